@@ -1,0 +1,121 @@
+# Decouples PyTorch's libuv store from TensorPipe, without editing a source file.
+#
+# CMake includes this file right after `project(Torch …)`, because the build environment sets
+# CMAKE_PROJECT_Torch_INCLUDE to its path. It needs one input:
+#
+#   TORCHWRIGHT_LIBUV_ROOT   the prefix that holds include/uv.h and the libuv library
+#
+# Why it exists: in PyTorch 2.1 and later the macro TORCH_USE_LIBUV is added in one place, inside
+# `if(USE_DISTRIBUTED AND USE_TENSORPIPE)`, and never for MSVC. `USE_LIBUV=1` reaches only Gloo.
+# So without the bundled TensorPipe the store is built without libuv, silently.
+#
+# What it does
+#   now       makes imported targets for OUR libuv under every name that a sub-project looks for
+#             (`uv_a`: Gloo; `uv::uv`: TensorPipe), so that none of them searches, downloads or
+#             builds a second copy, and no pkg-config is needed
+#   at the end of the top-level list file (a deferred call: `torch_cpu` exists only then)
+#             gives macro, include directory and library to `torch_cpu` and `torch_python`, and
+#             writes what it decided to torchwright-report.txt, with the final value of every
+#             variable named in TORCHWRIGHT_FEATURES: the configure stage reads that back
+
+if(TARGET torchwright_libuv)
+  return()
+endif()
+
+cmake_policy(PUSH)
+cmake_policy(VERSION 3.19)
+
+foreach(_var IN ITEMS TORCHWRIGHT_LIBUV_ROOT)
+  if(NOT DEFINED ${_var} AND DEFINED ENV{${_var}})
+    set(${_var} "$ENV{${_var}}")
+  endif()
+endforeach()
+file(TO_CMAKE_PATH "${TORCHWRIGHT_LIBUV_ROOT}" TORCHWRIGHT_LIBUV_ROOT)
+if(NOT EXISTS "${TORCHWRIGHT_LIBUV_ROOT}/include/uv.h")
+  message(FATAL_ERROR
+    "torchwright: no include/uv.h under TORCHWRIGHT_LIBUV_ROOT='${TORCHWRIGHT_LIBUV_ROOT}'")
+endif()
+
+if(WIN32)
+  # On Windows the product ships uv.dll: the import library is what gets linked.
+  set(_tw_names uv libuv)
+else()
+  set(_tw_names libuv.a libuv_a.a)
+endif()
+set(_tw_library "")
+foreach(_name IN LISTS _tw_names)
+  foreach(_suffix IN ITEMS "" ".lib" ".dll.a")
+    foreach(_dir IN ITEMS lib lib64)
+      set(_candidate "${TORCHWRIGHT_LIBUV_ROOT}/${_dir}/${_name}${_suffix}")
+      if(NOT _tw_library AND EXISTS "${_candidate}" AND NOT IS_DIRECTORY "${_candidate}")
+        set(_tw_library "${_candidate}")
+      endif()
+    endforeach()
+  endforeach()
+endforeach()
+if(NOT _tw_library)
+  message(FATAL_ERROR "torchwright: no libuv library under '${TORCHWRIGHT_LIBUV_ROOT}'")
+endif()
+set(TORCHWRIGHT_LIBUV_LIBRARY "${_tw_library}")
+
+add_library(torchwright_libuv INTERFACE IMPORTED GLOBAL)
+set_target_properties(torchwright_libuv PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES "${TORCHWRIGHT_LIBUV_ROOT}/include")
+if(WIN32)
+  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES
+    "${_tw_library};ws2_32;iphlpapi;psapi;userenv;dbghelp;ole32")
+elseif(UNIX AND NOT APPLE)
+  # As libuv's own list file links them; the C library of 2021 and later holds all three itself.
+  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES
+    "${_tw_library};pthread;dl;rt")
+else()
+  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES "${_tw_library}")
+endif()
+
+# Gloo links `uv_a` where the target exists, else it asks pkg-config.
+if(NOT TARGET uv_a)
+  add_library(uv_a INTERFACE IMPORTED GLOBAL)
+  set_target_properties(uv_a PROPERTIES
+    INTERFACE_INCLUDE_DIRECTORIES "${TORCHWRIGHT_LIBUV_ROOT}/include")
+  set_property(TARGET uv_a PROPERTY INTERFACE_LINK_LIBRARIES torchwright_libuv)
+endif()
+# TensorPipe's Finduv.cmake compiles a copy of libuv of its own unless uv_FOUND is already true.
+if(NOT TARGET uv::uv)
+  add_library(uv::uv INTERFACE IMPORTED GLOBAL)
+  set_property(TARGET uv::uv PROPERTY INTERFACE_LINK_LIBRARIES torchwright_libuv)
+endif()
+set(uv_FOUND TRUE)
+set(uv_VERSION "torchwright")
+
+function(torchwright_decouple_libuv)
+  set(report "${CMAKE_BINARY_DIR}/torchwright-report.txt")
+  set(lines "libuv_root=${TORCHWRIGHT_LIBUV_ROOT}\n")
+  string(APPEND lines "libuv_library=${TORCHWRIGHT_LIBUV_LIBRARY}\n")
+  if(NOT TARGET torch_cpu)
+    file(WRITE "${report}" "${lines}torch_cpu=missing\n")
+    message(FATAL_ERROR "torchwright: the target torch_cpu does not exist: nothing to give libuv to")
+  endif()
+  if(NOT USE_DISTRIBUTED)
+    file(WRITE "${report}" "${lines}torch_cpu=no-distributed\n")
+    message(FATAL_ERROR "torchwright: USE_DISTRIBUTED is off: there is no TCPStore to give libuv to")
+  endif()
+  foreach(target IN ITEMS torch_cpu torch_python)
+    if(TARGET ${target})
+      target_compile_definitions(${target} PRIVATE TORCH_USE_LIBUV)
+      # BEFORE: an older uv.h of the machine or of a submodule must not win.
+      target_include_directories(${target} BEFORE PRIVATE "${TORCHWRIGHT_LIBUV_ROOT}/include")
+      string(APPEND lines "${target}=libuv\n")
+    endif()
+  endforeach()
+  foreach(feature IN LISTS TORCHWRIGHT_FEATURES)
+    string(APPEND lines "feature:${feature}=${${feature}}\n")
+  endforeach()
+  # The library itself only where the store is compiled: one copy in the process.
+  target_link_libraries(torch_cpu PRIVATE torchwright_libuv)
+  file(WRITE "${report}" "${lines}")
+  message(STATUS "torchwright: torch_cpu has the libuv store (${TORCHWRIGHT_LIBUV_LIBRARY})")
+endfunction()
+
+cmake_language(DEFER CALL torchwright_decouple_libuv)
+
+cmake_policy(POP)

@@ -1,0 +1,60 @@
+//! The manifest: what an artifact is made of. Nothing in it changes from run to run; timings stand
+//! in a file of their own.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// The manifest beside a wheel and a bundle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Manifest {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// Recipe's name.
+    pub recipe: String,
+    /// PyTorch's full version.
+    pub version: String,
+    /// Upstream's commit.
+    pub commit: String,
+    /// SOURCE_DATE_EPOCH.
+    pub epoch: i64,
+    /// Key of the configured build: digest of everything below and more.
+    pub key: String,
+    /// Switches as CMake ended with them.
+    pub features: BTreeMap<String, bool>,
+    /// Other settings.
+    pub settings: BTreeMap<String, String>,
+    /// Sources by name.
+    pub sources: BTreeMap<String, Input>,
+    /// Packages of the build environment.
+    pub build_packages: BTreeMap<String, Input>,
+    /// Patches by file, with their SHA-256.
+    pub patches: BTreeMap<String, String>,
+    /// Compiler, linker, Python.
+    pub toolchain: serde_json::Value,
+    /// libuv's version.
+    pub libuv: String,
+    /// The wheel's tag, and why it is not an older one.
+    pub tag: String,
+    /// What decided the manylinux level.
+    pub tag_reason: String,
+    /// Libraries of the system that were taken inside: soname → SHA-256.
+    pub grafted: BTreeMap<String, String>,
+    /// Artifacts: name → digest and size.
+    pub artifacts: BTreeMap<String, Input>,
+}
+
+/// Digest, size and where a thing came from.
+#[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
+pub struct Input {
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// SPDX licence expression, for sources.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub license: Option<String>,
+    /// Coordinates.
+    #[serde(skip_serializing_if = "Vec::is_empty", default)]
+    pub coordinates: Vec<String>,
+}

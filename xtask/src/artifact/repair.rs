@@ -1,0 +1,162 @@
+//! Makes an install tree self-contained: libraries that a system need not have come inside under a
+//! name of their own, and every run path is relative to the file (`$ORIGIN`).
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use crate::error::{Context, Error, Result};
+use crate::inspect::Elf;
+use crate::store::digest_file;
+use crate::toolchain::Process;
+
+/// The tools and facts that repairing needs.
+pub struct Repair<'a> {
+    /// The wheel's root folder.
+    pub root: &'a Path,
+    /// Where libraries go, below the root: `torch/lib`.
+    pub libraries: &'a str,
+    /// Names that every system has.
+    pub system: &'a BTreeSet<String>,
+    /// patchelf.
+    pub patchelf: &'a Path,
+    /// The C++ compiler, asked for the path of its run-time libraries.
+    pub cxx: &'a Path,
+    /// A folder name that must not be left in any run path.
+    pub work: &'a Path,
+}
+
+/// A library that was taken inside.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Grafted {
+    /// The soname that files asked for.
+    pub soname: String,
+    /// The name it has inside.
+    pub name: String,
+    /// SHA-256 of the system's file.
+    pub sha256: String,
+    /// Where it came from.
+    #[serde(skip)]
+    pub from: PathBuf,
+}
+
+impl Repair<'_> {
+    /// Repairs all ELF files below the root. Returns what was taken inside, and all files as they
+    /// are afterwards, by path.
+    pub fn run(&self) -> Result<(Vec<Grafted>, Vec<(String, Elf)>)> {
+        let mut files = self.elf_files()?;
+        let inside: BTreeSet<String> =
+            files.iter().filter_map(|(p, _)| p.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
+        let mut grafted: BTreeMap<String, Grafted> = BTreeMap::new();
+        let mut queue: Vec<String> = files.iter().flat_map(|(_, e)| e.needed.clone()).collect();
+        while let Some(soname) = queue.pop() {
+            if inside.contains(&soname) || self.system.contains(&soname) || grafted.contains_key(&soname) || is_loader(&soname) {
+                continue;
+            }
+            let graft = self.graft(&soname)?;
+            let elf = Elf::parse(&fs_err::read(&graft.from)?)?;
+            queue.extend(elf.needed.clone());
+            files.push((self.root.join(self.libraries).join(&graft.name), elf));
+            grafted.insert(soname, graft);
+        }
+        for (path, elf) in &files {
+            self.patch(path, elf, &grafted)?;
+        }
+        let after = self
+            .elf_files()?
+            .into_iter()
+            .map(|(p, e)| (p.strip_prefix(self.root).unwrap_or(&p).to_string_lossy().into_owned(), e))
+            .collect();
+        Ok((grafted.into_values().collect(), after))
+    }
+
+    fn elf_files(&self) -> Result<Vec<(PathBuf, Elf)>> {
+        let mut out = Vec::new();
+        for entry in walkdir::WalkDir::new(self.root).sort_by_file_name() {
+            let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+            if !entry.file_type().is_file() || !starts_like_elf(entry.path())? {
+                continue;
+            }
+            let bytes = fs_err::read(entry.path())?;
+            if bytes.get(16..18) == Some(&[1, 0]) {
+                continue; // a relocatable object, not something that is loaded
+            }
+            let elf = Elf::parse(&bytes).doing(|| format!("reading {}", entry.path().display()))?;
+            out.push((entry.into_path(), elf));
+        }
+        Ok(out)
+    }
+
+    /// Copies the system's `soname` inside.
+    fn graft(&self, soname: &str) -> Result<Grafted> {
+        let asked = std::process::Command::new(self.cxx).arg(format!("-print-file-name={soname}")).output()?;
+        let from = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+        if !from.is_absolute() {
+            return Err(Error::world("missing-library", format!("the build needs {soname}, which is neither in it nor on every system, and the compiler does not know where it is"))
+                .next("install the package that has it, or switch the feature off that needs it"));
+        }
+        let from = fs_err::canonicalize(from)?;
+        let sha256 = digest_file(&from)?.0;
+        let (stem, rest) = soname.split_once(".so").unwrap_or((soname, ""));
+        let name = format!("{stem}-{}.so{rest}", &sha256[..8]);
+        let to = self.root.join(self.libraries).join(&name);
+        fs_err::copy(&from, &to)?;
+        crate::platform::mark_executable(&to, true)?;
+        Ok(Grafted { soname: soname.to_owned(), name, sha256, from })
+    }
+
+    fn patch(&self, path: &Path, elf: &Elf, grafted: &BTreeMap<String, Grafted>) -> Result<()> {
+        let mut arguments: Vec<String> = Vec::new();
+        for needed in &elf.needed {
+            if let Some(g) = grafted.get(needed) {
+                arguments.extend(["--replace-needed".into(), needed.clone(), g.name.clone()]);
+            }
+        }
+        let name = path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        if grafted.values().any(|g| g.name == name) {
+            arguments.extend(["--set-soname".into(), name]);
+        }
+        let wanted = self.run_path(path);
+        if elf.run_path.as_deref() != Some(wanted.as_str()) && (elf.run_path.is_some() || self.needs_inside(elf, grafted)) {
+            arguments.extend(["--force-rpath".into(), "--set-rpath".into(), wanted]);
+        }
+        if arguments.is_empty() {
+            return Ok(());
+        }
+        Process::new(self.patchelf).args(&arguments).arg(path).check("patchelf", None)?;
+        Ok(())
+    }
+
+    fn needs_inside(&self, elf: &Elf, grafted: &BTreeMap<String, Grafted>) -> bool {
+        elf.needed.iter().any(|n| grafted.contains_key(n) || !self.system.contains(n))
+    }
+
+    /// `$ORIGIN`, or the way from there to the library folder.
+    fn run_path(&self, path: &Path) -> String {
+        let dir = path.parent().unwrap_or(self.root);
+        let relative = dir.strip_prefix(self.root).unwrap_or(dir);
+        let libraries = Path::new(self.libraries);
+        if relative == libraries {
+            return "$ORIGIN".into();
+        }
+        if let Ok(down) = libraries.strip_prefix(relative) {
+            return format!("$ORIGIN/{}", down.display());
+        }
+        let up = "../".repeat(relative.components().count());
+        // From torch/bin to torch/lib the short way.
+        match (relative.parent(), libraries.parent()) {
+            (Some(a), Some(b)) if a == b => format!("$ORIGIN/../{}", libraries.file_name().unwrap_or_default().to_string_lossy()),
+            _ => format!("$ORIGIN/{up}{}", self.libraries),
+        }
+    }
+}
+
+fn is_loader(soname: &str) -> bool {
+    soname.starts_with("ld-linux") || soname.starts_with("linux-vdso")
+}
+
+fn starts_like_elf(path: &Path) -> Result<bool> {
+    use std::io::Read;
+    let mut magic = [0u8; 4];
+    let n = fs_err::File::open(path)?.read(&mut magic)?;
+    Ok(n == 4 && Elf::is_elf(&magic))
+}

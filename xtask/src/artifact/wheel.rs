@@ -1,0 +1,120 @@
+//! Wheels: an unpacked folder becomes a `.whl` with a right RECORD and fixed bytes (PEP 427, the
+//! binary distribution format).
+
+use std::io::{Seek, Write};
+use std::path::{Path, PathBuf};
+
+use super::zip::{Content, Member, ZipWriter};
+use crate::error::{Error, Result};
+
+/// Packs the folder `root`, which holds one `*.dist-info`, to `out`.
+pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {
+    let dist_info = dist_info(root)?;
+    let record_name = format!("{dist_info}/RECORD");
+    let mut members = collect(root)?;
+    members.retain(|m| m.name != record_name);
+    // The metadata come last, as the format recommends, so that they can be found from the end.
+    members.sort_by_key(|m| (m.name.starts_with(&dist_info), m.name.clone()));
+    let mut zip = ZipWriter::new(out, epoch);
+    let written = zip.add_all(&members)?;
+    let mut record = String::new();
+    for w in &written {
+        use std::fmt::Write;
+        writeln!(record, "{},sha256={},{}", csv(&w.name), base64url(&w.sha256), w.size).ok();
+    }
+    record.push_str(&csv(&record_name));
+    record.push_str(",,\n");
+    zip.add_all(&[Member { name: record_name, content: Content::Bytes(record.into_bytes()), executable: false }])?;
+    zip.finish()
+}
+
+/// All files below `root` as members, sorted by name.
+pub fn collect(root: &Path) -> Result<Vec<Member>> {
+    let mut members = Vec::new();
+    for entry in walkdir::WalkDir::new(root).sort_by_file_name() {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let executable = executable(entry.path())?;
+        members.push(Member { name, content: Content::File(entry.into_path()), executable });
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(members)
+}
+
+#[cfg(unix)]
+fn executable(path: &Path) -> Result<bool> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(fs_err::metadata(path)?.permissions().mode() & 0o111 != 0)
+}
+
+#[cfg(not(unix))]
+fn executable(_path: &Path) -> Result<bool> {
+    Ok(false)
+}
+
+/// Name of the one `*.dist-info` folder of an unpacked wheel.
+pub fn dist_info(root: &Path) -> Result<String> {
+    let found: Vec<String> = fs_err::read_dir(root)?
+        .flatten()
+        .map(|e| e.file_name().to_string_lossy().into_owned())
+        .filter(|n| n.ends_with(".dist-info"))
+        .collect();
+    match &found[..] {
+        [one] => Ok(one.clone()),
+        _ => Err(Error::world("wheel", format!("expected one *.dist-info in the wheel, found {}", found.len()))),
+    }
+}
+
+/// Writes the `WHEEL` file of `root` for `tag` and returns the wheel's file name.
+pub fn set_tag(root: &Path, tag: &str) -> Result<String> {
+    let dist_info = dist_info(root)?;
+    let text = format!(
+        "Wheel-Version: 1.0\nGenerator: torchwright ({})\nRoot-Is-Purelib: false\nTag: {tag}\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    fs_err::write(root.join(&dist_info).join("WHEEL"), text)?;
+    Ok(format!("{}-{tag}.whl", dist_info.trim_end_matches(".dist-info")))
+}
+
+/// The wheel that a backend left in `folder`.
+pub fn only_wheel(folder: &Path) -> Result<PathBuf> {
+    let mut wheels: Vec<PathBuf> =
+        fs_err::read_dir(folder)?.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "whl")).collect();
+    match (wheels.pop(), wheels.is_empty()) {
+        (Some(one), true) => Ok(one),
+        _ => Err(Error::world("wheel", format!("the PEP 517 backend left no single wheel in {}", folder.display()))),
+    }
+}
+
+fn csv(field: &str) -> String {
+    if field.contains([',', '"', '\n']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
+}
+
+/// URL-safe base64 without padding (PEP 427).
+fn base64url(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+    let mut out = String::new();
+    for chunk in bytes.chunks(3) {
+        let n = u32::from(chunk[0]) << 16 | u32::from(*chunk.get(1).unwrap_or(&0)) << 8 | u32::from(*chunk.get(2).unwrap_or(&0));
+        for i in 0..=chunk.len() {
+            out.push(char::from(ALPHABET[(n >> (18 - 6 * i) & 63) as usize]));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_rfc_4648_without_padding() {
+        for (raw, encoded) in [(&b""[..], ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foo", "Zm9v"), (&[0xfb, 0xff], "-_8")] {
+            assert_eq!(base64url(raw), encoded);
+        }
+    }
+}

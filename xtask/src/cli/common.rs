@@ -1,0 +1,107 @@
+//! Arguments that several commands share, and the way from arguments to a [`Build`].
+
+use std::path::PathBuf;
+use std::sync::OnceLock;
+
+use clap::Args;
+
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::recipe::{Lock, Recipe, Workspace};
+use crate::stage::{Build, Options};
+use crate::store::Store;
+use crate::toolchain::{Compiler, Python};
+use crate::ui::{JsonEvents, Reporter};
+
+static JSON: OnceLock<bool> = OnceLock::new();
+
+/// Whether the command was asked for JSON: errors are printed that way too.
+pub fn json_requested() -> bool {
+    JSON.get().copied().unwrap_or(false)
+}
+
+/// Prints a result as JSON on standard output.
+pub fn print_json(value: &serde_json::Value) {
+    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+}
+
+/// Which recipe, which store.
+#[derive(Debug, Args)]
+pub struct RecipeArgs {
+    /// Recipe: a name in recipes/, or a path to a .toml file
+    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME")]
+    pub recipe: String,
+    /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
+    /// Never touch the network; say exactly what is missing
+    #[arg(long)]
+    pub offline: bool,
+    /// Print the result as JSON on standard output (events as JSON lines on standard error)
+    #[arg(long)]
+    pub json: bool,
+    /// Print nothing but warnings, errors and the result
+    #[arg(long, short)]
+    pub quiet: bool,
+}
+
+/// Which Python.
+#[derive(Debug, Args)]
+pub struct PythonArgs {
+    /// Python that the wheel is for: a path, a name or a version such as 3.12 (default: python3)
+    #[arg(long, value_name = "PYTHON")]
+    pub python: Option<String>,
+}
+
+/// What every command with a recipe stands on.
+pub struct Session {
+    pub workspace: Workspace,
+    pub store: Store,
+    pub events: Box<dyn Sink>,
+}
+
+impl RecipeArgs {
+    /// Opens workspace, store and event sink.
+    pub fn session(&self) -> Result<Session> {
+        let _ = JSON.set(self.json);
+        let events: Box<dyn Sink> = if self.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(self.quiet)) };
+        Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
+    }
+}
+
+impl Session {
+    /// The recipe.
+    pub fn recipe(&self, args: &RecipeArgs) -> Result<Recipe> {
+        self.workspace.load(&args.recipe)
+    }
+
+    /// All that a build reads.
+    pub fn build(&self, args: &RecipeArgs, python: &PythonArgs, options: Options) -> Result<Build<'_>> {
+        let recipe = self.recipe(args)?;
+        let lock = Lock::load(&recipe, &self.workspace.recipe_path(&args.recipe))?;
+        let python = Python::find(python.python.as_deref(), &recipe)?;
+        let compiler = Compiler::find(&recipe.toolchain)?;
+        Ok(Build {
+            workspace: &self.workspace,
+            recipe,
+            lock,
+            store: &self.store,
+            events: self.events.as_ref(),
+            python,
+            compiler,
+            options: Options { offline: args.offline, ..options },
+        })
+    }
+}
+
+/// The repository: the folder above that has `recipes/`, else the one this program was built in.
+fn workspace() -> Result<Workspace> {
+    let here = std::env::current_dir()?;
+    let built_in = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from);
+    here.ancestors()
+        .map(PathBuf::from)
+        .chain(built_in)
+        .find(|d| d.join("recipes").is_dir() && d.join("patches").is_dir())
+        .map(|root| Workspace { root })
+        .ok_or_else(|| Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above").next("run this in a clone of torchwright"))
+}

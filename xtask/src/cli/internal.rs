@@ -1,0 +1,48 @@
+//! Hidden commands that this program runs itself under: sandbox helper, compiler launcher, libuv's
+//! build. They come before clap: a launcher is started thousands of times.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::process::ExitCode;
+
+use crate::error::Error;
+use crate::stage::libuv;
+use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND};
+use crate::{platform, ui};
+
+/// Runs the hidden command that the arguments name, if they name one.
+pub fn dispatch() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    let command = arguments.next()?;
+    let rest: Vec<OsString> = arguments.collect();
+    let error = match command.to_str()? {
+        SANDBOX_COMMAND => sandbox(&rest),
+        LAUNCH_COMMAND => launch(rest),
+        libuv::HELPER_COMMAND => match &rest[..] {
+            [source, install] => match libuv::helper(Path::new(source), Path::new(install)) {
+                Ok(()) => return Some(ExitCode::SUCCESS),
+                Err(e) => e,
+            },
+            _ => Error::misuse("internal", "expected a source and a prefix"),
+        },
+        _ => return None,
+    };
+    ui::error(&error);
+    Some(ExitCode::from(error.exit() as u8))
+}
+
+fn sandbox(arguments: &[OsString]) -> Error {
+    match arguments.split_first() {
+        Some((mode, argv)) => platform::sandbox_exec(mode == "no-network", argv),
+        None => Error::misuse("internal", "nothing to run"),
+    }
+}
+
+/// `work compiler arguments…`
+fn launch(mut arguments: Vec<OsString>) -> Error {
+    if arguments.len() < 2 {
+        return Error::misuse("internal", "nothing to launch");
+    }
+    let work = arguments.remove(0).to_string_lossy().into_owned();
+    Launch { work }.exec(arguments)
+}

@@ -1,0 +1,34 @@
+//! `libuv`: that one stage, and what it stands on.
+
+use clap::Args as ClapArgs;
+
+use super::common::{PythonArgs, RecipeArgs, print_json};
+use crate::error::Result;
+use crate::stage::{self, Options};
+
+/// Build libuv from source, into a prefix of its own, and print the prefix
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  cargo xtask libuv --recipe torch-2.6.0-cpu")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    python: PythonArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let build = session.build(&args.recipe, &args.python, Options::default())?;
+    stage::fetch::run(&build, false)?;
+    let pyenv = stage::pyenv::run(&build)?;
+    let dir = stage::libuv::run(&build, &pyenv)?;
+    if args.recipe.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "folder": dir }));
+    } else {
+        println!("{}", dir.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! `lock`: writes which bytes a recipe means, or checks that what was written still holds.
+
+use clap::Args as ClapArgs;
+
+use super::common::{RecipeArgs, print_json};
+use crate::error::{Error, Result};
+use crate::recipe::Lock;
+use crate::stage;
+use crate::store::write_atomically;
+
+/// Write the lock of a recipe: every byte it draws in, by SHA-256 and size
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask lock --recipe torch-2.6.0-cpu
+  cargo xtask lock --check                     exit 1 if the lock is stale, change nothing")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    /// Change nothing; exit 1 if the lock does not fit the recipe
+    #[arg(long)]
+    check: bool,
+    /// Resolve everything anew instead of keeping what the old lock knows
+    #[arg(long)]
+    update: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let recipe = session.recipe(&args.recipe)?;
+    let recipe_path = session.workspace.recipe_path(&args.recipe.recipe);
+    let path = Lock::path_for(&recipe_path);
+    if args.check {
+        let state = match Lock::load(&recipe, &recipe_path) {
+            Ok(_) => Ok(()),
+            Err(e) if matches!(e.code(), "lock-stale" | "lock-missing") => Err(Error::no(e.code(), e.what()).next(format!("run `cargo xtask lock --recipe {}`", args.recipe.recipe))),
+            Err(e) => Err(e),
+        };
+        state?;
+        if args.recipe.json {
+            print_json(&serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "fresh": true }));
+        } else {
+            println!("{} fits the recipe", path.display());
+        }
+        return Ok(());
+    }
+    // A lock that cannot be read tells nothing; one of another recipe state still tells digests.
+    let old = if args.update { None } else { std::fs::read_to_string(&path).ok().and_then(|t| toml::from_str::<Lock>(&t).ok()) };
+    let lock = stage::lock::resolve(&recipe, old.as_ref(), &session.store, session.events.as_ref(), args.recipe.offline, &session.workspace.root)?;
+    let text = lock.to_toml(&recipe.name)?;
+    write_atomically(&path, text.as_bytes())?;
+    if args.recipe.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "lock": path, "sources": lock.source.len(), "pythons": lock.python.len() }));
+    } else {
+        println!("{}: {} sources, packages for Python {}", path.display(), lock.source.len(), lock.python.keys().cloned().collect::<Vec<_>>().join(", "));
+    }
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! The command line: one file a command, which turns arguments into a plan and prints what came
+//! out. No work is done here, and nothing below knows clap.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
+
+mod build_torch;
+mod clean;
+mod common;
+mod completions;
+mod fetch;
+mod internal;
+mod libuv;
+mod lock;
+mod schema;
+mod shell;
+mod tree;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::error::Exit;
+use crate::{platform, ui};
+
+/// torchwright: builds PyTorch from source with a proven libuv TCPStore.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cargo xtask",
+    bin_name = "cargo xtask",
+    version,
+    about,
+    after_help = "Exit codes: 0 done, 1 the answer is no, 2 misuse or bad input, 3 the outside world failed.\n\nExample:\n  cargo xtask build-torch            wheel and libtorch of the default recipe, in dist/"
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    BuildTorch(build_torch::Args),
+    Fetch(fetch::Args),
+    Lock(lock::Args),
+    Libuv(libuv::Args),
+    Tree(tree::Args),
+    Shell(shell::Args),
+    Clean(clean::Args),
+    Schema(schema::Args),
+    Completions(completions::Args),
+}
+
+/// Parses the command line, runs the command, and says how it ended.
+pub fn main() -> ExitCode {
+    // Programs of our own that the build starts: no arguments of people, no output of ours.
+    if let Some(code) = internal::dispatch() {
+        return code;
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(e) => {
+            let _ = e.print();
+            return if e.use_stderr() { ExitCode::from(Exit::Misuse as u8) } else { ExitCode::SUCCESS };
+        }
+    };
+    if let Err(e) = ctrlc::set_handler(|| {
+        if platform::cancelled() {
+            // Asked twice: whoever waits for children stops waiting.
+            std::process::exit(Exit::World as i32);
+        }
+        eprintln!("\nstopping: children are ended, nothing half-written stays (again: at once)");
+        platform::cancel();
+    }) {
+        eprintln!("warning: Ctrl-C will not be handled: {e}");
+    }
+    let result = match cli.command {
+        Command::BuildTorch(args) => build_torch::run(args),
+        Command::Fetch(args) => fetch::run(args),
+        Command::Lock(args) => lock::run(args),
+        Command::Libuv(args) => libuv::run(args),
+        Command::Tree(args) => tree::run(args),
+        Command::Shell(args) => shell::run(args),
+        Command::Clean(args) => clean::run(args),
+        Command::Schema(args) => schema::run(args),
+        Command::Completions(args) => completions::run(&args),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            if common::json_requested() {
+                common::print_json(&serde_json::json!({
+                    "schema_version": 1,
+                    "error": { "code": e.code(), "message": e.what(), "context": e.context(), "next": e.next_steps() },
+                }));
+            }
+            ui::error(&e);
+            ExitCode::from(e.exit() as u8)
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! `shell`: a shell inside the exact build environment of a recipe, to debug it.
+
+use clap::Args as ClapArgs;
+
+use super::common::{PythonArgs, RecipeArgs};
+use crate::error::{Error, Result};
+use crate::stage::{self, Options};
+
+/// Open a shell in the exact environment that a recipe is built in
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask shell
+  cargo xtask shell -- ninja -C build -t commands lib/libc10.so")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    python: PythonArgs,
+    /// A command to run instead of a shell
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<std::ffi::OsString>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let build = session.build(&args.recipe, &args.python, Options::default())?;
+    let command = stage::shell(&build, &args.command)?;
+    let mut command = command;
+    let status = command.status().map_err(|e| Error::world("shell", format!("the shell cannot be started: {e}")))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        _ => Err(Error::no("shell", format!("the command ended with {status}"))),
+    }
+}

@@ -1,0 +1,89 @@
+//! What happens during a build, as data. Stages emit these; `ui` draws them, `--json` prints them.
+
+use serde::Serialize;
+
+/// One thing that happened.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A stage begins to work.
+    StageStarted {
+        /// The stage's name.
+        stage: &'static str,
+    },
+    /// A stage has nothing to do: its result is in the store.
+    StageCached {
+        /// The stage's name.
+        stage: &'static str,
+    },
+    /// A stage is done.
+    StageFinished {
+        /// The stage's name.
+        stage: &'static str,
+        /// Wall time in seconds.
+        seconds: f64,
+    },
+    /// Bytes begin to arrive.
+    DownloadStarted {
+        /// File name, unique among the running downloads.
+        file: String,
+        /// Size in bytes, where known.
+        size: Option<u64>,
+    },
+    /// More bytes are there.
+    DownloadProgress {
+        /// File name as in [`Event::DownloadStarted`].
+        file: String,
+        /// Bytes so far.
+        bytes: u64,
+    },
+    /// A download is over, well or not.
+    DownloadFinished {
+        /// File name as in [`Event::DownloadStarted`].
+        file: String,
+    },
+    /// The compiler finished some objects.
+    CompileProgress {
+        /// Finished steps, those of earlier runs included.
+        done: u64,
+        /// All steps.
+        total: u64,
+        /// Seconds left, where an estimate is possible.
+        seconds_left: Option<f64>,
+        /// What was finished last.
+        current: String,
+    },
+    /// A line for people.
+    Note {
+        /// The text.
+        text: String,
+    },
+    /// A line that people should not miss.
+    Warning {
+        /// The text.
+        text: String,
+    },
+}
+
+/// Something that listens to events.
+pub trait Sink: Sync + Send {
+    /// Takes one event. Must not block for long.
+    fn emit(&self, event: Event);
+
+    /// Shorthand for [`Event::Note`].
+    fn note(&self, text: String) {
+        self.emit(Event::Note { text });
+    }
+
+    /// Shorthand for [`Event::Warning`].
+    fn warn(&self, text: String) {
+        self.emit(Event::Warning { text });
+    }
+}
+
+/// Listens to nothing: for tests and library use.
+pub struct Silent;
+
+impl Sink for Silent {
+    fn emit(&self, _event: Event) {}
+}

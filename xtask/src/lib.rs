@@ -1,0 +1,21 @@
+//! torchwright: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
+//! libuv, and proves it.
+//!
+//! The folders follow a build from the outside in: `cli` → `stage` → `artifact`, `inspect` →
+//! `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module imports only from
+//! those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
+
+pub mod artifact;
+pub mod cli;
+pub mod error;
+pub mod event;
+pub mod inspect;
+pub mod platform;
+pub mod recipe;
+pub mod source;
+pub mod stage;
+pub mod store;
+pub mod toolchain;
+pub mod ui;
+
+pub use error::{Error, Exit, Result};

@@ -1,0 +1,186 @@
+//! Linux and macOS.
+#![allow(unsafe_code)] // process groups, namespaces and prctl have no safe interface in std
+
+use std::ffi::{CString, OsStr, OsString};
+use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::Command;
+
+use crate::error::{Error, Result};
+
+/// Gives the command a process group of its own, so that [`kill_tree`] reaches all of it and the
+/// terminal's Ctrl-C reaches only us.
+pub fn new_process_group(command: &mut Command) {
+    command.process_group(0);
+}
+
+/// Ends a process group: SIGTERM first, so that ninja and compilers clean up.
+pub fn kill_tree(pid: u32, hard: bool) {
+    if let Ok(pid) = i32::try_from(pid) {
+        // SAFETY: kill() takes plain integers; a group that is gone gives ESRCH.
+        unsafe { libc::kill(-pid, if hard { libc::SIGKILL } else { libc::SIGTERM }) };
+    }
+}
+
+/// Asks the kernel to end this process when its parent dies (even by kill -9). Linux only.
+pub fn die_with_parent() {
+    #[cfg(target_os = "linux")]
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number and touches no memory.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM, 0, 0, 0);
+    }
+}
+
+/// Whether the network can be cut off from a child: a network namespace can be made.
+pub fn sandbox_supported() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        use std::sync::OnceLock;
+        static SUPPORTED: OnceLock<bool> = OnceLock::new();
+        *SUPPORTED.get_or_init(|| {
+            // SAFETY: the child only calls async-signal-safe functions before _exit.
+            unsafe {
+                let pid = libc::fork();
+                if pid == 0 {
+                    libc::_exit(i32::from(unshare_network().is_err()));
+                }
+                let mut status = 0;
+                pid > 0 && libc::waitpid(pid, &raw mut status, 0) == pid && status == 0
+            }
+        })
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        false
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn unshare_network() -> std::io::Result<()> {
+    // SAFETY: unshare() takes flags; getuid/getgid cannot fail.
+    unsafe {
+        if libc::unshare(libc::CLONE_NEWNET) == 0 {
+            return Ok(());
+        }
+        let (uid, gid) = (libc::getuid(), libc::getgid());
+        if libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) != 0 {
+            return Err(std::io::Error::last_os_error());
+        }
+        std::fs::write("/proc/self/setgroups", "deny")?;
+        std::fs::write("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+        std::fs::write("/proc/self/gid_map", format!("{gid} {gid} 1"))?;
+        Ok(())
+    }
+}
+
+/// Brings the loopback interface up in a fresh network namespace: stores under test listen on it.
+#[cfg(target_os = "linux")]
+fn loopback_up() {
+    // SAFETY: the request structure is zeroed and lives across both calls.
+    unsafe {
+        let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
+        if socket < 0 {
+            return;
+        }
+        let mut request: libc::ifreq = std::mem::zeroed();
+        request.ifr_name[0] = b'l' as libc::c_char;
+        request.ifr_name[1] = b'o' as libc::c_char;
+        if libc::ioctl(socket, libc::SIOCGIFFLAGS as _, &raw mut request) == 0 {
+            request.ifr_ifru.ifru_flags |= (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+            libc::ioctl(socket, libc::SIOCSIFFLAGS as _, &raw mut request);
+        }
+        libc::close(socket);
+    }
+}
+
+/// Becomes `argv`, without network where `cut_network` (best effort: see [`sandbox_supported`]),
+/// with `umask`. Called in a helper process that has one thread. Returns only on failure.
+pub fn sandbox_exec(cut_network: bool, argv: &[OsString]) -> Error {
+    die_with_parent();
+    set_umask(0o022);
+    #[cfg(target_os = "linux")]
+    if cut_network && unshare_network().is_ok() {
+        loopback_up();
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = cut_network;
+    exec(argv)
+}
+
+/// Becomes `argv`. Returns only on failure.
+pub fn exec(argv: &[OsString]) -> Error {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Error::misuse("exec", "nothing to run");
+    };
+    let e = Command::new(program).args(arguments).exec();
+    Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display()))
+}
+
+/// Sets the mask for new files' modes.
+pub fn set_umask(mask: u32) {
+    // SAFETY: umask() takes an integer and cannot fail.
+    unsafe { libc::umask(mask as libc::mode_t) };
+}
+
+/// Whether the user is root.
+pub fn is_root() -> bool {
+    // SAFETY: geteuid() cannot fail.
+    unsafe { libc::geteuid() == 0 }
+}
+
+/// Bytes free for this user on the file system of `path`.
+pub fn free_space(path: &Path) -> Option<u64> {
+    let path = CString::new(OsStr::new(path).as_bytes()).ok()?;
+    // SAFETY: `path` is a C string, `out` is written by the call before it is read.
+    unsafe {
+        let mut out: libc::statvfs = std::mem::zeroed();
+        (libc::statvfs(path.as_ptr(), &raw mut out) == 0).then(|| out.f_bavail as u64 * out.f_frsize as u64)
+    }
+}
+
+/// Bytes of memory that can be used without swapping: the machine's, or the control group's if
+/// that is less.
+pub fn available_memory() -> Option<u64> {
+    let meminfo = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let kib: u64 = meminfo
+        .lines()
+        .find_map(|l| l.strip_prefix("MemAvailable:"))
+        .and_then(|v| v.trim().trim_end_matches("kB").trim().parse().ok())?;
+    let number = |p: &str| std::fs::read_to_string(p).ok()?.trim().parse::<u64>().ok();
+    let cgroup = number("/sys/fs/cgroup/memory.max")
+        .map(|max| max.saturating_sub(number("/sys/fs/cgroup/memory.current").unwrap_or(0)));
+    Some((kib * 1024).min(cgroup.unwrap_or(u64::MAX)))
+}
+
+/// Peak resident memory of this process, in bytes.
+pub fn peak_memory() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
+}
+
+/// Mode 0755 for a folder.
+pub fn make_traversable(dir: &Path) -> Result<()> {
+    fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
+    Ok(())
+}
+
+/// Mode 0644 for an open file.
+pub fn make_readable(file: &File) -> Result<()> {
+    file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
+    Ok(())
+}
+
+/// Mode 0755 or 0644 for a file.
+pub fn mark_executable(path: &Path, executable: bool) -> Result<()> {
+    fs_err::set_permissions(path, std::fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
+    Ok(())
+}
+
+/// Whether messages go to a terminal.
+pub fn stderr_is_terminal() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stderr())
+}

@@ -1,0 +1,371 @@
+//! Reading recipes: TOML in, checked [`Recipe`] out. Errors point at file, line and column.
+
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+use pep508_rs::{Requirement, VerbatimUrl};
+
+use super::model::{self, Recipe, RecipeFile};
+use super::{coordinate::Coordinate, features};
+use crate::error::{Context, Error, Result};
+
+/// The version of the recipe format that this program reads.
+pub const SCHEMA: u32 = 1;
+
+/// The folder structure around recipes: `recipes/`, `patches/`, and the root for `file:`.
+#[derive(Debug, Clone)]
+pub struct Workspace {
+    /// The repository's root.
+    pub root: PathBuf,
+}
+
+impl Workspace {
+    /// `recipes/`.
+    pub fn recipes(&self) -> PathBuf {
+        self.root.join("recipes")
+    }
+
+    /// `patches/`.
+    pub fn patches(&self) -> PathBuf {
+        self.root.join("patches")
+    }
+
+    /// Path of the recipe called `name`; a path to a `.toml` file is taken as it is.
+    pub fn recipe_path(&self, name: &str) -> PathBuf {
+        if name.ends_with(".toml") { PathBuf::from(name) } else { self.recipes().join(format!("{name}.toml")) }
+    }
+
+    /// Names of all recipes, sorted.
+    pub fn recipe_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = std::fs::read_dir(self.recipes())
+            .into_iter()
+            .flatten()
+            .flatten()
+            .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Reads, merges and checks the recipe called `name` (or the file at that path).
+    pub fn load(&self, name: &str) -> Result<Recipe> {
+        let path = self.recipe_path(name);
+        if !path.exists() {
+            let names = self.recipe_names();
+            let mut e = Error::misuse("no-such-recipe", format!("there is no recipe '{name}' ({})", path.display()));
+            if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
+                e = e.next(format!("did you mean '{near}'?"));
+            }
+            return Err(e.next(format!("recipes here: {}", names.join(", "))));
+        }
+        let mut chain = Vec::new();
+        let mut next = Some(path.clone());
+        while let Some(path) = next {
+            let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
+            let located = Located { path, text };
+            if chain.iter().any(|(l, _): &(Located, RecipeFile)| l.path == located.path) {
+                return Err(located.error("extends", "the chain of 'extends' comes back to this recipe"));
+            }
+            let file: RecipeFile = toml::from_str(&located.text).map_err(|e| located.toml_error(&e))?;
+            located.check(&file, self)?;
+            next = match &file.extends {
+                None => None,
+                Some(base) => {
+                    let base_path = located.path.with_file_name(format!("{base}.toml"));
+                    let base_path = if base_path.exists() { base_path } else { self.recipe_path(base) };
+                    if !base_path.exists() {
+                        return Err(located.error("extends", &format!("there is no recipe '{base}'")));
+                    }
+                    Some(base_path)
+                }
+            };
+            chain.push((located, file));
+        }
+        let stem = path.file_stem().and_then(|s| s.to_str()).unwrap_or("recipe").to_owned();
+        let mut merged = RecipeFile::default();
+        for (_, file) in chain.iter().rev() {
+            merge(&mut merged, file.clone());
+        }
+        complete(stem, merged, &path).doing(|| format!("reading {}", path.display()))
+    }
+}
+
+struct Located {
+    path: PathBuf,
+    text: String,
+}
+
+impl Located {
+    /// Line and column (from 1) of byte `offset`.
+    fn position(&self, offset: usize) -> (usize, usize) {
+        let before = &self.text[..offset.min(self.text.len())];
+        let line = before.matches('\n').count() + 1;
+        (line, before.chars().rev().take_while(|c| *c != '\n').count() + 1)
+    }
+
+    fn at(&self, offset: usize, what: &str) -> Error {
+        let (line, column) = self.position(offset);
+        let source = self.text.lines().nth(line - 1).unwrap_or("");
+        Error::misuse(
+            "recipe",
+            format!("{}:{line}:{column}: {what}\n    {line} | {source}", self.path.display()),
+        )
+    }
+
+    /// An error at the first place where `needle` stands as a key or a string.
+    fn error(&self, needle: &str, what: &str) -> Error {
+        let offset = self
+            .text
+            .match_indices(needle)
+            .map(|(i, _)| i)
+            .find(|&i| {
+                let line_start = self.text[..i].rfind('\n').map_or(0, |n| n + 1);
+                !self.text[line_start..i].trim_start().starts_with('#')
+            })
+            .unwrap_or(0);
+        self.at(offset, what)
+    }
+
+    fn toml_error(&self, e: &toml::de::Error) -> Error {
+        let message = e.message().lines().collect::<Vec<_>>().join(" ");
+        let mut error = self.at(e.span().map_or(0, |s| s.start), &message);
+        // serde says: unknown field `x`, expected one of `a`, `b`
+        if let Some(rest) = message.strip_prefix("unknown field `") {
+            let mut quoted = rest.split('`');
+            let unknown = quoted.next().unwrap_or("");
+            let valid: Vec<&str> = quoted.skip(1).step_by(2).collect();
+            if let Some(near) = nearest(unknown, valid.iter().copied()) {
+                error = error.next(format!("did you mean '{near}'?"));
+            }
+        }
+        error
+    }
+
+    /// What can be said about one file alone, while line numbers are at hand.
+    fn check(&self, file: &RecipeFile, workspace: &Workspace) -> Result<()> {
+        match file.schema {
+            None => return Err(self.at(0, "the key 'schema' is missing").next("write `schema = 1` at the top")),
+            Some(s) if s != SCHEMA => {
+                return Err(self
+                    .error("schema", &format!("schema {s} is not known to this program, which reads {SCHEMA}"))
+                    .next("update torchwright, or write the recipe for the schema it knows"));
+            }
+            Some(_) => {}
+        }
+        for name in file.features.keys() {
+            if !features::KNOWN.contains(&name.as_str()) {
+                let mut e = self.error(name, &format!("unknown feature '{name}'"));
+                if let Some(near) = nearest(name, features::KNOWN.iter().copied()) {
+                    e = e.next(format!("did you mean '{near}'?"));
+                }
+                return Err(e.next("variables that are no switch go under [settings]"));
+            }
+        }
+        for name in file.settings.keys() {
+            if name.starts_with("USE_") || name.starts_with("BUILD_") {
+                return Err(self.error(name, &format!("'{name}' is a switch: it belongs under [features], as true or false")));
+            }
+        }
+        if let Some(commit) = &file.torch.commit
+            && (commit.len() != 40 || !commit.bytes().all(|b| b.is_ascii_hexdigit()))
+        {
+            return Err(self.error(commit, &format!("commit '{commit}' is not 40 hexadecimal digits")));
+        }
+        if let Some(version) = &file.torch.version
+            && let Err(e) = Version::from_str(version)
+        {
+            return Err(self.error(version, &format!("version '{version}' is not a PEP 440 version: {e}")));
+        }
+        for range in [&file.python.requires, &file.toolchain.gcc, &file.toolchain.clang].into_iter().flatten() {
+            if let Err(e) = VersionSpecifiers::from_str(range) {
+                return Err(self.error(range, &format!("'{range}' is not a range of versions: {}", first_line(&e))));
+            }
+        }
+        for requirement in file.python.build.iter().chain(&file.python.verify).flatten() {
+            self.check_requirement(requirement)?;
+        }
+        for source in &file.source {
+            if source.coordinates.is_empty() {
+                return Err(self.error(&source.name, &format!("source '{}' has no coordinate", source.name)));
+            }
+            if source.coordinates.iter().any(|c| matches!(c, Coordinate::Git { .. })) && source.coordinates.len() > 1
+                && !source.coordinates.iter().all(|c| matches!(c, Coordinate::Git { .. }))
+            {
+                return Err(self.error(&source.name, "a git coordinate and an archive never have the same bytes: they cannot be one source"));
+            }
+            for place in &source.into {
+                if place.tree.is_some() == place.prefix.is_some() {
+                    return Err(self.error(&source.name, "a placement has exactly one of 'tree' and 'prefix'"));
+                }
+                for path in [&place.tree, &place.prefix, &place.only].into_iter().flatten() {
+                    if path.starts_with('/') || path.split('/').any(|s| s == "..") {
+                        return Err(self.error(path, &format!("'{path}' leaves the tree")));
+                    }
+                }
+            }
+        }
+        for patch in &file.patch {
+            let path = workspace.patches().join(&patch.file);
+            if !path.exists() {
+                return Err(self.error(&patch.file, &format!("there is no patch {}", path.display())));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_requirement(&self, requirement: &str) -> Result<()> {
+        let parsed = Requirement::<VerbatimUrl>::from_str(requirement)
+            .map_err(|e| self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e))))?;
+        if pinned(&parsed).is_none() {
+            return Err(self.error(requirement, &format!("'{requirement}' does not pin one version with =="))
+                .next("a lock holds exact bytes, so the recipe names exact versions"));
+        }
+        Ok(())
+    }
+}
+
+fn first_line(e: &impl std::fmt::Display) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// The version that a requirement pins with `==`, if it does.
+pub fn pinned(requirement: &Requirement<VerbatimUrl>) -> Option<String> {
+    match &requirement.version_or_url {
+        Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 => {
+            let s = s.iter().next()?;
+            (*s.operator() == pep440_rs::Operator::Equal).then(|| s.version().to_string())
+        }
+        _ => None,
+    }
+}
+
+/// The candidate that is most like `word`, if one is like it at all.
+pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    candidates
+        .map(|c| (strsim::damerau_levenshtein(word, c), c))
+        .min()
+        .filter(|(distance, c)| *distance <= 2 + c.len() / 5)
+        .map(|(_, c)| c)
+}
+
+/// Lays `over` over `base`: tables key by key, sources and patches by name, the rest whole.
+fn merge(base: &mut RecipeFile, over: RecipeFile) {
+    fn put<T>(base: &mut Option<T>, over: Option<T>) {
+        if over.is_some() {
+            *base = over;
+        }
+    }
+    put(&mut base.schema, over.schema);
+    put(&mut base.description, over.description);
+    put(&mut base.torch.version, over.torch.version);
+    put(&mut base.torch.commit, over.torch.commit);
+    put(&mut base.torch.local, over.torch.local);
+    put(&mut base.torch.epoch, over.torch.epoch);
+    put(&mut base.torch.tch, over.torch.tch);
+    put(&mut base.torch.backend, over.torch.backend);
+    // What is known of a base is not known of what builds on it.
+    base.torch.status = over.torch.status;
+    put(&mut base.python.requires, over.python.requires);
+    put(&mut base.python.versions, over.python.versions);
+    put(&mut base.python.build, over.python.build);
+    put(&mut base.python.verify, over.python.verify);
+    put(&mut base.toolchain.gcc, over.toolchain.gcc);
+    put(&mut base.toolchain.clang, over.toolchain.clang);
+    put(&mut base.toolchain.memory_per_job, over.toolchain.memory_per_job);
+    put(&mut base.libuv.version, over.libuv.version);
+    put(&mut base.libuv.source, over.libuv.source);
+    put(&mut base.limits.unpacked, over.limits.unpacked);
+    put(&mut base.limits.members, over.limits.members);
+    put(&mut base.limits.disk, over.limits.disk);
+    base.features.extend(over.features);
+    base.settings.extend(over.settings);
+    base.cmake.extend(over.cmake);
+    base.validation.extend(over.validation);
+    for source in over.source {
+        match base.source.iter_mut().find(|s| s.name == source.name) {
+            Some(old) => *old = source,
+            None => base.source.push(source),
+        }
+    }
+    for patch in over.patch {
+        match base.patch.iter_mut().find(|p| p.file == patch.file) {
+            Some(old) => *old = patch,
+            None => base.patch.push(patch),
+        }
+    }
+}
+
+fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
+    fn need<T>(value: Option<T>, key: &str, path: &Path) -> Result<T> {
+        value.ok_or_else(|| {
+            Error::misuse("recipe", format!("{}: the key '{key}' is missing", path.display()))
+                .next(format!("add '{key}', or let the recipe extend one that has it"))
+        })
+    }
+    const MIB: u64 = 1 << 20;
+    let recipe = Recipe {
+        name,
+        description: file.description.unwrap_or_default(),
+        torch: model::Torch {
+            version: need(file.torch.version, "torch.version", path)?,
+            commit: need(file.torch.commit, "torch.commit", path)?,
+            local: file.torch.local.unwrap_or_default(),
+            epoch: need(file.torch.epoch, "torch.epoch", path)?,
+            tch: file.torch.tch,
+            backend: file.torch.backend.unwrap_or(model::Backend::Setuptools),
+            status: file.torch.status.unwrap_or(model::Status::NotYetBuiltHere),
+        },
+        python: model::Python {
+            requires: need(file.python.requires, "python.requires", path)?,
+            versions: need(file.python.versions, "python.versions", path)?,
+            build: file.python.build.unwrap_or_default(),
+            verify: file.python.verify.unwrap_or_default(),
+        },
+        toolchain: file.toolchain,
+        features: file.features,
+        settings: file.settings,
+        cmake: file.cmake,
+        libuv: model::Libuv {
+            version: need(file.libuv.version, "libuv.version", path)?,
+            source: need(file.libuv.source, "libuv.source", path)?,
+        },
+        limits: model::Limits {
+            unpacked: file.limits.unpacked.unwrap_or(4096) * MIB,
+            members: file.limits.members.unwrap_or(200_000),
+            disk: file.limits.disk.unwrap_or(12_288) * MIB,
+        },
+        validation: file.validation,
+        source: file.source,
+        patch: file.patch,
+    };
+    if !recipe.source.iter().any(|s| s.name == recipe.libuv.source) {
+        return Err(Error::misuse(
+            "recipe",
+            format!("{}: libuv.source names '{}', which is no source of the recipe", path.display(), recipe.libuv.source),
+        ));
+    }
+    if !recipe.features.get("USE_DISTRIBUTED").copied().unwrap_or(false) {
+        return Err(Error::misuse(
+            "recipe",
+            format!("{}: USE_DISTRIBUTED is not on: without it there is no TCPStore, and nothing for libuv to do", path.display()),
+        ).next("write `USE_DISTRIBUTED = true` under [features]"));
+    }
+    Ok(recipe)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_nearest_feature_is_found() {
+        assert_eq!(nearest("USE_LIBVU", features::KNOWN.iter().copied()), Some("USE_LIBUV"));
+        assert_eq!(nearest("COMPLETELY_DIFFERENT_THING", features::KNOWN.iter().copied()), None);
+    }
+
+    #[test]
+    fn the_table_of_features_is_sorted_and_has_no_twins() {
+        assert!(features::KNOWN.windows(2).all(|w| w[0] < w[1]));
+    }
+}

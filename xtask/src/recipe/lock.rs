@@ -1,0 +1,120 @@
+//! The lock: every byte that a recipe draws in, by SHA-256 and size. Written by
+//! `cargo xtask lock`, never by hand.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::model::Recipe;
+use crate::error::{Error, Result};
+
+/// The version of the lock format that this program reads and writes.
+pub const LOCK_VERSION: u32 = 1;
+
+/// A lock file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Lock {
+    /// Format version.
+    pub version: u32,
+    /// Digest of what the recipe asks for: see [`Lock::recipe_digest`].
+    pub recipe: String,
+    /// Sources by name.
+    pub source: BTreeMap<String, Locked>,
+    /// Wheels by interpreter (`3.11`) and purpose.
+    #[serde(default)]
+    pub python: BTreeMap<String, PythonLock>,
+}
+
+/// One file of known bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Locked {
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// For wheels: the coordinate.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub coordinate: Option<super::Coordinate>,
+}
+
+/// The wheels for one interpreter.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PythonLock {
+    /// Build environment.
+    pub build: Vec<Locked>,
+    /// Verify environment.
+    pub verify: Vec<Locked>,
+}
+
+impl Lock {
+    /// Path of the lock beside the recipe at `recipe_path`.
+    pub fn path_for(recipe_path: &Path) -> PathBuf {
+        recipe_path.with_extension("lock")
+    }
+
+    /// Digest of everything in `recipe` that decides which bytes are drawn in.
+    pub fn recipe_digest(recipe: &Recipe) -> String {
+        let mut hash = Sha256::new();
+        let mut field = |s: &str| {
+            hash.update((s.len() as u64).to_le_bytes());
+            hash.update(s.as_bytes());
+        };
+        for source in &recipe.source {
+            field(&source.name);
+            for c in &source.coordinates {
+                field(&c.to_string());
+            }
+        }
+        field("python");
+        for s in recipe.python.versions.iter().chain(&recipe.python.build) {
+            field(s);
+        }
+        field("verify");
+        for s in &recipe.python.verify {
+            field(s);
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// Reads the lock of `recipe`, which stands at `recipe_path`, and checks that it fits.
+    pub fn load(recipe: &Recipe, recipe_path: &Path) -> Result<Self> {
+        let path = Self::path_for(recipe_path);
+        let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);
+        if !path.exists() {
+            return Err(Error::misuse("lock-missing", format!("{} does not exist: nothing says which bytes this recipe means", path.display()))
+                .next(relock));
+        }
+        let text = fs_err::read_to_string(&path)?;
+        let lock: Self = toml::from_str(&text).map_err(|e| {
+            // A newer format fails on its shape before its version can be compared.
+            match toml::from_str::<toml::Table>(&text).ok().and_then(|t| t.get("version")?.as_integer()) {
+                Some(v) if v > i64::from(LOCK_VERSION) => Self::newer(&path, v),
+                _ => Error::misuse("lock", format!("{}: {}", path.display(), e.to_string().trim_end())).next(relock.clone()),
+            }
+        })?;
+        if lock.version > LOCK_VERSION {
+            return Err(Self::newer(&path, i64::from(lock.version)));
+        }
+        if lock.recipe != Self::recipe_digest(recipe) {
+            return Err(Error::misuse("lock-stale", format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()))
+                .next(relock));
+        }
+        Ok(lock)
+    }
+
+    fn newer(path: &Path, version: i64) -> Error {
+        Error::misuse("lock-newer", format!("{} has format {version}; this program reads {LOCK_VERSION}", path.display()))
+            .next("update torchwright")
+    }
+
+    /// The text of the file.
+    pub fn to_toml(&self, name: &str) -> Result<String> {
+        let body = toml::to_string(self).map_err(|e| Error::world("lock-write", e.to_string()))?;
+        Ok(format!("# Written by `cargo xtask lock --recipe {name}`. Not meant to be edited.\n{body}"))
+    }
+}

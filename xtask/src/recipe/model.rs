@@ -1,0 +1,317 @@
+//! The recipe as it is written in TOML, and as the rest of the program sees it.
+//!
+//! Two storeys: [`RecipeFile`] is one file exactly as typed, every key optional; [`Recipe`] is what
+//! comes out after `extends` is followed and everything that must be there is there.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::coordinate::Coordinate;
+
+/// One recipe file, as typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[schemars(title = "torchwright recipe")]
+pub struct RecipeFile {
+    /// Version of this format: 1.
+    pub schema: Option<u32>,
+    /// One line for people.
+    pub description: Option<String>,
+    /// Name of the recipe (without `.toml`) that this one builds on.
+    pub extends: Option<String>,
+    /// What is built.
+    #[serde(default)]
+    pub torch: TorchFile,
+    /// Which Pythons, and the packages of the private build environment.
+    #[serde(default)]
+    pub python: PythonFile,
+    /// Demands on the compiler.
+    #[serde(default)]
+    pub toolchain: ToolchainFile,
+    /// Every `USE_*` / `BUILD_*` switch, on or off.
+    #[serde(default)]
+    pub features: BTreeMap<String, bool>,
+    /// Other variables that PyTorch's build reads from the environment, such as `BLAS`.
+    /// `{prefix:NAME}` stands for the folder of a prefix made from sources.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
+    /// CMake cache entries set right after `project(Torch)`, for options that PyTorch's build
+    /// does not hand through.
+    #[serde(default)]
+    pub cmake: BTreeMap<String, CmakeValue>,
+    /// The libuv that goes in.
+    #[serde(default)]
+    pub libuv: LibuvFile,
+    /// Bounds on what archives may unpack to.
+    #[serde(default)]
+    pub limits: LimitsFile,
+    /// Bars that `validate` holds a build to: ratios candidate / baseline.
+    #[serde(default)]
+    pub validation: BTreeMap<String, f64>,
+    /// What the tree and the prefixes are made of.
+    #[serde(default)]
+    pub source: Vec<Source>,
+    /// What is changed in the tree.
+    #[serde(default)]
+    pub patch: Vec<Patch>,
+}
+
+/// `[torch]`, as typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct TorchFile {
+    /// Upstream's version, such as `2.6.0`.
+    pub version: Option<String>,
+    /// Upstream's commit: 40 hexadecimal digits. Goes into `torch.version.git_version`.
+    pub commit: Option<String>,
+    /// Local version label (PEP 440), such as `cpu.libuv`.
+    pub local: Option<String>,
+    /// Seconds since 1970 that stand for "now" everywhere in the build (SOURCE_DATE_EPOCH).
+    pub epoch: Option<i64>,
+    /// The version of the `tch` crate that fits this torch.
+    pub tch: Option<String>,
+    /// How the PEP 517 backend of this version is told to configure only.
+    pub backend: Option<Backend>,
+    /// `built here` only when it was.
+    pub status: Option<Status>,
+}
+
+/// The PEP 517 backend of a PyTorch version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Backend {
+    /// `setuptools.build_meta:__legacy__`, which drives CMake from `setup.py`.
+    Setuptools,
+    /// `scikit_build_core.build`.
+    ScikitBuildCore,
+}
+
+/// What is known about a recipe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Built to the end, results in `docs/results/`.
+    BuiltHere,
+    /// Written from upstream's files, not built yet.
+    NotYetBuiltHere,
+}
+
+/// `[python]`, as typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct PythonFile {
+    /// PEP 440 range of interpreters, such as `>=3.9,<3.14`.
+    pub requires: Option<String>,
+    /// The interpreters that the lock covers, such as `["3.11", "3.12"]`.
+    pub versions: Option<Vec<String>>,
+    /// Packages of the build environment: `name==version`, with an optional marker on
+    /// `python_version`.
+    pub build: Option<Vec<String>>,
+    /// Packages of the environment that the wheel is verified in, beside the wheel itself.
+    pub verify: Option<Vec<String>>,
+}
+
+/// `[toolchain]`, as typed: PEP 440-like ranges by compiler family.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct ToolchainFile {
+    /// Range of GCC versions, such as `>=9.3`.
+    pub gcc: Option<String>,
+    /// Range of Clang versions.
+    pub clang: Option<String>,
+    /// Resident memory that one compiler process may need, in MiB.
+    pub memory_per_job: Option<u64>,
+}
+
+/// `[libuv]`, as typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LibuvFile {
+    /// libuv's version.
+    pub version: Option<String>,
+    /// Name of the source that holds it.
+    pub source: Option<String>,
+}
+
+/// `[limits]`, as typed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LimitsFile {
+    /// Largest size that one source may unpack to, in MiB.
+    pub unpacked: Option<u64>,
+    /// Largest number of members in one archive.
+    pub members: Option<u64>,
+    /// Disk space that the whole build needs, in MiB.
+    pub disk: Option<u64>,
+}
+
+/// A CMake cache value: booleans become `ON` / `OFF`.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(untagged)]
+pub enum CmakeValue {
+    /// `ON` or `OFF`.
+    Bool(bool),
+    /// A string.
+    Text(String),
+}
+
+/// One thing to fetch and where it goes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Source {
+    /// Name, unique in the recipe.
+    pub name: String,
+    /// Where to get it: tried in turn.
+    pub coordinates: Vec<Coordinate>,
+    /// Where it goes: `tree:<path>` (a path in the PyTorch tree, `tree:.` is its root),
+    /// `prefix:<name>` (a prefix handed to the build), or `stage` (used by a stage itself).
+    pub into: Vec<Placement>,
+    /// SPDX licence expression.
+    pub license: String,
+    /// Members that are the licence texts, relative to the unpacked source.
+    #[serde(default)]
+    pub license_files: Vec<String>,
+    /// Whether code of it is linked into the artifact (its licence texts go into the wheel).
+    #[serde(default = "yes")]
+    pub linked: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// Where (a part of) a source goes.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Placement {
+    /// A folder in the PyTorch tree; `.` is its root.
+    pub tree: Option<String>,
+    /// A prefix by this name.
+    pub prefix: Option<String>,
+    /// Leading path segments to drop from each member (1 for an archive with a top folder).
+    #[serde(default)]
+    pub strip: usize,
+    /// Only members below this folder (after `strip`), which is dropped as well.
+    pub only: Option<String>,
+    /// If not empty: of those, only these files and the folders that end with `/`.
+    #[serde(default)]
+    pub keep: Vec<String>,
+}
+
+/// One patch file.
+#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Patch {
+    /// Path below `patches/`.
+    pub file: String,
+    /// Why it is there: one line.
+    pub reason: String,
+    /// Leading path segments to drop from the patch's file names.
+    #[serde(default = "one")]
+    pub strip: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// A recipe that is complete and checked.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Recipe {
+    /// File name without `.toml`.
+    pub name: String,
+    /// One line for people.
+    pub description: String,
+    /// What is built.
+    pub torch: Torch,
+    /// Pythons and their packages.
+    pub python: Python,
+    /// Demands on the compiler.
+    pub toolchain: ToolchainFile,
+    /// Switches.
+    pub features: BTreeMap<String, bool>,
+    /// Other variables.
+    pub settings: BTreeMap<String, String>,
+    /// CMake cache entries.
+    pub cmake: BTreeMap<String, CmakeValue>,
+    /// libuv.
+    pub libuv: Libuv,
+    /// Bounds.
+    pub limits: Limits,
+    /// Bars for `validate`.
+    pub validation: BTreeMap<String, f64>,
+    /// Sources.
+    pub source: Vec<Source>,
+    /// Patches.
+    pub patch: Vec<Patch>,
+}
+
+/// `[torch]`, complete.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Torch {
+    /// Upstream's version.
+    pub version: String,
+    /// Upstream's commit.
+    pub commit: String,
+    /// Local version label.
+    pub local: String,
+    /// SOURCE_DATE_EPOCH.
+    pub epoch: i64,
+    /// Fitting `tch`.
+    pub tch: Option<String>,
+    /// PEP 517 backend.
+    pub backend: Backend,
+    /// What is known about it.
+    pub status: Status,
+}
+
+impl Torch {
+    /// The full version, `2.6.0+cpu.libuv`.
+    pub fn full_version(&self) -> String {
+        if self.local.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}+{}", self.version, self.local)
+        }
+    }
+}
+
+/// `[python]`, complete.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Python {
+    /// PEP 440 range.
+    pub requires: String,
+    /// Interpreters that the lock covers.
+    pub versions: Vec<String>,
+    /// Build environment.
+    pub build: Vec<String>,
+    /// Verify environment.
+    pub verify: Vec<String>,
+}
+
+/// `[libuv]`, complete.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Libuv {
+    /// Version.
+    pub version: String,
+    /// Source.
+    pub source: String,
+}
+
+/// `[limits]`, complete.
+#[derive(Debug, Clone, Copy, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Limits {
+    /// Bytes one source may unpack to.
+    pub unpacked: u64,
+    /// Members of one archive.
+    pub members: u64,
+    /// Bytes of disk the whole build needs.
+    pub disk: u64,
+}

@@ -1,0 +1,307 @@
+//! `git+https://` and `git+file://` coordinates: an exact commit with all its nested submodules,
+//! written as one tar archive whose bytes depend on the commit alone.
+//!
+//! libgit2 is built without a TLS library; HTTPS goes through the same client as every other
+//! download, so certificates and proxies are set up once.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Once;
+
+use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
+use git2::{FetchOptions, ObjectType, Oid, Repository};
+
+use super::http;
+use crate::error::{Context, Error, Result};
+use crate::event::Sink;
+
+/// Submodules of submodules deeper than this are a mistake or an attack.
+const MAX_DEPTH: usize = 8;
+
+/// Writes the tree of `commit` in the repository at `url`, submodules included, to `out` as a tar
+/// archive with sorted members. `mirrors` is a folder for bare repositories, kept between calls.
+pub fn archive(url: &str, commit: &str, mirrors: &Path, out: &mut impl Write, events: &dyn Sink) -> Result<()> {
+    register_transport();
+    let mut members = BTreeMap::new();
+    collect(url, commit, "", mirrors, &mut members, events, 0)?;
+    let mut tar = tar::Builder::new(out);
+    for (path, member) in members {
+        let mut header = tar::Header::new_gnu();
+        header.set_mtime(0);
+        header.set_uid(0);
+        header.set_gid(0);
+        match member {
+            Member::File { bytes, executable } => {
+                header.set_entry_type(tar::EntryType::Regular);
+                header.set_mode(if executable { 0o755 } else { 0o644 });
+                header.set_size(bytes.len() as u64);
+                tar.append_data(&mut header, &path, bytes.as_slice())?;
+            }
+            Member::Link(target) => {
+                header.set_entry_type(tar::EntryType::Symlink);
+                header.set_mode(0o777);
+                header.set_size(0);
+                tar.append_link(&mut header, &path, &target)?;
+            }
+        }
+    }
+    tar.into_inner()?.flush()?;
+    Ok(())
+}
+
+enum Member {
+    File { bytes: Vec<u8>, executable: bool },
+    Link(String),
+}
+
+fn collect(
+    url: &str,
+    commit: &str,
+    prefix: &str,
+    mirrors: &Path,
+    members: &mut BTreeMap<String, Member>,
+    events: &dyn Sink,
+    depth: usize,
+) -> Result<()> {
+    if depth > MAX_DEPTH {
+        return Err(Error::misuse("git", format!("submodules are nested deeper than {MAX_DEPTH} levels at '{prefix}'")));
+    }
+    let repository = mirror(url, commit, mirrors, events).doing(|| format!("fetching {url} at {commit}"))?;
+    let git = |e: git2::Error| Error::world("git", format!("{url}: {}", e.message()));
+    let oid = Oid::from_str(commit).map_err(git)?;
+    // libgit2 hashes every object that it reads, so this is the commit and nothing else.
+    let commit_object = repository.find_commit(oid).map_err(git)?;
+    let tree = commit_object.tree().map_err(git)?;
+    let mut links = Vec::new();
+    let mut failed = None;
+    tree.walk(git2::TreeWalkMode::PreOrder, |dir, entry| {
+        let result = (|| {
+            let name = entry.name().map_err(|_| Error::misuse("git", format!("{url}: a name in '{dir}' is not UTF-8")))?;
+            if name == ".." || name == "." || name.eq_ignore_ascii_case(".git") || name.contains('/') {
+                return Err(Error::misuse("git", format!("{url}: the tree has a member called '{dir}{name}'")));
+            }
+            let path = format!("{prefix}{dir}{name}");
+            match (entry.kind(), entry.filemode()) {
+                (Some(ObjectType::Blob), mode) => {
+                    let blob = repository.find_blob(entry.id()).map_err(git)?;
+                    let member = if mode == 0o120_000 {
+                        Member::Link(String::from_utf8_lossy(blob.content()).into_owned())
+                    } else {
+                        Member::File { bytes: blob.content().to_vec(), executable: mode & 0o111 != 0 }
+                    };
+                    members.insert(path, member);
+                }
+                (Some(ObjectType::Commit), _) => links.push((format!("{dir}{name}"), entry.id().to_string())),
+                _ => {}
+            }
+            Ok(())
+        })();
+        match result {
+            Ok(()) => git2::TreeWalkResult::Ok,
+            Err(e) => {
+                failed = Some(e);
+                git2::TreeWalkResult::Abort
+            }
+        }
+    })
+    .or_else(|e| if failed.is_some() { Ok(()) } else { Err(git(e)) })?;
+    if let Some(e) = failed {
+        return Err(e);
+    }
+    if links.is_empty() {
+        return Ok(());
+    }
+    let modules = submodules(&repository, &tree).map_err(git)?;
+    for (path, commit) in links {
+        let relative = modules.get(&path).ok_or_else(|| {
+            Error::misuse("git", format!("{url}: '{prefix}{path}' is a submodule, but .gitmodules has no URL for it"))
+        })?;
+        let sub_url = resolve(url, relative);
+        if !sub_url.starts_with("https://") && !sub_url.starts_with("http://") && !sub_url.starts_with("file://") {
+            return Err(Error::misuse("git", format!("{url}: submodule '{path}' has the URL '{sub_url}'; only https and file are fetched")));
+        }
+        if sub_url.starts_with("file://") && !url.starts_with("file://") {
+            return Err(Error::misuse("git", format!("{url}: submodule '{path}' points into this machine ('{sub_url}')")));
+        }
+        collect(&sub_url, &commit, &format!("{prefix}{path}/"), mirrors, members, events, depth + 1)?;
+    }
+    Ok(())
+}
+
+/// `path → url` of `.gitmodules` in `tree`.
+fn submodules(repository: &Repository, tree: &git2::Tree<'_>) -> Result<BTreeMap<String, String>, git2::Error> {
+    let mut out = BTreeMap::new();
+    let Ok(entry) = tree.get_path(Path::new(".gitmodules")) else { return Ok(out) };
+    let blob = repository.find_blob(entry.id())?;
+    let mut path = None;
+    let mut url = None;
+    for line in String::from_utf8_lossy(blob.content()).lines().chain(["[end]"]) {
+        let line = line.trim();
+        if line.starts_with('[') {
+            if let (Some(p), Some(u)) = (path.take(), url.take()) {
+                out.insert(p, u);
+            }
+        } else if let Some((key, value)) = line.split_once('=') {
+            match key.trim() {
+                "path" => path = Some(value.trim().trim_matches('"').to_owned()),
+                "url" => url = Some(value.trim().trim_matches('"').to_owned()),
+                _ => {}
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Resolves a submodule URL that begins with `./` or `../` against its parent's.
+fn resolve(parent: &str, url: &str) -> String {
+    if !url.starts_with("./") && !url.starts_with("../") {
+        return url.to_owned();
+    }
+    let mut base = parent.trim_end_matches('/').to_owned();
+    let mut rest = url;
+    loop {
+        if let Some(r) = rest.strip_prefix("./") {
+            rest = r;
+        } else if let Some(r) = rest.strip_prefix("../") {
+            rest = r;
+            base.truncate(base.rfind('/').unwrap_or(base.len()));
+        } else {
+            return format!("{base}/{rest}");
+        }
+    }
+}
+
+/// A bare repository that holds `commit` of `url`: shallow where the server allows it.
+fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<Repository> {
+    use sha2::{Digest, Sha256};
+    let dir = mirrors.join(&hex::encode(Sha256::digest(url.as_bytes()))[..24]);
+    let git = |e: git2::Error| {
+        Error::world("git", format!("{url}: {}", e.message())).next("check the URL and the network; a private repository needs a mirror that can be read")
+    };
+    let repository = match Repository::open_bare(&dir) {
+        Ok(r) => r,
+        Err(_) => {
+            fs_err::create_dir_all(&dir)?;
+            Repository::init_bare(&dir).map_err(git)?
+        }
+    };
+    let oid = Oid::from_str(commit).map_err(git)?;
+    if repository.find_commit(oid).is_ok_and(|c| c.tree().is_ok()) {
+        return Ok(repository);
+    }
+    events.note(format!("fetching {url} at {}", &commit[..12]));
+    let exact = format!("+{commit}:refs/torchwright/{commit}");
+    let attempts: [(&[&str], i32); 3] =
+        [(&[exact.as_str()], 1), (&[exact.as_str()], 0), (&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], 0)];
+    let mut last = None;
+    for (refspecs, depth) in attempts {
+        let mut remote = repository.remote_anonymous(url).map_err(git)?;
+        let mut options = FetchOptions::new();
+        options.download_tags(git2::AutotagOption::None);
+        if depth > 0 {
+            options.depth(depth);
+        }
+        match remote.fetch(refspecs, Some(&mut options), None) {
+            Ok(()) if repository.find_commit(oid).is_ok() => {
+                drop(remote);
+                return Ok(repository);
+            }
+            Ok(()) => last = None,
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(match last {
+        Some(e) => git(e),
+        None => Error::world("git", format!("{url} has no commit {commit}")).next("check the commit id, or add a repository that has it"),
+    })
+}
+
+fn register_transport() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        for scheme in ["https", "http"] {
+            // SAFETY: called once, before any other use of libgit2's transports from this program;
+            // the factory is 'static and thread-safe.
+            #[allow(unsafe_code)] // git2 marks registration unsafe because it is not synchronized
+            let registered = unsafe {
+                git2::transport::register(scheme, move |remote| Transport::smart(remote, true, HttpTransport { agent: http::agent() }))
+            };
+            debug_assert!(registered.is_ok());
+        }
+    });
+}
+
+/// The smart HTTP protocol (gitprotocol-http) over our HTTP client.
+struct HttpTransport {
+    agent: ureq::Agent,
+}
+
+impl SmartSubtransport for HttpTransport {
+    fn action(&self, url: &str, action: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
+        let url = url.trim_end_matches('/');
+        let (url, post) = match action {
+            Service::UploadPackLs => (format!("{url}/info/refs?service=git-upload-pack"), false),
+            Service::UploadPack => (format!("{url}/git-upload-pack"), true),
+            Service::ReceivePackLs | Service::ReceivePack => return Err(git2::Error::from_str("pushing is not supported")),
+        };
+        Ok(Box::new(HttpStream { agent: self.agent.clone(), url, post, request: Vec::new(), response: None }))
+    }
+
+    fn close(&self) -> Result<(), git2::Error> {
+        Ok(())
+    }
+}
+
+struct HttpStream {
+    agent: ureq::Agent,
+    url: String,
+    post: bool,
+    request: Vec<u8>,
+    response: Option<Box<dyn Read + Send>>,
+}
+
+impl Write for HttpStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.request.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Read for HttpStream {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.response.is_none() {
+            let response = if self.post {
+                self.agent
+                    .post(&self.url)
+                    .header("Content-Type", "application/x-git-upload-pack-request")
+                    .header("Accept", "application/x-git-upload-pack-result")
+                    .send(&self.request[..])
+            } else {
+                self.agent.get(&self.url).call()
+            }
+            .map_err(io::Error::other)?;
+            if response.status().as_u16() != 200 {
+                return Err(io::Error::other(format!("HTTP {} from {}", response.status(), self.url)));
+            }
+            self.response = Some(Box::new(response.into_body().into_with_config().limit(u64::MAX).reader()));
+        }
+        self.response.as_mut().map_or(Ok(0), |r| r.read(buffer))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn relative_submodule_urls_are_resolved_against_the_parent() {
+        assert_eq!(resolve("https://h/a/b.git", "../c.git"), "https://h/a/c.git");
+        assert_eq!(resolve("https://h/a/b.git", "./c"), "https://h/a/b.git/c");
+        assert_eq!(resolve("https://h/a/b.git", "https://x/y"), "https://x/y");
+    }
+}

@@ -1,0 +1,176 @@
+//! HTTP downloads that resume, hash while streaming, and give up on a stalled server.
+
+use std::io::{Read, Write};
+use std::path::Path;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use ureq::Agent;
+use ureq::config::Config;
+use ureq::tls::{RootCerts, TlsConfig};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Sink};
+use crate::platform;
+
+/// A server that sends nothing for this long is given up on (and asked again).
+const STALL: Duration = Duration::from_secs(30);
+
+/// Builds the agent that everything here uses: the machine's certificates and proxies.
+pub fn agent() -> Agent {
+    let stall = std::env::var("TORCHWRIGHT_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
+    let config: Config = Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .user_agent(concat!("torchwright/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        .timeout_connect(Some(Duration::from_secs(20)))
+        .timeout_recv_response(Some(Duration::from_secs(60)))
+        .timeout_per_read(Some(stall))
+        .max_redirects(8)
+        .build();
+    config.new_agent()
+}
+
+/// Why a download did not work, and whether asking again may help.
+#[derive(Debug)]
+pub enum Failure {
+    /// The server said no: asking again will not help.
+    Refused(String),
+    /// Cut, stalled, 5xx: asking again may help.
+    Passing(String),
+    /// Our own disk failed.
+    Local(Error),
+}
+
+/// Where a download stands: what is already on disk, hashed.
+pub struct Progress {
+    file: fs_err::File,
+    hash: Sha256,
+    /// Bytes on disk.
+    pub size: u64,
+}
+
+impl Progress {
+    /// Opens (or goes on with) the part file at `path`.
+    pub fn open(path: &Path) -> Result<Self> {
+        let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let mut hash = Sha256::new();
+        let mut buffer = vec![0u8; 1 << 18];
+        let mut size = 0;
+        loop {
+            let n = file.read(&mut buffer)?;
+            if n == 0 {
+                break;
+            }
+            hash.update(&buffer[..n]);
+            size += n as u64;
+        }
+        Ok(Self { file, hash, size })
+    }
+
+    /// Begins again from nothing.
+    pub fn restart(&mut self) -> Result<()> {
+        use std::io::Seek;
+        self.file.set_len(0)?;
+        self.file.seek(std::io::SeekFrom::Start(0))?;
+        self.hash = Sha256::new();
+        self.size = 0;
+        Ok(())
+    }
+
+    /// Takes bytes.
+    pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
+        self.file.write_all(bytes)?;
+        self.hash.update(bytes);
+        self.size += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// The digest of all that is there.
+    pub fn digest(&self) -> String {
+        hex::encode(self.hash.clone().finalize())
+    }
+}
+
+/// Downloads `url` into `progress`, going on where it stands. `expected` is the size in bytes if it
+/// is known. Returns when the server says that it sent everything.
+pub fn download(
+    agent: &Agent,
+    url: &str,
+    progress: &mut Progress,
+    expected: Option<u64>,
+    file: &str,
+    events: &dyn Sink,
+) -> std::result::Result<(), Failure> {
+    if expected.is_some_and(|size| size == progress.size) {
+        return Ok(());
+    }
+    let mut request = agent.get(url).header("Accept-Encoding", "identity");
+    if progress.size > 0 {
+        request = request.header("Range", format!("bytes={}-", progress.size));
+    }
+    let response = request.call().map_err(|e| match e {
+        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RequireHttpsOnly(_) => Failure::Refused(e.to_string()),
+        e => Failure::Passing(e.to_string()),
+    })?;
+    let status = response.status().as_u16();
+    match status {
+        206 if starts_at(&response, progress.size) => {}
+        // The server ignores ranges, or means another file: from the beginning.
+        200 | 206 => progress.restart().map_err(Failure::Local)?,
+        416 => {
+            progress.restart().map_err(Failure::Local)?;
+            return Err(Failure::Passing("the server has no such range (HTTP 416); starting over".into()));
+        }
+        408 | 425 | 429 | 500..=599 => return Err(Failure::Passing(format!("HTTP {status}"))),
+        _ => return Err(Failure::Refused(format!("HTTP {status}"))),
+    }
+    if status == 206 && progress.size == 0 {
+        return Err(Failure::Passing("the server answered with a part that was not asked for".into()));
+    }
+    let announced = response
+        .headers()
+        .get("content-length")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.parse::<u64>().ok())
+        .map(|n| n + progress.size);
+    if let (Some(expected), Some(announced)) = (expected, announced)
+        && announced > expected
+    {
+        return Err(Failure::Refused(format!("the server announces {announced} bytes where the lock says {expected}")));
+    }
+    events.emit(Event::DownloadStarted { file: file.to_owned(), size: expected.or(announced) });
+    let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+    let mut buffer = vec![0u8; 1 << 17];
+    loop {
+        if platform::cancelled() {
+            return Err(Failure::Local(Error::cancelled()));
+        }
+        let n = body.read(&mut buffer).map_err(|e| Failure::Passing(format!("cut after {} bytes: {e}", progress.size)))?;
+        if n == 0 {
+            break;
+        }
+        if expected.is_some_and(|size| progress.size + n as u64 > size) {
+            return Err(Failure::Refused(format!("the server sends more than the {} bytes that the lock says", expected.unwrap_or(0))));
+        }
+        progress.write(&buffer[..n]).map_err(Failure::Local)?;
+        events.emit(Event::DownloadProgress { file: file.to_owned(), bytes: progress.size });
+    }
+    match expected.or(announced) {
+        Some(size) if progress.size < size => {
+            Err(Failure::Passing(format!("cut after {} of {size} bytes", progress.size)))
+        }
+        _ => Ok(()),
+    }
+}
+
+fn starts_at(response: &ureq::http::Response<ureq::Body>, offset: u64) -> bool {
+    response
+        .headers()
+        .get("content-range")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.trim().strip_prefix("bytes "))
+        .and_then(|v| v.split('-').next())
+        .and_then(|v| v.parse::<u64>().ok())
+        == Some(offset)
+}

@@ -1,0 +1,14 @@
+//! Getting bytes: one file a kind of coordinate; unpacking; patching. Whatever comes from outside
+//! is hostile until its digest is known.
+
+mod crates;
+mod debian;
+mod fetch;
+mod git;
+mod http;
+pub mod patch;
+pub mod pypi;
+pub mod unpack;
+
+pub use fetch::{Fetcher, Want};
+pub use http::agent as http_agent;

@@ -1,0 +1,223 @@
+//! `pypi:` coordinates: files of the index that pip is configured with (PEP 503, PEP 691), and the
+//! choice of wheels for a lock.
+
+use std::process::Command;
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use ureq::Agent;
+use url::Url;
+
+use crate::error::{Error, Result};
+
+/// One file of a project.
+#[derive(Debug, Clone)]
+pub struct IndexFile {
+    /// File name.
+    pub filename: String,
+    /// Where it is.
+    pub url: String,
+}
+
+/// The index: PIP_INDEX_URL, else what pip's configuration says, else pip's own default.
+pub fn index_url() -> Result<String> {
+    static URL: OnceLock<std::result::Result<String, String>> = OnceLock::new();
+    URL.get_or_init(find_index_url).clone().map_err(|what| {
+        Error::world("no-index", what).next("set PIP_INDEX_URL to the index that pip uses on this machine")
+    })
+}
+
+fn find_index_url() -> std::result::Result<String, String> {
+    if let Ok(url) = std::env::var("PIP_INDEX_URL")
+        && !url.is_empty()
+    {
+        return Ok(url);
+    }
+    // pip's parsed configuration, and where there is none, its built-in default: no host of ours.
+    const ASK: &str = "\
+from pip._internal.configuration import Configuration
+from pip._internal.models.index import PyPI
+c = Configuration(isolated=False)
+c.load()
+d = dict(c.items())
+if d and all(isinstance(v, dict) for v in d.values()):
+    d = {k: v for part in d.values() for k, v in part.items()}
+print(d.get('install.index-url') or d.get('download.index-url') or d.get('global.index-url') or d.get(':env:.index-url') or PyPI.simple_url)";
+    let mut reasons = Vec::new();
+    for python in ["python3", "python"] {
+        match Command::new(python).args(["-c", ASK]).output() {
+            Ok(out) if out.status.success() => {
+                let url = String::from_utf8_lossy(&out.stdout).trim().to_owned();
+                if Url::parse(&url).is_ok() {
+                    return Ok(url);
+                }
+                reasons.push(format!("{python} said '{url}'"));
+            }
+            Ok(out) => reasons.push(format!("{python}: {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("failed"))),
+            Err(e) => reasons.push(format!("{python}: {e}")),
+        }
+    }
+    Err(format!("cannot find out which package index pip uses ({})", reasons.join("; ")))
+}
+
+/// PEP 503 normalization.
+pub fn normalize(name: &str) -> String {
+    let mut out = String::new();
+    for c in name.chars() {
+        if matches!(c, '-' | '_' | '.') {
+            if !out.ends_with('-') {
+                out.push('-');
+            }
+        } else {
+            out.extend(c.to_lowercase());
+        }
+    }
+    out
+}
+
+/// The files of `project`, from the JSON form of the index or, failing that, its HTML.
+pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
+    #[derive(Deserialize)]
+    struct Page {
+        files: Vec<File>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        filename: String,
+        url: String,
+    }
+    let page_url = format!("{}/{}/", index_url()?.trim_end_matches('/'), normalize(project));
+    let failed = |what: String| {
+        Error::world("index", format!("the package index did not answer for '{project}': {what}"))
+            .next("check the network, or PIP_INDEX_URL and pip's configuration")
+    };
+    let mut last = String::new();
+    for attempt in 0..4u32 {
+        if attempt > 0 {
+            std::thread::sleep(std::time::Duration::from_millis(300 << attempt));
+        }
+        let response = agent
+            .get(&page_url)
+            .header("Accept", "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1")
+            .call();
+        let mut response = match response {
+            Ok(r) => r,
+            Err(e) => {
+                last = e.to_string();
+                continue;
+            }
+        };
+        let status = response.status().as_u16();
+        if status != 200 {
+            last = format!("HTTP {status}");
+            if status < 500 && status != 429 {
+                break;
+            }
+            continue;
+        }
+        let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
+        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
+        let base = Url::parse(&page_url).map_err(|e| failed(e.to_string()))?;
+        let absolute = |href: &str| base.join(href).map(|mut u| {
+            u.set_fragment(None);
+            u.to_string()
+        });
+        if json {
+            let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
+            return page
+                .files
+                .into_iter()
+                .map(|f| Ok(IndexFile { url: absolute(&f.url).map_err(|e| failed(e.to_string()))?, filename: f.filename }))
+                .collect();
+        }
+        return Ok(anchors(&text)
+            .into_iter()
+            .filter_map(|(href, text)| Some(IndexFile { filename: text, url: absolute(&href).ok()? }))
+            .collect());
+    }
+    Err(failed(last))
+}
+
+/// `(href, text)` of each anchor of a PEP 503 page.
+fn anchors(html: &str) -> Vec<(String, String)> {
+    let unescape = |s: &str| s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
+    let mut out = Vec::new();
+    for part in html.split("<a ").skip(1) {
+        let Some((tag, rest)) = part.split_once('>') else { continue };
+        let Some((text, _)) = rest.split_once("</a>") else { continue };
+        let Some(value) = tag.split_once("href=").map(|(_, v)| v.trim_start()) else { continue };
+        let quote = value.chars().next().unwrap_or('"');
+        let href = value.trim_start_matches(quote).split(quote).next().unwrap_or("");
+        out.push((unescape(href), unescape(text.trim())));
+    }
+    out
+}
+
+/// How well a wheel fits CPython `python` (`3.11`) on x86-64 or aarch64 Linux: smaller is better,
+/// `None` is not at all. PEP 425, PEP 600.
+pub fn fit(filename: &str, python: &str, machine: &str) -> Option<u32> {
+    let stem = filename.strip_suffix(".whl")?;
+    let parts: Vec<&str> = stem.split('-').collect();
+    let [.., pythons, abis, platforms] = parts[..] else { return None };
+    let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
+    let exact = format!("cp3{minor}");
+    let abi_rank = abis.split('.').filter_map(|abi| match abi {
+        a if a == exact => Some(0),
+        "abi3" => Some(1),
+        "none" => Some(2),
+        _ => None,
+    }).min()?;
+    let python_fits = pythons.split('.').any(|p| match p {
+        "py3" => true,
+        p if p == exact => true,
+        p => abi_rank == 1 && p.strip_prefix("cp3").and_then(|m| m.parse::<u32>().ok()).is_some_and(|m| m <= minor),
+    });
+    if !python_fits {
+        return None;
+    }
+    // Of several manylinux levels the lowest runs in most places.
+    let platform_rank = platforms.split('.').filter_map(|p| {
+        if p == "any" {
+            return Some(1000);
+        }
+        let level = p.strip_suffix(machine)?.trim_end_matches('_');
+        match level {
+            "manylinux1" => Some(5),
+            "manylinux2010" => Some(12),
+            "manylinux2014" => Some(17),
+            l => l.strip_prefix("manylinux_2_")?.parse().ok(),
+        }
+    }).min()?;
+    // Above the C library of Debian 11 a build machine may be too old for it.
+    (platform_rank <= 31 || platform_rank == 1000).then_some(abi_rank * 10_000 + platform_rank)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_wheel_is_better_than_the_stable_abi_than_pure() {
+        let f = |n| fit(n, "3.11", "x86_64");
+        let exact = f("x-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl");
+        let stable = f("x-1-cp38-abi3-manylinux_2_17_x86_64.whl");
+        let tool = f("ninja-1.13.0-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl");
+        let pure = f("x-1-py2.py3-none-any.whl");
+        assert!(exact < stable && stable < tool && tool < pure, "{exact:?} {stable:?} {tool:?} {pure:?}");
+        assert_eq!(f("x-1-cp312-cp312-manylinux_2_17_x86_64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-musllinux_1_2_x86_64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-manylinux_2_17_aarch64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-win_amd64.whl"), None);
+    }
+
+    #[test]
+    fn names_are_normalized_as_pep_503_says() {
+        assert_eq!(normalize("Ty.Ping__Extensions"), "ty-ping-extensions");
+    }
+
+    #[test]
+    fn an_html_index_page_is_read() {
+        let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
+        assert_eq!(got, [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]);
+    }
+}

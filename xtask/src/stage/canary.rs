@@ -1,0 +1,125 @@
+//! canary: minutes after the start, long before the compile ends, the objects of this very build
+//! serve a libuv store to several clients. A build that would end without libuv stops here.
+
+use std::time::Duration;
+
+use super::{Build, CompilerCache, Work, ninja};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::toolchain::Process;
+
+/// Name in events and records.
+pub const STAGE: &str = "canary";
+
+/// The program.
+const PROGRAM: &str = include_str!("canary.cpp");
+
+/// The store's sources, below `torch/csrc/distributed/c10d`. Names differ a little between
+/// versions: those that the build has are taken.
+const STORE_OBJECTS: &[&str] = &[
+    "Backoff.cpp", "FileStore.cpp", "HashStore.cpp", "PrefixStore.cpp", "Store.cpp", "TCPStore.cpp",
+    "TCPStoreBackend.cpp", "TCPStoreLibUvBackend.cpp", "debug.cpp", "logging.cpp", "socket.cpp", "error.cpp",
+];
+
+/// Builds and runs the canary in `work`, unless that was done.
+pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
+    if work.is_done(STAGE) {
+        build.events.emit(Event::StageCached { stage: STAGE });
+        return Ok(());
+    }
+    build.events.emit(Event::StageStarted { stage: STAGE });
+    let started = std::time::Instant::now();
+    let all = all_targets(work)?;
+    let objects: Vec<String> = STORE_OBJECTS
+        .iter()
+        .filter_map(|name| {
+            let end = format!("/csrc/distributed/c10d/{name}.o");
+            all.iter().find(|t| t.ends_with(&end) && t.contains("torch_cpu.dir")).cloned()
+        })
+        .collect();
+    let backend = objects.iter().find(|o| o.ends_with("TCPStoreLibUvBackend.cpp.o")).cloned().ok_or_else(|| {
+        Error::world("canary", "torch_cpu has no object TCPStoreLibUvBackend.cpp.o: this version's store cannot run on libuv")
+            .next("libuv came to the store with PyTorch 2.2; choose a recipe for a later version")
+    })?;
+    let c10 = all.iter().find(|t| t.ends_with("libc10.so") || t.ends_with("libc10.dylib")).cloned().ok_or_else(|| Error::world("canary", "the build has no libc10"))?;
+    let mut targets = objects.clone();
+    targets.push(c10.clone());
+    ninja::run(build, work, cache, &targets, STAGE)?;
+    demand_libuv(build, work, &backend)?;
+
+    let source = work.dir.join("canary.cpp");
+    let program = work.dir.join("canary");
+    fs_err::write(&source, PROGRAM)?;
+    let mut flags = compile_flags(work, &backend)?;
+    flags.retain(|f| !f.starts_with("-W") && f != "-fopenmp");
+    let build_dir = work.build();
+    Process::new(&build.compiler.cxx)
+        .args(&flags)
+        .arg(&source)
+        .args(objects.iter().map(|o| build_dir.join(o)))
+        .arg(build_dir.join(&c10))
+        .arg(work.dep("uv").join("lib/libuv.a"))
+        .args(["-lpthread", "-ldl", "-o"])
+        .arg(&program)
+        .arg(format!("-Wl,-rpath,{}", build_dir.join("lib").display()))
+        .envs(build.torch_env(work))
+        .cwd(&build_dir)
+        .check("canary-link", Some(&work.log(STAGE)))
+        .map_err(|e| e.doing("linking a small program from the store's objects of this build"))?;
+    let output = Process::new(&program)
+        .env("TORCH_CPP_LOG_LEVEL", "WARNING")
+        .cwd(&work.dir)
+        .timeout(Duration::from_secs(120))
+        .check("canary-run", Some(&work.log(STAGE)))
+        .map_err(|e| e.doing("running a libuv store with several clients from the objects of this build").next("the build stopped here because it would end without a working libuv store"))?;
+    let report = output.text.lines().find(|l| l.starts_with('{')).and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let report = report.ok_or_else(|| Error::world("canary-run", format!("the canary said nothing that can be read: {}", output.text.trim())))?;
+    build.events.note(format!("canary: a libuv store of this build served {} clients, {} operations", report["clients"], report["operations"]));
+    let seconds = started.elapsed().as_secs_f64();
+    work.done(STAGE, &serde_json::json!({ "report": report, "seconds": seconds }))?;
+    build.events.emit(Event::StageFinished { stage: STAGE, seconds });
+    Ok(())
+}
+
+/// Whether the object file holds the daemon: by its type info, never by a string of an error.
+fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
+    let bytes = fs_err::read(work.build().join(object))?;
+    if crate::inspect::has_libuv_daemon(&bytes) {
+        return Ok(());
+    }
+    Err(Error::world(
+        "no-libuv",
+        format!("{object} was compiled without the libuv store: TORCH_USE_LIBUV did not reach torch_cpu"),
+    )
+    .next(format!("see {} for what CMake decided", work.build().join("torchwright-report.txt").display()))
+    .next(format!("recipe {}: is something overriding the flags of torch_cpu?", build.recipe.name)))
+}
+
+fn all_targets(work: &Work) -> Result<Vec<String>> {
+    let out = Process::new(work.dep("pyenv").join("bin/ninja"))
+        .args(["-t", "targets", "all"])
+        .cwd(work.build())
+        .command()?
+        .output()?;
+    Ok(String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.rsplit_once(": ").map(|(o, _)| o.to_owned())).collect())
+}
+
+/// The flags that this build compiles `object` with, without source, output and dependency file.
+fn compile_flags(work: &Work, object: &str) -> Result<Vec<String>> {
+    let out = Process::new(work.dep("pyenv").join("bin/ninja")).args(["-t", "commands", "-s", object]).cwd(work.build()).command()?.output()?;
+    let text = String::from_utf8_lossy(&out.stdout);
+    let line = text.lines().last().unwrap_or_default();
+    let words = shlex::split(line).ok_or_else(|| Error::world("canary", "ninja printed a command that cannot be read"))?;
+    let mut flags = Vec::new();
+    let mut words = words.into_iter().skip_while(|w| !w.starts_with('-'));
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-o" | "-c" | "-MF" | "-MT" | "-MQ" => {
+                words.next();
+            }
+            "-MD" | "-MMD" => {}
+            _ => flags.push(word),
+        }
+    }
+    Ok(flags)
+}

@@ -1,0 +1,284 @@
+//! The graph: which stages a build needs, and running them in order.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::{Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, tree, verify, wheel};
+use crate::artifact::manifest::{Input, Manifest};
+use crate::error::{Error, Result};
+use crate::recipe::Coordinate;
+use crate::store::{Key, digest_file, write_atomically};
+
+/// One stage of a plan.
+#[derive(Debug, Clone, Serialize)]
+pub struct PlannedStage {
+    /// Name.
+    pub stage: String,
+    /// Key, where it has one of its own.
+    pub key: Option<String>,
+    /// Whether its result is there.
+    pub cached: bool,
+}
+
+/// What a build would do.
+#[derive(Debug, Clone, Serialize)]
+pub struct Plan {
+    /// Stages in order.
+    pub stages: Vec<PlannedStage>,
+    /// Files to download: name and bytes.
+    pub downloads: Vec<(String, u64)>,
+    /// Work folder.
+    pub work: PathBuf,
+}
+
+/// Finds out what a build would do, without doing it.
+pub fn plan(build: &Build<'_>) -> Result<Plan> {
+    let configure_key = configure::key(build)?;
+    let work = Work { dir: build.store.root().join("work").join(format!("torch-{}", configure_key.short())) };
+    let mut stages = Vec::new();
+    let mut stored = |stage: &str, key: &Key| {
+        stages.push(PlannedStage { stage: stage.into(), key: Some(key.to_string()), cached: build.store.finished(stage, key).is_some() });
+    };
+    stored(tree::STAGE, &tree::key(build)?);
+    stored(pyenv::STAGE, &pyenv::key(build)?);
+    for name in prefix::names(build) {
+        stored(prefix::STAGE, &prefix::key(build, &name));
+    }
+    stored(libuv::STAGE, &libuv::key(build)?);
+    let mut late = Vec::new();
+    for (stage, key) in [(wheel::STAGE, wheel::key(build)?), (bundle::STAGE, bundle::key(build)?), (verify::STAGE, verify::key(build)?)] {
+        late.push(PlannedStage { stage: stage.into(), key: Some(key.to_string()), cached: build.store.finished(stage, &key).is_some() });
+    }
+    let packed = late[0].cached;
+    for stage in [configure::STAGE, canary::STAGE, compile::STAGE] {
+        let key = (stage == configure::STAGE).then(|| configure_key.to_string());
+        stages.push(PlannedStage { stage: stage.into(), key, cached: packed || work.is_done(stage) });
+    }
+    stages.extend(late);
+    let done = stages.iter().all(|s| s.cached);
+    let mut downloads = Vec::new();
+    if !done {
+        for source in &build.recipe.source {
+            if let Some(l) = build.lock.source.get(&source.name)
+                && build.store.blob(&l.sha256, l.size).is_none()
+            {
+                downloads.push((source.name.clone(), l.size));
+            }
+        }
+        let python = fetch::python_lock(build)?;
+        for l in python.build.iter().chain(&python.verify) {
+            if build.store.blob(&l.sha256, l.size).is_none() {
+                downloads.push((l.coordinate.as_ref().map(Coordinate::file_name).unwrap_or_default(), l.size));
+            }
+        }
+    }
+    Ok(Plan { stages, downloads, work: work.dir })
+}
+
+/// What came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Artifacts {
+    /// The wheel in the output folder.
+    pub wheel: PathBuf,
+    /// The bundle in the output folder.
+    pub bundle: PathBuf,
+    /// The manifest in the output folder.
+    pub manifest: PathBuf,
+    /// Name → digest and size.
+    pub digests: BTreeMap<String, Input>,
+    /// What verify found out.
+    pub verified: verify::Record,
+}
+
+/// Runs all stages and puts the artifacts into the output folder.
+pub fn run(build: &Build<'_>) -> Result<Artifacts> {
+    // Later stages first: where the wheel is in the store, nothing before it is looked at.
+    let wheel_dir = match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
+        Some(dir) => {
+            build.events.emit(crate::event::Event::StageCached { stage: wheel::STAGE });
+            dir
+        }
+        None => make_wheel(build)?,
+    };
+    let bundle_dir = bundle::run(build, &wheel_dir)?;
+    let wheel_record: wheel::Record =
+        build.store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(|| Error::world("store", "the wheel's record cannot be read"))?;
+    let bundle_record: bundle::Record =
+        build.store.record(bundle::STAGE, &bundle::key(build)?).ok_or_else(|| Error::world("store", "the bundle's record cannot be read"))?;
+    let wheel_file = wheel_dir.join(&wheel_record.file);
+    let bundle_file = bundle_dir.join(&bundle_record.file);
+    let verified = verify::run(build, &wheel_file, &bundle_file)?;
+    publish(build, &wheel_record, &wheel_file, &bundle_file, verified)
+}
+
+fn make_wheel(build: &Build<'_>) -> Result<PathBuf> {
+    build.python.demand_headers()?;
+    compile::demand_space(build)?;
+    fetch::run(build, false)?;
+    let tree = tree::run(build)?;
+    let pyenv = pyenv::run(build)?;
+    let prefixes = prefix::run(build)?;
+    let libuv = libuv::run(build, &pyenv)?;
+    let configure_key = configure::key(build)?;
+    // Two builds of one thing share a work folder: the second waits, and then finds the result.
+    let _lock = build.store.lock(&format!("work-{}", configure_key.short()), build.events)?;
+    if let Some(dir) = build.store.finished(wheel::STAGE, &wheel::key(build)?) {
+        return Ok(dir);
+    }
+    let work = Work::open(build, &configure_key)?;
+    let cache = CompilerCache::choose(build, &pyenv, &prefixes);
+    configure::run(build, &work, &configure::Inputs { tree, pyenv, libuv, prefixes })?;
+    canary::run(build, &work, &cache)?;
+    compile::run(build, &work, &cache)?;
+    wheel::run(build, &work, &cache)
+}
+
+/// Puts the artifacts, the manifest and SHA256SUMS into the output folder, each whole or not at all.
+fn publish(build: &Build<'_>, record: &wheel::Record, wheel: &Path, bundle: &Path, verified: verify::Record) -> Result<Artifacts> {
+    let out = &build.options.out;
+    fs_err::create_dir_all(out)?;
+    let mut digests = BTreeMap::new();
+    for file in [wheel, bundle] {
+        let (sha256, size) = cached_digest(build, file)?;
+        place(file, &out.join(name_of(file)), size)?;
+        digests.insert(name_of(file), Input { sha256, size, license: None, coordinates: Vec::new() });
+    }
+    let manifest = manifest(build, record, &digests)?;
+    let manifest_name = format!("{}.manifest.json", name_of(wheel).trim_end_matches(".whl"));
+    let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::world("manifest", e.to_string()))?;
+    text.push(b'\n');
+    write_if_changed(&out.join(&manifest_name), &text)?;
+    digests.insert(manifest_name.clone(), {
+        use sha2::{Digest, Sha256};
+        Input { sha256: hex::encode(Sha256::digest(&text)), size: text.len() as u64, license: None, coordinates: Vec::new() }
+    });
+    // Other recipes' lines stay.
+    let sums_path = out.join("SHA256SUMS");
+    let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&sums_path)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
+        .filter(|(n, _)| out.join(n).exists())
+        .collect();
+    sums.extend(digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
+    let sums: String = sums.iter().map(|(n, d)| format!("{d}  {n}\n")).collect();
+    write_if_changed(&sums_path, sums.as_bytes())?;
+    Ok(Artifacts {
+        wheel: out.join(name_of(wheel)),
+        bundle: out.join(name_of(bundle)),
+        manifest: out.join(manifest_name),
+        digests,
+        verified,
+    })
+}
+
+fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// The digest of a finished artifact: hashed once, then read from beside it.
+fn cached_digest(build: &Build<'_>, file: &Path) -> Result<(String, u64)> {
+    let beside = file.with_file_name(format!("{}.sha256", name_of(file)));
+    let size = fs_err::metadata(file)?.len();
+    if let Ok(text) = std::fs::read_to_string(&beside)
+        && text.trim().len() == 64
+    {
+        return Ok((text.trim().to_owned(), size));
+    }
+    let _ = build;
+    let (digest, size) = digest_file(file)?;
+    write_atomically(&beside, digest.as_bytes())?;
+    Ok((digest, size))
+}
+
+/// Puts `from` at `to`: a link where that works, else a copy beside and a rename.
+fn place(from: &Path, to: &Path, size: u64) -> Result<()> {
+    use std::fs::Metadata;
+    #[cfg(unix)]
+    let same = |a: &Metadata, b: &Metadata| {
+        use std::os::unix::fs::MetadataExt;
+        a.dev() == b.dev() && a.ino() == b.ino()
+    };
+    #[cfg(not(unix))]
+    let same = |_: &Metadata, _: &Metadata| false;
+    if let (Ok(a), Ok(b)) = (std::fs::metadata(from), std::fs::metadata(to))
+        && b.len() == size
+        && (same(&a, &b) || a.modified().ok() == b.modified().ok())
+    {
+        return Ok(());
+    }
+    let dir = to.parent().unwrap_or(Path::new("."));
+    let beside = dir.join(format!(".{}.new-{}", name_of(to), std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    // A copy, not a link: whoever edits dist/ must not edit the store.
+    fs_err::copy(from, &beside)?;
+    let modified = fs_err::metadata(from)?.modified()?;
+    let file = fs_err::OpenOptions::new().write(true).open(&beside)?;
+    file.file().set_modified(modified)?;
+    file.sync_all()?;
+    fs_err::rename(&beside, to)?;
+    Ok(())
+}
+
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    write_atomically(path, bytes)
+}
+
+fn manifest(build: &Build<'_>, record: &wheel::Record, digests: &BTreeMap<String, Input>) -> Result<Manifest> {
+    let recipe = &build.recipe;
+    let sources = recipe
+        .source
+        .iter()
+        .filter_map(|s| {
+            let locked = build.lock.source.get(&s.name)?;
+            Some((
+                s.name.clone(),
+                Input {
+                    sha256: locked.sha256.clone(),
+                    size: locked.size,
+                    license: Some(s.license.clone()),
+                    coordinates: s.coordinates.iter().map(ToString::to_string).collect(),
+                },
+            ))
+        })
+        .collect();
+    let packages = fetch::python_lock(build)?
+        .build
+        .iter()
+        .map(|l| {
+            let coordinate = l.coordinate.as_ref();
+            (
+                coordinate.map(Coordinate::file_name).unwrap_or_default(),
+                Input { sha256: l.sha256.clone(), size: l.size, license: None, coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default() },
+            )
+        })
+        .collect();
+    let mut patches = BTreeMap::new();
+    for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
+        patches.insert(file.to_owned(), digest_file(&build.workspace.patches().join(file))?.0);
+    }
+    Ok(Manifest {
+        schema_version: 1,
+        recipe: recipe.name.clone(),
+        version: recipe.torch.full_version(),
+        commit: recipe.torch.commit.clone(),
+        epoch: recipe.torch.epoch,
+        key: wheel::key(build)?.to_string(),
+        features: record.features.clone(),
+        settings: recipe.settings.clone(),
+        sources,
+        build_packages: packages,
+        patches,
+        toolchain: serde_json::json!({ "compiler": build.compiler, "python": build.python }),
+        libuv: recipe.libuv.version.clone(),
+        tag: record.tag.clone(),
+        tag_reason: record.tag_reason.clone(),
+        grafted: record.grafted.clone(),
+        artifacts: digests.clone(),
+    })
+}

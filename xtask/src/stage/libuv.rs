@@ -1,0 +1,133 @@
+//! libuv: built from source through the `cmake` crate; static, position independent, tests off.
+
+use std::path::{Path, PathBuf};
+
+use super::{Build, pyenv};
+use crate::error::{Error, Result};
+use crate::source::unpack;
+use crate::store::{Key, KeyBuilder};
+use crate::toolchain::Process;
+
+/// Name in events and in the store.
+pub const STAGE: &str = "libuv";
+const VERSION: u32 = 3;
+
+/// The hidden command that runs the cmake crate in a process of its own: the crate speaks to a
+/// cargo build script on standard output, and takes its settings from the environment.
+pub const HELPER_COMMAND: &str = "__libuv";
+
+/// What goes into libuv's own CMake, beside what the crate sets.
+const OPTIONS: &[(&str, &str)] = &[
+    ("LIBUV_BUILD_SHARED", "OFF"),
+    ("LIBUV_BUILD_TESTS", "OFF"),
+    ("LIBUV_BUILD_BENCH", "OFF"),
+    ("BUILD_TESTING", "OFF"),
+    ("CMAKE_POSITION_INDEPENDENT_CODE", "ON"),
+    ("CMAKE_INSTALL_LIBDIR", "lib"),
+];
+
+/// The key: source, compiler, build tools.
+pub fn key(build: &Build<'_>) -> Result<Key> {
+    Ok(KeyBuilder::new(STAGE, VERSION)
+        .text("source", build.lock.source.get(&build.recipe.libuv.source).map_or("", |l| &l.sha256))
+        .text("version", &build.recipe.libuv.version)
+        .text("compiler", &build.compiler.identity())
+        .key("pyenv", &pyenv::key(build)?)
+        .json("options", &OPTIONS)
+        .finish())
+}
+
+/// Builds libuv, or finds it in the store. Returns its prefix.
+pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
+    let key = key(build)?;
+    build.stage(STAGE, &key, |pending| {
+        let scratch = pending.scratch()?;
+        let source = scratch.join("src");
+        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+        let target = unpack::Target { strip: 1, ..unpack::Target::all(&source) };
+        unpack::unpack(&build.blob(&build.recipe.libuv.source)?, &build.recipe.libuv.source, &[target], bounds, build.recipe.torch.epoch)?;
+        let found = version_of(&source)?;
+        if found != build.recipe.libuv.version {
+            return Err(Error::misuse("libuv-version", format!("the source is libuv {found}; the recipe says {}", build.recipe.libuv.version))
+                .next("correct libuv.version in the recipe, or the source's coordinates"));
+        }
+        let log = pending.out().join("build.log");
+        let me = std::env::current_exe()?;
+        let flags = format!("-ffile-prefix-map={}=/libuv", scratch.display());
+        Process::new(me)
+            .arg(HELPER_COMMAND)
+            .arg(&source)
+            .arg(scratch.join("install"))
+            .env("PATH", build.tool_path(pyenv))
+            .env("CMAKE", pyenv.join("bin/cmake"))
+            .env("CMAKE_GENERATOR", "Ninja")
+            .env("CC", &build.compiler.cc)
+            .env("CXX", &build.compiler.cxx)
+            .env("CFLAGS", flags)
+            .env("LC_ALL", "C.UTF-8")
+            .env("TZ", "UTC")
+            .env("HOME", &scratch)
+            .env("SOURCE_DATE_EPOCH", build.recipe.torch.epoch.to_string())
+            .env("TARGET_TRIPLE", &build.compiler.target)
+            .check("libuv-build", Some(&log))?;
+        let install = scratch.join("install");
+        for part in ["include", "lib", "share"] {
+            if install.join(part).exists() {
+                fs_err::rename(install.join(part), pending.out().join(part))?;
+            }
+        }
+        // It names the folder that it was installed to, which does not exist any more.
+        fs_err::remove_file(&log)?;
+        for stale in ["lib/pkgconfig", "lib/cmake"] {
+            let stale = pending.out().join(stale);
+            if stale.exists() {
+                fs_err::remove_dir_all(stale)?;
+            }
+        }
+        if !pending.out().join("lib/libuv.a").is_file() {
+            return Err(Error::world("libuv-build", "libuv's build made no lib/libuv.a"));
+        }
+        Ok(serde_json::json!({
+            "version": found,
+            "options": OPTIONS.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
+            "compiler": build.compiler,
+        }))
+    })
+}
+
+/// The version that `include/uv/version.h` states.
+fn version_of(source: &Path) -> Result<String> {
+    let text = fs_err::read_to_string(source.join("include/uv/version.h"))?;
+    let number = |name: &str| {
+        text.lines().find_map(|l| l.strip_prefix("#define ")?.strip_prefix(name)?.trim().parse::<u32>().ok())
+    };
+    match (number("UV_VERSION_MAJOR "), number("UV_VERSION_MINOR "), number("UV_VERSION_PATCH ")) {
+        (Some(a), Some(b), Some(c)) => Ok(format!("{a}.{b}.{c}")),
+        _ => Err(Error::misuse("libuv-version", "include/uv/version.h states no version: is this libuv?")),
+    }
+}
+
+/// The helper's body: builds the libuv at `source` into `install`.
+pub fn helper(source: &Path, install: &Path) -> Result<()> {
+    let triple = rust_triple(&std::env::var("TARGET_TRIPLE").unwrap_or_default());
+    let mut config = cmake::Config::new(source);
+    config.out_dir(install).profile("Release").generator("Ninja").host(&triple).target(&triple).very_verbose(true);
+    for (name, value) in OPTIONS {
+        config.define(name, value);
+    }
+    // The crate reads what cargo gives build scripts.
+    config.env("NUM_JOBS", "2").define("CMAKE_C_COMPILER", std::env::var("CC").unwrap_or_default());
+    config.build();
+    Ok(())
+}
+
+/// `x86_64-linux-gnu` (what compilers say) as `x86_64-unknown-linux-gnu` (what Rust crates expect).
+fn rust_triple(triple: &str) -> String {
+    let parts: Vec<&str> = triple.split('-').collect();
+    match parts[..] {
+        [machine, "linux", abi] => format!("{machine}-unknown-linux-{abi}"),
+        [machine, _, "linux", abi] => format!("{machine}-unknown-linux-{abi}"),
+        [machine, "apple", ..] => format!("{}-apple-darwin", if machine == "arm64" { "aarch64" } else { machine }),
+        _ => triple.to_owned(),
+    }
+}

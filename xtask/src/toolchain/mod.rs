@@ -1,0 +1,12 @@
+//! Compilers, Python, launchers: found on the machine and identified. An identity is part of every
+//! key that depends on the tool, so another compiler never gives a stale hit.
+
+mod compiler;
+mod launch;
+mod process;
+mod python;
+
+pub use compiler::{Compiler, Family};
+pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch};
+pub use process::{Output, Process, SANDBOX_COMMAND, tail as tail_of};
+pub use python::Python;

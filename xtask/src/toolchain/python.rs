@@ -1,0 +1,124 @@
+//! The Python interpreter that the wheel is built for.
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::recipe::Recipe;
+
+/// A Python interpreter and what is known of it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Python {
+    /// Path of the interpreter.
+    #[serde(skip_serializing)]
+    pub executable: PathBuf,
+    /// Full version, such as `3.11.7`.
+    pub version: String,
+    /// `cpython` and nothing else.
+    pub implementation: String,
+    /// Folder of `Python.h`.
+    #[serde(skip_serializing)]
+    pub include: PathBuf,
+    /// EXT_SUFFIX: what extension modules end with.
+    pub ext_suffix: String,
+    /// Machine: `x86_64`, `aarch64`.
+    pub machine: String,
+    /// SHA-256 of `pyconfig.h`, which decides the ABI.
+    #[serde(default)]
+    pub pyconfig_sha256: String,
+    /// Whether it is a free-threaded build.
+    pub free_threaded: bool,
+}
+
+impl Python {
+    /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
+    /// and checks it against the recipe.
+    pub fn find(wanted: Option<&str>, recipe: &Recipe) -> Result<Self> {
+        let executable = Self::locate(wanted)?;
+        const ASK: &str = "import json,sys,sysconfig,platform;print(json.dumps(dict(executable=sys.executable,version=platform.python_version(),\
+implementation=sys.implementation.name,include=sysconfig.get_paths()['include'],ext_suffix=sysconfig.get_config_var('EXT_SUFFIX') or '',\
+machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_DISABLED')))))";
+        let out = Command::new(&executable)
+            .args(["-I", "-c", ASK])
+            .output()
+            .map_err(|e| Error::world("python", format!("cannot run {}: {e}", executable.display())))?;
+        let text = String::from_utf8_lossy(&out.stdout);
+        let mut python: Self = serde_json::from_str(text.trim()).map_err(|_| {
+            Error::world("python", format!("{} does not answer like a Python 3: {}", executable.display(), String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("no message")))
+        })?;
+        // A shim (pyenv, asdf) may stand in front: what runs is what sys.executable names.
+        if python.executable.as_os_str().is_empty() {
+            python.executable = executable;
+        }
+        python.demand(recipe)?;
+        python.pyconfig_sha256 = crate::store::digest_file(&python.include.join("pyconfig.h")).map(|d| d.0).unwrap_or_default();
+        Ok(python)
+    }
+
+    fn locate(wanted: Option<&str>) -> Result<PathBuf> {
+        let not_found = |what: &str| {
+            Error::world("no-python", format!("there is no {what} on this machine"))
+                .next("install Python with its headers: `apt-get install python3-dev` (Debian, Ubuntu)")
+                .next("or name one: --python PATH-OR-VERSION")
+        };
+        match wanted {
+            None => ["python3", "python"].iter().find_map(|n| platform::which(n)).ok_or_else(|| not_found("python3")),
+            Some(w) if w.chars().next().is_some_and(|c| c.is_ascii_digit()) => {
+                let minor: String = w.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+                platform::which(&format!("python{minor}")).ok_or_else(|| not_found(&format!("python{minor}")))
+            }
+            Some(w) => platform::which(w).ok_or_else(|| not_found(&format!("Python '{w}'"))),
+        }
+    }
+
+    fn demand(&self, recipe: &Recipe) -> Result<()> {
+        let who = format!("{} is Python {}", self.executable.display(), self.version);
+        if self.implementation != "cpython" || self.free_threaded {
+            return Err(Error::misuse("python-kind", format!("{who} ({}{}); PyTorch wheels are for CPython with the GIL", self.implementation, if self.free_threaded { ", free-threaded" } else { "" }))
+                .next("choose another with --python"));
+        }
+        let fits = match (Version::from_str(&self.version), VersionSpecifiers::from_str(&recipe.python.requires)) {
+            (Ok(version), Ok(range)) => range.contains(&version),
+            _ => false,
+        };
+        if !fits {
+            return Err(Error::misuse("python-version", format!("{who}; the recipe {} is for Python {}", recipe.name, recipe.python.requires))
+                .next(format!("choose another with --python; the lock covers {}", recipe.python.versions.join(", "))));
+        }
+        if !recipe.python.versions.contains(&self.minor()) {
+            return Err(Error::misuse("python-not-locked", format!("{who}; the lock of {} covers {}", recipe.name, recipe.python.versions.join(", ")))
+                .next(format!("add \"{}\" to python.versions of the recipe and run `cargo xtask lock`, or choose another with --python", self.minor())));
+        }
+        Ok(())
+    }
+
+    /// An error if the headers are missing.
+    pub fn demand_headers(&self) -> Result<()> {
+        if self.include.join("Python.h").is_file() {
+            return Ok(());
+        }
+        Err(Error::world("no-python-headers", format!("{} has no headers: {} does not exist", self.executable.display(), self.include.join("Python.h").display()))
+            .next(format!("install them: `apt-get install python{}-dev` (Debian, Ubuntu), `dnf install python3-devel` (Fedora, RHEL)", self.minor()))
+            .next("or choose a Python that has them with --python"))
+    }
+
+    /// `3.11`.
+    pub fn minor(&self) -> String {
+        self.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+    }
+
+    /// `cp311`.
+    pub fn tag(&self) -> String {
+        format!("cp{}", self.minor().replace('.', ""))
+    }
+
+    /// What decides what is built for it: part of keys.
+    pub fn identity(&self) -> String {
+        format!("{} {} {} {} {}", self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256)
+    }
+}
