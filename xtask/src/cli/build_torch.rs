@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{PythonArgs, RecipeArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Artifacts, Options, Plan};
+use crate::stage::{self, Artifacts, Options, Outcome, Plan};
 use crate::{platform, ui};
 
 /// Build PyTorch from source, with a proven libuv TCPStore: wheel and libtorch bundle
@@ -34,6 +34,9 @@ pub struct Args {
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// Stop after a stage, and print where its result stands
+    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER))]
+    until: Option<String>,
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
@@ -45,7 +48,13 @@ pub fn run(args: Args) -> Result<()> {
     let build = session.build(
         &args.recipe,
         &args.python,
-        Options { offline: false, jobs: args.jobs.map(usize::from), no_compiler_cache: args.no_compiler_cache, out: args.out.clone() },
+        Options {
+            jobs: args.jobs.map(usize::from),
+            no_compiler_cache: args.no_compiler_cache,
+            until: args.until.clone(),
+            out: args.out.clone(),
+            ..Options::default()
+        },
     )?;
     if args.dry_run {
         let plan = stage::plan(&build)?;
@@ -57,19 +66,22 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     let started = Instant::now();
-    let artifacts = stage::run(&build)?;
+    let outcome = stage::run(&build)?;
     let seconds = started.elapsed().as_secs_f64();
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
             "recipe": build.recipe.name,
             "python": build.python.version,
-            "artifacts": artifacts,
+            "outcome": outcome,
             "seconds": seconds,
             "peak_memory": platform::peak_memory(),
         }));
     } else {
-        show(&artifacts, seconds);
+        match outcome {
+            Outcome::Done(artifacts) => show(&artifacts, seconds),
+            Outcome::Stopped { after, folder } => println!("stopped after {after}: {}", folder.display()),
+        }
     }
     Ok(())
 }

@@ -77,6 +77,21 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     Ok(Plan { stages, downloads, work: work.dir })
 }
 
+/// How a build ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All stages are done.
+    Done(Box<Artifacts>),
+    /// It was asked to stop after a stage; this is where that stage's result stands.
+    Stopped {
+        /// The stage's name.
+        after: &'static str,
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
 /// What came out.
 #[derive(Debug, Clone, Serialize)]
 pub struct Artifacts {
@@ -92,17 +107,29 @@ pub struct Artifacts {
     pub verified: verify::Record,
 }
 
-/// Runs all stages and puts the artifacts into the output folder.
-pub fn run(build: &Build<'_>) -> Result<Artifacts> {
+/// Runs all stages, or those until `options.until`, and puts the artifacts into the output folder.
+pub fn run(build: &Build<'_>) -> Result<Outcome> {
+    let until = build.options.until.as_deref().unwrap_or(verify::STAGE);
+    let position = |stage: &str| ORDER.iter().position(|s| *s == stage).unwrap_or(ORDER.len());
+    let last = position(until);
     // Later stages first: where the wheel is in the store, nothing before it is looked at.
     let wheel_dir = match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
-        Some(dir) => {
+        Some(dir) if last >= position(wheel::STAGE) => {
             build.events.emit(crate::event::Event::StageCached { stage: wheel::STAGE });
             dir
         }
-        None => make_wheel(build)?,
+        _ => match make_wheel(build, last, &position)? {
+            Outcome::Stopped { after: wheel::STAGE, folder } => folder,
+            earlier => return Ok(earlier),
+        },
     };
+    if last == position(wheel::STAGE) {
+        return Ok(Outcome::Stopped { after: wheel::STAGE, folder: wheel_dir });
+    }
     let bundle_dir = bundle::run(build, &wheel_dir)?;
+    if last == position(bundle::STAGE) {
+        return Ok(Outcome::Stopped { after: bundle::STAGE, folder: bundle_dir });
+    }
     let wheel_record: wheel::Record =
         build.store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(|| Error::world("store", "the wheel's record cannot be read"))?;
     let bundle_record: bundle::Record =
@@ -110,29 +137,58 @@ pub fn run(build: &Build<'_>) -> Result<Artifacts> {
     let wheel_file = wheel_dir.join(&wheel_record.file);
     let bundle_file = bundle_dir.join(&bundle_record.file);
     let verified = verify::run(build, &wheel_file, &bundle_file)?;
-    publish(build, &wheel_record, &wheel_file, &bundle_file, verified)
+    Ok(Outcome::Done(Box::new(publish(build, &wheel_record, &wheel_file, &bundle_file, verified)?)))
 }
 
-fn make_wheel(build: &Build<'_>) -> Result<PathBuf> {
+/// The stages that `options.until` may name, in order.
+pub const ORDER: &[&str] = &[
+    fetch::STAGE, tree::STAGE, pyenv::STAGE, libuv::STAGE, configure::STAGE, canary::STAGE, compile::STAGE, wheel::STAGE, bundle::STAGE, verify::STAGE,
+];
+
+fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize) -> Result<Outcome> {
+    let stop = |after: &'static str, folder: &Path| (last == position(after)).then(|| Outcome::Stopped { after, folder: folder.to_owned() });
     build.python.demand_headers()?;
     compile::demand_space(build)?;
     fetch::run(build, false)?;
+    if let Some(outcome) = stop(fetch::STAGE, build.store.root()) {
+        return Ok(outcome);
+    }
     let tree = tree::run(build)?;
+    if let Some(outcome) = stop(tree::STAGE, &tree) {
+        return Ok(outcome);
+    }
     let pyenv = pyenv::run(build)?;
+    if let Some(outcome) = stop(pyenv::STAGE, &pyenv) {
+        return Ok(outcome);
+    }
     let prefixes = prefix::run(build)?;
     let libuv = libuv::run(build, &pyenv)?;
+    if let Some(outcome) = stop(libuv::STAGE, &libuv) {
+        return Ok(outcome);
+    }
     let configure_key = configure::key(build)?;
     // Two builds of one thing share a work folder: the second waits, and then finds the result.
     let _lock = build.store.lock(&format!("work-{}", configure_key.short()), build.events)?;
-    if let Some(dir) = build.store.finished(wheel::STAGE, &wheel::key(build)?) {
-        return Ok(dir);
+    if let Some(folder) = build.store.finished(wheel::STAGE, &wheel::key(build)?)
+        && last >= position(wheel::STAGE)
+    {
+        return Ok(Outcome::Stopped { after: wheel::STAGE, folder });
     }
     let work = Work::open(build, &configure_key)?;
     let cache = CompilerCache::choose(build, &pyenv, &prefixes);
     configure::run(build, &work, &configure::Inputs { tree, pyenv, libuv, prefixes })?;
+    if let Some(outcome) = stop(configure::STAGE, &work.dir) {
+        return Ok(outcome);
+    }
     canary::run(build, &work, &cache)?;
+    if let Some(outcome) = stop(canary::STAGE, &work.dir) {
+        return Ok(outcome);
+    }
     compile::run(build, &work, &cache)?;
-    wheel::run(build, &work, &cache)
+    if let Some(outcome) = stop(compile::STAGE, &work.dir) {
+        return Ok(outcome);
+    }
+    Ok(Outcome::Stopped { after: wheel::STAGE, folder: wheel::run(build, &work, &cache)? })
 }
 
 /// Puts the artifacts, the manifest and SHA256SUMS into the output folder, each whole or not at all.

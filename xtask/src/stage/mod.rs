@@ -27,7 +27,7 @@ mod work;
 use std::path::PathBuf;
 use std::time::Instant;
 
-pub use driver::{Artifacts, Plan, PlannedStage, plan, run};
+pub use driver::{Artifacts, ORDER, Outcome, Plan, PlannedStage, plan, run};
 pub use ninja::jobs;
 pub use shell::shell;
 pub use work::{CompilerCache, Work};
@@ -68,6 +68,8 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Compile without a cache.
     pub no_compiler_cache: bool,
+    /// Stop after this stage (one of [`ORDER`]).
+    pub until: Option<String>,
     /// Where artifacts go.
     pub out: PathBuf,
 }

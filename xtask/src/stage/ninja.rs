@@ -1,7 +1,7 @@
 //! Driving ninja: its status lines become progress with an honest time left, its failures one
 //! error with the first cause and advice.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::Path;
 use std::time::Instant;
 
@@ -13,6 +13,8 @@ use crate::toolchain::Process;
 
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
 const FIRST_GUESS_OBJECT: f64 = 5.5;
+/// Seconds that the pace is measured over.
+const PACE_WINDOW: f64 = 180.0;
 /// Mean seconds of any other step.
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
@@ -71,8 +73,10 @@ struct Estimate {
     /// Output → seconds, of what is still to do.
     remaining: HashMap<String, f64>,
     remaining_sum: f64,
-    done_sum: f64,
     jobs: f64,
+    /// Of the last minutes: (seconds since the start, expected seconds done until then).
+    recent: VecDeque<(f64, f64)>,
+    done_sum: f64,
 }
 
 impl Estimate {
@@ -88,7 +92,7 @@ impl Estimate {
             remaining.insert(output.clone(), learnt.get(&output).copied().unwrap_or(guess));
         }
         let remaining_sum = remaining.values().sum();
-        Self { remaining, remaining_sum, done_sum: 0.0, jobs: jobs as f64 }
+        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([(0.0, 0.0)]), done_sum: 0.0 }
     }
 
     /// Takes note of a finished step; returns the seconds left.
@@ -98,9 +102,15 @@ impl Estimate {
             self.remaining_sum -= seconds;
             self.done_sum += seconds;
         }
-        // How this run compares with what was expected of it, once there is something to compare.
-        let expected = self.done_sum / self.jobs;
-        let pace = if expected > 20.0 { (elapsed / expected).clamp(0.005, 20.0) } else { 1.0 };
+        // How the last minutes compare with what was expected of them: a run of cache hits, or a
+        // machine that is busy with something else, changes the pace, and the estimate follows.
+        self.recent.push_back((elapsed, self.done_sum));
+        while self.recent.len() > 2 && self.recent.front().is_some_and(|(at, _)| elapsed - at > PACE_WINDOW) {
+            self.recent.pop_front();
+        }
+        let (since, done_then) = self.recent.front().copied().unwrap_or((0.0, 0.0));
+        let expected = (self.done_sum - done_then) / self.jobs;
+        let pace = if expected > 10.0 { ((elapsed - since) / expected).clamp(0.005, 20.0) } else { 1.0 };
         (self.done_sum > 0.0).then(|| (self.remaining_sum / self.jobs * pace).max(0.0))
     }
 

@@ -20,11 +20,16 @@ else:
 
 if what == "configure":
     if backend_name == "setuptools":
-        # setup.py itself leaves with status 0 once CMake has run.
+        # setup.py leaves with status 0 once CMake has run. setuptools takes that for the end of a
+        # build and then misses the wheel; or, in older versions, lets the exit through.
         try:
             backend.build_wheel(os.environ["TMPDIR"], {"--build-option": ["--cmake-only"]})
         except SystemExit as e:
             sys.exit(e.code)
+        except ValueError:
+            if not os.path.exists("build/build.ninja"):
+                raise
+            sys.exit(0)
         sys.exit("setup.py ignored --cmake-only")
     sys.exit("configuring without building is not known for this backend")
 else:

@@ -1,0 +1,384 @@
+//! The pipeline on a stand-in for PyTorch: every stage, failure and resume.
+
+mod support;
+#[path = "support/standin.rs"]
+mod standin;
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use standin::{build, command, files, work_folder, workspace, workspace_with};
+use support::{Answer, Ran, Server, Workspace, sha256, shared_store};
+
+/// A store of the workspace's own that shares the downloads of the common one.
+fn own_store(w: &mut Workspace) {
+    Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
+    w.store = w.path().join("own-store");
+    let from = shared_store().join("v1/blobs");
+    for entry in walk(&from) {
+        let to = w.store.join("v1/blobs").join(entry.strip_prefix(&from).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        if std::fs::hard_link(&entry, &to).is_err() {
+            std::fs::copy(&entry, &to).unwrap();
+        }
+    }
+}
+
+fn walk(dir: &Path) -> Vec<PathBuf> {
+    walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+}
+
+/// The one file with this end below the stage folder of the last build.
+fn artifact(w: &Workspace, stage: &str, end: &str) -> PathBuf {
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let key = json["plan"]["stages"].as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap()["key"].as_str().unwrap().to_owned();
+    let dir = w.store.join("v1/stages").join(stage).join(&key[..20]).join("out");
+    std::fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()).find(|p| p.to_str().unwrap().ends_with(end)).unwrap()
+}
+
+fn unzip(path: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    (0..archive.len())
+        .map(|i| {
+            let mut entry = archive.by_index(i).unwrap();
+            let mut data = Vec::new();
+            entry.read_to_end(&mut data).unwrap();
+            (entry.name().unwrap().into_owned(), data)
+        })
+        .collect()
+}
+
+#[test]
+fn a_wheel_and_a_bundle_with_libuv_come_out() {
+    let w = workspace(&files());
+    build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
+    let wheel = artifact(&w, "wheel", ".whl");
+    let name = wheel.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("torch-2.6.0+standin-cp3") && name.contains("-manylinux_2_") && name.ends_with("_x86_64.whl"), "{name}");
+    let members = unzip(&wheel);
+    let text = |n: &str| String::from_utf8(members[n].clone()).unwrap();
+    assert!(text("torch/version.py").contains("git_version: Optional[str] = '0123456789012345678901234567890123456789'"));
+    assert!(text("torch-2.6.0+standin.dist-info/WHEEL").contains(&format!("Tag: {}", name.trim_start_matches("torch-2.6.0+standin-").trim_end_matches(".whl"))));
+    assert_eq!(text("torch-2.6.0+standin.dist-info/licenses/standin/LICENSE"), "stand-in licence\n");
+    assert!(members.contains_key("torch-2.6.0+standin.dist-info/licenses/libuv/LICENSE"));
+    assert!(xtask::inspect::has_libuv_daemon(&members["torch/lib/libtorch_cpu.so"]));
+    // RECORD names every member with its digest and size, and itself without.
+    let record = text("torch-2.6.0+standin.dist-info/RECORD");
+    let mut named = 0;
+    for line in record.lines() {
+        let mut fields = line.rsplitn(3, ',');
+        let (size, digest, name) = (fields.next().unwrap(), fields.next().unwrap(), fields.next().unwrap());
+        named += 1;
+        if name.ends_with("/RECORD") {
+            assert_eq!((digest, size), ("", ""));
+        } else {
+            assert_eq!(size.parse::<usize>().unwrap(), members[name].len());
+            assert_eq!(digest.len(), "sha256=".len() + 43);
+        }
+    }
+    assert_eq!(named, members.len());
+    // Neither the store nor the work folder shows in anything that is shipped.
+    let store = w.store.display().to_string();
+    for (name, bytes) in &members {
+        assert!(memchr::memmem::find(bytes, store.as_bytes()).is_none(), "{name} names the store");
+    }
+    assert!(memchr::memmem::find(&members["torch/lib/libtorch_cpu.so"], b"../fill/f0.cpp").is_some(), "__FILE__ is relative");
+
+    let bundle = artifact(&w, "bundle", ".tar.gz");
+    let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(std::fs::File::open(bundle).unwrap()));
+    let names: Vec<String> = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+    for part in ["libtorch/build-hash", "libtorch/build-version", "libtorch/lib/libtorch_cpu.so", "libtorch/lib/libc10.so", "libtorch/include/torch/csrc/distributed/c10d/TCPStore.hpp"] {
+        assert!(names.iter().any(|n| n == part), "{part} is not in {names:?}");
+    }
+}
+
+#[test]
+fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
+    let w = workspace(&files());
+    build(&w, &[]).exits(0);
+    let wheel = artifact(&w, "wheel", ".whl");
+    let env = w.path().join("env");
+    let run = |program: &Path, args: &[&str]| {
+        let out = std::process::Command::new(program).args(args).output().unwrap();
+        assert!(out.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        String::from_utf8_lossy(&out.stdout).into_owned()
+    };
+    run(Path::new("python3"), &["-m", "venv", env.to_str().unwrap()]);
+    let python = env.join("bin/python");
+    run(&python, &["-m", "pip", "install", "--no-index", "--quiet", wheel.to_str().unwrap()]);
+    assert_eq!(run(&python, &["-c", "import torch; print(torch.__version__)"]).trim(), "2.6.0+standin");
+    let pyenv = work_folder(&w).join("deps/pyenv/bin/python");
+    let shown = run(&pyenv, &["-m", "auditwheel", "show", wheel.to_str().unwrap()]);
+    let tag = wheel.file_name().unwrap().to_str().unwrap().split("-manylinux").nth(1).unwrap().trim_end_matches(".whl").to_owned();
+    assert!(shown.contains(&format!("manylinux{tag}")), "auditwheel says:\n{shown}");
+}
+
+#[test]
+fn two_builds_in_different_stores_give_the_same_bytes() {
+    let mut digests = Vec::new();
+    for more in [&["--jobs", "1"][..], &["--jobs", "3", "--no-compiler-cache"]] {
+        let mut w = workspace(&files());
+        own_store(&mut w);
+        if digests.is_empty() {
+            // Another length of path, too.
+            let longer = w.path().join("a-much-longer-name-for-the-second-store");
+            std::fs::rename(&w.store, &longer).unwrap();
+            w.store = longer;
+        }
+        build(&w, more).exits(0);
+        digests.push([artifact(&w, "wheel", ".whl"), artifact(&w, "bundle", ".tar.gz")].map(|p| sha256(&std::fs::read(p).unwrap())));
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn a_second_run_does_nothing_and_needs_no_network() {
+    let w = workspace(&files());
+    build(&w, &[]).exits(0);
+    let again = build(&w, &["--offline"]).exits(0);
+    assert!(!again.stderr.contains('»'), "something ran again:\n{}", again.stderr);
+}
+
+#[test]
+fn a_dry_run_shows_the_plan_and_does_nothing() {
+    let mut w = workspace(&files());
+    w.store = w.path().join("empty");
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
+    for stage in xtask::stage::ORDER.iter().skip(1) {
+        assert!(ran.stdout.contains(stage), "{stage} is not in\n{}", ran.stdout);
+    }
+    assert!(ran.stdout.contains("to download:"));
+    assert!(walk(&w.store).iter().all(|p| p.starts_with(w.store.join("v1/locks"))), "{:?}", walk(&w.store));
+}
+
+#[test]
+fn a_silent_downgrade_stops_the_build_at_configure() {
+    let w = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true"));
+    build(&w, &[]).exits(3).says("USE_MKLDNN: the recipe says on, CMake ended with 'OFF'");
+}
+
+#[test]
+fn a_build_that_would_end_without_libuv_stops_at_the_canary() {
+    let mut f = files();
+    f.get_mut("caffe2/CMakeLists.txt").unwrap().push_str("set_source_files_properties(${d}/TCPStoreLibUvBackend.cpp PROPERTIES COMPILE_OPTIONS -UTORCH_USE_LIBUV)\n");
+    let w = workspace(&f);
+    let ran = build(&w, &[]).exits(3).says("was compiled without the libuv store");
+    assert!(!ran.stderr.contains("» compile"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_store_that_answers_wrongly_stops_at_the_canary() {
+    let mut f = files();
+    let cpp = f.get_mut("torch/csrc/distributed/c10d/TCPStore.cpp").unwrap();
+    *cpp = cpp.replace("counters[k] += n", "counters[k] += n + 1");
+    let w = workspace(&f);
+    build(&w, &[]).exits(3).says("canary: the counter says").says("would end without a working libuv store");
+}
+
+#[test]
+fn the_first_compile_error_is_shown_with_advice() {
+    let mut f = files();
+    f.insert("fill/f3.cpp".into(), "#include <no_such_header.h>\n".into());
+    let w = workspace(&f);
+    build(&w, &["--jobs", "1"]).exits(3).says("no_such_header.h").says("a header is missing").says("compile.log");
+}
+
+#[test]
+fn a_patch_that_does_not_apply_stops_the_build_and_names_its_hunk() {
+    let mut files = files();
+    files.insert("a.txt".into(), "one\ntwo\n".into());
+    let w = workspace(&files);
+    w.write("patches/x.patch", "--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,2 @@\n one\n-zwei\n+2\n");
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    w.write("recipes/standin.toml", format!("{recipe}\n[[patch]]\nfile = \"x.patch\"\nreason = \"r\"\n"));
+    build(&w, &[]).exits(2).says("x.patch does not apply").says("a.txt: hunk 1 of 1: line 2: expected 'zwei', found 'two'");
+}
+
+fn spawn(w: &Workspace, more: &[&str]) -> Child {
+    command(w, more).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn wait_for(what: &str, condition: impl Fn() -> bool) {
+    let started = Instant::now();
+    while !condition() {
+        assert!(started.elapsed() < Duration::from_secs(120), "{what} did not happen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A stand-in whose compile takes a while: each filler needs about a second.
+fn slow_files(tag: &str) -> std::collections::BTreeMap<String, String> {
+    let mut f = files();
+    for i in 0..6 {
+        let text = format!("#include <regex>\n#include <iostream>\n#include <map>\n// {tag}\nbool g{i}(const std::string& s) {{ return std::regex_match(s, std::regex(\"a{i}+\")); }}\n");
+        f.insert(format!("fill/f{i}.cpp"), text);
+    }
+    f
+}
+
+fn compiled(work: &Path) -> Vec<String> {
+    let log = std::fs::read_to_string(work.join("src/build/.ninja_log")).unwrap_or_default();
+    log.lines().filter(|l| l.contains("fill/f") && l.contains(".cpp.o")).map(|l| l.split('\t').nth(3).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_build_that_was_killed_goes_on_without_recompiling_what_was_done() {
+    let w = workspace(&slow_files("kill -9"));
+    let work = work_folder(&w);
+    let mut child = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
+    wait_for("two objects", || compiled(&work).len() >= 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let before = compiled(&work);
+    assert!((2..6).contains(&before.len()), "{before:?}");
+    let stamps: Vec<_> = before.iter().map(|o| std::fs::metadata(work.join("src/build").join(o)).unwrap().modified().unwrap()).collect();
+    // The kernel ends ninja with its parent: nothing of the dead build writes any more.
+    wait_for("the end of ninja", || !running_in(&work));
+    build(&w, &["--jobs", "1", "--no-compiler-cache"]).exits(0);
+    assert_eq!(compiled(&work).len(), 6);
+    for (object, stamp) in before.iter().zip(stamps) {
+        assert_eq!(std::fs::metadata(work.join("src/build").join(object)).unwrap().modified().unwrap(), stamp, "{object} was compiled again");
+    }
+}
+
+/// Whether any process works in this folder.
+fn running_in(work: &Path) -> bool {
+    std::fs::read_dir("/proc").unwrap().flatten().any(|p| std::fs::read_link(p.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(work)))
+}
+
+#[test]
+fn ctrl_c_stops_all_children_and_the_next_run_goes_on() {
+    let w = workspace(&slow_files("ctrl-c"));
+    let work = work_folder(&w);
+    let mut child = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
+    wait_for("an object", || !compiled(&work).is_empty());
+    std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let mut said = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert!(said.contains("stopped on request") && said.contains("goes on where it stopped"), "{said}");
+    assert!(!running_in(&work), "a child was left behind");
+    build(&w, &[]).exits(0);
+}
+
+#[test]
+fn a_second_build_of_the_same_thing_waits_and_says_for_whom() {
+    let w = workspace(&slow_files("two at once"));
+    let work = work_folder(&w);
+    let mut first = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
+    wait_for("an object", || !compiled(&work).is_empty());
+    let second = build(&w, &[]).exits(0).says("waiting for process");
+    assert!(second.stderr.contains(&first.id().to_string()), "{}", second.stderr);
+    assert!(first.wait().unwrap().success());
+    assert!(!second.stderr.contains("» compile"), "{}", second.stderr);
+}
+
+#[test]
+fn the_build_cannot_reach_the_network() {
+    if !xtask::platform::sandbox_supported() {
+        eprintln!("SKIPPED: this machine cannot make network namespaces");
+        return;
+    }
+    let server = Server::start([("/x", Answer::Ok(b"x".to_vec()))]);
+    let mut f = files();
+    f.get_mut("CMakeLists.txt").unwrap().push_str(&format!("file(DOWNLOAD {}/x ${{CMAKE_BINARY_DIR}}/x STATUS s)\nlist(GET s 0 code)\nif(code EQUAL 0)\n  message(FATAL_ERROR \"downloaded\")\nendif()\n", server.url));
+    let w = workspace(&f);
+    build(&w, &[]).exits(0);
+    assert!(server.requests.lock().unwrap().is_empty());
+}
+
+#[test]
+fn the_compiler_cache_hits_across_build_folders() {
+    let mut w = workspace(&files());
+    own_store(&mut w);
+    build(&w, &[]).exits(0);
+    let ccache = |w: &Workspace| {
+        let out = std::process::Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", w.store.join("v1/cache/ccache")).env("CCACHE_CONFIGPATH", "/dev/null").output();
+        out.ok().map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
+    };
+    let Some(before) = ccache(&w).filter(|s| s.contains("cache_miss")) else {
+        eprintln!("SKIPPED: no ccache on this machine");
+        return;
+    };
+    let number = |s: &str, name: &str| s.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    w.write("recipes/standin.toml", recipe.replace("local = \"standin\"", "local = \"another\""));
+    build(&w, &[]).exits(0);
+    let after = ccache(&w).unwrap();
+    assert_eq!(number(&after, "cache_miss"), number(&before, "cache_miss"), "{after}");
+    assert!(number(&after, "direct_cache_hit") >= 8, "{after}");
+}
+
+#[test]
+fn too_little_disk_space_is_said_before_anything_is_done() {
+    let w = workspace_with(&files(), |r| r.replace("disk = 64", "disk = 900000000"));
+    build(&w, &[]).exits(3).says("MiB free; a build of standin needs about 900000000 MiB");
+}
+
+#[test]
+fn a_store_that_cannot_be_written_is_named() {
+    let mut w = workspace(&files());
+    w.store = w.write("a-file", "not a folder");
+    build(&w, &[]).exits(3).says("cannot be written").says("--store DIR");
+}
+
+#[test]
+fn a_missing_or_too_old_compiler_is_named() {
+    let w = workspace(&files());
+    let mut c = command(&w, &[]);
+    c.env("CXX", "no-such-compiler");
+    Ran::of(&mut c, w.path()).exits(3).says("no C++ compiler").says("apt-get install g++");
+    let w = workspace_with(&files(), |r| format!("{r}\n[toolchain]\ngcc = \">=99\"\nclang = \">=99\"\n"));
+    build(&w, &[]).exits(3).says("the recipe demands").says(">=99");
+}
+
+#[test]
+fn a_python_that_does_not_fit_or_has_no_headers_is_named() {
+    let w = workspace_with(&files(), |r| r.replace("requires = \">=3.9,<3.14\"", "requires = \">=3.99\""));
+    build(&w, &[]).exits(2).says("is for Python >=3.99");
+    build(&w, &["--python", "no-such-python"]).exits(3).says("there is no Python 'no-such-python'");
+    // An interpreter that answers, but whose headers are not there.
+    let w = workspace_with(&files(), |r| format!("{r}\n"));
+    let answer = r#"{"executable":"","version":"3.11.9","implementation":"cpython","include":"/nowhere","ext_suffix":".so","machine":"x86_64","free_threaded":false}"#;
+    let fake = w.write("fake-python", format!("#!/bin/sh\necho '{answer}'\n"));
+    std::process::Command::new("chmod").arg("+x").arg(&fake).status().unwrap();
+    build(&w, &["--python", fake.to_str().unwrap()]).exits(3).says("has no headers: /nowhere/Python.h does not exist").says("python3.11-dev");
+}
+
+#[test]
+fn a_disk_that_fills_up_leaves_nothing_half_written() {
+    let mut w = workspace(&files());
+    Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
+    let mount = w.path().join("small");
+    std::fs::create_dir(&mount).unwrap();
+    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=190m", "tmpfs"]).arg(&mount).output().is_ok_and(|o| o.status.success());
+    if !mounted {
+        eprintln!("SKIPPED: no right to mount a small file system");
+        return;
+    }
+    struct Unmount(PathBuf);
+    impl Drop for Unmount {
+        fn drop(&mut self) {
+            let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        }
+    }
+    let _unmount = Unmount(mount.clone());
+    w.store = mount.clone();
+    // The downloads alone fit; what is unpacked from them does not.
+    let ran = build(&w, &[]);
+    assert_eq!(ran.code, Some(3), "{}", ran.stderr);
+    assert!(ran.stderr.contains("No space left") || ran.stderr.contains("disk is full"), "{}", ran.stderr);
+    for stage in std::fs::read_dir(mount.join("v1/stages")).into_iter().flatten().flatten() {
+        for result in std::fs::read_dir(stage.path()).unwrap().flatten() {
+            let name = result.file_name().into_string().unwrap();
+            assert!(!name.starts_with('.'), "{name} was left half made");
+            assert!(result.path().join("stage.json").is_file(), "{name} stands there without being finished");
+        }
+    }
+    let grown = std::process::Command::new("mount").args(["-o", "remount,size=2g"]).arg(&mount).status().unwrap();
+    assert!(grown.success());
+    build(&w, &[]).exits(0);
+}

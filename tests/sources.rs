@@ -1,0 +1,330 @@
+//! Sources: every byte is judged by its digest, whatever the server does on the way.
+
+mod support;
+
+use std::path::Path;
+use std::process::Command;
+
+use support::{Answer, Server, Workspace, sha256};
+use xtask::event::Silent;
+use xtask::recipe::Coordinate;
+use xtask::source::{Fetcher, Want};
+use xtask::store::Store;
+
+fn bytes(n: usize) -> Vec<u8> {
+    (0..n as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(n).collect()
+}
+
+fn want(url: &str, content: &[u8]) -> Want {
+    Want { name: "thing".into(), coordinates: vec![url.parse().unwrap()], expected: Some((sha256(content), content.len() as u64)) }
+}
+
+fn fetch(store: &Store, want: &Want) -> xtask::Result<Vec<xtask::store::Blob>> {
+    Fetcher { store, events: &Silent, offline: false, root: Path::new("/") }.fetch_all(std::slice::from_ref(want))
+}
+
+fn store() -> (tempfile::TempDir, Store) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    (dir, store)
+}
+
+#[test]
+fn a_cut_connection_is_resumed_where_it_stood() {
+    let content = bytes(300_000);
+    let server = Server::start([("/f", Answer::CutAfter(content.clone(), 130_000))]);
+    let (_dir, store) = store();
+    let blobs = fetch(&store, &want(&format!("{}/f", server.url), &content)).unwrap();
+    assert_eq!(std::fs::read(&blobs[0].path).unwrap(), content);
+    let ranges = server.ranges("/f");
+    assert_eq!(ranges[0], None);
+    assert!(ranges[1..].iter().all(|r| r.as_ref().is_some_and(|r| !r.starts_with("bytes=0"))), "{ranges:?}");
+}
+
+#[test]
+fn a_server_without_ranges_is_asked_from_the_beginning() {
+    let content = bytes(200_000);
+    let server = Server::start([("/f", Answer::CutOnceNoRanges(content.clone(), 100_000))]);
+    let (_dir, store) = store();
+    let blobs = fetch(&store, &want(&format!("{}/f", server.url), &content)).unwrap();
+    assert_eq!(std::fs::read(&blobs[0].path).unwrap(), content);
+}
+
+#[test]
+fn a_download_goes_on_in_the_next_run() {
+    let content = bytes(300_000);
+    let (dir, store) = store();
+    // The first server cuts and is then gone.
+    let server = Server::start([("/f", Answer::CutAfter(content.clone(), 50_000))]);
+    let w = want(&format!("{}/f", server.url), &content);
+    let first = Fetcher { store: &store, events: &Silent, offline: false, root: dir.path() };
+    // Five attempts of 50 000 bytes do not reach 300 000.
+    let e = first.fetch_all(std::slice::from_ref(&w)).unwrap_err();
+    assert_eq!(e.code(), "fetch", "{e}");
+    let blobs = first.fetch_all(&[w]).unwrap();
+    assert_eq!(std::fs::read(&blobs[0].path).unwrap(), content);
+    assert!(server.ranges("/f").contains(&Some("bytes=250000-".into())), "{:?}", server.ranges("/f"));
+}
+
+#[test]
+fn wrong_bytes_are_refused_with_both_digests_and_kept_aside() {
+    let (dir, store) = store();
+    let right = bytes(1000);
+    let mut wrong = right.clone();
+    wrong[500] ^= 1;
+    let server = Server::start([("/f", Answer::Ok(wrong.clone()))]);
+    let e = fetch(&store, &want(&format!("{}/f", server.url), &right)).unwrap_err();
+    assert_eq!((e.code(), e.exit()), ("digest", xtask::Exit::World));
+    assert!(e.what().contains(&sha256(&right)) && e.what().contains(&sha256(&wrong)), "{e}");
+    let kept: Vec<_> = std::fs::read_dir(dir.path().join("v1/quarantine")).unwrap().flatten().collect();
+    assert_eq!(std::fs::read(kept[0].path()).unwrap(), wrong);
+    assert!(store.blob(&sha256(&right), 1000).is_none() && store.blob(&sha256(&wrong), 1000).is_none());
+}
+
+#[test]
+fn the_next_coordinate_is_tried_when_one_fails() {
+    let (_dir, store) = store();
+    let content = bytes(5000);
+    let mut wrong = content.clone();
+    wrong[0] ^= 1;
+    let server = Server::start([("/gone", Answer::Status(404)), ("/wrong", Answer::Ok(wrong)), ("/right", Answer::Ok(content.clone()))]);
+    let mut w = want(&format!("{}/gone", server.url), &content);
+    for path in ["wrong", "right"] {
+        w.coordinates.push(format!("{}/{path}", server.url).parse().unwrap());
+    }
+    fetch(&store, &w).unwrap();
+    assert_eq!(server.ranges("/gone").len(), 1, "a 404 is final");
+}
+
+#[test]
+fn lies_about_the_length_do_no_harm() {
+    let (_dir, store) = store();
+    let content = bytes(1000);
+    let server = Server::start([("/long", Answer::LongLie(content.clone(), 2000)), ("/endless", Answer::Endless)]);
+    let e = fetch(&store, &want(&format!("{}/long", server.url), &content)).unwrap_err();
+    assert!(e.what().contains("announces 2000 bytes where the lock says 1000"), "{e}");
+    let e = fetch(&store, &want(&format!("{}/endless", server.url), &content)).unwrap_err();
+    assert!(e.what().contains("more than the 1000 bytes"), "{e}");
+}
+
+#[test]
+fn a_passing_failure_is_asked_again() {
+    let (_dir, store) = store();
+    let content = bytes(1000);
+    let server = Server::start([("/f", Answer::FailFirst(503, 2, content.clone()))]);
+    fetch(&store, &want(&format!("{}/f", server.url), &content)).unwrap();
+    assert_eq!(server.ranges("/f").len(), 3);
+}
+
+#[test]
+fn a_stalled_server_is_given_up_on() {
+    let server = Server::start([("/f", Answer::Stall(b"beginning".to_vec()))]);
+    let w = Workspace::new();
+    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
+    let mut command = w.xtask(&["lock", "--recipe", "x"]);
+    command.env("TORCHWRIGHT_STALL_SECONDS", "1");
+    let started = std::time::Instant::now();
+    support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
+    assert!(started.elapsed().as_secs() < 60);
+}
+
+#[test]
+fn offline_says_exactly_what_is_missing() {
+    let (_dir, store) = store();
+    let mut w = want("https://nowhere.invalid/f", b"x");
+    w.name = "libfoo".into();
+    let fetcher = Fetcher { store: &store, events: &Silent, offline: true, root: Path::new("/") };
+    let e = fetcher.fetch_all(&[w]).unwrap_err();
+    assert_eq!(e.code(), "offline");
+    for part in ["libfoo", &sha256(b"x"), "1 bytes", "https://nowhere.invalid/f"] {
+        assert!(e.what().contains(part), "{e}");
+    }
+}
+
+#[test]
+fn a_debian_coordinate_goes_to_the_mirror_of_the_setting() {
+    let content = bytes(777);
+    let server = Server::start([("/mirror/pool/main/x/xx/xx_1%2B2%7E3.orig.tar.gz", Answer::Ok(content.clone()))]);
+    let w = Workspace::new();
+    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"));
+    let mut command = w.xtask(&["lock", "--recipe", "x"]);
+    command.env("TORCHWRIGHT_DEBIAN_MIRROR", format!("{}/mirror", server.url));
+    support::Ran::of(&mut command, w.path()).exits(0);
+    assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
+}
+
+#[test]
+fn a_pypi_coordinate_goes_to_the_index_that_pip_is_told_of_json_or_html() {
+    let content = bytes(555);
+    let json = r#"{"meta":{"api-version":"1.0"},"name":"thing","files":[{"filename":"thing-1.0.tar.gz","url":"../../files/thing-1.0.tar.gz","hashes":{}}]}"#;
+    let html = r#"<html><a href="../../files/thing-1.0.tar.gz#sha256=00">thing-1.0.tar.gz</a></html>"#;
+    for (kind, page) in [("application/vnd.pypi.simple.v1+json", json), ("text/html", html)] {
+        let server = Server::start([
+            ("/simple/thing/", Answer::Typed(kind, page.as_bytes().to_vec())),
+            ("/files/thing-1.0.tar.gz", Answer::Ok(content.clone())),
+        ]);
+        let w = Workspace::new();
+        w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "pypi:thing/1.0/thing-1.0.tar.gz"));
+        let mut command = w.xtask(&["lock", "--recipe", "x"]);
+        command.env("PIP_INDEX_URL", format!("{}/simple", server.url));
+        support::Ran::of(&mut command, w.path()).exits(0);
+        assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
+    }
+}
+
+#[test]
+fn a_crate_coordinate_comes_through_cargo() {
+    // `hex` is a dependency of this program, so cargo has it in its cache, and may be offline.
+    let version = include_str!("../Cargo.lock").split("name = \"hex\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let (_dir, store) = store();
+    let w = Want { name: "hex".into(), coordinates: vec![format!("crate:hex/{version}").parse::<Coordinate>().unwrap()], expected: None };
+    let blobs = fetch(&store, &w).unwrap();
+    let locked = include_str!("../Cargo.lock").split("name = \"hex\"\n").nth(1).unwrap().split("checksum = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert_eq!(blobs[0].sha256, locked);
+}
+
+// --- git -----------------------------------------------------------------------------------------
+
+fn git(dir: &Path, args: &[&str]) -> String {
+    let out = Command::new("git")
+        .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=main"])
+        .args(args)
+        .current_dir(dir)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .output()
+        .unwrap();
+    assert!(out.status.success(), "git {args:?}: {}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8_lossy(&out.stdout).trim().to_owned()
+}
+
+/// Repositories `outer` → `middle` → `inner`, by relative submodule URLs. Returns outer's commit.
+fn nested_repositories(dir: &Path) -> String {
+    for (name, sub) in [("inner", None), ("middle", Some("inner")), ("outer", Some("middle"))] {
+        let repo = dir.join(name);
+        std::fs::create_dir(&repo).unwrap();
+        git(&repo, &["init", "-q"]);
+        std::fs::write(repo.join(format!("{name}.txt")), name).unwrap();
+        if let Some(sub) = sub {
+            git(&repo, &["submodule", "--quiet", "add", &format!("../{sub}"), &format!("deps/{sub}")]);
+        }
+        git(&repo, &["add", "."]);
+        git(&repo, &["commit", "-qm", name]);
+    }
+    git(&dir.join("outer"), &["rev-parse", "HEAD"])
+}
+
+fn names_in(blob: &Path) -> Vec<String> {
+    let mut archive = tar::Archive::new(std::fs::File::open(blob).unwrap());
+    archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
+}
+
+const NESTED: &[&str] = &[".gitmodules", "deps/middle/.gitmodules", "deps/middle/deps/inner/inner.txt", "deps/middle/middle.txt", "outer.txt"];
+
+#[test]
+fn a_git_commit_comes_with_its_nested_submodules_and_always_the_same_bytes() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let url = format!("git+file://{}/outer#{commit}", dir.path().display());
+    let mut digests = Vec::new();
+    for _ in 0..2 {
+        let (_d, store) = store();
+        let w = Want { name: "outer".into(), coordinates: vec![url.parse().unwrap()], expected: None };
+        let blobs = fetch(&store, &w).unwrap();
+        assert_eq!(names_in(&blobs[0].path), NESTED);
+        digests.push(blobs[0].sha256.clone());
+    }
+    assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn a_commit_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    nested_repositories(dir.path());
+    let missing = "0123456789012345678901234567890123456789";
+    let (_d, store) = store();
+    let w = Want { name: "outer".into(), coordinates: vec![format!("git+file://{}/outer#{missing}", dir.path().display()).parse().unwrap()], expected: None };
+    let e = fetch(&store, &w).unwrap_err();
+    assert!(e.what().contains(missing), "{e}");
+}
+
+#[test]
+fn a_git_server_over_http_gives_the_same_bytes_as_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let server = GitServer::start(dir.path());
+    let get = |url: String| {
+        let (d, store) = store();
+        let w = Want { name: "outer".into(), coordinates: vec![url.parse().unwrap()], expected: None };
+        let blobs = fetch(&store, &w).unwrap();
+        (names_in(&blobs[0].path), blobs[0].sha256.clone(), d)
+    };
+    let (names, over_http, _a) = get(format!("git+{}/outer#{commit}", server.url));
+    assert_eq!(names, NESTED);
+    let (_, from_files, _b) = get(format!("git+file://{}/outer#{commit}", dir.path().display()));
+    assert_eq!(over_http, from_files);
+}
+
+/// git's own HTTP backend, behind a few lines that speak CGI (gitprotocol-http).
+struct GitServer {
+    url: String,
+}
+
+impl GitServer {
+    fn start(root: &Path) -> Self {
+        use std::io::{BufRead, BufReader, Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let root = root.to_owned();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let mut reader = BufReader::new(stream.try_clone().unwrap());
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let mut words = line.split(' ');
+                let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
+                let (mut length, mut kind, mut chunked) = (0usize, String::new(), false);
+                loop {
+                    let mut header = String::new();
+                    reader.read_line(&mut header).unwrap();
+                    let Some((name, value)) = header.trim().split_once(':') else { break };
+                    match name.to_lowercase().as_str() {
+                        "content-length" => length = value.trim().parse().unwrap(),
+                        "content-type" => kind = value.trim().to_owned(),
+                        "transfer-encoding" => chunked = value.contains("chunked"),
+                        _ => {}
+                    }
+                }
+                assert!(!chunked, "the client sends a length");
+                let mut body = vec![0; length];
+                reader.read_exact(&mut body).unwrap();
+                let (path, query) = target.split_once('?').unwrap_or((&target, ""));
+                let mut child = Command::new("git")
+                    .arg("http-backend")
+                    .env("GIT_PROJECT_ROOT", &root)
+                    .env("GIT_HTTP_EXPORT_ALL", "1")
+                    .env("REQUEST_METHOD", &method)
+                    .env("PATH_INFO", format!("{path}").replacen("/outer/", "/outer/.git/", 1).replacen("/middle/", "/middle/.git/", 1).replacen("/inner/", "/inner/.git/", 1))
+                    .env("QUERY_STRING", query)
+                    .env("CONTENT_TYPE", kind)
+                    .env("CONTENT_LENGTH", length.to_string())
+                    .env("GIT_CONFIG_COUNT", "1")
+                    .env("GIT_CONFIG_KEY_0", "safe.directory")
+                    .env("GIT_CONFIG_VALUE_0", "*")
+                    .stdin(std::process::Stdio::piped())
+                    .stdout(std::process::Stdio::piped())
+                    .spawn()
+                    .unwrap();
+                child.stdin.take().unwrap().write_all(&body).unwrap();
+                let out = child.wait_with_output().unwrap().stdout;
+                let split = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(0);
+                let head = String::from_utf8_lossy(&out[..split]).into_owned();
+                let status = head.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
+                let content = &out[(split + 4).min(out.len())..];
+                let mut stream = stream;
+                write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n", content.len()).unwrap();
+                stream.write_all(content).unwrap();
+            }
+        });
+        Self { url }
+    }
+}

@@ -1,0 +1,267 @@
+//! What the integration tests share: a workspace of their own, a stand-in for PyTorch made by code,
+//! and a server that misbehaves on request.
+
+#![allow(dead_code)] // each test file uses its part
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+/// The repository's root.
+pub fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A store that all tests share, for downloads and what is made of them.
+pub fn shared_store() -> PathBuf {
+    root().join("target/test-store")
+}
+
+pub fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+/// A folder with `recipes/` and `patches/` of its own.
+pub struct Workspace {
+    pub dir: tempfile::TempDir,
+    pub store: PathBuf,
+}
+
+impl Workspace {
+    pub fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(dir.path().join("recipes")).unwrap();
+        std::fs::create_dir_all(dir.path().join("patches/cmake")).unwrap();
+        std::fs::copy(root().join("patches/cmake/torchwright.cmake"), dir.path().join("patches/cmake/torchwright.cmake")).unwrap();
+        let store = dir.path().join("store");
+        Self { dir, store }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    pub fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    /// `cargo xtask …` in this workspace.
+    pub fn xtask(&self, args: &[&str]) -> std::process::Command {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(args).current_dir(self.path()).env("TORCHWRIGHT_STORE", &self.store).env("NO_COLOR", "1");
+        command
+    }
+
+    pub fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&mut self.xtask(args), self.path())
+    }
+}
+
+/// How a command ended.
+#[derive(Debug)]
+pub struct Ran {
+    pub code: Option<i32>,
+    pub stdout: String,
+    pub stderr: String,
+}
+
+impl Ran {
+    pub fn of(command: &mut std::process::Command, hide: &Path) -> Self {
+        let out = command.output().unwrap();
+        let clean = |b: &[u8]| String::from_utf8_lossy(b).replace(&hide.display().to_string(), "[DIR]");
+        Self { code: out.status.code(), stdout: clean(&out.stdout), stderr: clean(&out.stderr) }
+    }
+
+    #[track_caller]
+    pub fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "stdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+
+    #[track_caller]
+    pub fn says(self, what: &str) -> Self {
+        assert!(self.stderr.contains(what) || self.stdout.contains(what), "no '{what}' in\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// A recipe that is complete, with the text after it appended.
+pub fn recipe(more: &str) -> String {
+    format!(
+        r#"schema = 1
+[torch]
+version = "2.6.0"
+commit = "0123456789012345678901234567890123456789"
+local = "test"
+epoch = 1738108800
+[python]
+requires = ">=3.9,<3.15"
+versions = []
+[features]
+USE_DISTRIBUTED = true
+[libuv]
+version = "1.50.0"
+source = "libuv"
+[[source]]
+name = "libuv"
+coordinates = ["file:uv.tar"]
+into = []
+license = "MIT"
+{more}"#
+    )
+}
+
+/// Packs `files` as a tar archive with the top folder `top`.
+pub fn tar(top: &str, files: &BTreeMap<String, String>) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, text) in files {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(text.len() as u64);
+        header.set_mode(0o644);
+        header.set_mtime(1);
+        tar.append_data(&mut header, format!("{top}/{name}"), text.as_bytes()).unwrap();
+    }
+    tar.into_inner().unwrap()
+}
+
+/// What the server does with a request for a path.
+#[derive(Clone)]
+pub enum Answer {
+    /// Sends the bytes, ranges allowed.
+    Ok(Vec<u8>),
+    /// Sends this many bytes of each answer, then cuts the connection; ranges allowed.
+    CutAfter(Vec<u8>, usize),
+    /// Cuts once after that many bytes, and answers every request from the beginning (no ranges).
+    CutOnceNoRanges(Vec<u8>, usize),
+    /// Announces more bytes than it has.
+    LongLie(Vec<u8>, usize),
+    /// Sends more bytes than the lock says, without announcing a length.
+    Endless,
+    /// Sends a beginning and then nothing.
+    Stall(Vec<u8>),
+    /// This status the first n times, then the bytes.
+    FailFirst(u16, usize, Vec<u8>),
+    /// This status.
+    Status(u16),
+    /// Bytes of this type.
+    Typed(&'static str, Vec<u8>),
+}
+
+/// A server on loopback. It counts requests and remembers the `Range` headers.
+pub struct Server {
+    pub url: String,
+    pub requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+}
+
+impl Server {
+    pub fn start(answers: impl IntoIterator<Item = (&'static str, Answer)>) -> Self {
+        let answers: BTreeMap<String, Answer> = answers.into_iter().map(|(p, a)| (p.to_owned(), a)).collect();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::new(Mutex::new(Vec::new()));
+        let log = Arc::clone(&requests);
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let (answers, log) = (answers.clone(), Arc::clone(&log));
+                std::thread::spawn(move || {
+                    let _ = serve(stream, &answers, &log);
+                });
+            }
+        });
+        Self { url, requests }
+    }
+
+    pub fn ranges(&self, path: &str) -> Vec<Option<String>> {
+        self.requests.lock().unwrap().iter().filter(|(p, _)| p == path).map(|(_, r)| r.clone()).collect()
+    }
+}
+
+fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, log: &Mutex<Vec<(String, Option<String>)>>) -> std::io::Result<()> {
+    let mut reader = BufReader::new(stream.try_clone()?);
+    let mut out = stream;
+    let mut line = String::new();
+    reader.read_line(&mut line)?;
+    let path = line.split(' ').nth(1).unwrap_or("/").to_owned();
+    let mut range = None;
+    loop {
+        let mut header = String::new();
+        reader.read_line(&mut header)?;
+        if header.trim().is_empty() {
+            break;
+        }
+        if let Some((name, value)) = header.split_once(':')
+            && name.eq_ignore_ascii_case("range")
+        {
+            range = Some(value.trim().to_owned());
+        }
+    }
+    let earlier = {
+        let mut log = log.lock().unwrap();
+        log.push((path.clone(), range.clone()));
+        log.iter().filter(|(p, _)| *p == path).count() - 1
+    };
+    let start: usize = range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
+    let head = |out: &mut TcpStream, status: &str, more: &str| write!(out, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n");
+    let ranged = |out: &mut TcpStream, bytes: &[u8], send: usize| -> std::io::Result<()> {
+        if start > 0 && start < bytes.len() {
+            let more = format!("Content-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\n", bytes.len() - start, bytes.len() - 1, bytes.len());
+            head(out, "206 Partial Content", &more)?;
+            out.write_all(&bytes[start..(start + send).min(bytes.len())])
+        } else {
+            head(out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;
+            out.write_all(&bytes[..send.min(bytes.len())])
+        }
+    };
+    match answers.get(&path) {
+        None => head(&mut out, "404 Not Found", "Content-Length: 0\r\n"),
+        Some(Answer::Ok(bytes)) => ranged(&mut out, bytes, usize::MAX / 2),
+        Some(Answer::CutAfter(bytes, n)) => ranged(&mut out, bytes, *n),
+        Some(Answer::CutOnceNoRanges(bytes, n)) => {
+            head(&mut out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;
+            out.write_all(if earlier == 0 { &bytes[..*n] } else { bytes })
+        }
+        Some(Answer::LongLie(bytes, announced)) => {
+            head(&mut out, "200 OK", &format!("Content-Length: {announced}\r\n"))?;
+            out.write_all(bytes)
+        }
+        Some(Answer::Endless) => {
+            head(&mut out, "200 OK", "")?;
+            for _ in 0..100_000 {
+                out.write_all(&[b'x'; 4096])?;
+            }
+            Ok(())
+        }
+        Some(Answer::Stall(bytes)) => {
+            head(&mut out, "200 OK", "Content-Length: 1000000\r\n")?;
+            out.write_all(bytes)?;
+            std::thread::sleep(Duration::from_secs(30));
+            Ok(())
+        }
+        Some(Answer::FailFirst(status, n, bytes)) => {
+            if earlier < *n {
+                head(&mut out, &format!("{status} No"), "Content-Length: 0\r\n")
+            } else {
+                ranged(&mut out, bytes, usize::MAX / 2)
+            }
+        }
+        Some(Answer::Status(status)) => head(&mut out, &format!("{status} No"), "Content-Length: 0\r\n"),
+        Some(Answer::Typed(kind, bytes)) => {
+            head(&mut out, "200 OK", &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", bytes.len()))?;
+            out.write_all(bytes)
+        }
+    }?;
+    out.flush()?;
+    let _ = out.shutdown(std::net::Shutdown::Write);
+    let mut rest = [0u8; 64];
+    let _ = out.set_read_timeout(Some(Duration::from_millis(200)));
+    let _ = out.read(&mut rest);
+    Ok(())
+}

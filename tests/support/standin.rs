@@ -1,0 +1,236 @@
+//! A stand-in for PyTorch: a small CMake and Python project with the same switches, targets, files
+//! and PEP 517 backend, so that every stage, failure and resume takes seconds.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use super::support::{Ran, Workspace, root, sha256, shared_store, tar};
+
+const CMAKE: &str = r#"cmake_minimum_required(VERSION 3.18)
+project(Torch CXX C)
+set(CMAKE_CXX_STANDARD 17)
+set(CMAKE_POSITION_INDEPENDENT_CODE ON)
+set(CMAKE_INSTALL_MESSAGE NEVER)
+option(USE_DISTRIBUTED "" ON)
+option(USE_TENSORPIPE "" OFF)
+option(USE_MKLDNN "" OFF)
+option(USE_LIBUV "" OFF)
+option(BUILD_TEST "" OFF)
+set(CMAKE_LIBRARY_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/lib)
+set(CMAKE_INSTALL_RPATH "$ORIGIN")
+if(USE_MKLDNN)
+  message(WARNING "no oneDNN here: switching USE_MKLDNN off")
+  set(USE_MKLDNN OFF)
+endif()
+add_library(c10 SHARED c10/c10.cpp)
+install(TARGETS c10 DESTINATION lib)
+add_subdirectory(caffe2)
+install(FILES torch/csrc/distributed/c10d/TCPStore.hpp DESTINATION include/torch/csrc/distributed/c10d)
+"#;
+
+const CAFFE2: &str = r#"set(d ${CMAKE_SOURCE_DIR}/torch/csrc/distributed/c10d)
+file(GLOB fillers ${CMAKE_SOURCE_DIR}/fill/*.cpp)
+add_library(torch_cpu SHARED ${d}/TCPStore.cpp ${d}/TCPStoreLibUvBackend.cpp ${fillers})
+target_include_directories(torch_cpu PRIVATE ${CMAKE_SOURCE_DIR})
+target_link_libraries(torch_cpu PUBLIC c10)
+install(TARGETS torch_cpu DESTINATION lib)
+"#;
+
+const STORE_HPP: &str = r#"#pragma once
+#include <chrono>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <vector>
+namespace c10d {
+struct TCPStoreOptions {
+  std::uint16_t port = 29500;
+  bool isServer = false;
+  std::optional<std::size_t> numWorkers;
+  bool waitWorkers = true;
+  std::chrono::milliseconds timeout{1000};
+  bool multiTenant = false;
+  std::optional<int> masterListenFd;
+  bool useLibUV = true;
+};
+class TCPStore {
+ public:
+  TCPStore(std::string host, const TCPStoreOptions& o);
+  bool isLibUvBackend() const { return libuv_; }
+  std::uint16_t getPort() const { return 1; }
+  void set(const std::string& k, const std::vector<std::uint8_t>& v);
+  std::vector<std::uint8_t> get(const std::string& k);
+  std::int64_t add(const std::string& k, std::int64_t n);
+  void wait(const std::vector<std::string>& keys);
+ private:
+  bool libuv_;
+};
+}
+"#;
+
+const STORE_CPP: &str = r#"#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <condition_variable>
+#include <map>
+#include <mutex>
+#include <stdexcept>
+namespace c10d {
+namespace detail { bool libuv_available(); }
+static std::mutex m;
+static std::condition_variable cv;
+static std::map<std::string, std::vector<std::uint8_t>> data;
+static std::map<std::string, std::int64_t> counters;
+TCPStore::TCPStore(std::string, const TCPStoreOptions& o) : libuv_(o.useLibUV && detail::libuv_available()) {
+  if (o.useLibUV && !libuv_) throw std::runtime_error("use_libuv was requested but PyTorch was build without libuv support");
+}
+void TCPStore::set(const std::string& k, const std::vector<std::uint8_t>& v) { std::lock_guard<std::mutex> l(m); data[k] = v; cv.notify_all(); }
+std::vector<std::uint8_t> TCPStore::get(const std::string& k) { std::lock_guard<std::mutex> l(m); return data.at(k); }
+std::int64_t TCPStore::add(const std::string& k, std::int64_t n) { std::lock_guard<std::mutex> l(m); return counters[k] += n; }
+void TCPStore::wait(const std::vector<std::string>& keys) {
+  std::unique_lock<std::mutex> l(m);
+  cv.wait(l, [&] { for (auto& k : keys) if (!data.count(k)) return false; return true; });
+}
+}
+"#;
+
+const BACKEND_CPP: &str = r#"#ifdef TORCH_USE_LIBUV
+#include <uv.h>
+namespace c10d { namespace detail {
+class Daemon { public: virtual ~Daemon() = default; virtual unsigned version() = 0; };
+class LibUVStoreDaemon : public Daemon { public: unsigned version() override { return uv_version(); } };
+bool libuv_available() { Daemon* d = new LibUVStoreDaemon(); bool ok = d->version() >= 0x012600; delete d; return ok; }
+} }
+#else
+namespace c10d { namespace detail { bool libuv_available() { return false; } } }
+#endif
+"#;
+
+const SETUP: &str = r#"import os, subprocess, sys
+from setuptools import setup
+only = "--cmake-only" in sys.argv
+if only:
+    sys.argv.remove("--cmake-only")
+here = os.path.dirname(os.path.abspath(__file__))
+version = os.environ["PYTORCH_BUILD_VERSION"]
+if not any(a in sys.argv for a in ("egg_info", "dist_info", "clean")):
+    os.makedirs("build", exist_ok=True)
+    if not os.path.exists("build/build.ninja"):
+        defs = [f"-D{k}={v}" for k, v in sorted(os.environ.items()) if k.startswith(("USE_", "BUILD_", "CMAKE_"))]
+        subprocess.check_call(["cmake", "-GNinja", f"-DCMAKE_INSTALL_PREFIX={here}/torch", *defs, ".."], cwd="build")
+    if only:
+        sys.exit()
+    subprocess.check_call(["cmake", "--build", ".", "--target", "install"], cwd="build")
+    with open("torch/version.py", "w") as f:
+        f.write(f"from typing import Optional\n__version__ = '{version}'\ngit_version: Optional[str] = 'Unknown'\n")
+setup(name="torch", version=version, packages=["torch"], package_data={"torch": ["lib/*", "include/**/*"]})
+"#;
+
+/// The files of the stand-in.
+pub fn files() -> BTreeMap<String, String> {
+    let mut files: BTreeMap<String, String> = [
+        ("CMakeLists.txt", CMAKE),
+        ("caffe2/CMakeLists.txt", CAFFE2),
+        ("c10/c10.cpp", "int c10_answer() { return 42; }\n"),
+        ("torch/csrc/distributed/c10d/TCPStore.hpp", STORE_HPP),
+        ("torch/csrc/distributed/c10d/TCPStore.cpp", STORE_CPP),
+        ("torch/csrc/distributed/c10d/TCPStoreLibUvBackend.cpp", BACKEND_CPP),
+        ("torch/__init__.py", "from .version import __version__\n"),
+        ("setup.py", SETUP),
+        ("pyproject.toml", "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta:__legacy__\"\n"),
+        ("LICENSE", "stand-in licence\n"),
+    ]
+    .map(|(k, v)| (k.to_owned(), v.to_owned()))
+    .into();
+    for i in 0..6 {
+        // __FILE__ ends up in the library: where it was built must not show.
+        files.insert(format!("fill/f{i}.cpp"), format!("#include <string>\nconst char* file{i}() {{ return __FILE__; }}\nstd::string s{i}() {{ return std::string(\"{i}\") + file{i}(); }}\n"));
+    }
+    files
+}
+
+/// A workspace with the recipe `standin`, made of `files`, locked.
+pub fn workspace(files: &BTreeMap<String, String>) -> Workspace {
+    workspace_with(files, |r| r)
+}
+
+/// The same, with the recipe's text changed by `edit`.
+pub fn workspace_with(files: &BTreeMap<String, String>, edit: impl Fn(String) -> String) -> Workspace {
+    let mut w = Workspace::new();
+    w.store = shared_store();
+    let bytes = tar("standin", files);
+    w.write("standin.tar", &bytes);
+    let real = std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.toml")).unwrap();
+    let real: toml::Table = toml::from_str(&real).unwrap();
+    let python = toml::to_string(&toml::Table::from_iter([("python".to_owned(), real["python"].clone())])).unwrap();
+    let uv = real["source"].as_array().unwrap().iter().find(|s| s["name"].as_str() == Some("libuv")).unwrap();
+    let uv_coordinate = uv["coordinates"][0].as_str().unwrap();
+    let recipe = format!(
+        r#"schema = 1
+description = "a stand-in"
+[torch]
+version = "2.6.0"
+commit = "0123456789012345678901234567890123456789"
+local = "standin"
+epoch = 1738108800
+{python}
+[features]
+USE_DISTRIBUTED = true
+USE_LIBUV = true
+USE_TENSORPIPE = false
+USE_MKLDNN = false
+BUILD_TEST = false
+[libuv]
+version = "1.50.0"
+source = "libuv"
+[limits]
+disk = 64
+[[source]]
+name = "standin"
+coordinates = ["file:standin.tar"]
+into = [{{ tree = ".", strip = 1 }}]
+license = "MIT"
+license-files = ["standin/LICENSE"]
+[[source]]
+name = "libuv"
+coordinates = ["{uv_coordinate}"]
+into = []
+license = "MIT"
+license-files = ["libuv1-1.50.0/LICENSE"]
+"#
+    );
+    w.write("recipes/standin.toml", edit(recipe));
+    relock(&w, &bytes);
+    w
+}
+
+/// Writes the lock: packages and libuv from the real lock, the rest by hashing.
+pub fn relock(w: &Workspace, standin: &[u8]) {
+    use xtask::recipe::{Lock, Locked};
+    let real: Lock = toml::from_str(&std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.lock")).unwrap()).unwrap();
+    let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load("standin").unwrap();
+    let mut lock = Lock { recipe: Lock::recipe_digest(&recipe), ..real.clone() };
+    lock.source = [
+        ("standin".to_owned(), Locked { sha256: sha256(standin), size: standin.len() as u64, coordinate: None }),
+        ("libuv".to_owned(), real.source["libuv"].clone()),
+    ]
+    .into();
+    // No Lightning for the stand-in: nothing here imports torch.
+    std::fs::write(w.path().join("recipes/standin.lock"), lock.to_toml("standin").unwrap()).unwrap();
+}
+
+/// `build-torch` of the stand-in until the bundle (verify needs the real torch).
+pub fn build(w: &Workspace, more: &[&str]) -> Ran {
+    Ran::of(&mut command(w, more), w.path())
+}
+
+pub fn command(w: &Workspace, more: &[&str]) -> std::process::Command {
+    let mut args = vec!["build-torch", "--recipe", "standin", "--until", "bundle"];
+    args.extend(more);
+    w.xtask(&args)
+}
+
+/// The work folder that a plan names.
+pub fn work_folder(w: &Workspace) -> std::path::PathBuf {
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    Path::new(json["plan"]["work"].as_str().unwrap()).to_owned()
+}
