@@ -10,6 +10,9 @@ use std::path::{Component, Path, PathBuf};
 use crate::error::{Context, Error, Result};
 use crate::platform;
 
+/// What may follow the end of a tar: tools pad archives to the size of a tape's record.
+const MAX_PADDING: u64 = 1 << 20;
+
 /// How much an archive may unpack to.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
@@ -177,7 +180,13 @@ impl Sinkhole<'_> {
                 _ => return Err(self.hostile(&name, "is a device node, FIFO or of an unknown kind")),
             }
         }
-        Ok(())
+        // The end of the tar is not the end of the stream: its check sum comes last.
+        let mut rest = archive.into_inner().take(MAX_PADDING + 1);
+        match io::copy(&mut rest, &mut io::sink()) {
+            Ok(n) if n > MAX_PADDING => Err(self.broken(&"there is much more after the end of the archive")),
+            Ok(_) => Ok(()),
+            Err(e) => Err(self.broken(&e)),
+        }
     }
 
     fn zip(&mut self, file: File) -> Result<()> {

@@ -89,7 +89,10 @@ impl Work {
         let path = self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX));
         let me = std::env::current_exe()?;
         fs_err::create_dir_all(self.dir.join("bin"))?;
-        let fresh = self.dir.join("bin/.new");
+        if same_file(&me, &path) {
+            return Ok(path);
+        }
+        let fresh = self.dir.join(format!("bin/.new-{}", std::process::id()));
         // A link where it can be: a running launcher keeps its file.
         if fs_err::hard_link(&me, &fresh).is_err() {
             fs_err::copy(&me, &fresh)?;
@@ -97,6 +100,24 @@ impl Work {
         }
         fs_err::rename(&fresh, &path)?;
         Ok(path)
+    }
+}
+
+/// Whether two paths are one file. Renaming a link over another one to the same file does nothing
+/// (POSIX rename), so it must be known.
+fn same_file(a: &Path, b: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        match (std::fs::metadata(a), std::fs::metadata(b)) {
+            (Ok(a), Ok(b)) => a.dev() == b.dev() && a.ino() == b.ino(),
+            _ => false,
+        }
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = (a, b);
+        false
     }
 }
 
