@@ -1,5 +1,7 @@
 //! Archives are hostile until proved otherwise.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -14,7 +16,8 @@ fn try_unpack(bytes: &[u8], target: impl Fn(&Path) -> Target) -> (tempfile::Temp
     let dir = tempfile::tempdir().unwrap();
     let archive = dir.path().join("archive");
     std::fs::write(&archive, bytes).unwrap();
-    let result = unpack(&archive, "archive", &[target(&dir.path().join("out"))], BOUNDS, 1_738_108_800).map(|u| u.files);
+    let result =
+        unpack(&archive, "archive", &[target(&dir.path().join("out"))], BOUNDS, 1_738_108_800).map(|u| u.files);
     (dir, result)
 }
 
@@ -47,7 +50,10 @@ fn raw_tar(members: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
 }
 
 fn sample() -> Vec<u8> {
-    support::tar("top-1.0", &BTreeMap::from([("a.txt".to_owned(), "a".to_owned()), ("d/b.txt".to_owned(), "b".to_owned())]))
+    support::tar(
+        "top-1.0",
+        &BTreeMap::from([("a.txt".to_owned(), "a".to_owned()), ("d/b.txt".to_owned(), "b".to_owned())]),
+    )
 }
 
 fn deb(data: &[u8]) -> Vec<u8> {
@@ -143,7 +149,8 @@ fn a_member_that_would_overwrite_another_is_refused() {
 fn writing_through_a_link_is_impossible() {
     use tar::EntryType as T;
     // The link is inside, but a member below it would go where it points to.
-    let (dir, result) = try_unpack(&raw_tar(&[("real/x", T::Regular, "x"), ("l", T::Symlink, "real"), ("l/y", T::Regular, "y")]), all);
+    let (dir, result) =
+        try_unpack(&raw_tar(&[("real/x", T::Regular, "x"), ("l", T::Symlink, "real"), ("l/y", T::Regular, "y")]), all);
     result.unwrap();
     assert!(!dir.path().join("out/real/y").exists());
     assert!(!dir.path().join("out/l").is_symlink());
@@ -153,7 +160,14 @@ fn writing_through_a_link_is_impossible() {
 fn links_become_real_files() {
     use tar::EntryType as T;
     let (dir, result) = try_unpack(
-        &raw_tar(&[("d/x", T::Regular, "text"), ("l", T::Symlink, "d/x"), ("h", T::Link, "d/x"), ("dd", T::Symlink, "d"), ("chain", T::Symlink, "l"), ("dangling", T::Symlink, "none")]),
+        &raw_tar(&[
+            ("d/x", T::Regular, "text"),
+            ("l", T::Symlink, "d/x"),
+            ("h", T::Link, "d/x"),
+            ("dd", T::Symlink, "d"),
+            ("chain", T::Symlink, "l"),
+            ("dangling", T::Symlink, "none"),
+        ]),
         all,
     );
     result.unwrap();

@@ -1,8 +1,11 @@
 //! The pipeline on a stand-in for PyTorch: every stage, failure and resume.
 
-mod support;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
 #[path = "support/standin.rs"]
 mod standin;
+
+mod support;
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -27,14 +30,23 @@ fn own_store(w: &mut Workspace) {
 }
 
 fn walk(dir: &Path) -> Vec<PathBuf> {
-    walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+    walkdir::WalkDir::new(dir)
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect()
 }
 
 /// The one file with this end below the stage folder of the last build.
 fn artifact(w: &Workspace, stage: &str, end: &str) -> PathBuf {
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let key = json["plan"]["stages"].as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap()["key"].as_str().unwrap().to_owned();
+    let key = json["plan"]["stages"].as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap()["key"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     let dir = w.store.join("v1/stages").join(stage).join(&key[..20]).join("out");
     std::fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()).find(|p| p.to_str().unwrap().ends_with(end)).unwrap()
 }
@@ -57,11 +69,19 @@ fn a_wheel_and_a_bundle_with_libuv_come_out() {
     build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
     let wheel = artifact(&w, "wheel", ".whl");
     let name = wheel.file_name().unwrap().to_str().unwrap();
-    assert!(name.starts_with("torch-2.6.0+standin-cp3") && name.contains("-manylinux_2_") && name.ends_with("_x86_64.whl"), "{name}");
+    assert!(
+        name.starts_with("torch-2.6.0+standin-cp3") && name.contains("-manylinux_2_") && name.ends_with("_x86_64.whl"),
+        "{name}"
+    );
     let members = unzip(&wheel);
     let text = |n: &str| String::from_utf8(members[n].clone()).unwrap();
-    assert!(text("torch/version.py").contains("git_version: Optional[str] = '0123456789012345678901234567890123456789'"));
-    assert!(text("torch-2.6.0+standin.dist-info/WHEEL").contains(&format!("Tag: {}", name.trim_start_matches("torch-2.6.0+standin-").trim_end_matches(".whl"))));
+    assert!(
+        text("torch/version.py").contains("git_version: Optional[str] = '0123456789012345678901234567890123456789'")
+    );
+    assert!(
+        text("torch-2.6.0+standin.dist-info/WHEEL")
+            .contains(&format!("Tag: {}", name.trim_start_matches("torch-2.6.0+standin-").trim_end_matches(".whl")))
+    );
     assert_eq!(text("torch-2.6.0+standin.dist-info/licenses/standin/LICENSE"), "stand-in licence\n");
     assert!(members.contains_key("torch-2.6.0+standin.dist-info/licenses/libuv/LICENSE"));
     assert!(xtask::inspect::has_libuv_daemon(&members["torch/lib/libtorch_cpu.so"]));
@@ -85,12 +105,22 @@ fn a_wheel_and_a_bundle_with_libuv_come_out() {
     for (name, bytes) in &members {
         assert!(memchr::memmem::find(bytes, store.as_bytes()).is_none(), "{name} names the store");
     }
-    assert!(memchr::memmem::find(&members["torch/lib/libtorch_cpu.so"], b"../fill/f0.cpp").is_some(), "__FILE__ is relative");
+    assert!(
+        memchr::memmem::find(&members["torch/lib/libtorch_cpu.so"], b"../fill/f0.cpp").is_some(),
+        "__FILE__ is relative"
+    );
 
     let bundle = artifact(&w, "bundle", ".tar.gz");
     let mut archive = tar::Archive::new(flate2::read::MultiGzDecoder::new(std::fs::File::open(bundle).unwrap()));
-    let names: Vec<String> = archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
-    for part in ["libtorch/build-hash", "libtorch/build-version", "libtorch/lib/libtorch_cpu.so", "libtorch/lib/libc10.so", "libtorch/include/torch/csrc/distributed/c10d/TCPStore.hpp"] {
+    let names: Vec<String> =
+        archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+    for part in [
+        "libtorch/build-hash",
+        "libtorch/build-version",
+        "libtorch/lib/libtorch_cpu.so",
+        "libtorch/lib/libc10.so",
+        "libtorch/include/torch/csrc/distributed/c10d/TCPStore.hpp",
+    ] {
         assert!(names.iter().any(|n| n == part), "{part} is not in {names:?}");
     }
 }
@@ -103,7 +133,12 @@ fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
     let env = w.path().join("env");
     let run = |program: &Path, args: &[&str]| {
         let out = std::process::Command::new(program).args(args).output().unwrap();
-        assert!(out.status.success(), "{args:?}: {}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(
+            out.status.success(),
+            "{args:?}: {}{}",
+            String::from_utf8_lossy(&out.stdout),
+            String::from_utf8_lossy(&out.stderr)
+        );
         String::from_utf8_lossy(&out.stdout).into_owned()
     };
     run(Path::new("python3"), &["-m", "venv", env.to_str().unwrap()]);
@@ -112,7 +147,16 @@ fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
     assert_eq!(run(&python, &["-c", "import torch; print(torch.__version__)"]).trim(), "2.6.0+standin");
     let pyenv = work_folder(&w).join("deps/pyenv/bin/python");
     let shown = run(&pyenv, &["-m", "auditwheel", "show", wheel.to_str().unwrap()]);
-    let tag = wheel.file_name().unwrap().to_str().unwrap().split("-manylinux").nth(1).unwrap().trim_end_matches(".whl").to_owned();
+    let tag = wheel
+        .file_name()
+        .unwrap()
+        .to_str()
+        .unwrap()
+        .split("-manylinux")
+        .nth(1)
+        .unwrap()
+        .trim_end_matches(".whl")
+        .to_owned();
     assert!(shown.contains(&format!("manylinux{tag}")), "auditwheel says:\n{shown}");
 }
 
@@ -129,7 +173,10 @@ fn two_builds_in_different_stores_give_the_same_bytes() {
             w.store = longer;
         }
         build(&w, more).exits(0);
-        digests.push([artifact(&w, "wheel", ".whl"), artifact(&w, "bundle", ".tar.gz")].map(|p| sha256(&std::fs::read(p).unwrap())));
+        digests.push(
+            [artifact(&w, "wheel", ".whl"), artifact(&w, "bundle", ".tar.gz")]
+                .map(|p| sha256(&std::fs::read(p).unwrap())),
+        );
     }
     assert_eq!(digests[0], digests[1]);
 }
@@ -163,7 +210,9 @@ fn a_silent_downgrade_stops_the_build_at_configure() {
 #[test]
 fn a_build_that_would_end_without_libuv_stops_at_the_canary() {
     let mut f = files();
-    f.get_mut("caffe2/CMakeLists.txt").unwrap().push_str("set_source_files_properties(${d}/TCPStoreLibUvBackend.cpp PROPERTIES COMPILE_OPTIONS -UTORCH_USE_LIBUV)\n");
+    f.get_mut("caffe2/CMakeLists.txt").unwrap().push_str(
+        "set_source_files_properties(${d}/TCPStoreLibUvBackend.cpp PROPERTIES COMPILE_OPTIONS -UTORCH_USE_LIBUV)\n",
+    );
     let w = workspace(&f);
     let ran = build(&w, &[]).exits(3).says("was compiled without the libuv store");
     assert!(!ran.stderr.contains("» compile"), "{}", ran.stderr);
@@ -194,7 +243,10 @@ fn a_patch_that_does_not_apply_stops_the_build_and_names_its_hunk() {
     w.write("patches/x.patch", "--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,2 @@\n one\n-zwei\n+2\n");
     let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
     w.write("recipes/standin.toml", format!("{recipe}\n[[patch]]\nfile = \"x.patch\"\nreason = \"r\"\n"));
-    build(&w, &[]).exits(2).says("x.patch does not apply").says("a.txt: hunk 1 of 1: line 2: expected 'zwei', found 'two'");
+    build(&w, &[])
+        .exits(2)
+        .says("x.patch does not apply")
+        .says("a.txt: hunk 1 of 1: line 2: expected 'zwei', found 'two'");
 }
 
 fn spawn(w: &Workspace, more: &[&str]) -> Child {
@@ -213,7 +265,9 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
 fn slow_files(tag: &str) -> std::collections::BTreeMap<String, String> {
     let mut f = files();
     for i in 0..6 {
-        let text = format!("#include <regex>\n#include <iostream>\n#include <map>\n// {tag}\nbool g{i}(const std::string& s) {{ return std::regex_match(s, std::regex(\"a{i}+\")); }}\n");
+        let text = format!(
+            "#include <regex>\n#include <iostream>\n#include <map>\n// {tag}\nbool g{i}(const std::string& s) {{ return std::regex_match(s, std::regex(\"a{i}+\")); }}\n"
+        );
         f.insert(format!("fill/f{i}.cpp"), text);
     }
     f
@@ -221,7 +275,10 @@ fn slow_files(tag: &str) -> std::collections::BTreeMap<String, String> {
 
 fn compiled(work: &Path) -> Vec<String> {
     let log = std::fs::read_to_string(work.join("src/build/.ninja_log")).unwrap_or_default();
-    log.lines().filter(|l| l.contains("fill/f") && l.contains(".cpp.o")).map(|l| l.split('\t').nth(3).unwrap().to_owned()).collect()
+    log.lines()
+        .filter(|l| l.contains("fill/f") && l.contains(".cpp.o"))
+        .map(|l| l.split('\t').nth(3).unwrap().to_owned())
+        .collect()
 }
 
 #[test]
@@ -234,19 +291,27 @@ fn a_build_that_was_killed_goes_on_without_recompiling_what_was_done() {
     child.wait().unwrap();
     let before = compiled(&work);
     assert!((2..6).contains(&before.len()), "{before:?}");
-    let stamps: Vec<_> = before.iter().map(|o| std::fs::metadata(work.join("src/build").join(o)).unwrap().modified().unwrap()).collect();
+    let stamps: Vec<_> =
+        before.iter().map(|o| std::fs::metadata(work.join("src/build").join(o)).unwrap().modified().unwrap()).collect();
     // The kernel ends ninja with its parent: nothing of the dead build writes any more.
     wait_for("the end of ninja", || !running_in(&work));
     build(&w, &["--jobs", "1", "--no-compiler-cache"]).exits(0);
     assert_eq!(compiled(&work).len(), 6);
     for (object, stamp) in before.iter().zip(stamps) {
-        assert_eq!(std::fs::metadata(work.join("src/build").join(object)).unwrap().modified().unwrap(), stamp, "{object} was compiled again");
+        assert_eq!(
+            std::fs::metadata(work.join("src/build").join(object)).unwrap().modified().unwrap(),
+            stamp,
+            "{object} was compiled again"
+        );
     }
 }
 
 /// Whether any process works in this folder.
 fn running_in(work: &Path) -> bool {
-    std::fs::read_dir("/proc").unwrap().flatten().any(|p| std::fs::read_link(p.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(work)))
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .flatten()
+        .any(|p| std::fs::read_link(p.path().join("cwd")).is_ok_and(|cwd| cwd.starts_with(work)))
 }
 
 #[test]
@@ -296,14 +361,19 @@ fn the_compiler_cache_hits_across_build_folders() {
     own_store(&mut w);
     build(&w, &[]).exits(0);
     let ccache = |w: &Workspace| {
-        let out = std::process::Command::new("ccache").arg("--print-stats").env("CCACHE_DIR", w.store.join("v1/cache/ccache")).env("CCACHE_CONFIGPATH", "/dev/null").output();
+        let out = std::process::Command::new("ccache")
+            .arg("--print-stats")
+            .env("CCACHE_DIR", w.store.join("v1/cache/ccache"))
+            .env("CCACHE_CONFIGPATH", "/dev/null")
+            .output();
         out.ok().map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
     };
     let Some(before) = ccache(&w).filter(|s| s.contains("cache_miss")) else {
         eprintln!("SKIPPED: no ccache on this machine");
         return;
     };
-    let number = |s: &str, name: &str| s.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
+    let number =
+        |s: &str, name: &str| s.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
     let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
     w.write("recipes/standin.toml", recipe.replace("local = \"standin\"", "local = \"another\""));
     build(&w, &[]).exits(0);
@@ -345,7 +415,10 @@ fn a_python_that_does_not_fit_or_has_no_headers_is_named() {
     let answer = r#"{"executable":"","version":"3.11.9","implementation":"cpython","include":"/nowhere","ext_suffix":".so","machine":"x86_64","free_threaded":false}"#;
     let fake = w.write("fake-python", format!("#!/bin/sh\necho '{answer}'\n"));
     std::process::Command::new("chmod").arg("+x").arg(&fake).status().unwrap();
-    build(&w, &["--python", fake.to_str().unwrap()]).exits(3).says("has no headers: /nowhere/Python.h does not exist").says("python3.11-dev");
+    build(&w, &["--python", fake.to_str().unwrap()])
+        .exits(3)
+        .says("has no headers: /nowhere/Python.h does not exist")
+        .says("python3.11-dev");
 }
 
 #[test]
@@ -354,7 +427,11 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
     Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
     let mount = w.path().join("small");
     std::fs::create_dir(&mount).unwrap();
-    let mounted = std::process::Command::new("mount").args(["-t", "tmpfs", "-o", "size=190m", "tmpfs"]).arg(&mount).output().is_ok_and(|o| o.status.success());
+    let mounted = std::process::Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=190m", "tmpfs"])
+        .arg(&mount)
+        .output()
+        .is_ok_and(|o| o.status.success());
     if !mounted {
         eprintln!("SKIPPED: no right to mount a small file system");
         return;

@@ -1,5 +1,7 @@
 //! Recipes and locks: what people write gets an answer that lets them go on.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
 mod support;
 
 use support::{Workspace, recipe};
@@ -90,7 +92,10 @@ fn a_circle_of_extends_is_found() {
 fn extends_lays_one_recipe_over_another() {
     let w = Workspace::new();
     w.write("recipes/base.toml", recipe(""));
-    w.write("recipes/over.toml", "schema = 1\nextends = \"base\"\n[torch]\nlocal = \"mine\"\n[features]\nUSE_MKLDNN = true\n");
+    w.write(
+        "recipes/over.toml",
+        "schema = 1\nextends = \"base\"\n[torch]\nlocal = \"mine\"\n[features]\nUSE_MKLDNN = true\n",
+    );
     let workspace = xtask::recipe::Workspace { root: w.path().to_owned() };
     let over = workspace.load("over").unwrap();
     assert_eq!(over.torch.full_version(), "2.6.0+mine");
@@ -133,7 +138,11 @@ fn every_recipe_of_the_repository_is_read_and_its_lock_fits() {
         if lock.exists() {
             xtask::recipe::Lock::load(&recipe, &workspace.recipe_path(&name)).unwrap();
         } else {
-            assert_eq!(recipe.torch.status, xtask::recipe::Status::NotYetBuiltHere, "{name} says that it was built, but has no lock");
+            assert_eq!(
+                recipe.torch.status,
+                xtask::recipe::Status::NotYetBuiltHere,
+                "{name} says that it was built, but has no lock"
+            );
         }
     }
 }

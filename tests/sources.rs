@@ -1,5 +1,7 @@
 //! Sources: every byte is judged by its digest, whatever the server does on the way.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
 mod support;
 
 use std::path::Path;
@@ -16,7 +18,11 @@ fn bytes(n: usize) -> Vec<u8> {
 }
 
 fn want(url: &str, content: &[u8]) -> Want {
-    Want { name: "thing".into(), coordinates: vec![url.parse().unwrap()], expected: Some((sha256(content), content.len() as u64)) }
+    Want {
+        name: "thing".into(),
+        coordinates: vec![url.parse().unwrap()],
+        expected: Some((sha256(content), content.len() as u64)),
+    }
 }
 
 fn fetch(store: &Store, want: &Want) -> xtask::Result<Vec<xtask::store::Blob>> {
@@ -87,7 +93,11 @@ fn the_next_coordinate_is_tried_when_one_fails() {
     let content = bytes(5000);
     let mut wrong = content.clone();
     wrong[0] ^= 1;
-    let server = Server::start([("/gone", Answer::Status(404)), ("/wrong", Answer::Ok(wrong)), ("/right", Answer::Ok(content.clone()))]);
+    let server = Server::start([
+        ("/gone", Answer::Status(404)),
+        ("/wrong", Answer::Ok(wrong)),
+        ("/right", Answer::Ok(content.clone())),
+    ]);
     let mut w = want(&format!("{}/gone", server.url), &content);
     for path in ["wrong", "right"] {
         w.coordinates.push(format!("{}/{path}", server.url).parse().unwrap());
@@ -175,11 +185,32 @@ fn a_pypi_coordinate_goes_to_the_index_that_pip_is_told_of_json_or_html() {
 #[test]
 fn a_crate_coordinate_comes_through_cargo() {
     // `hex` is a dependency of this program, so cargo has it in its cache, and may be offline.
-    let version = include_str!("../Cargo.lock").split("name = \"hex\"\nversion = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let version = include_str!("../Cargo.lock")
+        .split("name = \"hex\"\nversion = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
     let (_dir, store) = store();
-    let w = Want { name: "hex".into(), coordinates: vec![format!("crate:hex/{version}").parse::<Coordinate>().unwrap()], expected: None };
+    let w = Want {
+        name: "hex".into(),
+        coordinates: vec![format!("crate:hex/{version}").parse::<Coordinate>().unwrap()],
+        expected: None,
+    };
     let blobs = fetch(&store, &w).unwrap();
-    let locked = include_str!("../Cargo.lock").split("name = \"hex\"\n").nth(1).unwrap().split("checksum = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    let locked = include_str!("../Cargo.lock")
+        .split("name = \"hex\"\n")
+        .nth(1)
+        .unwrap()
+        .split("checksum = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
     assert_eq!(blobs[0].sha256, locked);
 }
 
@@ -187,7 +218,16 @@ fn a_crate_coordinate_comes_through_cargo() {
 
 fn git(dir: &Path, args: &[&str]) -> String {
     let out = Command::new("git")
-        .args(["-c", "user.name=t", "-c", "user.email=t@t", "-c", "protocol.file.allow=always", "-c", "init.defaultBranch=main"])
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@t",
+            "-c",
+            "protocol.file.allow=always",
+            "-c",
+            "init.defaultBranch=main",
+        ])
         .args(args)
         .current_dir(dir)
         .env("GIT_CONFIG_GLOBAL", "/dev/null")
@@ -218,7 +258,13 @@ fn names_in(blob: &Path) -> Vec<String> {
     archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
 }
 
-const NESTED: &[&str] = &[".gitmodules", "deps/middle/.gitmodules", "deps/middle/deps/inner/inner.txt", "deps/middle/middle.txt", "outer.txt"];
+const NESTED: &[&str] = &[
+    ".gitmodules",
+    "deps/middle/.gitmodules",
+    "deps/middle/deps/inner/inner.txt",
+    "deps/middle/middle.txt",
+    "outer.txt",
+];
 
 #[test]
 fn a_git_commit_comes_with_its_nested_submodules_and_always_the_same_bytes() {
@@ -242,7 +288,11 @@ fn a_commit_that_is_not_there_is_named() {
     nested_repositories(dir.path());
     let missing = "0123456789012345678901234567890123456789";
     let (_d, store) = store();
-    let w = Want { name: "outer".into(), coordinates: vec![format!("git+file://{}/outer#{missing}", dir.path().display()).parse().unwrap()], expected: None };
+    let w = Want {
+        name: "outer".into(),
+        coordinates: vec![format!("git+file://{}/outer#{missing}", dir.path().display()).parse().unwrap()],
+        expected: None,
+    };
     let e = fetch(&store, &w).unwrap_err();
     assert!(e.what().contains(missing), "{e}");
 }
@@ -298,22 +348,28 @@ impl GitServer {
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
                 let (path, query) = target.split_once('?').unwrap_or((&target, ""));
-                let mut child = Command::new("git")
-                    .arg("http-backend")
-                    .env("GIT_PROJECT_ROOT", &root)
-                    .env("GIT_HTTP_EXPORT_ALL", "1")
-                    .env("REQUEST_METHOD", &method)
-                    .env("PATH_INFO", format!("{path}").replacen("/outer/", "/outer/.git/", 1).replacen("/middle/", "/middle/.git/", 1).replacen("/inner/", "/inner/.git/", 1))
-                    .env("QUERY_STRING", query)
-                    .env("CONTENT_TYPE", kind)
-                    .env("CONTENT_LENGTH", length.to_string())
-                    .env("GIT_CONFIG_COUNT", "1")
-                    .env("GIT_CONFIG_KEY_0", "safe.directory")
-                    .env("GIT_CONFIG_VALUE_0", "*")
-                    .stdin(std::process::Stdio::piped())
-                    .stdout(std::process::Stdio::piped())
-                    .spawn()
-                    .unwrap();
+                let mut child =
+                    Command::new("git")
+                        .arg("http-backend")
+                        .env("GIT_PROJECT_ROOT", &root)
+                        .env("GIT_HTTP_EXPORT_ALL", "1")
+                        .env("REQUEST_METHOD", &method)
+                        .env(
+                            "PATH_INFO",
+                            path.replacen("/outer/", "/outer/.git/", 1)
+                                .replacen("/middle/", "/middle/.git/", 1)
+                                .replacen("/inner/", "/inner/.git/", 1),
+                        )
+                        .env("QUERY_STRING", query)
+                        .env("CONTENT_TYPE", kind)
+                        .env("CONTENT_LENGTH", length.to_string())
+                        .env("GIT_CONFIG_COUNT", "1")
+                        .env("GIT_CONFIG_KEY_0", "safe.directory")
+                        .env("GIT_CONFIG_VALUE_0", "*")
+                        .stdin(std::process::Stdio::piped())
+                        .stdout(std::process::Stdio::piped())
+                        .spawn()
+                        .unwrap();
                 child.stdin.take().unwrap().write_all(&body).unwrap();
                 let out = child.wait_with_output().unwrap().stdout;
                 let split = out.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(0);
@@ -321,7 +377,12 @@ impl GitServer {
                 let status = head.lines().find_map(|l| l.strip_prefix("Status: ")).unwrap_or("200 OK").to_owned();
                 let content = &out[(split + 4).min(out.len())..];
                 let mut stream = stream;
-                write!(stream, "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n", content.len()).unwrap();
+                write!(
+                    stream,
+                    "HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {}\r\n{head}\r\n\r\n",
+                    content.len()
+                )
+                .unwrap();
                 stream.write_all(content).unwrap();
             }
         });

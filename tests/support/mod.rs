@@ -37,7 +37,11 @@ impl Workspace {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("recipes")).unwrap();
         std::fs::create_dir_all(dir.path().join("patches/cmake")).unwrap();
-        std::fs::copy(root().join("patches/cmake/torchwright.cmake"), dir.path().join("patches/cmake/torchwright.cmake")).unwrap();
+        std::fs::copy(
+            root().join("patches/cmake/torchwright.cmake"),
+            dir.path().join("patches/cmake/torchwright.cmake"),
+        )
+        .unwrap();
         let store = dir.path().join("store");
         Self { dir, store }
     }
@@ -88,7 +92,12 @@ impl Ran {
 
     #[track_caller]
     pub fn says(self, what: &str) -> Self {
-        assert!(self.stderr.contains(what) || self.stdout.contains(what), "no '{what}' in\nstdout:\n{}\nstderr:\n{}", self.stdout, self.stderr);
+        assert!(
+            self.stderr.contains(what) || self.stdout.contains(what),
+            "no '{what}' in\nstdout:\n{}\nstderr:\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 }
@@ -155,10 +164,13 @@ pub enum Answer {
     Typed(&'static str, Vec<u8>),
 }
 
+/// Path and `Range` header of each request.
+pub type Requests = Arc<Mutex<Vec<(String, Option<String>)>>>;
+
 /// A server on loopback. It counts requests and remembers the `Range` headers.
 pub struct Server {
     pub url: String,
-    pub requests: Arc<Mutex<Vec<(String, Option<String>)>>>,
+    pub requests: Requests,
 }
 
 impl Server {
@@ -184,7 +196,11 @@ impl Server {
     }
 }
 
-fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, log: &Mutex<Vec<(String, Option<String>)>>) -> std::io::Result<()> {
+fn serve(
+    stream: TcpStream,
+    answers: &BTreeMap<String, Answer>,
+    log: &Mutex<Vec<(String, Option<String>)>>,
+) -> std::io::Result<()> {
     let mut reader = BufReader::new(stream.try_clone()?);
     let mut out = stream;
     let mut line = String::new();
@@ -208,11 +224,19 @@ fn serve(stream: TcpStream, answers: &BTreeMap<String, Answer>, log: &Mutex<Vec<
         log.push((path.clone(), range.clone()));
         log.iter().filter(|(p, _)| *p == path).count() - 1
     };
-    let start: usize = range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
-    let head = |out: &mut TcpStream, status: &str, more: &str| write!(out, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n");
+    let start: usize =
+        range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
+    let head = |out: &mut TcpStream, status: &str, more: &str| {
+        write!(out, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n")
+    };
     let ranged = |out: &mut TcpStream, bytes: &[u8], send: usize| -> std::io::Result<()> {
         if start > 0 && start < bytes.len() {
-            let more = format!("Content-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\n", bytes.len() - start, bytes.len() - 1, bytes.len());
+            let more = format!(
+                "Content-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\n",
+                bytes.len() - start,
+                bytes.len() - 1,
+                bytes.len()
+            );
             head(out, "206 Partial Content", &more)?;
             out.write_all(&bytes[start..(start + send).min(bytes.len())])
         } else {

@@ -135,7 +135,10 @@ pub fn files() -> BTreeMap<String, String> {
         ("torch/csrc/distributed/c10d/TCPStoreLibUvBackend.cpp", BACKEND_CPP),
         ("torch/__init__.py", "from .version import __version__\n"),
         ("setup.py", SETUP),
-        ("pyproject.toml", "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta:__legacy__\"\n"),
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta:__legacy__\"\n",
+        ),
         ("LICENSE", "stand-in licence\n"),
     ]
     .map(|(k, v)| (k.to_owned(), v.to_owned()))
@@ -205,7 +208,8 @@ license-files = ["libuv1-1.50.0/LICENSE"]
 /// Writes the lock: packages and libuv from the real lock, the rest by hashing.
 pub fn relock(w: &Workspace, standin: &[u8]) {
     use xtask::recipe::{Lock, Locked};
-    let real: Lock = toml::from_str(&std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.lock")).unwrap()).unwrap();
+    let real: Lock =
+        toml::from_str(&std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.lock")).unwrap()).unwrap();
     let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load("standin").unwrap();
     let mut lock = Lock { recipe: Lock::recipe_digest(&recipe), ..real.clone() };
     lock.source = [

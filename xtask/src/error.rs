@@ -50,8 +50,7 @@ impl Error {
 
     /// The build was stopped from outside (Ctrl-C, SIGTERM).
     pub fn cancelled() -> Self {
-        Self::world("cancelled", "stopped on request")
-            .next("run the same command again: it goes on where it stopped")
+        Self::world("cancelled", "stopped on request").next("run the same command again: it goes on where it stopped")
     }
 
     /// Adds what was being done, outermost last.
@@ -122,10 +121,8 @@ impl From<std::io::Error> for Error {
         match e.kind() {
             K::StorageFull | K::QuotaExceeded => Self::world("disk-full", e.to_string())
                 .next("free disk space and run the same command again: it goes on where it stopped"),
-            K::PermissionDenied | K::ReadOnlyFilesystem => {
-                Self::world("permission", e.to_string())
-                    .next("check owner and mode, or choose another folder with --store / TORCHWRIGHT_STORE")
-            }
+            K::PermissionDenied | K::ReadOnlyFilesystem => Self::world("permission", e.to_string())
+                .next("check owner and mode, or choose another folder with --store / TORCHWRIGHT_STORE"),
             _ => Self::world("io", e.to_string()),
         }
     }

@@ -189,7 +189,7 @@ mod tests {
 
     #[test]
     fn the_bytes_do_not_depend_on_the_number_of_cores() {
-        let data: Vec<u8> = (0..5 * CHUNK + 3).map(|i| (i * i >> 7) as u8).collect();
+        let data: Vec<u8> = (0..5 * CHUNK + 3).map(|i| ((i * i) >> 7) as u8).collect();
         let run = |threads| {
             rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(|| {
                 let mut w = GzipWriter::new(Vec::new()).unwrap();

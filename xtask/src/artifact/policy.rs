@@ -26,7 +26,8 @@ pub struct Policy {
 pub fn load(site_packages: &Path) -> Result<Vec<Policy>> {
     let path = site_packages.join("auditwheel/policy/manylinux-policy.json");
     let text = fs_err::read(&path)?;
-    let mut policies: Vec<Policy> = serde_json::from_slice(&text).map_err(|e| Error::world("policy", format!("{}: {e}", path.display())))?;
+    let mut policies: Vec<Policy> =
+        serde_json::from_slice(&text).map_err(|e| Error::world("policy", format!("{}: {e}", path.display())))?;
     policies.retain(|p| p.name.starts_with("manylinux_2_"));
     policies.sort_by_key(|p| -p.priority);
     Ok(policies)
@@ -68,11 +69,18 @@ mod tests {
         let policy = |name: &str, priority, glibc: &[&str]| Policy {
             name: name.into(),
             priority,
-            symbol_versions: [("x86_64".into(), [("GLIBC".into(), glibc.iter().map(ToString::to_string).collect())].into())].into(),
+            symbol_versions: [(
+                "x86_64".into(),
+                [("GLIBC".into(), glibc.iter().map(ToString::to_string).collect())].into(),
+            )]
+            .into(),
             lib_whitelist: BTreeSet::new(),
         };
         let policies = [policy("manylinux_2_17", 100, &["2.17"]), policy("manylinux_2_34", 70, &["2.17", "2.34"])];
-        let elf = Elf { versions: [VersionNeed { library: "libc.so.6".into(), version: "GLIBC_2.34".into() }].into(), ..Elf::default() };
+        let elf = Elf {
+            versions: [VersionNeed { library: "libc.so.6".into(), version: "GLIBC_2.34".into() }].into(),
+            ..Elf::default()
+        };
         let (level, why) = level(&policies, &[("x.so".into(), elf)], "x86_64").unwrap();
         assert_eq!(level.name, "manylinux_2_34");
         assert!(why.contains("GLIBC_2.34"));

@@ -39,17 +39,23 @@ pub struct Grafted {
     pub from: PathBuf,
 }
 
+/// What repairing did: libraries taken inside, and all ELF files as they are afterwards, by path.
+pub type Repaired = (Vec<Grafted>, Vec<(String, Elf)>);
+
 impl Repair<'_> {
-    /// Repairs all ELF files below the root. Returns what was taken inside, and all files as they
-    /// are afterwards, by path.
-    pub fn run(&self) -> Result<(Vec<Grafted>, Vec<(String, Elf)>)> {
+    /// Repairs all ELF files below the root.
+    pub fn run(&self) -> Result<Repaired> {
         let mut files = self.elf_files()?;
         let inside: BTreeSet<String> =
             files.iter().filter_map(|(p, _)| p.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
         let mut grafted: BTreeMap<String, Grafted> = BTreeMap::new();
         let mut queue: Vec<String> = files.iter().flat_map(|(_, e)| e.needed.clone()).collect();
         while let Some(soname) = queue.pop() {
-            if inside.contains(&soname) || self.system.contains(&soname) || grafted.contains_key(&soname) || is_loader(&soname) {
+            if inside.contains(&soname)
+                || self.system.contains(&soname)
+                || grafted.contains_key(&soname)
+                || is_loader(&soname)
+            {
                 continue;
             }
             let graft = self.graft(&soname)?;
@@ -116,7 +122,9 @@ impl Repair<'_> {
             arguments.extend(["--set-soname".into(), name]);
         }
         let wanted = self.run_path(path);
-        if elf.run_path.as_deref() != Some(wanted.as_str()) && (elf.run_path.is_some() || self.needs_inside(elf, grafted)) {
+        if elf.run_path.as_deref() != Some(wanted.as_str())
+            && (elf.run_path.is_some() || self.needs_inside(elf, grafted))
+        {
             arguments.extend(["--force-rpath".into(), "--set-rpath".into(), wanted]);
         }
         if arguments.is_empty() {
@@ -144,7 +152,9 @@ impl Repair<'_> {
         let up = "../".repeat(relative.components().count());
         // From torch/bin to torch/lib the short way.
         match (relative.parent(), libraries.parent()) {
-            (Some(a), Some(b)) if a == b => format!("$ORIGIN/../{}", libraries.file_name().unwrap_or_default().to_string_lossy()),
+            (Some(a), Some(b)) if a == b => {
+                format!("$ORIGIN/../{}", libraries.file_name().unwrap_or_default().to_string_lossy())
+            }
             _ => format!("$ORIGIN/{up}{}", self.libraries),
         }
     }

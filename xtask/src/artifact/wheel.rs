@@ -82,8 +82,11 @@ pub fn set_tag(root: &Path, tag: &str) -> Result<String> {
 
 /// The wheel that a backend left in `folder`.
 pub fn only_wheel(folder: &Path) -> Result<PathBuf> {
-    let mut wheels: Vec<PathBuf> =
-        fs_err::read_dir(folder)?.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|x| x == "whl")).collect();
+    let mut wheels: Vec<PathBuf> = fs_err::read_dir(folder)?
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|x| x == "whl"))
+        .collect();
     match (wheels.pop(), wheels.is_empty()) {
         (Some(one), true) => Ok(one),
         _ => Err(Error::world("wheel", format!("the PEP 517 backend left no single wheel in {}", folder.display()))),
@@ -99,7 +102,9 @@ fn base64url(bytes: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
     let mut out = String::new();
     for chunk in bytes.chunks(3) {
-        let n = u32::from(chunk[0]) << 16 | u32::from(*chunk.get(1).unwrap_or(&0)) << 8 | u32::from(*chunk.get(2).unwrap_or(&0));
+        let n = u32::from(chunk[0]) << 16
+            | u32::from(*chunk.get(1).unwrap_or(&0)) << 8
+            | u32::from(*chunk.get(2).unwrap_or(&0));
         for i in 0..=chunk.len() {
             out.push(char::from(ALPHABET[(n >> (18 - 6 * i) & 63) as usize]));
         }

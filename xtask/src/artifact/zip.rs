@@ -94,7 +94,14 @@ impl<W: Write + Seek> ZipWriter<W> {
         Ok(written)
     }
 
-    fn entry(&mut self, member: &Member, crc: u32, size: u64, compressed: u64, body: impl FnOnce(&mut BufWriter<W>) -> io::Result<()>) -> Result<()> {
+    fn entry(
+        &mut self,
+        member: &Member,
+        crc: u32,
+        size: u64,
+        compressed: u64,
+        body: impl FnOnce(&mut BufWriter<W>) -> io::Result<()>,
+    ) -> Result<()> {
         let entry = self.header(member, crc, size, compressed)?;
         body(&mut self.out)?;
         self.offset += compressed;
@@ -104,7 +111,12 @@ impl<W: Write + Seek> ZipWriter<W> {
 
     fn header(&mut self, member: &Member, crc: u32, size: u64, compressed: u64) -> Result<Entry> {
         let fits = |n: u64| {
-            u32::try_from(n).map_err(|_| Error::world("zip-size", format!("'{}' takes the archive beyond 4 GiB, which this format does not hold", member.name)))
+            u32::try_from(n).map_err(|_| {
+                Error::world(
+                    "zip-size",
+                    format!("'{}' takes the archive beyond 4 GiB, which this format does not hold", member.name),
+                )
+            })
         };
         if self.entries.len() >= 65_535 || member.name.len() > 65_535 {
             return Err(Error::world("zip-size", "more than 65535 members do not fit into this format"));

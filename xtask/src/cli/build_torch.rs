@@ -37,6 +37,9 @@ pub struct Args {
     /// Stop after a stage, and print where its result stands
     #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER))]
     until: Option<String>,
+    /// Write what was built, how long it took and what was verified, as Markdown
+    #[arg(long, value_name = "FILE")]
+    report: Option<PathBuf>,
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
@@ -59,7 +62,9 @@ pub fn run(args: Args) -> Result<()> {
     if args.dry_run {
         let plan = stage::plan(&build)?;
         if args.recipe.json {
-            print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "python": build.python.version, "plan": plan }));
+            print_json(
+                &serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "python": build.python.version, "plan": plan }),
+            );
         } else {
             show_plan(&build, &plan);
         }
@@ -68,6 +73,10 @@ pub fn run(args: Args) -> Result<()> {
     let started = Instant::now();
     let outcome = stage::run(&build)?;
     let seconds = started.elapsed().as_secs_f64();
+    if let (Some(path), Outcome::Done(artifacts)) = (&args.report, &outcome) {
+        let text = report(&build, artifacts, &session.events.stages(), seconds);
+        crate::store::write_atomically(path, text.as_bytes())?;
+    }
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
@@ -87,9 +96,20 @@ pub fn run(args: Args) -> Result<()> {
 }
 
 fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
-    println!("{} {} for Python {} with {}", build.recipe.name, build.recipe.torch.full_version(), build.python.version, build.compiler.banner);
+    println!(
+        "{} {} for Python {} with {}",
+        build.recipe.name,
+        build.recipe.torch.full_version(),
+        build.python.version,
+        build.compiler.banner
+    );
     for s in &plan.stages {
-        println!("  {:10} {:9} {}", s.stage, if s.cached { "in store" } else { "to do" }, s.key.as_deref().map_or("", |k| &k[..20]));
+        println!(
+            "  {:10} {:9} {}",
+            s.stage,
+            if s.cached { "in store" } else { "to do" },
+            s.key.as_deref().map_or("", |k| &k[..20])
+        );
     }
     let total: u64 = plan.downloads.iter().map(|(_, n)| n).sum();
     if plan.downloads.is_empty() {
@@ -98,6 +118,53 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         println!("to download: {} files, {}", plan.downloads.len(), ui::bytes(total));
     }
     println!("jobs: {}   work folder: {}", stage::jobs(build), plan.work.display());
+}
+
+/// The record of a build, for `docs/results`.
+fn report(build: &stage::Build<'_>, artifacts: &Artifacts, stages: &[(String, Option<f64>)], seconds: f64) -> String {
+    use std::fmt::Write;
+    let mut t = String::new();
+    let recipe = &build.recipe;
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let _ = writeln!(t, "# {} {}\n", recipe.name, recipe.torch.full_version());
+    let _ = writeln!(t, "Written by `cargo xtask {}`.\n", arguments.join(" "));
+    let _ = writeln!(t, "| what | |\n|---|---|");
+    for (what, value) in [
+        ("torchwright", env!("CARGO_PKG_VERSION").to_owned()),
+        ("compiler", build.compiler.banner.clone()),
+        ("linker", build.compiler.linker.clone()),
+        ("Python", build.python.version.clone()),
+        ("libuv", recipe.libuv.version.clone()),
+        ("cores", cores.to_string()),
+        ("jobs", stage::jobs(build).to_string()),
+        ("wall time of this run", ui::duration(seconds)),
+        ("CPU time of all children", ui::duration(platform::children_cpu_seconds())),
+        ("peak memory of the orchestrator", platform::peak_memory().map_or("unknown".into(), ui::bytes)),
+    ] {
+        let _ = writeln!(t, "| {what} | {value} |");
+    }
+    let _ = writeln!(t, "\n## Stages\n\n| stage | wall time |\n|---|---|");
+    for (stage, seconds) in stages {
+        let _ = writeln!(t, "| {stage} | {} |", seconds.map_or("in the store".into(), ui::duration));
+    }
+    let _ = writeln!(t, "\n## Artifacts\n\n| file | bytes | SHA-256 |\n|---|---|---|");
+    for (name, input) in &artifacts.digests {
+        let _ = writeln!(t, "| `{name}` | {} | `{}` |", input.size, input.sha256);
+    }
+    let _ = writeln!(t, "\n## Verified\n\n| check | wall time | what it printed |\n|---|---|---|");
+    for check in &artifacts.verified.checks {
+        let mut said = check.said.clone();
+        if let Some(map) = said.as_object_mut() {
+            // A folder of this machine tells nobody anything.
+            map.remove("location");
+        }
+        let _ = writeln!(t, "| {} | {} | `{said}` |", check.name, ui::duration(check.seconds));
+    }
+    for skipped in &artifacts.verified.skipped {
+        let _ = writeln!(t, "\nNot run: {skipped}.");
+    }
+    t
 }
 
 fn show(artifacts: &Artifacts, seconds: f64) {

@@ -28,14 +28,21 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let store = Store::open(args.store.as_deref())?;
-    let folders: &[&str] = if args.all { &["work", "stages", "blobs", "parts", "cache", "quarantine"] } else { &["work", "parts"] };
+    let folders: &[&str] =
+        if args.all { &["work", "stages", "blobs", "parts", "cache", "quarantine"] } else { &["work", "parts"] };
     let mut freed = 0;
     for folder in folders {
         let dir = store.root().join(folder);
         if !dir.exists() {
             continue;
         }
-        freed += walkdir::WalkDir::new(&dir).into_iter().flatten().filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum::<u64>();
+        freed += walkdir::WalkDir::new(&dir)
+            .into_iter()
+            .flatten()
+            .filter_map(|e| e.metadata().ok())
+            .filter(std::fs::Metadata::is_file)
+            .map(|m| m.len())
+            .sum::<u64>();
         remove_tree(&dir)?;
     }
     if args.json {

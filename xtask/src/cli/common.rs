@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::event::Sink;
+use crate::event::{Recorder, Sink};
 use crate::recipe::{Lock, Recipe, Workspace};
 use crate::stage::{Build, Options};
 use crate::store::Store;
@@ -57,7 +57,7 @@ pub struct PythonArgs {
 pub struct Session {
     pub workspace: Workspace,
     pub store: Store,
-    pub events: Box<dyn Sink>,
+    pub events: Recorder,
 }
 
 impl RecipeArgs {
@@ -65,7 +65,11 @@ impl RecipeArgs {
     pub fn session(&self) -> Result<Session> {
         let _ = JSON.set(self.json);
         let events: Box<dyn Sink> = if self.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(self.quiet)) };
-        Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
+        Ok(Session {
+            workspace: workspace()?,
+            store: Store::open(self.store.as_deref())?,
+            events: Recorder::new(events),
+        })
     }
 }
 
@@ -86,7 +90,7 @@ impl Session {
             recipe,
             lock,
             store: &self.store,
-            events: self.events.as_ref(),
+            events: &self.events,
             python,
             compiler,
             options: Options { offline: args.offline, ..options },
@@ -103,5 +107,8 @@ fn workspace() -> Result<Workspace> {
         .chain(built_in)
         .find(|d| d.join("recipes").is_dir() && d.join("patches").is_dir())
         .map(|root| Workspace { root })
-        .ok_or_else(|| Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above").next("run this in a clone of torchwright"))
+        .ok_or_else(|| {
+            Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above")
+                .next("run this in a clone of torchwright")
+        })
 }

@@ -31,7 +31,8 @@ pub fn run(args: Args) -> Result<()> {
     let blobs = stage::fetch::run(&build, args.all_pythons)?;
     let total: u64 = blobs.iter().map(|b| b.size).sum();
     if args.recipe.json {
-        let files: Vec<_> = blobs.iter().map(|b| serde_json::json!({ "sha256": b.sha256, "size": b.size, "path": b.path })).collect();
+        let files: Vec<_> =
+            blobs.iter().map(|b| serde_json::json!({ "sha256": b.sha256, "size": b.size, "path": b.path })).collect();
         print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "files": files }));
     } else {
         println!("{} files, {}, all with the locked digests", blobs.len(), ui::bytes(total));

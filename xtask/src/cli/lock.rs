@@ -32,11 +32,13 @@ pub fn run(args: Args) -> Result<()> {
     let recipe_path = session.workspace.recipe_path(&args.recipe.recipe);
     let path = Lock::path_for(&recipe_path);
     if args.check {
-        let state = match Lock::load(&recipe, &recipe_path) {
-            Ok(_) => Ok(()),
-            Err(e) if matches!(e.code(), "lock-stale" | "lock-missing") => Err(Error::no(e.code(), e.what()).next(format!("run `cargo xtask lock --recipe {}`", args.recipe.recipe))),
-            Err(e) => Err(e),
-        };
+        let state =
+            match Lock::load(&recipe, &recipe_path) {
+                Ok(_) => Ok(()),
+                Err(e) if matches!(e.code(), "lock-stale" | "lock-missing") => Err(Error::no(e.code(), e.what())
+                    .next(format!("run `cargo xtask lock --recipe {}`", args.recipe.recipe))),
+                Err(e) => Err(e),
+            };
         state?;
         if args.recipe.json {
             print_json(&serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "fresh": true }));
@@ -46,14 +48,32 @@ pub fn run(args: Args) -> Result<()> {
         return Ok(());
     }
     // A lock that cannot be read tells nothing; one of another recipe state still tells digests.
-    let old = if args.update { None } else { std::fs::read_to_string(&path).ok().and_then(|t| toml::from_str::<Lock>(&t).ok()) };
-    let lock = stage::lock::resolve(&recipe, old.as_ref(), &session.store, session.events.as_ref(), args.recipe.offline, &session.workspace.root)?;
+    let old = if args.update {
+        None
+    } else {
+        std::fs::read_to_string(&path).ok().and_then(|t| toml::from_str::<Lock>(&t).ok())
+    };
+    let lock = stage::lock::resolve(
+        &recipe,
+        old.as_ref(),
+        &session.store,
+        &session.events,
+        args.recipe.offline,
+        &session.workspace.root,
+    )?;
     let text = lock.to_toml(&recipe.name)?;
     write_atomically(&path, text.as_bytes())?;
     if args.recipe.json {
-        print_json(&serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "lock": path, "sources": lock.source.len(), "pythons": lock.python.len() }));
+        print_json(
+            &serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "lock": path, "sources": lock.source.len(), "pythons": lock.python.len() }),
+        );
     } else {
-        println!("{}: {} sources, packages for Python {}", path.display(), lock.source.len(), lock.python.keys().cloned().collect::<Vec<_>>().join(", "));
+        println!(
+            "{}: {} sources, packages for Python {}",
+            path.display(),
+            lock.source.len(),
+            lock.python.keys().cloned().collect::<Vec<_>>().join(", ")
+        );
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ impl Elf {
                 Some(String::from_utf8_lossy(bytes).into_owned())
             };
             for entry in entries {
-                let value = entry.d_val(endian).into();
+                let value = entry.d_val(endian);
                 match entry.tag(endian) {
                     elf::DT_NEEDED => out.needed.extend(text(value)),
                     elf::DT_SONAME => out.soname = text(value),

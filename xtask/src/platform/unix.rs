@@ -162,6 +162,17 @@ pub fn peak_memory() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
+/// CPU seconds, user and system, of all children that have ended.
+pub fn children_cpu_seconds() -> f64 {
+    // SAFETY: the structure is written by the call before it is read.
+    unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+        seconds(usage.ru_utime) + seconds(usage.ru_stime)
+    }
+}
+
 /// Mode 0755 for a folder.
 pub fn make_traversable(dir: &Path) -> Result<()> {
     fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;

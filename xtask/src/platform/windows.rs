@@ -68,6 +68,11 @@ pub fn peak_memory() -> Option<u64> {
     None
 }
 
+/// Unknown.
+pub fn children_cpu_seconds() -> f64 {
+    0.0
+}
+
 /// Nothing to do.
 pub fn make_traversable(_dir: &Path) -> Result<()> {
     Ok(())

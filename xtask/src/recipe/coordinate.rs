@@ -70,10 +70,7 @@ impl Coordinate {
 }
 
 fn safe_segment(s: &str) -> bool {
-    !s.is_empty()
-        && s != "."
-        && s != ".."
-        && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-+~!".contains(c))
+    !s.is_empty() && s != "." && s != ".." && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-+~!".contains(c))
 }
 
 impl FromStr for Coordinate {
@@ -111,11 +108,9 @@ impl FromStr for Coordinate {
         if let Some(rest) = s.strip_prefix("pypi:") {
             let parts: Vec<_> = rest.split('/').collect();
             return match parts[..] {
-                [name, version, file] if parts.iter().all(|p| safe_segment(p)) => Ok(Self::Pypi {
-                    name: name.to_owned(),
-                    version: version.to_owned(),
-                    file: file.to_owned(),
-                }),
+                [name, version, file] if parts.iter().all(|p| safe_segment(p)) => {
+                    Ok(Self::Pypi { name: name.to_owned(), version: version.to_owned(), file: file.to_owned() })
+                }
                 _ => bad("expected pypi:<name>/<version>/<file>"),
             };
         }

@@ -107,10 +107,7 @@ impl Located {
     fn at(&self, offset: usize, what: &str) -> Error {
         let (line, column) = self.position(offset);
         let source = self.text.lines().nth(line - 1).unwrap_or("");
-        Error::misuse(
-            "recipe",
-            format!("{}:{line}:{column}: {what}\n    {line} | {source}", self.path.display()),
-        )
+        Error::misuse("recipe", format!("{}:{line}:{column}: {what}\n    {line} | {source}", self.path.display()))
     }
 
     /// An error at the first place where `needle` stands as a key or a string.
@@ -164,7 +161,9 @@ impl Located {
         }
         for name in file.settings.keys() {
             if name.starts_with("USE_") || name.starts_with("BUILD_") {
-                return Err(self.error(name, &format!("'{name}' is a switch: it belongs under [features], as true or false")));
+                return Err(
+                    self.error(name, &format!("'{name}' is a switch: it belongs under [features], as true or false"))
+                );
             }
         }
         if let Some(commit) = &file.torch.commit
@@ -189,10 +188,14 @@ impl Located {
             if source.coordinates.is_empty() {
                 return Err(self.error(&source.name, &format!("source '{}' has no coordinate", source.name)));
             }
-            if source.coordinates.iter().any(|c| matches!(c, Coordinate::Git { .. })) && source.coordinates.len() > 1
+            if source.coordinates.iter().any(|c| matches!(c, Coordinate::Git { .. }))
+                && source.coordinates.len() > 1
                 && !source.coordinates.iter().all(|c| matches!(c, Coordinate::Git { .. }))
             {
-                return Err(self.error(&source.name, "a git coordinate and an archive never have the same bytes: they cannot be one source"));
+                return Err(self.error(
+                    &source.name,
+                    "a git coordinate and an archive never have the same bytes: they cannot be one source",
+                ));
             }
             for place in &source.into {
                 if place.tree.is_some() == place.prefix.is_some() {
@@ -215,10 +218,12 @@ impl Located {
     }
 
     fn check_requirement(&self, requirement: &str) -> Result<()> {
-        let parsed = Requirement::<VerbatimUrl>::from_str(requirement)
-            .map_err(|e| self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e))))?;
+        let parsed = Requirement::<VerbatimUrl>::from_str(requirement).map_err(|e| {
+            self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e)))
+        })?;
         if pinned(&parsed).is_none() {
-            return Err(self.error(requirement, &format!("'{requirement}' does not pin one version with =="))
+            return Err(self
+                .error(requirement, &format!("'{requirement}' does not pin one version with =="))
                 .next("a lock holds exact bytes, so the recipe names exact versions"));
         }
         Ok(())
@@ -342,14 +347,22 @@ fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
     if !recipe.source.iter().any(|s| s.name == recipe.libuv.source) {
         return Err(Error::misuse(
             "recipe",
-            format!("{}: libuv.source names '{}', which is no source of the recipe", path.display(), recipe.libuv.source),
+            format!(
+                "{}: libuv.source names '{}', which is no source of the recipe",
+                path.display(),
+                recipe.libuv.source
+            ),
         ));
     }
     if !recipe.features.get("USE_DISTRIBUTED").copied().unwrap_or(false) {
         return Err(Error::misuse(
             "recipe",
-            format!("{}: USE_DISTRIBUTED is not on: without it there is no TCPStore, and nothing for libuv to do", path.display()),
-        ).next("write `USE_DISTRIBUTED = true` under [features]"));
+            format!(
+                "{}: USE_DISTRIBUTED is not on: without it there is no TCPStore, and nothing for libuv to do",
+                path.display()
+            ),
+        )
+        .next("write `USE_DISTRIBUTED = true` under [features]"));
     }
     Ok(recipe)
 }

@@ -86,30 +86,40 @@ impl Lock {
         let path = Self::path_for(recipe_path);
         let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);
         if !path.exists() {
-            return Err(Error::misuse("lock-missing", format!("{} does not exist: nothing says which bytes this recipe means", path.display()))
-                .next(relock));
+            return Err(Error::misuse(
+                "lock-missing",
+                format!("{} does not exist: nothing says which bytes this recipe means", path.display()),
+            )
+            .next(relock));
         }
         let text = fs_err::read_to_string(&path)?;
         let lock: Self = toml::from_str(&text).map_err(|e| {
             // A newer format fails on its shape before its version can be compared.
             match toml::from_str::<toml::Table>(&text).ok().and_then(|t| t.get("version")?.as_integer()) {
                 Some(v) if v > i64::from(LOCK_VERSION) => Self::newer(&path, v),
-                _ => Error::misuse("lock", format!("{}: {}", path.display(), e.to_string().trim_end())).next(relock.clone()),
+                _ => Error::misuse("lock", format!("{}: {}", path.display(), e.to_string().trim_end()))
+                    .next(relock.clone()),
             }
         })?;
         if lock.version > LOCK_VERSION {
             return Err(Self::newer(&path, i64::from(lock.version)));
         }
         if lock.recipe != Self::recipe_digest(recipe) {
-            return Err(Error::misuse("lock-stale", format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()))
-                .next(relock));
+            return Err(Error::misuse(
+                "lock-stale",
+                format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()),
+            )
+            .next(relock));
         }
         Ok(lock)
     }
 
     fn newer(path: &Path, version: i64) -> Error {
-        Error::misuse("lock-newer", format!("{} has format {version}; this program reads {LOCK_VERSION}", path.display()))
-            .next("update torchwright")
+        Error::misuse(
+            "lock-newer",
+            format!("{} has format {version}; this program reads {LOCK_VERSION}", path.display()),
+        )
+        .next("update torchwright")
     }
 
     /// The text of the file.

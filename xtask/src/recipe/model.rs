@@ -272,11 +272,7 @@ pub struct Torch {
 impl Torch {
     /// The full version, `2.6.0+cpu.libuv`.
     pub fn full_version(&self) -> String {
-        if self.local.is_empty() {
-            self.version.clone()
-        } else {
-            format!("{}+{}", self.version, self.local)
-        }
+        if self.local.is_empty() { self.version.clone() } else { format!("{}+{}", self.version, self.local) }
     }
 }
 

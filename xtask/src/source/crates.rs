@@ -29,12 +29,16 @@ pub fn download(name: &str, version: &str) -> Result<PathBuf> {
         .doing(|| "running cargo fetch".into())?;
     cached(&file).ok_or_else(|| {
         let said = String::from_utf8_lossy(&out.stderr);
-        Error::world("crate", format!("cargo could not fetch {name} {version}: {}", said.lines().last().unwrap_or("no message")))
-            .next("check cargo's registry settings (config.toml, source replacement)")
+        Error::world(
+            "crate",
+            format!("cargo could not fetch {name} {version}: {}", said.lines().last().unwrap_or("no message")),
+        )
+        .next("check cargo's registry settings (config.toml, source replacement)")
     })
 }
 
 fn cached(file: &str) -> Option<PathBuf> {
-    let home = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| platform::home_dir().map(|h| h.join(".cargo")))?;
+    let home =
+        std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| platform::home_dir().map(|h| h.join(".cargo")))?;
     std::fs::read_dir(home.join("registry/cache")).ok()?.flatten().map(|e| e.path().join(file)).find(|p| p.is_file())
 }

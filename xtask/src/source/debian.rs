@@ -81,8 +81,14 @@ mod tests {
     #[test]
     fn both_formats_of_apt_sources_are_read() {
         let mut found = Vec::new();
-        deb822_uris("Types: deb\nURIs: http://a.test/debian\nSuites: x\n\nEnabled: no\nURIs: http://off.test\n", &mut found);
-        one_line_uris("# deb http://no.test x\ndeb [arch=amd64 signed-by=/k] http://b.test/debian/ bookworm main\n", &mut found);
+        deb822_uris(
+            "Types: deb\nURIs: http://a.test/debian\nSuites: x\n\nEnabled: no\nURIs: http://off.test\n",
+            &mut found,
+        );
+        one_line_uris(
+            "# deb http://no.test x\ndeb [arch=amd64 signed-by=/k] http://b.test/debian/ bookworm main\n",
+            &mut found,
+        );
         assert_eq!(found, ["http://a.test/debian", "http://b.test/debian"]);
     }
 }

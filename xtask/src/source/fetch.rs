@@ -63,12 +63,22 @@ impl Fetcher<'_> {
                 let list: String = remote
                     .iter()
                     .map(|w| {
-                        let size = w.expected.as_ref().map_or(String::new(), |(d, s)| format!("  sha256:{d}  {s} bytes"));
-                        format!("\n    {}{size}\n      {}", w.name, w.coordinates.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n      "))
+                        let size =
+                            w.expected.as_ref().map_or(String::new(), |(d, s)| format!("  sha256:{d}  {s} bytes"));
+                        format!(
+                            "\n    {}{size}\n      {}",
+                            w.name,
+                            w.coordinates.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n      ")
+                        )
                     })
                     .collect();
-                return Err(Error::world("offline", format!("--offline, and the store lacks {} of {} files:{list}", remote.len(), wants.len()))
-                    .next("run `cargo xtask fetch` once on a machine with network and this store, or copy its store here"));
+                return Err(Error::world(
+                    "offline",
+                    format!("--offline, and the store lacks {} of {} files:{list}", remote.len(), wants.len()),
+                )
+                .next(
+                    "run `cargo xtask fetch` once on a machine with network and this store, or copy its store here",
+                ));
             }
         }
         let agent = http::agent();
@@ -155,15 +165,22 @@ impl Fetcher<'_> {
             }
             Coordinate::Http(url) => self.download(agent, want, coordinate, std::slice::from_ref(url)),
             Coordinate::Debian(path) => {
-                let urls: Vec<String> = debian::mirrors()?.iter().map(|m| format!("{m}/pool/{}", path.replace('+', "%2B").replace('~', "%7E"))).collect();
-                if let Some(local) = urls.iter().filter_map(|u| u.strip_prefix("file:")).map(PathBuf::from).find(|p| p.is_file()) {
+                let urls: Vec<String> = debian::mirrors()?
+                    .iter()
+                    .map(|m| format!("{m}/pool/{}", path.replace('+', "%2B").replace('~', "%7E")))
+                    .collect();
+                if let Some(local) =
+                    urls.iter().filter_map(|u| u.strip_prefix("file:")).map(PathBuf::from).find(|p| p.is_file())
+                {
                     return self.adopt_copy(want, coordinate, &local);
                 }
                 self.download(agent, want, coordinate, &urls)
             }
             Coordinate::Pypi { name, file, .. } => {
                 let found = pypi::files(agent, name)?.into_iter().find(|f| f.filename == *file);
-                let found = found.ok_or_else(|| Error::world("no-such-file", format!("the package index has no file {file} for {name}")))?;
+                let found = found.ok_or_else(|| {
+                    Error::world("no-such-file", format!("the package index has no file {file} for {name}"))
+                })?;
                 self.download(agent, want, coordinate, &[found.url])
             }
         }

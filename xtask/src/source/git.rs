@@ -65,7 +65,10 @@ fn collect(
     depth: usize,
 ) -> Result<()> {
     if depth > MAX_DEPTH {
-        return Err(Error::misuse("git", format!("submodules are nested deeper than {MAX_DEPTH} levels at '{prefix}'")));
+        return Err(Error::misuse(
+            "git",
+            format!("submodules are nested deeper than {MAX_DEPTH} levels at '{prefix}'"),
+        ));
     }
     let repository = mirror(url, commit, mirrors, events).doing(|| format!("fetching {url} at {commit}"))?;
     let git = |e: git2::Error| Error::world("git", format!("{url}: {}", e.message()));
@@ -77,7 +80,8 @@ fn collect(
     let mut failed = None;
     tree.walk(git2::TreeWalkMode::PreOrder, |dir, entry| {
         let result = (|| {
-            let name = entry.name().map_err(|_| Error::misuse("git", format!("{url}: a name in '{dir}' is not UTF-8")))?;
+            let name =
+                entry.name().map_err(|_| Error::misuse("git", format!("{url}: a name in '{dir}' is not UTF-8")))?;
             if name == ".." || name == "." || name.eq_ignore_ascii_case(".git") || name.contains('/') {
                 return Err(Error::misuse("git", format!("{url}: the tree has a member called '{dir}{name}'")));
             }
@@ -119,10 +123,16 @@ fn collect(
         })?;
         let sub_url = resolve(url, relative);
         if !sub_url.starts_with("https://") && !sub_url.starts_with("http://") && !sub_url.starts_with("file://") {
-            return Err(Error::misuse("git", format!("{url}: submodule '{path}' has the URL '{sub_url}'; only https and file are fetched")));
+            return Err(Error::misuse(
+                "git",
+                format!("{url}: submodule '{path}' has the URL '{sub_url}'; only https and file are fetched"),
+            ));
         }
         if sub_url.starts_with("file://") && !url.starts_with("file://") {
-            return Err(Error::misuse("git", format!("{url}: submodule '{path}' points into this machine ('{sub_url}')")));
+            return Err(Error::misuse(
+                "git",
+                format!("{url}: submodule '{path}' points into this machine ('{sub_url}')"),
+            ));
         }
         collect(&sub_url, &commit, &format!("{prefix}{path}/"), mirrors, members, events, depth + 1)?;
     }
@@ -177,7 +187,8 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
     use sha2::{Digest, Sha256};
     let dir = mirrors.join(&hex::encode(Sha256::digest(url.as_bytes()))[..24]);
     let git = |e: git2::Error| {
-        Error::world("git", format!("{url}: {}", e.message())).next("check the URL and the network; a private repository needs a mirror that can be read")
+        Error::world("git", format!("{url}: {}", e.message()))
+            .next("check the URL and the network; a private repository needs a mirror that can be read")
     };
     let repository = match Repository::open_bare(&dir) {
         Ok(r) => r,
@@ -192,8 +203,11 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
     }
     events.note(format!("fetching {url} at {}", &commit[..12]));
     let exact = format!("+{commit}:refs/torchwright/{commit}");
-    let attempts: [(&[&str], i32); 3] =
-        [(&[exact.as_str()], 1), (&[exact.as_str()], 0), (&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], 0)];
+    let attempts: [(&[&str], i32); 3] = [
+        (&[exact.as_str()], 1),
+        (&[exact.as_str()], 0),
+        (&["+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*"], 0),
+    ];
     let mut last = None;
     for (refspecs, depth) in attempts {
         let mut remote = repository.remote_anonymous(url).map_err(git)?;
@@ -213,7 +227,8 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
     }
     Err(match last {
         Some(e) => git(e),
-        None => Error::world("git", format!("{url} has no commit {commit}")).next("check the commit id, or add a repository that has it"),
+        None => Error::world("git", format!("{url} has no commit {commit}"))
+            .next("check the commit id, or add a repository that has it"),
     })
 }
 
@@ -225,7 +240,9 @@ fn register_transport() {
             // the factory is 'static and thread-safe.
             #[allow(unsafe_code)] // git2 marks registration unsafe because it is not synchronized
             let registered = unsafe {
-                git2::transport::register(scheme, move |remote| Transport::smart(remote, true, HttpTransport { agent: http::agent() }))
+                git2::transport::register(scheme, move |remote| {
+                    Transport::smart(remote, true, HttpTransport { agent: http::agent() })
+                })
             };
             debug_assert!(registered.is_ok());
         }
@@ -243,7 +260,9 @@ impl SmartSubtransport for HttpTransport {
         let (url, post) = match action {
             Service::UploadPackLs => (format!("{url}/info/refs?service=git-upload-pack"), false),
             Service::UploadPack => (format!("{url}/git-upload-pack"), true),
-            Service::ReceivePackLs | Service::ReceivePack => return Err(git2::Error::from_str("pushing is not supported")),
+            Service::ReceivePackLs | Service::ReceivePack => {
+                return Err(git2::Error::from_str("pushing is not supported"));
+            }
         };
         Ok(Box::new(HttpStream { agent: self.agent.clone(), url, post, request: Vec::new(), response: None }))
     }

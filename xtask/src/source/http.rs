@@ -18,7 +18,8 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// Builds the agent that everything here uses: the machine's certificates and proxies.
 pub fn agent() -> Agent {
-    let stall = std::env::var("TORCHWRIGHT_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
+    let stall =
+        std::env::var("TORCHWRIGHT_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
     let config: Config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("torchwright/", env!("CARGO_PKG_VERSION")))
@@ -110,7 +111,9 @@ pub fn download(
         request = request.header("Range", format!("bytes={}-", progress.size));
     }
     let response = request.call().map_err(|e| match e {
-        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RequireHttpsOnly(_) => Failure::Refused(e.to_string()),
+        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RequireHttpsOnly(_) => {
+            Failure::Refused(e.to_string())
+        }
         e => Failure::Passing(e.to_string()),
     })?;
     let status = response.status().as_u16();
@@ -146,12 +149,16 @@ pub fn download(
         if platform::cancelled() {
             return Err(Failure::Local(Error::cancelled()));
         }
-        let n = body.read(&mut buffer).map_err(|e| Failure::Passing(format!("cut after {} bytes: {e}", progress.size)))?;
+        let n =
+            body.read(&mut buffer).map_err(|e| Failure::Passing(format!("cut after {} bytes: {e}", progress.size)))?;
         if n == 0 {
             break;
         }
         if expected.is_some_and(|size| progress.size + n as u64 > size) {
-            return Err(Failure::Refused(format!("the server sends more than the {} bytes that the lock says", expected.unwrap_or(0))));
+            return Err(Failure::Refused(format!(
+                "the server sends more than the {} bytes that the lock says",
+                expected.unwrap_or(0)
+            )));
         }
         progress.write(&buffer[..n]).map_err(Failure::Local)?;
         events.emit(Event::DownloadProgress { file: file.to_owned(), bytes: progress.size });

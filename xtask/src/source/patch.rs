@@ -52,21 +52,38 @@ fn plan(name: &str, text: &[u8], root: &Path, strip: usize) -> Result<Vec<Change
             FileOperation::Modify { original, modified } => (Some(original.as_ref()), Some(modified.as_ref())),
             FileOperation::Create(p) => (None, Some(p.as_ref())),
             FileOperation::Delete(p) => (Some(p.as_ref()), None),
-            FileOperation::Rename { from, to } | FileOperation::Copy { from, to } => (Some(from.as_ref()), Some(to.as_ref())),
+            FileOperation::Rename { from, to } | FileOperation::Copy { from, to } => {
+                (Some(from.as_ref()), Some(to.as_ref()))
+            }
         };
-        let stripped = |p: &[u8]| strip_path(&String::from_utf8_lossy(p), strip).ok_or_else(|| {
-            Error::misuse("patch-path", format!("{name}: the file name '{}' does not have {strip} leading segments, or leaves the tree", String::from_utf8_lossy(p)))
-        });
+        let stripped = |p: &[u8]| {
+            strip_path(&String::from_utf8_lossy(p), strip).ok_or_else(|| {
+                Error::misuse(
+                    "patch-path",
+                    format!(
+                        "{name}: the file name '{}' does not have {strip} leading segments, or leaves the tree",
+                        String::from_utf8_lossy(p)
+                    ),
+                )
+            })
+        };
         let shown = stripped(new.or(old).unwrap_or(b""))?;
         let Some(patch) = file.patch().as_text() else {
-            return Err(Error::misuse("patch-binary", format!("{name}: {} is a binary patch, which is not applied", shown.display())));
+            return Err(Error::misuse(
+                "patch-binary",
+                format!("{name}: {} is a binary patch, which is not applied", shown.display()),
+            ));
         };
         let before = match old {
             Some(p) => match std::fs::read(root.join(stripped(p)?)) {
                 Ok(bytes) => bytes,
                 Err(e) => {
                     let gone = new.is_none() && e.kind() == std::io::ErrorKind::NotFound;
-                    if gone { already.push(shown) } else { misfits.push(format!("{}: {e}", shown.display())) }
+                    if gone {
+                        already.push(shown)
+                    } else {
+                        misfits.push(format!("{}: {e}", shown.display()))
+                    }
                     continue;
                 }
             },
@@ -75,7 +92,8 @@ fn plan(name: &str, text: &[u8], root: &Path, strip: usize) -> Result<Vec<Change
                     // The file that the patch would make exists: made by it, or by something else.
                     match fit(patch.reverse().hunks(), &bytes) {
                         Fit::Applies(rest) if rest.is_empty() => already.push(shown),
-                        _ => misfits.push(format!("{}: the patch makes this file, but another one is there", shown.display())),
+                        _ => misfits
+                            .push(format!("{}: the patch makes this file, but another one is there", shown.display())),
                     }
                     continue;
                 }
@@ -95,16 +113,21 @@ fn plan(name: &str, text: &[u8], root: &Path, strip: usize) -> Result<Vec<Change
                 fits.push(shown);
             }
             Fit::Already => already.push(shown),
-            Fit::Not { hunk, total, why } => misfits.push(format!("{}: hunk {hunk} of {total}: {why}", shown.display())),
+            Fit::Not { hunk, total, why } => {
+                misfits.push(format!("{}: hunk {hunk} of {total}: {why}", shown.display()))
+            }
         }
     }
     let list = |paths: &[PathBuf]| paths.iter().map(|p| p.display().to_string()).collect::<Vec<_>>().join(", ");
     if !misfits.is_empty() {
-        let mut e = Error::misuse("patch-does-not-apply", format!("{name} does not apply:\n    {}", misfits.join("\n    ")));
+        let mut e =
+            Error::misuse("patch-does-not-apply", format!("{name} does not apply:\n    {}", misfits.join("\n    ")));
         if !already.is_empty() {
             e = e.next(format!("the tree is partly patched already: {} has this change", list(&already)));
         }
-        return Err(e.next("nothing was written; refresh the patch for this version of the source, or drop it from the recipe"));
+        return Err(e.next(
+            "nothing was written; refresh the patch for this version of the source, or drop it from the recipe",
+        ));
     }
     if !already.is_empty() && !fits.is_empty() {
         return Err(Error::misuse(
@@ -154,7 +177,10 @@ fn apply_hunks(hunks: &[Hunk<'_, [u8]>], before: &[u8]) -> std::result::Result<V
         // An empty old range names the line before it; any other counts lines from 1.
         let start = if range.is_empty() { range.start() } else { range.start().saturating_sub(1) };
         if start < at || start > lines.len() {
-            return Err((i + 1, format!("line {} is not where it can be in a file of {} lines", range.start(), lines.len())));
+            return Err((
+                i + 1,
+                format!("line {} is not where it can be in a file of {} lines", range.start(), lines.len()),
+            ));
         }
         for line in &lines[at..start] {
             out.extend_from_slice(line);
@@ -171,7 +197,10 @@ fn apply_hunks(hunks: &[Hunk<'_, [u8]>], before: &[u8]) -> std::result::Result<V
                             .iter()
                             .position(|l| l == text)
                             .map_or(String::new(), |n| format!(" (that line stands at {})", n + 1));
-                        return Err((i + 1, format!("line {}: expected '{}', found '{}'{elsewhere}", at + 1, show(text), show(found))));
+                        return Err((
+                            i + 1,
+                            format!("line {}: expected '{}', found '{}'{elsewhere}", at + 1, show(text), show(found)),
+                        ));
                     }
                     if matches!(line, Line::Context(_)) {
                         out.extend_from_slice(found);

@@ -53,7 +53,8 @@ print(d.get('install.index-url') or d.get('download.index-url') or d.get('global
                 }
                 reasons.push(format!("{python} said '{url}'"));
             }
-            Ok(out) => reasons.push(format!("{python}: {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("failed"))),
+            Ok(out) => reasons
+                .push(format!("{python}: {}", String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("failed"))),
             Err(e) => reasons.push(format!("{python}: {e}")),
         }
     }
@@ -98,7 +99,10 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         }
         let response = agent
             .get(&page_url)
-            .header("Accept", "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1")
+            .header(
+                "Accept",
+                "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1",
+            )
             .call();
         let mut response = match response {
             Ok(r) => r,
@@ -115,19 +119,25 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
             }
             continue;
         }
-        let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
-        let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
+        let json =
+            response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
+        let text =
+            response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
         let base = Url::parse(&page_url).map_err(|e| failed(e.to_string()))?;
-        let absolute = |href: &str| base.join(href).map(|mut u| {
-            u.set_fragment(None);
-            u.to_string()
-        });
+        let absolute = |href: &str| {
+            base.join(href).map(|mut u| {
+                u.set_fragment(None);
+                u.to_string()
+            })
+        };
         if json {
             let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
             return page
                 .files
                 .into_iter()
-                .map(|f| Ok(IndexFile { url: absolute(&f.url).map_err(|e| failed(e.to_string()))?, filename: f.filename }))
+                .map(|f| {
+                    Ok(IndexFile { url: absolute(&f.url).map_err(|e| failed(e.to_string()))?, filename: f.filename })
+                })
                 .collect();
         }
         return Ok(anchors(&text)
@@ -140,7 +150,9 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
 
 /// `(href, text)` of each anchor of a PEP 503 page.
 fn anchors(html: &str) -> Vec<(String, String)> {
-    let unescape = |s: &str| s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
+    let unescape = |s: &str| {
+        s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">")
+    };
     let mut out = Vec::new();
     for part in html.split("<a ").skip(1) {
         let Some((tag, rest)) = part.split_once('>') else { continue };
@@ -161,12 +173,15 @@ pub fn fit(filename: &str, python: &str, machine: &str) -> Option<u32> {
     let [.., pythons, abis, platforms] = parts[..] else { return None };
     let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
     let exact = format!("cp3{minor}");
-    let abi_rank = abis.split('.').filter_map(|abi| match abi {
-        a if a == exact => Some(0),
-        "abi3" => Some(1),
-        "none" => Some(2),
-        _ => None,
-    }).min()?;
+    let abi_rank = abis
+        .split('.')
+        .filter_map(|abi| match abi {
+            a if a == exact => Some(0),
+            "abi3" => Some(1),
+            "none" => Some(2),
+            _ => None,
+        })
+        .min()?;
     let python_fits = pythons.split('.').any(|p| match p {
         "py3" => true,
         p if p == exact => true,
@@ -176,18 +191,21 @@ pub fn fit(filename: &str, python: &str, machine: &str) -> Option<u32> {
         return None;
     }
     // Of several manylinux levels the lowest runs in most places.
-    let platform_rank = platforms.split('.').filter_map(|p| {
-        if p == "any" {
-            return Some(1000);
-        }
-        let level = p.strip_suffix(machine)?.trim_end_matches('_');
-        match level {
-            "manylinux1" => Some(5),
-            "manylinux2010" => Some(12),
-            "manylinux2014" => Some(17),
-            l => l.strip_prefix("manylinux_2_")?.parse().ok(),
-        }
-    }).min()?;
+    let platform_rank = platforms
+        .split('.')
+        .filter_map(|p| {
+            if p == "any" {
+                return Some(1000);
+            }
+            let level = p.strip_suffix(machine)?.trim_end_matches('_');
+            match level {
+                "manylinux1" => Some(5),
+                "manylinux2010" => Some(12),
+                "manylinux2014" => Some(17),
+                l => l.strip_prefix("manylinux_2_")?.parse().ok(),
+            }
+        })
+        .min()?;
     // Above the C library of Debian 11 a build machine may be too old for it.
     (platform_rank <= 31 || platform_rank == 1000).then_some(abi_rank * 10_000 + platform_rank)
 }
@@ -218,6 +236,9 @@ mod tests {
     #[test]
     fn an_html_index_page_is_read() {
         let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
-        assert_eq!(got, [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]);
+        assert_eq!(
+            got,
+            [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]
+        );
     }
 }

@@ -78,7 +78,16 @@ pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, ep
     let n = read_up_to(&mut file, &mut magic)?;
     file.rewind()?;
     let magic = &magic[..n];
-    let mut sink = Sinkhole { what, targets, bounds, epoch, seen: HashSet::new(), links: BTreeMap::new(), done: Unpacked::default(), members: 0 };
+    let mut sink = Sinkhole {
+        what,
+        targets,
+        bounds,
+        epoch,
+        seen: HashSet::new(),
+        links: BTreeMap::new(),
+        done: Unpacked::default(),
+        members: 0,
+    };
     let result = if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
         sink.zip(file)
     } else if magic.starts_with(b"!<arch>\n") {
@@ -131,7 +140,13 @@ impl Sinkhole<'_> {
         } else if magic.get(257..262) == Some(b"ustar") {
             self.tar(reader)
         } else {
-            Err(Error::misuse("archive", format!("{} is no archive that is known here (tar with gz, xz, bz2, zst or plain; zip; whl; deb)", self.what)))
+            Err(Error::misuse(
+                "archive",
+                format!(
+                    "{} is no archive that is known here (tar with gz, xz, bz2, zst or plain; zip; whl; deb)",
+                    self.what
+                ),
+            ))
         }
     }
 
@@ -142,7 +157,8 @@ impl Sinkhole<'_> {
             let entry = entry.map_err(|e| self.broken(&e))?;
             if entry.header().identifier().starts_with(b"data.tar") {
                 let mut reader = BufReader::new(entry);
-                let magic = reader.fill_buf().map_err(|e| self.broken(&e))?.iter().copied().take(265).collect::<Vec<u8>>();
+                let magic =
+                    reader.fill_buf().map_err(|e| self.broken(&e))?.iter().copied().take(265).collect::<Vec<u8>>();
                 return self.compressed_tar(&magic, reader);
             }
         }
@@ -219,7 +235,9 @@ impl Sinkhole<'_> {
     fn segments(&mut self, name: &str) -> Result<Vec<String>> {
         self.members += 1;
         if self.members > self.bounds.members {
-            return Err(self.hostile(name, &format!("is beyond the recipe's bound of {} members", self.bounds.members)).next("raise limits.members in the recipe if this archive is right"));
+            return Err(self
+                .hostile(name, &format!("is beyond the recipe's bound of {} members", self.bounds.members))
+                .next("raise limits.members in the recipe if this archive is right"));
         }
         if name.contains('\0') || name.contains('\\') {
             return Err(self.hostile(name, "has a backslash or NUL in its name"));
@@ -247,11 +265,12 @@ impl Sinkhole<'_> {
 
     fn make_parents(&self, root: &Path, place: &Path, name: &str) -> Result<()> {
         if let Some(parent) = place.parent() {
-            fs_err::create_dir_all(root.join(parent))
-                .map_err(|e| match e.kind() {
-                    io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => self.hostile(name, "goes through a file as if it were a folder"),
-                    _ => e.into(),
-                })?;
+            fs_err::create_dir_all(root.join(parent)).map_err(|e| match e.kind() {
+                io::ErrorKind::AlreadyExists | io::ErrorKind::NotADirectory => {
+                    self.hostile(name, "goes through a file as if it were a folder")
+                }
+                _ => e.into(),
+            })?;
         }
         Ok(())
     }
@@ -265,11 +284,19 @@ impl Sinkhole<'_> {
             if !self.seen.insert(full.clone()) {
                 return Err(self.hostile(name, "is in the archive twice: the second would overwrite the first"));
             }
-            let mut out = fs_err::OpenOptions::new().write(true).create_new(true).open(&full).map_err(|e| match e.kind() {
-                io::ErrorKind::AlreadyExists => Error::misuse("collision", format!("{}: '{name}' would overwrite {}, which another source put there", self.what, full.display()))
+            let mut out =
+                fs_err::OpenOptions::new().write(true).create_new(true).open(&full).map_err(|e| match e.kind() {
+                    io::ErrorKind::AlreadyExists => Error::misuse(
+                        "collision",
+                        format!(
+                            "{}: '{name}' would overwrite {}, which another source put there",
+                            self.what,
+                            full.display()
+                        ),
+                    )
                     .next("change 'into' of one of the two sources in the recipe"),
-                _ => e.into(),
-            })?;
+                    _ => e.into(),
+                })?;
             if let Some(first) = &first {
                 io::copy(&mut fs_err::File::open(first)?, &mut out)?;
             } else {
@@ -292,7 +319,10 @@ impl Sinkhole<'_> {
             self.done.bytes += n as u64;
             if self.done.bytes > self.bounds.bytes {
                 return Err(self
-                    .hostile(name, &format!("takes it beyond the recipe's bound of {} MiB unpacked", self.bounds.bytes >> 20))
+                    .hostile(
+                        name,
+                        &format!("takes it beyond the recipe's bound of {} MiB unpacked", self.bounds.bytes >> 20),
+                    )
                     .next("raise limits.unpacked in the recipe if this archive is right"));
             }
             out.write_all(&buffer[..n])?;

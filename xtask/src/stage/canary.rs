@@ -17,8 +17,18 @@ const PROGRAM: &str = include_str!("canary.cpp");
 /// The store's sources, below `torch/csrc/distributed/c10d`. Names differ a little between
 /// versions: those that the build has are taken.
 const STORE_OBJECTS: &[&str] = &[
-    "Backoff.cpp", "FileStore.cpp", "HashStore.cpp", "PrefixStore.cpp", "Store.cpp", "TCPStore.cpp",
-    "TCPStoreBackend.cpp", "TCPStoreLibUvBackend.cpp", "debug.cpp", "logging.cpp", "socket.cpp", "error.cpp",
+    "Backoff.cpp",
+    "FileStore.cpp",
+    "HashStore.cpp",
+    "PrefixStore.cpp",
+    "Store.cpp",
+    "TCPStore.cpp",
+    "TCPStoreBackend.cpp",
+    "TCPStoreLibUvBackend.cpp",
+    "debug.cpp",
+    "logging.cpp",
+    "socket.cpp",
+    "error.cpp",
 ];
 
 /// Builds and runs the canary in `work`, unless that was done.
@@ -38,10 +48,17 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         })
         .collect();
     let backend = objects.iter().find(|o| o.ends_with("TCPStoreLibUvBackend.cpp.o")).cloned().ok_or_else(|| {
-        Error::world("canary", "torch_cpu has no object TCPStoreLibUvBackend.cpp.o: this version's store cannot run on libuv")
-            .next("libuv came to the store with PyTorch 2.2; choose a recipe for a later version")
+        Error::world(
+            "canary",
+            "torch_cpu has no object TCPStoreLibUvBackend.cpp.o: this version's store cannot run on libuv",
+        )
+        .next("libuv came to the store with PyTorch 2.2; choose a recipe for a later version")
     })?;
-    let c10 = all.iter().find(|t| t.ends_with("libc10.so") || t.ends_with("libc10.dylib")).cloned().ok_or_else(|| Error::world("canary", "the build has no libc10"))?;
+    let c10 = all
+        .iter()
+        .find(|t| t.ends_with("libc10.so") || t.ends_with("libc10.dylib"))
+        .cloned()
+        .ok_or_else(|| Error::world("canary", "the build has no libc10"))?;
     let mut targets = objects.clone();
     targets.push(c10.clone());
     ninja::run(build, work, cache, &targets, STAGE)?;
@@ -71,10 +88,22 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         .cwd(&work.dir)
         .timeout(Duration::from_secs(120))
         .check("canary-run", Some(&work.log(STAGE)))
-        .map_err(|e| e.doing("running a libuv store with several clients from the objects of this build").next("the build stopped here because it would end without a working libuv store"))?;
-    let report = output.text.lines().find(|l| l.starts_with('{')).and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let report = report.ok_or_else(|| Error::world("canary-run", format!("the canary said nothing that can be read: {}", output.text.trim())))?;
-    build.events.note(format!("canary: a libuv store of this build served {} clients, {} operations", report["clients"], report["operations"]));
+        .map_err(|e| {
+            e.doing("running a libuv store with several clients from the objects of this build")
+                .next("the build stopped here because it would end without a working libuv store")
+        })?;
+    let report = output
+        .text
+        .lines()
+        .find(|l| l.starts_with('{'))
+        .and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
+    let report = report.ok_or_else(|| {
+        Error::world("canary-run", format!("the canary said nothing that can be read: {}", output.text.trim()))
+    })?;
+    build.events.note(format!(
+        "canary: a libuv store of this build served {} clients, {} operations",
+        report["clients"], report["operations"]
+    ));
     let seconds = started.elapsed().as_secs_f64();
     work.done(STAGE, &serde_json::json!({ "report": report, "seconds": seconds }))?;
     build.events.emit(Event::StageFinished { stage: STAGE, seconds });
@@ -101,15 +130,23 @@ fn all_targets(work: &Work) -> Result<Vec<String>> {
         .cwd(work.build())
         .command()?
         .output()?;
-    Ok(String::from_utf8_lossy(&out.stdout).lines().filter_map(|l| l.rsplit_once(": ").map(|(o, _)| o.to_owned())).collect())
+    Ok(String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|l| l.rsplit_once(": ").map(|(o, _)| o.to_owned()))
+        .collect())
 }
 
 /// The flags that this build compiles `object` with, without source, output and dependency file.
 fn compile_flags(work: &Work, object: &str) -> Result<Vec<String>> {
-    let out = Process::new(work.dep("pyenv").join("bin/ninja")).args(["-t", "commands", "-s", object]).cwd(work.build()).command()?.output()?;
+    let out = Process::new(work.dep("pyenv").join("bin/ninja"))
+        .args(["-t", "commands", "-s", object])
+        .cwd(work.build())
+        .command()?
+        .output()?;
     let text = String::from_utf8_lossy(&out.stdout);
     let line = text.lines().last().unwrap_or_default();
-    let words = shlex::split(line).ok_or_else(|| Error::world("canary", "ninja printed a command that cannot be read"))?;
+    let words =
+        shlex::split(line).ok_or_else(|| Error::world("canary", "ninja printed a command that cannot be read"))?;
     let mut flags = Vec::new();
     let mut words = words.into_iter().skip_while(|w| !w.starts_with('-'));
     while let Some(word) = words.next() {

@@ -15,7 +15,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         return Ok(());
     }
     if !platform::sandbox_supported() {
-        build.events.warn("this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it".into());
+        build.events.warn(
+            "this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it"
+                .into(),
+        );
     }
     build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
     build.events.emit(Event::StageStarted { stage: STAGE });
@@ -36,7 +39,13 @@ pub fn demand_space(build: &Build<'_>) -> Result<()> {
     }
     Err(Error::world(
         "disk-space",
-        format!("the store {} has {} MiB free; a build of {} needs about {} MiB", build.store.root().display(), free >> 20, build.recipe.name, need >> 20),
+        format!(
+            "the store {} has {} MiB free; a build of {} needs about {} MiB",
+            build.store.root().display(),
+            free >> 20,
+            build.recipe.name,
+            need >> 20
+        ),
     )
     .next("free disk space, run `cargo xtask clean`, or put the store elsewhere with --store DIR"))
 }

@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::{Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, tree, verify, wheel};
+use super::{
+    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, tree, verify, wheel,
+};
 use crate::artifact::manifest::{Input, Manifest};
 use crate::error::{Error, Result};
 use crate::recipe::Coordinate;
@@ -39,7 +41,11 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     let work = Work { dir: build.store.root().join("work").join(format!("torch-{}", configure_key.short())) };
     let mut stages = Vec::new();
     let mut stored = |stage: &str, key: &Key| {
-        stages.push(PlannedStage { stage: stage.into(), key: Some(key.to_string()), cached: build.store.finished(stage, key).is_some() });
+        stages.push(PlannedStage {
+            stage: stage.into(),
+            key: Some(key.to_string()),
+            cached: build.store.finished(stage, key).is_some(),
+        });
     };
     stored(tree::STAGE, &tree::key(build)?);
     stored(pyenv::STAGE, &pyenv::key(build)?);
@@ -48,8 +54,14 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     }
     stored(libuv::STAGE, &libuv::key(build)?);
     let mut late = Vec::new();
-    for (stage, key) in [(wheel::STAGE, wheel::key(build)?), (bundle::STAGE, bundle::key(build)?), (verify::STAGE, verify::key(build)?)] {
-        late.push(PlannedStage { stage: stage.into(), key: Some(key.to_string()), cached: build.store.finished(stage, &key).is_some() });
+    for (stage, key) in
+        [(wheel::STAGE, wheel::key(build)?), (bundle::STAGE, bundle::key(build)?), (verify::STAGE, verify::key(build)?)]
+    {
+        late.push(PlannedStage {
+            stage: stage.into(),
+            key: Some(key.to_string()),
+            cached: build.store.finished(stage, &key).is_some(),
+        });
     }
     let packed = late[0].cached;
     for stage in [configure::STAGE, canary::STAGE, compile::STAGE] {
@@ -130,10 +142,14 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
     if last == position(bundle::STAGE) {
         return Ok(Outcome::Stopped { after: bundle::STAGE, folder: bundle_dir });
     }
-    let wheel_record: wheel::Record =
-        build.store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(|| Error::world("store", "the wheel's record cannot be read"))?;
-    let bundle_record: bundle::Record =
-        build.store.record(bundle::STAGE, &bundle::key(build)?).ok_or_else(|| Error::world("store", "the bundle's record cannot be read"))?;
+    let wheel_record: wheel::Record = build
+        .store
+        .record(wheel::STAGE, &wheel::key(build)?)
+        .ok_or_else(|| Error::world("store", "the wheel's record cannot be read"))?;
+    let bundle_record: bundle::Record = build
+        .store
+        .record(bundle::STAGE, &bundle::key(build)?)
+        .ok_or_else(|| Error::world("store", "the bundle's record cannot be read"))?;
     let wheel_file = wheel_dir.join(&wheel_record.file);
     let bundle_file = bundle_dir.join(&bundle_record.file);
     let verified = verify::run(build, &wheel_file, &bundle_file)?;
@@ -142,11 +158,22 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
 
 /// The stages that `options.until` may name, in order.
 pub const ORDER: &[&str] = &[
-    fetch::STAGE, tree::STAGE, pyenv::STAGE, libuv::STAGE, configure::STAGE, canary::STAGE, compile::STAGE, wheel::STAGE, bundle::STAGE, verify::STAGE,
+    fetch::STAGE,
+    tree::STAGE,
+    pyenv::STAGE,
+    libuv::STAGE,
+    configure::STAGE,
+    canary::STAGE,
+    compile::STAGE,
+    wheel::STAGE,
+    bundle::STAGE,
+    verify::STAGE,
 ];
 
 fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize) -> Result<Outcome> {
-    let stop = |after: &'static str, folder: &Path| (last == position(after)).then(|| Outcome::Stopped { after, folder: folder.to_owned() });
+    let stop = |after: &'static str, folder: &Path| {
+        (last == position(after)).then(|| Outcome::Stopped { after, folder: folder.to_owned() })
+    };
     build.python.demand_headers()?;
     compile::demand_space(build)?;
     fetch::run(build, false)?;
@@ -192,7 +219,13 @@ fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize)
 }
 
 /// Puts the artifacts, the manifest and SHA256SUMS into the output folder, each whole or not at all.
-fn publish(build: &Build<'_>, record: &wheel::Record, wheel: &Path, bundle: &Path, verified: verify::Record) -> Result<Artifacts> {
+fn publish(
+    build: &Build<'_>,
+    record: &wheel::Record,
+    wheel: &Path,
+    bundle: &Path,
+    verified: verify::Record,
+) -> Result<Artifacts> {
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
     let mut digests = BTreeMap::new();
@@ -208,7 +241,12 @@ fn publish(build: &Build<'_>, record: &wheel::Record, wheel: &Path, bundle: &Pat
     write_if_changed(&out.join(&manifest_name), &text)?;
     digests.insert(manifest_name.clone(), {
         use sha2::{Digest, Sha256};
-        Input { sha256: hex::encode(Sha256::digest(&text)), size: text.len() as u64, license: None, coordinates: Vec::new() }
+        Input {
+            sha256: hex::encode(Sha256::digest(&text)),
+            size: text.len() as u64,
+            license: None,
+            coordinates: Vec::new(),
+        }
     });
     // Other recipes' lines stay.
     let sums_path = out.join("SHA256SUMS");
@@ -310,7 +348,12 @@ fn manifest(build: &Build<'_>, record: &wheel::Record, digests: &BTreeMap<String
             let coordinate = l.coordinate.as_ref();
             (
                 coordinate.map(Coordinate::file_name).unwrap_or_default(),
-                Input { sha256: l.sha256.clone(), size: l.size, license: None, coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default() },
+                Input {
+                    sha256: l.sha256.clone(),
+                    size: l.size,
+                    license: None,
+                    coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default(),
+                },
             )
         })
         .collect();

@@ -16,7 +16,12 @@ pub const STAGE: &str = "fetch";
 /// wheels for every Python of the lock: what an air-gapped machine needs.
 pub fn run(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Blob>> {
     let wants = wants(build, all_pythons)?;
-    let fetcher = Fetcher { store: build.store, events: build.events, offline: build.options.offline, root: &build.workspace.root };
+    let fetcher = Fetcher {
+        store: build.store,
+        events: build.events,
+        offline: build.options.offline,
+        root: &build.workspace.root,
+    };
     let here = wants.iter().all(|w| w.expected.as_ref().is_some_and(|(d, s)| build.store.blob(d, *s).is_some()));
     if here {
         build.events.emit(Event::StageCached { stage: STAGE });
@@ -32,8 +37,11 @@ pub fn run(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Blob>> {
 /// The wheels of the lock for this build's Python.
 pub fn python_lock<'b>(build: &'b Build<'_>) -> Result<&'b PythonLock> {
     build.lock.python.get(&build.python.minor()).ok_or_else(|| {
-        Error::misuse("python-not-locked", format!("the lock of {} has no packages for Python {}", build.recipe.name, build.python.minor()))
-            .next("run `cargo xtask lock`")
+        Error::misuse(
+            "python-not-locked",
+            format!("the lock of {} has no packages for Python {}", build.recipe.name, build.python.minor()),
+        )
+        .next("run `cargo xtask lock`")
     })
 }
 
@@ -41,7 +49,8 @@ fn wants(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Want>> {
     let mut wants = Vec::new();
     for source in &build.recipe.source {
         let locked = build.lock.source.get(&source.name).ok_or_else(|| {
-            Error::misuse("lock-stale", format!("the lock has no source '{}'", source.name)).next("run `cargo xtask lock`")
+            Error::misuse("lock-stale", format!("the lock has no source '{}'", source.name))
+                .next("run `cargo xtask lock`")
         })?;
         wants.push(Want {
             name: source.name.clone(),
@@ -57,10 +66,15 @@ fn wants(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Want>> {
                 Coordinate::Pypi { name, .. } => name.clone(),
                 other => other.file_name(),
             };
-            wants.push(Want { name, coordinates: vec![coordinate.clone()], expected: Some((locked.sha256.clone(), locked.size)) });
+            wants.push(Want {
+                name,
+                coordinates: vec![coordinate.clone()],
+                expected: Some((locked.sha256.clone(), locked.size)),
+            });
         }
     };
-    let pythons: Vec<&PythonLock> = if all_pythons { build.lock.python.values().collect() } else { vec![python_lock(build)?] };
+    let pythons: Vec<&PythonLock> =
+        if all_pythons { build.lock.python.values().collect() } else { vec![python_lock(build)?] };
     for python in pythons {
         python.build.iter().chain(&python.verify).for_each(&mut wheel);
     }

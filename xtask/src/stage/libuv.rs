@@ -45,11 +45,20 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
         let source = scratch.join("src");
         let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
         let target = unpack::Target { strip: 1, ..unpack::Target::all(&source) };
-        unpack::unpack(&build.blob(&build.recipe.libuv.source)?, &build.recipe.libuv.source, &[target], bounds, build.recipe.torch.epoch)?;
+        unpack::unpack(
+            &build.blob(&build.recipe.libuv.source)?,
+            &build.recipe.libuv.source,
+            &[target],
+            bounds,
+            build.recipe.torch.epoch,
+        )?;
         let found = version_of(&source)?;
         if found != build.recipe.libuv.version {
-            return Err(Error::misuse("libuv-version", format!("the source is libuv {found}; the recipe says {}", build.recipe.libuv.version))
-                .next("correct libuv.version in the recipe, or the source's coordinates"));
+            return Err(Error::misuse(
+                "libuv-version",
+                format!("the source is libuv {found}; the recipe says {}", build.recipe.libuv.version),
+            )
+            .next("correct libuv.version in the recipe, or the source's coordinates"));
         }
         let log = pending.out().join("build.log");
         let me = std::env::current_exe()?;

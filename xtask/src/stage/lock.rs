@@ -13,12 +13,23 @@ use crate::source::{Fetcher, Want, pypi};
 use crate::store::Store;
 
 /// Resolves `recipe` to a lock. What `old` knows already and still fits is taken over unseen.
-pub fn resolve(recipe: &Recipe, old: Option<&Lock>, store: &Store, events: &dyn Sink, offline: bool, root: &Path) -> Result<Lock> {
+pub fn resolve(
+    recipe: &Recipe,
+    old: Option<&Lock>,
+    store: &Store,
+    events: &dyn Sink,
+    offline: bool,
+    root: &Path,
+) -> Result<Lock> {
     let fetcher = Fetcher { store, events, offline, root };
     let wants: Vec<Want> = recipe
         .source
         .iter()
-        .map(|s| Want { name: s.name.clone(), coordinates: s.coordinates.clone(), expected: old.and_then(|l| l.source.get(&s.name)).map(|l| (l.sha256.clone(), l.size)) })
+        .map(|s| Want {
+            name: s.name.clone(),
+            coordinates: s.coordinates.clone(),
+            expected: old.and_then(|l| l.source.get(&s.name)).map(|l| (l.sha256.clone(), l.size)),
+        })
         .collect();
     let blobs = fetcher.fetch_all(&wants)?;
     let source = wants
@@ -51,12 +62,13 @@ impl Choice<'_> {
     fn wheels(&mut self, requirements: &[String], minor: &str, environment: &MarkerEnvironment) -> Result<Vec<Locked>> {
         let mut wants = Vec::new();
         for text in requirements {
-            let requirement = Requirement::<VerbatimUrl>::from_str(text).map_err(|e| Error::misuse("recipe", e.to_string()))?;
+            let requirement =
+                Requirement::<VerbatimUrl>::from_str(text).map_err(|e| Error::misuse("recipe", e.to_string()))?;
             if !requirement.evaluate_markers(environment, &[]) {
                 continue;
             }
             let Some(version) = pinned(&requirement) else { continue };
-            wants.push(self.want(&requirement.name.to_string(), &version, minor)?);
+            wants.push(self.want(requirement.name.as_ref(), &version, minor)?);
         }
         let blobs = self.fetcher.fetch_all(&wants)?;
         Ok(wants
@@ -71,8 +83,11 @@ impl Choice<'_> {
             return Ok(known);
         }
         if self.fetcher.offline {
-            return Err(Error::world("offline", format!("--offline, and the old lock does not say which wheel of {name} {version} is meant"))
-                .next("run `cargo xtask lock` with network"));
+            return Err(Error::world(
+                "offline",
+                format!("--offline, and the old lock does not say which wheel of {name} {version} is meant"),
+            )
+            .next("run `cargo xtask lock` with network"));
         }
         if !self.pages.contains_key(name) {
             let agent = crate::source::http_agent();
@@ -89,10 +104,17 @@ impl Choice<'_> {
             .filter_map(|f| Some((pypi::fit(&f.filename, minor, std::env::consts::ARCH)?, f)))
             .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
         let Some((_, file)) = best else {
-            return Err(Error::misuse("no-wheel", format!("the package index has no wheel of {name} {version} that fits CPython {minor} on {}", std::env::consts::ARCH))
-                .next("pin another version in the recipe, with a marker on python_version if need be"));
+            return Err(Error::misuse(
+                "no-wheel",
+                format!(
+                    "the package index has no wheel of {name} {version} that fits CPython {minor} on {}",
+                    std::env::consts::ARCH
+                ),
+            )
+            .next("pin another version in the recipe, with a marker on python_version if need be"));
         };
-        let coordinate = Coordinate::Pypi { name: name.to_owned(), version: version.to_owned(), file: file.filename.clone() };
+        let coordinate =
+            Coordinate::Pypi { name: name.to_owned(), version: version.to_owned(), file: file.filename.clone() };
         Ok(Want { name: name.to_owned(), coordinates: vec![coordinate], expected: None })
     }
 
@@ -101,7 +123,11 @@ impl Choice<'_> {
         let python = self.old?.python.get(minor)?;
         python.build.iter().chain(&python.verify).find_map(|l| match &l.coordinate {
             Some(c @ Coordinate::Pypi { name, version, .. }) if name == wanted_name && version == wanted_version => {
-                Some(Want { name: name.clone(), coordinates: vec![c.clone()], expected: Some((l.sha256.clone(), l.size)) })
+                Some(Want {
+                    name: name.clone(),
+                    coordinates: vec![c.clone()],
+                    expected: Some((l.sha256.clone(), l.size)),
+                })
             }
             _ => None,
         })

@@ -18,10 +18,10 @@ pub mod lock;
 mod ninja;
 pub mod prefix;
 pub mod pyenv;
+mod shell;
 pub mod tree;
 pub mod verify;
 pub mod wheel;
-mod shell;
 mod work;
 
 use std::path::PathBuf;
@@ -106,10 +106,11 @@ impl Build<'_> {
 
     /// Path of `file` of source `name` in the store; the fetch stage has put it there.
     pub(crate) fn blob(&self, name: &str) -> Result<PathBuf> {
-        let locked = self.lock.source.get(name).ok_or_else(|| Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`"))?;
-        self.store
-            .blob(&locked.sha256, locked.size)
-            .map(|b| b.path)
-            .ok_or_else(|| Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`"))
+        let locked = self.lock.source.get(name).ok_or_else(|| {
+            Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`")
+        })?;
+        self.store.blob(&locked.sha256, locked.size).map(|b| b.path).ok_or_else(|| {
+            Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`")
+        })
     }
 }

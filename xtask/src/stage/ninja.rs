@@ -19,7 +19,13 @@ const PACE_WINDOW: f64 = 180.0;
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
 /// Runs ninja in the work folder's build folder for `targets` (all if empty).
-pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache, targets: &[String], stage: &'static str) -> Result<f64> {
+pub fn run(
+    build: &Build<'_>,
+    work: &Work,
+    cache: &CompilerCache,
+    targets: &[String],
+    stage: &'static str,
+) -> Result<f64> {
     let log = work.log(stage);
     let jobs = jobs(build);
     let mut process = Process::new(work.dep("pyenv").join("bin/ninja"))
@@ -38,7 +44,12 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache, targets: &[Str
         failure.line(line);
         if let Some((done, total, what)) = status(line) {
             let left = estimate.finished(what, started.elapsed().as_secs_f64());
-            build.events.emit(Event::CompileProgress { done, total, seconds_left: targets.is_empty().then_some(left).flatten(), current: what.to_owned() });
+            build.events.emit(Event::CompileProgress {
+                done,
+                total,
+                seconds_left: targets.is_empty().then_some(left).flatten(),
+                current: what.to_owned(),
+            });
         }
     })?;
     if !output.status.success() {
@@ -57,7 +68,8 @@ pub fn jobs(build: &Build<'_>) -> usize {
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let per_job = build.recipe.toolchain.memory_per_job.unwrap_or(1536) << 20;
-    let by_memory = platform::available_memory().map_or(usize::MAX, |m| usize::try_from(m / per_job).unwrap_or(usize::MAX));
+    let by_memory =
+        platform::available_memory().map_or(usize::MAX, |m| usize::try_from(m / per_job).unwrap_or(usize::MAX));
     cores.min(by_memory).max(1)
 }
 
@@ -187,7 +199,9 @@ impl Failure {
         let step = self.lines.first().map_or("ninja", |l| l.trim_start_matches("FAILED: ").trim());
         // The command itself is one long line that nobody reads.
         let body: Vec<&String> = self.lines.iter().skip(2).collect();
-        let first = body.iter().position(|l| l.contains("error:") || l.contains("Error") || l.contains("undefined reference") || l.contains("Killed"));
+        let first = body.iter().position(|l| {
+            l.contains("error:") || l.contains("Error") || l.contains("undefined reference") || l.contains("Killed")
+        });
         let shown: Vec<&String> = match first {
             Some(i) => body[i.saturating_sub(1)..].iter().take(8).copied().collect(),
             None => body.iter().rev().take(8).rev().copied().collect(),
@@ -210,17 +224,32 @@ impl Failure {
 /// Known causes: what the output holds, and what to tell.
 const CAUSES: &[(&[&str], &str)] = &[
     (
-        &["Killed", "signal terminated program cc1plus", "Cannot allocate memory", "out of memory", "virtual memory exhausted"],
+        &[
+            "Killed",
+            "signal terminated program cc1plus",
+            "Cannot allocate memory",
+            "out of memory",
+            "virtual memory exhausted",
+        ],
         "the kernel ended the compiler for lack of memory: close other programs, or use fewer jobs (--jobs)",
     ),
-    (&["No space left on device", "Disk quota exceeded"], "the disk is full: free space, or move the store with --store"),
+    (
+        &["No space left on device", "Disk quota exceeded"],
+        "the disk is full: free space, or move the store with --store",
+    ),
     (
         &["Could not resolve host", "Failed to connect", "Connection refused", "127.0.0.1:9"],
         "the build tried to download something: builds run without network; the source that it wants belongs into the recipe",
     ),
     (&["Python.h: No such file"], "Python's headers are missing: install python3-dev"),
-    (&["fatal error: ", "No such file or directory"], "a header is missing: a source of the recipe is incomplete, or a feature is on that needs one more"),
-    (&["internal compiler error", "Segmentation fault"], "the compiler itself crashed: often bad memory or an overheated machine; try again, or another compiler (CC, CXX)"),
+    (
+        &["fatal error: ", "No such file or directory"],
+        "a header is missing: a source of the recipe is incomplete, or a feature is on that needs one more",
+    ),
+    (
+        &["internal compiler error", "Segmentation fault"],
+        "the compiler itself crashed: often bad memory or an overheated machine; try again, or another compiler (CC, CXX)",
+    ),
 ];
 
 fn advice(text: &str, jobs: usize) -> Vec<String> {
@@ -228,7 +257,11 @@ fn advice(text: &str, jobs: usize) -> Vec<String> {
         .iter()
         .filter(|(marks, _)| {
             // The header advice needs both of its marks; the others any one.
-            if marks[0] == "fatal error: " { marks.iter().all(|m| text.contains(m)) } else { marks.iter().any(|m| text.contains(m)) }
+            if marks[0] == "fatal error: " {
+                marks.iter().all(|m| text.contains(m))
+            } else {
+                marks.iter().any(|m| text.contains(m))
+            }
         })
         .map(|(_, tell)| tell.replace("(--jobs)", &format!("(--jobs {})", (jobs / 2).max(1))))
         .take(2)
@@ -249,11 +282,24 @@ mod tests {
     #[test]
     fn the_first_error_is_shown_and_its_cause_named() {
         let mut f = Failure::default();
-        for l in ["[1/9] a", "FAILED: x.o", "c++ -c x.cpp", "x.cpp:3:1: error: no", "x.cpp:4: note: n", "[2/9] b", "FAILED: y.o", "c++", "y.cpp: error: later"] {
+        for l in [
+            "[1/9] a",
+            "FAILED: x.o",
+            "c++ -c x.cpp",
+            "x.cpp:3:1: error: no",
+            "x.cpp:4: note: n",
+            "[2/9] b",
+            "FAILED: y.o",
+            "c++",
+            "y.cpp: error: later",
+        ] {
             f.line(l);
         }
         let e = f.explain("", Path::new("l.log"), 4);
-        assert!(e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"), "{e}");
+        assert!(
+            e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"),
+            "{e}"
+        );
         assert!(advice("c++: fatal error: Killed signal terminated program cc1plus", 4)[0].contains("--jobs 2"));
         assert!(advice("a.cpp:1: fatal error: zz.h: No such file or directory", 4)[0].contains("header is missing"));
     }

@@ -44,10 +44,22 @@ pub fn run(build: &Build<'_>) -> Result<BTreeMap<String, PathBuf>> {
                     .into
                     .iter()
                     .filter(|p| p.prefix.as_deref() == Some(name.as_str()))
-                    .map(|p| unpack::Target { dir: pending.out(), strip: p.strip, only: p.only.clone(), keep: p.keep.clone() })
+                    .map(|p| unpack::Target {
+                        dir: pending.out(),
+                        strip: p.strip,
+                        only: p.only.clone(),
+                        keep: p.keep.clone(),
+                    })
                     .collect();
                 if !targets.is_empty() {
-                    files += unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?.files;
+                    files += unpack::unpack(
+                        &build.blob(&source.name)?,
+                        &source.name,
+                        &targets,
+                        bounds,
+                        build.recipe.torch.epoch,
+                    )?
+                    .files;
                 }
             }
             Ok(serde_json::json!({ "prefix": name, "files": files }))

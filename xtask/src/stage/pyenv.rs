@@ -64,7 +64,18 @@ pub fn make(build: &Build<'_>, out: &Path, scratch: &Path, wheels: &[Locked]) ->
         .map_err(|e| e.next("on Debian and Ubuntu: `apt-get install python3-venv`"))?;
     base(&python(out))
         .arg(pip.join("pip"))
-        .args(["--isolated", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-deps", "--require-hashes", "--no-cache-dir", "--no-compile", "--find-links"])
+        .args([
+            "--isolated",
+            "--disable-pip-version-check",
+            "install",
+            "--quiet",
+            "--no-index",
+            "--no-deps",
+            "--require-hashes",
+            "--no-cache-dir",
+            "--no-compile",
+            "--find-links",
+        ])
         .arg(&folder)
         .arg("--requirement")
         .arg(&requirements)
@@ -92,7 +103,8 @@ pub fn wheel_folder(build: &Build<'_>, scratch: &Path, wheels: &[Locked]) -> Res
     let mut pip = None;
     for wheel in wheels {
         let Some(Coordinate::Pypi { name, version, file }) = &wheel.coordinate else {
-            return Err(Error::misuse("lock", "a Python package of the lock has no pypi coordinate").next("run `cargo xtask lock`"));
+            return Err(Error::misuse("lock", "a Python package of the lock has no pypi coordinate")
+                .next("run `cargo xtask lock`"));
         };
         let blob = build.store.blob(&wheel.sha256, wheel.size).ok_or_else(|| {
             Error::world("not-fetched", format!("{file} is not in the store")).next("run `cargo xtask fetch`")

@@ -20,7 +20,8 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
     for source in &build.recipe.source {
         let places: Vec<&Placement> = source.into.iter().filter(|p| p.tree.is_some()).collect();
         if !places.is_empty() {
-            key = key.text("source", build.lock.source.get(&source.name).map_or("", |l| &l.sha256)).json("into", &places);
+            key =
+                key.text("source", build.lock.source.get(&source.name).map_or("", |l| &l.sha256)).json("into", &places);
         }
     }
     for patch in &build.recipe.patch {
@@ -44,12 +45,14 @@ pub fn run(build: &Build<'_>) -> Result<PathBuf> {
                 let targets: Vec<unpack::Target> = source
                     .into
                     .iter()
-                    .filter_map(|p| Some(unpack::Target {
-                        dir: root.join(p.tree.as_ref()?),
-                        strip: p.strip,
-                        only: p.only.clone(),
-                        keep: p.keep.clone(),
-                    }))
+                    .filter_map(|p| {
+                        Some(unpack::Target {
+                            dir: root.join(p.tree.as_ref()?),
+                            strip: p.strip,
+                            only: p.only.clone(),
+                            keep: p.keep.clone(),
+                        })
+                    })
                     .collect();
                 (!targets.is_empty()).then_some((source, targets))
             })
@@ -59,7 +62,8 @@ pub fn run(build: &Build<'_>) -> Result<PathBuf> {
             })
             .collect::<Result<Vec<_>>>()?;
         for p in &build.recipe.patch {
-            patch::apply(&build.workspace.patches().join(&p.file), &root, p.strip).doing(|| format!("applying patches/{}", p.file))?;
+            patch::apply(&build.workspace.patches().join(&p.file), &root, p.strip)
+                .doing(|| format!("applying patches/{}", p.file))?;
         }
         Ok(serde_json::json!({
             "files": unpacked.iter().map(|u| u.files).sum::<u64>(),

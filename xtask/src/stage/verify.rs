@@ -54,7 +54,11 @@ pub struct Record {
 
 /// The key: both artifacts, the scripts, and the packages beside them.
 pub fn key(build: &Build<'_>) -> Result<Key> {
-    let mut key = KeyBuilder::new(STAGE, VERSION).key("bundle", &bundle::key(build)?).json("scripts", &SCRIPTS).json("consumers", &CONSUMERS).json("tch", &build.recipe.torch.tch);
+    let mut key = KeyBuilder::new(STAGE, VERSION)
+        .key("bundle", &bundle::key(build)?)
+        .json("scripts", &SCRIPTS)
+        .json("consumers", &CONSUMERS)
+        .json("tch", &build.recipe.torch.tch);
     for wheel in &fetch::python_lock(build)?.verify {
         key = key.text("wheel", &wheel.sha256);
     }
@@ -68,7 +72,12 @@ pub fn run(build: &Build<'_>, wheel: &Path, bundle: &Path) -> Result<Record> {
         // Everything that a check needs from outside is there before its network is cut.
         fetch::run(build, false)?;
         let scratch = pending.scratch()?;
-        let mut v = Verify { build, scratch: scratch.clone(), log: pending.out().join("verify.log"), record: Record { checks: Vec::new(), skipped: Vec::new() } };
+        let mut v = Verify {
+            build,
+            scratch: scratch.clone(),
+            log: pending.out().join("verify.log"),
+            record: Record { checks: Vec::new(), skipped: Vec::new() },
+        };
         v.wheel(wheel)?;
         v.bundle(bundle)?;
         Ok(v.record)
@@ -107,10 +116,20 @@ impl Verify<'_> {
         let said = self.check("wheel: version, store, operators", &run(&[script("smoke.py").as_os_str()]))?;
         let expected = self.build.recipe.torch.full_version();
         if said["version"] != expected.as_str() || said["git_version"] != self.build.recipe.torch.commit.as_str() {
-            return Err(Error::world("verify", format!("the wheel says that it is {} at {}; the recipe says {expected} at {}", said["version"], said["git_version"], self.build.recipe.torch.commit)));
+            return Err(Error::world(
+                "verify",
+                format!(
+                    "the wheel says that it is {} at {}; the recipe says {expected} at {}",
+                    said["version"], said["git_version"], self.build.recipe.torch.commit
+                ),
+            ));
         }
         self.check("wheel: 2 ranks, gloo, env://, nothing set", &run(&[script("rendezvous.py").as_os_str()]))?;
-        let torchrun: Vec<&std::ffi::OsStr> = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"].iter().map(std::ffi::OsStr::new).collect();
+        let torchrun: Vec<&std::ffi::OsStr> =
+            ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"]
+                .iter()
+                .map(std::ffi::OsStr::new)
+                .collect();
         let rendezvous = script("rendezvous.py");
         self.check("wheel: torchrun, 2 processes", &run(&[&torchrun[..], &[rendezvous.as_os_str()]].concat()))?;
         let said = self.check("scenario: s2_train (mp.spawn, DDP)", &run(&[script("s2_train.py").as_os_str()]))?;
@@ -133,7 +152,15 @@ impl Verify<'_> {
         let (_, _, pip) = pyenv::wheel_folder(self.build, &self.scratch, &lock.verify)?;
         Process::new(pyenv::python(&env))
             .arg(pip.join("pip"))
-            .args(["--isolated", "--disable-pip-version-check", "install", "--quiet", "--no-index", "--no-cache-dir", "--no-compile"])
+            .args([
+                "--isolated",
+                "--disable-pip-version-check",
+                "install",
+                "--quiet",
+                "--no-index",
+                "--no-cache-dir",
+                "--no-compile",
+            ])
             .arg(wheel)
             .env("LC_ALL", "C.UTF-8")
             .env("HOME", &self.scratch)
@@ -152,7 +179,11 @@ impl Verify<'_> {
             .find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok().filter(serde_json::Value::is_object))
             .ok_or_else(|| Error::world("verify", format!("the check '{name}' ended well but reported nothing")))?;
         self.build.events.note(format!("verified: {name}"));
-        self.record.checks.push(Check { name: name.to_owned(), said: said.clone(), seconds: output.elapsed.as_secs_f64() });
+        self.record.checks.push(Check {
+            name: name.to_owned(),
+            said: said.clone(),
+            seconds: output.elapsed.as_secs_f64(),
+        });
         Ok(said)
     }
 
@@ -190,8 +221,13 @@ impl Verify<'_> {
         if let Some(mkl) = self.build.store.finished(super::prefix::STAGE, &super::prefix::key(self.build, "mkl")) {
             configure = configure.env("INTEL_MKL_DIR", mkl);
         }
-        configure.check("verify", Some(&self.log)).map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
-        base(&pyenv.join("bin/ninja")).args(["-C", "build"]).check("verify", Some(&self.log)).map_err(|e| e.doing("building a CMake project against the bundle"))?;
+        configure
+            .check("verify", Some(&self.log))
+            .map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
+        base(&pyenv.join("bin/ninja"))
+            .args(["-C", "build"])
+            .check("verify", Some(&self.log))
+            .map_err(|e| e.doing("building a CMake project against the bundle"))?;
         let program = base(&source.join("build/consumer")).timeout(Duration::from_secs(60));
         self.check("bundle: CMake consumer (find_package)", &program)?;
         Ok(())
@@ -207,13 +243,30 @@ impl Verify<'_> {
             self.record.skipped.push(format!("tch: the consumer in tests/consumers is for another version than {tch}"));
             return Ok(());
         }
-        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| crate::platform::which("cargo")) else {
+        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| crate::platform::which("cargo"))
+        else {
             self.record.skipped.push("tch: cargo is not on PATH".into());
             return Ok(());
         };
-        let mut process = Process::new(&cargo).cwd(source).env("LC_ALL", "C.UTF-8").env("LIBTORCH", libtorch).env("CC", &self.build.compiler.cc).env("CXX", &self.build.compiler.cxx);
+        let mut process = Process::new(&cargo)
+            .cwd(source)
+            .env("LC_ALL", "C.UTF-8")
+            .env("LIBTORCH", libtorch)
+            .env("CC", &self.build.compiler.cc)
+            .env("CXX", &self.build.compiler.cxx);
         // Cargo needs its own settings: registry, certificates, proxies, toolchain.
-        for name in ["PATH", "HOME", "CARGO_HOME", "RUSTUP_HOME", "RUSTUP_TOOLCHAIN", "SSL_CERT_FILE", "SSL_CERT_DIR", "https_proxy", "http_proxy", "CARGO_HTTP_CAINFO"] {
+        for name in [
+            "PATH",
+            "HOME",
+            "CARGO_HOME",
+            "RUSTUP_HOME",
+            "RUSTUP_TOOLCHAIN",
+            "SSL_CERT_FILE",
+            "SSL_CERT_DIR",
+            "https_proxy",
+            "http_proxy",
+            "CARGO_HTTP_CAINFO",
+        ] {
             if let Some(value) = std::env::var_os(name) {
                 process = process.env(name, value);
             }
@@ -227,8 +280,14 @@ impl Verify<'_> {
             }
             return Err(e.doing("fetching the crates of the tch consumer"));
         }
-        process.clone().args(["build", "--locked", "--offline", "--quiet"]).check("verify", Some(&self.log)).map_err(|e| e.doing("building a tch program against the bundle"))?;
-        let program = Process::new(source.join("target/debug/consumer")).env("LD_LIBRARY_PATH", libtorch.join("lib")).timeout(Duration::from_secs(60));
+        process
+            .clone()
+            .args(["build", "--locked", "--offline", "--quiet"])
+            .check("verify", Some(&self.log))
+            .map_err(|e| e.doing("building a tch program against the bundle"))?;
+        let program = Process::new(source.join("target/debug/consumer"))
+            .env("LD_LIBRARY_PATH", libtorch.join("lib"))
+            .timeout(Duration::from_secs(60));
         self.check(&format!("bundle: tch {tch} program"), &program)?;
         Ok(())
     }

@@ -35,7 +35,8 @@ pub struct Record {
 
 /// The key: the configured build, and the licence files that go in.
 pub fn key(build: &Build<'_>) -> Result<Key> {
-    let licenses: Vec<_> = build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
+    let licenses: Vec<_> =
+        build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
     Ok(KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses).finish())
 }
 
@@ -93,7 +94,13 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
 }
 
 fn folder_size(root: &Path) -> u64 {
-    walkdir::WalkDir::new(root).into_iter().flatten().filter_map(|e| e.metadata().ok()).filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
+    walkdir::WalkDir::new(root)
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.metadata().ok())
+        .filter(std::fs::Metadata::is_file)
+        .map(|m| m.len())
+        .sum()
 }
 
 /// Writes the recipe's facts where upstream's build would write what it finds on the machine: the
@@ -138,7 +145,13 @@ fn demand_store(root: &Path) -> Result<()> {
 fn demand_no_leak(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
     use rayon::prelude::*;
     let needles = [work.dir.display().to_string(), build.store.root().display().to_string()];
-    let files: Vec<PathBuf> = walkdir::WalkDir::new(root).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
     let leaks: Vec<String> = files
         .par_iter()
         .filter_map(|path| {
@@ -157,16 +170,27 @@ fn add_licenses(build: &Build<'_>, root: &Path) -> Result<()> {
     let folder = root.join(wheel::dist_info(root)?).join("licenses");
     for source in build.recipe.source.iter().filter(|s| s.linked) {
         let to = folder.join(&source.name);
-        let targets: Vec<unpack::Target> =
-            source.license_files.iter().map(|f| unpack::Target { keep: vec![f.clone()], ..unpack::Target::all(&to) }).collect();
+        let targets: Vec<unpack::Target> = source
+            .license_files
+            .iter()
+            .map(|f| unpack::Target { keep: vec![f.clone()], ..unpack::Target::all(&to) })
+            .collect();
         if targets.is_empty() {
             continue;
         }
         let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
-        let done = unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?;
+        let done =
+            unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?;
         if done.files != targets.len() as u64 {
-            return Err(Error::misuse("license", format!("source '{}' has not all of its license-files: {}", source.name, source.license_files.join(", ")))
-                .next("correct license-files of that source in the recipe"));
+            return Err(Error::misuse(
+                "license",
+                format!(
+                    "source '{}' has not all of its license-files: {}",
+                    source.name,
+                    source.license_files.join(", ")
+                ),
+            )
+            .next("correct license-files of that source in the recipe"));
         }
         flatten(&to)?;
     }
@@ -175,7 +199,13 @@ fn add_licenses(build: &Build<'_>, root: &Path) -> Result<()> {
 
 /// Moves the files of nested folders to the top: the path inside the archive is of no interest.
 fn flatten(dir: &Path) -> Result<()> {
-    let files: Vec<PathBuf> = walkdir::WalkDir::new(dir).min_depth(2).into_iter().flatten().filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect();
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(dir)
+        .min_depth(2)
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_owned();
         fs_err::rename(&file, dir.join(name))?;

@@ -224,7 +224,11 @@ impl Build<'_> {
     pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
         let recipe = &self.recipe;
         let path = |p: PathBuf| p.display().to_string();
-        let launcher = format!("{};{LAUNCH_COMMAND};{}", path(work.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))), work.dir.display());
+        let launcher = format!(
+            "{};{LAUNCH_COMMAND};{}",
+            path(work.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))),
+            work.dir.display()
+        );
         let mut env: BTreeMap<String, String> = [
             ("PATH", self.tool_path(&work.dep("pyenv"))),
             ("HOME", path(work.dir.join("home"))),

@@ -56,8 +56,11 @@ impl Store {
                 Some(r) if !r.is_empty() => PathBuf::from(r),
                 _ => platform::cache_dir()
                     .ok_or_else(|| {
-                        Error::misuse("no-store", "neither HOME nor a cache folder is set, so there is no place for the store")
-                            .next("name one: --store DIR or TORCHWRIGHT_STORE=DIR")
+                        Error::misuse(
+                            "no-store",
+                            "neither HOME nor a cache folder is set, so there is no place for the store",
+                        )
+                        .next("name one: --store DIR or TORCHWRIGHT_STORE=DIR")
                     })?
                     .join("torchwright"),
             },

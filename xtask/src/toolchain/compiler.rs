@@ -86,8 +86,11 @@ impl Compiler {
             && let Ok(specifiers) = VersionSpecifiers::from_str(range)
             && !specifiers.contains(&v)
         {
-            return Err(Error::world("compiler-version", format!("{} is {name} {version}; the recipe demands {name} {range}", cxx.display()))
-                .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
+            return Err(Error::world(
+                "compiler-version",
+                format!("{} is {name} {version}; the recipe demands {name} {range}", cxx.display()),
+            )
+            .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
         }
         let proper = match family {
             Family::Gcc => PathBuf::from(ask(&["-print-prog-name=cc1plus"])?),

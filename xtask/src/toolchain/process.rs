@@ -95,12 +95,18 @@ impl Process {
 
     /// The command line, for people.
     pub fn shown(&self) -> String {
-        self.argv.iter().map(|a| a.to_string_lossy()).map(|a| if a.contains(' ') { format!("'{a}'") } else { a.into_owned() }).collect::<Vec<_>>().join(" ")
+        self.argv
+            .iter()
+            .map(|a| a.to_string_lossy())
+            .map(|a| if a.contains(' ') { format!("'{a}'") } else { a.into_owned() })
+            .collect::<Vec<_>>()
+            .join(" ")
     }
 
     /// The command as it is really started: through the sandbox helper, which is this program.
     pub fn command(&self) -> Result<Command> {
-        let me = std::env::current_exe().map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
+        let me = std::env::current_exe()
+            .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
         let mut command = Command::new(me);
         command.arg(SANDBOX_COMMAND).arg(if self.network { "network" } else { "no-network" });
         command.args(&self.argv);
@@ -128,7 +134,8 @@ impl Process {
             None => None,
         };
         let started = Instant::now();
-        let mut child = command.spawn().map_err(|e| Error::world("spawn", format!("cannot run {}: {e}", self.shown())))?;
+        let mut child =
+            command.spawn().map_err(|e| Error::world("spawn", format!("cannot run {}: {e}", self.shown())))?;
         let pid = child.id();
         let lines = Arc::new(Mutex::new(Vec::<Vec<u8>>::new()));
         let readers: Vec<_> = [
@@ -201,7 +208,15 @@ impl Process {
         drain(&mut text)?;
         platform::check_cancelled()?;
         if timed_out {
-            return Err(Error::world("timeout", format!("{} did not end within {:?}; its last words:\n{}", self.shown(), self.timeout.unwrap_or_default(), tail(&text, 12))));
+            return Err(Error::world(
+                "timeout",
+                format!(
+                    "{} did not end within {:?}; its last words:\n{}",
+                    self.shown(),
+                    self.timeout.unwrap_or_default(),
+                    tail(&text, 12)
+                ),
+            ));
         }
         Ok(Output { status, text, elapsed: started.elapsed() })
     }
@@ -212,7 +227,8 @@ impl Process {
         if output.status.success() {
             return Ok(output);
         }
-        let mut e = Error::world(code, format!("{} ended with {}:\n{}", self.shown(), output.status, tail(&output.text, 25)));
+        let mut e =
+            Error::world(code, format!("{} ended with {}:\n{}", self.shown(), output.status, tail(&output.text, 25)));
         if let Some(log) = log {
             e = e.next(format!("the whole output is in {}", log.display()));
         }

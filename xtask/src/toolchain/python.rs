@@ -49,14 +49,22 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
             .map_err(|e| Error::world("python", format!("cannot run {}: {e}", executable.display())))?;
         let text = String::from_utf8_lossy(&out.stdout);
         let mut python: Self = serde_json::from_str(text.trim()).map_err(|_| {
-            Error::world("python", format!("{} does not answer like a Python 3: {}", executable.display(), String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("no message")))
+            Error::world(
+                "python",
+                format!(
+                    "{} does not answer like a Python 3: {}",
+                    executable.display(),
+                    String::from_utf8_lossy(&out.stderr).lines().last().unwrap_or("no message")
+                ),
+            )
         })?;
         // A shim (pyenv, asdf) may stand in front: what runs is what sys.executable names.
         if python.executable.as_os_str().is_empty() {
             python.executable = executable;
         }
         python.demand(recipe)?;
-        python.pyconfig_sha256 = crate::store::digest_file(&python.include.join("pyconfig.h")).map(|d| d.0).unwrap_or_default();
+        python.pyconfig_sha256 =
+            crate::store::digest_file(&python.include.join("pyconfig.h")).map(|d| d.0).unwrap_or_default();
         Ok(python)
     }
 
@@ -79,16 +87,26 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
     fn demand(&self, recipe: &Recipe) -> Result<()> {
         let who = format!("{} is Python {}", self.executable.display(), self.version);
         if self.implementation != "cpython" || self.free_threaded {
-            return Err(Error::misuse("python-kind", format!("{who} ({}{}); PyTorch wheels are for CPython with the GIL", self.implementation, if self.free_threaded { ", free-threaded" } else { "" }))
-                .next("choose another with --python"));
+            return Err(Error::misuse(
+                "python-kind",
+                format!(
+                    "{who} ({}{}); PyTorch wheels are for CPython with the GIL",
+                    self.implementation,
+                    if self.free_threaded { ", free-threaded" } else { "" }
+                ),
+            )
+            .next("choose another with --python"));
         }
         let fits = match (Version::from_str(&self.version), VersionSpecifiers::from_str(&recipe.python.requires)) {
             (Ok(version), Ok(range)) => range.contains(&version),
             _ => false,
         };
         if !fits {
-            return Err(Error::misuse("python-version", format!("{who}; the recipe {} is for Python {}", recipe.name, recipe.python.requires))
-                .next(format!("choose another with --python; the lock covers {}", recipe.python.versions.join(", "))));
+            return Err(Error::misuse(
+                "python-version",
+                format!("{who}; the recipe {} is for Python {}", recipe.name, recipe.python.requires),
+            )
+            .next(format!("choose another with --python; the lock covers {}", recipe.python.versions.join(", "))));
         }
         if !recipe.python.versions.contains(&self.minor()) {
             return Err(Error::misuse("python-not-locked", format!("{who}; the lock of {} covers {}", recipe.name, recipe.python.versions.join(", ")))
@@ -102,9 +120,19 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         if self.include.join("Python.h").is_file() {
             return Ok(());
         }
-        Err(Error::world("no-python-headers", format!("{} has no headers: {} does not exist", self.executable.display(), self.include.join("Python.h").display()))
-            .next(format!("install them: `apt-get install python{}-dev` (Debian, Ubuntu), `dnf install python3-devel` (Fedora, RHEL)", self.minor()))
-            .next("or choose a Python that has them with --python"))
+        Err(Error::world(
+            "no-python-headers",
+            format!(
+                "{} has no headers: {} does not exist",
+                self.executable.display(),
+                self.include.join("Python.h").display()
+            ),
+        )
+        .next(format!(
+            "install them: `apt-get install python{}-dev` (Debian, Ubuntu), `dnf install python3-devel` (Fedora, RHEL)",
+            self.minor()
+        ))
+        .next("or choose a Python that has them with --python"))
     }
 
     /// `3.11`.
@@ -119,6 +147,9 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
 
     /// What decides what is built for it: part of keys.
     pub fn identity(&self) -> String {
-        format!("{} {} {} {} {}", self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256)
+        format!(
+            "{} {} {} {} {}",
+            self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256
+        )
     }
 }

@@ -46,7 +46,10 @@ impl Reporter {
     /// A reporter; with `quiet` only warnings are shown.
     pub fn new(quiet: bool) -> Self {
         let bars = (platform::stderr_is_terminal() && !quiet).then(MultiProgress::new);
-        Self { inner: Mutex::new(Inner { bars, downloads: HashMap::new(), compile: None, last_line: Instant::now() }), quiet }
+        Self {
+            inner: Mutex::new(Inner { bars, downloads: HashMap::new(), compile: None, last_line: Instant::now() }),
+            quiet,
+        }
     }
 }
 
@@ -64,7 +67,9 @@ impl Inner {
     fn download(&mut self, file: String, size: Option<u64>) {
         let Some(bars) = &self.bars else { return };
         let bar = match size {
-            Some(size) => bars.add(ProgressBar::new(size)).with_style(style("  {msg:40!} {bar:24} {bytes:>10} of {total_bytes:<10} {eta:>4}")),
+            Some(size) => bars
+                .add(ProgressBar::new(size))
+                .with_style(style("  {msg:40!} {bar:24} {bytes:>10} of {total_bytes:<10} {eta:>4}")),
             None => bars.add(ProgressBar::new_spinner()).with_style(style("  {msg:40!} {spinner} {bytes}")),
         };
         bar.set_message(file.clone());
@@ -77,7 +82,8 @@ impl Inner {
         let left_text = left.map_or_else(String::new, |s| format!("{} left", duration(s)));
         if let Some(bars) = &self.bars {
             let bar = self.compile.get_or_insert_with(|| {
-                bars.add(ProgressBar::new(total)).with_style(style("  compile {bar:32.green} {pos}/{len} {prefix:14} {msg}"))
+                bars.add(ProgressBar::new(total))
+                    .with_style(style("  compile {bar:32.green} {pos}/{len} {prefix:14} {msg}"))
             });
             bar.set_length(total);
             bar.set_position(done);
@@ -88,7 +94,7 @@ impl Inner {
                 self.compile = None;
             }
         } else if self.last_line.elapsed() >= QUIET || done == total {
-            let percent = if total > 0 { done * 100 / total } else { 100 };
+            let percent = (done * 100).checked_div(total).unwrap_or(100);
             self.line(&format!("  compile {done}/{total} ({percent} %) {left_text}"));
         }
     }
@@ -106,10 +112,16 @@ impl Sink for Reporter {
         }
         match event {
             Event::StageStarted { stage } => inner.line(&format!("{} {stage}", paint("1;36", "»"))),
-            Event::StageCached { stage } => inner.line(&format!("{} {stage} {}", paint("32", "✓"), paint("2", "(in the store)"))),
+            Event::StageCached { stage } => {
+                inner.line(&format!("{} {stage} {}", paint("32", "✓"), paint("2", "(in the store)")))
+            }
             Event::StageFinished { stage, seconds } => {
                 inner.compile = None;
-                inner.line(&format!("{} {stage} {}", paint("32", "✓"), paint("2", &format!("({})", duration(seconds)))));
+                inner.line(&format!(
+                    "{} {stage} {}",
+                    paint("32", "✓"),
+                    paint("2", &format!("({})", duration(seconds)))
+                ));
             }
             Event::DownloadStarted { file, size } => inner.download(file, size),
             Event::DownloadProgress { file, bytes } => {
@@ -122,7 +134,9 @@ impl Sink for Reporter {
                     bar.finish_and_clear();
                 }
             }
-            Event::CompileProgress { done, total, seconds_left, current } => inner.compile(done, total, seconds_left, &current),
+            Event::CompileProgress { done, total, seconds_left, current } => {
+                inner.compile(done, total, seconds_left, &current)
+            }
             Event::Note { text } => inner.line(&format!("  {text}")),
             Event::Warning { text } => inner.line(&format!("{} {text}", paint("33", "warning:"))),
         }
@@ -184,7 +198,10 @@ mod tests {
 
     #[test]
     fn durations_and_sizes_read_like_a_person_says_them() {
-        assert_eq!([duration(0.3), duration(59.6), duration(75.0), duration(5400.0)], ["0.3 s", "1 min 00 s", "1 min 15 s", "1 h 30 min"]);
+        assert_eq!(
+            [duration(0.3), duration(59.6), duration(75.0), duration(5400.0)],
+            ["0.3 s", "1 min 00 s", "1 min 15 s", "1 h 30 min"]
+        );
         assert_eq!([bytes(12), bytes(1536), bytes(3 << 30)], ["12 B", "1.5 KiB", "3.0 GiB"]);
     }
 }
