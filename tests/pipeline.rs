@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use standin::{build, command, files, work_folder, workspace, workspace_with};
+use standin::{build, command, files, fresh_files, work_folder, workspace, workspace_with};
 use support::{Answer, Ran, Server, Workspace, sha256, shared_store};
 
 /// A store of the workspace's own that shares the downloads of the common one.
@@ -65,7 +65,7 @@ fn unzip(path: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
 
 #[test]
 fn a_wheel_and_a_bundle_with_libuv_come_out() {
-    let w = workspace(&files());
+    let w = workspace(&fresh_files());
     build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
     let wheel = artifact(&w, "wheel", ".whl");
     let name = wheel.file_name().unwrap().to_str().unwrap();
@@ -384,7 +384,7 @@ fn the_compiler_cache_hits_across_build_folders() {
 
 #[test]
 fn too_little_disk_space_is_said_before_anything_is_done() {
-    let w = workspace_with(&files(), |r| r.replace("disk = 64", "disk = 900000000"));
+    let w = workspace_with(&fresh_files(), |r| r.replace("disk = 64", "disk = 900000000"));
     build(&w, &[]).exits(3).says("MiB free; a build of standin needs about 900000000 MiB");
 }
 

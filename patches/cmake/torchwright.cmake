@@ -87,6 +87,17 @@ endif()
 set(uv_FOUND TRUE)
 set(uv_VERSION "torchwright")
 
+# All targets that are made below `folder`, in `out`.
+function(torchwright_all_targets folder out)
+  get_property(all DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
+  get_property(below DIRECTORY "${folder}" PROPERTY SUBDIRECTORIES)
+  foreach(next IN LISTS below)
+    torchwright_all_targets("${next}" more)
+    list(APPEND all ${more})
+  endforeach()
+  set(${out} "${all}" PARENT_SCOPE)
+endfunction()
+
 function(torchwright_decouple_libuv)
   set(report "${CMAKE_BINARY_DIR}/torchwright-report.txt")
   set(lines "libuv_root=${TORCHWRIGHT_LIBUV_ROOT}\n")
@@ -109,6 +120,17 @@ function(torchwright_decouple_libuv)
   endforeach()
   foreach(feature IN LISTS TORCHWRIGHT_FEATURES)
     string(APPEND lines "feature:${feature}=${${feature}}\n")
+  endforeach()
+  # A library that is linked with the build folder's run path and edited when it is installed keeps
+  # the length of that path, and a build id made from it: link with the final run path instead.
+  torchwright_all_targets("${CMAKE_SOURCE_DIR}" targets)
+  foreach(target IN LISTS targets)
+    get_target_property(type ${target} TYPE)
+    if(type STREQUAL "SHARED_LIBRARY" OR type STREQUAL "MODULE_LIBRARY" OR target STREQUAL "torch_shm_manager")
+      set_target_properties(${target} PROPERTIES
+        BUILD_WITH_INSTALL_RPATH ON
+        INSTALL_RPATH_USE_LINK_PATH OFF)
+    endif()
   endforeach()
   # The library itself only where the store is compiled: one copy in the process.
   target_link_libraries(torch_cpu PRIVATE torchwright_libuv)

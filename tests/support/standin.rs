@@ -150,6 +150,14 @@ pub fn files() -> BTreeMap<String, String> {
     files
 }
 
+/// The files of a stand-in that no store has seen yet: everything is really built.
+pub fn fresh_files() -> BTreeMap<String, String> {
+    let mut files = files();
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_nanos();
+    files.insert("fresh.txt".into(), format!("{now} {}", std::process::id()));
+    files
+}
+
 /// A workspace with the recipe `standin`, made of `files`, locked.
 pub fn workspace(files: &BTreeMap<String, String>) -> Workspace {
     workspace_with(files, |r| r)
