@@ -1,0 +1,49 @@
+//! libuv, tree, configure and canary on the real sources of PyTorch: minutes, where a whole build
+//! takes hours. What is made is kept below `target/`, so only the first run takes that long.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+mod support;
+
+use std::process::Command;
+
+use support::{Ran, root, shared_store};
+
+fn xtask(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).env("NO_COLOR", "1");
+    Ran::of(&mut command, &root())
+}
+
+#[test]
+fn the_default_recipe_reaches_a_libuv_store_that_answers() {
+    let mut fetched = xtask(&["fetch", "--json"]);
+    for _ in 0..2 {
+        if fetched.code == Some(0) {
+            break;
+        }
+        fetched = xtask(&["fetch", "--json"]);
+    }
+    let json: serde_json::Value = serde_json::from_str(&fetched.stdout).unwrap_or_default();
+    if matches!(json["error"]["code"].as_str(), Some("fetch" | "index" | "no-index" | "no-debian-mirror")) {
+        eprintln!("SKIPPED: the sources cannot be downloaded here: {}", json["error"]["message"]);
+        return;
+    }
+    fetched.exits(0);
+    xtask(&["build-torch", "--until", "canary", "--json"]).exits(0);
+
+    // What CMake decided was read back, and libuv is the one copy that this project built.
+    let plan = xtask(&["build-torch", "--dry-run", "--json"]).exits(0);
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let work =
+        std::path::PathBuf::from(plan["plan"]["work"].as_str().unwrap().replace("[DIR]", root().to_str().unwrap()));
+    let canary: serde_json::Value = serde_json::from_slice(&std::fs::read(work.join("canary.json")).unwrap()).unwrap();
+    assert_eq!(canary["report"]["libuv"], true);
+    assert_eq!(canary["report"]["clients"], 8);
+    let report = std::fs::read_to_string(work.join("src/build/torchwright-report.txt")).unwrap();
+    for line in ["torch_cpu=libuv", "torch_python=libuv", "feature:USE_DISTRIBUTED=1", "feature:USE_CUDA=0"] {
+        assert!(report.lines().any(|l| l == line), "{line} is not in\n{report}");
+    }
+    let uv = work.join("deps/uv/include/uv/version.h");
+    assert!(std::fs::read_to_string(uv).unwrap().contains("UV_VERSION_MINOR 50"));
+}
