@@ -256,14 +256,14 @@ fn spawn(w: &Workspace, more: &[&str]) -> Child {
 fn wait_for(what: &str, condition: impl Fn() -> bool) {
     let started = Instant::now();
     while !condition() {
-        assert!(started.elapsed() < Duration::from_secs(120), "{what} did not happen");
+        assert!(started.elapsed() < Duration::from_secs(900), "{what} did not happen");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// A stand-in whose compile takes a while: each filler needs about a second.
 fn slow_files(tag: &str) -> std::collections::BTreeMap<String, String> {
-    let mut f = files();
+    let mut f = fresh_files();
     for i in 0..6 {
         let text = format!(
             "#include <regex>\n#include <iostream>\n#include <map>\n// {tag}\nbool g{i}(const std::string& s) {{ return std::regex_match(s, std::regex(\"a{i}+\")); }}\n"
