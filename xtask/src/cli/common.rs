@@ -94,6 +94,7 @@ impl Session {
             python,
             compiler,
             options: Options { offline: args.offline, ..options },
+            configure_key: OnceLock::new(),
         })
     }
 }

@@ -35,6 +35,14 @@ pub struct Inputs {
 
 /// The key of the work folder: all that decides what the compiler sees.
 pub fn key(build: &Build<'_>) -> Result<Key> {
+    if let Some(key) = build.configure_key.get() {
+        return Ok(key.clone());
+    }
+    let key = make_key(build)?;
+    Ok(build.configure_key.get_or_init(|| key).clone())
+}
+
+fn make_key(build: &Build<'_>) -> Result<Key> {
     let recipe = &build.recipe;
     let mut key = KeyBuilder::new(STAGE, VERSION)
         .key("tree", &tree::key(build)?)

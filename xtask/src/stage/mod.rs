@@ -25,6 +25,7 @@ pub mod wheel;
 mod work;
 
 use std::path::PathBuf;
+use std::sync::OnceLock;
 use std::time::Instant;
 
 pub use driver::{Artifacts, ORDER, Outcome, Plan, PlannedStage, plan, run};
@@ -57,6 +58,9 @@ pub struct Build<'a> {
     pub compiler: Compiler,
     /// What the user chose.
     pub options: Options,
+    /// The configure key, taken once: a patch that is edited while something compiles must not put
+    /// this build's result under the key of another one.
+    pub configure_key: OnceLock<Key>,
 }
 
 /// What the user chose for this run; nothing here changes what comes out.
