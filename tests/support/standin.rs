@@ -150,6 +150,29 @@ pub fn files() -> BTreeMap<String, String> {
     files
 }
 
+const SCIKIT_BUILD: &str = r#"[build-system]
+requires = ["scikit-build-core"]
+build-backend = "scikit_build_core.build"
+[project]
+name = "torch"
+version = "2.6.0+standin"
+[tool.scikit-build]
+wheel.packages = ["torch"]
+wheel.install-dir = "torch"
+"#;
+
+/// The files of a stand-in whose PEP 517 backend is scikit-build-core, as PyTorch's is from 2.14 on.
+pub fn scikit_build_files() -> BTreeMap<String, String> {
+    let mut files = fresh_files();
+    files.remove("setup.py");
+    files.insert("pyproject.toml".into(), SCIKIT_BUILD.into());
+    files.insert(
+        "torch/version.py".into(),
+        "__version__ = '2.6.0+standin'\ngit_version: 'str | None' = 'Unknown'\n".into(),
+    );
+    files
+}
+
 /// The files of a stand-in that no store has seen yet: everything is really built.
 pub fn fresh_files() -> BTreeMap<String, String> {
     let mut files = files();
@@ -247,7 +270,7 @@ pub fn relock(w: &Workspace, standin: &[u8]) {
     ]
     .into();
     // Verify needs the real torch, so its packages need not be fetched.
-    lock.python.values_mut().for_each(|p| p.verify.clear());
+    lock.python.values_mut().flat_map(|m| m.values_mut()).for_each(|p| p.verify.clear());
     std::fs::write(w.path().join("recipes/standin.lock"), lock.to_toml("standin").unwrap()).unwrap();
 }
 

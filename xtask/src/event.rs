@@ -1,7 +1,5 @@
 //! What happens during a build, as data. Stages emit these; `ui` draws them, `--json` prints them.
 
-use std::sync::{Mutex, PoisonError};
-
 use serde::Serialize;
 
 /// One thing that happened.
@@ -24,6 +22,8 @@ pub enum Event {
         stage: &'static str,
         /// Wall time in seconds.
         seconds: f64,
+        /// CPU time in seconds, of this process and its children.
+        cpu_seconds: f64,
     },
     /// Bytes begin to arrive.
     DownloadStarted {
@@ -80,37 +80,6 @@ pub trait Sink: Sync + Send {
     /// Shorthand for [`Event::Warning`].
     fn warn(&self, text: String) {
         self.emit(Event::Warning { text });
-    }
-}
-
-/// Passes events on, and keeps how long each stage took.
-pub struct Recorder {
-    inner: Box<dyn Sink>,
-    stages: Mutex<Vec<(String, Option<f64>)>>,
-}
-
-impl Recorder {
-    /// Records what goes to `inner`.
-    pub fn new(inner: Box<dyn Sink>) -> Self {
-        Self { inner, stages: Mutex::new(Vec::new()) }
-    }
-
-    /// Stages in the order that they ended, with their wall time in seconds; `None` where the
-    /// result was in the store.
-    pub fn stages(&self) -> Vec<(String, Option<f64>)> {
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-}
-
-impl Sink for Recorder {
-    fn emit(&self, event: Event) {
-        let ended = match &event {
-            Event::StageFinished { stage, seconds } => Some(((*stage).to_owned(), Some(*seconds))),
-            Event::StageCached { stage } => Some(((*stage).to_owned(), None)),
-            _ => None,
-        };
-        self.stages.lock().unwrap_or_else(PoisonError::into_inner).extend(ended);
-        self.inner.emit(event);
     }
 }
 

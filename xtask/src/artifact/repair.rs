@@ -19,6 +19,8 @@ pub struct Repair<'a> {
     pub system: &'a BTreeSet<String>,
     /// patchelf.
     pub patchelf: &'a Path,
+    /// Folders of libraries that the recipe brought along: looked at before the system's.
+    pub search: &'a [PathBuf],
     /// The C++ compiler, asked for the path of its run-time libraries.
     pub cxx: &'a Path,
 }
@@ -92,8 +94,13 @@ impl Repair<'_> {
 
     /// Copies the system's `soname` inside.
     fn graft(&self, soname: &str) -> Result<Grafted> {
-        let asked = std::process::Command::new(self.cxx).arg(format!("-print-file-name={soname}")).output()?;
-        let from = PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim());
+        let from = match self.search.iter().map(|d| d.join(soname)).find(|p| p.is_file()) {
+            Some(own) => own,
+            None => {
+                let asked = std::process::Command::new(self.cxx).arg(format!("-print-file-name={soname}")).output()?;
+                PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim())
+            }
+        };
         if !from.is_absolute() {
             return Err(Error::world("missing-library", format!("the build needs {soname}, which is neither in it nor on every system, and the compiler does not know where it is"))
                 .next("install the package that has it, or switch the feature off that needs it"));

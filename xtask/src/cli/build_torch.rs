@@ -74,7 +74,7 @@ pub fn run(args: Args) -> Result<()> {
     let outcome = stage::run(&build)?;
     let seconds = started.elapsed().as_secs_f64();
     if let (Some(path), Outcome::Done(artifacts)) = (&args.report, &outcome) {
-        let text = report(&build, artifacts, &session.events.stages(), seconds);
+        let text = report(&build, artifacts, seconds)?;
         crate::store::write_atomically(path, text.as_bytes())?;
     }
     if args.recipe.json {
@@ -120,15 +120,14 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
     println!("jobs: {}   work folder: {}", stage::jobs(build), plan.work.display());
 }
 
-/// The record of a build, for `docs/results`.
-fn report(build: &stage::Build<'_>, artifacts: &Artifacts, stages: &[(String, Option<f64>)], seconds: f64) -> String {
+/// The record of a build, for `docs/results`: the same for everyone but for what it measured.
+fn report(build: &stage::Build<'_>, artifacts: &Artifacts, seconds: f64) -> Result<String> {
     use std::fmt::Write;
     let mut t = String::new();
     let recipe = &build.recipe;
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
     let _ = writeln!(t, "# {} {}\n", recipe.name, recipe.torch.full_version());
-    let _ = writeln!(t, "Written by `cargo xtask {}`.\n", arguments.join(" "));
+    let _ = writeln!(t, "Written by `cargo xtask build-torch --recipe {} --report FILE`.\n", recipe.name);
     let _ = writeln!(t, "| what | |\n|---|---|");
     for (what, value) in [
         ("torchwright", env!("CARGO_PKG_VERSION").to_owned()),
@@ -138,16 +137,20 @@ fn report(build: &stage::Build<'_>, artifacts: &Artifacts, stages: &[(String, Op
         ("libuv", recipe.libuv.version.clone()),
         ("cores", cores.to_string()),
         ("jobs", stage::jobs(build).to_string()),
-        ("wall time of this run", ui::duration(seconds)),
-        ("CPU time of all children", ui::duration(platform::children_cpu_seconds())),
-        ("peak memory of the orchestrator", platform::peak_memory().map_or("unknown".into(), ui::bytes)),
+        ("wall time of the run that wrote this", ui::duration(seconds)),
+        ("peak memory of the orchestrator in that run", platform::peak_memory().map_or("unknown".into(), ui::bytes)),
     ] {
         let _ = writeln!(t, "| {what} | {value} |");
     }
-    let _ = writeln!(t, "\n## Stages\n\n| stage | wall time |\n|---|---|");
-    for (stage, seconds) in stages {
-        let _ = writeln!(t, "| {stage} | {} |", seconds.map_or("in the store".into(), ui::duration));
+    let _ = writeln!(t, "\n## Stages\n\nOver all runs that a stage took, on all cores.\n");
+    let _ = writeln!(t, "| stage | wall time | CPU time | runs |\n|---|---|---|---|");
+    let stages = stage::timings(build)?;
+    for (stage, timing) in &stages {
+        let (wall, cpu) = (ui::duration(timing.wall), ui::duration(timing.cpu));
+        let _ = writeln!(t, "| {stage} | {wall} | {cpu} | {} |", timing.runs);
     }
+    let sum = |f: fn(&stage::Timing) -> f64| ui::duration(stages.iter().map(|(_, timing)| f(timing)).sum());
+    let _ = writeln!(t, "| **all** | {} | {} | |", sum(|t| t.wall), sum(|t| t.cpu));
     let _ = writeln!(t, "\n## Artifacts\n\n| file | bytes | SHA-256 |\n|---|---|---|");
     for (name, input) in &artifacts.digests {
         let _ = writeln!(t, "| `{name}` | {} | `{}` |", input.size, input.sha256);
@@ -164,7 +167,7 @@ fn report(build: &stage::Build<'_>, artifacts: &Artifacts, stages: &[(String, Op
     for skipped in &artifacts.verified.skipped {
         let _ = writeln!(t, "\nNot run: {skipped}.");
     }
-    t
+    Ok(t)
 }
 
 fn show(artifacts: &Artifacts, seconds: f64) {

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::event::{Recorder, Sink};
+use crate::event::Sink;
 use crate::recipe::{Lock, Recipe, Workspace};
 use crate::stage::{Build, Options};
 use crate::store::Store;
@@ -18,6 +18,11 @@ static JSON: OnceLock<bool> = OnceLock::new();
 /// Whether the command was asked for JSON: errors are printed that way too.
 pub fn json_requested() -> bool {
     JSON.get().copied().unwrap_or(false)
+}
+
+/// Notes that the command was asked for JSON.
+pub fn set_json(json: bool) {
+    let _ = JSON.set(json);
 }
 
 /// Prints a result as JSON on standard output.
@@ -57,19 +62,15 @@ pub struct PythonArgs {
 pub struct Session {
     pub workspace: Workspace,
     pub store: Store,
-    pub events: Recorder,
+    pub events: Box<dyn Sink>,
 }
 
 impl RecipeArgs {
     /// Opens workspace, store and event sink.
     pub fn session(&self) -> Result<Session> {
-        let _ = JSON.set(self.json);
+        set_json(self.json);
         let events: Box<dyn Sink> = if self.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(self.quiet)) };
-        Ok(Session {
-            workspace: workspace()?,
-            store: Store::open(self.store.as_deref())?,
-            events: Recorder::new(events),
-        })
+        Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
     }
 }
 
@@ -84,13 +85,14 @@ impl Session {
         let recipe = self.recipe(args)?;
         let lock = Lock::load(&recipe, &self.workspace.recipe_path(&args.recipe))?;
         let python = Python::find(python.python.as_deref(), &recipe)?;
+        let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
         Ok(Build {
             workspace: &self.workspace,
             recipe,
             lock,
             store: &self.store,
-            events: &self.events,
+            events: self.events.as_ref(),
             python,
             compiler,
             options: Options { offline: args.offline, ..options },

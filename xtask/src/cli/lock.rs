@@ -57,7 +57,7 @@ pub fn run(args: Args) -> Result<()> {
         &recipe,
         old.as_ref(),
         &session.store,
-        &session.events,
+        session.events.as_ref(),
         args.recipe.offline,
         &session.workspace.root,
     )?;
@@ -65,14 +65,15 @@ pub fn run(args: Args) -> Result<()> {
     write_atomically(&path, text.as_bytes())?;
     if args.recipe.json {
         print_json(
-            &serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "lock": path, "sources": lock.source.len(), "pythons": lock.python.len() }),
+            &serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "lock": path, "sources": lock.source.len(), "machines": recipe.python.machines, "pythons": recipe.python.versions }),
         );
     } else {
         println!(
-            "{}: {} sources, packages for Python {}",
+            "{}: {} sources, packages for Python {} on {}",
             path.display(),
             lock.source.len(),
-            lock.python.keys().cloned().collect::<Vec<_>>().join(", ")
+            recipe.python.versions.join(", "),
+            recipe.python.machines.join(", ")
         );
     }
     Ok(())

@@ -8,6 +8,7 @@ mod clean;
 mod common;
 mod completions;
 mod fetch;
+mod inspect;
 mod internal;
 mod libuv;
 mod lock;
@@ -43,6 +44,7 @@ enum Command {
     Lock(lock::Args),
     Libuv(libuv::Args),
     Tree(tree::Args),
+    Inspect(inspect::Args),
     Shell(shell::Args),
     Clean(clean::Args),
     Schema(schema::Args),
@@ -55,6 +57,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = internal::dispatch() {
         return code;
     }
+    platform::die_of_broken_pipes();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
@@ -78,6 +81,7 @@ pub fn main() -> ExitCode {
         Command::Lock(args) => lock::run(args),
         Command::Libuv(args) => libuv::run(args),
         Command::Tree(args) => tree::run(args),
+        Command::Inspect(args) => inspect::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Schema(args) => schema::run(args),

@@ -1,15 +1,22 @@
-//! ELF: needed libraries, run path, symbol versions (System V gABI; LSB symbol versioning).
+//! ELF: needed libraries, run path, symbol versions (System V gABI; LSB symbol versioning), and the
+//! proof that a class is really compiled in.
 
 use std::collections::BTreeSet;
 
-use object::elf::{self, FileHeader64};
-use object::read::elf::{Dyn, FileHeader, SectionHeader};
-use object::{Endianness, SectionIndex};
+use object::elf::{self, FileHeader64, Sym64};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, Rela, SectionHeader, SectionTable, Sym, SymbolTable};
+use object::{Endianness, ReadRef, SectionIndex};
+use serde::Serialize;
 
+use super::library::{Evidence, Uv};
+use super::marker::{self, Class, Hit};
+use super::uv;
 use crate::error::{Error, Result};
 
+type Header = FileHeader64<Endianness>;
+
 /// A versioned symbol set that a file needs, such as `GLIBC_2.34` of `libc.so.6`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct VersionNeed {
     /// The library's soname.
     pub library: String,
@@ -39,12 +46,16 @@ impl Elf {
     }
 
     /// Reads the dynamic section and the version needs of `bytes`.
+    ///
+    /// # Errors
+    /// If it is no 64-bit ELF file, or one with offsets or counts that point nowhere.
     pub fn parse(bytes: &[u8]) -> Result<Self> {
         Self::read(bytes).map_err(|e| Error::misuse("elf", format!("not a readable 64-bit ELF file: {e}")))
     }
 
-    fn read(data: &[u8]) -> object::read::Result<Self> {
-        let header = FileHeader64::<Endianness>::parse(data)?;
+    /// The same for anything that `object` can read from.
+    pub(super) fn read<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Self> {
+        let header = Header::parse(data)?;
         let endian = header.endian()?;
         let sections = header.sections(endian, data)?;
         let mut out = Self { machine: header.e_machine(endian).0, ..Self::default() };
@@ -78,4 +89,144 @@ impl Elf {
         }
         Ok(out)
     }
+}
+
+/// A name of the e_machine values that wheels exist for.
+pub(super) fn machine_name(machine: u16) -> String {
+    match elf::Machine(machine) {
+        elf::EM_X86_64 => "x86_64".into(),
+        elf::EM_AARCH64 => "aarch64".into(),
+        elf::EM_PPC64 => "ppc64le".into(),
+        elf::EM_S390 => "s390x".into(),
+        elf::EM_RISCV => "riscv64".into(),
+        _ => format!("e_machine {machine}"),
+    }
+}
+
+/// What `data` shows of `class`, given where its name was seen: a defined symbol, or type info that
+/// the loader is told to point at the name. The name alone is no proof.
+pub(super) fn evidence<'d, R: ReadRef<'d>>(data: R, class: Class, hits: &[Hit]) -> object::read::Result<Vec<Evidence>> {
+    let header = Header::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    let mut out = Vec::new();
+    for name in marker::itanium_symbols(class) {
+        if let Some(symbol) = find_symbol(data, endian, &sections, &name)? {
+            out.push(Evidence::Symbol { name, address: symbol.st_value(endian) });
+        }
+    }
+    if !out.is_empty() {
+        return Ok(out);
+    }
+    // Stripped of its dynamic symbols (hidden visibility): the type info object holds a pointer to
+    // the name, which the loader relocates; the linker wrote the name's address beside it.
+    let names: Vec<u64> = hits
+        .iter()
+        .filter(|h| h.class == class && !h.msvc)
+        .filter_map(|h| address_of(header, endian, data, h.offset))
+        .collect();
+    let relocations: Vec<_> = sections
+        .iter()
+        .filter_map(|s| s.rela(endian, data).transpose())
+        .collect::<object::read::Result<Vec<_>>>()?
+        .into_iter()
+        .flat_map(|(r, _)| r)
+        .collect();
+    let dynamic = sections.symbols(endian, data, elf::SHT_DYNSYM)?;
+    let of_type_info = |slot: u64| {
+        relocations.iter().filter(|r| r.r_offset(endian) == slot).any(|r| {
+            let symbol = r.r_sym(endian, false);
+            let name =
+                dynamic.symbol(object::SymbolIndex(symbol as usize)).and_then(|s| s.name(endian, dynamic.strings()));
+            name.is_ok_and(|n| n.starts_with(b"_ZTVN10__cxxabiv1"))
+        })
+    };
+    for r in &relocations {
+        let target = r.r_addend.get(endian) as u64;
+        // Before a name of internal linkage stands a `*`.
+        if !names.iter().any(|&n| n == target || n.wrapping_sub(1) == target) {
+            continue;
+        }
+        // A pointer to the text may be anybody's: type info has the ABI's own class before it.
+        let slot = r.r_offset(endian);
+        if of_type_info(slot.wrapping_sub(8)) {
+            out.push(Evidence::TypeInfo { address: slot.wrapping_sub(8), name: target });
+            break;
+        }
+    }
+    Ok(out)
+}
+
+/// The version that a libuv compiled into (or being) `data` gives itself.
+pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Option<Uv>> {
+    let header = Header::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    let Some(symbol) = find_symbol(data, endian, &sections, "uv_version")? else { return Ok(None) };
+    let Some(offset) = offset_of(header, endian, data, symbol.st_value(endian))? else { return Ok(None) };
+    let code = data.read_bytes_at(offset, 24).unwrap_or_default();
+    Ok(uv::version_in_code(code, header.e_machine(endian) == elf::EM_AARCH64).map(Uv::built_in))
+}
+
+/// A defined symbol of the dynamic or the full table, by name.
+fn find_symbol<'d, R: ReadRef<'d>>(
+    data: R,
+    endian: Endianness,
+    sections: &SectionTable<'d, Header, R>,
+    name: &str,
+) -> object::read::Result<Option<&'d Sym64<Endianness>>> {
+    let dynamic = sections.symbols(endian, data, elf::SHT_DYNSYM)?;
+    let versions = object::read::elf::VersionTable::default();
+    for section in sections.iter() {
+        // The loader's own way, a few reads; else each symbol in turn.
+        if let Some((table, _)) = section.gnu_hash(endian, data)? {
+            let hash = elf::gnu_hash(name.as_bytes());
+            let found = table.find(endian, name.as_bytes(), hash, None, &dynamic, &versions);
+            if let Some((_, symbol)) = found.filter(|(_, s)| s.st_shndx(endian).0 != 0) {
+                return Ok(Some(symbol));
+            }
+        }
+    }
+    let full = sections.symbols(endian, data, elf::SHT_SYMTAB)?;
+    Ok(linear(endian, &full, name))
+}
+
+fn linear<'d, R: ReadRef<'d>>(
+    endian: Endianness,
+    table: &SymbolTable<'d, Header, R>,
+    name: &str,
+) -> Option<&'d Sym64<Endianness>> {
+    table
+        .iter()
+        .find(|s| s.st_shndx(endian).0 != 0 && s.name(endian, table.strings()).is_ok_and(|n| n == name.as_bytes()))
+}
+
+/// Where the byte at `offset` of the file is in memory.
+fn address_of<'d, R: ReadRef<'d>>(header: &Header, endian: Endianness, data: R, offset: u64) -> Option<u64> {
+    header.program_headers(endian, data).ok()?.iter().filter(|p| p.p_type(endian) == elf::PT_LOAD).find_map(|p| {
+        let into = offset.checked_sub(p.p_offset(endian))?;
+        (into < p.p_filesz(endian)).then(|| p.p_vaddr(endian).wrapping_add(into))
+    })
+}
+
+/// Where the byte at `address` in memory is in the file.
+fn offset_of<'d, R: ReadRef<'d>>(
+    header: &Header,
+    endian: Endianness,
+    data: R,
+    address: u64,
+) -> object::read::Result<Option<u64>> {
+    let segments = header.program_headers(endian, data)?;
+    Ok(segments.iter().filter(|p| p.p_type(endian) == elf::PT_LOAD).find_map(|p| {
+        let into = address.checked_sub(p.p_vaddr(endian))?;
+        if into < p.p_filesz(endian) { p.p_offset(endian).checked_add(into) } else { None }
+    }))
+}
+
+/// The bytes of the section called `name`: offset and size in the file.
+pub(super) fn section_range<'d, R: ReadRef<'d>>(data: R, name: &str) -> object::read::Result<Option<(u64, u64)>> {
+    let header = Header::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    Ok(sections.section_by_name(endian, name.as_bytes()).and_then(|(_, s)| s.file_range(endian)))
 }

@@ -1,32 +1,60 @@
-//! Reading binaries: which libraries and symbol versions a shared object needs, and whether it
-//! holds the libuv store.
+//! What is this torch? Reads wheels, archives, folders and libraries of any platform, without
+//! importing or installing them, and tells above all whether c10d's TCPStore has the libuv backend.
+//!
+//! Everything here works on anything that can be read at an offset ([`ReadAt`]): a file, bytes in
+//! memory, a part of a file on a server. Nothing here draws, and nothing knows the command line.
+//!
+//! The verdict is never taken from a text. `libuv support` stands in every build, since it is the
+//! error's own text; and the class' name proves nothing by itself either. What counts is a symbol
+//! or a type info object ([`Evidence`]) that only the compiled class leaves.
 
+mod container;
+mod defaults;
 mod elf;
+mod fatbin;
+mod library;
+mod macho;
+mod marker;
+mod pe;
+mod read;
+mod remote;
+mod report;
+mod uv;
 
 use std::io::Read;
 use std::path::Path;
 
-use crate::error::Result;
+use crate::error::{Context, Result};
 
+pub use defaults::{Defaults, Outcome};
 pub use elf::{Elf, VersionNeed};
+pub use library::{Evidence, Format, Library, Linkage, Uv, read as library};
+pub use marker::Class;
+pub use read::{FileAt, ReadAt};
+pub use remote::Remote;
+pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
 
-/// The type-info name of the daemon class, which survives stripping (Itanium C++ ABI: ELF, Mach-O).
-pub const DAEMON_ITANIUM: &[u8] = b"N4c10d6detail16LibUVStoreDaemonE";
-/// The same for MSVC.
-pub const DAEMON_MSVC: &[u8] = b".?AVLibUVStoreDaemon@detail@c10d@@";
-
-/// Whether `bytes` (an object or library) hold the type info of c10d's libuv daemon. The text
-/// "libuv support" is in every build: it is the error's own text and proves nothing.
-pub fn has_libuv_daemon(bytes: &[u8]) -> bool {
-    [DAEMON_ITANIUM, DAEMON_MSVC].iter().any(|marker| memmem(bytes, marker))
+/// Whether the linked library at `path` holds c10d's libuv store, proved by symbol or type info.
+///
+/// # Errors
+/// If the file cannot be read, or is no library.
+pub fn file_has_libuv_store(path: &Path) -> Result<bool> {
+    let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+    let libraries = library(&file).doing(|| format!("inspecting {}", path.display()))?;
+    Ok(libraries.iter().all(|l| !l.store.is_empty()))
 }
 
-/// Whether the file at `path` holds the daemon's type info; reads it in pieces.
-pub fn file_has_libuv_daemon(path: &Path) -> Result<bool> {
-    Ok(file_contains(path, DAEMON_ITANIUM)? || file_contains(path, DAEMON_MSVC)?)
+/// Whether `object`, an object file that is not linked yet, holds the type info name of c10d's
+/// libuv store. Only for files of a build of our own: a name is a hint, and proof comes with linking.
+pub fn object_names_libuv_store(object: &[u8]) -> bool {
+    let (itanium, msvc) = marker::names(Class::LibuvStore);
+    [itanium, msvc].iter().any(|name| memchr::memmem::find(object, name.as_bytes()).is_some())
 }
 
 /// Whether the file at `path` contains `needle`; reads it in pieces.
+///
+/// # Errors
+/// If the file cannot be read.
 pub fn file_contains(path: &Path, needle: &[u8]) -> Result<bool> {
     let mut file = fs_err::File::open(path)?;
     let mut buffer = vec![0u8; 1 << 20];
@@ -37,15 +65,11 @@ pub fn file_contains(path: &Path, needle: &[u8]) -> Result<bool> {
             return Ok(false);
         }
         let end = kept + n;
-        if memmem(&buffer[..end], needle) {
+        if memchr::memmem::find(&buffer[..end], needle).is_some() {
             return Ok(true);
         }
         // What may be the beginning of a match goes to the front.
         kept = (needle.len() - 1).min(end);
         buffer.copy_within(end - kept..end, 0);
     }
-}
-
-fn memmem(haystack: &[u8], needle: &[u8]) -> bool {
-    memchr::memmem::find(haystack, needle).is_some()
 }

@@ -25,6 +25,13 @@ pub fn kill_tree(pid: u32, hard: bool) {
     }
 }
 
+/// Ends this process quietly when nobody reads its output any more (`… | head`), as programs do that
+/// are not written in Rust.
+pub fn die_of_broken_pipes() {
+    // SAFETY: SIG_DFL is a valid disposition; called before other threads exist.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+}
+
 /// Asks the kernel to end this process when its parent dies (even by kill -9). Linux only.
 pub fn die_with_parent() {
     #[cfg(target_os = "linux")]
@@ -162,15 +169,21 @@ pub fn peak_memory() -> Option<u64> {
     Some(line.trim().trim_end_matches("kB").trim().parse::<u64>().ok()? * 1024)
 }
 
-/// CPU seconds, user and system, of all children that have ended.
-pub fn children_cpu_seconds() -> f64 {
-    // SAFETY: the structure is written by the call before it is read.
-    unsafe {
-        let mut usage: libc::rusage = std::mem::zeroed();
-        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
-        let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
-        seconds(usage.ru_utime) + seconds(usage.ru_stime)
-    }
+/// CPU seconds, user and system, of this process and of all children that have ended.
+pub fn cpu_seconds() -> f64 {
+    let seconds = |t: libc::timeval| t.tv_sec as f64 + t.tv_usec as f64 / 1e6;
+    [libc::RUSAGE_SELF, libc::RUSAGE_CHILDREN]
+        .into_iter()
+        .map(|who| {
+            // SAFETY: the structure is zeroed, and written by the call before it is read.
+            let usage = unsafe {
+                let mut usage: libc::rusage = std::mem::zeroed();
+                libc::getrusage(who, &raw mut usage);
+                usage
+            };
+            seconds(usage.ru_utime) + seconds(usage.ru_stime)
+        })
+        .sum()
 }
 
 /// Mode 0755 for a folder.

@@ -69,7 +69,7 @@ pub fn peak_memory() -> Option<u64> {
 }
 
 /// Unknown.
-pub fn children_cpu_seconds() -> f64 {
+pub fn cpu_seconds() -> f64 {
     0.0
 }
 
@@ -92,3 +92,6 @@ pub fn mark_executable(_path: &Path, _executable: bool) -> Result<()> {
 pub fn stderr_is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
 }
+
+/// Nothing to do: Windows has no such signal.
+pub fn die_of_broken_pipes() {}

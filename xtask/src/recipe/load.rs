@@ -36,13 +36,14 @@ impl Workspace {
         if name.ends_with(".toml") { PathBuf::from(name) } else { self.recipes().join(format!("{name}.toml")) }
     }
 
-    /// Names of all recipes, sorted.
+    /// Names of all recipes, sorted. A file whose name begins with `_` is no recipe: others extend it.
     pub fn recipe_names(&self) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.recipes())
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
+            .filter(|name| !name.starts_with('_'))
             .collect();
         names.sort();
         names
@@ -150,7 +151,7 @@ impl Located {
             }
             Some(_) => {}
         }
-        for name in file.features.keys() {
+        for name in file.features.keys().chain(file.machine.values().flat_map(|m| m.features.keys())) {
             if !features::KNOWN.contains(&name.as_str()) {
                 let mut e = self.error(name, &format!("unknown feature '{name}'"));
                 if let Some(near) = nearest(name, features::KNOWN.iter().copied()) {
@@ -159,7 +160,7 @@ impl Located {
                 return Err(e.next("variables that are no switch go under [settings]"));
             }
         }
-        for name in file.settings.keys() {
+        for name in file.settings.keys().chain(file.machine.values().flat_map(|m| m.settings.keys())) {
             if name.starts_with("USE_") || name.starts_with("BUILD_") {
                 return Err(
                     self.error(name, &format!("'{name}' is a switch: it belongs under [features], as true or false"))
@@ -198,10 +199,16 @@ impl Located {
                 ));
             }
             for place in &source.into {
+                if place.tree.is_some() && !place.alias.is_empty() {
+                    return Err(
+                        self.error(&source.name, "'alias' is for files of a prefix; the tree is real files only")
+                    );
+                }
                 if place.tree.is_some() == place.prefix.is_some() {
                     return Err(self.error(&source.name, "a placement has exactly one of 'tree' and 'prefix'"));
                 }
-                for path in [&place.tree, &place.prefix, &place.only].into_iter().flatten() {
+                let aliases = place.alias.iter().flat_map(|(name, of)| [name, of]);
+                for path in [&place.tree, &place.prefix, &place.only].into_iter().flatten().chain(aliases) {
                     if path.starts_with('/') || path.split('/').any(|s| s == "..") {
                         return Err(self.error(path, &format!("'{path}' leaves the tree")));
                     }
@@ -273,6 +280,7 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     base.torch.status = over.torch.status;
     put(&mut base.python.requires, over.python.requires);
     put(&mut base.python.versions, over.python.versions);
+    put(&mut base.python.machines, over.python.machines);
     put(&mut base.python.build, over.python.build);
     put(&mut base.python.verify, over.python.verify);
     put(&mut base.toolchain.gcc, over.toolchain.gcc);
@@ -286,6 +294,11 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     base.features.extend(over.features);
     base.settings.extend(over.settings);
     base.cmake.extend(over.cmake);
+    for (name, machine) in over.machine {
+        let own = base.machine.entry(name).or_default();
+        own.features.extend(machine.features);
+        own.settings.extend(machine.settings);
+    }
     base.validation.extend(over.validation);
     for source in over.source {
         match base.source.iter_mut().find(|s| s.name == source.name) {
@@ -324,6 +337,7 @@ fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
         python: model::Python {
             requires: need(file.python.requires, "python.requires", path)?,
             versions: need(file.python.versions, "python.versions", path)?,
+            machines: file.python.machines.unwrap_or_else(|| vec!["x86_64".into()]),
             build: file.python.build.unwrap_or_default(),
             verify: file.python.verify.unwrap_or_default(),
         },
@@ -340,6 +354,7 @@ fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
             members: file.limits.members.unwrap_or(200_000),
             disk: file.limits.disk.unwrap_or(12_288) * MIB,
         },
+        machine: file.machine,
         validation: file.validation,
         source: file.source,
         patch: file.patch,

@@ -23,9 +23,9 @@ pub struct Lock {
     pub recipe: String,
     /// Sources by name.
     pub source: BTreeMap<String, Locked>,
-    /// Wheels by interpreter (`3.11`) and purpose.
+    /// Wheels by machine (`x86_64`), interpreter (`3.11`) and purpose.
     #[serde(default)]
-    pub python: BTreeMap<String, PythonLock>,
+    pub python: BTreeMap<String, BTreeMap<String, PythonLock>>,
 }
 
 /// One file of known bytes.
@@ -71,7 +71,7 @@ impl Lock {
             }
         }
         field("python");
-        for s in recipe.python.versions.iter().chain(&recipe.python.build) {
+        for s in recipe.python.machines.iter().chain(&recipe.python.versions).chain(&recipe.python.build) {
             field(s);
         }
         field("verify");

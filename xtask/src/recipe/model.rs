@@ -47,6 +47,9 @@ pub struct RecipeFile {
     /// Bounds on what archives may unpack to.
     #[serde(default)]
     pub limits: LimitsFile,
+    /// What is different on one machine (`x86_64`, `aarch64`): laid over features and settings.
+    #[serde(default)]
+    pub machine: BTreeMap<String, MachineFile>,
     /// Bars that `validate` holds a build to: ratios candidate / baseline.
     #[serde(default)]
     pub validation: BTreeMap<String, f64>,
@@ -106,6 +109,8 @@ pub struct PythonFile {
     pub requires: Option<String>,
     /// The interpreters that the lock covers, such as `["3.11", "3.12"]`.
     pub versions: Option<Vec<String>>,
+    /// The machines that the lock covers, such as `["x86_64", "aarch64"]`.
+    pub machines: Option<Vec<String>>,
     /// Packages of the build environment: `name==version`, with an optional marker on
     /// `python_version`.
     pub build: Option<Vec<String>>,
@@ -123,6 +128,18 @@ pub struct ToolchainFile {
     pub clang: Option<String>,
     /// Resident memory that one compiler process may need, in MiB.
     pub memory_per_job: Option<u64>,
+}
+
+/// `[machine.NAME]`: what differs on one machine.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct MachineFile {
+    /// Switches.
+    #[serde(default)]
+    pub features: BTreeMap<String, bool>,
+    /// Other variables.
+    #[serde(default)]
+    pub settings: BTreeMap<String, String>,
 }
 
 /// `[libuv]`, as typed.
@@ -168,6 +185,8 @@ pub struct Source {
     /// Where it goes: `tree:<path>` (a path in the PyTorch tree, `tree:.` is its root),
     /// `prefix:<name>` (a prefix handed to the build), or `stage` (used by a stage itself).
     pub into: Vec<Placement>,
+    /// The machine that it is for (`x86_64`, `aarch64`); every machine if it is left out.
+    pub machine: Option<String>,
     /// SPDX licence expression.
     pub license: String,
     /// Members that are the licence texts, relative to the unpacked source.
@@ -198,6 +217,10 @@ pub struct Placement {
     /// If not empty: of those, only these files and the folders that end with `/`.
     #[serde(default)]
     pub keep: Vec<String>,
+    /// Further names for files of a prefix, such as the linker's `libx.so` for `libx.so.1`: new
+    /// name → file, both below the prefix.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub alias: BTreeMap<String, String>,
 }
 
 /// One patch file.
@@ -241,12 +264,28 @@ pub struct Recipe {
     pub libuv: Libuv,
     /// Bounds.
     pub limits: Limits,
+    /// What is different on one machine.
+    pub machine: BTreeMap<String, MachineFile>,
     /// Bars for `validate`.
     pub validation: BTreeMap<String, f64>,
     /// Sources.
     pub source: Vec<Source>,
     /// Patches.
     pub patch: Vec<Patch>,
+}
+
+impl Recipe {
+    /// The recipe as it is on `machine` (`x86_64`): its sources and no others', its switches and
+    /// settings laid over the common ones. The lock covers all machines, so it is read before.
+    #[must_use]
+    pub fn on(mut self, machine: &str) -> Self {
+        self.source.retain(|s| s.machine.as_deref().is_none_or(|m| m == machine));
+        if let Some(own) = self.machine.remove(machine) {
+            self.features.extend(own.features);
+            self.settings.extend(own.settings);
+        }
+        self
+    }
 }
 
 /// `[torch]`, complete.
@@ -284,6 +323,8 @@ pub struct Python {
     pub requires: String,
     /// Interpreters that the lock covers.
     pub versions: Vec<String>,
+    /// Machines that the lock covers.
+    pub machines: Vec<String>,
     /// Build environment.
     pub build: Vec<String>,
     /// Verify environment.

@@ -2,7 +2,7 @@
 //! is hostile until its digest is known.
 
 mod crates;
-mod debian;
+pub mod debian;
 mod fetch;
 mod git;
 mod http;

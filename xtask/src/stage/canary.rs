@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Build, CompilerCache, Work, ninja};
+use super::{Build, CompilerCache, Work, ninja, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::toolchain::Process;
@@ -37,8 +37,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         build.events.emit(Event::StageCached { stage: STAGE });
         return Ok(());
     }
-    build.events.emit(Event::StageStarted { stage: STAGE });
-    let started = std::time::Instant::now();
+    timed(build, STAGE, "", || make(build, work, cache))
+}
+
+fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     let all = all_targets(work)?;
     let objects: Vec<String> = STORE_OBJECTS
         .iter()
@@ -104,16 +106,13 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         "canary: a libuv store of this build served {} clients, {} operations",
         report["clients"], report["operations"]
     ));
-    let seconds = started.elapsed().as_secs_f64();
-    work.done(STAGE, &serde_json::json!({ "report": report, "seconds": seconds }))?;
-    build.events.emit(Event::StageFinished { stage: STAGE, seconds });
-    Ok(())
+    work.done(STAGE, &serde_json::json!({ "report": report }))
 }
 
 /// Whether the object file holds the daemon: by its type info, never by a string of an error.
 fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
     let bytes = fs_err::read(work.build().join(object))?;
-    if crate::inspect::has_libuv_daemon(&bytes) {
+    if crate::inspect::object_names_libuv_store(&bytes) {
         return Ok(());
     }
     Err(Error::world(

@@ -1,6 +1,6 @@
 //! compile: everything that is left, without network.
 
-use super::{Build, CompilerCache, Work, ninja};
+use super::{Build, CompilerCache, Work, ninja, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
@@ -21,13 +21,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
         );
     }
     build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
-    build.events.emit(Event::StageStarted { stage: STAGE });
-    let seconds = ninja::run(build, work, cache, &[], STAGE)?;
-    // Over all runs that it took: what ninja logged, not what this run saw.
-    let busy: f64 = ninja::ninja_log(&work.build()).values().sum();
-    work.done(STAGE, &serde_json::json!({ "seconds": seconds, "step_seconds": busy, "cache": cache.name(), "jobs": ninja::jobs(build) }))?;
-    build.events.emit(Event::StageFinished { stage: STAGE, seconds });
-    Ok(())
+    timed(build, STAGE, "", || {
+        ninja::run(build, work, cache, &[], STAGE)?;
+        work.done(STAGE, &serde_json::json!({ "cache": cache.name(), "jobs": ninja::jobs(build) }))
+    })
 }
 
 /// An error if the disk has less room than the recipe says a build needs.

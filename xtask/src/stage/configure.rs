@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Build, Work, libuv, prefix, pyenv, tree};
+use super::{Build, Work, libuv, prefix, pyenv, timing::timed, tree};
 use crate::error::{Context, Error, Result};
 use crate::event::Event;
 use crate::recipe::{Backend, CmakeValue, features};
@@ -78,25 +78,22 @@ pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
         build.events.emit(Event::StageCached { stage: STAGE });
         return Ok(());
     }
-    let started = std::time::Instant::now();
-    build.events.emit(Event::StageStarted { stage: STAGE });
-    if work.src().exists() {
-        // Half configured by a run that was killed.
-        crate::store::remove_tree(&work.src())?;
-    }
-    copy_tree(&inputs.tree, &work.src())?;
-    write_project_module(build, work)?;
-    let log = work.log(STAGE);
-    let output = hook(build, work, "configure", &[])
-        .run(Some(&log), &mut |_| {})
-        .doing(|| "running CMake through the PEP 517 hook".into())?;
-    if !output.status.success() {
-        return Err(explain(&output.text, &log));
-    }
-    let features = read_back(build, work)?;
-    work.done(STAGE, &serde_json::json!({ "features": features, "seconds": started.elapsed().as_secs_f64() }))?;
-    build.events.emit(Event::StageFinished { stage: STAGE, seconds: started.elapsed().as_secs_f64() });
-    Ok(())
+    timed(build, STAGE, "", || {
+        if work.src().exists() {
+            // Half configured by a run that was killed.
+            crate::store::remove_tree(&work.src())?;
+        }
+        copy_tree(&inputs.tree, &work.src())?;
+        write_project_module(build, work)?;
+        let log = work.log(STAGE);
+        let output = hook(build, work, "configure", &[])
+            .run(Some(&log), &mut |_| {})
+            .doing(|| "running CMake through the PEP 517 hook".into())?;
+        if !output.status.success() {
+            return Err(explain(&output.text, &log));
+        }
+        work.done(STAGE, &serde_json::json!({ "features": read_back(build, work)? }))
+    })
 }
 
 /// The process that calls a PEP 517 hook in the work folder.

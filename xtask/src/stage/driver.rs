@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, tree, verify, wheel,
+    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, timing, tree, verify,
+    wheel,
 };
 use crate::artifact::manifest::{Input, Manifest};
 use crate::error::{Error, Result};
@@ -153,7 +154,8 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
     let wheel_file = wheel_dir.join(&wheel_record.file);
     let bundle_file = bundle_dir.join(&bundle_record.file);
     let verified = verify::run(build, &wheel_file, &bundle_file)?;
-    Ok(Outcome::Done(Box::new(publish(build, &wheel_record, &wheel_file, &bundle_file, verified)?)))
+    let made = Made { wheel: &wheel_file, record: &wheel_record, bundle: &bundle_file };
+    Ok(Outcome::Done(Box::new(publish(build, &made, verified)?)))
 }
 
 /// The stages that `options.until` may name, in order.
@@ -218,27 +220,34 @@ fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize)
     Ok(Outcome::Stopped { after: wheel::STAGE, folder: wheel::run(build, &work, &cache)? })
 }
 
-/// Puts the artifacts, the manifest and SHA256SUMS into the output folder, each whole or not at all.
-fn publish(
-    build: &Build<'_>,
-    record: &wheel::Record,
-    wheel: &Path,
-    bundle: &Path,
-    verified: verify::Record,
-) -> Result<Artifacts> {
+/// What is published.
+struct Made<'a> {
+    wheel: &'a Path,
+    record: &'a wheel::Record,
+    bundle: &'a Path,
+}
+
+/// Puts the artifacts, the manifest, SHA256SUMS and the timings into the output folder, each whole
+/// or not at all.
+fn publish(build: &Build<'_>, made: &Made<'_>, verified: verify::Record) -> Result<Artifacts> {
+    let Made { wheel, record, bundle } = *made;
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
     let mut digests = BTreeMap::new();
     for file in [wheel, bundle] {
-        let (sha256, size) = cached_digest(build, file)?;
+        let (sha256, size) = cached_digest(file)?;
         place(file, &out.join(name_of(file)), size)?;
         digests.insert(name_of(file), Input { sha256, size, license: None, coordinates: Vec::new() });
     }
     let manifest = manifest(build, record, &digests)?;
-    let manifest_name = format!("{}.manifest.json", name_of(wheel).trim_end_matches(".whl"));
-    let mut text = serde_json::to_vec_pretty(&manifest).map_err(|e| Error::world("manifest", e.to_string()))?;
-    text.push(b'\n');
+    let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
+    let manifest_name = format!("{stem}.manifest.json");
+    let text = json_file(&manifest)?;
     write_if_changed(&out.join(&manifest_name), &text)?;
+    // Seconds by stage, and what was verified: true of this build and no other, so not in SHA256SUMS.
+    let timings: BTreeMap<_, _> = timing::stages(build)?.into_iter().collect();
+    let facts = serde_json::json!({ "schema_version": 1, "stages": timings, "verified": verified });
+    write_if_changed(&out.join(format!("{stem}.timings.json")), &json_file(&facts)?)?;
     digests.insert(manifest_name.clone(), {
         use sha2::{Digest, Sha256};
         Input {
@@ -268,12 +277,18 @@ fn publish(
     })
 }
 
+fn json_file(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::world("manifest", e.to_string()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
 fn name_of(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// The digest of a finished artifact: hashed once, then read from beside it.
-fn cached_digest(build: &Build<'_>, file: &Path) -> Result<(String, u64)> {
+fn cached_digest(file: &Path) -> Result<(String, u64)> {
     let beside = file.with_file_name(format!("{}.sha256", name_of(file)));
     let size = fs_err::metadata(file)?.len();
     if let Ok(text) = std::fs::read_to_string(&beside)
@@ -281,7 +296,6 @@ fn cached_digest(build: &Build<'_>, file: &Path) -> Result<(String, u64)> {
     {
         return Ok((text.trim().to_owned(), size));
     }
-    let _ = build;
     let (digest, size) = digest_file(file)?;
     write_atomically(&beside, digest.as_bytes())?;
     Ok((digest, size))

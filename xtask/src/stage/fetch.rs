@@ -1,8 +1,8 @@
 //! fetch: everything that the lock names comes into the store.
 
-use std::time::Instant;
+use std::collections::BTreeMap;
 
-use super::Build;
+use super::{Build, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::recipe::{Coordinate, Locked, PythonLock};
@@ -27,21 +27,18 @@ pub fn run(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Blob>> {
         build.events.emit(Event::StageCached { stage: STAGE });
         return fetcher.fetch_all(&wants);
     }
-    let started = Instant::now();
-    build.events.emit(Event::StageStarted { stage: STAGE });
-    let blobs = fetcher.fetch_all(&wants)?;
-    build.events.emit(Event::StageFinished { stage: STAGE, seconds: started.elapsed().as_secs_f64() });
-    Ok(blobs)
+    timed(build, STAGE, "", || fetcher.fetch_all(&wants))
 }
 
 /// The wheels of the lock for this build's Python.
 pub fn python_lock<'b>(build: &'b Build<'_>) -> Result<&'b PythonLock> {
-    build.lock.python.get(&build.python.minor()).ok_or_else(|| {
+    let (machine, minor) = (&build.python.machine, build.python.minor());
+    build.lock.python.get(machine).and_then(|m| m.get(&minor)).ok_or_else(|| {
         Error::misuse(
             "python-not-locked",
-            format!("the lock of {} has no packages for Python {}", build.recipe.name, build.python.minor()),
+            format!("the lock of {} has no packages for Python {minor} on {machine}", build.recipe.name),
         )
-        .next("run `cargo xtask lock`")
+        .next("add it to python.machines or python.versions of the recipe, and run `cargo xtask lock`")
     })
 }
 
@@ -73,8 +70,11 @@ fn wants(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Want>> {
             });
         }
     };
-    let pythons: Vec<&PythonLock> =
-        if all_pythons { build.lock.python.values().collect() } else { vec![python_lock(build)?] };
+    let pythons: Vec<&PythonLock> = if all_pythons {
+        build.lock.python.values().flat_map(BTreeMap::values).collect()
+    } else {
+        vec![python_lock(build)?]
+    };
     for python in pythons {
         python.build.iter().chain(&python.verify).for_each(&mut wheel);
     }

@@ -39,17 +39,27 @@ pub fn resolve(
         .collect();
     let mut choice = Choice { fetcher: &fetcher, old, pages: BTreeMap::new() };
     let mut python = BTreeMap::new();
-    for minor in &recipe.python.versions {
-        let environment = environment(minor)?;
-        python.insert(
-            minor.clone(),
-            PythonLock {
-                build: choice.wheels(&recipe.python.build, minor, &environment)?,
-                verify: choice.wheels(&recipe.python.verify, minor, &environment)?,
-            },
-        );
+    for machine in &recipe.python.machines {
+        let mut wheels = BTreeMap::new();
+        for minor in &recipe.python.versions {
+            let platform = Platform { machine, minor };
+            let locked = PythonLock {
+                build: choice.wheels(&recipe.python.build, platform)?,
+                verify: choice.wheels(&recipe.python.verify, platform)?,
+            };
+            wheels.insert(minor.clone(), locked);
+        }
+        python.insert(machine.clone(), wheels);
     }
     Ok(Lock { version: LOCK_VERSION, recipe: Lock::recipe_digest(recipe), source, python })
+}
+
+/// Where wheels must run.
+#[derive(Debug, Clone, Copy)]
+struct Platform<'a> {
+    machine: &'a str,
+    /// `3.11`.
+    minor: &'a str,
 }
 
 struct Choice<'a> {
@@ -59,16 +69,17 @@ struct Choice<'a> {
 }
 
 impl Choice<'_> {
-    fn wheels(&mut self, requirements: &[String], minor: &str, environment: &MarkerEnvironment) -> Result<Vec<Locked>> {
+    fn wheels(&mut self, requirements: &[String], platform: Platform<'_>) -> Result<Vec<Locked>> {
+        let environment = platform.environment()?;
         let mut wants = Vec::new();
         for text in requirements {
             let requirement =
                 Requirement::<VerbatimUrl>::from_str(text).map_err(|e| Error::misuse("recipe", e.to_string()))?;
-            if !requirement.evaluate_markers(environment, &[]) {
+            if !requirement.evaluate_markers(&environment, &[]) {
                 continue;
             }
             let Some(version) = pinned(&requirement) else { continue };
-            wants.push(self.want(requirement.name.as_ref(), &version, minor)?);
+            wants.push(self.want(requirement.name.as_ref(), &version, platform)?);
         }
         let blobs = self.fetcher.fetch_all(&wants)?;
         Ok(wants
@@ -78,8 +89,9 @@ impl Choice<'_> {
             .collect())
     }
 
-    fn want(&mut self, name: &str, version: &str, minor: &str) -> Result<Want> {
-        if let Some(known) = self.known(name, version, minor) {
+    fn want(&mut self, name: &str, version: &str, platform: Platform<'_>) -> Result<Want> {
+        let Platform { machine, minor } = platform;
+        if let Some(known) = self.known(name, version, platform) {
             return Ok(known);
         }
         if self.fetcher.offline {
@@ -101,15 +113,12 @@ impl Choice<'_> {
                 let of_file = f.filename.split('-').nth(1).and_then(|v| pep440_rs::Version::from_str(v).ok());
                 of_file.is_some() && of_file == wanted
             })
-            .filter_map(|f| Some((pypi::fit(&f.filename, minor, std::env::consts::ARCH)?, f)))
+            .filter_map(|f| Some((pypi::fit(&f.filename, minor, machine)?, f)))
             .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
         let Some((_, file)) = best else {
             return Err(Error::misuse(
                 "no-wheel",
-                format!(
-                    "the package index has no wheel of {name} {version} that fits CPython {minor} on {}",
-                    std::env::consts::ARCH
-                ),
+                format!("the package index has no wheel of {name} {version} that fits CPython {minor} on {machine}",),
             )
             .next("pin another version in the recipe, with a marker on python_version if need be"));
         };
@@ -119,8 +128,8 @@ impl Choice<'_> {
     }
 
     /// The wheel that the old lock chose, if it still is of that version.
-    fn known(&self, wanted_name: &str, wanted_version: &str, minor: &str) -> Option<Want> {
-        let python = self.old?.python.get(minor)?;
+    fn known(&self, wanted_name: &str, wanted_version: &str, platform: Platform<'_>) -> Option<Want> {
+        let python = self.old?.python.get(platform.machine)?.get(platform.minor)?;
         python.build.iter().chain(&python.verify).find_map(|l| match &l.coordinate {
             Some(c @ Coordinate::Pypi { name, version, .. }) if name == wanted_name && version == wanted_version => {
                 Some(Want {
@@ -134,20 +143,24 @@ impl Choice<'_> {
     }
 }
 
-fn environment(minor: &str) -> Result<MarkerEnvironment> {
-    let full = format!("{minor}.0");
-    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-        implementation_name: "cpython",
-        implementation_version: &full,
-        os_name: if cfg!(windows) { "nt" } else { "posix" },
-        platform_machine: std::env::consts::ARCH,
-        platform_python_implementation: "CPython",
-        platform_release: "",
-        platform_system: if cfg!(target_os = "macos") { "Darwin" } else { "Linux" },
-        platform_version: "",
-        python_full_version: &full,
-        python_version: minor,
-        sys_platform: if cfg!(target_os = "macos") { "darwin" } else { "linux" },
-    })
-    .map_err(|e| Error::misuse("recipe", format!("python.versions has '{minor}', which is no Python version: {e}")))
+impl Platform<'_> {
+    /// What markers are read against (PEP 508).
+    fn environment(self) -> Result<MarkerEnvironment> {
+        let Self { machine, minor } = self;
+        let full = format!("{minor}.0");
+        MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+            implementation_name: "cpython",
+            implementation_version: &full,
+            os_name: if cfg!(windows) { "nt" } else { "posix" },
+            platform_machine: machine,
+            platform_python_implementation: "CPython",
+            platform_release: "",
+            platform_system: if cfg!(target_os = "macos") { "Darwin" } else { "Linux" },
+            platform_version: "",
+            python_full_version: &full,
+            python_version: minor,
+            sys_platform: if cfg!(target_os = "macos") { "darwin" } else { "linux" },
+        })
+        .map_err(|e| Error::misuse("recipe", format!("python.versions has '{minor}', which is no Python version: {e}")))
+    }
 }

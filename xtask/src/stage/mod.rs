@@ -19,6 +19,7 @@ mod ninja;
 pub mod prefix;
 pub mod pyenv;
 mod shell;
+mod timing;
 pub mod tree;
 pub mod verify;
 pub mod wheel;
@@ -26,11 +27,11 @@ mod work;
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
-use std::time::Instant;
 
 pub use driver::{Artifacts, ORDER, Outcome, Plan, PlannedStage, plan, run};
 pub use ninja::jobs;
 pub use shell::shell;
+pub use timing::{Timing, stages as timings};
 pub use work::{CompilerCache, Work};
 
 use crate::error::{Error, Result};
@@ -98,14 +99,11 @@ impl Build<'_> {
             return Ok(out);
         }
         platform::check_cancelled()?;
-        let started = Instant::now();
-        self.events.emit(Event::StageStarted { stage });
-        let pending = self.store.begin(stage, key)?;
-        let record = make(&pending).map_err(|e| e.doing(format!("the stage '{stage}'")))?;
-        let out = pending.finish(&record)?;
-        let seconds = started.elapsed().as_secs_f64();
-        self.events.emit(Event::StageFinished { stage, seconds });
-        Ok(out)
+        timing::timed(self, stage, key.short(), || {
+            let pending = self.store.begin(stage, key)?;
+            let record = make(&pending).map_err(|e| e.doing(format!("the stage '{stage}'")))?;
+            pending.finish(&record)
+        })
     }
 
     /// Path of `file` of source `name` in the store; the fetch stage has put it there.

@@ -18,23 +18,39 @@ if backend_name == "setuptools":
 else:
     backend = importlib.import_module("scikit_build_core.build")
 
-if what == "configure":
-    if backend_name == "setuptools":
-        # setup.py leaves with status 0 once CMake has run. setuptools takes that for the end of a
-        # build and then misses the wheel; or, in older versions, lets the exit through.
-        try:
-            backend.build_wheel(os.environ["TMPDIR"], {"--build-option": ["--cmake-only"]})
-        except SystemExit as e:
-            sys.exit(e.code)
-        except ValueError:
-            if not os.path.exists("build/build.ninja"):
-                raise
-            sys.exit(0)
-        sys.exit("setup.py ignored --cmake-only")
-    sys.exit("configuring without building is not known for this backend")
+
+
+def cmake_settings():
+    """What setup.py hands to CMake from the environment, as scikit-build-core takes it."""
+    prefixes = ("USE_", "BUILD_", "CMAKE_")
+    own = ("CMAKE_BUILD_TYPE", "CMAKE_GENERATOR")  # settings of their own, below
+    names = [n for n in os.environ if (n.startswith(prefixes) or n == "BLAS") and n not in own]
+    return {
+        "build-dir": "build",
+        "cmake.build-type": os.environ["CMAKE_BUILD_TYPE"],
+        **{f"cmake.define.{name}": os.environ[name] for name in sorted(names)},
+    }
+
+
+if backend_name == "setuptools" and what == "configure":
+    # setup.py leaves with status 0 once CMake has run. setuptools takes that for the end of a
+    # build and then misses the wheel; or, in older versions, lets the exit through.
+    try:
+        backend.build_wheel(os.environ["TMPDIR"], {"--build-option": ["--cmake-only"]})
+    except SystemExit as e:
+        sys.exit(e.code)
+    except ValueError:
+        if not os.path.exists("build/build.ninja"):
+            raise
+        sys.exit(0)
+    sys.exit("setup.py ignored --cmake-only")
+elif what == "configure":
+    # There is no hook that configures only: build the target that lists the targets, install a
+    # component that nothing belongs to, and leave the wheel of what is then there where it falls.
+    nothing = {"build.targets": "help", "install.components": "torchwright-nothing"}
+    backend.build_wheel(os.environ["TMPDIR"], {**cmake_settings(), **nothing})
+elif backend_name == "setuptools":
+    # The wheel is packed again, deterministically and on all cores: do not compress twice.
+    print("wheel:", backend.build_wheel(rest[0], {"--build-option": ["--compression=stored"]}))
 else:
-    settings = {}
-    if backend_name == "setuptools":
-        # The wheel is packed again, deterministically and on all cores: do not compress twice.
-        settings = {"--build-option": ["--compression=stored"]}
-    print("wheel:", backend.build_wheel(rest[0], settings))
+    print("wheel:", backend.build_wheel(rest[0], cmake_settings()))

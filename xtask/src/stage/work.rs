@@ -188,6 +188,9 @@ impl CompilerCache {
                     // The launcher makes all paths relative, so the folder says nothing.
                     pair("CCACHE_NOHASHDIR", "1".into()),
                     pair("CCACHE_COMPILERCHECK", "content".into()),
+                    // What was included is taken from the compiler's own dependency file: on a miss
+                    // the preprocessor does not run by itself before the compiler runs it again.
+                    pair("CCACHE_DEPEND", "1".into()),
                     pair("CCACHE_TEMPDIR", work.dir.join("tmp").display().to_string()),
                 ];
                 if let Some(libraries) = libraries {

@@ -20,13 +20,21 @@ const QUIET: Duration = Duration::from_secs(30);
 /// Colours are used where standard error is a terminal, unless `NO_COLOR` is set (no-color.org) or
 /// the terminal is dumb.
 pub fn colours() -> bool {
-    platform::stderr_is_terminal()
-        && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+    platform::stderr_is_terminal() && wanted()
+}
+
+fn wanted() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
 }
 
 fn paint(code: &str, text: &str) -> String {
     if colours() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// Colours a part of a result, where results go to a terminal that wants colours.
+pub fn paint_result(code: &str, text: &str) -> String {
+    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
+    if terminal && wanted() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
 /// Shows events to people.
@@ -115,7 +123,7 @@ impl Sink for Reporter {
             Event::StageCached { stage } => {
                 inner.line(&format!("{} {stage} {}", paint("32", "✓"), paint("2", "(in the store)")))
             }
-            Event::StageFinished { stage, seconds } => {
+            Event::StageFinished { stage, seconds, .. } => {
                 inner.compile = None;
                 inner.line(&format!(
                     "{} {stage} {}",

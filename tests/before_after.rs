@@ -1,0 +1,83 @@
+//! Before and after, on the distribution where the crash can be had with one command: Debian 13's
+//! own `python3-torch` 2.6.0 must end with the known error, in the same script that verify runs on
+//! our wheel. Needs root, debootstrap and a gigabyte of packages, so it runs only when asked for:
+//!
+//! ```text
+//! cargo test --test before_after -- --ignored --nocapture
+//! ```
+//!
+//! `TORCHWRIGHT_DEBIAN_13` names a folder to keep the chroot in between runs.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a test that cannot go on panics
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use support::root;
+
+const KNOWN_ERROR: &str = "use_libuv was requested but PyTorch was build without libuv support";
+
+#[test]
+#[ignore = "needs root, debootstrap and a gigabyte of Debian 13"]
+fn debian_13s_own_torch_ends_with_the_known_error_and_only_for_want_of_libuv() {
+    let scratch = tempfile::tempdir().unwrap();
+    let chroot =
+        std::env::var_os("TORCHWRIGHT_DEBIAN_13").map_or_else(|| scratch.path().join("debian-13"), PathBuf::from);
+    bootstrap(&chroot);
+    let version = succeeds(in_chroot(&chroot, &["python3", "-c", "import torch; print(torch.__version__)"]));
+    let package = succeeds(in_chroot(&chroot, &["dpkg-query", "-W", "python3-torch", "libtorch2.6"]));
+
+    let script = std::fs::read_to_string(root().join("tests/scenarios/s2_train.py")).unwrap();
+    std::fs::write(chroot.join("s2_train.py"), &script).unwrap();
+    let before = in_chroot(&chroot, &["python3", "/s2_train.py"]);
+    assert!(!before.status.success(), "Debian's torch ran the script: is libuv in it now?");
+    let said = String::from_utf8_lossy(&before.stderr);
+    let error = said.lines().rev().find(|l| l.contains(KNOWN_ERROR)).expect("it failed, but not with the known error");
+
+    // The same build runs the same script once libuv is not asked for: nothing else is wrong with it.
+    let around = script.replace("init_method=\"env://\"", "init_method=\"env://?use_libuv=False\"");
+    assert_ne!(around, script);
+    std::fs::write(chroot.join("s2_around.py"), around).unwrap();
+    let worked_around = succeeds(in_chroot(&chroot, &["python3", "/s2_around.py"]));
+    assert!(worked_around.contains("\"libuv\": false"), "{worked_around}");
+
+    println!("packages: {}", package.split_whitespace().collect::<Vec<_>>().join(" "));
+    println!("torch: {}", version.trim());
+    println!("s2_train.py: exit {}, {}", before.status.code().unwrap_or(-1), error.trim());
+    println!("s2_train.py with use_libuv=False: exit 0, {}", worked_around.trim());
+}
+
+/// Debian 13 with its `python3-torch`, from the mirror that this machine's APT names.
+fn bootstrap(chroot: &Path) {
+    if chroot.join("usr/lib/python3/dist-packages/torch/__init__.py").exists() {
+        return;
+    }
+    if !chroot.join("etc/debian_version").exists() {
+        let mirror = xtask::source::debian::mirrors().unwrap().remove(0);
+        let out = Command::new("debootstrap").args(["--variant=minbase", "trixie"]).arg(chroot).arg(mirror).output();
+        succeeds(out.expect("debootstrap is not installed: `apt-get install debootstrap`"));
+    }
+    let quiet = ["-qq", "-y", "--no-install-recommends"];
+    succeeds(in_chroot(chroot, &["apt-get", "update", "-qq"]));
+    succeeds(in_chroot(chroot, &[&["apt-get", "install"], &quiet[..], &["python3-torch"]].concat()));
+}
+
+fn in_chroot(chroot: &Path, argv: &[&str]) -> Output {
+    Command::new("chroot")
+        .arg(chroot)
+        .args(argv)
+        .env_clear()
+        .envs([("PATH", "/usr/sbin:/usr/bin:/sbin:/bin"), ("LC_ALL", "C.UTF-8"), ("HOME", "/tmp")])
+        .envs([("DEBIAN_FRONTEND", "noninteractive"), ("OMP_NUM_THREADS", "1")])
+        .output()
+        .unwrap()
+}
+
+#[track_caller]
+fn succeeds(out: Output) -> String {
+    let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{}\n{stdout}\n{stderr}", out.status);
+    stdout.into_owned()
+}

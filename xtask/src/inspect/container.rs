@@ -1,0 +1,280 @@
+//! What holds libraries: wheels and other zip files, folders, tar archives, Debian and conda
+//! packages. All are visited the same way, member by member, and all may be hostile.
+
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use zip::ZipArchive;
+
+use super::read::{Cursor, FileAt, ReadAt, slice};
+use crate::error::{Context, Error, Result};
+
+/// Members of one container: a torch wheel has about 15,000.
+const MOST_MEMBERS: usize = 400_000;
+/// Bytes of one member, unpacked: the largest library of a stock build has about 2 GiB.
+const LARGEST_MEMBER: u64 = 8 << 30;
+
+/// A member, as the container's directory tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Path inside, with `/`.
+    pub name: String,
+    /// Bytes, unpacked.
+    pub size: u64,
+}
+
+/// Takes a member's content. `Break` ends the visit.
+pub type Visit<'v> = dyn FnMut(&Member, &mut dyn Read) -> Result<ControlFlow<()>> + 'v;
+
+/// Kinds of containers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Wheels, libtorch archives, `.conda`.
+    Zip,
+    /// tar, plain or compressed.
+    Tar,
+    /// Debian package.
+    Deb,
+}
+
+/// What `source` is, by its first bytes.
+pub fn kind_of(source: &dyn ReadAt) -> Option<Kind> {
+    let magic = slice(source, 0, source.size().min(265))?;
+    if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
+        return Some(Kind::Zip);
+    }
+    if magic.starts_with(b"!<arch>\n") {
+        return Some(Kind::Deb);
+    }
+    let compressed = [&[0x1f, 0x8b][..], b"\xfd7zXZ\0", b"BZh", &[0x28, 0xb5, 0x2f, 0xfd]];
+    let tar = magic.get(257..262) == Some(b"ustar");
+    (tar || compressed.iter().any(|m| magic.starts_with(m))).then_some(Kind::Tar)
+}
+
+/// Visits the members of `source` for which `wanted` says so. Returns all members.
+///
+/// # Errors
+/// If the container is cut off, encrypted, lies about sizes or overlaps itself; or what `each` says.
+pub fn visit(
+    source: &dyn ReadAt,
+    kind: Kind,
+    wanted: &dyn Fn(&Member) -> bool,
+    each: &mut Visit<'_>,
+) -> Result<Vec<Member>> {
+    match kind {
+        Kind::Zip => zip(source, wanted, each),
+        Kind::Tar => {
+            let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
+            tar_of(&magic, Cursor::new(source), wanted, each)
+        }
+        Kind::Deb => deb(source, wanted, each),
+    }
+}
+
+fn broken(what: impl std::fmt::Display) -> Error {
+    Error::misuse("container", format!("not a readable archive: {what}"))
+        .next("is the file complete? compare its size or digest with what it should be")
+}
+
+fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+    // The directory is at the end: a remote source is asked for the end first.
+    let size = source.size();
+    source.expect(size.saturating_sub(1 << 20)..size);
+    let reader = BufReader::with_capacity(1 << 18, Cursor::new(source));
+    let mut archive = ZipArchive::new(reader).map_err(broken)?;
+    if archive.len() > MOST_MEMBERS {
+        return Err(broken(format_args!("{} members, where at most {MOST_MEMBERS} are read", archive.len())));
+    }
+    if archive.has_duplicate_names() {
+        return Err(broken("two members have one name"));
+    }
+    let mut members = Vec::with_capacity(archive.len());
+    // Start and end of each member's bytes: an archive whose members share bytes is a bomb.
+    let mut ranges = Vec::with_capacity(archive.len());
+    for i in 0..archive.len() {
+        let entry = archive.by_index_data(i).map_err(broken)?;
+        let name = entry.name().map_err(broken)?.into_owned();
+        let start = entry.header_start();
+        ranges.push((start, start.saturating_add(entry.compressed_size())));
+        members.push(Member { name, size: entry.size() });
+    }
+    ranges.sort_unstable();
+    if ranges.windows(2).any(|w| w[0].1 > w[1].0) || ranges.last().is_some_and(|r| r.1 > size) {
+        return Err(broken("its members overlap, or lie past the file's end"));
+    }
+    let chosen: Vec<usize> = (0..members.len()).filter(|&i| wanted(&members[i])).collect();
+    for i in chosen {
+        let member = &members[i];
+        {
+            let entry = archive.by_index_data(i).map_err(broken)?;
+            if entry.encrypted() {
+                return Err(broken(format_args!("'{}' is encrypted", member.name)));
+            }
+            let start = entry.header_start();
+            // Name and extra field stand between header and data; their length is known only there.
+            let slack = 30 + member.name.len() as u64 + 512;
+            source.expect(start..start.saturating_add(slack + entry.compressed_size()).min(size));
+        }
+        let mut entry = archive.by_index(i).map_err(broken)?;
+        let mut bounded = Exactly { inner: &mut entry, left: member.size.min(LARGEST_MEMBER), name: &member.name };
+        if each(member, &mut bounded)?.is_break() {
+            break;
+        }
+    }
+    Ok(members)
+}
+
+/// A reader that gives as many bytes as the directory says, or an error.
+struct Exactly<'a, R> {
+    inner: R,
+    left: u64,
+    name: &'a str,
+}
+
+impl<R: Read> Read for Exactly<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        let fail = |what: &str| std::io::Error::new(std::io::ErrorKind::InvalidData, format!("'{}' {what}", self.name));
+        match self.left.checked_sub(n as u64) {
+            None => Err(fail("unpacks to more than its directory says")),
+            Some(left) if n == 0 && left > 0 && !buffer.is_empty() => {
+                Err(fail("unpacks to less than its directory says"))
+            }
+            Some(left) => {
+                self.left = left;
+                Ok(n)
+            }
+        }
+    }
+}
+
+fn tar_of(
+    magic: &[u8],
+    reader: impl Read,
+    wanted: &dyn Fn(&Member) -> bool,
+    each: &mut Visit<'_>,
+) -> Result<Vec<Member>> {
+    let reader = BufReader::with_capacity(1 << 18, reader);
+    tar(decompress(magic, reader)?, wanted, each)
+}
+
+/// Undoes the compression that `magic` tells of.
+fn decompress<'a>(magic: &[u8], reader: impl BufRead + 'a) -> Result<Box<dyn Read + 'a>> {
+    Ok(if magic.starts_with(&[0x1f, 0x8b]) {
+        Box::new(flate2::bufread::MultiGzDecoder::new(reader))
+    } else if magic.starts_with(b"\xfd7zXZ\0") {
+        Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(reader))
+    } else if magic.starts_with(b"BZh") {
+        Box::new(bzip2::bufread::MultiBzDecoder::new(reader))
+    } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
+        Box::new(zstd::Decoder::with_buffer(reader).map_err(broken)?)
+    } else {
+        Box::new(reader)
+    })
+}
+
+fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+    let mut archive = ::tar::Archive::new(reader);
+    let mut members = Vec::new();
+    for entry in archive.entries().map_err(broken)? {
+        let mut entry = entry.map_err(broken)?;
+        if !entry.header().entry_type().is_file() {
+            continue;
+        }
+        let path = entry.path().map_err(broken)?;
+        let name = path.to_string_lossy().trim_start_matches("./").to_owned();
+        let member = Member { name, size: entry.size() };
+        if members.len() >= MOST_MEMBERS || member.size > LARGEST_MEMBER {
+            return Err(broken(format_args!("'{}' is one member too many, or too large", member.name)));
+        }
+        let stop = wanted(&member) && each(&member, &mut entry)?.is_break();
+        members.push(member);
+        if stop {
+            break;
+        }
+    }
+    Ok(members)
+}
+
+/// The `data.tar.*` of an `ar` archive (deb(5)).
+fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+    let mut archive = ar::Archive::new(Cursor::new(source));
+    while let Some(entry) = archive.next_entry() {
+        let entry = entry.map_err(broken)?;
+        if entry.header().identifier().starts_with(b"data.tar") {
+            let mut reader = BufReader::with_capacity(1 << 18, entry);
+            let magic = reader.fill_buf().map_err(broken)?.iter().take(8).copied().collect::<Vec<u8>>();
+            return tar(decompress(&magic, reader)?, wanted, each);
+        }
+    }
+    Err(broken("a Debian package without data.tar"))
+}
+
+/// Visits the files below `root` for which `wanted` says so; names are relative to it. Links are
+/// followed where they lead to files, as the loader does.
+///
+/// # Errors
+/// If the folder cannot be read; or what `each` says.
+pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+    let mut members = Vec::new();
+    let mut real = HashSet::new();
+    for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
+        let entry = match entry {
+            Ok(entry) => entry,
+            // A dangling link or a loop of links is nothing to inspect.
+            Err(e) if e.loop_ancestor().is_some() || e.path().is_some_and(|p| p.is_symlink()) => continue,
+            Err(e) => return Err(Error::world("io", e.to_string())),
+        };
+        if !entry.file_type().is_file() {
+            continue;
+        }
+        // Of a file and the links to it, one counts.
+        if !real.insert(fs_err::canonicalize(entry.path())?) {
+            continue;
+        }
+        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
+        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let size = entry.metadata().map_err(|e| Error::world("io", e.to_string()))?.len();
+        let member = Member { name, size };
+        if wanted(&member) {
+            let mut file = fs_err::File::open(entry.path())?;
+            if each(&member, &mut file)?.is_break() {
+                members.push(member);
+                break;
+            }
+        }
+        members.push(member);
+        if members.len() > MOST_MEMBERS {
+            return Err(Error::misuse("container", format!("{} has more files than a torch has", root.display())));
+        }
+    }
+    Ok(members)
+}
+
+/// Copies a member to where it can be read at any offset, looking for class names on the way.
+///
+/// # Errors
+/// If it cannot be read to its end.
+pub fn spill(member: &Member, reader: &mut dyn Read) -> Result<(FileAt, Vec<super::marker::Hit>)> {
+    let mut scanner = super::marker::Scanner::new();
+    let file = FileAt::spill(reader, LARGEST_MEMBER, &mut |bytes| scanner.feed(bytes))
+        .map_err(|e| if e.kind() == std::io::ErrorKind::StorageFull { e.into() } else { broken(e) })
+        .doing(|| format!("reading '{}'", member.name))?;
+    Ok((file, scanner.finish()))
+}
+
+/// All of a small text member.
+///
+/// # Errors
+/// If it is larger than a source file is.
+pub fn small_text(member: &Member, reader: &mut dyn Read) -> Result<String> {
+    const LARGEST: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    reader.take(LARGEST + 1).read_to_end(&mut bytes).map_err(broken).doing(|| format!("reading '{}'", member.name))?;
+    if bytes.len() as u64 > LARGEST {
+        return Err(broken(format_args!("'{}' is larger than such a file is", member.name)));
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}

@@ -1,0 +1,298 @@
+//! One shared library, of whatever platform: what it needs, and what is really compiled into it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{self, Read, Seek, SeekFrom};
+
+use object::read::ReadCache;
+use serde::Serialize;
+
+use super::elf::{self, Elf, VersionNeed};
+use super::marker::{Class, Hit, Scanner};
+use super::read::{Cursor, ReadAt, slice};
+use super::{fatbin, macho, pe};
+use crate::error::{Error, Result};
+
+/// Bytes that parsing one library may read: many times what a real one needs, so that a table that
+/// claims to be huge ends in an error and not in the machine's memory.
+const READ_BUDGET: u64 = 192 << 20;
+
+/// Executable formats.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Format {
+    /// Linux.
+    Elf,
+    /// Windows.
+    Pe,
+    /// macOS.
+    MachO,
+}
+
+/// Why a class is taken to be compiled in.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(tag = "by", rename_all = "kebab-case")]
+pub enum Evidence {
+    /// A defined symbol that only the class' own code makes.
+    Symbol {
+        /// Its name.
+        name: String,
+        /// Where it is in memory.
+        address: u64,
+    },
+    /// A type info object (Itanium ABI) or a complete object locator (MSVC) that names the class.
+    TypeInfo {
+        /// Where it is in memory.
+        address: u64,
+        /// Where the name is that it points to.
+        name: u64,
+    },
+}
+
+/// A libuv and how it is there.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Uv {
+    /// Version, such as `1.50.0`, where it can be told.
+    pub version: Option<String>,
+    /// Compiled into the library, or a library of its own.
+    pub linkage: Linkage,
+}
+
+/// How libuv is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Linkage {
+    /// In the library itself.
+    Static,
+    /// A library of its own.
+    Shared,
+}
+
+impl Uv {
+    pub(super) fn built_in(version: String) -> Self {
+        Self { version: Some(version), linkage: Linkage::Static }
+    }
+}
+
+/// What is known of a library.
+#[derive(Debug, Clone, Serialize)]
+pub struct Library {
+    /// Executable format.
+    pub format: Format,
+    /// `x86_64`, `aarch64`.
+    pub machine: String,
+    /// soname, install name or export name.
+    pub name: Option<String>,
+    /// Libraries that it loads.
+    pub needed: Vec<String>,
+    /// RPATH, RUNPATH, LC_RPATH.
+    pub run_path: Vec<String>,
+    /// Symbol versions that it takes from others (ELF).
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub versions: BTreeSet<VersionNeed>,
+    /// Oldest macOS that it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_os: Option<String>,
+    /// Classes whose names are in it. For the store this is a hint; [`Library::store`] is proof.
+    pub classes: BTreeSet<Class>,
+    /// Proof that the libuv store is compiled in; empty where it is not.
+    pub store: Vec<Evidence>,
+    /// libuv inside.
+    pub uv: Option<Uv>,
+    /// GPU code by kind and architecture: `cubin sm_90`, `ptx compute_90`, with the number of images.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub gpu: BTreeMap<String, u64>,
+}
+
+/// `Read + Seek` that gives up after [`READ_BUDGET`].
+struct Bounded<'a> {
+    inner: Cursor<'a>,
+    left: u64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.left =
+            self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other("tables larger than a library has"))?;
+        Ok(n)
+    }
+}
+
+impl Seek for Bounded<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        self.inner.seek(to)
+    }
+}
+
+/// A window of another source.
+struct Part<'a> {
+    of: &'a dyn ReadAt,
+    start: u64,
+    size: u64,
+}
+
+impl ReadAt for Part<'_> {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = usize::try_from(self.size.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let n = buffer.len().min(left);
+        self.of.read_at(self.start.saturating_add(offset), &mut buffer[..n])
+    }
+}
+
+/// Whether a file that begins with `magic` is a library that can be read here.
+pub fn format_of(magic: &[u8]) -> Option<Format> {
+    match magic {
+        [0x7f, b'E', b'L', b'F', ..] => Some(Format::Elf),
+        [b'M', b'Z', ..] => Some(Format::Pe),
+        [0xcf, 0xfa, 0xed, 0xfe, ..] | [0xca, 0xfe, 0xba, 0xbe | 0xbf, ..] => Some(Format::MachO),
+        _ => None,
+    }
+}
+
+/// Reads the library in `source`: one, or one for each architecture of a fat file.
+///
+/// # Errors
+/// If it is no library, or one that is cut off or has tables that point nowhere.
+pub fn read(source: &dyn ReadAt) -> Result<Vec<Library>> {
+    let mut scanner = Scanner::new();
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut at = 0;
+    loop {
+        let n = source.read_at(at, &mut buffer).map_err(|e| Error::world("read", e.to_string()))?;
+        if n == 0 {
+            break;
+        }
+        scanner.feed(&buffer[..n]);
+        at += n as u64;
+    }
+    read_scanned(source, &scanner.finish())
+}
+
+/// The same where the names were looked for already.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
+    let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
+    let Some(format) = format_of(&magic) else {
+        return Err(Error::misuse("no-library", "neither ELF nor PE nor Mach-O"));
+    };
+    let unreadable = |e: object::read::Error| {
+        let name = match format {
+            Format::Elf => "ELF",
+            Format::Pe => "PE",
+            Format::MachO => "Mach-O",
+        };
+        Error::misuse("library", format!("not a readable 64-bit {name} file: {e}"))
+            .next("is the file complete? compare its size or digest with what it should be")
+    };
+    if magic.starts_with(&[0xca, 0xfe]) {
+        let images = {
+            let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+            macho::fat_images(&cache).map_err(unreadable)?
+        };
+        let mut out = Vec::new();
+        for (start, size) in images {
+            let end = start.checked_add(size).filter(|end| *end <= source.size());
+            let Some(end) = end else {
+                return Err(Error::misuse("library", "an image of this fat file lies past the file's end"));
+            };
+            let inside: Vec<Hit> = hits
+                .iter()
+                .filter(|h| (start..end).contains(&h.offset))
+                .map(|h| Hit { offset: h.offset - start, ..*h })
+                .collect();
+            out.push(one(&Part { of: source, start, size }, Format::MachO, &inside).map_err(unreadable)?);
+        }
+        return Ok(out);
+    }
+    Ok(vec![one(source, format, hits).map_err(unreadable)?])
+}
+
+fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Result<Library> {
+    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let classes: BTreeSet<Class> = hits.iter().map(|h| h.class).collect();
+    let named = classes.contains(&Class::LibuvStore);
+    let machine = |aarch64: bool| if aarch64 { "aarch64".to_owned() } else { "x86_64".to_owned() };
+    let mut library = Library {
+        format,
+        machine: String::new(),
+        name: None,
+        needed: Vec::new(),
+        run_path: Vec::new(),
+        versions: BTreeSet::new(),
+        min_os: None,
+        classes,
+        store: Vec::new(),
+        uv: None,
+        gpu: BTreeMap::new(),
+    };
+    match format {
+        Format::Elf => {
+            let elf = Elf::read(&cache)?;
+            library.machine = elf::machine_name(elf.machine);
+            library.name = elf.soname;
+            library.needed = elf.needed;
+            library.run_path = elf.run_path.iter().flat_map(|p| p.split(':')).map(str::to_owned).collect();
+            library.versions = elf.versions;
+            if named {
+                library.store = elf::evidence(&cache, Class::LibuvStore, hits)?;
+            }
+            library.uv = elf::uv_version(&cache)?;
+            for name in [".nv_fatbin", "__nv_relfatbin"] {
+                if let Some((offset, size)) = elf::section_range(&cache, name)? {
+                    fatbin::count(&Part { of: source, start: offset, size }, &mut library.gpu);
+                }
+            }
+        }
+        Format::Pe => {
+            let pe = pe::read(&cache, source)?;
+            library.machine = machine(pe.aarch64);
+            library.name = pe.name;
+            library.needed = pe.needed;
+            if named {
+                library.store = pe::evidence(&cache, source, Class::LibuvStore, hits)?;
+            }
+            library.uv = pe::uv_version(&cache, source)?;
+            for name in [".nv_fatb", ".nv_fatbin"] {
+                if let Some((offset, size)) = pe::section_range(&cache, name)? {
+                    fatbin::count(&Part { of: source, start: offset, size }, &mut library.gpu);
+                }
+            }
+        }
+        Format::MachO => {
+            let file = macho::read(&cache)?;
+            library.machine = machine(file.aarch64);
+            library.name = file.name;
+            library.needed = file.needed;
+            library.run_path = file.run_paths;
+            library.min_os = file.min_os;
+            if named {
+                library.store = macho::evidence(&cache, Class::LibuvStore)?;
+            }
+            library.uv = macho::uv_version(&cache)?;
+        }
+    }
+    // A libuv that is a library of its own says its version itself; here it is only loaded.
+    let is_uv = library.name.as_deref().is_some_and(is_libuv);
+    match &mut library.uv {
+        Some(uv) if is_uv => uv.linkage = Linkage::Shared,
+        Some(_) => {}
+        None if library.needed.iter().any(|n| is_libuv(n)) => {
+            library.uv = Some(Uv { version: None, linkage: Linkage::Shared });
+        }
+        None => {}
+    }
+    Ok(library)
+}
+
+/// Whether a library of this name is libuv.
+pub fn is_libuv(name: &str) -> bool {
+    let file = name.rsplit(['/', '\\']).next().unwrap_or(name).to_ascii_lowercase();
+    let stem = file.split(['.', '-']).next().unwrap_or("");
+    stem == "uv" || stem == "libuv"
+}

@@ -1,0 +1,149 @@
+//! Reading at an offset: all that inspecting asks of where the bytes are.
+
+use std::fs::File;
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::ops::Range;
+
+/// Something of known size that can be read at any offset.
+pub trait ReadAt: Send + Sync {
+    /// Size in bytes.
+    fn size(&self) -> u64;
+
+    /// Reads up to `buffer.len()` bytes at `offset`; fewer at the end, or when it likes.
+    ///
+    /// # Errors
+    /// Whatever reading the source can meet; never for an offset past the end, which reads nothing.
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Says that `range` is about to be read from its start on: a remote source asks for just that.
+    fn expect(&self, _range: Range<u64>) {}
+}
+
+impl ReadAt for [u8] {
+    fn size(&self) -> u64 {
+        self.len() as u64
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let rest = usize::try_from(offset).ok().and_then(|o| self.get(o..)).unwrap_or_default();
+        let n = rest.len().min(buffer.len());
+        buffer[..n].copy_from_slice(&rest[..n]);
+        Ok(n)
+    }
+}
+
+impl ReadAt for Vec<u8> {
+    fn size(&self) -> u64 {
+        self.as_slice().size()
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.as_slice().read_at(offset, buffer)
+    }
+}
+
+/// A file on disk.
+#[derive(Debug)]
+pub struct FileAt {
+    file: File,
+    size: u64,
+}
+
+impl FileAt {
+    /// Takes an open file.
+    ///
+    /// # Errors
+    /// If its size cannot be read.
+    pub fn new(file: File) -> io::Result<Self> {
+        let size = file.metadata()?.len();
+        Ok(Self { file, size })
+    }
+
+    /// Copies all of `reader` to a file without a name, which vanishes with the value, showing each
+    /// piece to `seen` on the way. Fails where there are more than `limit` bytes.
+    ///
+    /// # Errors
+    /// Reading, writing, or too many bytes ([`io::ErrorKind::FileTooLarge`]).
+    pub fn spill(reader: &mut dyn Read, limit: u64, seen: &mut dyn FnMut(&[u8])) -> io::Result<Self> {
+        let mut file = tempfile::tempfile()?;
+        let mut buffer = vec![0u8; 1 << 18];
+        let mut size = 0u64;
+        loop {
+            let n = reader.read(&mut buffer)?;
+            if n == 0 {
+                return Ok(Self { file, size });
+            }
+            size += n as u64;
+            if size > limit {
+                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+            }
+            seen(&buffer[..n]);
+            file.write_all(&buffer[..n])?;
+        }
+    }
+}
+
+impl ReadAt for FileAt {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        #[cfg(unix)]
+        return std::os::unix::fs::FileExt::read_at(&self.file, buffer, offset);
+        #[cfg(windows)]
+        return std::os::windows::fs::FileExt::seek_read(&self.file, buffer, offset);
+    }
+}
+
+/// `Read` and `Seek` over a [`ReadAt`].
+#[derive(Clone)]
+pub struct Cursor<'a> {
+    source: &'a dyn ReadAt,
+    at: u64,
+}
+
+impl<'a> Cursor<'a> {
+    /// Begins at the start of `source`.
+    pub fn new(source: &'a dyn ReadAt) -> Self {
+        Self { source, at: 0 }
+    }
+}
+
+impl Read for Cursor<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.source.read_at(self.at, buffer)?;
+        self.at += n as u64;
+        Ok(n)
+    }
+}
+
+impl Seek for Cursor<'_> {
+    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
+        let at = match to {
+            SeekFrom::Start(n) => Some(n),
+            SeekFrom::End(n) => self.source.size().checked_add_signed(n),
+            SeekFrom::Current(n) => self.at.checked_add_signed(n),
+        };
+        self.at = at.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a seek before the start"))?;
+        Ok(self.at)
+    }
+}
+
+/// Reads exactly `length` bytes at `offset`; `None` where they are not all there, or are more than
+/// fits in memory with good manners.
+pub fn slice(source: &dyn ReadAt, offset: u64, length: u64) -> Option<Vec<u8>> {
+    const MOST: u64 = 64 << 20;
+    if length > MOST || offset.checked_add(length)? > source.size() {
+        return None;
+    }
+    let mut out = vec![0u8; usize::try_from(length).ok()?];
+    let mut done = 0;
+    while done < out.len() {
+        match source.read_at(offset + done as u64, &mut out[done..]) {
+            Ok(0) | Err(_) => return None,
+            Ok(n) => done += n,
+        }
+    }
+    Some(out)
+}

@@ -1,0 +1,613 @@
+//! The report: what a torch is, above all whether its TCPStore has libuv.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+use std::ops::ControlFlow;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::container::{self, Member};
+use super::defaults::{self, Defaults};
+use super::library::{self, Evidence, Format, Library, Linkage, Uv};
+use super::marker::Class;
+use super::read::{FileAt, ReadAt, slice};
+use crate::error::{Error, Result};
+
+/// Version of the JSON form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// How much to find out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Only whether the store has libuv, and what that means: reads one library and some text.
+    Verdict,
+    /// Everything.
+    Full,
+}
+
+/// What was inspected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A wheel.
+    Wheel,
+    /// A libtorch archive.
+    LibtorchArchive,
+    /// A folder: libtorch, site-packages, an environment.
+    Folder,
+    /// One library.
+    Library,
+    /// A Debian package.
+    DebianPackage,
+    /// A conda package.
+    CondaPackage,
+}
+
+/// One library and where it was.
+#[derive(Debug, Clone, Serialize)]
+pub struct Found {
+    /// Path inside what was inspected.
+    pub path: String,
+    /// Bytes.
+    pub size: u64,
+    /// What is known of it.
+    #[serde(flatten)]
+    pub library: Library,
+}
+
+/// What the torch says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Torch {
+    /// `torch.__version__`.
+    pub version: Option<String>,
+    /// `torch.version.git_version`.
+    pub commit: Option<String>,
+    /// `torch.version.cuda`.
+    pub cuda: Option<String>,
+    /// `torch.version.hip`.
+    pub hip: Option<String>,
+    /// Wheel tags.
+    pub tags: Vec<String>,
+    /// What packed the wheel.
+    pub generator: Option<String>,
+    /// What `torch.__config__.show()` tells of the build.
+    pub build_settings: Option<String>,
+    /// Whether strings are those of the C++11 ABI; `None` where the platform has but one ABI.
+    pub cxx11_abi: Option<bool>,
+}
+
+/// Which process groups are compiled in.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Backends {
+    /// Gloo.
+    pub gloo: bool,
+    /// Gloo's transports: `tcp`, `tls`, `uv`, `ibverbs`.
+    pub gloo_transports: Vec<&'static str>,
+    /// NCCL (or RCCL).
+    pub nccl: bool,
+    /// MPI.
+    pub mpi: bool,
+    /// UCC.
+    pub ucc: bool,
+}
+
+/// The oldest system that all libraries run on, and what the tags claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Floor {
+    /// glibc, such as `2.28`, and which library needs it.
+    pub glibc: Option<(String, String)>,
+    /// libstdc++'s symbol set, such as `3.4.30`, where the system's is used.
+    pub glibcxx: Option<(String, String)>,
+    /// macOS, such as `11.0`.
+    pub macos: Option<(String, String)>,
+    /// Whether the oldest system that the tags claim is new enough; `None` where they claim none.
+    pub tag_holds: Option<bool>,
+}
+
+/// The report.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// What was inspected, as the user named it.
+    pub subject: String,
+    /// What it turned out to be.
+    pub kind: Kind,
+    /// The verdict: the store has the libuv backend.
+    pub libuv: bool,
+    /// The library that holds the store.
+    pub store_library: Option<String>,
+    /// Why the verdict is yes. Empty where it is no: then the class' name is nowhere in the library,
+    /// or only as a text that no type info points at.
+    pub evidence: Vec<Evidence>,
+    /// The class' name stands in the library, but nothing proves that the class does.
+    pub name_without_proof: bool,
+    /// Which libuv.
+    pub uv: Option<Uv>,
+    /// What starting does by default; `None` where there is no Python part to read it from.
+    pub defaults: Option<Defaults>,
+    /// What the torch says of itself.
+    pub torch: Torch,
+    /// Process groups.
+    pub backends: Backends,
+    /// GPU code by kind and architecture, with the number of images.
+    pub gpu: BTreeMap<String, u64>,
+    /// cuDNN's major version, from the name of the library that is loaded.
+    pub cudnn: Option<String>,
+    /// Oldest system.
+    pub floor: Floor,
+    /// Libraries that are loaded and are neither inside nor on every system.
+    pub missing: BTreeMap<String, Vec<String>>,
+    /// Bytes by part, unpacked.
+    pub sizes: BTreeMap<String, u64>,
+    /// All libraries (with [`Depth::Full`]), or the store's.
+    pub libraries: Vec<Found>,
+}
+
+/// Collects a report while a container is visited.
+struct Collector {
+    depth: Depth,
+    texts: BTreeMap<String, String>,
+    libraries: Vec<Found>,
+    build_settings: Option<String>,
+    names: BTreeSet<Class>,
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or(path)
+}
+
+/// Whether a file of this name is the library that holds c10d's store.
+fn is_store_library(path: &str) -> bool {
+    let name = file_name(path);
+    name == "torch_cpu.dll" || name == "libtorch_cpu.dylib" || name.starts_with("libtorch_cpu.so")
+}
+
+fn is_library(path: &str) -> bool {
+    let name = file_name(path);
+    let ends = [".so", ".dylib", ".dll", ".pyd"].iter().any(|e| name.ends_with(e));
+    ends || name.split_once(".so.").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
+}
+
+const TEXTS: &[&str] = &["torch/version.py", defaults::RENDEZVOUS, defaults::STATIC_RENDEZVOUS];
+
+fn text_key(path: &str) -> Option<&'static str> {
+    if let Some(known) = TEXTS.iter().find(|t| path == **t || path.ends_with(&format!("/{t}"))) {
+        return Some(known);
+    }
+    let folder = path.split('/').rev().nth(1).unwrap_or("");
+    if folder.starts_with("torch-") && folder.ends_with(".dist-info") && file_name(path) == "WHEEL" {
+        return Some("WHEEL");
+    }
+    (file_name(path) == "build-version" || file_name(path) == "build-hash")
+        .then(|| if file_name(path) == "build-version" { "build-version" } else { "build-hash" })
+}
+
+impl Collector {
+    fn wants(&self, member: &Member) -> bool {
+        text_key(&member.name).is_some()
+            || match self.depth {
+                Depth::Full => is_library(&member.name),
+                Depth::Verdict => {
+                    is_store_library(&member.name)
+                        || is_library(&member.name) && library::is_libuv(file_name(&member.name))
+                }
+            }
+    }
+
+    fn take(&mut self, member: &Member, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
+        if let Some(key) = text_key(&member.name) {
+            self.texts.insert(key.to_owned(), container::small_text(member, reader)?);
+            return Ok(ControlFlow::Continue(()));
+        }
+        let (file, hits) = container::spill(member, reader)?;
+        self.library(&member.name, &file, &hits)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    fn library(&mut self, path: &str, source: &dyn ReadAt, hits: &[super::marker::Hit]) -> Result<()> {
+        let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
+        if library::format_of(&magic).is_none() {
+            return Ok(()); // a linker script, or a text that is called .so
+        }
+        if let Some(hit) = hits.iter().find(|h| h.class == Class::BuildSettings)
+            && let Some(bytes) = slice(source, hit.offset, (source.size() - hit.offset).min(8192))
+        {
+            let end = memchr::memchr(0, &bytes).unwrap_or(bytes.len());
+            self.build_settings = Some(String::from_utf8_lossy(&bytes[..end]).trim().trim_end_matches(',').to_owned());
+        }
+        self.names.extend(hits.iter().map(|h| h.class));
+        for library in library::read_scanned(source, hits).map_err(|e| e.doing(format!("reading '{path}'")))? {
+            self.libraries.push(Found { path: path.to_owned(), size: source.size(), library });
+        }
+        Ok(())
+    }
+
+    fn report(self, subject: &str, kind: Kind, members: &[Member]) -> Result<Report> {
+        let store: Vec<&Found> = self.libraries.iter().filter(|f| is_store_library(&f.path)).collect();
+        // A library that was named by itself is judged whatever it is called.
+        let store: Vec<&Found> =
+            if store.is_empty() && kind == Kind::Library { self.libraries.iter().collect() } else { store };
+        let Some(first) = store.first() else {
+            return Err(Error::misuse("no-torch", format!("{subject} is not a torch: no torch_cpu library is in it"))
+                .next("name a wheel, a libtorch archive or folder, a library, or an environment with torch in it"));
+        };
+        // Of a fat file, every architecture must have it.
+        let libuv = store.iter().all(|f| !f.library.store.is_empty());
+        let named = store.iter().any(|f| f.library.classes.contains(&Class::LibuvStore));
+        let windows = first.library.format == Format::Pe;
+        let torch = self.torch(&first.library);
+        let shared_uv = self
+            .libraries
+            .iter()
+            .find_map(|f| f.library.uv.clone().filter(|u| u.linkage == Linkage::Shared && u.version.is_some()));
+        let uv = match &first.library.uv {
+            Some(uv) if uv.version.is_some() => Some(uv.clone()),
+            other => shared_uv.or_else(|| other.clone()),
+        };
+        let defaults = self.texts.get(defaults::RENDEZVOUS).map(|text| {
+            let torchrun = self.texts.get(defaults::STATIC_RENDEZVOUS).map(String::as_str);
+            defaults::defaults(text, torchrun, torch.version.as_deref().unwrap_or("0"), windows, libuv)
+        });
+        let mut gpu = BTreeMap::new();
+        for (name, n) in self.libraries.iter().flat_map(|f| &f.library.gpu) {
+            *gpu.entry(name.clone()).or_default() += n;
+        }
+        let cudnn = self
+            .libraries
+            .iter()
+            .flat_map(|f| &f.library.needed)
+            .find_map(|n| n.strip_prefix("libcudnn.so.").or(n.strip_prefix("cudnn64_")?.strip_suffix(".dll")))
+            .map(str::to_owned);
+        Ok(Report {
+            schema_version: SCHEMA_VERSION,
+            subject: subject.to_owned(),
+            kind,
+            libuv,
+            store_library: Some(first.path.clone()),
+            evidence: store.iter().flat_map(|f| f.library.store.clone()).collect(),
+            name_without_proof: named && !libuv,
+            uv,
+            defaults,
+            backends: self.backends(),
+            gpu,
+            cudnn,
+            floor: self.floor(&torch),
+            missing: self.missing(members),
+            sizes: sizes(members),
+            torch,
+            libraries: self.libraries,
+        })
+    }
+
+    fn torch(&self, store: &Library) -> Torch {
+        let version = self.texts.get("torch/version.py").map(String::as_str).unwrap_or_default();
+        let field = |name: &str| {
+            version.lines().find_map(|l| {
+                let (key, value) = l.split_once('=')?;
+                let key = key.split(':').next()?.trim();
+                let value = value.trim().trim_matches(['\'', '"']);
+                (key == name && value != "None").then(|| value.to_owned())
+            })
+        };
+        let wheel = self.texts.get("WHEEL").map(String::as_str).unwrap_or_default();
+        let header = |name: &'static str| {
+            wheel.lines().filter_map(move |l| l.strip_prefix(name)?.strip_prefix(':').map(|v| v.trim().to_owned()))
+        };
+        let plain = |name: &str| self.texts.get(name).map(|t| t.trim().to_owned());
+        let abi = match (self.names.contains(&Class::NewAbi), self.names.contains(&Class::OldAbi)) {
+            (true, false) => Some(true),
+            (false, true) => Some(false),
+            _ => None,
+        };
+        Torch {
+            version: field("__version__").or_else(|| plain("build-version")),
+            commit: field("git_version").or_else(|| plain("build-hash")),
+            cuda: field("cuda"),
+            hip: field("hip"),
+            tags: header("Tag").collect(),
+            generator: header("Generator").next(),
+            build_settings: self.build_settings.clone(),
+            cxx11_abi: abi.filter(|_| store.format == Format::Elf),
+        }
+    }
+
+    fn backends(&self) -> Backends {
+        let has = |class| self.names.contains(&class);
+        let transports =
+            [("tcp", Class::GlooTcp), ("tls", Class::GlooTls), ("uv", Class::GlooUv), ("ibverbs", Class::GlooIbverbs)];
+        Backends {
+            gloo: has(Class::Gloo),
+            gloo_transports: transports.into_iter().filter(|(_, c)| has(*c)).map(|(n, _)| n).collect(),
+            nccl: has(Class::Nccl),
+            mpi: has(Class::Mpi),
+            ucc: has(Class::Ucc),
+        }
+    }
+
+    fn floor(&self, torch: &Torch) -> Floor {
+        let highest = |set: &str| {
+            let of = self.libraries.iter().flat_map(|f| {
+                f.library.versions.iter().filter_map(move |v| {
+                    let version = v.version.strip_prefix(set)?;
+                    version.starts_with(|c: char| c.is_ascii_digit()).then(|| (version.to_owned(), f.path.clone()))
+                })
+            });
+            of.max_by_key(|(v, _)| numbers(v))
+        };
+        let macos = self
+            .libraries
+            .iter()
+            .filter_map(|f| Some((f.library.min_os.clone()?, f.path.clone())))
+            .max_by_key(|(v, _)| numbers(v));
+        let glibc = highest("GLIBC_");
+        let tag_holds = oldest_claim(&torch.tags).and_then(|(platform, claim)| {
+            let needs = if platform == "macosx" { &macos } else { &glibc };
+            needs.as_ref().map(|(needs, _)| numbers(needs) <= numbers(&claim))
+        });
+        Floor { glibcxx: highest("GLIBCXX_"), glibc, macos, tag_holds }
+    }
+
+    /// Libraries that are loaded, are not inside, and are not on every system; by whom.
+    fn missing(&self, members: &[Member]) -> BTreeMap<String, Vec<String>> {
+        let inside: BTreeSet<String> = members
+            .iter()
+            .map(|m| file_name(&m.name).to_ascii_lowercase())
+            .chain(
+                self.libraries
+                    .iter()
+                    .filter_map(|f| f.library.name.as_deref())
+                    .map(|n| file_name(n).to_ascii_lowercase()),
+            )
+            .collect();
+        let mut out: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for found in &self.libraries {
+            for needed in &found.library.needed {
+                if !inside.contains(&file_name(needed).to_ascii_lowercase())
+                    && !on_every_system(found.library.format, needed)
+                {
+                    out.entry(needed.clone()).or_default().push(found.path.clone());
+                }
+            }
+        }
+        out
+    }
+}
+
+/// The oldest system that a platform tag claims: `manylinux_2_28_x86_64`, `manylinux2014_x86_64`,
+/// `macosx_11_0_arm64`.
+fn oldest_claim(tags: &[String]) -> Option<(&'static str, String)> {
+    let platforms = tags.iter().filter_map(|t| t.rsplit('-').next()).flat_map(|p| p.split('.'));
+    platforms
+        .filter_map(|p| {
+            let (platform, rest) = if let Some(rest) = p.strip_prefix("manylinux_") {
+                ("linux", rest.to_owned())
+            } else if let Some(rest) = p.strip_prefix("macosx_") {
+                ("macosx", rest.to_owned())
+            } else {
+                // The names before PEP 600 stand for these.
+                let glibc = match p.split('_').next()? {
+                    "manylinux1" => "2_5",
+                    "manylinux2010" => "2_12",
+                    "manylinux2014" => "2_17",
+                    _ => return None,
+                };
+                ("linux", format!("{glibc}_"))
+            };
+            let mut numbers = rest.split('_');
+            Some((platform, format!("{}.{}", numbers.next()?, numbers.next()?)))
+        })
+        .min_by_key(|(_, v)| numbers(v))
+}
+
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
+}
+
+/// Libraries that a system of that kind has. Drivers count as missing: a machine need not have them.
+fn on_every_system(format: Format, name: &str) -> bool {
+    let file = file_name(name);
+    match format {
+        Format::Elf => {
+            const SYSTEM: &[&str] = &[
+                "libc.so",
+                "libm.so",
+                "libdl.so",
+                "librt.so",
+                "libpthread.so",
+                "libgcc_s.so",
+                "libstdc++.so",
+                "libutil.so",
+                "ld-linux",
+                "libresolv.so",
+            ];
+            SYSTEM.iter().any(|s| file.starts_with(s))
+        }
+        Format::MachO => name.starts_with("/usr/lib/") || name.starts_with("/System/"),
+        Format::Pe => {
+            const SYSTEM: &[&str] = &[
+                "kernel32",
+                "user32",
+                "advapi32",
+                "ws2_32",
+                "shell32",
+                "ole32",
+                "oleaut32",
+                "iphlpapi",
+                "psapi",
+                "userenv",
+                "dbghelp",
+                "bcrypt",
+                "ntdll",
+                "crypt32",
+                "shlwapi",
+                "mswsock",
+                "powrprof",
+                "secur32",
+                "version",
+                "rpcrt4",
+                "ucrtbase",
+                "vcruntime",
+                "msvcp",
+                "vcomp",
+                "concrt",
+                "api-ms-",
+                "ext-ms-",
+                "python3",
+                "msvcrt",
+            ];
+            let lower = file.to_ascii_lowercase();
+            SYSTEM.iter().any(|s| lower.starts_with(s))
+        }
+    }
+}
+
+/// Bytes by part: what is below `torch/` by its next folder, the rest by its first.
+fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
+    let mut out = BTreeMap::new();
+    for member in members {
+        let mut folders: Vec<&str> = member.name.split('/').collect();
+        folders.pop();
+        let part = match folders.iter().position(|f| *f == "torch" || *f == "libtorch") {
+            Some(i) if ["lib", "include", "bin", "share"].contains(folders.get(i + 1).unwrap_or(&"")) => {
+                format!("{}/{}", folders[i], folders[i + 1])
+            }
+            Some(i) => folders[i].to_owned(),
+            None => folders.first().copied().unwrap_or(".").to_owned(),
+        };
+        *out.entry(part).or_default() += member.size;
+    }
+    out
+}
+
+/// Inspects what `source` holds.
+///
+/// # Errors
+/// If it is not a torch, or is broken.
+pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
+    let mut collector = Collector::new(depth);
+    if let Some(kind) = container::kind_of(source) {
+        let mut outer = conda_inner(source, kind)?;
+        let members = match &mut outer {
+            Some(inner) => collect(&mut collector, inner, container::Kind::Tar)?,
+            None => collect(&mut collector, source, kind)?,
+        };
+        let wheel = members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL"));
+        let what = match kind {
+            _ if outer.is_some() || members.iter().any(|m| m.name == "info/index.json") => Kind::CondaPackage,
+            container::Kind::Deb => Kind::DebianPackage,
+            container::Kind::Zip if wheel => Kind::Wheel,
+            container::Kind::Zip | container::Kind::Tar => Kind::LibtorchArchive,
+        };
+        return collector.report(subject, what, &members);
+    }
+    let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
+    if library::format_of(&magic).is_none() {
+        let begins = String::from_utf8_lossy(&magic).trim_start().to_owned();
+        let mut e = Error::misuse(
+            "unknown-format",
+            format!("{subject} is no archive and no library ({} bytes, beginning with {begins:?})", source.size()),
+        );
+        if begins.starts_with('<') {
+            e = e.next("this is a web page, not a file: use the address of the file itself");
+        }
+        return Err(e.next("name a wheel, a libtorch archive or folder, a library, or an environment"));
+    }
+    let mut scanner = super::marker::Scanner::new();
+    let mut buffer = vec![0u8; 1 << 18];
+    let mut at = 0;
+    loop {
+        let n = source.read_at(at, &mut buffer).map_err(|e| Error::world("read", format!("{subject}: {e}")))?;
+        if n == 0 {
+            break;
+        }
+        scanner.feed(&buffer[..n]);
+        at += n as u64;
+    }
+    collector.library(subject, source, &scanner.finish())?;
+    collector.report(subject, Kind::Library, &[])
+}
+
+impl Collector {
+    fn new(depth: Depth) -> Self {
+        Self { depth, texts: BTreeMap::new(), libraries: Vec::new(), build_settings: None, names: BTreeSet::new() }
+    }
+}
+
+fn collect(collector: &mut Collector, source: &dyn ReadAt, kind: container::Kind) -> Result<Vec<Member>> {
+    let depth = collector.depth;
+    let probe = Collector::new(depth);
+    container::visit(source, kind, &|m| probe.wants(m), &mut |m, r| collector.take(m, r))
+}
+
+/// The `pkg-*.tar.zst` of a `.conda` file.
+fn conda_inner(source: &dyn ReadAt, kind: container::Kind) -> Result<Option<FileAt>> {
+    if kind != container::Kind::Zip {
+        return Ok(None);
+    }
+    let mut inner = None;
+    let is_package = |m: &Member| m.name.starts_with("pkg-") && m.name.ends_with(".tar.zst");
+    container::visit(source, kind, &is_package, &mut |m, r| {
+        inner = Some(container::spill(m, r)?.0);
+        Ok(ControlFlow::Break(()))
+    })?;
+    Ok(inner)
+}
+
+/// Inspects the torch below the folder `root`: libtorch, site-packages, an environment.
+///
+/// # Errors
+/// If there is none, or it is broken.
+pub fn inspect_folder(subject: &str, root: &Path, depth: Depth) -> Result<Report> {
+    let mut collector = Collector::new(depth);
+    let probe = Collector::new(depth);
+    // An environment holds many packages: only torch's part is looked at.
+    let root = torch_parent(root);
+    let outside = |m: &Member| m.name.contains('/') && !m.name.starts_with("torch") && root.join("torch").is_dir();
+    let members = container::visit_folder(&root, &|m| !outside(m) && probe.wants(m), &mut |m, r| collector.take(m, r))?;
+    let members: Vec<Member> = members.into_iter().filter(|m| !outside(m)).collect();
+    collector.report(subject, Kind::Folder, &members)
+}
+
+/// The folder that holds `torch/`, where `root` is an environment; else `root` itself.
+fn torch_parent(root: &Path) -> std::path::PathBuf {
+    if root.join("torch/version.py").is_file() {
+        return root.to_owned();
+    }
+    if root.join("version.py").is_file() && root.file_name().is_some_and(|n| n == "torch") {
+        return root.parent().unwrap_or(root).to_owned();
+    }
+    let windows = root.join("Lib/site-packages");
+    if windows.join("torch/version.py").is_file() {
+        return windows;
+    }
+    let versions = std::fs::read_dir(root.join("lib")).into_iter().flatten().flatten();
+    let mut site: Vec<_> = versions.map(|e| e.path().join("site-packages")).collect();
+    site.sort();
+    site.into_iter().find(|s| s.join("torch/version.py").is_file()).unwrap_or_else(|| root.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_claim_of_a_tag_is_read() {
+        let of = |t: &str| oldest_claim(&[format!("cp311-cp311-{t}")]).map(|(p, v)| format!("{p} {v}"));
+        assert_eq!(of("manylinux_2_28_x86_64").as_deref(), Some("linux 2.28"));
+        assert_eq!(of("manylinux2014_x86_64.manylinux_2_17_x86_64").as_deref(), Some("linux 2.17"));
+        assert_eq!(of("macosx_11_0_arm64").as_deref(), Some("macosx 11.0"));
+        assert_eq!(of("win_amd64"), None);
+    }
+
+    #[test]
+    fn what_is_called_a_library_is_told_from_what_is_not() {
+        for yes in ["torch/lib/libtorch_cpu.so", "a/libgomp-1a2b.so.1", "torch/_C.cp311-win_amd64.pyd", "x.dylib"] {
+            assert!(is_library(yes), "{yes}");
+        }
+        for no in ["a/notes.so.txt", "libtorch.a", "torch/lib/torch_cpu.lib", "so"] {
+            assert!(!is_library(no), "{no}");
+        }
+    }
+}
