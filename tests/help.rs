@@ -6,7 +6,8 @@ mod support;
 
 use support::Workspace;
 
-const COMMANDS: &[&str] = &["build-torch", "fetch", "lock", "libuv", "tree", "shell", "clean", "schema", "completions"];
+const COMMANDS: &[&str] =
+    &["build-torch", "fetch", "lock", "libuv", "tree", "inspect", "doctor", "shell", "clean", "schema", "completions"];
 
 #[test]
 fn every_command_has_help_with_an_example() {

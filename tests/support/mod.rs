@@ -146,6 +146,8 @@ pub fn tar(top: &str, files: &BTreeMap<String, String>) -> Vec<u8> {
 pub enum Answer {
     /// Sends the bytes, ranges allowed.
     Ok(Vec<u8>),
+    /// Sends the bytes, whatever range is asked for.
+    NoRanges(Vec<u8>),
     /// Sends this many bytes of each answer, then cuts the connection; ranges allowed.
     CutAfter(Vec<u8>, usize),
     /// Cuts once after that many bytes, and answers every request from the beginning (no ranges).
@@ -196,6 +198,18 @@ impl Server {
     }
 }
 
+/// The bytes that a `Range` header asks for: `bytes=5-`, `bytes=5-9`, `bytes=-5`.
+fn wanted(range: &str, size: usize) -> Option<(usize, usize)> {
+    let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
+    let (start, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
+        (Ok(start), Ok(last)) => (start, (last + 1).min(size)),
+        (Ok(start), Err(_)) => (start, size),
+        (Err(_), Ok(suffix)) => (size.saturating_sub(suffix), size),
+        _ => return None,
+    };
+    (start < end).then_some((start, end))
+}
+
 fn serve(
     stream: TcpStream,
     answers: &BTreeMap<String, Answer>,
@@ -224,21 +238,16 @@ fn serve(
         log.push((path.clone(), range.clone()));
         log.iter().filter(|(p, _)| *p == path).count() - 1
     };
-    let start: usize =
-        range.as_deref().and_then(|r| r.strip_prefix("bytes=")?.split('-').next()?.parse().ok()).unwrap_or(0);
     let head = |out: &mut TcpStream, status: &str, more: &str| {
         write!(out, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n")
     };
     let ranged = |out: &mut TcpStream, bytes: &[u8], send: usize| -> std::io::Result<()> {
-        if start > 0 && start < bytes.len() {
-            let more = format!(
-                "Content-Length: {}\r\nContent-Range: bytes {start}-{}/{}\r\n",
-                bytes.len() - start,
-                bytes.len() - 1,
-                bytes.len()
-            );
+        if let Some((start, end)) = range.as_deref().and_then(|r| wanted(r, bytes.len())) {
+            let size = bytes.len();
+            let more =
+                format!("Content-Length: {}\r\nContent-Range: bytes {start}-{}/{size}\r\n", end - start, end - 1);
             head(out, "206 Partial Content", &more)?;
-            out.write_all(&bytes[start..(start + send).min(bytes.len())])
+            out.write_all(&bytes[start..start.saturating_add(send).min(end)])
         } else {
             head(out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;
             out.write_all(&bytes[..send.min(bytes.len())])
@@ -247,6 +256,10 @@ fn serve(
     match answers.get(&path) {
         None => head(&mut out, "404 Not Found", "Content-Length: 0\r\n"),
         Some(Answer::Ok(bytes)) => ranged(&mut out, bytes, usize::MAX / 2),
+        Some(Answer::NoRanges(bytes)) => {
+            head(&mut out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;
+            out.write_all(bytes)
+        }
         Some(Answer::CutAfter(bytes, n)) => ranged(&mut out, bytes, *n),
         Some(Answer::CutOnceNoRanges(bytes, n)) => {
             head(&mut out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;

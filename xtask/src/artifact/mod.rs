@@ -8,4 +8,4 @@ pub mod wheel;
 pub mod zip;
 
 pub use deflate::GzipWriter;
-pub use zip::{Content, Member, ZipWriter};
+pub use zip::{Content, Member, ZipWriter, civil_date};

@@ -229,7 +229,14 @@ fn pack_small(member: &Member) -> Result<(Vec<u8>, Written, u32)> {
 fn dos_time(epoch: i64) -> (u16, u16) {
     let epoch = epoch.max(315_532_800);
     let (days, seconds) = (epoch.div_euclid(86_400), epoch.rem_euclid(86_400));
-    // Civil from days (Howard Hinnant's algorithm).
+    let (year, month, day) = civil_date(days);
+    let time = (seconds / 3600) << 11 | (seconds % 3600 / 60) << 5 | (seconds % 60 / 2);
+    let date = (year - 1980) << 9 | month << 5 | day;
+    (time as u16, date as u16)
+}
+
+/// Year, month and day of a number of days since 1970 (Howard Hinnant's `civil_from_days`).
+pub fn civil_date(days: i64) -> (i64, i64, i64) {
     let z = days + 719_468;
     let era = z.div_euclid(146_097);
     let doe = z.rem_euclid(146_097);
@@ -238,10 +245,7 @@ fn dos_time(epoch: i64) -> (u16, u16) {
     let mp = (5 * doy + 2) / 153;
     let day = doy - (153 * mp + 2) / 5 + 1;
     let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    let year = yoe + era * 400 + i64::from(month <= 2);
-    let time = (seconds / 3600) << 11 | (seconds % 3600 / 60) << 5 | (seconds % 60 / 2);
-    let date = (year - 1980) << 9 | month << 5 | day;
-    (time as u16, date as u16)
+    (yoe + era * 400 + i64::from(month <= 2), month, day)
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::Args;
 
@@ -25,8 +26,17 @@ pub fn set_json(json: bool) {
     let _ = JSON.set(json);
 }
 
+static PRINTED: AtomicBool = AtomicBool::new(false);
+
+/// Whether a result stands on standard output already: a command prints one JSON document, and an
+/// answer that is no is in it.
+pub fn result_printed() -> bool {
+    PRINTED.load(Ordering::SeqCst)
+}
+
 /// Prints a result as JSON on standard output.
 pub fn print_json(value: &serde_json::Value) {
+    PRINTED.store(true, Ordering::SeqCst);
     println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
 }
 

@@ -7,6 +7,7 @@ mod build_torch;
 mod clean;
 mod common;
 mod completions;
+mod doctor;
 mod fetch;
 mod inspect;
 mod internal;
@@ -45,6 +46,7 @@ enum Command {
     Libuv(libuv::Args),
     Tree(tree::Args),
     Inspect(inspect::Args),
+    Doctor(doctor::Args),
     Shell(shell::Args),
     Clean(clean::Args),
     Schema(schema::Args),
@@ -82,6 +84,7 @@ pub fn main() -> ExitCode {
         Command::Libuv(args) => libuv::run(args),
         Command::Tree(args) => tree::run(args),
         Command::Inspect(args) => inspect::run(args),
+        Command::Doctor(args) => doctor::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Schema(args) => schema::run(args),
@@ -90,7 +93,7 @@ pub fn main() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(e) => {
-            if common::json_requested() {
+            if common::json_requested() && !common::result_printed() {
                 common::print_json(&serde_json::json!({
                     "schema_version": 1,
                     "error": { "code": e.code(), "message": e.what(), "context": e.context(), "next": e.next_steps() },

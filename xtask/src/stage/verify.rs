@@ -72,15 +72,19 @@ pub fn run(build: &Build<'_>, wheel: &Path, bundle: &Path) -> Result<Record> {
         // Everything that a check needs from outside is there before its network is cut.
         fetch::run(build, false)?;
         let scratch = pending.scratch()?;
-        let mut v = Verify {
+        let part = |name: &str| Verify {
             build,
             scratch: scratch.clone(),
-            log: pending.out().join("verify.log"),
+            log: pending.out().join(format!("{name}.log")),
             record: Record { checks: Vec::new(), skipped: Vec::new() },
         };
-        v.wheel(wheel)?;
-        v.bundle(bundle)?;
-        Ok(v.record)
+        // Installing and importing wait for the disk while the consumers of the bundle compile.
+        let (wheel, bundle) =
+            rayon::join(|| part("wheel").finish(|v| v.wheel(wheel)), || part("bundle").finish(|v| v.bundle(bundle)));
+        let (mut record, bundle) = (wheel?, bundle?);
+        record.checks.extend(bundle.checks);
+        record.skipped.extend(bundle.skipped);
+        Ok(record)
     })?;
     build.store.record(STAGE, &key).ok_or_else(|| Error::world("store", "the record of verify cannot be read"))
 }
@@ -93,6 +97,11 @@ struct Verify<'a> {
 }
 
 impl Verify<'_> {
+    fn finish(mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Record> {
+        run(&mut self)?;
+        Ok(self.record)
+    }
+
     fn wheel(&mut self, wheel: &Path) -> Result<()> {
         let env = self.install(wheel).doing(|| format!("installing {} in a fresh environment", wheel.display()))?;
         let scripts = self.scratch.join("scripts");

@@ -71,7 +71,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         }
         .run()?;
         demand_store(&root)?;
-        warn_of_leaks(build, work, &root);
+        demand_no_leaks(build, work, &root)?;
         add_licenses(build, &root)?;
         let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
         let python = build.python.tag();
@@ -142,8 +142,9 @@ fn demand_store(root: &Path) -> Result<()> {
     Err(Error::world("no-libuv", format!("{} holds no libuv store daemon", library.display())))
 }
 
-/// Names every file of the artifact that names the folder it was built in.
-fn warn_of_leaks(build: &Build<'_>, work: &Work, root: &Path) {
+/// No file of the artifact may name the folder that it was built in: it would tell nobody anything,
+/// and two builds would differ.
+fn demand_no_leaks(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
     use rayon::prelude::*;
     let needles = [work.dir.display().to_string(), build.store.root().display().to_string()];
     let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
@@ -153,16 +154,20 @@ fn warn_of_leaks(build: &Build<'_>, work: &Work, root: &Path) {
         .filter(|e| e.file_type().is_file())
         .map(walkdir::DirEntry::into_path)
         .collect();
-    let leaks: Vec<String> = files
+    let leaks = files
         .par_iter()
-        .filter_map(|path| {
-            let found = needles.iter().any(|n| inspect::file_contains(path, n.as_bytes()).unwrap_or(false));
-            found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string())
+        .map(|path| {
+            let found =
+                needles.iter().map(|n| inspect::file_contains(path, n.as_bytes())).collect::<Result<Vec<_>>>()?;
+            Ok(found.contains(&true).then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
         })
-        .collect();
-    for leak in &leaks {
-        build.events.warn(format!("{leak} names the folder it was built in"));
+        .collect::<Result<Vec<_>>>()?;
+    let leaks: Vec<String> = leaks.into_iter().flatten().collect();
+    if leaks.is_empty() {
+        return Ok(());
     }
+    Err(Error::world("leak", format!("these files name the folder they were built in:\n    {}", leaks.join("\n    ")))
+        .next("find out which text of the build writes it, and have that text be relative (patches/README.md)"))
 }
 
 /// Licence texts of everything that is linked in, below `dist-info/licenses/NAME/`.

@@ -188,6 +188,13 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
+/// Today's date in UTC, as `2026-11-24`.
+pub fn today() -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |d| d.as_secs());
+    let (year, month, day) = crate::artifact::civil_date(i64::try_from(now / 86_400).unwrap_or(0));
+    format!("{year:04}-{month:02}-{day:02}")
+}
+
 /// `1536` as `1.5 KiB`.
 pub fn bytes(n: u64) -> String {
     const UNITS: [&str; 5] = ["B", "KiB", "MiB", "GiB", "TiB"];

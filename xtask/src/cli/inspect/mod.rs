@@ -1,5 +1,7 @@
 //! `inspect`: what is this torch?
 
+mod survey;
+
 use std::path::{Path, PathBuf};
 
 use clap::Args as ClapArgs;
@@ -24,7 +26,8 @@ Nothing is installed, imported or run. Of a file on a server only the parts that
 Exit code: 0 the store has libuv, 1 it has not, 2 this is not a torch.")]
 pub struct Args {
     /// A path, an https URL, or pypi:torch==VERSION
-    what: String,
+    #[arg(required_unless_present = "survey")]
+    what: Option<String>,
     /// For pypi: the platform, as the end of a wheel tag: win_amd64, manylinux_2_28_x86_64, macosx_11_0_arm64
     #[arg(long, value_name = "TAG")]
     platform: Option<String>,
@@ -34,6 +37,9 @@ pub struct Args {
     /// Only the verdict: reads the one library that holds the store
     #[arg(long)]
     verdict: bool,
+    /// Inspect the stock builds of all versions and platforms, and print a table in Markdown
+    #[arg(long, conflicts_with_all = ["what", "platform", "python_version", "verdict"])]
+    survey: bool,
     /// Print the report as JSON on standard output
     #[arg(long)]
     json: bool,
@@ -42,8 +48,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     set_json(args.json);
+    let Some(what) = &args.what else { return survey::run(args.json) };
     let depth = if args.verdict { Depth::Verdict } else { Depth::Full };
-    let report = report(&args, depth)?;
+    let report = report(what, &args, depth)?;
     if args.json {
         let text = serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?;
         print_json(&text);
@@ -57,19 +64,19 @@ pub fn run(args: Args) -> Result<()> {
         .next("`cargo xtask doctor` tells the remedies; `cargo xtask build-torch` builds one that has it"))
 }
 
-fn report(args: &Args, depth: Depth) -> Result<Report> {
-    if let Some(requirement) = args.what.strip_prefix("pypi:") {
+fn report(what: &str, args: &Args, depth: Depth) -> Result<Report> {
+    if let Some(requirement) = what.strip_prefix("pypi:") {
         let url = pypi_url(requirement, args.platform.as_deref(), args.python_version.as_deref())?;
-        return remote(&args.what, &url, depth);
+        return remote_report(what, &url, depth);
     }
-    if args.what.starts_with("https://") || args.what.starts_with("http://") {
-        return remote(&args.what, &args.what, depth);
+    if what.starts_with("https://") || what.starts_with("http://") {
+        return remote_report(what, what, depth);
     }
-    let path = PathBuf::from(&args.what);
+    let path = PathBuf::from(what);
     if path.is_dir() {
-        return inspect::inspect_folder(&args.what, &path, depth);
+        return inspect::inspect_folder(what, &path, depth);
     }
-    inspect::inspect(&args.what, &open(&path)?, depth)
+    inspect::inspect(what, &open(&path)?, depth)
 }
 
 fn open(path: &Path) -> Result<FileAt> {
@@ -85,7 +92,7 @@ fn open(path: &Path) -> Result<FileAt> {
     Ok(file)
 }
 
-fn remote(subject: &str, url: &str, depth: Depth) -> Result<Report> {
+fn remote_report(subject: &str, url: &str, depth: Depth) -> Result<Report> {
     let source = Remote::open(http_agent(), url)?;
     let report = inspect::inspect(subject, &source, depth);
     eprintln!("read {} of {}", ui::bytes(source.received()), ui::bytes(source.size()));

@@ -1,0 +1,397 @@
+//! `inspect` and `doctor`: what a torch is, told from files that are made here, real in what counts:
+//! compiled by this machine's compiler, packed like wheels, served like an index serves them.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+mod support;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use support::{Answer, Ran, Server};
+
+const NAME: &str = "N4c10d6detail16LibUVStoreDaemonE";
+
+/// A class as c10d has it: virtual functions, so type info.
+const WITH: &str = r#"
+namespace c10d { namespace detail {
+struct BackgroundThread { virtual ~BackgroundThread(); virtual int run(); };
+BackgroundThread::~BackgroundThread() {}
+int BackgroundThread::run() { return 0; }
+struct LibUVStoreDaemon : BackgroundThread { ~LibUVStoreDaemon() override; int run() override; };
+LibUVStoreDaemon::~LibUVStoreDaemon() {}
+int LibUVStoreDaemon::run() { return 1; }
+BackgroundThread* make() { return new LibUVStoreDaemon(); }
+} }
+extern "C" unsigned uv_version(void) { return 0x013200; }
+"#;
+
+/// The same name as a text that something points at, and the error's text: what must not fool us.
+const WITHOUT: &str = r#"
+extern "C" {
+const char* text = "use_libuv was requested but PyTorch was build without libuv support";
+const char* name = "N4c10d6detail16LibUVStoreDaemonE";
+const char* const table[] = {"x", "N4c10d6detail16LibUVStoreDaemonE", "_ZTIN4c10d6detail16LibUVStoreDaemonE"};
+const char* const* get() { return table; }
+}
+"#;
+
+fn xtask(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    Ran::of(command.args(args).env("NO_COLOR", "1"), Path::new("/nowhere"))
+}
+
+fn json(ran: &Ran) -> serde_json::Value {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e} in\n{}\n{}", ran.stdout, ran.stderr))
+}
+
+/// Compiles `source` to a shared library called libtorch_cpu.so in `dir`.
+fn compile(dir: &Path, source: &str, flags: &[&str]) -> PathBuf {
+    let code = dir.join("lib.cpp");
+    std::fs::write(&code, source).unwrap();
+    let out = dir.join("libtorch_cpu.so");
+    let status =
+        Command::new("c++").args(["-shared", "-fPIC", "-O2"]).args(flags).arg("-o").arg(&out).arg(&code).status();
+    assert!(status.unwrap().success());
+    out
+}
+
+fn inspect(path: &Path, more: &[&str]) -> Ran {
+    xtask(&[&["inspect", path.to_str().unwrap(), "--json"], more].concat())
+}
+
+#[test]
+fn a_compiled_store_is_proved_by_its_symbols() {
+    let dir = tempfile::tempdir().unwrap();
+    let ran = inspect(&compile(dir.path(), WITH, &[]), &[]).exits(0);
+    let report = json(&ran);
+    assert_eq!(report["schema_version"], 1);
+    assert_eq!(report["libuv"], true);
+    assert_eq!(report["evidence"][0]["by"], "symbol");
+    assert_eq!(report["uv"]["version"], "1.50.0");
+    assert_eq!(report["uv"]["linkage"], "static");
+}
+
+#[test]
+fn a_store_whose_symbols_are_hidden_and_stripped_is_proved_by_its_type_info() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = compile(dir.path(), WITH, &["-fvisibility=hidden", "-s"]);
+    let report = json(&inspect(&library, &[]).exits(0));
+    assert_eq!(report["evidence"][0]["by"], "type-info");
+}
+
+#[test]
+fn a_text_is_no_proof_even_where_something_points_at_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = compile(dir.path(), WITHOUT, &[]);
+    assert!(memchr::memmem::find(&std::fs::read(&library).unwrap(), NAME.as_bytes()).is_some());
+    let report = json(&inspect(&library, &[]).exits(1));
+    assert_eq!(report["libuv"], false);
+    assert_eq!(report["name_without_proof"], true);
+    assert_eq!(report["evidence"], serde_json::json!([]));
+}
+
+/// A 64-bit PE with one section of constants, as far as loaders and we read it. With MSVC's type
+/// descriptor and locator of the store's class, with the descriptor's name alone, or with neither.
+fn pe(name: bool, locator: bool) -> Vec<u8> {
+    const BASE: u64 = 0x1_8000_0000;
+    const RVA: u32 = 0x1000;
+    const FILE: usize = 0x400;
+    let mut section = vec![0u8; 0x400];
+    if name {
+        // vftable of type_info, spare, name
+        section[0x100..0x108].copy_from_slice(&(BASE + 0x1010).to_le_bytes());
+        let text = b".?AVLibUVStoreDaemon@detail@c10d@@\0";
+        section[0x110..0x110 + text.len()].copy_from_slice(text);
+    }
+    if locator {
+        let fields = [1u32, 0, 0, RVA + 0x100, RVA + 0x300, RVA + 0x200];
+        for (i, f) in fields.iter().enumerate() {
+            section[0x200 + 4 * i..0x204 + 4 * i].copy_from_slice(&f.to_le_bytes());
+        }
+    }
+    let mut file = vec![0u8; FILE];
+    file[..2].copy_from_slice(b"MZ");
+    file[0x3c..0x40].copy_from_slice(&0x80u32.to_le_bytes());
+    let mut put = |at: usize, bytes: &[u8]| file[at..at + bytes.len()].copy_from_slice(bytes);
+    put(0x80, b"PE\0\0");
+    put(0x84, &0x8664u16.to_le_bytes()); // machine
+    put(0x86, &1u16.to_le_bytes()); // sections
+    put(0x94, &240u16.to_le_bytes()); // size of the optional header
+    put(0x96, &0x2022u16.to_le_bytes()); // a DLL
+    let optional = 0x98;
+    put(optional, &0x20bu16.to_le_bytes());
+    put(optional + 24, &BASE.to_le_bytes());
+    put(optional + 32, &0x1000u32.to_le_bytes()); // alignment in memory
+    put(optional + 36, &0x200u32.to_le_bytes()); // and in the file
+    put(optional + 56, &0x4000u32.to_le_bytes()); // size of the image
+    put(optional + 60, &(FILE as u32).to_le_bytes()); // size of the headers
+    put(optional + 108, &16u32.to_le_bytes()); // directories
+    let header = optional + 240;
+    put(header, b".rdata\0\0");
+    put(header + 8, &0x400u32.to_le_bytes());
+    put(header + 12, &RVA.to_le_bytes());
+    put(header + 16, &0x400u32.to_le_bytes());
+    put(header + 20, &(FILE as u32).to_le_bytes());
+    put(header + 36, &0x4000_0040u32.to_le_bytes());
+    file.extend(section);
+    file
+}
+
+#[test]
+fn a_windows_library_is_proved_by_its_object_locator_and_not_by_its_descriptor_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch_cpu.dll");
+    for (bytes, code, named) in [(pe(true, true), 0, false), (pe(true, false), 1, true), (pe(false, false), 1, false)] {
+        std::fs::write(&path, bytes).unwrap();
+        let report = json(&inspect(&path, &[]).exits(code));
+        assert_eq!(report["name_without_proof"], named);
+        assert_eq!(report["libraries"][0]["format"], "pe");
+        assert_eq!(report["libraries"][0]["machine"], "x86_64");
+    }
+}
+
+const RENDEZVOUS_26: &str = "def _get_use_libuv_from_query_dict(query_dict):\n    return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"1\")) == \"1\"\n";
+const RENDEZVOUS_27: &str = "def _get_use_libuv_from_query_dict(query_dict):\n    if sys.platform == \"win32\":\n        return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"0\")) == \"1\"\n    return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"1\")) == \"1\"\n";
+
+/// A wheel with this store library.
+fn wheel(version: &str, tag: &str, rendezvous: &str, library: (&str, &[u8])) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let options = zip::write::SimpleFileOptions::default();
+    let texts = [
+        (
+            "torch/version.py".to_owned(),
+            format!("__version__ = '{version}'\ncuda: Optional[str] = None\ngit_version = '0123abc'\n"),
+        ),
+        ("torch/distributed/rendezvous.py".to_owned(), rendezvous.to_owned()),
+        (format!("torch-{version}.dist-info/WHEEL"), format!("Wheel-Version: 1.0\nGenerator: a test\nTag: {tag}\n")),
+    ];
+    for (name, text) in texts {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(text.as_bytes()).unwrap();
+    }
+    zip.start_file(format!("torch/lib/{}", library.0), options).unwrap();
+    zip.write_all(library.1).unwrap();
+    // Something large that a verdict has no business with.
+    zip.start_file("torch/lib/libtorch_cuda.so", options.compression_method(zip::CompressionMethod::Stored)).unwrap();
+    zip.write_all(&vec![0x5a; 3 << 20]).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+fn linux_wheel(source: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let library = std::fs::read(compile(dir.path(), source, &[])).unwrap();
+    wheel("2.6.0", "cp311-cp311-manylinux_2_28_x86_64", RENDEZVOUS_26, ("libtorch_cpu.so", &library))
+}
+
+#[test]
+fn a_wheel_tells_what_starting_does_by_default() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.whl");
+    let cases = [
+        (linux_wheel(WITH), 0, "libuv", "libuv"),
+        (linux_wheel(WITHOUT), 1, "crash", "crash"),
+        (
+            wheel("2.6.0", "cp311-cp311-win_amd64", RENDEZVOUS_26, ("torch_cpu.dll", &pe(false, false))),
+            1,
+            "crash",
+            "crash",
+        ),
+        (
+            wheel("2.15.0", "cp311-cp311-win_amd64", RENDEZVOUS_27, ("torch_cpu.dll", &pe(false, false))),
+            1,
+            "legacy",
+            "crash",
+        ),
+        (
+            wheel("2.15.0", "cp311-cp311-win_amd64", RENDEZVOUS_27, ("torch_cpu.dll", &pe(true, true))),
+            0,
+            "legacy",
+            "libuv",
+        ),
+    ];
+    for (bytes, code, init, torchrun) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let report = json(&inspect(&path, &["--verdict"]).exits(code));
+        assert_eq!(report["kind"], "wheel");
+        assert_eq!(report["defaults"]["init_process_group"], init);
+        assert_eq!(report["defaults"]["torchrun"], torchrun);
+        assert_eq!(report["torch"]["commit"], "0123abc");
+    }
+}
+
+#[test]
+fn what_a_person_reads_says_it_in_one_screen() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.whl");
+    std::fs::write(&path, wheel("2.6.0", "cp311-cp311-win_amd64", RENDEZVOUS_26, ("torch_cpu.dll", &pe(true, true))))
+        .unwrap();
+    let ran = xtask(&["inspect", path.to_str().unwrap()]).exits(0);
+    insta::assert_snapshot!(ran.stdout.replace(path.to_str().unwrap(), "torch.whl"));
+}
+
+#[test]
+fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
+    let bytes = linux_wheel(WITH);
+    let size = bytes.len();
+    let server = Server::start([("/torch.whl", Answer::Ok(bytes.clone())), ("/whole.whl", Answer::NoRanges(bytes))]);
+    let ran = xtask(&["inspect", &format!("{}/torch.whl", server.url), "--verdict", "--json"]).exits(0);
+    assert_eq!(json(&ran)["libuv"], true);
+    let read = ran.stderr.lines().find(|l| l.starts_with("read ")).unwrap().to_owned();
+    let asked: Vec<_> = server.ranges("/torch.whl");
+    assert!(asked.iter().all(Option::is_some), "{asked:?}");
+    assert!(read.contains("KiB of 3.") && size > 3 << 20, "{read}");
+    // A server that knows no ranges sends it whole, once.
+    let ran = xtask(&["inspect", &format!("{}/whole.whl", server.url), "--verdict", "--json"]).exits(0);
+    assert_eq!(json(&ran)["libuv"], true);
+    assert_eq!(server.ranges("/whole.whl").len(), 1);
+}
+
+#[test]
+fn a_server_that_cuts_its_answers_is_asked_for_the_rest() {
+    let bytes = linux_wheel(WITH);
+    let server = Server::start([("/torch.whl", Answer::CutAfter(bytes, 40_000))]);
+    let ran = xtask(&["inspect", &format!("{}/torch.whl", server.url), "--verdict", "--json"]).exits(0);
+    assert_eq!(json(&ran)["libuv"], true);
+}
+
+#[test]
+fn what_is_no_torch_gets_one_clear_sentence_and_exit_code_2() {
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = linux_wheel(WITH);
+    let directory = memchr::memmem::rfind(&wheel, b"PK\x01\x02").unwrap();
+    let with = |edit: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = wheel.clone();
+        edit(&mut bytes);
+        bytes
+    };
+    let first = memchr::memmem::find(&wheel, b"PK\x01\x02").unwrap();
+    let cases: Vec<(&str, Vec<u8>, &str)> = vec![
+        ("empty.whl", Vec::new(), "is empty"),
+        ("notes.txt", b"hello, this is a text".to_vec(), "is no archive and no library"),
+        ("page.whl", b"<!DOCTYPE html><html></html>".to_vec(), "this is a web page"),
+        ("cut.whl", wheel[..wheel.len() / 2].to_vec(), "not a readable archive"),
+        ("short.so", b"\x7fELF\x02\x01\x01".to_vec(), "not a readable 64-bit ELF file"),
+        ("junk.dll", [b"MZ".as_slice(), &[0xff; 300]].concat(), "not a readable 64-bit PE file"),
+        ("fat.dylib", [&[0xca, 0xfe, 0xba, 0xbe][..], &[0xff; 60]].concat(), "Mach-O"),
+        // The last member's bytes are said to begin where the first one's do.
+        ("overlap.whl", with(&|b| b[directory + 42..directory + 46].fill(0)), "overlap"),
+        // Encrypted, as both headers of the first member say.
+        (
+            "locked.whl",
+            with(&|b| {
+                b[6] |= 1;
+                b[first + 8] |= 1;
+            }),
+            "encrypted",
+        ),
+        // The directory says that the first member is larger than it is.
+        ("lies.whl", with(&|b| b[first + 24] = b[first + 24].wrapping_add(7)), "unpacks to less"),
+    ];
+    for (name, bytes, says) in cases {
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let ran = inspect(&path, &[]).exits(2);
+        let said = json(&ran)["error"].to_string();
+        assert!(said.contains(says), "{name}: {said}");
+        assert!(!ran.stderr.contains("panicked"), "{name}: {}", ran.stderr);
+    }
+    let nothing = dir.path().join("nothing");
+    std::fs::create_dir(&nothing).unwrap();
+    inspect(&nothing, &[]).exits(2).says("is not a torch");
+    inspect(&dir.path().join("absent"), &[]).exits(2).says("there is no");
+    let server = Server::start([("/page", Answer::Typed("text/html; charset=utf-8", b"<html>".to_vec()))]);
+    xtask(&["inspect", &format!("{}/page", server.url)]).exits(2).says("is a web page");
+    xtask(&["inspect", &format!("{}/absent", server.url)]).exits(3).says("HTTP 404");
+    xtask(&["inspect", "pypi:torch"]).exits(2).says("names no exact version");
+}
+
+#[test]
+fn a_folder_a_debian_package_and_a_conda_package_are_read_like_a_wheel() {
+    let dir = tempfile::tempdir().unwrap();
+    let library = std::fs::read(compile(dir.path(), WITHOUT, &[])).unwrap();
+    let site = dir.path().join("env/lib/python3.11/site-packages");
+    std::fs::create_dir_all(site.join("torch/lib")).unwrap();
+    std::fs::create_dir_all(site.join("torch/distributed")).unwrap();
+    std::fs::write(site.join("torch/lib/libtorch_cpu.so"), &library).unwrap();
+    std::fs::write(site.join("torch/version.py"), "__version__ = '2.6.0'\n").unwrap();
+    std::fs::write(site.join("torch/distributed/rendezvous.py"), RENDEZVOUS_26).unwrap();
+    // The environment, its site-packages, and the package itself are the same thing.
+    for folder in [dir.path().join("env"), site.clone(), site.join("torch")] {
+        let report = json(&inspect(&folder, &[]).exits(1));
+        assert_eq!(report["torch"]["version"], "2.6.0", "{}", folder.display());
+        assert_eq!(report["defaults"]["init_process_group"], "crash");
+    }
+
+    let mut data = tar::Builder::new(Vec::new());
+    data.append_path_with_name(
+        site.join("torch/lib/libtorch_cpu.so"),
+        "./usr/lib/x86_64-linux-gnu/libtorch_cpu.so.2.6",
+    )
+    .unwrap();
+    let data = data.into_inner().unwrap();
+    let mut deb = ar::Builder::new(Vec::new());
+    deb.append(&ar::Header::new(b"debian-binary".to_vec(), 4), &b"2.0\n"[..]).unwrap();
+    let packed = zstd::encode_all(&data[..], 3).unwrap();
+    deb.append(&ar::Header::new(b"data.tar.zst".to_vec(), packed.len() as u64), &packed[..]).unwrap();
+    let path = dir.path().join("libtorch2.6.deb");
+    std::fs::write(&path, deb.into_inner().unwrap()).unwrap();
+    let report = json(&inspect(&path, &[]).exits(1));
+    assert_eq!(report["kind"], "debian-package");
+    assert_eq!(report["name_without_proof"], true);
+
+    let mut conda = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    conda.start_file("pkg-pytorch-2.6.0.tar.zst", stored).unwrap();
+    conda.write_all(&packed).unwrap();
+    let path = dir.path().join("pytorch-2.6.0.conda");
+    std::fs::write(&path, conda.finish().unwrap().into_inner()).unwrap();
+    assert_eq!(json(&inspect(&path, &[]).exits(1))["kind"], "conda-package");
+}
+
+#[test]
+fn the_doctor_explains_a_pasted_traceback() {
+    let explain = |text: &str| {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_xtask"))
+            .args(["doctor", "--explain", "--json"])
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let out = child.wait_with_output().unwrap();
+        let (stdout, stderr) =
+            (String::from_utf8_lossy(&out.stdout).into_owned(), String::from_utf8_lossy(&out.stderr).into_owned());
+        Ran { code: out.status.code(), stdout, stderr }
+    };
+    let known = "Traceback (most recent call last):\n  File \"x.py\", line 3\nRuntimeError: use_libuv was requested but PyTorch was build without libuv support\n";
+    assert_eq!(json(&explain(known).exits(0))["explanation"]["case"], "no-libuv");
+    explain("nothing is wrong").exits(1).says("none of the known cases");
+}
+
+#[test]
+fn the_doctor_finds_a_torch_that_will_crash_and_names_the_remedies() {
+    // A package called torch that is enough to be found and inspected, and never imported here.
+    let dir = tempfile::tempdir().unwrap();
+    let library = std::fs::read(compile(dir.path(), WITHOUT, &[])).unwrap();
+    for folder in ["torch/lib", "torch/distributed"] {
+        std::fs::create_dir_all(dir.path().join(folder)).unwrap();
+    }
+    std::fs::write(dir.path().join("torch/lib/libtorch_cpu.so"), &library).unwrap();
+    std::fs::write(dir.path().join("torch/__init__.py"), "raise SystemExit('it was imported')\n").unwrap();
+    std::fs::write(dir.path().join("torch/version.py"), "__version__ = '2.6.0'\n").unwrap();
+    std::fs::write(dir.path().join("torch/distributed/rendezvous.py"), RENDEZVOUS_26).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["doctor", "--dry-run", "--json"]).env("PYTHONPATH", dir.path()).env("USE_LIBUV", "1");
+    let ran = Ran::of(&mut command, dir.path()).exits(1);
+    let diagnosis = json(&ran);
+    assert_eq!(diagnosis["healthy"], false);
+    assert_eq!(diagnosis["environment"]["USE_LIBUV"], "1");
+    let remedies = diagnosis["remedies"].to_string();
+    for line in ["unset USE_LIBUV", "cargo xtask build-torch", "env://?use_libuv=False", "export USE_LIBUV=0"] {
+        assert!(remedies.contains(line), "{line} in {remedies}");
+    }
+}

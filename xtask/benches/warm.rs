@@ -1,0 +1,148 @@
+//! A build with a warm compiler cache and an empty build folder, against the same tree built by hand
+//! with plain ccache and the same flags: in turns, side by side, in one run.
+//!
+//! ```text
+//! cargo xtask build-torch && cargo bench --bench warm
+//! ```
+//!
+//! By hand means: the same tree, environment and switches; ccache itself as the launcher, with
+//! CCACHE_BASEDIR; one call of the PEP 517 hook. Ours means everything from configure to the verified
+//! wheel and bundle. The first build by hand fills the cache and is not counted.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
+
+const ROUNDS: usize = 2;
+const HOOK: &str = include_str!("../src/stage/pep517.py");
+
+fn root() -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+fn xtask(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(args).current_dir(root()).stdin(Stdio::null());
+    command
+}
+
+fn plan() -> serde_json::Value {
+    let out = xtask(&["build-torch", "--dry-run", "--json"]).output().unwrap();
+    serde_json::from_slice::<serde_json::Value>(&out.stdout).expect("a plan")["plan"].clone()
+}
+
+/// Folder of a stage's result.
+fn stage(plan: &serde_json::Value, work: &Path, name: &str) -> PathBuf {
+    let stages = plan["stages"].as_array().unwrap();
+    let key = stages.iter().find(|s| s["stage"] == name).unwrap()["key"].as_str().unwrap();
+    work.ancestors().nth(2).unwrap().join("stages").join(name).join(&key[..20])
+}
+
+fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+}
+
+fn remove(dir: &Path) {
+    if dir.exists() {
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}
+
+/// The build's environment, moved from the work folder to `hand`, with ccache as the launcher.
+fn environment(work: &Path, hand: &Path) -> BTreeMap<String, String> {
+    let out = xtask(&["shell", "--", "env", "-0"]).output().unwrap();
+    let (from, to) = (work.to_str().unwrap(), hand.to_str().unwrap());
+    let mut env: BTreeMap<String, String> = String::from_utf8(out.stdout)
+        .unwrap()
+        .split('\0')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), value.replace(from, to)))
+        .collect();
+    let store = work.ancestors().nth(2).unwrap();
+    let ccache = std::fs::read_dir(store.join("stages/prefix")).unwrap().flatten().map(|e| e.path().join("out/usr"));
+    let ccache = ccache.into_iter().find(|usr| usr.join("bin/ccache").exists()).expect("the recipe's ccache");
+    let launcher = ccache.join("bin/ccache").display().to_string();
+    for (name, value) in [
+        ("CMAKE_C_COMPILER_LAUNCHER", launcher.clone()),
+        ("CMAKE_CXX_COMPILER_LAUNCHER", launcher),
+        ("LD_LIBRARY_PATH", ccache.join("lib/x86_64-linux-gnu").display().to_string()),
+        ("CCACHE_DIR", store.join("cache/ccache").display().to_string()),
+        ("CCACHE_CONFIGPATH", "/dev/null".into()),
+        ("CCACHE_MAXSIZE", "10G".into()),
+        ("CCACHE_BASEDIR", to.to_owned()),
+        ("CCACHE_NOHASHDIR", "1".into()),
+        ("CCACHE_COMPILERCHECK", "content".into()),
+        ("CCACHE_DEPEND", "1".into()),
+        ("MAX_JOBS", std::thread::available_parallelism().unwrap().to_string()),
+    ] {
+        env.insert(name.into(), value);
+    }
+    env
+}
+
+/// Seconds of a build by hand.
+fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path) -> f64 {
+    remove(&hand.join("src"));
+    remove(&hand.join("wheel"));
+    for dir in ["home", "tmp", "wheel"] {
+        std::fs::create_dir_all(hand.join(dir)).unwrap();
+    }
+    copy(&stage(plan, work, "tree").join("out"), &hand.join("src"));
+    let env = environment(work, hand);
+    let log = std::fs::File::create(hand.join("log")).unwrap();
+    let started = Instant::now();
+    let status = Command::new(hand.join("deps/pyenv/bin/python"))
+        .args(["-c", HOOK, "setuptools", "wheel"])
+        .arg(hand.join("wheel"))
+        .env_clear()
+        .envs(env)
+        .current_dir(hand.join("src"))
+        .stdout(log.try_clone().unwrap())
+        .stderr(log)
+        .status()
+        .unwrap();
+    assert!(status.success(), "the build by hand failed: see {}", hand.join("log").display());
+    started.elapsed().as_secs_f64()
+}
+
+/// Seconds of ours, from an empty build folder to the verified artifacts.
+fn ours(plan: &serde_json::Value, work: &Path) -> f64 {
+    remove(work);
+    for name in ["wheel", "bundle", "verify"] {
+        remove(&stage(plan, work, name));
+    }
+    let started = Instant::now();
+    assert!(xtask(&["build-torch", "--quiet"]).stdout(Stdio::null()).status().unwrap().success());
+    started.elapsed().as_secs_f64()
+}
+
+fn main() {
+    let plan = plan();
+    if plan["stages"].as_array().unwrap().iter().any(|s| s["cached"] != true) {
+        println!("SKIPPED: the default recipe is not built in this store; run `cargo xtask build-torch` first");
+        return;
+    }
+    let work = PathBuf::from(plan["work"].as_str().unwrap());
+    let hand = work.with_file_name("by-hand");
+    remove(&hand);
+    std::fs::create_dir_all(&hand).unwrap();
+    copy(&work.join("deps"), &hand.join("deps"));
+    for name in ["project.cmake", "torchwright.cmake"] {
+        let text = std::fs::read_to_string(work.join(name)).unwrap();
+        std::fs::write(hand.join(name), text.replace(work.to_str().unwrap(), hand.to_str().unwrap())).unwrap();
+    }
+    let first = by_hand(&plan, &work, &hand);
+    println!("by hand, filling the cache: {first:.0} s (not counted)");
+    let (mut theirs, mut own) = (f64::MAX, f64::MAX);
+    println!("| round | by hand, s | ours, s |\n|---|---|---|");
+    for round in 1..=ROUNDS {
+        let (a, b) = (by_hand(&plan, &work, &hand), ours(&plan, &work));
+        println!("| {round} | {a:.1} | {b:.1} |");
+        (theirs, own) = (theirs.min(a), own.min(b));
+    }
+    println!("| best | {theirs:.1} | {own:.1} |\n\nratio ours / by hand: {:.2}", own / theirs);
+    remove(&hand);
+}

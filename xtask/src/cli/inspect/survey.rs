@@ -1,0 +1,132 @@
+//! `inspect --survey`: who lacks libuv? The stock builds over versions and platforms, each read from
+//! where people get it, only the parts that tell.
+
+use std::collections::BTreeMap;
+
+use super::{print_json, remote_report};
+use crate::error::{Error, Result};
+use crate::inspect::{Depth, Report};
+use crate::platform;
+use crate::source::{debian, http_agent, pypi};
+use crate::ui;
+
+/// Platforms, by what a wheel's platform tag holds.
+const PLATFORMS: &[(&str, &str, &str)] = &[
+    ("Windows x86-64", "win", "amd64"),
+    ("macOS arm64", "macosx", "arm64"),
+    ("Linux x86-64", "linux", "x86_64"),
+    ("Linux aarch64", "linux", "aarch64"),
+];
+
+/// Debian's own builds (amd64), in the pool.
+const DEBIAN: &[(&str, &str)] = &[
+    ("2.6.0 (Debian 13)", "main/p/pytorch/libtorch2.6_2.6.0+dfsg-7_amd64.deb"),
+    ("2.14.1 (Debian unstable)", "main/p/pytorch/libtorch2.14_2.14.1+dfsg-1_amd64.deb"),
+];
+
+/// First version that has the libuv backend's code at all.
+const FIRST: (u32, u32) = (2, 1);
+
+struct Row {
+    version: String,
+    platform: String,
+    file: String,
+    found: Result<Report>,
+}
+
+/// Runs the survey.
+pub fn run(json: bool) -> Result<()> {
+    let files = pypi::files(&http_agent(), "torch")?;
+    let mut rows = Vec::new();
+    for version in latest_patches(&files) {
+        for (platform, system, machine) in PLATFORMS {
+            let fits = |f: &&pypi::IndexFile| {
+                let mut parts = f.filename.trim_end_matches(".whl").rsplit('-');
+                let tag = parts.next().unwrap_or("");
+                f.filename.ends_with(".whl")
+                    && f.filename.split('-').nth(1) == Some(version.as_str())
+                    && tag.contains(system)
+                    && tag.ends_with(machine)
+            };
+            let mut wheels: Vec<_> = files.iter().filter(fits).collect();
+            // One Python for all, where there is one: the library is the same for each.
+            wheels.sort_by_key(|f| (!f.filename.contains("-cp311-"), f.filename.clone()));
+            let Some(wheel) = wheels.first() else { continue };
+            platform::check_cancelled()?;
+            eprintln!("{version}, {platform}");
+            let found = remote_report(&wheel.filename, &wheel.url, Depth::Verdict);
+            let (platform, file) = ((*platform).to_owned(), wheel.filename.clone());
+            rows.push(Row { version: version.clone(), platform, file, found });
+        }
+    }
+    for (version, path) in DEBIAN {
+        eprintln!("{version}");
+        rows.push(Row {
+            version: (*version).to_owned(),
+            platform: "Debian amd64".into(),
+            file: path.rsplit('/').next().unwrap_or(path).to_owned(),
+            found: debian_report(path),
+        });
+    }
+    if json {
+        let rows: Vec<_> = rows
+            .iter()
+            .map(|r| {
+                let error = r.found.as_ref().err().map(|e| e.what().to_owned());
+                serde_json::json!({ "version": r.version, "platform": r.platform, "file": r.file, "report": r.found.as_ref().ok(), "error": error })
+            })
+            .collect();
+        print_json(&serde_json::json!({ "schema_version": 1, "builds": rows }));
+        return Ok(());
+    }
+    show(&rows);
+    Ok(())
+}
+
+fn debian_report(path: &str) -> Result<Report> {
+    let mut last = Error::world("no-debian-mirror", "no mirror has it");
+    for mirror in debian::mirrors()? {
+        // `+` and `~` stand as they are in a pool's URL or percent-encoded; both are the same path.
+        let url = format!("{mirror}/pool/{}", path.replace('+', "%2B").replace('~', "%7E"));
+        match remote_report(path, &url, Depth::Verdict) {
+            Ok(report) => return Ok(report),
+            Err(e) => last = e,
+        }
+    }
+    Err(last)
+}
+
+/// The last patch release of each minor version, oldest first.
+fn latest_patches(files: &[pypi::IndexFile]) -> Vec<String> {
+    let mut latest: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+    for file in files {
+        let Some(version) = file.filename.split('-').nth(1) else { continue };
+        let numbers: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
+        if let [major, minor, patch] = numbers[..]
+            && version.split('.').count() == 3
+            && (major, minor) >= FIRST
+        {
+            let entry = latest.entry((major, minor)).or_default();
+            *entry = (*entry).max(patch);
+        }
+    }
+    latest.into_iter().map(|((major, minor), patch)| format!("{major}.{minor}.{patch}")).collect()
+}
+
+fn show(rows: &[Row]) {
+    println!(
+        "| version | platform | libuv store | `init_process_group()` | `torchrun` | file |\n|---|---|---|---|---|---|"
+    );
+    for row in rows {
+        let cells = match &row.found {
+            Ok(report) => {
+                let (init, run) =
+                    report.defaults.map_or(("", ""), |d| (d.init_process_group.text(), d.torchrun.text()));
+                format!("{} | {init} | {run}", if report.libuv { "yes" } else { "**no**" })
+            }
+            Err(e) => format!("not read: {} | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
+        };
+        println!("| {} | {} | {cells} | `{}` |", row.version, row.platform, row.file);
+    }
+    println!("\n{} builds, read on {}.", rows.len(), ui::today());
+}
