@@ -4,10 +4,12 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Build, bundle, fetch, pyenv};
+use super::{Build, CompilerCache, Work, bundle, fetch, prefix, pyenv};
 use crate::error::{Context, Error, Result};
+use crate::platform;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 use crate::toolchain::Process;
@@ -89,6 +91,9 @@ pub fn run(build: &Build<'_>, wheel: &Path, bundle: &Path) -> Result<Record> {
     build.store.record(STAGE, &key).ok_or_else(|| Error::world("store", "the record of verify cannot be read"))
 }
 
+/// The compiler cache and its environment.
+type Cache = (CompilerCache, Vec<(String, String)>);
+
 struct Verify<'a> {
     build: &'a Build<'a>,
     scratch: PathBuf,
@@ -133,23 +138,27 @@ impl Verify<'_> {
                 ),
             ));
         }
-        self.check("wheel: 2 ranks, gloo, env://, nothing set", &run(&[script("rendezvous.py").as_os_str()]))?;
         let torchrun: Vec<&std::ffi::OsStr> =
             ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"]
                 .iter()
                 .map(std::ffi::OsStr::new)
                 .collect();
         let rendezvous = script("rendezvous.py");
-        self.check("wheel: torchrun, 2 processes", &run(&[&torchrun[..], &[rendezvous.as_os_str()]].concat()))?;
-        let said = self.check("scenario: s2_train (mp.spawn, DDP)", &run(&[script("s2_train.py").as_os_str()]))?;
-        if said["libuv"] != true {
-            return Err(Error::world("verify", "s2_train ran, but not on libuv"));
-        }
+        let mut checks = vec![
+            ("wheel: 2 ranks, gloo, env://, nothing set", run(&[rendezvous.as_os_str()])),
+            ("wheel: torchrun, 2 processes", run(&[&torchrun[..], &[rendezvous.as_os_str()]].concat())),
+            ("scenario: s2_train (mp.spawn, DDP)", run(&[script("s2_train.py").as_os_str()])),
+        ];
         let has_lightning = pyenv::site_packages(&env, &self.build.python.minor()).join("lightning").is_dir();
         if has_lightning {
-            self.check("scenario: s1_train (Lightning, DDPStrategy)", &run(&[script("s1_train.py").as_os_str()]))?;
+            checks.push(("scenario: s1_train (Lightning, DDPStrategy)", run(&[script("s1_train.py").as_os_str()])));
         } else {
             self.record.skipped.push("s1_train: the recipe's python.verify has no lightning".into());
+        }
+        for (name, said) in self.check_all(&checks)? {
+            if said["libuv"] != true {
+                return Err(Error::world("verify", format!("the check '{name}' ran, but not on libuv: {said}")));
+            }
         }
         Ok(())
     }
@@ -178,21 +187,30 @@ impl Verify<'_> {
         Ok(env)
     }
 
-    /// Runs a check and reads the line of JSON that it ends with.
+    /// Runs checks, side by side where each has a network of its own (their ports are fixed), and
+    /// returns what they said.
+    fn check_all<'n>(&mut self, checks: &[(&'n str, Process)]) -> Result<Vec<(&'n str, serde_json::Value)>> {
+        let (build, log) = (self.build, &self.log);
+        let one = |i: usize| {
+            let (name, process) = &checks[i];
+            // A log each: the lines of programs that run at one time would mix.
+            run_check(build, name, process, &log.with_extension(format!("{i}.log")))
+        };
+        let done: Vec<Check> = if platform::sandbox_supported() {
+            (0..checks.len()).into_par_iter().map(one).collect::<Result<_>>()?
+        } else {
+            (0..checks.len()).map(one).collect::<Result<_>>()?
+        };
+        let said = checks.iter().zip(&done).map(|((name, _), check)| (*name, check.said.clone())).collect();
+        self.record.checks.extend(done);
+        Ok(said)
+    }
+
+    /// Runs one check and returns what it said.
     fn check(&mut self, name: &str, process: &Process) -> Result<serde_json::Value> {
-        let output = process.check("verify", Some(&self.log)).map_err(|e| e.doing(format!("the check '{name}'")))?;
-        let said = output
-            .text
-            .lines()
-            .rev()
-            .find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok().filter(serde_json::Value::is_object))
-            .ok_or_else(|| Error::world("verify", format!("the check '{name}' ended well but reported nothing")))?;
-        self.build.events.note(format!("verified: {name}"));
-        self.record.checks.push(Check {
-            name: name.to_owned(),
-            said: said.clone(),
-            seconds: output.elapsed.as_secs_f64(),
-        });
+        let check = run_check(self.build, name, process, &self.log)?;
+        let said = check.said.clone();
+        self.record.checks.push(check);
         Ok(said)
     }
 
@@ -201,17 +219,29 @@ impl Verify<'_> {
         let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
         unpack::unpack(bundle, "the bundle", &[unpack::Target::all(&root)], bounds, self.build.recipe.torch.epoch)?;
         let libtorch = root.join("libtorch");
+        let cache = self.compiler_cache()?;
         let consumers = self.scratch.join("consumers");
         for (name, text) in CONSUMERS {
             let path = consumers.join(name);
             fs_err::create_dir_all(path.parent().unwrap_or(&consumers))?;
             fs_err::write(&path, text)?;
         }
-        self.cmake_consumer(&libtorch, &consumers.join("cmake"))?;
-        self.tch_consumer(&libtorch, &consumers.join("tch"))
+        self.cmake_consumer(&libtorch, &consumers.join("cmake"), &cache)?;
+        self.tch_consumer(&libtorch, &consumers.join("tch"), &cache)
     }
 
-    fn cmake_consumer(&mut self, libtorch: &Path, source: &Path) -> Result<()> {
+    /// The compiler cache of the build, for the programs that are compiled against it: torch's
+    /// headers take a compiler tens of seconds.
+    fn compiler_cache(&self) -> Result<Cache> {
+        let cache = CompilerCache::choose(self.build, &pyenv::run(self.build)?, &prefix::run(self.build)?);
+        let work = Work { dir: self.scratch.clone() };
+        fs_err::create_dir_all(work.dir.join("tmp"))?;
+        let mut env = cache.env(self.build, &work);
+        env.push(("CCACHE_BASEDIR".into(), self.scratch.display().to_string()));
+        Ok((cache, env))
+    }
+
+    fn cmake_consumer(&mut self, libtorch: &Path, source: &Path, cache: &Cache) -> Result<()> {
         let pyenv = pyenv::run(self.build)?;
         let path = self.build.tool_path(&pyenv);
         let base = |program: &Path| {
@@ -221,13 +251,17 @@ impl Verify<'_> {
                 .env("HOME", source)
                 .env("CC", &self.build.compiler.cc)
                 .env("CXX", &self.build.compiler.cxx)
+                .envs(cache.1.iter().cloned())
                 .cwd(source)
         };
         let mut configure = base(&pyenv.join("bin/cmake"))
             .args(["-S", ".", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
             .arg(format!("-DCMAKE_PREFIX_PATH={}", libtorch.display()));
+        if let Some(program) = cache.0.program() {
+            configure = configure.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", program.display()));
+        }
         // As in the official archive, a bundle made with MKL asks for MKL's headers when it is used.
-        if let Some(mkl) = self.build.store.finished(super::prefix::STAGE, &super::prefix::key(self.build, "mkl")) {
+        if let Some(mkl) = self.build.store.finished(prefix::STAGE, &prefix::key(self.build, "mkl")) {
             configure = configure.env("INTEL_MKL_DIR", mkl);
         }
         configure
@@ -242,7 +276,7 @@ impl Verify<'_> {
         Ok(())
     }
 
-    fn tch_consumer(&mut self, libtorch: &Path, source: &Path) -> Result<()> {
+    fn tch_consumer(&mut self, libtorch: &Path, source: &Path, cache: &Cache) -> Result<()> {
         let Some(tch) = &self.build.recipe.torch.tch else {
             self.record.skipped.push("tch: the recipe names no version of tch that fits".into());
             return Ok(());
@@ -252,17 +286,27 @@ impl Verify<'_> {
             self.record.skipped.push(format!("tch: the consumer in tests/consumers is for another version than {tch}"));
             return Ok(());
         }
-        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| crate::platform::which("cargo"))
-        else {
+        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| platform::which("cargo")) else {
             self.record.skipped.push("tch: cargo is not on PATH".into());
             return Ok(());
+        };
+        // The crates that tch stands on are the same for every build: compiled once a store.
+        let target = self.build.store.cache("consumers");
+        let _lock = self.build.store.lock("consumers", self.build.events)?;
+        let compiler = self.build.compiler.cxx.display().to_string();
+        let cxx = match cache.0.program() {
+            // The `cc` crate knows these two as wrappers; it splits the variable at spaces.
+            Some(program) if !program.to_string_lossy().contains(' ') => format!("{} {compiler}", program.display()),
+            _ => compiler,
         };
         let mut process = Process::new(&cargo)
             .cwd(source)
             .env("LC_ALL", "C.UTF-8")
             .env("LIBTORCH", libtorch)
+            .env("CARGO_TARGET_DIR", &target)
             .env("CC", &self.build.compiler.cc)
-            .env("CXX", &self.build.compiler.cxx);
+            .env("CXX", cxx)
+            .envs(cache.1.iter().cloned());
         // Cargo needs its own settings: registry, certificates, proxies, toolchain.
         for name in [
             "PATH",
@@ -294,10 +338,23 @@ impl Verify<'_> {
             .args(["build", "--locked", "--offline", "--quiet"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a tch program against the bundle"))?;
-        let program = Process::new(source.join("target/debug/consumer"))
+        let program = Process::new(target.join("debug/consumer"))
             .env("LD_LIBRARY_PATH", libtorch.join("lib"))
             .timeout(Duration::from_secs(60));
         self.check(&format!("bundle: tch {tch} program"), &program)?;
         Ok(())
     }
+}
+
+/// Runs a check and reads the line of JSON that it ends with.
+fn run_check(build: &Build<'_>, name: &str, process: &Process, log: &Path) -> Result<Check> {
+    let output = process.check("verify", Some(log)).map_err(|e| e.doing(format!("the check '{name}'")))?;
+    let said = output
+        .text
+        .lines()
+        .rev()
+        .find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok().filter(serde_json::Value::is_object))
+        .ok_or_else(|| Error::world("verify", format!("the check '{name}' ended well but reported nothing")))?;
+    build.events.note(format!("verified: {name}"));
+    Ok(Check { name: name.to_owned(), said, seconds: output.elapsed.as_secs_f64() })
 }

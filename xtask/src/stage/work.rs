@@ -164,6 +164,15 @@ impl CompilerCache {
         if sccache.is_file() { Self::Sccache(sccache) } else { Self::Off }
     }
 
+    /// The program, for commands that can be given a launcher. ccache with libraries of its own needs
+    /// them in the environment.
+    pub fn program(&self) -> Option<&Path> {
+        match self {
+            Self::Off => None,
+            Self::Ccache { program, .. } | Self::Sccache(program) => Some(program),
+        }
+    }
+
     /// Name for people and records.
     pub fn name(&self) -> &'static str {
         match self {
