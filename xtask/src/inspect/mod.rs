@@ -26,13 +26,15 @@ use std::path::Path;
 
 use crate::error::{Context, Result};
 
-pub use defaults::{Defaults, Outcome};
+pub use defaults::{Defaults, Outcome, defaults as start_defaults};
 pub use elf::{Elf, VersionNeed};
+pub use fatbin::count as gpu_images;
 pub use library::{Evidence, Format, Library, Linkage, Uv, read as library};
 pub use marker::Class;
 pub use read::{FileAt, ReadAt};
 pub use remote::Remote;
 pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
+pub use uv::version_in_code as uv_version_in_code;
 
 /// Whether the linked library at `path` holds c10d's libuv store, proved by symbol or type info.
 ///

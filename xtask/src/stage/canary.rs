@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::{Build, CompilerCache, Work, ninja, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::toolchain::Process;
+use crate::toolchain::{LAUNCH_COMMAND, Process};
 
 /// Name in events and records.
 pub const STAGE: &str = "canary";
@@ -72,9 +72,27 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     let mut flags = compile_flags(work, &backend)?;
     flags.retain(|f| !f.starts_with("-W") && f != "-fopenmp");
     let build_dir = work.build();
-    Process::new(&build.compiler.cxx)
+    let object = work.dir.join("canary.o");
+    // Compiled as the build compiles: torch's headers take a compiler long, and a cache remembers.
+    Process::new(work.launcher())
+        .arg(LAUNCH_COMMAND)
+        .arg(&work.dir)
+        .arg(&build.compiler.cxx)
         .args(&flags)
+        .arg("-MD")
+        .arg("-MF")
+        .arg(work.dir.join("canary.d"))
+        .arg("-c")
         .arg(&source)
+        .arg("-o")
+        .arg(&object)
+        .envs(build.torch_env(work))
+        .envs(cache.env(build, work))
+        .cwd(&build_dir)
+        .check("canary-link", Some(&work.log(STAGE)))
+        .map_err(|e| e.doing("compiling a small program against the store of this build"))?;
+    Process::new(&build.compiler.cxx)
+        .arg(&object)
         .args(objects.iter().map(|o| build_dir.join(o)))
         .arg(build_dir.join(&c10))
         .arg(work.dep("uv").join("lib/libuv.a"))

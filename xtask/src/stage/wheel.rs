@@ -14,7 +14,7 @@ use crate::store::{Key, KeyBuilder};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "wheel";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// What is kept beside the wheel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -46,9 +46,13 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
     let key = key(build)?;
     build.stage(STAGE, &key, |pending| {
         let scratch = pending.scratch()?;
+        forget_earlier_wheels(work)?;
         configure::hook(build, work, "wheel", &[&scratch])
             .envs(cache.env(build, work))
             .env("MAX_JOBS", super::jobs(build).to_string())
+            // setuptools compiles the few extension modules with the flags that Python was built with,
+            // `-g` among them: debug information would name the folder.
+            .env("CFLAGS", "-g0")
             .check("wheel-hook", Some(&work.log(STAGE)))
             .doing(|| "making the wheel through the PEP 517 hook".into())?;
         let raw = wheel::only_wheel(&scratch)?;
@@ -92,6 +96,18 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             installed_size: folder_size(&root),
         })
     })
+}
+
+/// Removes what setuptools left of a wheel that was made here before: it takes over what it finds,
+/// compiled by other rules or no longer part of the wheel.
+fn forget_earlier_wheels(work: &Work) -> Result<()> {
+    for entry in fs_err::read_dir(work.build())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ["lib.", "temp.", "bdist."].iter().any(|p| name.starts_with(p)) && entry.path().is_dir() {
+            crate::store::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 fn folder_size(root: &Path) -> u64 {

@@ -84,9 +84,14 @@ impl Work {
         Ok(())
     }
 
+    /// This program, as the compiler launcher.
+    pub fn launcher(&self) -> PathBuf {
+        self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))
+    }
+
     /// Puts this program at `bin/`, so that the build's commands name a path that stays.
     pub fn install_launcher(&self) -> Result<PathBuf> {
-        let path = self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX));
+        let path = self.launcher();
         let me = std::env::current_exe()?;
         fs_err::create_dir_all(self.dir.join("bin"))?;
         if same_file(&me, &path) {
@@ -236,11 +241,7 @@ impl Build<'_> {
     pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
         let recipe = &self.recipe;
         let path = |p: PathBuf| p.display().to_string();
-        let launcher = format!(
-            "{};{LAUNCH_COMMAND};{}",
-            path(work.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))),
-            work.dir.display()
-        );
+        let launcher = format!("{};{LAUNCH_COMMAND};{}", path(work.launcher()), work.dir.display());
         let mut env: BTreeMap<String, String> = [
             ("PATH", self.tool_path(&work.dep("pyenv"))),
             ("HOME", path(work.dir.join("home"))),

@@ -1,0 +1,8 @@
+//! Any archive ends in a report or an error: zip, tar, Debian package, whatever it begins with.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use xtask::inspect::{Depth, inspect};
+
+fuzz_target!(|data: Vec<u8>| {
+    let _ = inspect("fuzz", &data, Depth::Full);
+});

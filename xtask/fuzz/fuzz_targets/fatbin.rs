@@ -1,0 +1,11 @@
+//! A fat binary section with any content ends.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+use std::collections::BTreeMap;
+
+fuzz_target!(|data: Vec<u8>| {
+    xtask::inspect::gpu_images(&data, &mut BTreeMap::new());
+    let mut whole = vec![0x50, 0xed, 0x55, 0xba];
+    whole.extend_from_slice(&data);
+    xtask::inspect::gpu_images(&whole, &mut BTreeMap::new());
+});
