@@ -63,8 +63,8 @@ fn unzip(path: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
         .collect()
 }
 
-fn has_libuv_store(library: &Vec<u8>) -> bool {
-    xtask::inspect::library(library).unwrap().iter().all(|l| !l.store.is_empty())
+fn has_libuv_store(library: &[u8]) -> bool {
+    xtask::inspect::library(&library.to_vec()).unwrap().iter().all(|l| !l.store.is_empty())
 }
 
 #[test]

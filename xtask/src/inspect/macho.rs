@@ -99,7 +99,7 @@ fn symbols<'d, R: ReadRef<'d>>(data: R, names: &[String]) -> object::read::Resul
             if let Ok([b'_', name @ ..]) = symbol.name(endian, strings)
                 && let Some(found) = names.iter().find(|n| n.as_bytes() == name)
             {
-                out.push((found.clone(), symbol.n_value(endian).into()));
+                out.push((found.clone(), symbol.n_value(endian)));
             }
         }
     }

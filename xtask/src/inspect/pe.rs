@@ -164,7 +164,7 @@ fn pointer_to(source: &dyn ReadAt, sections: &[Section], address: u64) -> Option
     search(source, sections, &address.to_le_bytes(), |section, at, bytes| {
         let before = u64::from_le_bytes(bytes.get(at.checked_sub(8)?..at)?.try_into().ok()?);
         let own = section.rva + at as u64 - 8;
-        (own % 8 == 0 && before != 0).then_some(own)
+        (own.is_multiple_of(8) && before != 0).then_some(own)
     })
 }
 
