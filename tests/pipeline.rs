@@ -109,6 +109,10 @@ fn a_wheel_and_a_bundle_with_libuv_come_out() {
     for (name, bytes) in &members {
         assert!(memchr::memmem::find(bytes, store.as_bytes()).is_none(), "{name} names the store");
     }
+    assert_eq!(
+        text("torch/share/cmake/ATen/ATenConfig.cmake"),
+        "set(ATEN_INCLUDE_DIR \"${CMAKE_CURRENT_LIST_DIR}/../../../include\")\n"
+    );
     assert!(
         memchr::memmem::find(&members["torch/lib/libtorch_cpu.so"], b"../fill/f0.cpp").is_some(),
         "__FILE__ is relative"

@@ -25,6 +25,9 @@ endif()
 add_library(c10 SHARED c10/c10.cpp)
 install(TARGETS c10 DESTINATION lib)
 add_subdirectory(caffe2)
+# As PyTorch's ATenConfig.cmake: the folder that it is installed to, as an absolute path.
+file(WRITE ${CMAKE_BINARY_DIR}/ATenConfig.cmake "set(ATEN_INCLUDE_DIR \"${CMAKE_INSTALL_PREFIX}/include\")\n")
+install(FILES ${CMAKE_BINARY_DIR}/ATenConfig.cmake DESTINATION share/cmake/ATen)
 install(FILES torch/csrc/distributed/c10d/TCPStore.hpp DESTINATION include/torch/csrc/distributed/c10d)
 "#;
 
@@ -121,7 +124,7 @@ if not any(a in sys.argv for a in ("egg_info", "dist_info", "clean")):
     subprocess.check_call(["cmake", "--build", ".", "--target", "install"], cwd="build")
     with open("torch/version.py", "w") as f:
         f.write(f"from typing import Optional\n__version__ = '{version}'\ngit_version: Optional[str] = 'Unknown'\n")
-setup(name="torch", version=version, packages=["torch"], package_data={"torch": ["lib/*", "include/**/*"]})
+setup(name="torch", version=version, packages=["torch"], package_data={"torch": ["lib/*", "include/**/*", "share/**/*"]})
 "#;
 
 /// The files of the stand-in.

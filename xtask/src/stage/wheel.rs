@@ -62,6 +62,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         unpack::unpack(&raw, "the backend's wheel", &[unpack::Target::all(&root)], bounds, build.recipe.torch.epoch)?;
         fs_err::remove_file(&raw)?;
         state_facts(build, &root)?;
+        make_cmake_files_relative(work, &root)?;
         let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
         let policies = policy::load(&site)?;
         let search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
@@ -142,6 +143,26 @@ fn state_facts(build: &Build<'_>, root: &Path) -> Result<()> {
         return Err(Error::world("wheel", "torch/version.py has no git_version"));
     }
     fs_err::write(&path, text)?;
+    Ok(())
+}
+
+/// CMake package files that name the folder they were installed to (`ATenConfig.cmake` does) find
+/// their way from where they are instead: true wherever the wheel or the bundle ends up.
+fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
+    let installed = work.src().join("torch").display().to_string();
+    let torch = root.join("torch");
+    for entry in walkdir::WalkDir::new(torch.join("share")).sort_by_file_name().into_iter().flatten() {
+        let path = entry.path();
+        if !path.extension().is_some_and(|x| x == "cmake") {
+            continue;
+        }
+        let text = fs_err::read_to_string(path)?;
+        if text.contains(&installed) {
+            let folders = path.strip_prefix(&torch).unwrap_or(path).components().count() - 1;
+            let up = vec![".."; folders].join("/");
+            fs_err::write(path, text.replace(&installed, &format!("${{CMAKE_CURRENT_LIST_DIR}}/{up}")))?;
+        }
+    }
     Ok(())
 }
 
