@@ -198,8 +198,8 @@ pub fn workspace_with(files: &BTreeMap<String, String>, edit: impl Fn(String) ->
     let real = std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.toml")).unwrap();
     let real: toml::Table = toml::from_str(&real).unwrap();
     let python = toml::to_string(&toml::Table::from_iter([("python".to_owned(), real["python"].clone())])).unwrap();
-    let uv = real["source"].as_array().unwrap().iter().find(|s| s["name"].as_str() == Some("libuv")).unwrap();
-    let uv_coordinate = uv["coordinates"][0].as_str().unwrap();
+    let whole = xtask::recipe::Workspace { root: root() }.load("torch-2.6.0-cpu").unwrap();
+    let uv_coordinate = &whole.source.iter().find(|s| s.name == "libuv").unwrap().coordinates[0];
     let recipe = format!(
         r#"schema = 1
 description = "a stand-in"

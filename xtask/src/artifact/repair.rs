@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::inspect::Elf;
 use crate::store::digest_file;
 use crate::toolchain::Process;
@@ -59,7 +59,7 @@ impl Repair<'_> {
                 continue;
             }
             let graft = self.graft(&soname)?;
-            let elf = Elf::parse(&fs_err::read(&graft.from)?)?;
+            let elf = Elf::of_file(&graft.from)?;
             queue.extend(elf.needed.clone());
             files.push((self.root.join(self.libraries).join(&graft.name), elf));
             grafted.insert(soname, graft);
@@ -79,15 +79,10 @@ impl Repair<'_> {
         let mut out = Vec::new();
         for entry in walkdir::WalkDir::new(self.root).sort_by_file_name() {
             let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
-            if !entry.file_type().is_file() || !starts_like_elf(entry.path())? {
-                continue;
+            if entry.file_type().is_file() && is_loaded_elf(entry.path())? {
+                let elf = Elf::of_file(entry.path())?;
+                out.push((entry.into_path(), elf));
             }
-            let bytes = fs_err::read(entry.path())?;
-            if bytes.get(16..18) == Some(&[1, 0]) {
-                continue; // a relocatable object, not something that is loaded
-            }
-            let elf = Elf::parse(&bytes).doing(|| format!("reading {}", entry.path().display()))?;
-            out.push((entry.into_path(), elf));
         }
         Ok(out)
     }
@@ -169,9 +164,10 @@ fn is_loader(soname: &str) -> bool {
     soname.starts_with("ld-linux") || soname.starts_with("linux-vdso")
 }
 
-fn starts_like_elf(path: &Path) -> Result<bool> {
+/// Whether a file is ELF and something that is loaded: no relocatable object (e_type 1).
+fn is_loaded_elf(path: &Path) -> Result<bool> {
     use std::io::Read;
-    let mut magic = [0u8; 4];
-    let n = fs_err::File::open(path)?.read(&mut magic)?;
-    Ok(n == 4 && Elf::is_elf(&magic))
+    let mut head = Vec::new();
+    fs_err::File::open(path)?.take(18).read_to_end(&mut head)?;
+    Ok(Elf::is_elf(&head) && head.get(16..18).is_some_and(|kind| kind != [1, 0]))
 }

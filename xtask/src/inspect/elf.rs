@@ -53,6 +53,16 @@ impl Elf {
         Self::read(bytes).map_err(|e| Error::misuse("elf", format!("not a readable 64-bit ELF file: {e}")))
     }
 
+    /// Reads the file at `path`: its headers and tables, not all of it.
+    ///
+    /// # Errors
+    /// As [`Elf::parse`], or if the file cannot be read.
+    pub fn of_file(path: &std::path::Path) -> Result<Self> {
+        let file = fs_err::File::open(path)?.into_file();
+        Self::read(&object::read::ReadCache::new(std::io::BufReader::new(file)))
+            .map_err(|e| Error::misuse("elf", format!("{} is not a readable 64-bit ELF file: {e}", path.display())))
+    }
+
     /// The same for anything that `object` can read from.
     pub(super) fn read<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Self> {
         let header = Header::parse(data)?;

@@ -114,10 +114,11 @@ impl Fetcher<'_> {
 
     fn fetch(&self, agent: &Agent, want: &Want) -> Result<Blob> {
         // The same file may be wanted by another run at this moment.
-        let _lock = match &want.expected {
-            Some((digest, _)) => Some(self.store.lock(&format!("blob-{}", &digest[..20]), self.events)?),
-            None => None,
+        let id = match &want.expected {
+            Some((digest, _)) => digest.clone(),
+            None => hex::encode(Sha256::digest(want.coordinates.iter().map(ToString::to_string).collect::<String>())),
         };
+        let _lock = self.store.lock(&format!("blob-{}", &id[..20]), self.events)?;
         if let Some(blob) = self.stored(want) {
             return Ok(blob);
         }
@@ -156,7 +157,7 @@ impl Fetcher<'_> {
                 self.adopt_copy(want, coordinate, &path)
             }
             Coordinate::Git { url, commit } => {
-                let part = self.part(coordinate);
+                let part = self.part(want, coordinate);
                 let mut out = std::io::BufWriter::new(fs_err::File::create(&part)?);
                 git::archive(url, commit, &self.store.cache("git"), &mut out, self.events)?;
                 drop(out);
@@ -186,13 +187,16 @@ impl Fetcher<'_> {
         }
     }
 
-    fn part(&self, coordinate: &Coordinate) -> PathBuf {
-        let id = hex::encode(Sha256::digest(coordinate.to_string().as_bytes()));
+    /// Where the bytes of `want` are collected while they come from `coordinate`. Another digest is
+    /// another file: `file:x` means different bytes in different folders.
+    fn part(&self, want: &Want, coordinate: &Coordinate) -> PathBuf {
+        let expected = want.expected.as_ref().map_or("", |(digest, _)| digest);
+        let id = hex::encode(Sha256::digest(format!("{coordinate} {expected} {}", self.root.display()).as_bytes()));
         self.store.part(&format!("{}-{}", &id[..16], coordinate.file_name()))
     }
 
     fn adopt_copy(&self, want: &Want, coordinate: &Coordinate, path: &Path) -> Result<Blob> {
-        let part = self.part(coordinate);
+        let part = self.part(want, coordinate);
         let mut from = fs_err::File::open(path)?;
         let mut to = fs_err::File::create(&part)?;
         let mut hash = Sha256::new();
@@ -213,7 +217,7 @@ impl Fetcher<'_> {
     }
 
     fn download(&self, agent: &Agent, want: &Want, coordinate: &Coordinate, urls: &[String]) -> Result<Blob> {
-        let part = self.part(coordinate);
+        let part = self.part(want, coordinate);
         let file = coordinate.file_name();
         let expected = want.expected.as_ref().map(|(_, size)| *size);
         let mut last = String::new();

@@ -84,6 +84,18 @@ impl Work {
         Ok(())
     }
 
+    /// Where sccache's server listens. A socket's path has at most 107 bytes on Linux (unix(7)) and
+    /// 103 on macOS; a longer work folder gets one in the temporary folder.
+    pub fn socket(&self) -> PathBuf {
+        let here = self.dir.join("sccache.sock");
+        if here.as_os_str().len() <= 100 {
+            return here;
+        }
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let store = crate::store::KeyBuilder::new("socket", 1).text("work", &self.dir.to_string_lossy()).finish();
+        std::env::temp_dir().join(format!("{name}-{}.sock", &store.short()[..8]))
+    }
+
     /// This program, as the compiler launcher.
     pub fn launcher(&self) -> PathBuf {
         self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))
@@ -218,7 +230,9 @@ impl CompilerCache {
                 pair("SCCACHE_CACHE_SIZE", "10G".into()),
                 pair("SCCACHE_DIRECT", "true".into()),
                 pair("SCCACHE_IDLE_TIMEOUT", "60".into()),
-                pair("SCCACHE_SERVER_UDS", work.dir.join("sccache.sock").display().to_string()),
+                pair("SCCACHE_SERVER_UDS", work.socket().display().to_string()),
+                // Its server says that it is up on another socket, below the temporary folder.
+                pair("TMPDIR", work.socket().parent().unwrap_or(&work.dir).display().to_string()),
             ],
         }
     }
