@@ -2,7 +2,7 @@
 //! `python3 -c pass` in the same run.
 //!
 //! ```text
-//! cargo bench --bench startup
+//! cargo bench --profile dev --bench startup     # the profile that `cargo xtask` runs
 //! ```
 //!
 //! Measures the default recipe where it is built in the user's store (or `TORCHWRIGHT_STORE`), and

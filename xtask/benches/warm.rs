@@ -2,7 +2,7 @@
 //! with plain ccache and the same flags: in turns, side by side, in one run.
 //!
 //! ```text
-//! cargo xtask build-torch && cargo bench --bench warm
+//! cargo xtask build-torch && cargo bench --profile dev --bench warm
 //! ```
 //!
 //! By hand means: the same tree, environment and switches; ccache itself as the launcher, with
