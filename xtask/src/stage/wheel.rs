@@ -157,7 +157,7 @@ fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
     let torch = root.join("torch");
     for entry in walkdir::WalkDir::new(torch.join("share")).sort_by_file_name().into_iter().flatten() {
         let path = entry.path();
-        if !path.extension().is_some_and(|x| x == "cmake") {
+        if path.extension().is_none_or(|x| x != "cmake") {
             continue;
         }
         let text = fs_err::read_to_string(path)?;
