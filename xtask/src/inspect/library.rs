@@ -158,6 +158,14 @@ pub fn format_of(magic: &[u8]) -> Option<Format> {
 /// # Errors
 /// If it is no library, or one that is cut off or has tables that point nowhere.
 pub fn read(source: &dyn ReadAt) -> Result<Vec<Library>> {
+    read_scanned(source, &scan(source)?)
+}
+
+/// Looks for class names in all of `source`.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn scan(source: &dyn ReadAt) -> Result<Vec<Hit>> {
     let mut scanner = Scanner::new();
     let mut buffer = vec![0u8; 1 << 18];
     let mut at = 0;
@@ -169,7 +177,7 @@ pub fn read(source: &dyn ReadAt) -> Result<Vec<Library>> {
         scanner.feed(&buffer[..n]);
         at += n as u64;
     }
-    read_scanned(source, &scanner.finish())
+    Ok(scanner.finish())
 }
 
 /// The same where the names were looked for already.

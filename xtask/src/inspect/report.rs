@@ -185,9 +185,9 @@ fn text_key(path: &str) -> Option<&'static str> {
 }
 
 impl Collector {
-    fn wants(&self, member: &Member) -> bool {
+    fn wants(depth: Depth, member: &Member) -> bool {
         text_key(&member.name).is_some()
-            || match self.depth {
+            || match depth {
                 Depth::Full => is_library(&member.name),
                 Depth::Verdict => {
                     is_store_library(&member.name)
@@ -514,18 +514,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
         }
         return Err(e.next("name a wheel, a libtorch archive or folder, a library, or an environment"));
     }
-    let mut scanner = super::marker::Scanner::new();
-    let mut buffer = vec![0u8; 1 << 18];
-    let mut at = 0;
-    loop {
-        let n = source.read_at(at, &mut buffer).map_err(|e| Error::world("read", format!("{subject}: {e}")))?;
-        if n == 0 {
-            break;
-        }
-        scanner.feed(&buffer[..n]);
-        at += n as u64;
-    }
-    collector.library(subject, source, &scanner.finish())?;
+    collector.library(subject, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }
 
@@ -537,8 +526,7 @@ impl Collector {
 
 fn collect(collector: &mut Collector, source: &dyn ReadAt, kind: container::Kind) -> Result<Vec<Member>> {
     let depth = collector.depth;
-    let probe = Collector::new(depth);
-    container::visit(source, kind, &|m| probe.wants(m), &mut |m, r| collector.take(m, r))
+    container::visit(source, kind, &|m| Collector::wants(depth, m), &mut |m, r| collector.take(m, r))
 }
 
 /// The `pkg-*.tar.zst` of a `.conda` file.
@@ -561,11 +549,12 @@ fn conda_inner(source: &dyn ReadAt, kind: container::Kind) -> Result<Option<File
 /// If there is none, or it is broken.
 pub fn inspect_folder(subject: &str, root: &Path, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
-    let probe = Collector::new(depth);
     // An environment holds many packages: only torch's part is looked at.
     let root = torch_parent(root);
     let outside = |m: &Member| m.name.contains('/') && !m.name.starts_with("torch") && root.join("torch").is_dir();
-    let members = container::visit_folder(&root, &|m| !outside(m) && probe.wants(m), &mut |m, r| collector.take(m, r))?;
+    let members = container::visit_folder(&root, &|m| !outside(m) && Collector::wants(depth, m), &mut |m, r| {
+        collector.take(m, r)
+    })?;
     let members: Vec<Member> = members.into_iter().filter(|m| !outside(m)).collect();
     collector.report(subject, Kind::Folder, &members)
 }
