@@ -1,6 +1,6 @@
 //! Mach-O (macOS): libraries, the oldest system, and the proof that a class is really compiled in.
 
-use object::macho::{self, FatArch32, FatArch64, MachHeader64};
+use object::macho::{self, MachHeader64};
 use object::read::macho::{FatArch, MachHeader, MachOFatFile32, MachOFatFile64, Nlist, Segment};
 use object::{Endianness, ReadRef};
 
@@ -32,11 +32,9 @@ pub(super) fn fat_images<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Ve
         architectures.take(16).map(FatArch::file_range).collect()
     }
     if let Ok(fat) = MachOFatFile32::parse(data) {
-        let _: Option<&FatArch32> = fat.arches().first();
         return Ok(ranges(fat.arches().iter()));
     }
     let fat = MachOFatFile64::parse(data)?;
-    let _: Option<&FatArch64> = fat.arches().first();
     Ok(ranges(fat.arches().iter()))
 }
 
