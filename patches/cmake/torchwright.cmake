@@ -134,6 +134,13 @@ function(torchwright_decouple_libuv)
   endforeach()
   # The library itself only where the store is compiled: one copy in the process.
   target_link_libraries(torch_cpu PRIVATE torchwright_libuv)
+  # Nothing in PyTorch asks libuv for its version: link the answer in, so that whoever inspects the
+  # library can read which libuv it holds.
+  if(APPLE)
+    target_link_options(torch_cpu PRIVATE "LINKER:-u,_uv_version")
+  elseif(UNIX)
+    target_link_options(torch_cpu PRIVATE "LINKER:-u,uv_version")
+  endif()
   file(WRITE "${report}" "${lines}")
   message(STATUS "torchwright: torch_cpu has the libuv store (${TORCHWRIGHT_LIBUV_LIBRARY})")
 endfunction()

@@ -46,7 +46,7 @@ fn make_key(build: &Build<'_>) -> Result<Key> {
     let recipe = &build.recipe;
     let mut key = KeyBuilder::new(STAGE, VERSION)
         .key("tree", &tree::key(build)?)
-        .key("pyenv", &pyenv::key(build)?)
+        .key("pyenv", &pyenv::identity(build)?)
         .key("libuv", &libuv::key(build)?)
         .text("module", &digest_file(&build.workspace.patches().join(MODULE))?.0)
         .text("compiler", &build.compiler.identity())

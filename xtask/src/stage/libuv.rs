@@ -32,7 +32,7 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
         .text("source", build.lock.source.get(&build.recipe.libuv.source).map_or("", |l| &l.sha256))
         .text("version", &build.recipe.libuv.version)
         .text("compiler", &build.compiler.identity())
-        .key("pyenv", &pyenv::key(build)?)
+        .key("pyenv", &pyenv::identity(build)?)
         .json("options", &OPTIONS)
         .finish())
 }

@@ -12,9 +12,19 @@ use crate::toolchain::Process;
 pub const STAGE: &str = "pyenv";
 const VERSION: u32 = 2;
 
-/// Key of the build environment.
+/// Key of the build environment as it stands on this machine: it holds the interpreter's path.
 pub fn key(build: &Build<'_>) -> Result<Key> {
     Ok(environment_key(build, &super::fetch::python_lock(build)?.build))
+}
+
+/// What of the build environment decides what is built with it: interpreter and packages, wherever
+/// they stand. The keys of later stages are the same on every machine.
+pub fn identity(build: &Build<'_>) -> Result<Key> {
+    let mut key = KeyBuilder::new(STAGE, VERSION).text("python", &build.python.identity());
+    for wheel in &super::fetch::python_lock(build)?.build {
+        key = key.text("wheel", &wheel.sha256);
+    }
+    Ok(key.finish())
 }
 
 fn environment_key(build: &Build<'_>, wheels: &[Locked]) -> Key {

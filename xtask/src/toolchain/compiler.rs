@@ -1,11 +1,14 @@
 //! The C and C++ compilers: found as `cc` finds them (`CC`, `CXX`, the platform's usual names),
-//! identified by what the driver says and by its bytes.
+//! identified by what they say and by the bytes of every program and file that makes the output:
+//! compiler proper, assembler, linker, start files, the C and C++ libraries.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
+use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -42,11 +45,35 @@ pub struct Compiler {
     pub target: String,
     /// First line of `ld --version`.
     pub linker: String,
-    /// SHA-256 of the C++ driver's bytes.
-    pub driver_sha256: String,
-    /// SHA-256 of the compiler proper's (`cc1plus`, or the driver's own for Clang) bytes.
-    pub proper_sha256: String,
+    /// First line of the assembler's `--version`; for Clang, which assembles by itself, the banner.
+    pub assembler: String,
+    /// What the C library calls itself.
+    pub libc: String,
+    /// SHA-256 of every file that decides what comes out, by the name the driver knows it under.
+    pub files: BTreeMap<String, String>,
 }
+
+/// Programs that the driver starts.
+const PROGRAMS: &[&str] = &["cc1", "cc1plus", "collect2", "as", "ld", "ar", "ranlib", "objcopy", "strip"];
+
+/// Files that end in what is linked, or that the linker resolves symbols with.
+const LINKED: &[&str] = &[
+    "crt1.o",
+    "crti.o",
+    "crtn.o",
+    "Scrt1.o",
+    "crtbegin.o",
+    "crtbeginS.o",
+    "crtend.o",
+    "crtendS.o",
+    "libc.so.6",
+    "libc_nonshared.a",
+    "libm.so.6",
+    "libgcc.a",
+    "libgcc_s.so.1",
+    "libstdc++.so",
+    "libgomp.so",
+];
 
 impl Compiler {
     /// Finds the compilers and checks them against the recipe's demands.
@@ -92,16 +119,24 @@ impl Compiler {
             )
             .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
         }
-        let proper = match family {
-            Family::Gcc => PathBuf::from(ask(&["-print-prog-name=cc1plus"])?),
-            Family::Clang => cxx.clone(),
+        let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let files = files(&cc, &cxx)?;
+        let libc = files.get("libc.so.6").map(|(path, _)| libc_banner(path)).unwrap_or_default();
+        let assembler = match files.get("as") {
+            Some((path, _)) => Command::new(path)
+                .arg("--version")
+                .env("LC_ALL", "C")
+                .output()
+                .map(|o| first_line(String::from_utf8_lossy(&o.stdout).into_owned()))
+                .unwrap_or_default(),
+            None => banner.clone(),
         };
-        let real = |p: &PathBuf| fs_err::canonicalize(p).unwrap_or_else(|_| p.clone());
         Ok(Self {
-            linker: ask(&["-Wl,--version"]).unwrap_or_default().lines().next().unwrap_or_default().to_owned(),
+            linker: first_line(ask(&["-Wl,--version"]).unwrap_or_default()),
             target: ask(&["-dumpmachine"])?,
-            driver_sha256: digest_file(&real(&cxx))?.0,
-            proper_sha256: digest_file(&real(&proper))?.0,
+            assembler,
+            libc,
+            files: files.into_iter().map(|(name, (_, sha256))| (name, sha256)).collect(),
             cc,
             cxx,
             family,
@@ -110,8 +145,45 @@ impl Compiler {
         })
     }
 
-    /// What decides which objects come out: part of every key that depends on the compiler.
+    /// What decides which objects come out: part of every key that depends on the compiler. Where the
+    /// files stand on this machine is no part of it.
     pub fn identity(&self) -> String {
-        format!("{} {} {} {} {}", self.banner, self.target, self.linker, self.driver_sha256, self.proper_sha256)
+        serde_json::to_string(self).unwrap_or_default()
     }
+}
+
+/// The files behind a driver, with their SHA-256: the drivers themselves, [`PROGRAMS`], [`LINKED`].
+/// What this driver does not have (Clang has no `cc1plus`) is left out.
+fn files(cc: &Path, cxx: &Path) -> Result<BTreeMap<String, (PathBuf, String)>> {
+    let ask = |question: String| -> Option<PathBuf> {
+        let out = Command::new(cxx).arg(question).env("LC_ALL", "C").output().ok()?;
+        let answer = PathBuf::from(String::from_utf8_lossy(&out.stdout).trim());
+        // A driver that knows no path answers with the name.
+        if answer.is_absolute() { Some(answer) } else { None }
+    };
+    let mut questions: Vec<(&str, Option<PathBuf>)> = vec![("cc", Some(cc.to_owned())), ("c++", Some(cxx.to_owned()))];
+    questions.extend(PROGRAMS.iter().chain(LINKED).map(|name| (*name, None)));
+    questions
+        .into_par_iter()
+        .filter_map(|(name, known)| {
+            let path = known.or_else(|| {
+                if LINKED.contains(&name) {
+                    ask(format!("-print-file-name={name}"))
+                } else {
+                    ask(format!("-print-prog-name={name}")).or_else(|| platform::which(name))
+                }
+            })?;
+            let real = fs_err::canonicalize(&path).ok().filter(|p| p.is_file())?;
+            Some(digest_file(&real).map(|(sha256, _)| (name.to_owned(), (real, sha256))))
+        })
+        .collect()
+}
+
+/// `GNU C Library (Debian GLIBC 2.36-9+deb12u13) stable release version 2.36.`, as the library
+/// holds it; empty where it holds no such line.
+fn libc_banner(library: &Path) -> String {
+    let Ok(bytes) = fs_err::read(library) else { return String::new() };
+    let Some(at) = memchr::memmem::find(&bytes, b"GNU C Library (") else { return String::new() };
+    let line: Vec<u8> = bytes[at..].iter().copied().take(200).take_while(|b| *b >= b' ').collect();
+    String::from_utf8_lossy(&line).trim_end_matches('.').to_owned()
 }

@@ -15,6 +15,11 @@ use crate::platform;
 /// The hidden command that cuts the network off and becomes another program.
 pub const SANDBOX_COMMAND: &str = "__sandbox";
 
+/// Names a library that every program is started with (LD_PRELOAD), and what it reads: how
+/// `repro` puts a whole build into another world. Nothing else sets them.
+pub const WORLD_VARIABLES: [&str; 3] =
+    ["TORCHWRIGHT_WORLD", "TORCHWRIGHT_WORLD_SECONDS", "TORCHWRIGHT_WORLD_HOST"];
+
 /// A program to run.
 #[derive(Debug, Clone)]
 pub struct Process {
@@ -111,6 +116,10 @@ impl Process {
         command.arg(SANDBOX_COMMAND).arg(if self.network { "network" } else { "no-network" });
         command.args(&self.argv);
         command.env_clear().envs(&self.env);
+        if let Some(library) = std::env::var_os(WORLD_VARIABLES[0]) {
+            command.env("LD_PRELOAD", library);
+            command.envs(WORLD_VARIABLES.into_iter().filter_map(|v| Some((v, std::env::var_os(v)?))));
+        }
         if let Some(dir) = &self.cwd {
             command.current_dir(dir);
         }

@@ -31,6 +31,9 @@ pub struct Python {
     /// SHA-256 of `pyconfig.h`, which decides the ABI.
     #[serde(default)]
     pub pyconfig_sha256: String,
+    /// SHA-256 of the interpreter's own file.
+    #[serde(default)]
+    pub sha256: String,
     /// Whether it is a free-threaded build.
     pub free_threaded: bool,
 }
@@ -65,6 +68,11 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         python.demand(recipe)?;
         python.pyconfig_sha256 =
             crate::store::digest_file(&python.include.join("pyconfig.h")).map(|d| d.0).unwrap_or_default();
+        python.sha256 = fs_err::canonicalize(&python.executable)
+            .map_err(Error::from)
+            .and_then(|p| crate::store::digest_file(&p))
+            .map(|d| d.0)
+            .unwrap_or_default();
         Ok(python)
     }
 
@@ -148,8 +156,8 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
     /// What decides what is built for it: part of keys.
     pub fn identity(&self) -> String {
         format!(
-            "{} {} {} {} {}",
-            self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256
+            "{} {} {} {} {} {}",
+            self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256, self.sha256
         )
     }
 }
