@@ -7,7 +7,7 @@ mod support;
 use support::Workspace;
 
 const COMMANDS: &[&str] =
-    &["build-torch", "fetch", "lock", "libuv", "tree", "inspect", "doctor", "shell", "clean", "schema", "completions"];
+    &["build-torch", "fetch", "lock", "libuv", "tree", "inspect", "doctor", "verify", "sign", "diff", "repro", "rebuild", "shell", "clean", "schema", "completions"];
 
 #[test]
 fn every_command_has_help_with_an_example() {

@@ -1,6 +1,8 @@
 //! A stand-in for PyTorch: a small CMake and Python project with the same switches, targets, files
 //! and PEP 517 backend, so that every stage, failure and resume takes seconds.
 
+#![allow(dead_code)] // each test file uses its part
+
 use std::collections::BTreeMap;
 use std::path::Path;
 

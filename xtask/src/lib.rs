@@ -7,12 +7,14 @@
 
 pub mod artifact;
 pub mod cli;
+pub mod diff;
 pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod inspect;
 pub mod platform;
 pub mod recipe;
+pub mod repro;
 pub mod source;
 pub mod stage;
 pub mod store;

@@ -1,9 +1,16 @@
-//! Artifacts: deterministic archives, wheels, the manifest.
+//! Artifacts: deterministic archives, wheels, what they are made of and who says so.
 
+pub mod audit;
 pub mod deflate;
+pub mod dsse;
 pub mod manifest;
+pub mod origin;
 pub mod policy;
+pub mod provenance;
+pub mod record;
 pub mod repair;
+pub mod sbom;
+pub mod trust;
 pub mod wheel;
 pub mod zip;
 

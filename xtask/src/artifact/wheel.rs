@@ -4,6 +4,7 @@
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use super::record;
 use super::zip::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
 
@@ -17,13 +18,8 @@ pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {
     members.sort_by_key(|m| (m.name.starts_with(&dist_info), m.name.clone()));
     let mut zip = ZipWriter::new(out, epoch);
     let written = zip.add_all(&members)?;
-    let mut record = String::new();
-    for w in &written {
-        use std::fmt::Write;
-        writeln!(record, "{},sha256={},{}", csv(&w.name), base64url(&w.sha256), w.size).ok();
-    }
-    record.push_str(&csv(&record_name));
-    record.push_str(",,\n");
+    let mut record: String = written.iter().map(|w| record::line(&w.name, &w.sha256, w.size)).collect();
+    record.push_str(&record::own_line(&record_name));
     zip.add_all(&[Member { name: record_name, content: Content::Bytes(record.into_bytes()), executable: false }])?;
     zip.finish()
 }
@@ -90,36 +86,5 @@ pub fn only_wheel(folder: &Path) -> Result<PathBuf> {
     match (wheels.pop(), wheels.is_empty()) {
         (Some(one), true) => Ok(one),
         _ => Err(Error::world("wheel", format!("the PEP 517 backend left no single wheel in {}", folder.display()))),
-    }
-}
-
-fn csv(field: &str) -> String {
-    if field.contains([',', '"', '\n']) { format!("\"{}\"", field.replace('"', "\"\"")) } else { field.to_owned() }
-}
-
-/// URL-safe base64 without padding (PEP 427).
-fn base64url(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let mut out = String::new();
-    for chunk in bytes.chunks(3) {
-        let n = u32::from(chunk[0]) << 16
-            | u32::from(*chunk.get(1).unwrap_or(&0)) << 8
-            | u32::from(*chunk.get(2).unwrap_or(&0));
-        for i in 0..=chunk.len() {
-            out.push(char::from(ALPHABET[(n >> (18 - 6 * i) & 63) as usize]));
-        }
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn base64_is_that_of_rfc_4648_without_padding() {
-        for (raw, encoded) in [(&b""[..], ""), (b"f", "Zg"), (b"fo", "Zm8"), (b"foo", "Zm9v"), (&[0xfb, 0xff], "-_8")] {
-            assert_eq!(base64url(raw), encoded);
-        }
     }
 }

@@ -43,11 +43,19 @@ pub struct Args {
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
+    /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
+    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    sign: Option<String>,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
+    let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
+    if let Some(key) = &key {
+        // A key that cannot be used is found out before the hours, not after.
+        key.load()?;
+    }
     let build = session.build(
         &args.recipe,
         &args.python,
@@ -76,6 +84,10 @@ pub fn run(args: Args) -> Result<()> {
     if let (Some(path), Outcome::Done(artifacts)) = (&args.report, &outcome) {
         let text = report(&build, artifacts, seconds)?;
         crate::store::write_atomically(path, text.as_bytes())?;
+    }
+    if let (Some(key), Outcome::Done(artifacts)) = (&key, &outcome) {
+        let (envelope, id) = super::sign::sign(&artifacts.statement, key)?;
+        session.events.note(format!("{} signed by the key {id}", envelope.display()));
     }
     if args.recipe.json {
         print_json(&serde_json::json!({

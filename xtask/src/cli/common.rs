@@ -8,10 +8,9 @@ use clap::Args;
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Lock, Recipe, Workspace};
-use crate::stage::{Build, Options};
+use crate::recipe::{Recipe, Workspace};
+use crate::stage::{Build, Chosen, Options};
 use crate::store::Store;
-use crate::toolchain::{Compiler, Python};
 use crate::ui::{JsonEvents, Reporter};
 
 static JSON: OnceLock<bool> = OnceLock::new();
@@ -92,22 +91,8 @@ impl Session {
 
     /// All that a build reads.
     pub fn build(&self, args: &RecipeArgs, python: &PythonArgs, options: Options) -> Result<Build<'_>> {
-        let recipe = self.recipe(args)?;
-        let lock = Lock::load(&recipe, &self.workspace.recipe_path(&args.recipe))?;
-        let python = Python::find(python.python.as_deref(), &recipe)?;
-        let recipe = recipe.on(&python.machine);
-        let compiler = Compiler::find(&recipe.toolchain)?;
-        Ok(Build {
-            workspace: &self.workspace,
-            recipe,
-            lock,
-            store: &self.store,
-            events: self.events.as_ref(),
-            python,
-            compiler,
-            options: Options { offline: args.offline, ..options },
-            configure_key: OnceLock::new(),
-        })
+        let chosen = Chosen { recipe: &args.recipe, python: python.python.as_deref() };
+        Build::open(&self.workspace, &self.store, self.events.as_ref(), &chosen, Options { offline: args.offline, ..options })
     }
 }
 

@@ -7,15 +7,20 @@ mod build_torch;
 mod clean;
 mod common;
 mod completions;
+mod diff;
 mod doctor;
 mod fetch;
 mod inspect;
 mod internal;
 mod libuv;
 mod lock;
+mod rebuild;
+mod repro;
 mod schema;
 mod shell;
+mod sign;
 mod tree;
+mod verify;
 
 use std::process::ExitCode;
 
@@ -47,6 +52,11 @@ enum Command {
     Tree(tree::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
+    Verify(verify::Args),
+    Sign(sign::Args),
+    Diff(diff::Args),
+    Repro(repro::Args),
+    Rebuild(rebuild::Args),
     Shell(shell::Args),
     Clean(clean::Args),
     Schema(schema::Args),
@@ -85,6 +95,11 @@ pub fn main() -> ExitCode {
         Command::Tree(args) => tree::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Verify(args) => verify::run(&args),
+        Command::Sign(args) => sign::run(&args),
+        Command::Diff(args) => diff::run(&args),
+        Command::Repro(args) => repro::run(&args),
+        Command::Rebuild(args) => rebuild::run(&args),
         Command::Shell(args) => shell::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Schema(args) => schema::run(args),

@@ -138,6 +138,48 @@ pub fn is_root() -> bool {
     unsafe { libc::geteuid() == 0 }
 }
 
+/// Another user that programs can be started as: `nobody`, if we are root, and if that user may run
+/// `program`, a Python, and list `dir`, which is given to that user.
+pub fn other_user(program: &Path, dir: &Path) -> Option<u32> {
+    const NOBODY: u32 = 65_534;
+    if !is_root() || change_owner(dir, NOBODY).is_err() {
+        return None;
+    }
+    let mut probe = Command::new(program);
+    probe.args(["-I", "-c", "import os, sys; os.listdir(sys.argv[1])"]).arg(dir).current_dir("/");
+    probe.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null());
+    probe.uid(NOBODY).gid(NOBODY).status().is_ok_and(|s| s.success()).then_some(NOBODY)
+}
+
+/// Gives all files below `dir` to `user`, links themselves and not what they point to.
+pub fn change_owner(dir: &Path, user: u32) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    for entry in walkdir::WalkDir::new(dir) {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        if entry.metadata().is_ok_and(|m| m.uid() != user) {
+            std::os::unix::fs::lchown(entry.path(), Some(user), Some(user))
+                .map_err(|e| Error::world("owner", format!("cannot give {} away: {e}", entry.path().display())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Lets `command` run as `user`, with `umask`, in a process group of its own that dies with us.
+pub fn enter_world(command: &mut Command, user: Option<u32>, umask: u32) {
+    command.process_group(0);
+    if let Some(user) = user {
+        command.uid(user).gid(user);
+    }
+    // SAFETY: umask() and prctl() may be called between fork and exec, and touch no memory.
+    unsafe {
+        command.pre_exec(move || {
+            set_umask(umask);
+            die_with_parent();
+            Ok(())
+        });
+    }
+}
+
 /// Bytes free for this user on the file system of `path`.
 pub fn free_space(path: &Path) -> Option<u64> {
     let path = CString::new(OsStr::new(path).as_bytes()).ok()?;

@@ -53,6 +53,21 @@ pub fn is_root() -> bool {
     false
 }
 
+/// No program is started as another user here.
+pub fn other_user(_program: &Path, _dir: &Path) -> Option<u32> {
+    None
+}
+
+/// Nothing to do.
+pub fn change_owner(_dir: &Path, _user: u32) -> Result<()> {
+    Ok(())
+}
+
+/// A process group of its own.
+pub fn enter_world(command: &mut Command, _user: Option<u32>, _umask: u32) {
+    new_process_group(command);
+}
+
 /// Unknown.
 pub fn free_space(_path: &Path) -> Option<u64> {
     None

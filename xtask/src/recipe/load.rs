@@ -88,7 +88,8 @@ impl Workspace {
         for (_, file) in chain.iter().rev() {
             merge(&mut merged, file.clone());
         }
-        complete(stem, merged, &path).doing(|| format!("reading {}", path.display()))
+        let normal = normal_form(&merged)?;
+        complete(stem, merged, normal, &path).doing(|| format!("reading {}", path.display()))
     }
 }
 
@@ -314,7 +315,18 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     }
 }
 
-fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
+/// The recipe as one file that stands for itself, without what says something to people only: the
+/// same text for every recipe that means the same build.
+fn normal_form(file: &RecipeFile) -> Result<String> {
+    let mut file = file.clone();
+    file.extends = None;
+    file.description = None;
+    file.torch.status = None;
+    file.validation.clear();
+    toml::to_string(&file).map_err(|e| Error::world("recipe", format!("this recipe cannot be written down: {e}")))
+}
+
+fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Result<Recipe> {
     fn need<T>(value: Option<T>, key: &str, path: &Path) -> Result<T> {
         value.ok_or_else(|| {
             Error::misuse("recipe", format!("{}: the key '{key}' is missing", path.display()))
@@ -324,6 +336,7 @@ fn complete(name: String, file: RecipeFile, path: &Path) -> Result<Recipe> {
     const MIB: u64 = 1 << 20;
     let recipe = Recipe {
         name,
+        normal,
         description: file.description.unwrap_or_default(),
         torch: model::Torch {
             version: need(file.torch.version, "torch.version", path)?,

@@ -246,6 +246,10 @@ fn one() -> usize {
 pub struct Recipe {
     /// File name without `.toml`.
     pub name: String,
+    /// The recipe as one TOML file, `extends` followed, for all machines, without comments: what an
+    /// artifact carries.
+    #[serde(skip)]
+    pub normal: String,
     /// One line for people.
     pub description: String,
     /// What is built.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::{Build, wheel};
-use crate::artifact::{Content, GzipWriter, wheel::collect};
+use crate::artifact::{Content, GzipWriter, origin::FOLDER, wheel::collect};
 use crate::error::{Error, Result};
 use crate::store::{Key, KeyBuilder};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "bundle";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Libraries that only Python uses.
 const PYTHON_ONLY: &[&str] = &["libtorch_python.so", "libtorch_python.dylib"];
@@ -57,10 +57,14 @@ pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
                 executable: false,
             });
         }
-        let dist_info = crate::artifact::wheel::dist_info(&wheel.join("tree"))?;
-        for mut member in collect(&wheel.join("tree").join(dist_info).join("licenses"))? {
-            member.name = format!("libtorch/share/licenses/{}", member.name);
-            members.push(member);
+        let dist_info = wheel.join("tree").join(crate::artifact::wheel::dist_info(&wheel.join("tree"))?);
+        for (from, to) in
+            [("licenses", "share/licenses"), (FOLDER, "share/torchwright"), ("sboms", "share/torchwright")]
+        {
+            for mut member in collect(&dist_info.join(from))? {
+                member.name = format!("libtorch/{to}/{}", member.name);
+                members.push(member);
+            }
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let out = fs_err::File::create(pending.out().join(&file))?.into_file();

@@ -6,13 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::{
-    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, pyenv, timing, tree, verify,
-    wheel,
+    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, provenance, pyenv, timing,
+    tree, verify, wheel,
 };
-use crate::artifact::manifest::{Input, Manifest};
+use super::provenance::{json_file, name_of};
+use crate::artifact::manifest::Input;
 use crate::error::{Error, Result};
 use crate::recipe::Coordinate;
-use crate::store::{Key, digest_file, write_atomically};
+use crate::store::{Key, write_atomically};
 
 /// One stage of a plan.
 #[derive(Debug, Clone, Serialize)]
@@ -55,9 +56,12 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     }
     stored(libuv::STAGE, &libuv::key(build)?);
     let mut late = Vec::new();
-    for (stage, key) in
-        [(wheel::STAGE, wheel::key(build)?), (bundle::STAGE, bundle::key(build)?), (verify::STAGE, verify::key(build)?)]
-    {
+    for (stage, key) in [
+        (wheel::STAGE, wheel::key(build)?),
+        (bundle::STAGE, bundle::key(build)?),
+        (provenance::STAGE, provenance::key(build)?),
+        (verify::STAGE, verify::key(build)?),
+    ] {
         late.push(PlannedStage {
             stage: stage.into(),
             key: Some(key.to_string()),
@@ -114,6 +118,8 @@ pub struct Artifacts {
     pub bundle: PathBuf,
     /// The manifest in the output folder.
     pub manifest: PathBuf,
+    /// The in-toto statement in the output folder.
+    pub statement: PathBuf,
     /// Name → digest and size.
     pub digests: BTreeMap<String, Input>,
     /// What verify found out.
@@ -153,9 +159,45 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
         .ok_or_else(|| Error::world("store", "the bundle's record cannot be read"))?;
     let wheel_file = wheel_dir.join(&wheel_record.file);
     let bundle_file = bundle_dir.join(&bundle_record.file);
+    let provenance_dir = provenance::run(build, &wheel_file, &bundle_file)?;
+    if last == position(provenance::STAGE) {
+        return Ok(Outcome::Stopped { after: provenance::STAGE, folder: provenance_dir });
+    }
     let verified = verify::run(build, &wheel_file, &bundle_file)?;
-    let made = Made { wheel: &wheel_file, record: &wheel_record, bundle: &bundle_file };
+    let made = Made { wheel: &wheel_file, bundle: &bundle_file, provenance: &provenance_dir };
     Ok(Outcome::Done(Box::new(publish(build, &made, verified)?)))
+}
+
+/// What the stages before verify made, in the store.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The wheel.
+    pub wheel: PathBuf,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// Manifest, bill of materials, statement.
+    pub beside: Vec<PathBuf>,
+}
+
+/// Runs all stages up to provenance and says which files came out.
+pub fn files(build: &Build<'_>) -> Result<Files> {
+    let lost = || Error::world("store", "a stage's record cannot be read");
+    let wheel_dir = match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
+        Some(dir) => dir,
+        None => match make_wheel(build, ORDER.len(), &|stage| ORDER.iter().position(|s| *s == stage).unwrap_or(0))? {
+            Outcome::Stopped { folder, .. } => folder,
+            Outcome::Done(_) => return Err(lost()),
+        },
+    };
+    let bundle_dir = bundle::run(build, &wheel_dir)?;
+    let wheel: wheel::Record = build.store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(lost)?;
+    let bundle: bundle::Record = build.store.record(bundle::STAGE, &bundle::key(build)?).ok_or_else(lost)?;
+    let (wheel, bundle) = (wheel_dir.join(wheel.file), bundle_dir.join(bundle.file));
+    let dir = provenance::run(build, &wheel, &bundle)?;
+    let record: provenance::Record =
+        build.store.record(provenance::STAGE, &provenance::key(build)?).ok_or_else(lost)?;
+    let beside = [record.manifest, record.sbom, record.statement].iter().map(|name| dir.join(name)).collect();
+    Ok(Files { wheel, bundle, beside })
 }
 
 /// The stages that `options.until` may name, in order.
@@ -169,6 +211,7 @@ pub const ORDER: &[&str] = &[
     compile::STAGE,
     wheel::STAGE,
     bundle::STAGE,
+    provenance::STAGE,
     verify::STAGE,
 ];
 
@@ -220,43 +263,27 @@ fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize)
     Ok(Outcome::Stopped { after: wheel::STAGE, folder: wheel::run(build, &work, &cache)? })
 }
 
-/// What is published.
-struct Made<'a> {
-    wheel: &'a Path,
-    record: &'a wheel::Record,
-    bundle: &'a Path,
-}
-
-/// Puts the artifacts, the manifest, SHA256SUMS and the timings into the output folder, each whole
-/// or not at all.
+/// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,
+/// each whole or not at all.
 fn publish(build: &Build<'_>, made: &Made<'_>, verified: verify::Record) -> Result<Artifacts> {
-    let Made { wheel, record, bundle } = *made;
+    let Made { wheel, bundle, provenance } = *made;
+    let record: provenance::Record = build
+        .store
+        .record(provenance::STAGE, &provenance::key(build)?)
+        .ok_or_else(|| Error::world("store", "the provenance's record cannot be read"))?;
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
-    let mut digests = BTreeMap::new();
     for file in [wheel, bundle] {
-        let (sha256, size) = cached_digest(file)?;
-        place(file, &out.join(name_of(file)), size)?;
-        digests.insert(name_of(file), Input { sha256, size, license: None, coordinates: Vec::new() });
+        place(file, &out.join(name_of(file)), record.digests.get(&name_of(file)).map_or(0, |d| d.size))?;
     }
-    let manifest = manifest(build, record, &digests)?;
-    let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
-    let manifest_name = format!("{stem}.manifest.json");
-    let text = json_file(&manifest)?;
-    write_if_changed(&out.join(&manifest_name), &text)?;
+    for name in [&record.manifest, &record.sbom, &record.statement] {
+        write_if_changed(&out.join(name), &fs_err::read(provenance.join(name))?)?;
+    }
     // Seconds by stage, and what was verified: true of this build and no other, so not in SHA256SUMS.
     let timings: BTreeMap<_, _> = timing::stages(build)?.into_iter().collect();
     let facts = serde_json::json!({ "schema_version": 1, "stages": timings, "verified": verified });
+    let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
     write_if_changed(&out.join(format!("{stem}.timings.json")), &json_file(&facts)?)?;
-    digests.insert(manifest_name.clone(), {
-        use sha2::{Digest, Sha256};
-        Input {
-            sha256: hex::encode(Sha256::digest(&text)),
-            size: text.len() as u64,
-            license: None,
-            coordinates: Vec::new(),
-        }
-    });
     // Other recipes' lines stay.
     let sums_path = out.join("SHA256SUMS");
     let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&sums_path)
@@ -265,40 +292,24 @@ fn publish(build: &Build<'_>, made: &Made<'_>, verified: verify::Record) -> Resu
         .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
         .filter(|(n, _)| out.join(n).exists())
         .collect();
-    sums.extend(digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
+    sums.extend(record.digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
     let sums: String = sums.iter().map(|(n, d)| format!("{d}  {n}\n")).collect();
     write_if_changed(&sums_path, sums.as_bytes())?;
     Ok(Artifacts {
         wheel: out.join(name_of(wheel)),
         bundle: out.join(name_of(bundle)),
-        manifest: out.join(manifest_name),
-        digests,
+        manifest: out.join(&record.manifest),
+        statement: out.join(&record.statement),
+        digests: record.digests,
         verified,
     })
 }
 
-fn json_file(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::world("manifest", e.to_string()))?;
-    text.push(b'\n');
-    Ok(text)
-}
-
-fn name_of(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
-}
-
-/// The digest of a finished artifact: hashed once, then read from beside it.
-fn cached_digest(file: &Path) -> Result<(String, u64)> {
-    let beside = file.with_file_name(format!("{}.sha256", name_of(file)));
-    let size = fs_err::metadata(file)?.len();
-    if let Ok(text) = std::fs::read_to_string(&beside)
-        && text.trim().len() == 64
-    {
-        return Ok((text.trim().to_owned(), size));
-    }
-    let (digest, size) = digest_file(file)?;
-    write_atomically(&beside, digest.as_bytes())?;
-    Ok((digest, size))
+/// What is published.
+struct Made<'a> {
+    wheel: &'a Path,
+    bundle: &'a Path,
+    provenance: &'a Path,
 }
 
 /// Puts `from` at `to`: a link where that works, else a copy beside and a rename.
@@ -337,61 +348,3 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     write_atomically(path, bytes)
 }
 
-fn manifest(build: &Build<'_>, record: &wheel::Record, digests: &BTreeMap<String, Input>) -> Result<Manifest> {
-    let recipe = &build.recipe;
-    let sources = recipe
-        .source
-        .iter()
-        .filter_map(|s| {
-            let locked = build.lock.source.get(&s.name)?;
-            Some((
-                s.name.clone(),
-                Input {
-                    sha256: locked.sha256.clone(),
-                    size: locked.size,
-                    license: Some(s.license.clone()),
-                    coordinates: s.coordinates.iter().map(ToString::to_string).collect(),
-                },
-            ))
-        })
-        .collect();
-    let packages = fetch::python_lock(build)?
-        .build
-        .iter()
-        .map(|l| {
-            let coordinate = l.coordinate.as_ref();
-            (
-                coordinate.map(Coordinate::file_name).unwrap_or_default(),
-                Input {
-                    sha256: l.sha256.clone(),
-                    size: l.size,
-                    license: None,
-                    coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default(),
-                },
-            )
-        })
-        .collect();
-    let mut patches = BTreeMap::new();
-    for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
-        patches.insert(file.to_owned(), digest_file(&build.workspace.patches().join(file))?.0);
-    }
-    Ok(Manifest {
-        schema_version: 1,
-        recipe: recipe.name.clone(),
-        version: recipe.torch.full_version(),
-        commit: recipe.torch.commit.clone(),
-        epoch: recipe.torch.epoch,
-        key: wheel::key(build)?.to_string(),
-        features: record.features.clone(),
-        settings: recipe.settings.clone(),
-        sources,
-        build_packages: packages,
-        patches,
-        toolchain: serde_json::json!({ "compiler": build.compiler, "python": build.python }),
-        libuv: recipe.libuv.version.clone(),
-        tag: record.tag.clone(),
-        tag_reason: record.tag_reason.clone(),
-        grafted: record.grafted.clone(),
-        artifacts: digests.clone(),
-    })
-}

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! fetch ─► tree ─────────────┐
-//!   ├────► pyenv ─► libuv ───┼─► configure ─► canary ─► compile ─► wheel ─► bundle ─► verify
+//!   ├────► pyenv ─► libuv ───┼─► configure ─► canary ─► compile ─► wheel ─► bundle ─► provenance ─► verify
 //!   └────► prefixes ─────────┘
 //! ```
 
@@ -17,6 +17,7 @@ pub mod libuv;
 pub mod lock;
 mod ninja;
 pub mod prefix;
+pub mod provenance;
 pub mod pyenv;
 mod shell;
 mod timing;
@@ -28,7 +29,7 @@ mod work;
 use std::path::PathBuf;
 use std::sync::OnceLock;
 
-pub use driver::{Artifacts, ORDER, Outcome, Plan, PlannedStage, plan, run};
+pub use driver::{Artifacts, Files, ORDER, Outcome, Plan, PlannedStage, files, plan, run};
 pub use ninja::jobs;
 pub use shell::shell;
 pub use timing::{Timing, stages as timings};
@@ -77,6 +78,37 @@ pub struct Options {
     pub until: Option<String>,
     /// Where artifacts go.
     pub out: PathBuf,
+}
+
+/// Which recipe, for which Python.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// The recipe: a name in `recipes/`, or a path.
+    pub recipe: &'a str,
+    /// A path, a name or a version; the default `python3` if `None`.
+    pub python: Option<&'a str>,
+}
+
+impl<'a> Build<'a> {
+    /// Reads recipe and lock, finds Python and compilers, and holds each against the others.
+    ///
+    /// # Errors
+    /// Bad input in recipe or lock; no Python or compiler, or none that fits.
+    pub fn open(
+        workspace: &'a Workspace,
+        store: &'a Store,
+        events: &'a dyn Sink,
+        chosen: &Chosen<'_>,
+        options: Options,
+    ) -> Result<Self> {
+        let recipe = workspace.load(chosen.recipe)?;
+        let lock = Lock::load(&recipe, &workspace.recipe_path(chosen.recipe))?;
+        let python = Python::find(chosen.python, &recipe)?;
+        let recipe = recipe.on(&python.machine);
+        let compiler = Compiler::find(&recipe.toolchain)?;
+        let configure_key = OnceLock::new();
+        Ok(Self { workspace, recipe, lock, store, events, python, compiler, options, configure_key })
+    }
 }
 
 impl Build<'_> {

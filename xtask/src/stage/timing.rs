@@ -30,7 +30,7 @@ pub struct Timing {
 type Table = BTreeMap<String, Timing>;
 
 fn path(build: &Build<'_>) -> Result<PathBuf> {
-    Ok(build.store.cache("durations").join(format!("{}.json", configure::key(build)?.short())))
+    Ok(build.store.root().join("cache/durations").join(format!("{}.json", configure::key(build)?.short())))
 }
 
 fn table(build: &Build<'_>) -> Result<Table> {

@@ -1,12 +1,14 @@
 //! wheel: the PEP 517 hook makes one, and it is made self-contained, tagged by what its symbols
 //! need, and packed again deterministically on all cores.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
-use super::{Build, CompilerCache, Work, configure, pyenv};
-use crate::artifact::{policy, repair::Repair, wheel};
+use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
+use crate::artifact::{origin, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::source::unpack;
@@ -14,7 +16,7 @@ use crate::store::{Key, KeyBuilder};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "wheel";
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// What is kept beside the wheel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,9 +28,9 @@ pub struct Record {
     /// What keeps it from an older manylinux level.
     pub tag_reason: String,
     /// soname → SHA-256 of libraries taken inside.
-    pub grafted: std::collections::BTreeMap<String, String>,
+    pub grafted: BTreeMap<String, String>,
     /// Switches as CMake ended with them.
-    pub features: std::collections::BTreeMap<String, bool>,
+    pub features: BTreeMap<String, bool>,
     /// Sizes in bytes: installed, packed.
     pub installed_size: u64,
 }
@@ -37,7 +39,12 @@ pub struct Record {
 pub fn key(build: &Build<'_>) -> Result<Key> {
     let licenses: Vec<_> =
         build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
-    Ok(KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses).finish())
+    let mut key =
+        KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses);
+    for (path, bytes) in &provenance::origin(build)?.files {
+        key = key.text(path, &hex::encode(Sha256::digest(bytes)));
+    }
+    Ok(key.finish())
 }
 
 /// Makes the wheel, or finds it in the store. Returns its folder, which holds the wheel, and
@@ -76,8 +83,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         }
         .run()?;
         demand_store(&root)?;
-        demand_no_leaks(build, work, &root)?;
+        demand_no_leaks(build, &root)?;
         add_licenses(build, &root)?;
+        let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
+        add_origin(build, &root, &grafted)?;
         let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
         let python = build.python.tag();
         let tag = format!("{python}-{python}-{}_{}", level.name, build.python.machine);
@@ -92,7 +101,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             file,
             tag,
             tag_reason: why,
-            grafted: grafted.into_iter().map(|g| (g.soname, g.sha256)).collect(),
+            grafted,
             features,
             installed_size: folder_size(&root),
         })
@@ -185,9 +194,10 @@ fn demand_store(root: &Path) -> Result<()> {
 
 /// No file of the artifact may name the folder that it was built in: it would tell nobody anything,
 /// and two builds would differ.
-fn demand_no_leaks(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
+fn demand_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
     use rayon::prelude::*;
-    let needles = [work.dir.display().to_string(), build.store.root().display().to_string()];
+    // The work folder lies below the store.
+    let needle = build.store.root().display().to_string();
     let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
         .sort_by_file_name()
         .into_iter()
@@ -198,9 +208,8 @@ fn demand_no_leaks(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
     let leaks = files
         .par_iter()
         .map(|path| {
-            let found =
-                needles.iter().map(|n| inspect::file_contains(path, n.as_bytes())).collect::<Result<Vec<_>>>()?;
-            Ok(found.contains(&true).then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
+            let found = inspect::file_contains(path, needle.as_bytes())?;
+            Ok(found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
         })
         .collect::<Result<Vec<_>>>()?;
     let leaks: Vec<String> = leaks.into_iter().flatten().collect();
@@ -209,6 +218,18 @@ fn demand_no_leaks(build: &Build<'_>, work: &Work, root: &Path) -> Result<()> {
     }
     Err(Error::world("leak", format!("these files name the folder they were built in:\n    {}", leaks.join("\n    ")))
         .next("find out which text of the build writes it, and have that text be relative (patches/README.md)"))
+}
+
+/// What the wheel carries of its making, and its bill of materials where PEP 770 has it.
+fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>) -> Result<()> {
+    let dist_info = root.join(wheel::dist_info(root)?);
+    provenance::origin(build)?.write(&dist_info.join(origin::FOLDER))?;
+    let torch = &build.recipe.torch;
+    let parts = provenance::components(build, grafted)?;
+    let bill = sbom::cyclonedx(&torch.full_version(), &torch.commit, torch.epoch, &parts);
+    fs_err::create_dir_all(dist_info.join("sboms"))?;
+    fs_err::write(dist_info.join("sboms").join(sbom::FILE), provenance::json_file(&bill)?)?;
+    Ok(())
 }
 
 /// Licence texts of everything that is linked in, below `dist-info/licenses/NAME/`.

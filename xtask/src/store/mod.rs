@@ -33,6 +33,8 @@ const LAYOUT: &str = "1";
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
+    /// Where downloads and caches are: `root`, or another store's.
+    files: PathBuf,
 }
 
 /// Bytes whose digest is known and was checked.
@@ -71,12 +73,23 @@ impl Store {
         };
         fs_err::create_dir_all(&root).map_err(unwritable)?;
         let root = std::path::absolute(&root).map_err(unwritable)?;
-        let store = Self { root: root.join(format!("v{LAYOUT}")) };
+        let root = root.join(format!("v{LAYOUT}"));
+        let store = Self { files: root.clone(), root };
         for dir in ["blobs", "parts", "stages", "work", "cache", "locks"] {
             fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
         }
         tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
         Ok(store)
+    }
+
+    /// A store inside this one, called `name`, that knows no stage's result: it has only the downloads
+    /// and the caches in common with this one.
+    pub fn inner(&self, name: &str) -> Result<Self> {
+        let root = self.root.join("inner").join(name);
+        for dir in ["stages", "work", "locks"] {
+            fs_err::create_dir_all(root.join(dir))?;
+        }
+        Ok(Self { root, files: self.files.clone() })
     }
 
     /// The folder.
@@ -86,16 +99,16 @@ impl Store {
 
     /// Folder for data that is only ever a speed-up.
     pub fn cache(&self, name: &str) -> PathBuf {
-        self.root.join("cache").join(name)
+        self.files.join("cache").join(name)
     }
 
     /// Where a download with this digest is collected while it arrives.
     pub fn part(&self, name: &str) -> PathBuf {
-        self.root.join("parts").join(name)
+        self.files.join("parts").join(name)
     }
 
     fn blob_path(&self, sha256: &str) -> PathBuf {
-        self.root.join("blobs").join(&sha256[..2]).join(sha256)
+        self.files.join("blobs").join(&sha256[..2]).join(sha256)
     }
 
     /// The blob with this digest, if it is there. Its size is checked, its digest was checked when
@@ -113,14 +126,14 @@ impl Store {
         let size = file.metadata()?.len();
         file.sync_all()?;
         drop(file);
-        fs_err::create_dir_all(path.parent().unwrap_or(&self.root))?;
+        fs_err::create_dir_all(path.parent().unwrap_or(&self.files))?;
         fs_err::rename(from, &path)?;
         Ok(Blob { sha256: sha256.to_owned(), size, path })
     }
 
     /// Keeps a file with wrong bytes aside and returns where.
     pub fn quarantine(&self, from: &Path, name: &str) -> Result<PathBuf> {
-        let dir = self.root.join("quarantine");
+        let dir = self.files.join("quarantine");
         fs_err::create_dir_all(&dir)?;
         let to = dir.join(name);
         fs_err::rename(from, &to)?;

@@ -37,6 +37,15 @@ pub fn paint_result(code: &str, text: &str) -> String {
     if terminal && wanted() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
 }
 
+/// ✓, ✗, or - for what nobody asked about: in a result, in colour where results are.
+pub fn mark(ok: Option<bool>) -> String {
+    match ok {
+        Some(true) => paint_result("32", "✓"),
+        Some(false) => paint_result("31", "✗"),
+        None => paint_result("2", "-"),
+    }
+}
+
 /// Shows events to people.
 pub struct Reporter {
     inner: Mutex<Inner>,

@@ -1,0 +1,479 @@
+//! Who made this, from what, and does it come out the same again? Statement, signature, policy,
+//! `verify`, `diff`, `repro`, `rebuild`, on a stand-in for PyTorch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+#[path = "support/standin.rs"]
+mod standin;
+
+mod support;
+
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use standin::{files, fresh_files, workspace, workspace_with};
+use support::{Ran, Workspace, sha256};
+
+/// Builds until provenance and puts what came out into `dist/`, as `build-torch` does.
+fn dist(w: &Workspace) -> Dist {
+    let run = |until: &str| {
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--until", until, "--json"]).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        PathBuf::from(json["outcome"]["stopped"]["folder"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()))
+    };
+    let dir = w.path().join("dist");
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut found = Vec::new();
+    for until in ["wheel", "bundle", "provenance"] {
+        for entry in std::fs::read_dir(run(until)).unwrap().flatten() {
+            let name = entry.file_name().to_str().unwrap().to_owned();
+            if entry.path().is_file() && !name.ends_with(".sha256") {
+                std::fs::copy(entry.path(), dir.join(&name)).unwrap();
+                found.push(dir.join(name));
+            }
+        }
+    }
+    let with = |end: &str| found.iter().find(|p| p.to_str().unwrap().ends_with(end)).unwrap().clone();
+    Dist {
+        wheel: with(".whl"),
+        bundle: with(".tar.gz"),
+        statement: with(".provenance.json"),
+        manifest: with(".manifest.json"),
+        sbom: with(".cdx.json"),
+        dir,
+    }
+}
+
+struct Dist {
+    dir: PathBuf,
+    wheel: PathBuf,
+    bundle: PathBuf,
+    statement: PathBuf,
+    manifest: PathBuf,
+    sbom: PathBuf,
+}
+
+fn json(path: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A key pair as people make it: `signing.pem` and `signing.pub`.
+fn keys(w: &Workspace, name: &str) -> Option<(PathBuf, PathBuf)> {
+    let (private, public) = (w.path().join(format!("{name}.pem")), w.path().join(format!("{name}.pub")));
+    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", text(&private)]).output();
+    if !made.is_ok_and(|o| o.status.success()) {
+        eprintln!("SKIPPED: no openssl that makes Ed25519 keys is on this machine");
+        return None;
+    }
+    let out = Command::new("openssl").args(["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]).output();
+    assert!(out.unwrap().status.success());
+    Some((private, public))
+}
+
+fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
+    let mut bytes = std::fs::read(path).unwrap();
+    how(&mut bytes);
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn what_stands_beside_an_artifact_agrees_with_it() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let (statement, manifest, sbom) = (json(&d.statement), json(&d.manifest), json(&d.sbom));
+    // in-toto's and SLSA's own names.
+    assert_eq!(statement["_type"], "https://in-toto.io/Statement/v1");
+    assert_eq!(statement["predicateType"], "https://slsa.dev/provenance/v1");
+    for file in [&d.wheel, &d.bundle, &d.manifest, &d.sbom] {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        let subject = statement["subject"].as_array().unwrap().iter().find(|s| s["name"] == name).unwrap();
+        assert_eq!(subject["digest"]["sha256"], sha256(&std::fs::read(file).unwrap()), "{name}");
+    }
+    let dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
+    assert!(dependencies.iter().any(|d| d["name"] == "libuv" && d["uri"].as_str().unwrap().starts_with("debian:")));
+    assert!(dependencies.iter().any(|d| d["name"] == "patches/cmake/torchwright.cmake"));
+    // Compiler, assembler, linker, libc, Python, cmake, ninja: versions and digests.
+    let toolchain = &manifest["toolchain"];
+    for file in ["cc1plus", "as", "ld", "libc.so.6", "crtbeginS.o"] {
+        assert_eq!(toolchain["compiler"]["files"][file].as_str().unwrap().len(), 64, "{file}");
+    }
+    assert!(toolchain["compiler"]["libc"].as_str().unwrap().starts_with("GNU C Library ("));
+    for tool in ["cmake", "ninja"] {
+        assert_eq!(toolchain["tools"][tool]["sha256"].as_str().unwrap().len(), 64);
+    }
+    assert_eq!(toolchain["python"]["sha256"].as_str().unwrap().len(), 64);
+    assert_eq!(sbom["bomFormat"], "CycloneDX");
+    let libuv = sbom["components"].as_array().unwrap().iter().find(|c| c["name"] == "libuv").unwrap();
+    assert_eq!(libuv["purl"], "pkg:deb/debian/libuv1@1.50.0?arch=source");
+    assert_eq!(libuv["licenses"][0]["expression"], "MIT");
+    // The same bill is in the wheel (PEP 770) and in the bundle, with recipe, lock and patches.
+    let mut wheel = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
+    let mut member = |name: &str| {
+        let mut bytes = Vec::new();
+        wheel.by_name(&format!("torch-2.6.0+standin.dist-info/{name}")).unwrap().read_to_end(&mut bytes).unwrap();
+        bytes
+    };
+    assert_eq!(member("sboms/torchwright.cdx.json"), std::fs::read(&d.sbom).unwrap());
+    assert_eq!(
+        member("torchwright/patches/cmake/torchwright.cmake"),
+        std::fs::read(support::root().join("patches/cmake/torchwright.cmake")).unwrap()
+    );
+    assert!(String::from_utf8(member("torchwright/recipes/standin.toml")).unwrap().contains("USE_DISTRIBUTED = true"));
+    let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&d.bundle).unwrap()));
+    let names: Vec<String> = tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
+    for name in ["torchwright.cdx.json", "build.json", "recipes/standin.lock"] {
+        assert!(names.contains(&format!("libtorch/share/torchwright/{name}")), "{names:?}");
+    }
+    // Nothing that stands beside an artifact names this machine.
+    for file in [&d.statement, &d.manifest, &d.sbom] {
+        let bytes = std::fs::read_to_string(file).unwrap();
+        assert!(!bytes.contains(text(w.path())) && !bytes.contains(text(&w.store)), "{}", file.display());
+    }
+}
+
+#[test]
+fn an_intact_artifact_passes_and_a_changed_one_is_named() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    w.run(&["verify", text(&d.wheel)]).exits(0).says("files are as RECORD says").says("not signed");
+    w.run(&["verify", text(&d.bundle)]).exits(0);
+    let whole = std::fs::read(&d.wheel).unwrap();
+    // Bytes all over the file, the first and the last among them.
+    for at in [0, 30, whole.len() / 3, whole.len() / 2, whole.len() - 30, whole.len() - 1] {
+        change(&d.wheel, |b| b[at] ^= 1);
+        let ran = w.run(&["verify", text(&d.wheel), "--json"]).exits(1);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(json["checks"][0]["name"], "digest");
+        assert_eq!(json["checks"][0]["ok"], false, "byte {at}");
+        std::fs::write(&d.wheel, &whole).unwrap();
+    }
+    // The statement of another build.
+    change(&d.statement, |b| {
+        let text = String::from_utf8(b.clone()).unwrap();
+        *b = text.replace(&sha256(&whole), &sha256(b"another")).into_bytes();
+    });
+    w.run(&["verify", text(&d.wheel)]).exits(1).says("tampered with, cut off, or another build");
+}
+
+#[test]
+fn a_wheel_that_lies_in_record_is_named_whatever_its_statement_says() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let before = sha256(&std::fs::read(&d.wheel).unwrap());
+    // One byte of a member changes, and the archive is written anew, RECORD left as it was.
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
+    let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        if name == "torch/__init__.py" {
+            bytes[0] ^= 1;
+        }
+        out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(&bytes).unwrap();
+    }
+    out.start_file("torch/extra.py", zip::write::SimpleFileOptions::default()).unwrap();
+    std::fs::write(&d.wheel, out.finish().unwrap().into_inner()).unwrap();
+    let after = sha256(&std::fs::read(&d.wheel).unwrap());
+    change(&d.statement, |b| *b = String::from_utf8(b.clone()).unwrap().replace(&before, &after).into_bytes());
+    w.run(&["verify", text(&d.wheel)])
+        .exits(1)
+        .says("'torch/__init__.py' has the SHA-256")
+        .says("'torch/extra.py' is in the wheel and not in RECORD");
+}
+
+#[test]
+fn signatures_hold_break_and_agree_with_openssl() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let (Some((private, public)), Some((_, other))) = (keys(&w, "signing"), keys(&w, "other")) else { return };
+    // Asked for a signature where there is none.
+    w.run(&["verify", text(&d.wheel), "--key", text(&public)]).exits(1).says("is not signed");
+    let ran = w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+    let envelope = PathBuf::from(text(&d.statement).replace(".provenance.json", ".provenance.dsse.json"));
+    w.run(&["verify", text(&d.wheel), "--key", text(&public)]).exits(0).says("by the key");
+    w.run(&["verify", text(&d.bundle), "--key", text(&other), "--key", text(&public)]).exits(0);
+    w.run(&["verify", text(&d.wheel), "--key", text(&other)]).exits(1).says("another key made it");
+
+    // An implementation that has nothing in common with ours, on the same bytes.
+    let signed = json(&envelope);
+    use base64::Engine;
+    let decode = |v: &serde_json::Value| base64::engine::general_purpose::STANDARD.decode(v.as_str().unwrap()).unwrap();
+    let payload = decode(&signed["payload"]);
+    assert_eq!(payload, std::fs::read(&d.statement).unwrap());
+    let kind = signed["payloadType"].as_str().unwrap();
+    let mut encoded = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
+    encoded.extend(&payload);
+    let (message, signature) = (w.write("message", &encoded), w.write("signature", decode(&signed["signatures"][0]["sig"])));
+    let openssl = |message: &Path| {
+        let mut c = Command::new("openssl");
+        c.args(["pkeyutl", "-verify", "-pubin", "-inkey", text(&public), "-rawin", "-in", text(message)]);
+        c.args(["-sigfile", text(&signature)]).output().unwrap().status.success()
+    };
+    assert!(openssl(&message), "openssl does not agree with our signature");
+    change(&message, |b| *b.last_mut().unwrap() ^= 1);
+    assert!(!openssl(&message), "openssl takes anything");
+    // The id is what openssl makes of the public key.
+    let der = Command::new("openssl").args(["pkey", "-pubin", "-in", text(&public), "-outform", "DER"]).output().unwrap();
+    assert_eq!(signed["signatures"][0]["keyid"], sha256(&der.stdout));
+    assert!(ran.stdout.contains(&sha256(&der.stdout)));
+
+    // Taken away, swapped, changed.
+    let whole = std::fs::read(&envelope).unwrap();
+    let with = |how: &dyn Fn(&mut serde_json::Value)| {
+        let mut value: serde_json::Value = serde_json::from_slice(&whole).unwrap();
+        how(&mut value);
+        std::fs::write(&envelope, value.to_string()).unwrap();
+        w.run(&["verify", text(&d.wheel), "--key", text(&public)]).exits(1)
+    };
+    with(&|v| v["signatures"] = serde_json::json!([])).says("were taken away");
+    with(&|v| v["signatures"][0]["sig"] = "AAAA".into()).says("another key made it, or the statement was changed");
+    with(&|v| {
+        let mut other: serde_json::Value = serde_json::from_slice(&payload).unwrap();
+        other["predicate"]["runDetails"]["builder"]["id"] = "https://example.com/mallory".into();
+        v["payload"] = base64::engine::general_purpose::STANDARD.encode(other.to_string()).into();
+    })
+    .says("the statement was changed");
+}
+
+#[test]
+fn a_key_is_never_taken_from_the_command_line_and_never_shown() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let Some((private, public)) = keys(&w, "signing") else { return };
+    let secret = std::fs::read_to_string(&private).unwrap();
+    let body = secret.lines().nth(1).unwrap().to_owned();
+    let never = |ran: Ran| {
+        assert!(!ran.stdout.contains(&body) && !ran.stderr.contains(&body), "{ran:?}");
+        ran
+    };
+    never(w.run(&["sign", text(&d.statement), "--key", &secret]).exits(2)).says("looks like a key itself");
+    never(w.run(&["sign", text(&d.statement), "--key", "env:NOT_SET"]).exits(2)).says("NOT_SET holds no key");
+    // The private key where the public one belongs.
+    never(w.run(&["verify", text(&d.wheel), "--key", text(&private)]).exits(2)).says("is a private key");
+    never(w.run(&["sign", text(&d.statement), "--key", text(&public)]).exits(2)).says("openssl genpkey");
+    let mut command = w.xtask(&["sign", text(&d.statement), "--key", "env:OUR_KEY"]);
+    never(Ran::of(command.env("OUR_KEY", &secret), w.path())).exits(0);
+    never(w.run(&["verify", text(&d.wheel), "--key", text(&public)])).exits(0);
+}
+
+#[test]
+fn a_policy_says_who_what_and_with_which_toolchain() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let Some((private, _)) = keys(&w, "signing") else { return };
+    w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+    let predicate = &json(&d.statement)["predicate"];
+    let recipe = predicate["buildDefinition"]["externalParameters"]["recipe"]["sha256"].as_str().unwrap();
+    let toolchain = predicate["buildDefinition"]["internalParameters"]["toolchain"]["sha256"].as_str().unwrap();
+    let builder = predicate["runDetails"]["builder"]["id"].as_str().unwrap();
+    let policy = |recipe: &str, toolchain: &str, builder: &str| {
+        let text = format!(
+            "schema = 1\nkeys = [\"signing.pub\"]\nrecipes = [\"{recipe}\"]\ntoolchains = [\"{toolchain}\"]\nbuilders = [\"{builder}\"]\n"
+        );
+        let path = w.write("policy.toml", text);
+        w.run(&["verify", text_of(&d.wheel), "--policy", text_of(&path)])
+    };
+    let other = sha256(b"other");
+    policy(recipe, toolchain, builder).exits(0);
+    policy(&other, toolchain, builder).exits(1).says("does not pass: policy: recipe");
+    policy(recipe, &other, builder).exits(1).says("does not pass: policy: toolchain");
+    policy(recipe, toolchain, "https://example.com/else").exits(1).says("does not pass: policy: builder");
+    policy("abc", toolchain, builder).exits(2).says("'abc' is not a SHA-256");
+    let path = w.write("policy.toml", "schema = 1\nkey = []\n");
+    w.run(&["verify", text(&d.wheel), "--policy", text(&path)]).exits(2).says("unknown field `key`");
+}
+
+fn text_of(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+#[test]
+fn bad_input_exits_2_with_one_clear_sentence() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let whole = std::fs::read(&d.wheel).unwrap();
+    let alone = w.path().join("alone");
+    std::fs::create_dir_all(&alone).unwrap();
+    let copy = alone.join(d.wheel.file_name().unwrap());
+    std::fs::write(&copy, &whole).unwrap();
+    w.run(&["verify", text(&copy)]).exits(2).says("there is no statement about it");
+    w.run(&["verify", text(&alone.join("none.whl"))]).exits(2).says("there is no such file");
+    w.run(&["verify", text(&d.manifest)]).exits(2).says("neither a wheel (.whl) nor a libtorch bundle");
+    // Cut off: to a rebuild, and to a comparison.
+    std::fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
+    w.run(&["rebuild", text(&copy)]).exits(2).says("is no readable wheel");
+    w.run(&["diff", text(&copy), text(&d.wheel)]).exits(2).says("is no readable zip archive");
+    // Not ours.
+    let mut foreign = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    foreign.start_file("torch-2.6.0.dist-info/METADATA", zip::write::SimpleFileOptions::default()).unwrap();
+    std::fs::write(&copy, foreign.finish().unwrap().into_inner()).unwrap();
+    w.run(&["rebuild", text(&copy)]).exits(2).says("carries no recipe");
+    // A lock from a newer torchwright, and a recipe that its lock does not fit.
+    for (from, to, says) in [
+        ("recipes/standin.lock", "version = 99\n", "this program reads 1"),
+        ("build.json", "{\"schema_version\": 99}", "update torchwright"),
+        ("build.json", "{\"schema_version\": 1, \"torchwright\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}", "names a recipe '../x'"),
+        ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
+    ] {
+        let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
+        let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        for i in 0..archive.len() {
+            let mut entry = archive.by_index(i).unwrap();
+            let name = entry.name().unwrap().into_owned();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            if name.ends_with(&format!(".dist-info/torchwright/{from}")) {
+                bytes = to.as_bytes().to_vec();
+            }
+            out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+            out.write_all(&bytes).unwrap();
+        }
+        std::fs::write(&copy, out.finish().unwrap().into_inner()).unwrap();
+        let ran = w.run(&["rebuild", text(&copy)]).exits(2);
+        assert!(ran.stderr.contains(says), "{from}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn an_artifact_is_built_again_from_itself_alone() {
+    let Some(w) = workspace(&fresh_files()) else { return };
+    let d = dist(&w);
+    // Neither recipe nor patches are at hand, nor any stage's result: only the downloads.
+    let nowhere = tempfile::tempdir().unwrap();
+    let rebuild = |artifact: &Path| {
+        let mut c = w.xtask(&["rebuild", "--offline", text(artifact)]);
+        Ran::of(c.current_dir(nowhere.path()), w.path())
+    };
+    for name in ["recipes", "patches"] {
+        std::fs::rename(w.path().join(name), w.path().join(format!("gone-{name}"))).unwrap();
+    }
+    let ran = rebuild(&d.wheel).exits(0).says("same:").says("✓ canary");
+    assert!(ran.stdout.contains(&sha256(&std::fs::read(&d.wheel).unwrap())));
+    rebuild(&d.bundle).exits(0).says("same:");
+    // The same members, packed by another program.
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
+    let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for i in 0..archive.len() {
+        let entry = archive.by_index(i).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(entry.unix_mode().unwrap());
+        out.start_file(name.as_str(), options.compression_level(Some(9))).unwrap();
+        let mut entry = entry;
+        std::io::copy(&mut entry, &mut out).unwrap();
+    }
+    std::fs::write(&d.wheel, out.finish().unwrap().into_inner()).unwrap();
+    rebuild(&d.wheel).exits(1).says("differs, here:").says("likely cause: compression");
+    assert!(d.dir.is_dir());
+}
+
+#[test]
+fn two_builds_in_two_worlds_give_the_same_bytes() {
+    let Some(w) = workspace(&fresh_files()) else { return };
+    // Where another user can go, the second build is another user's.
+    #[cfg(unix)]
+    std::fs::set_permissions(w.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
+    let second = w.path().join("elsewhere/second");
+    let args = ["repro", "--recipe", "standin", "--second", text(&second), "--json"];
+    let ran = w.run(&args).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let compared: Vec<&str> =
+        json["compared"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
+    assert_eq!(compared, ["wheel", "bundle", "manifest", "bill of materials", "statement"]);
+    for what in ["HOME", "time zone", "locale", "umask", "clock", "host name", "folders", "user", "jobs", "store"] {
+        assert!(json["changed"].as_array().unwrap().iter().any(|c| c[0] == what), "{what}");
+    }
+}
+
+#[test]
+fn a_build_that_writes_down_its_machine_is_caught() {
+    let mut files = fresh_files();
+    let setup = files.get_mut("setup.py").unwrap();
+    // What real projects do: write down where they were built.
+    let version = "git_version: Optional[str] = 'Unknown'";
+    *setup = setup.replace(version, &format!("{version}\\nbuilt_on = '{{os.uname().nodename}}'"));
+    let Some(w) = workspace(&files) else { return };
+    let second = w.path().join("second");
+    let ran = w.run(&["repro", "--recipe", "standin", "--until", "bundle", "--second", text(&second)]).exits(1);
+    assert!(ran.stdout.contains("torch/version.py"), "{ran:?}");
+    assert!(ran.stdout.contains("built_on = 'elsewhere'"), "{ran:?}");
+}
+
+#[test]
+fn libuv_comes_out_the_same_in_another_world() {
+    let Some(w) = workspace(&files()) else { return };
+    let second = w.path().join("second");
+    w.run(&["repro", "--recipe", "standin", "--until", "libuv", "--second", text(&second)])
+        .exits(0)
+        .says("identical: ");
+}
+
+#[test]
+fn a_difference_is_told_with_its_place_and_cause() {
+    let w = Workspace::new();
+    let compile = |name: &str, source: &str, more: &[&str]| {
+        let c = w.write(&format!("{name}.c"), source);
+        let out = w.path().join(format!("{name}.so"));
+        let mut cc = Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-o", text(&out), text(&c)]).args(more);
+        assert!(cc.output().unwrap().status.success());
+        out
+    };
+    let diff = |a: &Path, b: &Path| w.run(&["diff", text(a), text(b)]);
+    let source = |path: &str, n: u32| format!("const char* where(void) {{ return \"{path}\"; }}\nint answer(void) {{ return {n}; }}\n");
+    let id = ["-Wl,--build-id=none"];
+    let one = compile("one", &source("/home/anna/src/x.c", 1), &id);
+    diff(&one, &one).exits(0).says("identical: sha256:");
+    let path = compile("path", &source("/data/ci99/src/x.c", 1), &id);
+    diff(&one, &path)
+        .exits(1)
+        .says(".rodata")
+        .says("'/home/anna/src/x.c' and '/data/ci99/src/x.c'")
+        .says("likely cause: an embedded path");
+    let code = compile("code", &source("/home/anna/src/x.c", 2), &id);
+    diff(&one, &code).exits(1).says(".text").says("in answer").says("likely cause: code");
+    let symbol = compile("symbol", &(source("/home/anna/src/x.c", 1) + "int more(void) { return 3; }\n"), &id);
+    diff(&one, &symbol).exits(1).says("of the second file alone: more");
+    let (x, y) = ("-Wl,--build-id=0x1111", "-Wl,--build-id=0x2222");
+    let first = compile("first", &source("/a/b/c", 1), &[x]);
+    diff(&first, &compile("second", &source("/a/b/c", 1), &[y])).exits(1).says("likely cause: a build id");
+    let when = compile("when", "const char* when(void) { return \"built Jan 29 2025 12:00:00\"; }\n", &id);
+    let later = compile("later", "const char* when(void) { return \"built Feb  1 2025 12:00:00\"; }\n", &id);
+    diff(&when, &later).exits(1).says("likely cause: a time stamp");
+    // Archives of the same members: order, times, compression.
+    let zip = |name: &str, members: &[&str], time: (u16, u8, u8), level: i64| {
+        let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let time = zip::DateTime::from_date_and_time(time.0, time.1, time.2, 0, 0, 0).unwrap();
+        let options = zip::write::SimpleFileOptions::default().last_modified_time(time).compression_level(Some(level));
+        for member in members {
+            out.start_file(*member, options).unwrap();
+            out.write_all(format!("{member} ").repeat(3000).as_bytes()).unwrap();
+        }
+        w.write(name, out.finish().unwrap().into_inner())
+    };
+    let base = zip("base.zip", &["a", "b"], (2025, 1, 29), 6);
+    diff(&base, &zip("order.zip", &["b", "a"], (2025, 1, 29), 6)).exits(1).says("likely cause: the order of members");
+    diff(&base, &zip("time.zip", &["a", "b"], (2026, 1, 29), 6)).exits(1).says("likely cause: a time stamp");
+    diff(&base, &zip("level.zip", &["a", "b"], (2025, 1, 29), 1)).exits(1).says("likely cause: compression");
+    diff(&base, &zip("more.zip", &["a", "b", "c"], (2025, 1, 29), 6)).exits(1).says("only in B: c");
+}
+
+#[test]
+fn a_recipe_says_the_same_whatever_is_written_around_it() {
+    // The artifact carries the recipe's normal form: a comment or a status does not change it.
+    let Some(plain) = workspace(&files()) else { return };
+    let Some(chatty) = workspace_with(&files(), |r| {
+        format!("# a comment\n{}", r.replace("a stand-in", "another description"))
+    }) else {
+        return;
+    };
+    let wheel = |w: &Workspace| sha256(&std::fs::read(dist(w).wheel).unwrap());
+    assert_eq!(wheel(&plain), wheel(&chatty));
+}

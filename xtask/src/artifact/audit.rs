@@ -1,0 +1,426 @@
+//! Auditing an artifact: is it what its statement says, does its RECORD tell the truth, who signed,
+//! and is that enough for a policy? Nothing in it is believed before its digest is known.
+
+use std::collections::BTreeMap;
+use std::io::{Read, Seek};
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+
+use super::dsse::{self, Envelope};
+use super::origin::{FOLDER, Origin};
+use super::provenance::Statement;
+use super::record;
+use super::trust::Policy;
+use crate::error::{Error, Result};
+use crate::inspect::{Cursor, FileAt};
+use crate::store::digest_file;
+
+/// Most bytes of one file of `torchwright/`, and most files: more is not what we wrote.
+const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
+
+/// What kind of artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Kind {
+    /// `.whl`
+    Wheel,
+    /// `.tar.gz` with `libtorch/`.
+    Bundle,
+}
+
+/// A file that is taken to be an artifact of ours.
+#[derive(Debug, Clone)]
+pub struct Artifact {
+    /// The file.
+    pub path: PathBuf,
+    /// Its name.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What.
+    pub name: &'static str,
+    /// Whether it holds; `None` where nobody asked for it.
+    pub ok: Option<bool>,
+    /// The evidence, or what is wrong.
+    pub said: String,
+}
+
+impl Check {
+    fn new(name: &'static str, outcome: std::result::Result<String, String>) -> Self {
+        match outcome {
+            Ok(said) => Self { name, ok: Some(true), said },
+            Err(said) => Self { name, ok: Some(false), said },
+        }
+    }
+}
+
+impl Artifact {
+    /// Takes the file at `path`, by its name.
+    ///
+    /// # Errors
+    /// Bad input: not there, or neither wheel nor bundle.
+    pub fn open(path: &Path) -> Result<Self> {
+        let bad = |what: &str| Error::misuse("no-artifact", format!("{}: {what}", path.display()));
+        let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("not the path of a file"))?.to_owned();
+        let kind = if name.ends_with(".whl") {
+            Kind::Wheel
+        } else if name.ends_with(".tar.gz") {
+            Kind::Bundle
+        } else {
+            return Err(bad("neither a wheel (.whl) nor a libtorch bundle (.tar.gz)"));
+        };
+        if !path.is_file() {
+            return Err(bad("there is no such file"));
+        }
+        Ok(Self { path: path.to_owned(), name, kind })
+    }
+
+    fn unreadable(&self, e: impl std::fmt::Display) -> Error {
+        let what = if self.kind == Kind::Wheel { "wheel (zip archive)" } else { "bundle (tar.gz archive)" };
+        Error::misuse("unreadable", format!("{} is no readable {what}: {e}", self.path.display()))
+            .next("is the file complete? compare its size and digest with SHA256SUMS")
+    }
+
+    /// What it carries of its own making, if it does.
+    ///
+    /// # Errors
+    /// Bad input: it cannot be read.
+    pub fn origin(&self) -> Result<Option<Origin>> {
+        let mut files = BTreeMap::new();
+        let mut take = |path: &str, reader: &mut dyn Read| -> std::io::Result<()> {
+            let mut bytes = Vec::new();
+            reader.take(MOST_ORIGIN.0 + 1).read_to_end(&mut bytes)?;
+            if bytes.len() as u64 > MOST_ORIGIN.0 || files.len() >= MOST_ORIGIN.1 {
+                return Err(std::io::Error::other(format!("'{path}' is larger than anything that torchwright writes")));
+            }
+            files.insert(path.to_owned(), bytes);
+            Ok(())
+        };
+        match self.kind {
+            Kind::Wheel => {
+                let file = self.file()?;
+                let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
+                for i in 0..archive.len() {
+                    let mut entry = archive.by_index(i).map_err(|e| self.unreadable(e))?;
+                    let name = entry.name().map(|n| n.into_owned()).unwrap_or_default();
+                    let mut segments = name.splitn(3, '/');
+                    if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())
+                        && top.ends_with(".dist-info")
+                    {
+                        take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
+                    }
+                }
+            }
+            Kind::Bundle => {
+                let file = std::io::BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
+                let mut archive = tar::Archive::new(flate2::bufread::GzDecoder::new(file));
+                for entry in archive.entries().map_err(|e| self.unreadable(e))? {
+                    let mut entry = entry.map_err(|e| self.unreadable(e))?;
+                    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                    if let Some(rest) = name.strip_prefix("libtorch/share/torchwright/")
+                        && rest != super::sbom::FILE
+                    {
+                        take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
+                    }
+                }
+            }
+        }
+        Ok((!files.is_empty()).then_some(Origin { files }))
+    }
+
+    fn file(&self) -> Result<FileAt> {
+        Ok(FileAt::new(fs_err::File::open(&self.path)?.into_file())?)
+    }
+
+    /// Holds the contents against RECORD: `Ok` with a word on what was read, or all that is wrong.
+    fn record(&self) -> Result<std::result::Result<String, String>> {
+        let file = self.file()?;
+        let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
+        let mut members: Vec<(usize, String, u64)> = Vec::new();
+        for i in 0..archive.len() {
+            let entry = archive.by_index_raw(i).map_err(|e| self.unreadable(e))?;
+            let name = entry.name().map(|n| n.into_owned()).map_err(|e| self.unreadable(e))?;
+            if !name.ends_with('/') {
+                members.push((i, name, entry.size()));
+            }
+        }
+        let is_record = |name: &str| {
+            name.split_once('/').is_some_and(|(top, file)| top.ends_with(".dist-info") && file == "RECORD")
+        };
+        let Some((at, record_name, _)) = members.iter().find(|(_, n, _)| is_record(n)).cloned() else {
+            return Ok(Err("the wheel has no RECORD".into()));
+        };
+        let mut text = String::new();
+        let entry = archive.by_index(at).map_err(|e| self.unreadable(e))?;
+        if entry.take(MOST_ORIGIN.0).read_to_string(&mut text).is_err() {
+            return Ok(Err(format!("{record_name} cannot be read: damaged, or not UTF-8")));
+        }
+        let entries = match record::parse(&text) {
+            Ok(entries) => entries,
+            Err(why) => return Ok(Err(why)),
+        };
+        let mut stated: BTreeMap<&str, &record::Entry> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for entry in &entries {
+            if stated.insert(&entry.path, entry).is_some() {
+                wrong.push(format!("RECORD lists '{}' twice", entry.path));
+            }
+        }
+        let mut seen = std::collections::BTreeSet::new();
+        for (_, name, _) in &members {
+            if !seen.insert(name.as_str()) {
+                wrong.push(format!("the wheel holds '{name}' twice"));
+            }
+        }
+        wrong.extend(
+            stated.keys().filter(|path| !seen.contains(**path)).map(|p| format!("RECORD lists '{p}', which is missing")),
+        );
+        // The largest first: it takes longest.
+        members.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
+        let found: Vec<Option<String>> = members
+            .par_iter()
+            .with_max_len(1)
+            .map_init(
+                || archive.clone(),
+                |archive, (i, name, _)| {
+                    // Signatures over RECORD and RECORD itself stand in no RECORD (PEP 427).
+                    if *name == record_name
+                        || name.strip_prefix(record_name.as_str()).is_some_and(|x| x == ".jws" || x == ".p7s")
+                    {
+                        return None;
+                    }
+                    let Some(entry) = stated.get(name.as_str()) else {
+                        return Some(format!("'{name}' is in the wheel and not in RECORD"));
+                    };
+                    let (Some(sha256), Some(size)) = (entry.sha256, entry.size) else {
+                        return Some(format!("RECORD states no digest or no size for '{name}'"));
+                    };
+                    match digest_member(archive, *i, size) {
+                        Err(e) => Some(format!("'{name}' is damaged: {e}")),
+                        Ok((_, n)) if n != size => Some(format!("'{name}' has not the {size} bytes that RECORD says")),
+                        Ok((d, _)) if d != sha256 => Some(format!(
+                            "'{name}' has the SHA-256 {}; RECORD says {}",
+                            hex::encode(d),
+                            hex::encode(sha256)
+                        )),
+                        Ok(_) => None,
+                    }
+                },
+            )
+            .collect();
+        wrong.extend(found.into_iter().flatten());
+        if wrong.is_empty() {
+            return Ok(Ok(format!("{} files are as RECORD says", members.len() - 1)));
+        }
+        let more = wrong.len().saturating_sub(8);
+        wrong.truncate(8);
+        if more > 0 {
+            wrong.push(format!("and {more} more"));
+        }
+        Ok(Err(wrong.join("; ")))
+    }
+}
+
+/// SHA-256 and size of a member; stops once it is larger than `limit`. Unpacking and hashing run
+/// side by side where it is worth a thread.
+fn digest_member<R: Read + Seek + Send>(
+    archive: &mut zip::ZipArchive<R>,
+    index: usize,
+    limit: u64,
+) -> std::io::Result<([u8; 32], u64)> {
+    const PIECE: usize = 1 << 18;
+    let mut entry = archive.by_index(index).map_err(std::io::Error::other)?;
+    let mut size = 0u64;
+    let mut next = |entry: &mut dyn Read| -> std::io::Result<Vec<u8>> {
+        let mut piece = Vec::with_capacity(PIECE);
+        entry.take(PIECE as u64).read_to_end(&mut piece)?;
+        size += piece.len() as u64;
+        Ok(if size > limit { Vec::new() } else { piece })
+    };
+    let digest = if limit < 8 * PIECE as u64 {
+        let mut hash = Sha256::new();
+        loop {
+            let piece = next(&mut entry)?;
+            if piece.is_empty() {
+                break hash.finalize();
+            }
+            hash.update(&piece);
+        }
+    } else {
+        std::thread::scope(|scope| -> std::io::Result<_> {
+            let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
+            let hasher = scope.spawn(move || {
+                let mut hash = Sha256::new();
+                receive.iter().for_each(|piece| hash.update(&piece));
+                hash.finalize()
+            });
+            loop {
+                let piece = next(&mut entry)?;
+                if piece.is_empty() || send.send(piece).is_err() {
+                    break;
+                }
+            }
+            drop(send);
+            hasher.join().map_err(|_| std::io::Error::other("hashing failed"))
+        })?
+    };
+    Ok((digest.into(), size))
+}
+
+/// A statement and the envelope that it came in.
+struct Found {
+    whence: String,
+    statement: Statement,
+    payload: Vec<u8>,
+    envelope: Option<Envelope>,
+}
+
+fn read_statement(path: &Path) -> Result<Found> {
+    let whence = path.display().to_string();
+    let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{whence} cannot be read: {e}")))?;
+    let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
+    let (payload, envelope) = if signed {
+        let envelope = Envelope::parse(&bytes, &whence)?;
+        (envelope.payload(&whence)?, Some(envelope))
+    } else {
+        (bytes, None)
+    };
+    Ok(Found { statement: Statement::parse(&payload, &whence)?, whence, payload, envelope })
+}
+
+/// File name endings of statements, signed first.
+pub const ENDINGS: [&str; 2] = [".provenance.dsse.json", ".provenance.json"];
+
+/// The statement beside an artifact that names it; a signed one before one that is not.
+fn find_statement(artifact: &Artifact) -> Result<Found> {
+    let dir = artifact.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut names: Vec<PathBuf> = fs_err::read_dir(dir)?.flatten().map(|e| e.path()).collect();
+    names.sort();
+    let mut broken = None;
+    for ending in ENDINGS {
+        for path in names.iter().filter(|p| p.to_string_lossy().ends_with(ending)) {
+            match read_statement(path) {
+                Ok(found) if found.statement.digest_of(&artifact.name).is_some() => return Ok(found),
+                Ok(_) => {}
+                Err(e) => broken = Some(e),
+            }
+        }
+    }
+    Err(broken.unwrap_or_else(|| {
+        Error::misuse(
+            "no-provenance",
+            format!("beside {} there is no statement about it (*{})", artifact.path.display(), ENDINGS[1]),
+        )
+        .next("put the statement that came with it beside it, or name it with --statement")
+    }))
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// Bad input: no readable artifact, no statement. What does not hold is no error but a check.
+pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Vec<Check>> {
+    let found = match statement {
+        Some(path) => read_statement(path)?,
+        None => find_statement(artifact)?,
+    };
+    let (digest, (contents, origin)) = rayon::join(
+        || digest_file(&artifact.path),
+        || {
+            let contents = match artifact.kind {
+                Kind::Wheel => artifact.record().map(Some),
+                Kind::Bundle => Ok(None),
+            };
+            (contents, artifact.origin())
+        },
+    );
+    let (digest, size) = digest?;
+    let mut checks = Vec::new();
+    let stated = found.statement.digest_of(&artifact.name);
+    let intact = stated == Some(digest.as_str());
+    checks.push(Check::new(
+        "digest",
+        match stated {
+            Some(_) if intact => Ok(format!("sha256:{digest} is what {} states", file_name(&found.whence))),
+            Some(stated) => Err(format!(
+                "the file has {size} bytes and the SHA-256 {digest}; the statement says {stated}: tampered with, cut off, or another build"
+            )),
+            None => Err(format!(
+                "the statement is about other files: {}",
+                found.statement.subject.iter().map(|s| s.name.as_str()).collect::<Vec<_>>().join(", ")
+            )),
+        },
+    ));
+    // A file that is not what it should be may well be unreadable too; one finding is enough.
+    let soften = |e: Error| if intact { Err(e) } else { Ok(Err(e.what().to_owned())) };
+    if let Some(contents) = contents.transpose() {
+        checks.push(Check::new("RECORD", contents.or_else(soften)?));
+    }
+    let about = &found.statement;
+    let origin = match origin {
+        Ok(Some(origin)) => {
+            let own = origin.recipe_sha256();
+            let facts = origin.facts();
+            if own != about.recipe_sha256() {
+                Err(format!("the recipe in the artifact has the digest {own}; the statement says {}", about.recipe_sha256()))
+            } else {
+                match facts {
+                    Ok(facts) => Ok(format!("recipe {} ({own}), torchwright {}", facts.recipe, facts.torchwright)),
+                    Err(e) => Err(e.what().to_owned()),
+                }
+            }
+        }
+        Ok(None) => Err("the artifact carries no recipe: it was not made by torchwright".into()),
+        Err(e) => soften(e)?,
+    };
+    checks.push(Check::new("recipe", origin));
+    checks.push(signature(&found, policy));
+    let listed = |name: &'static str, allowed: &Option<Vec<String>>, is: &str| match allowed {
+        None => Check { name, ok: None, said: is.to_owned() },
+        Some(list) if list.iter().any(|l| l == is) => Check { name, ok: Some(true), said: is.to_owned() },
+        Some(_) => Check { name, ok: Some(false), said: format!("{is} is not in the policy") },
+    };
+    checks.push(listed("policy: recipe", &policy.recipes, about.recipe_sha256()));
+    checks.push(listed("policy: toolchain", &policy.toolchains, about.toolchain_sha256()));
+    checks.push(listed("policy: builder", &policy.builders, about.builder()));
+    Ok(checks)
+}
+
+fn signature(found: &Found, policy: &Policy) -> Check {
+    let name = "signature";
+    match (&found.envelope, policy.keys.is_empty()) {
+        (None, true) => Check { name, ok: None, said: "not signed".into() },
+        (Some(e), true) => Check {
+            name,
+            ok: None,
+            said: format!("{} signature(s); not checked: no key was given (--key)", e.signatures.len()),
+        },
+        (None, false) => Check::new(name, Err(format!("{} is not signed", file_name(&found.whence)))),
+        (Some(e), false) if e.signatures.is_empty() => {
+            Check::new(name, Err(format!("the signatures of {} were taken away", file_name(&found.whence))))
+        }
+        (Some(e), false) => Check::new(
+            name,
+            match e.signed_by(&found.payload, &policy.keys) {
+                Some(key) => Ok(format!("by the key {}", dsse::key_id(key))),
+                None => Err(format!(
+                    "no signature of {} is by the key {}: another key made it, or the statement was changed",
+                    file_name(&found.whence),
+                    policy.keys.iter().map(dsse::key_id).collect::<Vec<_>>().join(" or ")
+                )),
+            },
+        ),
+    }
+}
+
+fn file_name(path: &str) -> &str {
+    path.rsplit(['/', '\\']).next().unwrap_or(path)
+}

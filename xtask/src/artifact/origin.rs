@@ -1,0 +1,129 @@
+//! What an artifact carries of its own making, so that whoever has nothing else can build it again:
+//! the recipe, its lock, the patches, this tool's version, the toolchain.
+//!
+//! ```text
+//! torchwright/
+//!   build.json                what it was made with
+//!   recipes/NAME.toml         the recipe, `extends` followed
+//!   recipes/NAME.lock         every byte that it drew in
+//!   patches/…                 patches and the injected CMake module
+//! ```
+//! In a wheel the folder stands in `dist-info`, in a bundle below `share`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::{Error, Result};
+
+/// Name of the folder.
+pub const FOLDER: &str = "torchwright";
+/// Version of the format of `build.json`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// The files of the folder, by path with `/`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Path → bytes.
+    pub files: BTreeMap<String, Vec<u8>>,
+}
+
+/// `build.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Facts {
+    /// Version of this format.
+    pub schema_version: u32,
+    /// torchwright's version.
+    pub torchwright: String,
+    /// Name of the recipe.
+    pub recipe: String,
+    /// Python, such as `3.11`.
+    pub python: String,
+    /// Machine, such as `x86_64`.
+    pub machine: String,
+    /// Compiler, linker, C library, Python: versions and digests.
+    pub toolchain: serde_json::Value,
+}
+
+impl Origin {
+    /// From what a build reads: facts, the recipe's normal form, the lock's text, patches by path.
+    ///
+    /// # Errors
+    /// None that a user can cause: the facts do not turn into JSON.
+    pub fn new(facts: &Facts, recipe: &str, lock: &str, patches: BTreeMap<String, Vec<u8>>) -> Result<Self> {
+        let mut json = serde_json::to_vec_pretty(facts).map_err(|e| Error::world("origin", e.to_string()))?;
+        json.push(b'\n');
+        let mut files = BTreeMap::from([
+            ("build.json".to_owned(), json),
+            (format!("recipes/{}.toml", facts.recipe), recipe.as_bytes().to_vec()),
+            (format!("recipes/{}.lock", facts.recipe), lock.as_bytes().to_vec()),
+        ]);
+        files.extend(patches.into_iter().map(|(path, bytes)| (format!("patches/{path}"), bytes)));
+        Ok(Self { files })
+    }
+
+    /// What the files of `build.json` say.
+    ///
+    /// # Errors
+    /// Bad input: there is no `build.json`, or it is of a newer format.
+    pub fn facts(&self) -> Result<Facts> {
+        let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchwright?");
+        let json = self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchwright/build.json".into()))?;
+        let value: serde_json::Value =
+            serde_json::from_slice(json).map_err(|e| bad(format!("torchwright/build.json is no JSON: {e}")))?;
+        match value["schema_version"].as_u64() {
+            Some(v) if v <= u64::from(SCHEMA_VERSION) => {}
+            Some(v) => {
+                return Err(Error::misuse(
+                    "origin-newer",
+                    format!("torchwright/build.json has format {v}; this program reads {SCHEMA_VERSION}"),
+                )
+                .next("update torchwright"));
+            }
+            None => return Err(bad("torchwright/build.json states no schema_version".into())),
+        }
+        let facts: Facts =
+            serde_json::from_value(value).map_err(|e| bad(format!("torchwright/build.json: {e}")))?;
+        // The name becomes part of paths.
+        if facts.recipe.is_empty() || !facts.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+            return Err(bad(format!("torchwright/build.json names a recipe '{}'", facts.recipe)));
+        }
+        Ok(facts)
+    }
+
+    /// Digest of recipe, lock and patches: what a policy names a recipe by.
+    pub fn recipe_sha256(&self) -> String {
+        let mut hash = Sha256::new();
+        for (path, bytes) in &self.files {
+            if path != "build.json" {
+                hash.update(format!("{}  {path}\n", hex::encode(Sha256::digest(bytes))));
+            }
+        }
+        hex::encode(hash.finalize())
+    }
+
+    /// Writes the files below `folder`.
+    ///
+    /// # Errors
+    /// If they cannot be written, or a path leaves the folder.
+    pub fn write(&self, folder: &Path) -> Result<()> {
+        for (path, bytes) in &self.files {
+            let safe = path.split('/').all(|s| !s.is_empty() && s != "." && s != ".." && !s.contains(['\\', ':']));
+            if !safe {
+                return Err(Error::misuse("origin", format!("the artifact has a file 'torchwright/{path}', which leaves the folder")));
+            }
+            let to = folder.join(path);
+            fs_err::create_dir_all(to.parent().unwrap_or(folder))?;
+            fs_err::write(to, bytes)?;
+        }
+        Ok(())
+    }
+}
+
+/// Digest of a toolchain: what a policy names it by.
+pub fn toolchain_sha256(toolchain: &serde_json::Value) -> String {
+    // serde_json's maps are sorted, so the text is the same whoever writes it.
+    hex::encode(Sha256::digest(toolchain.to_string()))
+}

@@ -1,0 +1,92 @@
+//! `rebuild`: an artifact again, from nothing but itself.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::{PythonArgs, print_json, set_json};
+use crate::artifact::audit::Artifact;
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::repro::rebuild;
+use crate::stage::Options;
+use crate::store::Store;
+use crate::ui::{JsonEvents, Reporter};
+
+/// Build a wheel or bundle again from the recipe, lock and patches in it, and compare
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask rebuild torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl
+  cargo xtask rebuild libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --no-compiler-cache
+
+Nothing of an earlier build is used but downloads, whose digests the lock judges, and the compiler
+cache. Exit code 0: the same bytes. 1: they differ, and in what.")]
+pub struct Args {
+    /// The wheel or bundle
+    #[arg(value_name = "ARTIFACT")]
+    artifact: PathBuf,
+    #[command(flatten)]
+    python: PythonArgs,
+    /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Compiler processes at a time (default: by cores and free memory)
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// Never touch the network; say exactly what is missing
+    #[arg(long)]
+    offline: bool,
+    /// Compile without a compiler cache
+    #[arg(long)]
+    no_compiler_cache: bool,
+    /// Print the result as JSON on standard output (events as JSON lines on standard error)
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but warnings, errors and the result
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    set_json(args.json);
+    let events: Box<dyn Sink> = if args.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(args.quiet)) };
+    let artifact = Artifact::open(&args.artifact)?;
+    let store = Store::open(args.store.as_deref())?;
+    let options = Options {
+        offline: args.offline,
+        jobs: args.jobs.map(usize::from),
+        no_compiler_cache: args.no_compiler_cache,
+        ..Options::default()
+    };
+    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options)?;
+    let same = rebuilt.difference.identical;
+    if args.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "artifact": artifact.name,
+            "same": same,
+            "rebuilt": rebuilt.file,
+            "toolchain_differs": rebuilt.toolchain,
+            "difference": rebuilt.difference,
+        }));
+    } else if same {
+        println!("same: {} was built again, sha256:{}", artifact.name, rebuilt.difference.sha256[0].as_deref().unwrap_or_default());
+    } else {
+        println!("differs, here: {}", rebuilt.file.display());
+        super::diff::show(&rebuilt.difference);
+        for line in &rebuilt.toolchain {
+            println!("  toolchain: {line}");
+        }
+    }
+    if same {
+        return Ok(());
+    }
+    let e = Error::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
+    Err(if rebuilt.toolchain.is_empty() {
+        e
+    } else {
+        e.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
+    })
+}

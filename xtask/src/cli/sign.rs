@@ -1,0 +1,70 @@
+//! `sign`: a DSSE envelope over the statement about an artifact.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::{print_json, set_json};
+use crate::artifact::audit::ENDINGS;
+use crate::artifact::dsse::{Envelope, KeySource, key_id};
+use crate::artifact::provenance::Statement;
+use crate::error::{Error, Result};
+use crate::store::write_atomically;
+
+/// Sign the statement about a build (*.provenance.json) with an Ed25519 key
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  openssl genpkey -algorithm ed25519 -out signing.pem
+  openssl pkey -in signing.pem -pubout -out signing.pub
+  cargo xtask sign dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.provenance.json --key signing.pem
+  cargo xtask sign dist/*.provenance.json --key env:SIGNING_KEY
+
+The key is read from a file or an environment variable; it is never given on the command line.")]
+pub struct Args {
+    /// The statement
+    #[arg(value_name = "STATEMENT")]
+    statement: PathBuf,
+    /// The private key: a PEM file, or env:VARIABLE
+    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    key: String,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    set_json(args.json);
+    let (path, id) = sign(&args.statement, &key_source(&args.key)?)?;
+    if args.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "envelope": path, "keyid": id }));
+    } else {
+        println!("{}\nsigned by the key {id}", path.display());
+    }
+    Ok(())
+}
+
+/// Reads what `--key` and `--sign` name. Not clap's work: it would repeat the value, which may be a
+/// key that somebody pasted.
+pub fn key_source(text: &str) -> Result<KeySource> {
+    text.parse().map_err(|e: String| Error::misuse("key", e))
+}
+
+/// Writes the envelope beside the statement at `path`; returns where, and the key's id.
+pub fn sign(path: &std::path::Path, key: &KeySource) -> Result<(PathBuf, String)> {
+    let [signed, plain] = ENDINGS;
+    let shown = path.display().to_string();
+    let Some(stem) = shown.strip_suffix(plain) else {
+        return Err(Error::misuse("statement", format!("{shown} is no statement: its name does not end with {plain}")));
+    };
+    let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{shown} cannot be read: {e}")))?;
+    Statement::parse(&bytes, &shown)?;
+    let secret = key.load()?;
+    if key.readable_by_others() {
+        eprintln!("warning: the key's file can be read by others than its owner: chmod 600 it");
+    }
+    let to = PathBuf::from(format!("{stem}{signed}"));
+    write_atomically(&to, &Envelope::sign(&bytes, &secret).to_bytes()?)?;
+    Ok((to, key_id(&secret.verifying_key())))
+}

@@ -1,0 +1,70 @@
+//! `verify`: digest, RECORD, recipe, signature and policy of an artifact.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::{print_json, set_json};
+use crate::artifact::audit::{Artifact, audit};
+use crate::artifact::dsse;
+use crate::artifact::trust::Policy;
+use crate::error::{Error, Result};
+use crate::ui;
+
+/// Check a wheel or a bundle: digest, RECORD, recipe, signature, policy
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask verify dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl
+  cargo xtask verify torch.whl --key build.pub
+  cargo xtask verify torch.whl --policy policy.toml --json
+
+The statement (*.provenance.dsse.json, else *.provenance.json) is looked for beside the artifact.
+Exit code 0: all that was asked for holds. 1: something does not. 2: there is nothing to check.")]
+pub struct Args {
+    /// The wheel or bundle
+    #[arg(value_name = "ARTIFACT")]
+    artifact: PathBuf,
+    /// A public key (PEM) that must have signed; may be given several times: one of them must
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// A policy: which keys, recipes, toolchains, builders (docs/provenance.md)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The statement, if it does not stand beside the artifact
+    #[arg(long, value_name = "FILE")]
+    statement: Option<PathBuf>,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    set_json(args.json);
+    let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
+    for key in &args.key {
+        policy.keys.push(dsse::public_key(key)?);
+    }
+    let artifact = Artifact::open(&args.artifact)?;
+    let checks = audit(&artifact, args.statement.as_deref(), &policy)?;
+    let failed: Vec<&str> = checks.iter().filter(|c| c.ok == Some(false)).map(|c| c.name).collect();
+    if args.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "artifact": artifact.name,
+            "kind": artifact.kind,
+            "ok": failed.is_empty(),
+            "checks": checks,
+        }));
+    } else {
+        println!("{}", artifact.name);
+        for check in &checks {
+            println!("  {} {:18} {}", ui::mark(check.ok), check.name, check.said);
+        }
+    }
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(Error::no("not-verified", format!("{} does not pass: {}", artifact.name, failed.join(", "))))
+}

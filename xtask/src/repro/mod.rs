@@ -1,0 +1,181 @@
+//! Is it the same, bit for bit, when somebody else builds it? A second build in another world,
+//! compared with the first one; and building an artifact again from what it carries.
+
+mod rebuild;
+mod world;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use serde::Serialize;
+
+use crate::diff::{Difference, diff};
+use crate::error::{Context, Error, Result};
+use crate::platform;
+use crate::stage::{self, Build, Outcome, bundle, canary, libuv, provenance};
+use crate::store::Store;
+
+pub use rebuild::{Rebuilt, rebuild};
+pub use world::World;
+
+/// What is compared, and how it came out.
+#[derive(Debug, Serialize)]
+pub struct Comparison {
+    /// What.
+    pub name: String,
+    /// In what the two differ.
+    pub difference: Difference,
+}
+
+/// How the second build is made.
+#[derive(Debug, Clone)]
+pub struct Second {
+    /// Folder of its store: kept, so that an interrupted comparison goes on.
+    pub store: PathBuf,
+    /// Compiler processes at a time.
+    pub jobs: usize,
+    /// The last stage: `libuv`, `canary`, `bundle` or `provenance`.
+    pub until: &'static str,
+}
+
+/// The stages after which there is something to compare.
+pub const COMPARABLE: [&str; 4] = [libuv::STAGE, canary::STAGE, bundle::STAGE, provenance::STAGE];
+
+/// Builds a second time in `world` and compares with the first build, which is made or found.
+///
+/// # Errors
+/// If one of the builds fails. That they differ is no error.
+pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<Comparison>> {
+    let first = outputs(build, second.until)?;
+    let store = spawn(build, second, world)?;
+    let chosen = stage::Chosen {
+        recipe: &build.recipe.name,
+        python: Some(&build.python.executable.to_string_lossy()),
+    };
+    let options = stage::Options { offline: true, until: Some(second.until.into()), ..build.options.clone() };
+    let other = Build::open(build.workspace, &store, build.events, &chosen, options)?;
+    let second = outputs(&other, second.until)?;
+    first
+        .into_iter()
+        .zip(second)
+        .map(|((name, a), (_, b))| Ok(Comparison { name, difference: diff(&a, &b)? }))
+        .collect()
+}
+
+/// Runs this program as `build-torch` in the world.
+fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
+    fs_err::create_dir_all(&second.store)?;
+    let copy = second.store.join("workspace");
+    if copy.exists() {
+        crate::store::remove_tree(&copy)?;
+    }
+    copy_folder(&build.workspace.recipes(), &copy.join("recipes"))?;
+    copy_folder(&build.workspace.patches(), &copy.join("patches"))?;
+    // `file:` coordinates are relative to the repository.
+    for source in &build.recipe.source {
+        for coordinate in &source.coordinates {
+            if let crate::recipe::Coordinate::File(path) = coordinate
+                && Path::new(path).is_relative()
+            {
+                let to = copy.join(path);
+                fs_err::create_dir_all(to.parent().unwrap_or(&copy))?;
+                fs_err::copy(build.workspace.root.join(path), to)?;
+            }
+        }
+    }
+    // Its own copy of this program: the user of the world need not be able to read ours.
+    let program = second.store.join(format!("torchwright{}", std::env::consts::EXE_SUFFIX));
+    if !program.is_file() {
+        fs_err::copy(std::env::current_exe()?, &program)?;
+        platform::mark_executable(&program, true)?;
+    }
+    world.own(&second.store)?;
+    let mut command = std::process::Command::new(&program);
+    world.enter(&mut command);
+    command
+        .args(["build-torch", "--recipe", &build.recipe.name, "--no-compiler-cache", "--until", second.until])
+        .arg("--store")
+        .arg(&second.store)
+        .arg("--python")
+        .arg(&build.python.executable)
+        .arg("--jobs")
+        .arg(second.jobs.to_string())
+        .args(build.options.offline.then_some("--offline"))
+        .current_dir(&copy)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null());
+    build.events.note("the second build begins, in another world".into());
+    let mut child = command.spawn().doing(|| "starting the second build".into())?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if platform::cancelled() {
+            // It handles the signal as we do: its children end, and nothing half-written stays.
+            platform::kill_tree(child.id(), false);
+        }
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    };
+    platform::check_cancelled()?;
+    if !status.success() {
+        return Err(Error::world("second-build", format!("the second build ended with {status}"))
+            .next("what it said stands above; the same command goes on where it stopped"));
+    }
+    Store::open(Some(&second.store))
+}
+
+/// What there is to compare after `stage`: names and paths.
+fn outputs(build: &Build<'_>, until: &str) -> Result<Vec<(String, PathBuf)>> {
+    if until == bundle::STAGE || until == provenance::STAGE {
+        let files = stage::files(build)?;
+        let mut out = vec![("wheel".to_owned(), files.wheel), ("bundle".to_owned(), files.bundle)];
+        if until == provenance::STAGE {
+            let names = ["manifest", "bill of materials", "statement"];
+            out.extend(names.map(str::to_owned).into_iter().zip(files.beside));
+        }
+        return Ok(out);
+    }
+    match stage::run(build)? {
+        Outcome::Stopped { after: libuv::STAGE, folder } => Ok(vec![("libuv".into(), folder)]),
+        Outcome::Stopped { after: canary::STAGE, folder } => {
+            // Objects have paths of their own: they are put side by side in a folder each.
+            let objects = folder.join("canary-objects");
+            gather_objects(&folder.join("src/build"), &objects)?;
+            Ok(vec![("canary's objects".into(), objects)])
+        }
+        other => Err(Error::misuse("until", format!("after {other:?} there is nothing to compare"))),
+    }
+}
+
+/// Links to all objects and libraries below `build`, in `to`.
+fn gather_objects(build: &Path, to: &Path) -> Result<()> {
+    if to.exists() {
+        crate::store::remove_tree(to)?;
+    }
+    for entry in walkdir::WalkDir::new(build).sort_by_file_name() {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        let path = entry.path();
+        let kind = path.extension().and_then(|x| x.to_str()).unwrap_or_default();
+        // CMake's own trial programs end as folders of its own.
+        let trial = path.components().any(|c| c.as_os_str() == "CMakeScratch" || c.as_os_str() == "CompilerIdCXX");
+        if entry.file_type().is_file() && !trial && ["o", "a", "so"].contains(&kind) {
+            let target = to.join(path.strip_prefix(build).unwrap_or(path));
+            fs_err::create_dir_all(target.parent().unwrap_or(to))?;
+            fs_err::hard_link(path, target)?;
+        }
+    }
+    Ok(())
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        let target = to.join(entry.path().strip_prefix(from).unwrap_or(entry.path()));
+        if entry.file_type().is_dir() {
+            fs_err::create_dir_all(&target)?;
+        } else {
+            fs_err::copy(entry.path(), &target)?;
+        }
+    }
+    Ok(())
+}
