@@ -3,6 +3,6 @@
 use libfuzzer_sys::fuzz_target;
 use xtask::inspect::{Depth, inspect};
 
-fuzz_target!(|data: Vec<u8>| {
-    let _ = inspect("fuzz", &data, Depth::Full);
+fuzz_target!(|data: &[u8]| {
+    let _ = inspect("fuzz", &data.to_vec(), Depth::Full);
 });

@@ -3,9 +3,9 @@
 use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 
-fuzz_target!(|data: Vec<u8>| {
-    xtask::inspect::gpu_images(&data, &mut BTreeMap::new());
+fuzz_target!(|data: &[u8]| {
+    xtask::inspect::gpu_images(&data.to_vec(), &mut BTreeMap::new());
     let mut whole = vec![0x50, 0xed, 0x55, 0xba];
-    whole.extend_from_slice(&data);
+    whole.extend_from_slice(data);
     xtask::inspect::gpu_images(&whole, &mut BTreeMap::new());
 });

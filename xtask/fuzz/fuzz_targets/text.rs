@@ -1,15 +1,20 @@
-//! Texts of other people: Python files of a torch, tracebacks, the code of a function.
+//! Texts of other people: Python files of a torch, tracebacks, the code of a function, RECORD files,
+//! statements, envelopes.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
+use xtask::artifact::{dsse::Envelope, provenance::Statement, record};
 
-fuzz_target!(|data: Vec<u8>| {
-    let text = String::from_utf8_lossy(&data);
+fuzz_target!(|data: &[u8]| {
+    let text = String::from_utf8_lossy(data);
     let (version, rest) = text.split_once('\n').unwrap_or(("2.6.0", &text));
     for windows in [false, true] {
         let _ = xtask::inspect::start_defaults(rest, Some(rest), version, windows, true);
     }
     let _ = xtask::doctor::explain(&text);
     for aarch64 in [false, true] {
-        let _ = xtask::inspect::uv_version_in_code(&data, aarch64);
+        let _ = xtask::inspect::uv_version_in_code(data, aarch64);
     }
+    let _ = record::parse(&text);
+    let _ = Statement::parse(data, "fuzz");
+    let _ = Envelope::parse(data, "fuzz").map(|e| e.payload("fuzz"));
 });

@@ -42,6 +42,14 @@ pub fn python_lock<'b>(build: &'b Build<'_>) -> Result<&'b PythonLock> {
     })
 }
 
+/// Digests and sizes of all that [`run`] fetches.
+///
+/// # Errors
+/// A stale lock.
+pub fn digests(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
+    Ok(wants(build, false)?.into_iter().filter_map(|w| w.expected).collect())
+}
+
 fn wants(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Want>> {
     let mut wants = Vec::new();
     for source in &build.recipe.source {
