@@ -152,6 +152,78 @@ fn a_windows_library_is_proved_by_its_object_locator_and_not_by_its_descriptor_a
     }
 }
 
+/// A 64-bit Mach-O library with one symbol, defined or not, and the class' name as a constant.
+fn macho(cpu: u32, symbol: &str, defined: bool) -> Vec<u8> {
+    let strings = format!("\0{symbol}\0");
+    let name = format!("{NAME}\0");
+    let commands = 72 + 24 + 24;
+    let data = 32 + commands;
+    let symbols = (data + name.len()).next_multiple_of(8);
+    let mut out = Vec::new();
+    let mut put = |values: &[u32]| values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    put(&[0xfeed_facf, cpu, 0, 6, 3, commands as u32, 0, 0]); // a dylib with three load commands
+    put(&[0x19, 72]); // LC_SEGMENT_64
+    out.extend(b"__TEXT\0\0\0\0\0\0\0\0\0\0");
+    let end = symbols + 16 + strings.len();
+    [0u64, 0x4000, 0, end as u64].iter().for_each(|v| out.extend(v.to_le_bytes()));
+    let mut put = |values: &[u32]| values.iter().for_each(|v| out.extend(v.to_le_bytes()));
+    put(&[5, 5, 0, 0]);
+    put(&[0x2, 24, symbols as u32, 1, symbols as u32 + 16, strings.len() as u32]); // LC_SYMTAB
+    put(&[0x32, 24, 1, 11 << 16, 14 << 16, 0]); // LC_BUILD_VERSION: macOS 11.0
+    assert_eq!(out.len(), data);
+    out.extend(name.as_bytes());
+    out.resize(symbols, 0);
+    out.extend(1u32.to_le_bytes());
+    out.extend([if defined { 0x0f } else { 0x01 }, u8::from(defined), 0, 0]);
+    out.extend((data as u64).to_le_bytes());
+    out.extend(strings.as_bytes());
+    out
+}
+
+const X86_64: u32 = 0x0100_0007;
+const ARM64: u32 = 0x0100_000c;
+
+/// Images of several architectures in one file.
+fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut out = [0xcafe_babe_u32, images.len() as u32].iter().flat_map(|v| v.to_be_bytes()).collect::<Vec<u8>>();
+    let mut at = 4096;
+    for (cpu, image) in images {
+        let fields = [*cpu, 0, at as u32, image.len() as u32, 12];
+        out.extend(fields.iter().flat_map(|v| v.to_be_bytes()));
+        at += image.len().next_multiple_of(4096);
+    }
+    for (_, image) in images {
+        out.resize(out.len().next_multiple_of(4096), 0);
+        out.extend(image);
+    }
+    out
+}
+
+#[test]
+fn a_macos_library_is_proved_by_a_defined_symbol_and_a_fat_one_in_every_architecture() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libtorch_cpu.dylib");
+    let symbol = format!("__ZTI{NAME}");
+    let with = |cpu| (cpu, macho(cpu, &symbol, true));
+    let without = |cpu| (cpu, macho(cpu, &symbol, false));
+    let cases = [
+        (with(ARM64).1, 0, vec!["aarch64"]),
+        (without(ARM64).1, 1, vec!["aarch64"]),
+        (macho(ARM64, "_elsewhere", true), 1, vec!["aarch64"]),
+        (fat(&[with(X86_64), with(ARM64)]), 0, vec!["x86_64", "aarch64"]),
+        (fat(&[with(X86_64), without(ARM64)]), 1, vec!["x86_64", "aarch64"]),
+    ];
+    for (bytes, code, machines) in cases {
+        std::fs::write(&path, bytes).unwrap();
+        let report = json(&inspect(&path, &[]).exits(code));
+        let found: Vec<&str> =
+            report["libraries"].as_array().unwrap().iter().map(|l| l["machine"].as_str().unwrap()).collect();
+        assert_eq!(found, machines);
+        assert_eq!(report["floor"]["macos"][0], "11.0");
+        assert_eq!(report["name_without_proof"], code == 1);
+    }
+}
+
 const RENDEZVOUS_26: &str = "def _get_use_libuv_from_query_dict(query_dict):\n    return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"1\")) == \"1\"\n";
 const RENDEZVOUS_27: &str = "def _get_use_libuv_from_query_dict(query_dict):\n    if sys.platform == \"win32\":\n        return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"0\")) == \"1\"\n    return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"1\")) == \"1\"\n";
 
@@ -222,6 +294,36 @@ fn a_wheel_tells_what_starting_does_by_default() {
 }
 
 #[test]
+fn a_wheel_that_lies_in_record_is_refused() {
+    use base64::Engine;
+    use sha2::Digest;
+    let dir = tempfile::tempdir().unwrap();
+    let library = std::fs::read(compile(dir.path(), WITH, &[])).unwrap();
+    let digest = |bytes: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(sha2::Sha256::digest(bytes));
+    let (right, other) = (digest(&library), digest(b"other"));
+    let name = "torch/lib/libtorch_cpu.so";
+    let path = dir.path().join("torch.whl");
+    let size = library.len();
+    for (record, code, says) in [
+        (format!("{name},sha256={right},{size}\ntorch-2.6.0.dist-info/RECORD,,\n"), 0, ""),
+        (format!("{name},sha256={other},{size}\n"), 2, "has the SHA-256"),
+        (format!("{name},sha256={right},{}\n", size + 1), 2, "bytes; it has"),
+        ("torch/gone.py,,\n".to_owned(), 2, "which is not in the wheel"),
+        ("torch/x\n".to_owned(), 2, "not three fields"),
+    ] {
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default();
+        for (name, bytes) in [(name, &library[..]), ("torch-2.6.0.dist-info/RECORD", record.as_bytes())] {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        std::fs::write(&path, zip.finish().unwrap().into_inner()).unwrap();
+        let ran = inspect(&path, &[]).exits(code);
+        assert!(ran.stdout.contains(says), "{record}: {}", ran.stdout);
+    }
+}
+
+#[test]
 fn what_a_person_reads_says_it_in_one_screen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("torch.whl");
@@ -235,12 +337,24 @@ fn what_a_person_reads_says_it_in_one_screen() {
 fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
     let bytes = linux_wheel(WITH);
     let size = bytes.len();
-    let server = Server::start([("/torch.whl", Answer::Ok(bytes.clone())), ("/whole.whl", Answer::NoRanges(bytes))]);
+    let server =
+        Server::start([("/torch.whl", Answer::Ok(bytes.clone())), ("/whole.whl", Answer::NoRanges(bytes.clone()))]);
     let ran = xtask(&["inspect", &format!("{}/torch.whl", server.url), "--verdict", "--json"]).exits(0);
     assert_eq!(json(&ran)["libuv"], true);
     let read = ran.stderr.lines().find(|l| l.starts_with("read ")).unwrap().to_owned();
     let asked: Vec<_> = server.ranges("/torch.whl");
     assert!(asked.iter().all(Option::is_some), "{asked:?}");
+    // No more than the members that the verdict needs, packed, and 1 MB.
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).unwrap();
+    let mut needed = 0;
+    for i in 0..archive.len() {
+        let entry = archive.by_index(i).unwrap();
+        if !entry.name().unwrap().ends_with("libtorch_cuda.so") {
+            needed += entry.compressed_size();
+        }
+    }
+    let sent: usize = asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+    assert!(sent as u64 <= needed + 1_000_000, "{sent} bytes asked for, {needed} needed");
     assert!(read.contains("KiB of 3.") && size > 3 << 20, "{read}");
     // A server that knows no ranges sends it whole, once.
     let ran = xtask(&["inspect", &format!("{}/whole.whl", server.url), "--verdict", "--json"]).exits(0);

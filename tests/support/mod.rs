@@ -199,7 +199,7 @@ impl Server {
 }
 
 /// The bytes that a `Range` header asks for: `bytes=5-`, `bytes=5-9`, `bytes=-5`.
-fn wanted(range: &str, size: usize) -> Option<(usize, usize)> {
+pub fn wanted(range: &str, size: usize) -> Option<(usize, usize)> {
     let (first, last) = range.strip_prefix("bytes=")?.split_once('-')?;
     let (start, end) = match (first.parse::<usize>(), last.parse::<usize>()) {
         (Ok(start), Ok(last)) => (start, (last + 1).min(size)),

@@ -2,7 +2,8 @@
 //! statements, envelopes.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use xtask::artifact::{dsse::Envelope, provenance::Statement, record};
+use xtask::artifact::{dsse::Envelope, provenance::Statement};
+use xtask::inspect::record;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

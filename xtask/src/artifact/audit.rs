@@ -12,10 +12,9 @@ use sha2::{Digest, Sha256};
 use super::dsse::{self, Envelope};
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
-use super::record;
 use super::trust::Policy;
 use crate::error::{Error, Result};
-use crate::inspect::{Cursor, FileAt};
+use crate::inspect::{Cursor, FileAt, record};
 use crate::store::digest_file;
 
 /// Most bytes of one file of `torchwright/`, and most files: more is not what we wrote.

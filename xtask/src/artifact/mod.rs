@@ -7,7 +7,6 @@ pub mod manifest;
 pub mod origin;
 pub mod policy;
 pub mod provenance;
-pub mod record;
 pub mod repair;
 pub mod sbom;
 pub mod trust;

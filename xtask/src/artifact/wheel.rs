@@ -4,9 +4,9 @@
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
-use super::record;
 use super::zip::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
+use crate::inspect::record;
 
 /// Packs the folder `root`, which holds one `*.dist-info`, to `out`.
 pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {

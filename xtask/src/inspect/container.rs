@@ -6,6 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::ops::ControlFlow;
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
 use zip::ZipArchive;
 
 use super::read::{Cursor, FileAt, ReadAt, slice};
@@ -253,13 +254,24 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Vi
     Ok(members)
 }
 
-/// Copies a member to where it can be read at any offset, looking for class names on the way.
+/// Copies a member to where it can be read at any offset, looking for class names on the way, and
+/// hashing it where there is a `hash`.
 ///
 /// # Errors
 /// If it cannot be read to its end.
-pub fn spill(member: &Member, reader: &mut dyn Read) -> Result<(FileAt, Vec<super::marker::Hit>)> {
+pub fn spill(
+    member: &Member,
+    reader: &mut dyn Read,
+    mut hash: Option<&mut Sha256>,
+) -> Result<(FileAt, Vec<super::marker::Hit>)> {
     let mut scanner = super::marker::Scanner::new();
-    let file = FileAt::spill(reader, LARGEST_MEMBER, &mut |bytes| scanner.feed(bytes))
+    let mut seen = |bytes: &[u8]| {
+        scanner.feed(bytes);
+        if let Some(hash) = &mut hash {
+            hash.update(bytes);
+        }
+    };
+    let file = FileAt::spill(reader, LARGEST_MEMBER, &mut seen)
         .map_err(|e| if e.kind() == std::io::ErrorKind::StorageFull { e.into() } else { broken(e) })
         .doing(|| format!("reading '{}'", member.name))?;
     Ok((file, scanner.finish()))

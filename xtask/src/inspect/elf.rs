@@ -4,12 +4,13 @@
 use std::collections::BTreeSet;
 
 use object::elf::{self, FileHeader64, Sym64};
-use object::read::elf::{Dyn, FileHeader, ProgramHeader, Rela, SectionHeader, SectionTable, Sym, SymbolTable};
+use object::read::elf::{Dyn, FileHeader, ProgramHeader, Rela, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadRef, SectionIndex};
 use serde::Serialize;
 
 use super::library::{Evidence, Uv};
 use super::marker::{self, Class, Hit};
+use super::read::{ReadAt, slice};
 use super::uv;
 use crate::error::{Error, Result};
 
@@ -115,14 +116,19 @@ pub(super) fn machine_name(machine: u16) -> String {
 
 /// What `data` shows of `class`, given where its name was seen: a defined symbol, or type info that
 /// the loader is told to point at the name. The name alone is no proof.
-pub(super) fn evidence<'d, R: ReadRef<'d>>(data: R, class: Class, hits: &[Hit]) -> object::read::Result<Vec<Evidence>> {
+pub(super) fn evidence<'d, R: ReadRef<'d>>(
+    data: R,
+    source: &dyn ReadAt,
+    class: Class,
+    hits: &[Hit],
+) -> object::read::Result<Vec<Evidence>> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, data)?;
     let mut out = Vec::new();
     for name in marker::itanium_symbols(class) {
-        if let Some(symbol) = find_symbol(data, endian, &sections, &name)? {
-            out.push(Evidence::Symbol { name, address: symbol.st_value(endian) });
+        if let Some(address) = find_symbol(data, source, endian, &sections, &name)? {
+            out.push(Evidence::Symbol { name, address });
         }
     }
     if !out.is_empty() {
@@ -168,23 +174,24 @@ pub(super) fn evidence<'d, R: ReadRef<'d>>(data: R, class: Class, hits: &[Hit]) 
 }
 
 /// The version that a libuv compiled into (or being) `data` gives itself.
-pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Option<Uv>> {
+pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::read::Result<Option<Uv>> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, data)?;
-    let Some(symbol) = find_symbol(data, endian, &sections, "uv_version")? else { return Ok(None) };
-    let Some(offset) = offset_of(header, endian, data, symbol.st_value(endian))? else { return Ok(None) };
+    let Some(address) = find_symbol(data, source, endian, &sections, "uv_version")? else { return Ok(None) };
+    let Some(offset) = offset_of(header, endian, data, address)? else { return Ok(None) };
     let code = data.read_bytes_at(offset, 24).unwrap_or_default();
     Ok(uv::version_in_code(code, header.e_machine(endian) == elf::EM_AARCH64).map(Uv::built_in))
 }
 
-/// A defined symbol of the dynamic or the full table, by name.
+/// Address of a defined symbol of the dynamic or the full table, by name.
 fn find_symbol<'d, R: ReadRef<'d>>(
     data: R,
+    source: &dyn ReadAt,
     endian: Endianness,
     sections: &SectionTable<'d, Header, R>,
     name: &str,
-) -> object::read::Result<Option<&'d Sym64<Endianness>>> {
+) -> object::read::Result<Option<u64>> {
     let dynamic = sections.symbols(endian, data, elf::SHT_DYNSYM)?;
     let versions = object::read::elf::VersionTable::default();
     for section in sections.iter() {
@@ -193,22 +200,71 @@ fn find_symbol<'d, R: ReadRef<'d>>(
             let hash = elf::gnu_hash(name.as_bytes());
             let found = table.find(endian, name.as_bytes(), hash, None, &dynamic, &versions);
             if let Some((_, symbol)) = found.filter(|(_, s)| s.st_shndx(endian).0 != 0) {
-                return Ok(Some(symbol));
+                return Ok(Some(symbol.st_value(endian)));
             }
         }
     }
-    let full = sections.symbols(endian, data, elf::SHT_SYMTAB)?;
-    Ok(linear(endian, &full, name))
+    find_in_full_table(source, endian, sections, name)
 }
 
-fn linear<'d, R: ReadRef<'d>>(
+/// Address of a defined symbol of the full table, by name. The tables of a large library are a
+/// hundred megabytes: they are read in pieces, once each, and not kept.
+fn find_in_full_table<'d, R: ReadRef<'d>>(
+    source: &dyn ReadAt,
     endian: Endianness,
-    table: &SymbolTable<'d, Header, R>,
+    sections: &SectionTable<'d, Header, R>,
     name: &str,
-) -> Option<&'d Sym64<Endianness>> {
-    table
-        .iter()
-        .find(|s| s.st_shndx(endian).0 != 0 && s.name(endian, table.strings()).is_ok_and(|n| n == name.as_bytes()))
+) -> object::read::Result<Option<u64>> {
+    let Some(table) = sections.iter().find(|s| s.sh_type(endian) == elf::SHT_SYMTAB) else { return Ok(None) };
+    let strings = sections.section(SectionIndex(table.sh_link(endian) as usize))?;
+    let (Some((at, size)), Some((strings_at, strings_size))) = (table.file_range(endian), strings.file_range(endian))
+    else {
+        return Ok(None);
+    };
+    // Names may share their ends: what counts is that the name ends here, not how it begins.
+    let needle = [name.as_bytes(), b"\0"].concat();
+    let mut offsets = Vec::new();
+    pieces(source, strings_at, strings_size, needle.len() - 1, |offset, bytes| {
+        offsets.extend(memchr::memmem::find_iter(bytes, &needle).filter_map(|i| u32::try_from(offset + i as u64).ok()));
+        None::<()>
+    });
+    if offsets.is_empty() {
+        return Ok(None);
+    }
+    const ENTRY: usize = size_of::<Sym64<Endianness>>();
+    Ok(pieces(source, at, size, 0, |_, bytes| {
+        let count = bytes.len() / ENTRY;
+        let (symbols, _) = object::pod::slice_from_bytes::<Sym64<Endianness>>(bytes, count).ok()?;
+        let found =
+            symbols.iter().find(|s| s.st_shndx(endian).0 != 0 && offsets.contains(&s.st_name(endian)));
+        found.map(|s| s.st_value(endian))
+    }))
+}
+
+/// Reads `size` bytes at `at` in pieces that overlap by `overlap`, each with its offset from `at`,
+/// until `visit` finds something. The size of a piece is a multiple of that of a symbol.
+fn pieces<T>(
+    source: &dyn ReadAt,
+    at: u64,
+    size: u64,
+    overlap: usize,
+    mut visit: impl FnMut(u64, &[u8]) -> Option<T>,
+) -> Option<T> {
+    const PIECE: u64 = 24 << 14;
+    let end = at.checked_add(size)?.min(source.size());
+    let mut from = at;
+    while from < end {
+        let length = (end - from).min(PIECE);
+        let bytes = slice(source, from, length)?;
+        if let Some(found) = visit(from - at, &bytes) {
+            return Some(found);
+        }
+        if from + length == end {
+            break;
+        }
+        from += length - overlap as u64;
+    }
+    None
 }
 
 /// Where the byte at `offset` of the file is in memory.

@@ -248,9 +248,9 @@ fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Resul
             library.run_path = elf.run_path.iter().flat_map(|p| p.split(':')).map(str::to_owned).collect();
             library.versions = elf.versions;
             if named {
-                library.store = elf::evidence(&cache, Class::LibuvStore, hits)?;
+                library.store = elf::evidence(&cache, source, Class::LibuvStore, hits)?;
             }
-            library.uv = elf::uv_version(&cache)?;
+            library.uv = elf::uv_version(&cache, source)?;
             for name in [".nv_fatbin", "__nv_relfatbin"] {
                 if let Some((offset, size)) = elf::section_range(&cache, name)? {
                     fatbin::count(&Part { of: source, start: offset, size }, &mut library.gpu);

@@ -90,7 +90,8 @@ fn symbols<'d, R: ReadRef<'d>>(data: R, names: &[String]) -> object::read::Resul
         let table = symtab.symbols::<Header, R>(endian, data)?;
         let strings = table.strings();
         for symbol in table.iter() {
-            if symbol.is_stab() || symbol.is_undefined() {
+            // Undefined, common and indirect symbols are no proof: the thing itself lies elsewhere.
+            if symbol.is_stab() || symbol.n_type().typ() != macho::N_SECT {
                 continue;
             }
             // Names begin with the C language's underscore.

@@ -4,6 +4,15 @@
 //! Everything here works on anything that can be read at an offset ([`ReadAt`]): a file, bytes in
 //! memory, a part of a file on a server. Nothing here draws, and nothing knows the command line.
 //!
+//! ```
+//! use xtask::inspect::{Depth, inspect};
+//!
+//! // Anything that can be read at an offset: here a file in memory that is no torch.
+//! let bytes = b"MZ, and then nothing".to_vec();
+//! let error = inspect("torch_cpu.dll", &bytes, Depth::Verdict).unwrap_err();
+//! assert!(error.what().contains("not a readable 64-bit PE file"));
+//! ```
+//!
 //! The verdict is never taken from a text. `libuv support` stands in every build, since it is the
 //! error's own text; and the class' name proves nothing by itself either. What counts is a symbol
 //! or a type info object ([`Evidence`]) that only the compiled class leaves.
@@ -17,6 +26,7 @@ mod macho;
 mod marker;
 mod pe;
 mod read;
+pub mod record;
 mod remote;
 mod report;
 mod uv;

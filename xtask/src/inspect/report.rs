@@ -6,12 +6,14 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
+use sha2::{Digest, Sha256};
 
 use super::container::{self, Member};
 use super::defaults::{self, Defaults};
 use super::library::{self, Evidence, Format, Library, Linkage, Uv};
 use super::marker::Class;
-use super::read::{FileAt, ReadAt, slice};
+use super::read::{ReadAt, slice};
+use super::record;
 use crate::error::{Error, Result};
 
 /// Version of the JSON form.
@@ -152,6 +154,10 @@ struct Collector {
     libraries: Vec<Found>,
     build_settings: Option<String>,
     names: BTreeSet<Class>,
+    /// Digests of the members that were read whole, with [`Depth::Full`].
+    digests: BTreeMap<String, [u8; 32]>,
+    /// Members of the archive inside, where the outer one is a `.conda` file.
+    inner: Option<Vec<Member>>,
 }
 
 fn file_name(path: &str) -> &str {
@@ -177,8 +183,8 @@ fn text_key(path: &str) -> Option<&'static str> {
         return Some(known);
     }
     let folder = path.split('/').rev().nth(1).unwrap_or("");
-    if folder.starts_with("torch-") && folder.ends_with(".dist-info") && file_name(path) == "WHEEL" {
-        return Some("WHEEL");
+    if folder.starts_with("torch-") && folder.ends_with(".dist-info") {
+        return ["WHEEL", "RECORD"].into_iter().find(|name| *name == file_name(path));
     }
     (file_name(path) == "build-version" || file_name(path) == "build-hash")
         .then(|| if file_name(path) == "build-version" { "build-version" } else { "build-hash" })
@@ -186,7 +192,8 @@ fn text_key(path: &str) -> Option<&'static str> {
 
 impl Collector {
     fn wants(depth: Depth, member: &Member) -> bool {
-        text_key(&member.name).is_some()
+        is_conda_package(&member.name)
+            || text_key(&member.name).is_some_and(|key| key != "RECORD" || depth == Depth::Full)
             || match depth {
                 Depth::Full => is_library(&member.name),
                 Depth::Verdict => {
@@ -201,9 +208,30 @@ impl Collector {
             self.texts.insert(key.to_owned(), container::small_text(member, reader)?);
             return Ok(ControlFlow::Continue(()));
         }
-        let (file, hits) = container::spill(member, reader)?;
+        if is_conda_package(&member.name) && self.inner.is_none() {
+            // A package in a package is no package.
+            self.inner = Some(Vec::new());
+            let inside = container::spill(member, reader, None)?.0;
+            self.inner = Some(collect(self, &inside, container::Kind::Tar)?);
+            return Ok(ControlFlow::Break(()));
+        }
+        let mut hash = (self.depth == Depth::Full).then(Sha256::new);
+        let (file, hits) = container::spill(member, reader, hash.as_mut())?;
+        if let Some(hash) = hash {
+            self.digests.insert(member.name.clone(), hash.finalize().into());
+        }
         self.library(&member.name, &file, &hits)?;
         Ok(ControlFlow::Continue(()))
+    }
+
+    /// Whether what a wheel's RECORD says is true, as far as was read.
+    fn hold_record(&self, members: &[Member]) -> Result<()> {
+        let Some(text) = self.texts.get("RECORD") else { return Ok(()) };
+        let sizes: BTreeMap<&str, u64> = members.iter().map(|m| (m.name.as_str(), m.size)).collect();
+        record::hold(text, &sizes, &self.digests).map_err(|lie| {
+            Error::misuse("record", format!("this wheel is not what its RECORD says: {lie}"))
+                .next("it was changed after it was made, or damaged: get it again, and compare its digest")
+        })
     }
 
     fn library(&mut self, path: &str, source: &dyn ReadAt, hits: &[super::marker::Hit]) -> Result<()> {
@@ -488,18 +516,17 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
     if let Some(kind) = container::kind_of(source) {
-        let mut outer = conda_inner(source, kind)?;
-        let members = match &mut outer {
-            Some(inner) => collect(&mut collector, inner, container::Kind::Tar)?,
-            None => collect(&mut collector, source, kind)?,
-        };
+        let outer = collect(&mut collector, source, kind)?;
+        let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
+        let members = collector.inner.take().unwrap_or(outer);
         let wheel = members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL"));
         let what = match kind {
-            _ if outer.is_some() || members.iter().any(|m| m.name == "info/index.json") => Kind::CondaPackage,
+            _ if conda => Kind::CondaPackage,
             container::Kind::Deb => Kind::DebianPackage,
             container::Kind::Zip if wheel => Kind::Wheel,
             container::Kind::Zip | container::Kind::Tar => Kind::LibtorchArchive,
         };
+        collector.hold_record(&members)?;
         return collector.report(subject, what, &members);
     }
     let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
@@ -520,7 +547,15 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
 
 impl Collector {
     fn new(depth: Depth) -> Self {
-        Self { depth, texts: BTreeMap::new(), libraries: Vec::new(), build_settings: None, names: BTreeSet::new() }
+        Self {
+            depth,
+            texts: BTreeMap::new(),
+            libraries: Vec::new(),
+            build_settings: None,
+            names: BTreeSet::new(),
+            digests: BTreeMap::new(),
+            inner: None,
+        }
     }
 }
 
@@ -529,18 +564,9 @@ fn collect(collector: &mut Collector, source: &dyn ReadAt, kind: container::Kind
     container::visit(source, kind, &|m| Collector::wants(depth, m), &mut |m, r| collector.take(m, r))
 }
 
-/// The `pkg-*.tar.zst` of a `.conda` file.
-fn conda_inner(source: &dyn ReadAt, kind: container::Kind) -> Result<Option<FileAt>> {
-    if kind != container::Kind::Zip {
-        return Ok(None);
-    }
-    let mut inner = None;
-    let is_package = |m: &Member| m.name.starts_with("pkg-") && m.name.ends_with(".tar.zst");
-    container::visit(source, kind, &is_package, &mut |m, r| {
-        inner = Some(container::spill(m, r)?.0);
-        Ok(ControlFlow::Break(()))
-    })?;
-    Ok(inner)
+/// Whether it is the `pkg-*.tar.zst` of a `.conda` file, which holds the package's files.
+fn is_conda_package(name: &str) -> bool {
+    name.starts_with("pkg-") && name.ends_with(".tar.zst")
 }
 
 /// Inspects the torch below the folder `root`: libtorch, site-packages, an environment.

@@ -83,7 +83,7 @@ pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
             // Half configured by a run that was killed.
             crate::store::remove_tree(&work.src())?;
         }
-        copy_tree(&inputs.tree, &work.src())?;
+        share_tree(&inputs.tree, &work.src())?;
         write_project_module(build, work)?;
         let log = work.log(STAGE);
         let output = hook(build, work, "configure", &[])
@@ -134,8 +134,10 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Copies the tree, by reflink where the file system can.
-fn copy_tree(from: &Path, to: &Path) -> Result<()> {
+/// Puts the tree at `to`. Files below a folder are the store's own (hard links): a build writes new
+/// files beside them, and writing into one is found out by its time ([`tree::is_intact`]). Files at
+/// the top are copied: PyTorch's setup.py writes into its LICENSE and back.
+fn share_tree(from: &Path, to: &Path) -> Result<()> {
     use rayon::prelude::*;
     let mut files = Vec::new();
     for entry in walkdir::WalkDir::new(from) {
@@ -144,10 +146,14 @@ fn copy_tree(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type().is_dir() {
             fs_err::create_dir_all(&target)?;
         } else {
-            files.push((entry.into_path(), target));
+            let top = entry.depth() == 1;
+            files.push((entry.into_path(), target, top));
         }
     }
-    files.par_iter().try_for_each(|(from, to)| -> Result<()> {
+    files.par_iter().try_for_each(|(from, to, top)| -> Result<()> {
+        if !top && std::fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
         fs_err::copy(from, to)?;
         // ninja compares times: a copy is as old as what it was copied from.
         let modified = fs_err::metadata(from)?.modified()?;

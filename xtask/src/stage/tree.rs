@@ -1,6 +1,7 @@
 //! tree: the assembled, patched source of PyTorch, as real files.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use rayon::prelude::*;
 
@@ -34,6 +35,12 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
 /// Assembles the tree, or finds it in the store.
 pub fn run(build: &Build<'_>) -> Result<PathBuf> {
     let key = key(build)?;
+    if let Some(root) = build.store.finished(STAGE, &key)
+        && !is_intact(&root, build.recipe.torch.epoch)
+    {
+        build.events.warn("the tree in the store was changed (work folders share its files): it is made anew".into());
+        build.store.forget(STAGE, &key)?;
+    }
     build.stage(STAGE, &key, |pending| {
         let root = pending.out();
         let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
@@ -65,10 +72,31 @@ pub fn run(build: &Build<'_>) -> Result<PathBuf> {
             patch::apply(&build.workspace.patches().join(&p.file), &root, p.strip)
                 .doing(|| format!("applying patches/{}", p.file))?;
         }
+        let epoch = build.recipe.torch.epoch;
+        for file in files(&root).filter(|f| !has_time(f, epoch)) {
+            fs_err::OpenOptions::new().write(true).open(file.path())?.file().set_modified(time(epoch))?;
+        }
         Ok(serde_json::json!({
             "files": unpacked.iter().map(|u| u.files).sum::<u64>(),
             "bytes": unpacked.iter().map(|u| u.bytes).sum::<u64>(),
             "patches": build.recipe.patch.iter().map(|p| &p.file).collect::<Vec<_>>(),
         }))
     })
+}
+
+fn files(root: &Path) -> impl Iterator<Item = walkdir::DirEntry> {
+    walkdir::WalkDir::new(root).into_iter().flatten().filter(|e| e.file_type().is_file())
+}
+
+fn time(epoch: i64) -> SystemTime {
+    SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(epoch).unwrap_or(0))
+}
+
+fn has_time(file: &walkdir::DirEntry, epoch: i64) -> bool {
+    file.metadata().ok().and_then(|m| m.modified().ok()) == Some(time(epoch))
+}
+
+/// Whether nobody wrote to a file of the tree at `root`: all files have the recipe's time.
+pub fn is_intact(root: &Path, epoch: i64) -> bool {
+    files(root).all(|f| has_time(&f, epoch))
 }

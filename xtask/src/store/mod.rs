@@ -146,6 +146,11 @@ impl Store {
         dir.join("stage.json").is_file().then(|| dir.join("out"))
     }
 
+    /// Removes a finished result.
+    pub fn forget(&self, stage: &str, key: &Key) -> Result<()> {
+        remove_tree(&self.stage_dir(stage, key))
+    }
+
     fn stage_dir(&self, stage: &str, key: &Key) -> PathBuf {
         self.root.join("stages").join(stage).join(key.short())
     }

@@ -1,6 +1,8 @@
 //! RECORD: the list of a wheel's files with their digests (the binary distribution format, and
 //! "Recording installed projects"): `path,sha256=<URL-safe base64 without padding>,size`.
 
+use std::collections::BTreeMap;
+
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
@@ -61,6 +63,31 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
             Ok(Entry { path: path.clone(), sha256, size })
         })
         .collect()
+}
+
+/// Holds RECORD against what is known of a wheel: `sizes` of all its members by path, digests of those
+/// that were read.
+///
+/// # Errors
+/// The first lie, in a sentence.
+pub fn hold(text: &str, sizes: &BTreeMap<&str, u64>, digests: &BTreeMap<String, [u8; 32]>) -> Result<(), String> {
+    for entry in parse(text)? {
+        let Some(&size) = sizes.get(entry.path.as_str()) else {
+            return Err(format!("RECORD lists '{}', which is not in the wheel", entry.path));
+        };
+        if let Some(stated) = entry.size
+            && stated != size
+        {
+            return Err(format!("RECORD says that '{}' has {stated} bytes; it has {size}", entry.path));
+        }
+        if let (Some(stated), Some(found)) = (entry.sha256, digests.get(&entry.path))
+            && stated != *found
+        {
+            let (stated, found) = (hex::encode(stated), hex::encode(found));
+            return Err(format!("RECORD says that '{}' has the SHA-256 {stated}; it has {found}", entry.path));
+        }
+    }
+    Ok(())
 }
 
 /// Rows and fields of CSV (RFC 4180).
