@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
+use std::sync::mpsc;
 
 /// Something of known size that can be read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -60,27 +61,66 @@ impl FileAt {
     }
 
     /// Copies all of `reader` to a file without a name, which vanishes with the value, showing each
-    /// piece to `seen` on the way. Fails where there are more than `limit` bytes.
+    /// piece to `seen` on the way. Fails where there are more than `limit` bytes. Reading (which unpacks)
+    /// and the rest go on side by side.
     ///
     /// # Errors
     /// Reading, writing, or too many bytes ([`io::ErrorKind::FileTooLarge`]).
-    pub fn spill(reader: &mut dyn Read, limit: u64, seen: &mut dyn FnMut(&[u8])) -> io::Result<Self> {
+    pub fn spill(reader: &mut dyn Read, limit: u64, seen: &mut (dyn FnMut(&[u8]) + Send)) -> io::Result<Self> {
+        const PIECE: usize = 1 << 18;
         let mut file = tempfile::tempfile()?;
-        let mut buffer = vec![0u8; 1 << 18];
-        let mut size = 0u64;
-        loop {
-            let n = reader.read(&mut buffer)?;
-            if n == 0 {
-                return Ok(Self { file, size });
-            }
-            size += n as u64;
-            if size > limit {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
-            }
-            seen(&buffer[..n]);
-            file.write_all(&buffer[..n])?;
+        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
+        let (full, filled) = mpsc::sync_channel::<Vec<u8>>(4);
+        // Pieces come back to be filled again.
+        let (give_back, empty) = mpsc::channel::<Vec<u8>>();
+        let size = std::thread::scope(|scope| {
+            let writer = scope.spawn(|| -> io::Result<()> {
+                let (filled, give_back) = (filled, give_back);
+                for piece in filled {
+                    seen(&piece);
+                    file.write_all(&piece)?;
+                    let _ = give_back.send(piece);
+                }
+                Ok(())
+            });
+            let mut size = 0u64;
+            let read = loop {
+                let mut piece = empty.try_recv().unwrap_or_default();
+                piece.resize(PIECE, 0);
+                let n = match fill(reader, &mut piece) {
+                    Ok(n) => n,
+                    Err(e) => break Err(e),
+                };
+                size += n as u64;
+                if n == 0 {
+                    break Ok(size);
+                }
+                if size > limit {
+                    break Err(too_large());
+                }
+                piece.truncate(n);
+                if full.send(piece).is_err() {
+                    break Ok(size); // the writer failed, and says why
+                }
+            };
+            drop(full);
+            writer.join().unwrap_or_else(|_| Err(io::Error::other("writing failed")))?;
+            read
+        })?;
+        Ok(Self { file, size })
+    }
+}
+
+/// Reads until `buffer` is full or nothing is left.
+fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match reader.read(&mut buffer[filled..])? {
+            0 => break,
+            n => filled += n,
         }
     }
+    Ok(filled)
 }
 
 impl ReadAt for FileAt {
