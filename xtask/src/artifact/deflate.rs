@@ -8,8 +8,12 @@ use rayon::prelude::*;
 
 /// Bytes a chunk. Part of the output's bytes: never change it without need.
 const CHUNK: usize = 1 << 20;
-/// Chunks in memory at a time.
-const BATCH: usize = 16;
+/// Chunks in memory at a time: two for each core, with a bound on what they take. No part of the
+/// output's bytes.
+pub fn batch() -> usize {
+    (2 * rayon::current_num_threads()).clamp(4, 64)
+}
+
 /// Compression level.
 const LEVEL: u32 = 6;
 
@@ -53,10 +57,11 @@ pub fn stream(input: &mut impl Read, out: &mut impl Write, mut seen: impl FnMut(
     let mut totals = Totals::default();
     let mut crc = crc32fast::Hasher::new();
     let mut pending = read_chunk(input)?;
+    let most = batch();
     loop {
-        let mut batch = Vec::with_capacity(BATCH);
+        let mut batch = Vec::with_capacity(most);
         let mut end = false;
-        while batch.len() < BATCH {
+        while batch.len() < most {
             let next = read_chunk(input)?;
             let last = next.is_empty();
             batch.push((std::mem::replace(&mut pending, next), last));
@@ -88,7 +93,7 @@ pub fn stream(input: &mut impl Read, out: &mut impl Write, mut seen: impl FnMut(
 }
 
 fn read_chunk(input: &mut impl Read) -> io::Result<Vec<u8>> {
-    let mut chunk = Vec::new();
+    let mut chunk = Vec::with_capacity(CHUNK);
     input.take(CHUNK as u64).read_to_end(&mut chunk)?;
     Ok(chunk)
 }
@@ -147,7 +152,7 @@ impl<W: Write> Write for GzipWriter<W> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.buffer.extend_from_slice(bytes);
         self.size += bytes.len() as u64;
-        if self.buffer.len() >= BATCH * CHUNK {
+        if self.buffer.len() >= batch() * CHUNK {
             self.compress(false)?;
         }
         Ok(bytes.len())

@@ -78,8 +78,14 @@ impl<W: Write + Seek> ZipWriter<W> {
                 continue;
             }
             // A run of small ones, with a bound on what is in memory.
-            let mut run = 0;
-            while run < rest.len() && run < 64 && size_of(&rest[run])? < SMALL {
+            let (mut run, mut bytes) = (0, 0);
+            while run < rest.len() && bytes < deflate::batch() as u64 * SMALL {
+                let size = size_of(&rest[run])?;
+                if size >= SMALL {
+                    break;
+                }
+                // Every member costs something, be it empty.
+                bytes += size.max(4096);
                 run += 1;
             }
             let packed: Vec<Result<(Vec<u8>, Written, u32)>> = rest[..run].par_iter().map(pack_small).collect();

@@ -69,6 +69,15 @@ pub fn which(program: &str) -> Option<PathBuf> {
     })
 }
 
+/// Makes a symbolic link at `link` that leads to `target` (a folder, on Windows).
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    #[cfg(unix)]
+    fs_err::os::unix::fs::symlink(target, link)?;
+    #[cfg(windows)]
+    std::os::windows::fs::symlink_dir(target, link)?;
+    Ok(())
+}
+
 /// Prepares `command` to be killed as a whole: a process group of its own, and death with us.
 pub fn isolate(command: &mut Command) {
     new_process_group(command);

@@ -8,7 +8,7 @@ use super::{Build, Work, libuv, prefix, pyenv, timing::timed, tree};
 use crate::error::{Context, Error, Result};
 use crate::event::Event;
 use crate::recipe::{Backend, CmakeValue, features};
-use crate::store::{Key, KeyBuilder, digest_file};
+use crate::store::{Key, KeyBuilder, digest_file, share_tree};
 use crate::toolchain::Process;
 
 /// Name in events and records.
@@ -83,6 +83,8 @@ pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
             // Half configured by a run that was killed.
             crate::store::remove_tree(&work.src())?;
         }
+        // A build writes new files beside the tree's; writing into one is found out by its time
+        // ([`tree::is_intact`]). Files at the top are copied: setup.py writes into LICENSE and back.
         share_tree(&inputs.tree, &work.src())?;
         write_project_module(build, work)?;
         let log = work.log(STAGE);
@@ -132,34 +134,6 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
     writeln!(text, "include([==[{}]==])", work.dir.join("torchwright.cmake").display()).ok();
     fs_err::write(work.dir.join("project.cmake"), text)?;
     Ok(())
-}
-
-/// Puts the tree at `to`. Files below a folder are the store's own (hard links): a build writes new
-/// files beside them, and writing into one is found out by its time ([`tree::is_intact`]). Files at
-/// the top are copied: PyTorch's setup.py writes into its LICENSE and back.
-fn share_tree(from: &Path, to: &Path) -> Result<()> {
-    use rayon::prelude::*;
-    let mut files = Vec::new();
-    for entry in walkdir::WalkDir::new(from) {
-        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
-        let target = to.join(entry.path().strip_prefix(from).unwrap_or(entry.path()));
-        if entry.file_type().is_dir() {
-            fs_err::create_dir_all(&target)?;
-        } else {
-            let top = entry.depth() == 1;
-            files.push((entry.into_path(), target, top));
-        }
-    }
-    files.par_iter().try_for_each(|(from, to, top)| -> Result<()> {
-        if !top && std::fs::hard_link(from, to).is_ok() {
-            return Ok(());
-        }
-        fs_err::copy(from, to)?;
-        // ninja compares times: a copy is as old as what it was copied from.
-        let modified = fs_err::metadata(from)?.modified()?;
-        fs_err::OpenOptions::new().write(true).open(to)?.file().set_modified(modified)?;
-        Ok(())
-    })
 }
 
 /// Reads CMake's report: every feature of the recipe must have come out as asked for.

@@ -154,10 +154,7 @@ fn relocate(env: &Path) -> Result<()> {
                 fs_err::remove_file(&link)?;
             }
             let relative = Path::new("..").join(data.strip_prefix(env).unwrap_or(&data)).join(tool);
-            #[cfg(unix)]
-            fs_err::os::unix::fs::symlink(relative, &link)?;
-            #[cfg(not(unix))]
-            let _ = relative;
+            crate::platform::symlink(&relative, &link)?;
         }
     }
     Ok(())

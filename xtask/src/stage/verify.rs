@@ -123,7 +123,6 @@ impl Verify<'_> {
                 .env("HOME", &scripts)
                 .env("LC_ALL", "C.UTF-8")
                 .env("OMP_NUM_THREADS", "1")
-                .env("PYTHONDONTWRITEBYTECODE", "1")
                 .cwd(&scripts)
                 .timeout(Duration::from_secs(300))
         };
@@ -166,7 +165,9 @@ impl Verify<'_> {
     fn install(&self, wheel: &Path) -> Result<PathBuf> {
         let lock = fetch::python_lock(self.build)?;
         let env = self.scratch.join("env");
-        pyenv::make(self.build, &env, &self.scratch, &lock.verify)?;
+        // All but the wheel is the same for every build: made once a store, and shared by links. What
+        // a program writes there (bytecode) are files of this environment alone.
+        crate::store::share_tree(&pyenv::environment(self.build, &lock.verify)?, &env)?;
         let (_, _, pip) = pyenv::wheel_folder(self.build, &self.scratch, &lock.verify)?;
         Process::new(pyenv::python(&env))
             .arg(pip.join("pip"))

@@ -77,11 +77,7 @@ impl Work {
         if link.symlink_metadata().is_ok() {
             fs_err::remove_file(&link)?;
         }
-        #[cfg(unix)]
-        fs_err::os::unix::fs::symlink(target, &link)?;
-        #[cfg(windows)]
-        std::os::windows::fs::symlink_dir(target, &link)?;
-        Ok(())
+        platform::symlink(target, &link)
     }
 
     /// Where sccache's server listens. A socket's path has at most 107 bytes on Linux (unix(7)) and

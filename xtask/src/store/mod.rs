@@ -281,6 +281,35 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Puts the folder `from` at `to`. Files at the top are copied, those below a folder are hard links
+/// where they can be: `to` must get new files only, or give them new names.
+pub fn share_tree(from: &Path, to: &Path) -> Result<()> {
+    use rayon::prelude::*;
+    let mut files = Vec::new();
+    for entry in walkdir::WalkDir::new(from) {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        let target = to.join(entry.path().strip_prefix(from).unwrap_or(entry.path()));
+        if entry.file_type().is_dir() {
+            fs_err::create_dir_all(&target)?;
+        } else if entry.file_type().is_symlink() {
+            platform::symlink(&fs_err::read_link(entry.path())?, &target)?;
+        } else {
+            let top = entry.depth() == 1;
+            files.push((entry.into_path(), target, top));
+        }
+    }
+    files.par_iter().try_for_each(|(from, to, top)| -> Result<()> {
+        if !top && std::fs::hard_link(from, to).is_ok() {
+            return Ok(());
+        }
+        fs_err::copy(from, to)?;
+        // ninja compares times: a copy is as old as what it was copied from.
+        let modified = fs_err::metadata(from)?.modified()?;
+        fs_err::OpenOptions::new().write(true).open(to)?.file().set_modified(modified)?;
+        Ok(())
+    })
+}
+
 /// SHA-256 and size of what `reader` gives.
 pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
     let mut hash = Sha256::new();
