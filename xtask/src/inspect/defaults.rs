@@ -79,7 +79,11 @@ fn asks_by_default(text: &str, windows: bool) -> bool {
 /// `use_libuv=True` or `False` in a call of `TCPStore(…)`.
 fn explicit_choice(text: &str) -> Option<bool> {
     let call = &text[text.find("TCPStore(")?..];
-    let call = &call[..call.find("\n            )").unwrap_or(call.len().min(800))];
+    let end = call.find("\n            )").unwrap_or_else(|| {
+        let most = call.len().min(800);
+        (0..=most).rev().find(|&i| call.is_char_boundary(i)).unwrap_or(0)
+    });
+    let call = &call[..end];
     let value = call.split("use_libuv=").nth(1)?;
     Some(value.trim_start().starts_with("True"))
 }
