@@ -2,7 +2,7 @@
 //! and is that enough for a policy? Nothing in it is believed before its digest is known.
 
 use std::collections::BTreeMap;
-use std::io::{Read, Seek};
+use std::io::{BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -14,7 +14,7 @@ use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::Policy;
 use crate::error::{Error, Result};
-use crate::inspect::{Cursor, FileAt, record};
+use crate::inspect::{Cursor, FileAt, pump, record};
 use crate::store::digest_file;
 
 /// Most bytes of one file of `torchwright/`, and most files: more is not what we wrote.
@@ -119,7 +119,7 @@ impl Artifact {
                 }
             }
             Kind::Bundle => {
-                let file = std::io::BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
+                let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
                 let mut archive = tar::Archive::new(flate2::bufread::GzDecoder::new(file));
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
@@ -228,50 +228,36 @@ impl Artifact {
     }
 }
 
-/// SHA-256 and size of a member; stops once it is larger than `limit`. Unpacking and hashing run
-/// side by side where it is worth a thread.
-fn digest_member<R: Read + Seek + Send>(
+/// SHA-256 and size of a member; an error once it is larger than `limit`. RECORD's digest says all that
+/// the archive's checksum could, so that one is not looked at.
+fn digest_member<R: Read + Seek>(
     archive: &mut zip::ZipArchive<R>,
     index: usize,
     limit: u64,
 ) -> std::io::Result<([u8; 32], u64)> {
-    const PIECE: usize = 1 << 18;
-    let mut entry = archive.by_index(index).map_err(std::io::Error::other)?;
-    let mut size = 0u64;
-    let mut next = |entry: &mut dyn Read| -> std::io::Result<Vec<u8>> {
-        let mut piece = Vec::with_capacity(PIECE);
-        entry.take(PIECE as u64).read_to_end(&mut piece)?;
-        size += piece.len() as u64;
-        Ok(if size > limit { Vec::new() } else { piece })
-    };
-    let digest = if limit < 8 * PIECE as u64 {
-        let mut hash = Sha256::new();
-        loop {
-            let piece = next(&mut entry)?;
-            if piece.is_empty() {
-                break hash.finalize();
-            }
-            hash.update(&piece);
-        }
-    } else {
-        std::thread::scope(|scope| -> std::io::Result<_> {
-            let (send, receive) = std::sync::mpsc::sync_channel::<Vec<u8>>(8);
-            let hasher = scope.spawn(move || {
-                let mut hash = Sha256::new();
-                receive.iter().for_each(|piece| hash.update(&piece));
-                hash.finalize()
+    let mut hash = Sha256::new();
+    let mut digest = |reader: &mut dyn Read| -> std::io::Result<u64> {
+        // Worth a thread of its own?
+        if limit > 2 << 20 {
+            return pump(reader, limit, &mut |piece| {
+                hash.update(piece);
+                Ok(())
             });
-            loop {
-                let piece = next(&mut entry)?;
-                if piece.is_empty() || send.send(piece).is_err() {
-                    break;
-                }
-            }
-            drop(send);
-            hasher.join().map_err(|_| std::io::Error::other("hashing failed"))
-        })?
+        }
+        let mut bytes = Vec::new();
+        reader.take(limit + 1).read_to_end(&mut bytes)?;
+        hash.update(&bytes);
+        Ok(bytes.len() as u64)
     };
-    Ok((digest.into(), size))
+    let raw = archive.by_index_raw(index).map_err(std::io::Error::other)?;
+    let size = if raw.compression() == zip::CompressionMethod::Deflated {
+        let buffer = usize::try_from(raw.compressed_size()).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20);
+        digest(&mut flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(buffer, raw)))?
+    } else {
+        drop(raw);
+        digest(&mut archive.by_index(index).map_err(std::io::Error::other)?)?
+    };
+    Ok((hash.finalize().into(), size))
 }
 
 /// A statement and the envelope that it came in.

@@ -41,7 +41,7 @@ pub use elf::{Elf, VersionNeed};
 pub use fatbin::count as gpu_images;
 pub use library::{Evidence, Format, Library, Linkage, Uv, read as library};
 pub use marker::Class;
-pub use read::{Cursor, FileAt, ReadAt};
+pub use read::{Cursor, FileAt, ReadAt, pump};
 pub use remote::Remote;
 pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
 pub use uv::version_in_code as uv_version_in_code;

@@ -67,48 +67,63 @@ impl FileAt {
     /// # Errors
     /// Reading, writing, or too many bytes ([`io::ErrorKind::FileTooLarge`]).
     pub fn spill(reader: &mut dyn Read, limit: u64, seen: &mut (dyn FnMut(&[u8]) + Send)) -> io::Result<Self> {
-        const PIECE: usize = 1 << 18;
         let mut file = tempfile::tempfile()?;
-        let too_large = || io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes"));
-        let (full, filled) = mpsc::sync_channel::<Vec<u8>>(4);
-        // Pieces come back to be filled again.
-        let (give_back, empty) = mpsc::channel::<Vec<u8>>();
-        let size = std::thread::scope(|scope| {
-            let writer = scope.spawn(|| -> io::Result<()> {
-                let (filled, give_back) = (filled, give_back);
-                for piece in filled {
-                    seen(&piece);
-                    file.write_all(&piece)?;
-                    let _ = give_back.send(piece);
-                }
-                Ok(())
-            });
-            let mut size = 0u64;
-            let read = loop {
-                let mut piece = empty.try_recv().unwrap_or_default();
-                piece.resize(PIECE, 0);
-                let n = match fill(reader, &mut piece) {
-                    Ok(n) => n,
-                    Err(e) => break Err(e),
-                };
-                size += n as u64;
-                if n == 0 {
-                    break Ok(size);
-                }
-                if size > limit {
-                    break Err(too_large());
-                }
-                piece.truncate(n);
-                if full.send(piece).is_err() {
-                    break Ok(size); // the writer failed, and says why
-                }
-            };
-            drop(full);
-            writer.join().unwrap_or_else(|_| Err(io::Error::other("writing failed")))?;
-            read
+        let size = pump(reader, limit, &mut |piece| {
+            seen(piece);
+            file.write_all(piece)
         })?;
         Ok(Self { file, size })
     }
+}
+
+/// Hands all of `reader` to `sink`, in pieces, and returns how many bytes there were; fails where there
+/// are more than `limit` ([`io::ErrorKind::FileTooLarge`]). Reading (which often unpacks) and what the
+/// sink does go on side by side.
+///
+/// # Errors
+/// Reading, too many bytes, or what the sink says.
+pub fn pump(
+    reader: &mut dyn Read,
+    limit: u64,
+    sink: &mut (dyn FnMut(&[u8]) -> io::Result<()> + Send),
+) -> io::Result<u64> {
+    const PIECE: usize = 1 << 18;
+    let (full, filled) = mpsc::sync_channel::<Vec<u8>>(4);
+    // Pieces come back to be filled again.
+    let (give_back, empty) = mpsc::channel::<Vec<u8>>();
+    std::thread::scope(|scope| {
+        let consumer = scope.spawn(|| -> io::Result<()> {
+            let (filled, give_back) = (filled, give_back);
+            for piece in filled {
+                sink(&piece)?;
+                let _ = give_back.send(piece);
+            }
+            Ok(())
+        });
+        let mut size = 0u64;
+        let read = loop {
+            let mut piece = empty.try_recv().unwrap_or_default();
+            piece.resize(PIECE, 0);
+            let n = match fill(reader, &mut piece) {
+                Ok(n) => n,
+                Err(e) => break Err(e),
+            };
+            size += n as u64;
+            if n == 0 {
+                break Ok(size);
+            }
+            if size > limit {
+                break Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("more than {limit} bytes")));
+            }
+            piece.truncate(n);
+            if full.send(piece).is_err() {
+                break Ok(size); // the sink failed, and says why
+            }
+        };
+        drop(full);
+        consumer.join().unwrap_or_else(|_| Err(io::Error::other("the sink panicked")))?;
+        read
+    })
 }
 
 /// Reads until `buffer` is full or nothing is left.
