@@ -1,6 +1,7 @@
 //! Deflate on all cores, as pigz does it: fixed chunks, each compressed on its own and ended on a
 //! byte boundary, so that the result depends on the input alone and not on the number of cores.
 
+use std::cell::RefCell;
 use std::io::{self, Read, Write};
 
 use flate2::{Compress, Compression, FlushCompress, Status};
@@ -30,12 +31,23 @@ pub struct Totals {
 
 /// Compresses one chunk; the last one ends the stream.
 pub fn chunk(data: &[u8], last: bool) -> Vec<u8> {
-    let mut compress = Compress::new(Compression::new(LEVEL), false);
+    thread_local! {
+        // A quarter of a megabyte, cleared: too much to make anew for each of ten thousand headers.
+        static COMPRESS: RefCell<Compress> = RefCell::new(Compress::new(Compression::new(LEVEL), false));
+    }
+    COMPRESS.with_borrow_mut(|compress| {
+        compress.reset();
+        deflate(compress, data, last)
+    })
+}
+
+fn deflate(compress: &mut Compress, data: &[u8], last: bool) -> Vec<u8> {
     let mut out = Vec::with_capacity(data.len() / 2 + 64);
     let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let more = (data.len() / 8).clamp(64, 1 << 16);
     loop {
         let before = (compress.total_in(), compress.total_out());
-        out.reserve(1 << 16);
+        out.reserve(more);
         let consumed = usize::try_from(compress.total_in()).unwrap_or(data.len());
         match compress.compress_vec(&data[consumed..], &mut out, flush) {
             Ok(Status::StreamEnd) => return out,

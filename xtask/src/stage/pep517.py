@@ -50,7 +50,9 @@ elif what == "configure":
     nothing = {"build.targets": "help", "install.components": "torchwright-nothing"}
     backend.build_wheel(os.environ["TMPDIR"], {**cmake_settings(), **nothing})
 elif backend_name == "setuptools":
-    # The wheel is packed again, deterministically and on all cores: do not compress twice.
-    print("wheel:", backend.build_wheel(rest[0], {"--build-option": ["--compression=stored"]}))
+    # The wheel is packed again, deterministically and on all cores: do not compress twice, and leave
+    # what it was packed from.
+    options = ["--compression=stored", "--keep-temp", f"--bdist-dir={rest[0]}/tree"]
+    print("wheel:", backend.build_wheel(rest[0], {"--build-option": options}))
 else:
     print("wheel:", backend.build_wheel(rest[0], cmake_settings()))

@@ -62,12 +62,19 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             .env("CFLAGS", "-g0")
             .check("wheel-hook", Some(&work.log(STAGE)))
             .doing(|| "making the wheel through the PEP 517 hook".into())?;
-        let raw = wheel::only_wheel(&scratch)?;
         let root = pending.out().join("tree");
-        // Our own build's output, but the same rules: nothing leaves the folder.
-        let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
-        unpack::unpack(&raw, "the backend's wheel", &[unpack::Target::all(&root)], bounds, build.recipe.torch.epoch)?;
-        fs_err::remove_file(&raw)?;
+        let packed_from = scratch.join("tree");
+        if packed_from.is_dir() {
+            // setuptools was asked to leave the tree that it packed.
+            fs_err::rename(&packed_from, &root)?;
+        } else {
+            let raw = wheel::only_wheel(&scratch)?;
+            // Our own build's output, but the same rules: nothing leaves the folder.
+            let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
+            let all = [unpack::Target::all(&root)];
+            unpack::unpack(&raw, "the backend's wheel", &all, bounds, build.recipe.torch.epoch)?;
+            fs_err::remove_file(&raw)?;
+        }
         state_facts(build, &root)?;
         make_cmake_files_relative(work, &root)?;
         let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
