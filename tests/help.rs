@@ -6,8 +6,24 @@ mod support;
 
 use support::Workspace;
 
-const COMMANDS: &[&str] =
-    &["build-torch", "fetch", "lock", "libuv", "tree", "inspect", "doctor", "verify", "sign", "diff", "repro", "rebuild", "shell", "clean", "schema", "completions"];
+const COMMANDS: &[&str] = &[
+    "build-torch",
+    "fetch",
+    "lock",
+    "libuv",
+    "tree",
+    "inspect",
+    "doctor",
+    "verify",
+    "sign",
+    "diff",
+    "repro",
+    "rebuild",
+    "shell",
+    "clean",
+    "schema",
+    "completions",
+];
 
 #[test]
 fn every_command_has_help_with_an_example() {

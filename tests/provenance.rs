@@ -20,7 +20,9 @@ fn dist(w: &Workspace) -> Dist {
     let run = |until: &str| {
         let ran = w.run(&["build-torch", "--recipe", "standin", "--until", until, "--json"]).exits(0);
         let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        PathBuf::from(json["outcome"]["stopped"]["folder"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()))
+        PathBuf::from(
+            json["outcome"]["stopped"]["folder"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()),
+        )
     };
     let dir = w.path().join("dist");
     std::fs::create_dir_all(&dir).unwrap();
@@ -211,7 +213,8 @@ fn signatures_hold_break_and_agree_with_openssl() {
     let kind = signed["payloadType"].as_str().unwrap();
     let mut encoded = format!("DSSEv1 {} {kind} {} ", kind.len(), payload.len()).into_bytes();
     encoded.extend(&payload);
-    let (message, signature) = (w.write("message", &encoded), w.write("signature", decode(&signed["signatures"][0]["sig"])));
+    let (message, signature) =
+        (w.write("message", &encoded), w.write("signature", decode(&signed["signatures"][0]["sig"])));
     let openssl = |message: &Path| {
         let mut c = Command::new("openssl");
         c.args(["pkeyutl", "-verify", "-pubin", "-inkey", text(&public), "-rawin", "-in", text(message)]);
@@ -221,7 +224,8 @@ fn signatures_hold_break_and_agree_with_openssl() {
     change(&message, |b| *b.last_mut().unwrap() ^= 1);
     assert!(!openssl(&message), "openssl takes anything");
     // The id is what openssl makes of the public key.
-    let der = Command::new("openssl").args(["pkey", "-pubin", "-in", text(&public), "-outform", "DER"]).output().unwrap();
+    let der =
+        Command::new("openssl").args(["pkey", "-pubin", "-in", text(&public), "-outform", "DER"]).output().unwrap();
     assert_eq!(signed["signatures"][0]["keyid"], sha256(&der.stdout));
     assert!(ran.stdout.contains(&sha256(&der.stdout)));
 
@@ -320,7 +324,11 @@ fn bad_input_exits_2_with_one_clear_sentence() {
     for (from, to, says) in [
         ("recipes/standin.lock", "version = 99\n", "this program reads 1"),
         ("build.json", "{\"schema_version\": 99}", "update torchwright"),
-        ("build.json", "{\"schema_version\": 1, \"torchwright\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}", "names a recipe '../x'"),
+        (
+            "build.json",
+            "{\"schema_version\": 1, \"torchwright\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}",
+            "names a recipe '../x'",
+        ),
         ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
     ] {
         let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
@@ -427,7 +435,9 @@ fn a_difference_is_told_with_its_place_and_cause() {
         out
     };
     let diff = |a: &Path, b: &Path| w.run(&["diff", text(a), text(b)]);
-    let source = |path: &str, n: u32| format!("const char* where(void) {{ return \"{path}\"; }}\nint answer(void) {{ return {n}; }}\n");
+    let source = |path: &str, n: u32| {
+        format!("const char* where(void) {{ return \"{path}\"; }}\nint answer(void) {{ return {n}; }}\n")
+    };
     let id = ["-Wl,--build-id=none"];
     let one = compile("one", &source("/home/anna/src/x.c", 1), &id);
     diff(&one, &one).exits(0).says("identical: sha256:");
@@ -469,9 +479,9 @@ fn a_difference_is_told_with_its_place_and_cause() {
 fn a_recipe_says_the_same_whatever_is_written_around_it() {
     // The artifact carries the recipe's normal form: a comment or a status does not change it.
     let Some(plain) = workspace(&files()) else { return };
-    let Some(chatty) = workspace_with(&files(), |r| {
-        format!("# a comment\n{}", r.replace("a stand-in", "another description"))
-    }) else {
+    let Some(chatty) =
+        workspace_with(&files(), |r| format!("# a comment\n{}", r.replace("a stand-in", "another description")))
+    else {
         return;
     };
     let wheel = |w: &Workspace| sha256(&std::fs::read(dist(w).wheel).unwrap());

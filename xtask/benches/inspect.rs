@@ -10,6 +10,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 #![allow(unsafe_code)] // wait4() tells a child's peak memory, and has no safe interface in std
+#![allow(clippy::zombie_processes)] // it is waited for by wait4()
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -40,9 +41,12 @@ fn wheel() -> Option<PathBuf> {
     }
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench-wheels");
     std::fs::create_dir_all(&dir).unwrap();
-    let find = || std::fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|x| x == "whl"));
+    let find = || {
+        std::fs::read_dir(&dir).unwrap().flatten().map(|e| e.path()).find(|p| p.extension().is_some_and(|x| x == "whl"))
+    };
     if find().is_none() {
-        let pip = ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--platform", "win_amd64"];
+        let pip =
+            ["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:", "--platform", "win_amd64"];
         let what = ["--python-version", "3.11", "torch==2.6.0", "--dest"];
         let _ = Command::new("python3").args(pip).args(what).arg(&dir).status();
     }
@@ -77,7 +81,8 @@ fn main() {
     let size = std::fs::metadata(&wheel).unwrap().len();
     println!("{} ({size} bytes)\n", wheel.file_name().unwrap().to_string_lossy());
     // Once each without counting, so that the file is in memory for both.
-    (ours(), theirs());
+    ours();
+    theirs();
     let (mut a, mut b) = (Vec::new(), Vec::new());
     println!("| round | inspect --verdict, s | MiB | zipfile, s | MiB |\n|---|---|---|---|---|");
     for round in 1..=ROUNDS {

@@ -180,7 +180,10 @@ impl Artifact {
             }
         }
         wrong.extend(
-            stated.keys().filter(|path| !seen.contains(**path)).map(|p| format!("RECORD lists '{p}', which is missing")),
+            stated
+                .keys()
+                .filter(|path| !seen.contains(**path))
+                .map(|p| format!("RECORD lists '{p}', which is missing")),
         );
         // The largest first: it takes longest.
         members.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
@@ -355,7 +358,10 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
             let own = origin.recipe_sha256();
             let facts = origin.facts();
             if own != about.recipe_sha256() {
-                Err(format!("the recipe in the artifact has the digest {own}; the statement says {}", about.recipe_sha256()))
+                Err(format!(
+                    "the recipe in the artifact has the digest {own}; the statement says {}",
+                    about.recipe_sha256()
+                ))
             } else {
                 match facts {
                     Ok(facts) => Ok(format!("recipe {} ({own}), torchwright {}", facts.recipe, facts.torchwright)),

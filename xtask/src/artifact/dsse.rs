@@ -106,7 +106,8 @@ impl KeySource {
 /// Bad input: not there, or no Ed25519 public key in PEM.
 pub fn public_key(path: &Path) -> Result<VerifyingKey> {
     let bad = |what: String| {
-        Error::misuse("key", what).next("the public half of a key: openssl pkey -in signing.pem -pubout -out signing.pub")
+        Error::misuse("key", what)
+            .next("the public half of a key: openssl pkey -in signing.pem -pubout -out signing.pub")
     };
     let text = std::fs::read_to_string(path)
         .map_err(|e| bad(format!("the public key {} cannot be read: {e}", path.display())))?;

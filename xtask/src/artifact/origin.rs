@@ -70,7 +70,8 @@ impl Origin {
     /// Bad input: there is no `build.json`, or it is of a newer format.
     pub fn facts(&self) -> Result<Facts> {
         let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchwright?");
-        let json = self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchwright/build.json".into()))?;
+        let json =
+            self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchwright/build.json".into()))?;
         let value: serde_json::Value =
             serde_json::from_slice(json).map_err(|e| bad(format!("torchwright/build.json is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {
@@ -84,8 +85,7 @@ impl Origin {
             }
             None => return Err(bad("torchwright/build.json states no schema_version".into())),
         }
-        let facts: Facts =
-            serde_json::from_value(value).map_err(|e| bad(format!("torchwright/build.json: {e}")))?;
+        let facts: Facts = serde_json::from_value(value).map_err(|e| bad(format!("torchwright/build.json: {e}")))?;
         // The name becomes part of paths.
         if facts.recipe.is_empty() || !facts.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
             return Err(bad(format!("torchwright/build.json names a recipe '{}'", facts.recipe)));
@@ -112,7 +112,10 @@ impl Origin {
         for (path, bytes) in &self.files {
             let safe = path.split('/').all(|s| !s.is_empty() && s != "." && s != ".." && !s.contains(['\\', ':']));
             if !safe {
-                return Err(Error::misuse("origin", format!("the artifact has a file 'torchwright/{path}', which leaves the folder")));
+                return Err(Error::misuse(
+                    "origin",
+                    format!("the artifact has a file 'torchwright/{path}', which leaves the folder"),
+                ));
             }
             let to = folder.join(path);
             fs_err::create_dir_all(to.parent().unwrap_or(folder))?;

@@ -63,7 +63,10 @@ impl Statement {
             .collect();
         Self {
             kind: STATEMENT_TYPE.into(),
-            subject: files.iter().map(|(name, sha256)| Subject { name: name.clone(), digest: digest(sha256) }).collect(),
+            subject: files
+                .iter()
+                .map(|(name, sha256)| Subject { name: name.clone(), digest: digest(sha256) })
+                .collect(),
             predicate_type: PREDICATE_TYPE.into(),
             predicate: json!({
                 "buildDefinition": {

@@ -147,7 +147,10 @@ mod tests {
     #[test]
     fn a_package_url_names_version_and_kind() {
         for (coordinate, purl) in [
-            ("pypi:mkl-static/2024.2.2/mkl_static-2024.2.2-py2.py3-none-manylinux1_x86_64.whl", "pkg:pypi/mkl-static@2024.2.2"),
+            (
+                "pypi:mkl-static/2024.2.2/mkl_static-2024.2.2-py2.py3-none-manylinux1_x86_64.whl",
+                "pkg:pypi/mkl-static@2024.2.2",
+            ),
             ("crate:cxx/1.0.3", "pkg:cargo/cxx@1.0.3"),
             ("debian:main/libu/libuv1/libuv1_1.50.0.orig.tar.gz", "pkg:deb/debian/libuv1@1.50.0?arch=source"),
             (

@@ -28,8 +28,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let store = Store::open(args.store.as_deref())?;
-    let folders: &[&str] =
-        if args.all { &["work", "inner", "stages", "blobs", "parts", "cache", "quarantine"] } else { &["work", "inner", "parts"] };
+    let folders: &[&str] = if args.all {
+        &["work", "inner", "stages", "blobs", "parts", "cache", "quarantine"]
+    } else {
+        &["work", "inner", "parts"]
+    };
     let mut freed = 0;
     for folder in folders {
         let dir = store.root().join(folder);

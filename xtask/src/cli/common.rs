@@ -92,7 +92,13 @@ impl Session {
     /// All that a build reads.
     pub fn build(&self, args: &RecipeArgs, python: &PythonArgs, options: Options) -> Result<Build<'_>> {
         let chosen = Chosen { recipe: &args.recipe, python: python.python.as_deref() };
-        Build::open(&self.workspace, &self.store, self.events.as_ref(), &chosen, Options { offline: args.offline, ..options })
+        Build::open(
+            &self.workspace,
+            &self.store,
+            self.events.as_ref(),
+            &chosen,
+            Options { offline: args.offline, ..options },
+        )
     }
 }
 

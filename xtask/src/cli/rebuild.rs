@@ -72,7 +72,11 @@ pub fn run(args: &Args) -> Result<()> {
             "difference": rebuilt.difference,
         }));
     } else if same {
-        println!("same: {} was built again, sha256:{}", artifact.name, rebuilt.difference.sha256[0].as_deref().unwrap_or_default());
+        println!(
+            "same: {} was built again, sha256:{}",
+            artifact.name,
+            rebuilt.difference.sha256[0].as_deref().unwrap_or_default()
+        );
     } else {
         println!("differs, here: {}", rebuilt.file.display());
         super::diff::show(&rebuilt.difference);

@@ -45,7 +45,8 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let build = session.build(&args.recipe, &args.python, Options { until: Some(args.until.clone()), ..Options::default() })?;
+    let build =
+        session.build(&args.recipe, &args.python, Options { until: Some(args.until.clone()), ..Options::default() })?;
     let started = Instant::now();
     let store = match &args.second {
         Some(dir) => std::path::absolute(dir)?,
@@ -88,8 +89,13 @@ fn report(build: &Build<'_>, world: &World, found: &[Comparison], until: &str) -
     use std::fmt::Write;
     let mut t = String::new();
     let _ = writeln!(t, "# Two builds of {}\n", build.recipe.name);
-    let _ = writeln!(t, "Written by `cargo xtask repro --recipe {} --until {until} --report FILE`.\n", build.recipe.name);
-    let _ = writeln!(t, "Compiler: {}. Linker: {}. Python {}.\n", build.compiler.banner, build.compiler.linker, build.python.version);
+    let _ =
+        writeln!(t, "Written by `cargo xtask repro --recipe {} --until {until} --report FILE`.\n", build.recipe.name);
+    let _ = writeln!(
+        t,
+        "Compiler: {}. Linker: {}. Python {}.\n",
+        build.compiler.banner, build.compiler.linker, build.python.version
+    );
     let _ = writeln!(t, "## What was different in the second build\n\n| what | in the second build |\n|---|---|");
     for (what, how) in &world.changes {
         let _ = writeln!(t, "| {what} | {how} |");

@@ -92,7 +92,8 @@ fn symbols(a: &object::File<'_>, b: &object::File<'_>) -> Vec<Finding> {
             out.push(Finding { place: "symbols".into(), what, cause: Some(Cause::Code) });
         }
     }
-    let resized: Vec<&String> = left.iter().filter(|(n, s)| right.get(*n).is_some_and(|o| o != *s)).map(|(n, _)| n).collect();
+    let resized: Vec<&String> =
+        left.iter().filter(|(n, s)| right.get(*n).is_some_and(|o| o != *s)).map(|(n, _)| n).collect();
     if !resized.is_empty() {
         let what = format!("{} of another size: {}", resized.len(), list(resized));
         out.push(Finding { place: "symbols".into(), what, cause: Some(Cause::Code) });

@@ -75,7 +75,8 @@ fn has_path(text: &str) -> bool {
         before.is_none_or(|c| !segment(c)) && first > 0 && rest[first..].starts_with('/')
     });
     let bytes = text.as_bytes();
-    let windows = bytes.windows(3).any(|w| w[0].is_ascii_alphabetic() && w[1] == b':' && (w[2] == b'\\' || w[2] == b'/'));
+    let windows =
+        bytes.windows(3).any(|w| w[0].is_ascii_alphabetic() && w[1] == b':' && (w[2] == b'\\' || w[2] == b'/'));
     unix || windows && !text.contains("://")
 }
 

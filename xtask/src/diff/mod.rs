@@ -84,15 +84,13 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
     let (one, two) = rayon::join(|| open(a), || open(b));
     let (one, two) = (one?, two?);
     out.container = container(&one, &two);
-    let names = |tree: &Tree| -> BTreeMap<String, Entry> {
-        tree.entries.iter().map(|e| (e.name.clone(), e.clone())).collect()
-    };
+    let names =
+        |tree: &Tree| -> BTreeMap<String, Entry> { tree.entries.iter().map(|e| (e.name.clone(), e.clone())).collect() };
     let (in_one, in_two) = (names(&one), names(&two));
     let keys = |m: &BTreeMap<String, Entry>| m.keys().cloned().collect::<BTreeSet<_>>();
     out.only_in_a = keys(&in_one).difference(&keys(&in_two)).cloned().collect();
     out.only_in_b = keys(&in_two).difference(&keys(&in_one)).cloned().collect();
-    let both: Vec<(&Entry, &Entry)> =
-        in_one.values().filter_map(|e| Some((e, in_two.get(&e.name)?))).collect();
+    let both: Vec<(&Entry, &Entry)> = in_one.values().filter_map(|e| Some((e, in_two.get(&e.name)?))).collect();
     let differing: Vec<(&Entry, &Entry)> = both
         .iter()
         .copied()
@@ -147,11 +145,7 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
 fn container(one: &Tree, two: &Tree) -> Vec<Finding> {
     let mut out = Vec::new();
     if one.kind != two.kind {
-        out.push(Finding {
-            place: "format".into(),
-            what: format!("{} and {}", one.kind, two.kind),
-            cause: None,
-        });
+        out.push(Finding { place: "format".into(), what: format!("{} and {}", one.kind, two.kind), cause: None });
         return out;
     }
     let order = |t: &Tree| t.entries.iter().map(|e| e.name.clone()).collect::<Vec<_>>();
@@ -237,7 +231,11 @@ fn text(a: &str, b: &str) -> Finding {
         },
         None => Finding {
             place: "text".into(),
-            what: format!("{} and {} lines, the shorter one is how the longer one begins", a.lines().count(), b.lines().count()),
+            what: format!(
+                "{} and {} lines, the shorter one is how the longer one begins",
+                a.lines().count(),
+                b.lines().count()
+            ),
             cause: None,
         },
     }

@@ -127,7 +127,8 @@ impl Tree {
                         member.extra_data().map(hex::encode).unwrap_or_default()
                     );
                     let packed = member.compressed_size();
-                    let (sha256, size) = digest_reader(&mut member).map_err(|e| self.unreadable(format!("{name}: {e}")))?;
+                    let (sha256, size) =
+                        digest_reader(&mut member).map_err(|e| self.unreadable(format!("{name}: {e}")))?;
                     Ok(Entry {
                         packed,
                         time,

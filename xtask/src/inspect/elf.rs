@@ -235,8 +235,7 @@ fn find_in_full_table<'d, R: ReadRef<'d>>(
     Ok(pieces(source, at, size, 0, |_, bytes| {
         let count = bytes.len() / ENTRY;
         let (symbols, _) = object::pod::slice_from_bytes::<Sym64<Endianness>>(bytes, count).ok()?;
-        let found =
-            symbols.iter().find(|s| s.st_shndx(endian).0 != 0 && offsets.contains(&s.st_name(endian)));
+        let found = symbols.iter().find(|s| s.st_shndx(endian).0 != 0 && offsets.contains(&s.st_name(endian)));
         found.map(|s| s.st_value(endian))
     }))
 }

@@ -34,11 +34,15 @@ pub fn rebuild(
     options: Options,
 ) -> Result<Rebuilt> {
     let origin = artifact.origin()?.ok_or_else(|| {
-        Error::misuse("no-origin", format!("{} carries no recipe: torchwright did not make it", artifact.path.display()))
-            .next("`cargo xtask inspect` tells what it is")
+        Error::misuse(
+            "no-origin",
+            format!("{} carries no recipe: torchwright did not make it", artifact.path.display()),
+        )
+        .next("`cargo xtask inspect` tells what it is")
     })?;
     let facts = origin.facts()?;
-    let name = KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
+    let name =
+        KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
     let inner = store.inner(name.short())?;
     let root = inner.root().join("workspace");
     // What it carries is judged by what it is: a lock that does not fit its recipe ends here.

@@ -56,7 +56,10 @@ impl World {
             if !out.status.success() {
                 return Err(Error::world(
                     "world",
-                    format!("the library that makes another world does not compile:\n{}", String::from_utf8_lossy(&out.stderr)),
+                    format!(
+                        "the library that makes another world does not compile:\n{}",
+                        String::from_utf8_lossy(&out.stderr)
+                    ),
                 ));
             }
             platform::mark_executable(&library, true)?;

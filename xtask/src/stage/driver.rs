@@ -5,11 +5,11 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::provenance::{json_file, name_of};
 use super::{
     Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, provenance, pyenv, timing,
     tree, verify, wheel,
 };
-use super::provenance::{json_file, name_of};
 use crate::artifact::manifest::Input;
 use crate::error::{Error, Result};
 use crate::recipe::Coordinate;
@@ -347,4 +347,3 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     write_atomically(path, bytes)
 }
-

@@ -39,8 +39,7 @@ pub struct Record {
 pub fn key(build: &Build<'_>) -> Result<Key> {
     let licenses: Vec<_> =
         build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
-    let mut key =
-        KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses);
+    let mut key = KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses);
     for (path, bytes) in &provenance::origin(build)?.files {
         key = key.text(path, &hex::encode(Sha256::digest(bytes)));
     }
@@ -104,14 +103,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             .record(configure::STAGE)
             .and_then(|r| serde_json::from_value(r["features"].clone()).ok())
             .unwrap_or_default();
-        Ok(Record {
-            file,
-            tag,
-            tag_reason: why,
-            grafted,
-            features,
-            installed_size: folder_size(&root),
-        })
+        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size: folder_size(&root) })
     })
 }
 
