@@ -77,6 +77,24 @@ fn keys(w: &Workspace, name: &str) -> Option<(PathBuf, PathBuf)> {
     Some((private, public))
 }
 
+/// The wheel at `path` packed again by another program, each member as `edit` leaves it. More can be
+/// added to what comes back.
+fn repack(path: &Path, level: i64, edit: impl Fn(&str, &mut Vec<u8>)) -> zip::ZipWriter<std::io::Cursor<Vec<u8>>> {
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(path).unwrap()).unwrap();
+    let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let name = entry.name().unwrap().into_owned();
+        let options = zip::write::SimpleFileOptions::default().unix_permissions(entry.unix_mode().unwrap());
+        let mut bytes = Vec::new();
+        entry.read_to_end(&mut bytes).unwrap();
+        edit(&name, &mut bytes);
+        out.start_file(name.as_str(), options.compression_level(Some(level))).unwrap();
+        out.write_all(&bytes).unwrap();
+    }
+    out
+}
+
 fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
     let mut bytes = std::fs::read(path).unwrap();
     how(&mut bytes);
@@ -167,20 +185,12 @@ fn a_wheel_that_lies_in_record_is_named_whatever_its_statement_says() {
     let Some(w) = workspace(&files()) else { return };
     let d = dist(&w);
     let before = sha256(&std::fs::read(&d.wheel).unwrap());
-    // One byte of a member changes, and the archive is written anew, RECORD left as it was.
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
-    let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for i in 0..archive.len() {
-        let mut entry = archive.by_index(i).unwrap();
-        let name = entry.name().unwrap().into_owned();
-        let mut bytes = Vec::new();
-        entry.read_to_end(&mut bytes).unwrap();
+    // One byte of a member changes, another member is added, and RECORD stays as it was.
+    let mut out = repack(&d.wheel, 6, |name, bytes| {
         if name == "torch/__init__.py" {
             bytes[0] ^= 1;
         }
-        out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
-        out.write_all(&bytes).unwrap();
-    }
+    });
     out.start_file("torch/extra.py", zip::write::SimpleFileOptions::default()).unwrap();
     std::fs::write(&d.wheel, out.finish().unwrap().into_inner()).unwrap();
     let after = sha256(&std::fs::read(&d.wheel).unwrap());
@@ -331,19 +341,11 @@ fn bad_input_exits_2_with_one_clear_sentence() {
         ),
         ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
     ] {
-        let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
-        let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        for i in 0..archive.len() {
-            let mut entry = archive.by_index(i).unwrap();
-            let name = entry.name().unwrap().into_owned();
-            let mut bytes = Vec::new();
-            entry.read_to_end(&mut bytes).unwrap();
+        let out = repack(&d.wheel, 6, |name, bytes| {
             if name.ends_with(&format!(".dist-info/torchwright/{from}")) {
-                bytes = to.as_bytes().to_vec();
+                *bytes = to.as_bytes().to_vec();
             }
-            out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
-            out.write_all(&bytes).unwrap();
-        }
+        });
         std::fs::write(&copy, out.finish().unwrap().into_inner()).unwrap();
         let ran = w.run(&["rebuild", text(&copy)]).exits(2);
         assert!(ran.stderr.contains(says), "{from}: {}", ran.stderr);
@@ -367,16 +369,7 @@ fn an_artifact_is_built_again_from_itself_alone() {
     assert!(ran.stdout.contains(&sha256(&std::fs::read(&d.wheel).unwrap())));
     rebuild(&d.bundle).exits(0).says("same:");
     // The same members, packed by another program.
-    let mut archive = zip::ZipArchive::new(std::fs::File::open(&d.wheel).unwrap()).unwrap();
-    let mut out = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-    for i in 0..archive.len() {
-        let entry = archive.by_index(i).unwrap();
-        let name = entry.name().unwrap().into_owned();
-        let options = zip::write::SimpleFileOptions::default().unix_permissions(entry.unix_mode().unwrap());
-        out.start_file(name.as_str(), options.compression_level(Some(9))).unwrap();
-        let mut entry = entry;
-        std::io::copy(&mut entry, &mut out).unwrap();
-    }
+    let out = repack(&d.wheel, 9, |_, _| {});
     std::fs::write(&d.wheel, out.finish().unwrap().into_inner()).unwrap();
     rebuild(&d.wheel).exits(1).says("differs, here:").says("likely cause: compression");
     assert!(d.dir.is_dir());

@@ -34,22 +34,11 @@ pub fn collect(root: &Path) -> Result<Vec<Member>> {
         }
         let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
         let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-        let executable = executable(entry.path())?;
+        let executable = crate::platform::is_executable(entry.path())?;
         members.push(Member { name, content: Content::File(entry.into_path()), executable });
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(members)
-}
-
-#[cfg(unix)]
-fn executable(path: &Path) -> Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(fs_err::metadata(path)?.permissions().mode() & 0o111 != 0)
-}
-
-#[cfg(not(unix))]
-fn executable(_path: &Path) -> Result<bool> {
-    Ok(false)
 }
 
 /// Name of the one `*.dist-info` folder of an unpacked wheel.

@@ -100,7 +100,7 @@ impl Tree {
                     return Ok(Entry { link: Some(target), ..plain(name, 0, String::new()) });
                 }
                 let (sha256, size) = crate::store::digest_file(file.path())?;
-                Ok(Entry { executable: executable(file.path())?, ..plain(name, size, sha256) })
+                Ok(Entry { executable: crate::platform::is_executable(file.path())?, ..plain(name, size, sha256) })
             })
             .collect::<Result<_>>()?;
         Ok(())
@@ -238,15 +238,4 @@ fn plain(name: String, size: u64, sha256: String) -> Entry {
         owner: String::new(),
         header: String::new(),
     }
-}
-
-#[cfg(unix)]
-fn executable(path: &Path) -> Result<bool> {
-    use std::os::unix::fs::PermissionsExt;
-    Ok(fs_err::metadata(path)?.permissions().mode() & 0o100 != 0)
-}
-
-#[cfg(not(unix))]
-fn executable(_path: &Path) -> Result<bool> {
-    Ok(false)
 }

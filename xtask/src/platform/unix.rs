@@ -246,6 +246,11 @@ pub fn mark_executable(path: &Path, executable: bool) -> Result<()> {
     Ok(())
 }
 
+/// Whether somebody may execute the file at `path`.
+pub fn is_executable(path: &Path) -> Result<bool> {
+    Ok(fs_err::metadata(path)?.permissions().mode() & 0o111 != 0)
+}
+
 /// Whether messages go to a terminal.
 pub fn stderr_is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())

@@ -103,6 +103,11 @@ pub fn mark_executable(_path: &Path, _executable: bool) -> Result<()> {
     Ok(())
 }
 
+/// Windows knows no such mode.
+pub fn is_executable(_path: &Path) -> Result<bool> {
+    Ok(false)
+}
+
 /// Whether messages go to a terminal.
 pub fn stderr_is_terminal() -> bool {
     std::io::IsTerminal::is_terminal(&std::io::stderr())
