@@ -108,12 +108,13 @@ impl Artifact {
                 let file = self.file()?;
                 let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
                 for i in 0..archive.len() {
-                    let mut entry = archive.by_index(i).map_err(|e| self.unreadable(e))?;
+                    let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
                     let name = entry.name().map(|n| n.into_owned()).unwrap_or_default();
                     let mut segments = name.splitn(3, '/');
                     if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())
                         && top.ends_with(".dist-info")
                     {
+                        let mut entry = archive.by_index(i).map_err(|e| self.unreadable(e))?;
                         take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
                     }
                 }
@@ -145,7 +146,7 @@ impl Artifact {
         let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
         let mut members: Vec<(usize, String, u64)> = Vec::new();
         for i in 0..archive.len() {
-            let entry = archive.by_index_raw(i).map_err(|e| self.unreadable(e))?;
+            let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
             let name = entry.name().map(|n| n.into_owned()).map_err(|e| self.unreadable(e))?;
             if !name.ends_with('/') {
                 members.push((i, name, entry.size()));

@@ -5,6 +5,8 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::sync::mpsc;
 
+use crate::source::unpack::read_up_to;
+
 /// Something of known size that can be read at any offset.
 pub trait ReadAt: Send + Sync {
     /// Size in bytes.
@@ -104,7 +106,7 @@ pub fn pump(
         let read = loop {
             let mut piece = empty.try_recv().unwrap_or_default();
             piece.resize(PIECE, 0);
-            let n = match fill(reader, &mut piece) {
+            let n = match read_up_to(reader, &mut piece) {
                 Ok(n) => n,
                 Err(e) => break Err(e),
             };
@@ -124,18 +126,6 @@ pub fn pump(
         consumer.join().unwrap_or_else(|_| Err(io::Error::other("the sink panicked")))?;
         read
     })
-}
-
-/// Reads until `buffer` is full or nothing is left.
-fn fill(reader: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match reader.read(&mut buffer[filled..])? {
-            0 => break,
-            n => filled += n,
-        }
-    }
-    Ok(filled)
 }
 
 impl ReadAt for FileAt {

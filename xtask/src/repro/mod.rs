@@ -135,10 +135,12 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
 fn outputs(build: &Build<'_>, until: &str) -> Result<Vec<(String, PathBuf)>> {
     if until == bundle::STAGE || until == provenance::STAGE {
         let files = stage::files(build)?;
-        let mut out = vec![("wheel".to_owned(), files.wheel), ("bundle".to_owned(), files.bundle)];
+        let mut out = vec![("wheel".to_owned(), files.wheel.clone()), ("bundle".to_owned(), files.bundle.clone())];
         if until == provenance::STAGE {
             let names = ["manifest", "bill of materials", "statement"];
-            out.extend(names.map(str::to_owned).into_iter().zip(files.beside));
+            let record = &files.record;
+            let beside = [&record.manifest, &record.sbom, &record.statement].map(|name| files.provenance.join(name));
+            out.extend(names.map(str::to_owned).into_iter().zip(beside));
         }
         return Ok(out);
     }

@@ -99,7 +99,8 @@ pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, ep
     Ok(sink.done)
 }
 
-fn read_up_to(file: &mut impl Read, buffer: &mut [u8]) -> io::Result<usize> {
+/// Reads until `buffer` is full or nothing is left.
+pub fn read_up_to(file: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
     let mut n = 0;
     while n < buffer.len() {
         match file.read(&mut buffer[n..])? {

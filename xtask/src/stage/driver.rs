@@ -128,44 +128,21 @@ pub struct Artifacts {
 
 /// Runs all stages, or those until `options.until`, and puts the artifacts into the output folder.
 pub fn run(build: &Build<'_>) -> Result<Outcome> {
-    let until = build.options.until.as_deref().unwrap_or(verify::STAGE);
-    let position = |stage: &str| ORDER.iter().position(|s| *s == stage).unwrap_or(ORDER.len());
-    let last = position(until);
-    // Later stages first: where the wheel is in the store, nothing before it is looked at.
-    let wheel_dir = match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
-        Some(dir) if last >= position(wheel::STAGE) => {
-            build.events.emit(crate::event::Event::StageCached { stage: wheel::STAGE });
-            dir
-        }
-        _ => match make_wheel(build, last, &position)? {
-            Outcome::Stopped { after: wheel::STAGE, folder } => folder,
-            earlier => return Ok(earlier),
-        },
+    let last = position(build.options.until.as_deref().unwrap_or(verify::STAGE));
+    let wheel_dir = match up_to_wheel(build, last)? {
+        Outcome::Stopped { after: wheel::STAGE, folder } if last > position(wheel::STAGE) => folder,
+        ended => return Ok(ended),
     };
-    if last == position(wheel::STAGE) {
-        return Ok(Outcome::Stopped { after: wheel::STAGE, folder: wheel_dir });
-    }
     let bundle_dir = bundle::run(build, &wheel_dir)?;
     if last == position(bundle::STAGE) {
         return Ok(Outcome::Stopped { after: bundle::STAGE, folder: bundle_dir });
     }
-    let wheel_record: wheel::Record = build
-        .store
-        .record(wheel::STAGE, &wheel::key(build)?)
-        .ok_or_else(|| Error::world("store", "the wheel's record cannot be read"))?;
-    let bundle_record: bundle::Record = build
-        .store
-        .record(bundle::STAGE, &bundle::key(build)?)
-        .ok_or_else(|| Error::world("store", "the bundle's record cannot be read"))?;
-    let wheel_file = wheel_dir.join(&wheel_record.file);
-    let bundle_file = bundle_dir.join(&bundle_record.file);
-    let provenance_dir = provenance::run(build, &wheel_file, &bundle_file)?;
+    let files = with_provenance(build, &wheel_dir, &bundle_dir)?;
     if last == position(provenance::STAGE) {
-        return Ok(Outcome::Stopped { after: provenance::STAGE, folder: provenance_dir });
+        return Ok(Outcome::Stopped { after: provenance::STAGE, folder: files.provenance });
     }
-    let verified = verify::run(build, &wheel_file, &bundle_file)?;
-    let made = Made { wheel: &wheel_file, bundle: &bundle_file, provenance: &provenance_dir };
-    Ok(Outcome::Done(Box::new(publish(build, &made, verified)?)))
+    let verified = verify::run(build, &files.wheel, &files.bundle)?;
+    Ok(Outcome::Done(Box::new(publish(build, files, verified)?)))
 }
 
 /// What the stages before verify made, in the store.
@@ -175,29 +152,37 @@ pub struct Files {
     pub wheel: PathBuf,
     /// The bundle.
     pub bundle: PathBuf,
-    /// Manifest, bill of materials, statement.
-    pub beside: Vec<PathBuf>,
+    /// The folder with manifest, bill of materials and statement.
+    pub provenance: PathBuf,
+    /// Their names, and all digests.
+    pub record: provenance::Record,
 }
 
 /// Runs all stages up to provenance and says which files came out.
 pub fn files(build: &Build<'_>) -> Result<Files> {
-    let lost = || Error::world("store", "a stage's record cannot be read");
-    let wheel_dir = match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
-        Some(dir) => dir,
-        None => match make_wheel(build, ORDER.len(), &|stage| ORDER.iter().position(|s| *s == stage).unwrap_or(0))? {
-            Outcome::Stopped { folder, .. } => folder,
-            Outcome::Done(_) => return Err(lost()),
-        },
-    };
-    let bundle_dir = bundle::run(build, &wheel_dir)?;
-    let wheel: wheel::Record = build.store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(lost)?;
-    let bundle: bundle::Record = build.store.record(bundle::STAGE, &bundle::key(build)?).ok_or_else(lost)?;
+    match up_to_wheel(build, ORDER.len())? {
+        Outcome::Stopped { folder, .. } => with_provenance(build, &folder, &bundle::run(build, &folder)?),
+        Outcome::Done(_) => Err(lost(wheel::STAGE)),
+    }
+}
+
+fn with_provenance(build: &Build<'_>, wheel_dir: &Path, bundle_dir: &Path) -> Result<Files> {
+    let (store, wheel_key, bundle_key) = (build.store, wheel::key(build)?, bundle::key(build)?);
+    let wheel: wheel::Record = store.record(wheel::STAGE, &wheel_key).ok_or_else(|| lost(wheel::STAGE))?;
+    let bundle: bundle::Record = store.record(bundle::STAGE, &bundle_key).ok_or_else(|| lost(bundle::STAGE))?;
     let (wheel, bundle) = (wheel_dir.join(wheel.file), bundle_dir.join(bundle.file));
-    let dir = provenance::run(build, &wheel, &bundle)?;
-    let record: provenance::Record =
-        build.store.record(provenance::STAGE, &provenance::key(build)?).ok_or_else(lost)?;
-    let beside = [record.manifest, record.sbom, record.statement].iter().map(|name| dir.join(name)).collect();
-    Ok(Files { wheel, bundle, beside })
+    let provenance = provenance::run(build, &wheel, &bundle)?;
+    let key = provenance::key(build)?;
+    let record = store.record(provenance::STAGE, &key).ok_or_else(|| lost(provenance::STAGE))?;
+    Ok(Files { wheel, bundle, provenance, record })
+}
+
+fn lost(stage: &str) -> Error {
+    Error::world("store", format!("the record of the stage '{stage}' cannot be read"))
+}
+
+fn position(stage: &str) -> usize {
+    ORDER.iter().position(|s| *s == stage).unwrap_or(ORDER.len())
 }
 
 /// The stages that `options.until` may name, in order.
@@ -215,7 +200,18 @@ pub const ORDER: &[&str] = &[
     verify::STAGE,
 ];
 
-fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize) -> Result<Outcome> {
+/// Later stages first: where the wheel is in the store, nothing before it is looked at.
+fn up_to_wheel(build: &Build<'_>, last: usize) -> Result<Outcome> {
+    match build.store.finished(wheel::STAGE, &wheel::key(build)?) {
+        Some(folder) if last >= position(wheel::STAGE) => {
+            build.events.emit(crate::event::Event::StageCached { stage: wheel::STAGE });
+            Ok(Outcome::Stopped { after: wheel::STAGE, folder })
+        }
+        _ => make_wheel(build, last),
+    }
+}
+
+fn make_wheel(build: &Build<'_>, last: usize) -> Result<Outcome> {
     let stop = |after: &'static str, folder: &Path| {
         (last == position(after)).then(|| Outcome::Stopped { after, folder: folder.to_owned() })
     };
@@ -265,12 +261,9 @@ fn make_wheel(build: &Build<'_>, last: usize, position: &impl Fn(&str) -> usize)
 
 /// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,
 /// each whole or not at all.
-fn publish(build: &Build<'_>, made: &Made<'_>, verified: verify::Record) -> Result<Artifacts> {
-    let Made { wheel, bundle, provenance } = *made;
-    let record: provenance::Record = build
-        .store
-        .record(provenance::STAGE, &provenance::key(build)?)
-        .ok_or_else(|| Error::world("store", "the provenance's record cannot be read"))?;
+fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<Artifacts> {
+    let Files { wheel, bundle, provenance, record } = files;
+    let (wheel, bundle) = (wheel.as_path(), bundle.as_path());
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
     for file in [wheel, bundle] {
@@ -303,13 +296,6 @@ fn publish(build: &Build<'_>, made: &Made<'_>, verified: verify::Record) -> Resu
         digests: record.digests,
         verified,
     })
-}
-
-/// What is published.
-struct Made<'a> {
-    wheel: &'a Path,
-    bundle: &'a Path,
-    provenance: &'a Path,
 }
 
 /// Puts `from` at `to`: a link where that works, else a copy beside and a rename.

@@ -35,6 +35,7 @@ pub use shell::shell;
 pub use timing::{Timing, stages as timings};
 pub use work::{CompilerCache, Work};
 
+use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
@@ -63,6 +64,8 @@ pub struct Build<'a> {
     /// The configure key, taken once: a patch that is edited while something compiles must not put
     /// this build's result under the key of another one.
     pub configure_key: OnceLock<Key>,
+    /// What the artifacts carry of their making, read once: several keys are made of it.
+    pub origin: OnceLock<Origin>,
 }
 
 /// What the user chose for this run; nothing here changes what comes out.
@@ -106,8 +109,8 @@ impl<'a> Build<'a> {
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
-        let configure_key = OnceLock::new();
-        Ok(Self { workspace, recipe, lock, store, events, python, compiler, options, configure_key })
+        let (configure_key, origin) = (OnceLock::new(), OnceLock::new());
+        Ok(Self { workspace, recipe, lock, store, events, python, compiler, options, configure_key, origin })
     }
 }
 

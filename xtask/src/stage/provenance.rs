@@ -78,7 +78,15 @@ pub fn run(build: &Build<'_>, wheel_file: &Path, bundle_file: &Path) -> Result<P
 }
 
 /// What the artifacts carry of their making.
-pub fn origin(build: &Build<'_>) -> Result<Origin> {
+pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
+    if let Some(origin) = build.origin.get() {
+        return Ok(origin);
+    }
+    let origin = read_origin(build)?;
+    Ok(build.origin.get_or_init(|| origin))
+}
+
+fn read_origin(build: &Build<'_>) -> Result<Origin> {
     let recipe = &build.recipe;
     let facts = Facts {
         schema_version: origin::SCHEMA_VERSION,
@@ -171,10 +179,13 @@ fn manifest(build: &Build<'_>, record: &wheel::Record, digests: &BTreeMap<String
             )
         })
         .collect();
-    let mut patches = BTreeMap::new();
-    for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
-        patches.insert(file.to_owned(), digest_file(&build.workspace.patches().join(file))?.0);
-    }
+    let patches = origin(build)?
+        .files
+        .iter()
+        .filter_map(|(path, bytes)| {
+            Some((path.strip_prefix("patches/")?.to_owned(), hex::encode(Sha256::digest(bytes))))
+        })
+        .collect();
     let mut toolchain = toolchain(build);
     toolchain["tools"] = build_tools(build)?;
     Ok(Manifest {
