@@ -1,7 +1,7 @@
 //! torchwright: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `repro`, `doctor` → `stage` → `diff`,
+//! The folders follow a build from the outside in: `cli` → `validate`, `repro`, `doctor` → `stage` → `diff`,
 //! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
 //! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
 
@@ -20,5 +20,6 @@ pub mod stage;
 pub mod store;
 pub mod toolchain;
 pub mod ui;
+pub mod validate;
 
 pub use error::{Error, Exit, Result};

@@ -20,6 +20,7 @@ mod schema;
 mod shell;
 mod sign;
 mod tree;
+mod validate;
 mod verify;
 
 use std::process::ExitCode;
@@ -52,6 +53,7 @@ enum Command {
     Tree(tree::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
+    Validate(validate::Args),
     Verify(verify::Args),
     Sign(sign::Args),
     Diff(diff::Args),
@@ -95,6 +97,7 @@ pub fn main() -> ExitCode {
         Command::Tree(args) => tree::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Validate(args) => validate::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),
         Command::Diff(args) => diff::run(&args),

@@ -94,6 +94,99 @@ pub fn make(build: &Build<'_>, out: &Path, scratch: &Path, wheels: &[Locked]) ->
     relocate(out)
 }
 
+/// Where the torch of an environment comes from.
+pub enum TorchFrom<'a> {
+    /// A wheel; everything that it needs is among the recipe's verify packages.
+    Wheel(&'a Path),
+    /// `torch==2.6.0` of pip's index, with what that one needs.
+    Index(&'a str),
+}
+
+/// What pip installed: the parts of its report (`--report`, version 1) that are read here.
+#[derive(Debug, serde::Deserialize)]
+pub struct Installed {
+    /// A package each.
+    #[serde(default)]
+    pub install: Vec<InstalledPackage>,
+}
+
+/// One package that pip installed.
+#[derive(Debug, serde::Deserialize)]
+pub struct InstalledPackage {
+    /// Name and version.
+    pub metadata: PackageMetadata,
+    /// Where it came from.
+    pub download_info: DownloadInfo,
+}
+
+/// Name and version of a package.
+#[derive(Debug, serde::Deserialize)]
+pub struct PackageMetadata {
+    /// Name.
+    pub name: String,
+    /// Version.
+    pub version: String,
+}
+
+/// Where a package came from.
+#[derive(Debug, serde::Deserialize)]
+pub struct DownloadInfo {
+    /// The archive, and its digests by algorithm.
+    pub archive_info: Option<ArchiveInfo>,
+}
+
+/// Digests of an archive.
+#[derive(Debug, serde::Deserialize)]
+pub struct ArchiveInfo {
+    /// By algorithm.
+    #[serde(default)]
+    pub hashes: std::collections::BTreeMap<String, String>,
+}
+
+/// Makes an environment at `env` with the recipe's verify packages and a torch, and returns what pip
+/// installed last.
+pub fn with_torch(
+    build: &Build<'_>,
+    env: &Path,
+    scratch: &Path,
+    torch: &TorchFrom<'_>,
+    log: Option<&Path>,
+) -> Result<Installed> {
+    let lock = super::fetch::python_lock(build)?;
+    // All but torch is the same for every build: made once a store, and shared by links. What a
+    // program writes there (bytecode) are files of this environment alone.
+    crate::store::share_tree(&environment(build, &lock.verify)?, env)?;
+    let (_, _, pip) = wheel_folder(build, scratch, &lock.verify)?;
+    let report = scratch.join("pip-report.json");
+    let pip = Process::new(python(env))
+        .arg(pip.join("pip"))
+        .args(["--disable-pip-version-check", "install", "--quiet", "--no-compile", "--report"])
+        .arg(&report)
+        .env("LC_ALL", "C.UTF-8")
+        .env("PATH", "/usr/bin:/bin");
+    let (pip, what) = match torch {
+        TorchFrom::Wheel(wheel) => {
+            let pip = pip.args(["--isolated", "--no-index", "--no-cache-dir"]).arg(wheel).env("HOME", scratch);
+            (pip, wheel.display().to_string())
+        }
+        TorchFrom::Index(requirement) => {
+            // The user's own pip settings: index, certificates, proxies, cache.
+            let own = std::env::vars_os().filter(|(name, _)| {
+                let name = name.to_string_lossy();
+                name.starts_with("PIP_")
+                    || ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
+                        .contains(&&*name)
+                    || name.to_ascii_lowercase().ends_with("_proxy")
+            });
+            let pip = pip.arg(requirement).envs(own).env("PIP_NO_INPUT", "1").with_network();
+            (pip, (*requirement).to_owned())
+        }
+    };
+    pip.check("pip", log).doing(|| format!("installing {what} in a fresh environment"))?;
+    serde_json::from_slice(&fs_err::read(&report)?)
+        .map_err(|e| Error::world("pip", format!("pip's report of what it installed cannot be read: {e}")))
+}
+
 /// The interpreter of the environment at `env`.
 pub fn python(env: &Path) -> PathBuf {
     if cfg!(windows) { env.join("Scripts/python.exe") } else { env.join("bin/python") }

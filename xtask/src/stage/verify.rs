@@ -8,11 +8,11 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::{Build, CompilerCache, Work, bundle, fetch, prefix, pyenv};
-use crate::error::{Context, Error, Result};
+use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
-use crate::toolchain::Process;
+use crate::toolchain::{Process, cargo};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "verify";
@@ -108,7 +108,8 @@ impl Verify<'_> {
     }
 
     fn wheel(&mut self, wheel: &Path) -> Result<()> {
-        let env = self.install(wheel).doing(|| format!("installing {} in a fresh environment", wheel.display()))?;
+        let env = self.scratch.join("env");
+        pyenv::with_torch(self.build, &env, &self.scratch, &pyenv::TorchFrom::Wheel(wheel), Some(&self.log))?;
         let scripts = self.scratch.join("scripts");
         fs_err::create_dir_all(&scripts)?;
         for (name, text) in SCRIPTS {
@@ -160,32 +161,6 @@ impl Verify<'_> {
             }
         }
         Ok(())
-    }
-
-    fn install(&self, wheel: &Path) -> Result<PathBuf> {
-        let lock = fetch::python_lock(self.build)?;
-        let env = self.scratch.join("env");
-        // All but the wheel is the same for every build: made once a store, and shared by links. What
-        // a program writes there (bytecode) are files of this environment alone.
-        crate::store::share_tree(&pyenv::environment(self.build, &lock.verify)?, &env)?;
-        let (_, _, pip) = pyenv::wheel_folder(self.build, &self.scratch, &lock.verify)?;
-        Process::new(pyenv::python(&env))
-            .arg(pip.join("pip"))
-            .args([
-                "--isolated",
-                "--disable-pip-version-check",
-                "install",
-                "--quiet",
-                "--no-index",
-                "--no-cache-dir",
-                "--no-compile",
-            ])
-            .arg(wheel)
-            .env("LC_ALL", "C.UTF-8")
-            .env("HOME", &self.scratch)
-            .env("PATH", "/usr/bin:/bin")
-            .check("pip", Some(&self.log))?;
-        Ok(env)
     }
 
     /// Runs checks, side by side where each has a network of its own (their ports are fixed), and
@@ -287,44 +262,15 @@ impl Verify<'_> {
             self.record.skipped.push(format!("tch: the consumer in tests/consumers is for another version than {tch}"));
             return Ok(());
         }
-        let Some(cargo) = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| platform::which("cargo")) else {
+        let Some(cargo) = cargo::process(&self.build.compiler, cache.0.program()) else {
             self.record.skipped.push("tch: cargo is not on PATH".into());
             return Ok(());
         };
         // The crates that tch stands on are the same for every build: compiled once a store.
         let target = self.build.store.cache("consumers");
         let _lock = self.build.store.lock("consumers", self.build.events)?;
-        let compiler = self.build.compiler.cxx.display().to_string();
-        let cxx = match cache.0.program() {
-            // The `cc` crate knows these two as wrappers; it splits the variable at spaces.
-            Some(program) if !program.to_string_lossy().contains(' ') => format!("{} {compiler}", program.display()),
-            _ => compiler,
-        };
-        let mut process = Process::new(&cargo)
-            .cwd(source)
-            .env("LC_ALL", "C.UTF-8")
-            .env("LIBTORCH", libtorch)
-            .env("CARGO_TARGET_DIR", &target)
-            .env("CC", &self.build.compiler.cc)
-            .env("CXX", cxx)
-            .envs(cache.1.iter().cloned());
-        // Cargo needs its own settings: registry, certificates, proxies, toolchain.
-        for name in [
-            "PATH",
-            "HOME",
-            "CARGO_HOME",
-            "RUSTUP_HOME",
-            "RUSTUP_TOOLCHAIN",
-            "SSL_CERT_FILE",
-            "SSL_CERT_DIR",
-            "https_proxy",
-            "http_proxy",
-            "CARGO_HTTP_CAINFO",
-        ] {
-            if let Some(value) = std::env::var_os(name) {
-                process = process.env(name, value);
-            }
-        }
+        let process =
+            cargo.cwd(source).env("LIBTORCH", libtorch).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
         let fetch = process.clone().args(["fetch", "--locked", "--quiet"]);
         let fetch = if self.build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
         if let Err(e) = fetch.check("verify", Some(&self.log)) {

@@ -1,0 +1,122 @@
+//! `validate`: a candidate held against a baseline.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::{PythonArgs, RecipeArgs, print_json};
+use crate::error::{Error, Result};
+use crate::stage::Options;
+use crate::ui;
+use crate::validate::{self, Effort, Report, report};
+
+/// Hold a build against another one: all-reduce, store, operators, scenarios
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask validate --candidate dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl --baseline pypi:torch==2.6.0
+  cargo xtask validate --candidate dist/libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --baseline ~/libtorch --quick
+  cargo xtask validate --candidate A --baseline B --html report.html --markdown report.md
+  cargo xtask validate --candidate A --baseline B --only benchmark --backend nccl --ranks 8
+
+The benchmark (tests/allreduce) is built against each with the tch that fits, and both run in turns. With
+several GPUs NCCL is measured over all of them, with one NCCL alone and Gloo with CUDA tensors, without
+one Gloo on the CPU. The bars stand in the recipe's [validation].
+Exit code: 0 every bar is met, 1 one is missed.")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    python: PythonArgs,
+    /// The build that is judged: a wheel, a libtorch archive, a folder, or pypi:torch==VERSION
+    #[arg(long, value_name = "BUILD")]
+    candidate: String,
+    /// The build that it is held against
+    #[arg(long, value_name = "BUILD")]
+    baseline: String,
+    /// A look: a few minutes, wide intervals
+    #[arg(long)]
+    quick: bool,
+    /// Only one part
+    #[arg(long, value_name = "PART", value_parser = ["benchmark", "scenarios"])]
+    only: Option<String>,
+    /// Rounds of candidate and baseline in turns
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=100))]
+    rounds: Option<u16>,
+    /// Largest tensor of the all-reduce, bytes
+    #[arg(long, value_name = "BYTES", value_parser = clap::value_parser!(u64).range(8..=1 << 40))]
+    max_bytes: Option<u64>,
+    /// Numbers of store clients
+    #[arg(long, value_name = "N,N", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    clients: Vec<u32>,
+    /// What carries the all-reduce (default: by the hardware)
+    #[arg(long, value_name = "NAME", value_parser = ["gloo", "nccl"])]
+    backend: Option<String>,
+    /// Where its tensors are (default: by the hardware)
+    #[arg(long, value_name = "NAME", value_parser = ["cpu", "cuda"])]
+    device: Option<String>,
+    /// Ranks on this machine (default: by the hardware)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    ranks: Option<u32>,
+    /// Write the report as one HTML page
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Write the report as Markdown, for a CI summary
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Write everything that was measured as JSON
+    #[arg(long, value_name = "FILE")]
+    raw: Option<PathBuf>,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let build = session.build(&args.recipe, &args.python, Options::default())?;
+    let mut effort = if args.quick { Effort::quick() } else { Effort::full() };
+    effort.rounds = args.rounds.map_or(effort.rounds, usize::from);
+    effort.max_bytes = args.max_bytes.unwrap_or(effort.max_bytes);
+    if !args.clients.is_empty() {
+        effort.clients.clone_from(&args.clients);
+    }
+    (effort.backend, effort.device, effort.ranks) = (args.backend, args.device, args.ranks);
+    let report = validate::run(&build, &args.candidate, &args.baseline, effort, args.only.as_deref())?;
+    let json = serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?;
+    let files: [(&Option<PathBuf>, &dyn Fn() -> String); 3] = [
+        (&args.html, &|| report::page(&report)),
+        (&args.markdown, &|| report::summary(&report)),
+        (&args.raw, &|| format!("{json:#}\n")),
+    ];
+    for (path, text) in files {
+        if let Some(path) = path {
+            crate::store::write_atomically(path, text().as_bytes())?;
+            build.events.note(format!("wrote {}", path.display()));
+        }
+    }
+    if args.recipe.json {
+        print_json(&json);
+    } else {
+        show(&report);
+    }
+    if report.passed {
+        return Ok(());
+    }
+    let missed: Vec<&str> = report.verdicts.iter().filter(|v| v.passed == Some(false)).map(|v| v.bar).collect();
+    Err(Error::no("bar-missed", format!("the candidate misses: {}", missed.join(", ")))
+        .next("the report says by how much, cell by cell (--html, --markdown)"))
+}
+
+fn show(report: &Report) {
+    println!("candidate  {} ({})", report.candidate.version, report.candidate.name);
+    println!("baseline   {} ({})", report.baseline.version, report.baseline.name);
+    for v in &report.verdicts {
+        let measured = v.value.map_or(String::new(), |i| {
+            let bar = if v.better == validate::Better::Higher { "at least" } else { "at most" };
+            format!(": {:.2} ({:.2} to {:.2}), {bar} {:.2} wanted", i.value, i.low, i.high, v.threshold)
+        });
+        println!("{} {}{measured}", ui::mark(v.passed), v.what);
+        for note in &v.notes {
+            println!("    {note}");
+        }
+    }
+}

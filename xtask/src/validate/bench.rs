@@ -1,0 +1,326 @@
+//! The benchmark of `tests/allreduce`: built against a subject, planned, run.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::Effort;
+use super::measured::{Collective, CollectiveOutput, Info, Job, Operators, Round, StoreRows};
+use super::subject::Subject;
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::stage::{Build, CompilerCache, Work, fetch, prefix, pyenv, tree};
+use crate::store::KeyBuilder;
+use crate::toolchain::{Process, cargo};
+
+/// Name in events and in the store.
+const STAGE: &str = "benchmark";
+const VERSION: u32 = 1;
+
+/// The program's sources, as they stand in `tests/allreduce`.
+const SOURCES: &[(&str, &str)] = &[
+    ("Cargo.toml", include_str!("../../../tests/allreduce/Cargo.toml")),
+    ("Cargo.lock", include_str!("../../../tests/allreduce/Cargo.lock")),
+    ("build.rs", include_str!("../../../tests/allreduce/build.rs")),
+    ("shim/c10d.cpp", include_str!("../../../tests/allreduce/shim/c10d.cpp")),
+    ("src/main.rs", include_str!("../../../tests/allreduce/src/main.rs")),
+    ("src/c10d.rs", include_str!("../../../tests/allreduce/src/c10d.rs")),
+    ("src/collective.rs", include_str!("../../../tests/allreduce/src/collective.rs")),
+    ("src/failure.rs", include_str!("../../../tests/allreduce/src/failure.rs")),
+    ("src/launch.rs", include_str!("../../../tests/allreduce/src/launch.rs")),
+    ("src/operators.rs", include_str!("../../../tests/allreduce/src/operators.rs")),
+    ("src/place.rs", include_str!("../../../tests/allreduce/src/place.rs")),
+    ("src/rank.rs", include_str!("../../../tests/allreduce/src/rank.rs")),
+    ("src/store.rs", include_str!("../../../tests/allreduce/src/store.rs")),
+    ("src/table.rs", include_str!("../../../tests/allreduce/src/table.rs")),
+];
+
+/// The benchmark, linked against one subject.
+#[derive(Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// What the dynamic linker needs to find: `LD_LIBRARY_PATH`.
+    libraries: PathBuf,
+    /// The subject's name.
+    name: String,
+    info: Info,
+}
+
+/// Builds the benchmark against `subject`, or finds it in the store.
+pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
+    let tch = fitting_tch(build, subject)?;
+    let cuda = cuda_includes(&subject.libtorch);
+    let key = KeyBuilder::new(STAGE, VERSION)
+        .json("sources", &SOURCES)
+        .text("subject", &subject.facts.sha256)
+        .text("libtorch", &subject.libtorch.to_string_lossy())
+        .text("tch", &tch)
+        .json("cuda", &cuda)
+        .text("compiler", &build.compiler.identity())
+        .key("tree", &tree::key(build)?)
+        .finish();
+    let out = build.stage(STAGE, &key, |pending| {
+        fetch::run(build, false)?;
+        compile(build, subject, &tch, &cuda, &pending.scratch()?, &pending.out())?;
+        Ok(serde_json::json!({ "subject": subject.facts.name, "tch": tch }))
+    })?;
+    let path = out.join("allreduce");
+    let libraries = subject.libtorch.join("lib");
+    let asked = process(&path, &libraries).args(["info", "--json"]).timeout(Duration::from_secs(120));
+    let output =
+        asked.check("benchmark", None).map_err(|e| e.doing(format!("starting the benchmark on {}", subject.name)))?;
+    let info =
+        read(&output.text).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
+    Ok(Program { path, libraries, name: subject.name.clone(), info })
+}
+
+/// The version of tch for this torch: recipes know it.
+fn fitting_tch(build: &Build<'_>, subject: &Subject) -> Result<String> {
+    let minor = |v: &str| v.split(['.', '+']).take(2).map(str::to_owned).collect::<Vec<_>>().join(".");
+    let wanted = minor(&subject.facts.version);
+    if minor(&build.recipe.torch.version) == wanted
+        && let Some(tch) = &build.recipe.torch.tch
+    {
+        return Ok(tch.clone());
+    }
+    let mut known = Vec::new();
+    for name in build.workspace.recipe_names() {
+        let Ok(recipe) = build.workspace.load(&name) else { continue };
+        if let Some(tch) = recipe.torch.tch {
+            if minor(&recipe.torch.version) == wanted {
+                return Ok(tch);
+            }
+            known.push(format!("torch {} (tch {tch})", minor(&recipe.torch.version)));
+        }
+    }
+    known.sort();
+    known.dedup();
+    Err(Error::misuse("no-tch", format!("no recipe names a tch for torch {wanted}, which {} is", subject.name))
+        .next(format!("builds that can be measured: {}", known.join(", ")))
+        .next("or write a recipe for that version with torch.tch set"))
+}
+
+/// Folders with the headers of CUDA and NCCL, where the wheels that torch needs brought them.
+fn cuda_includes(libtorch: &Path) -> Vec<PathBuf> {
+    let nvidia = libtorch.parent().map(|site| site.join("nvidia"));
+    let folders = nvidia.and_then(|n| std::fs::read_dir(n).ok()).into_iter().flatten().flatten();
+    let mut includes: Vec<_> = folders.map(|e| e.path().join("include")).filter(|p| p.is_dir()).collect();
+    includes.sort();
+    includes
+}
+
+fn compile(
+    build: &Build<'_>,
+    subject: &Subject,
+    tch: &str,
+    cuda: &[PathBuf],
+    scratch: &Path,
+    out: &Path,
+) -> Result<()> {
+    let source = scratch.join("allreduce");
+    for (name, text) in SOURCES {
+        let path = source.join(name);
+        fs_err::create_dir_all(path.parent().unwrap_or(&source))?;
+        fs_err::write(&path, text)?;
+    }
+    let manifest = fs_err::read_to_string(source.join("Cargo.toml"))?;
+    let written = manifest
+        .split_once("tch = { version = \"=")
+        .and_then(|(_, rest)| rest.split('"').next())
+        .ok_or_else(|| Error::world("benchmark", "tests/allreduce/Cargo.toml names no exact version of tch"))?;
+    let locked = written == tch;
+    if !locked {
+        let other = manifest.replace(&format!("\"={written}\""), &format!("\"={tch}\""));
+        fs_err::write(source.join("Cargo.toml"), other)?;
+        fs_err::remove_file(source.join("Cargo.lock"))?;
+    }
+    // torch's headers take a compiler most of a minute.
+    let cache = CompilerCache::choose(build, &pyenv::run(build)?, &prefix::run(build)?);
+    let work = Work { dir: scratch.to_owned() };
+    fs_err::create_dir_all(scratch.join("tmp"))?;
+    let target = build.store.cache("benchmark");
+    let _lock = build.store.lock("benchmark", build.events)?;
+    let log = out.join("build.log");
+    let cargo = cargo::process(&build.compiler, cache.program()).ok_or_else(|| {
+        Error::world("cargo", "cargo is not on PATH: the benchmark is a Rust program")
+            .next("run this through `cargo xtask`")
+    })?;
+    let base = cargo
+        .cwd(&source)
+        .env("LIBTORCH", &subject.libtorch)
+        .env("LIBTORCH_CXX11_ABI", if subject.facts.cxx11_abi { "1" } else { "0" })
+        .env("LIBTORCH_BYPASS_VERSION_CHECK", "1") // ours compares what matters: major and minor
+        .env("GLOO_SOURCE", tree::run(build)?.join("third_party/gloo"))
+        .env("CUDA_INCLUDES", std::env::join_paths(cuda).map_err(|e| Error::world("path", e.to_string()))?)
+        .env("CARGO_TARGET_DIR", &target)
+        .envs(cache.env(build, &work));
+    let lock: &[&str] = if locked { &["--locked"] } else { &[] };
+    let fetch = base.clone().args(["fetch", "--quiet"]).args(lock);
+    let fetch = if build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
+    fetch.check("cargo", Some(&log)).map_err(|e| e.doing("fetching the crates of the benchmark"))?;
+    base.args(["build", "--release", "--offline", "--quiet"])
+        .args(lock)
+        .check("cargo", Some(&log))
+        .map_err(|e| e.doing(format!("building the benchmark against {}", subject.name)))?;
+    fs_err::copy(target.join("release/allreduce"), out.join("allreduce"))?;
+    platform::mark_executable(&out.join("allreduce"), true)
+}
+
+fn process(path: &Path, libraries: &Path) -> Process {
+    Process::new(path)
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C.UTF-8")
+        .env("LD_LIBRARY_PATH", libraries)
+        // GPUs and NCCL are the machine's: what the user set for them holds.
+        .envs(std::env::vars_os().filter(|(name, _)| {
+            let name = name.to_string_lossy();
+            ["NCCL_", "CUDA_", "GLOO_", "OMP_", "MKL_", "NVIDIA_"].iter().any(|p| name.starts_with(p))
+        }))
+}
+
+/// One call of the benchmark, the same for both builds.
+#[derive(Debug, Clone)]
+pub struct Command {
+    part: Part,
+    args: Vec<String>,
+}
+
+#[derive(Debug, Clone)]
+enum Part {
+    Collective(Job),
+    Store,
+    Operators,
+}
+
+impl Command {
+    /// The command line, for people.
+    pub fn shown(&self) -> String {
+        format!("allreduce {}", self.args.join(" "))
+    }
+}
+
+/// What is measured: the candidate's jobs (what its hardware allows, or what was asked for), the store,
+/// the operators.
+pub fn plan(programs: &[Program; 2], effort: &Effort) -> Result<Vec<Command>> {
+    let [candidate, _] = programs;
+    let mut jobs = candidate.info.jobs.clone();
+    let wanted = |job: &Job| {
+        effort.backend.as_ref().is_none_or(|b| *b == job.backend)
+            && effort.device.as_ref().is_none_or(|d| *d == job.device)
+    };
+    jobs.retain(wanted);
+    if effort.ranks.is_some() || jobs.is_empty() {
+        let first = jobs.first().cloned();
+        let backend =
+            effort.backend.clone().or(first.as_ref().map(|j| j.backend.clone())).unwrap_or_else(|| "gloo".into());
+        let device = effort.device.clone().or(first.map(|j| j.device)).unwrap_or_else(|| "cpu".into());
+        let gpus = candidate.info.hardware.gpus;
+        let ranks = effort.ranks.unwrap_or(2);
+        if backend == "nccl" && ranks as usize > gpus {
+            return Err(Error::misuse("ranks", format!("NCCL takes one rank a GPU: {ranks} ranks, {gpus} GPUs"))
+                .next(format!("use --ranks up to {gpus}, or --backend gloo")));
+        }
+        if device == "cuda" && gpus == 0 {
+            return Err(Error::misuse("device", "the candidate sees no GPU here, and --device cuda was asked for")
+                .next("leave --device out, or check the driver with `cargo xtask doctor`"));
+        }
+        jobs = vec![Job { backend, device, ranks }];
+    }
+    let mut plan = Vec::new();
+    let text = |args: &[&str]| args.iter().map(|a| (*a).to_owned()).collect::<Vec<_>>();
+    for job in jobs {
+        let mut args = text(&["run", "--json", "--backend", &job.backend, "--device", &job.device, "--ranks"]);
+        args.push(job.ranks.to_string());
+        args.extend(text(&["--max-bytes", &effort.max_bytes.to_string(), "--factor", &effort.factor.to_string()]));
+        args.extend(text(&[
+            "--time",
+            &effort.cell_seconds.to_string(),
+            "--warmup",
+            &(effort.cell_seconds / 4.0).to_string(),
+        ]));
+        plan.push(Command { part: Part::Collective(job), args });
+    }
+    let clients = effort.clients.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
+    let args = text(&["store", "--json", "--clients", &clients, "--operations", &effort.operations.to_string()]);
+    plan.push(Command { part: Part::Store, args });
+    let batch = (effort.cell_seconds / 8.0).to_string();
+    plan.push(Command { part: Part::Operators, args: text(&["operators", "--json", "--batch", &batch]) });
+    Ok(plan)
+}
+
+/// Runs one command on one build and notes what came out.
+///
+/// # Errors
+/// Wrong sums (the answer is no), or a benchmark that dies for a reason that is not the build's lack
+/// of something.
+pub fn measure(build: &Build<'_>, program: &Program, command: &Command, round: &mut Round) -> Result<()> {
+    build.events.note(format!("{} on {}", command.shown(), program.name));
+    let unavailable = |why: String, round: &mut Round| {
+        if let Part::Collective(job) = &command.part {
+            round.collective.push(Collective { job: job.clone(), rows: Err(why) });
+        }
+    };
+    if let Part::Collective(job) = &command.part {
+        let there = &program.info.hardware;
+        let backend = if job.backend == "nccl" { there.nccl } else { there.gloo };
+        if !backend || (job.device == "cuda" && there.gpus < 1) {
+            unavailable(format!("this build cannot: no {} for {} tensors here", job.backend, job.device), round);
+            return Ok(());
+        }
+    }
+    let mut call = process(&program.path, &program.libraries)
+        .args(&command.args)
+        .timeout(Duration::from_secs(3600));
+    // Without network, the store's look-up of each client's name fails at once instead of waiting for
+    // DNS; loopback is there. NCCL wants to see the machine's own interfaces.
+    if matches!(&command.part, Part::Collective(job) if job.device == "cuda") {
+        call = call.with_network();
+    }
+    if let Part::Collective(_) = command.part
+        && !program.info.libuv
+    {
+        // Its rendezvous has to run on something; the lack is in the store's cells.
+        call = call.args(["--store", "legacy"]);
+    }
+    let output = call.run(None, &mut |_| {})?;
+    match output.status.code() {
+        Some(0) => {}
+        // Wrong sums: the rows say how many, where they were printed.
+        Some(1) if read::<CollectiveOutput>(&output.text).is_some() => {}
+        _ => {
+            return Err(Error::world(
+                "benchmark",
+                format!(
+                    "`{}` on {} ended with {}:\n{}",
+                    command.shown(),
+                    program.name,
+                    output.status,
+                    tail(&output.text)
+                ),
+            ));
+        }
+    }
+    let unread =
+        || Error::world("benchmark", format!("`{}` printed no result:\n{}", command.shown(), tail(&output.text)));
+    match &command.part {
+        Part::Collective(job) => {
+            let rows = read::<CollectiveOutput>(&output.text).ok_or_else(unread)?.rows;
+            round.collective.push(Collective { job: job.clone(), rows: Ok(rows) });
+        }
+        Part::Store => round.store = Some(read::<StoreRows>(&output.text).ok_or_else(unread)?),
+        Part::Operators => round.operators = Some(read::<Operators>(&output.text).ok_or_else(unread)?),
+    }
+    Ok(())
+}
+
+fn tail(text: &str) -> String {
+    crate::toolchain::tail_of(text, 12)
+}
+
+/// The last line of JSON in what a program printed.
+pub fn last_json(text: &str) -> Option<serde_json::Value> {
+    text.lines().rev().find_map(|l| serde_json::from_str(l.trim()).ok().filter(serde_json::Value::is_object))
+}
+
+fn read<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    text.lines().rev().find_map(|l| serde_json::from_str(l.trim()).ok())
+}

@@ -1,0 +1,49 @@
+//! Where it ran: what a reader needs to place the figures.
+
+use std::process::Command;
+
+use serde::Serialize;
+
+/// The machine.
+#[derive(Debug, Clone, Serialize)]
+pub struct Machine {
+    /// The processor's name.
+    pub cpu: String,
+    /// Cores that may be used.
+    pub cores: usize,
+    /// Memory in bytes.
+    pub memory: Option<u64>,
+    /// Operating system and kernel.
+    pub system: String,
+    /// GPUs: name, memory, driver.
+    pub gpus: Vec<String>,
+}
+
+impl Machine {
+    /// This machine.
+    pub fn here() -> Self {
+        let line = |file: &str, key: &str| {
+            let text = std::fs::read_to_string(file).ok()?;
+            let line = text.lines().find(|l| l.starts_with(key))?;
+            Some(line[key.len()..].trim_start_matches([' ', '\t', ':', '=']).trim_matches('"').to_owned())
+        };
+        let printed = |program: &str, args: &[&str]| {
+            let out = Command::new(program).args(args).output().ok().filter(|o| o.status.success())?;
+            Some(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        };
+        let kernel = printed("uname", &["-sr"]).unwrap_or_else(|| std::env::consts::OS.to_owned());
+        let distribution = line("/etc/os-release", "PRETTY_NAME");
+        let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
+        Self {
+            cpu: line("/proc/cpuinfo", "model name")
+                .or_else(|| printed("sysctl", &["-n", "machdep.cpu.brand_string"]))
+                .unwrap_or_else(|| std::env::consts::ARCH.to_owned()),
+            cores: std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
+            memory: line("/proc/meminfo", "MemTotal")
+                .and_then(|t| t.split_whitespace().next()?.parse::<u64>().ok())
+                .map(|kib| kib * 1024),
+            system: distribution.map_or(kernel.clone(), |d| format!("{d}, {kernel}")),
+            gpus: printed("nvidia-smi", &query).map_or(Vec::new(), |t| t.lines().map(str::to_owned).collect()),
+        }
+    }
+}

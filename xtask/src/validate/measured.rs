@@ -1,0 +1,163 @@
+//! What the benchmark prints (`tests/allreduce`, `--json`), as it is read here.
+
+use serde::{Deserialize, Serialize};
+
+/// What a program found on this machine: `allreduce info --json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Info {
+    /// What there is.
+    pub hardware: Hardware,
+    /// A libuv store was served.
+    pub libuv: bool,
+    /// Why not.
+    pub libuv_error: Option<String>,
+    /// What it would measure.
+    pub jobs: Vec<Job>,
+}
+
+/// What a build on this machine can do.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Hardware {
+    /// GPUs that the build can use.
+    pub gpus: usize,
+    /// Gloo is in.
+    pub gloo: bool,
+    /// NCCL is in.
+    pub nccl: bool,
+}
+
+/// One all-reduce job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// `gloo`, `nccl`.
+    pub backend: String,
+    /// `cpu`, `cuda`.
+    pub device: String,
+    /// Ranks on this machine.
+    pub ranks: u32,
+}
+
+/// One round of one build.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Round {
+    /// All-reduce, a job each.
+    pub collective: Vec<Collective>,
+    /// The store.
+    pub store: Option<StoreRows>,
+    /// Operators.
+    pub operators: Option<Operators>,
+}
+
+/// One job of all-reduces.
+#[derive(Debug, Clone, Serialize)]
+pub struct Collective {
+    /// Which.
+    pub job: Job,
+    /// Rows, or why there are none.
+    pub rows: Result<Vec<CollectiveRow>, String>,
+}
+
+/// Rows of the all-reduce, as printed.
+#[derive(Debug, Clone, Deserialize)]
+pub struct CollectiveOutput {
+    /// Rows.
+    pub rows: Vec<CollectiveRow>,
+}
+
+/// One cell of the all-reduce.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct CollectiveRow {
+    /// Bytes a rank.
+    pub bytes: u64,
+    /// Elements a rank.
+    pub count: u64,
+    /// `float`, `half`, `bfloat16`.
+    pub r#type: String,
+    /// `out`, `in`.
+    pub place: String,
+    /// Seconds of one all-reduce, a batch each.
+    pub seconds: Vec<f64>,
+    /// Bytes a second of the median, scaled to what each link carries.
+    pub busbw: f64,
+    /// Elements with a wrong sum.
+    pub wrong: u64,
+    /// Why there is no figure.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// The store's rows, or why there are none.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreRows {
+    /// A server and a number of clients each.
+    pub rows: Vec<StoreRow>,
+}
+
+/// One server with one number of clients.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreRow {
+    /// `libuv`, `legacy`.
+    pub backend: String,
+    /// Clients.
+    pub clients: u32,
+    /// Seconds until the last was connected and counted.
+    pub startup_seconds: Option<f64>,
+    /// Seconds of a barrier, several times.
+    pub barrier_seconds: Vec<f64>,
+    /// By operation.
+    pub operations: Vec<StoreOperation>,
+    /// Why there are no figures.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// One operation of the store.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct StoreOperation {
+    /// `set`, `get`, `add`, `wait`, `check`.
+    pub name: String,
+    /// A second, all clients together.
+    pub rate: f64,
+    /// Latency in microseconds.
+    pub latency_us: Percentiles,
+}
+
+/// Latencies in microseconds.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub struct Percentiles {
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 99th percentile.
+    pub p99: f64,
+    /// 99.9th percentile.
+    pub p999: f64,
+    /// Largest.
+    pub max: f64,
+}
+
+/// Operator times.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Operators {
+    /// Threads that torch computes with.
+    pub threads: u32,
+    /// An operator each.
+    pub rows: Vec<OperatorRow>,
+}
+
+/// One operator.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct OperatorRow {
+    /// Its name.
+    pub name: String,
+    /// Shapes.
+    pub shape: String,
+    /// Data type.
+    pub r#type: String,
+    /// Seconds of one call, a batch each.
+    pub seconds: Vec<f64>,
+    /// Why there is no figure.
+    #[serde(default)]
+    pub error: Option<String>,
+}

@@ -1,0 +1,175 @@
+//! `validate`: a candidate build held against a baseline, by the benchmark of `tests/allreduce`
+//! linked against each, by scenarios run in each one's Python, and by statistics on what came out.
+//!
+//! ```text
+//! subject ─► bench ──► rounds (A B A B …) ─► compare ─► report
+//!    └─────► scenario ──────────────────────────┘
+//! ```
+
+mod bench;
+mod compare;
+mod machine;
+mod measured;
+pub mod report;
+mod scenario;
+mod stats;
+mod subject;
+
+use std::time::Instant;
+
+use serde::Serialize;
+
+pub use compare::{Better, Cell, Metric, Verdict};
+pub use machine::Machine;
+pub use measured::{Collective, Operators, Round, StoreRows};
+pub use scenario::{Outcome, SCENARIOS};
+pub use stats::Interval;
+pub use subject::{Facts, Subject};
+
+use crate::error::{Error, Result};
+use crate::stage::Build;
+
+/// How much is measured.
+#[derive(Debug, Clone, Serialize)]
+pub struct Effort {
+    /// Rounds of candidate and baseline in turns.
+    pub rounds: usize,
+    /// Largest tensor of the all-reduce, bytes.
+    pub max_bytes: u64,
+    /// Factor from one size to the next.
+    pub factor: u64,
+    /// Measured seconds of one cell of the all-reduce.
+    pub cell_seconds: f64,
+    /// Numbers of store clients.
+    pub clients: Vec<u32>,
+    /// Store operations of each kind.
+    pub operations: u32,
+    /// Ranks of the scenario with many ranks.
+    pub many_ranks: u32,
+    /// What carries the all-reduce (`gloo`, `nccl`); by the hardware if `None`.
+    pub backend: Option<String>,
+    /// Where its tensors are (`cpu`, `cuda`); by the hardware if `None`.
+    pub device: Option<String>,
+    /// Ranks on this machine; by the hardware if `None`.
+    pub ranks: Option<u32>,
+}
+
+impl Effort {
+    /// What a report that is shown to others is made of: about half an hour on two cores.
+    pub fn full() -> Self {
+        Self {
+            rounds: 3,
+            max_bytes: 1 << 30,
+            factor: 8,
+            cell_seconds: 0.4,
+            clients: vec![64, 256, 1024, 4096],
+            operations: 20_000,
+            many_ranks: 64,
+            backend: None,
+            device: None,
+            ranks: None,
+        }
+    }
+
+    /// A look: a minute or two, wide intervals.
+    pub fn quick() -> Self {
+        Self {
+            rounds: 2,
+            max_bytes: 1 << 20,
+            factor: 32,
+            cell_seconds: 0.1,
+            clients: vec![64, 256],
+            operations: 4_000,
+            many_ranks: 8,
+            ..Self::full()
+        }
+    }
+}
+
+/// What came out.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Version of the JSON form.
+    pub schema_version: u32,
+    /// The day, `2026-01-31`.
+    pub date: String,
+    /// Whether every bar was met.
+    pub passed: bool,
+    /// By metric.
+    pub verdicts: Vec<Verdict>,
+    /// The build that is judged.
+    pub candidate: Facts,
+    /// The build that it is held against.
+    pub baseline: Facts,
+    /// Where it ran.
+    pub machine: Machine,
+    /// How much was measured.
+    pub effort: Effort,
+    /// Every figure of both, and their ratio.
+    pub cells: Vec<Cell>,
+    /// The scripts that were run, on candidate and baseline.
+    pub scenarios: Vec<scenario::Pair>,
+    /// The commands, so that anyone can run them again.
+    pub commands: Vec<String>,
+    /// What the benchmark printed: `[candidate, baseline]` a round.
+    pub raw: Vec<[Round; 2]>,
+    /// Wall time of all.
+    pub seconds: f64,
+}
+
+/// Measures and compares.
+///
+/// # Errors
+/// Bad input; no compiler; a benchmark that fails on the candidate. What the baseline cannot do is no
+/// error: its cells say why.
+pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, only: Option<&str>) -> Result<Report> {
+    let started = Instant::now();
+    let subjects = [subject::resolve(build, candidate)?, subject::resolve(build, baseline)?];
+    if subjects[0].facts.sha256 == subjects[1].facts.sha256 {
+        return Err(Error::misuse(
+            "same-build",
+            format!(
+                "candidate '{candidate}' and baseline '{baseline}' are the same build (SHA-256 {})",
+                subjects[0].facts.sha256
+            ),
+        )
+        .next("name two different builds, such as --candidate dist/….whl --baseline pypi:torch==2.6.0"));
+    }
+    let wants = |part: &str| only.is_none_or(|o| o == part);
+    let mut raw: Vec<[Round; 2]> = Vec::new();
+    let mut commands = Vec::new();
+    if wants("benchmark") {
+        let programs = [bench::build(build, &subjects[0])?, bench::build(build, &subjects[1])?];
+        let plan = bench::plan(&programs, &effort)?;
+        commands.extend(plan.iter().map(bench::Command::shown));
+        for round in 0..effort.rounds {
+            build.events.note(format!("round {} of {}", round + 1, effort.rounds));
+            let mut both = [Round::default(), Round::default()];
+            for command in &plan {
+                for (program, round) in programs.iter().zip(&mut both) {
+                    bench::measure(build, program, command, round)?;
+                }
+            }
+            raw.push(both);
+        }
+    }
+    let scenarios = if wants("scenarios") { scenario::run(build, &subjects, effort.many_ranks)? } else { Vec::new() };
+    let cells = compare::cells(&raw);
+    let verdicts = compare::verdicts(&build.recipe.validation, &raw, &cells, &scenarios);
+    let [candidate, baseline] = subjects.map(|s| s.facts);
+    Ok(Report {
+        schema_version: 1,
+        date: crate::ui::today(),
+        passed: verdicts.iter().all(|v| v.passed != Some(false)),
+        verdicts,
+        candidate,
+        baseline,
+        machine: Machine::here(),
+        effort,
+        cells,
+        scenarios,
+        commands,
+        raw,
+        seconds: started.elapsed().as_secs_f64(),
+    })
+}

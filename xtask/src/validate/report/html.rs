@@ -1,0 +1,345 @@
+//! The page: verdict at the top, plots in the middle, what it ran on at the bottom. One file, nothing
+//! is loaded; readable on a phone, in the dark, on paper, and by a screen reader.
+
+use maud::{DOCTYPE, Markup, PreEscaped, html};
+
+use super::figures::{bar, figure, ratio, size, word};
+use super::svg::{self, Plot, Ratio, Series};
+use crate::validate::compare::Figure;
+use crate::validate::{Better, Cell, Facts, Metric, Outcome, Report};
+
+const STYLE: &str = include_str!("style.css");
+
+/// The report as one HTML page.
+pub fn page(report: &Report) -> String {
+    let title = format!("torch {} against {}", report.candidate.version, report.baseline.version);
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { (title) }
+                style { (PreEscaped(STYLE)) }
+            }
+            body {
+                main {
+                    (head(report))
+                    (allreduce(report))
+                    (store(report))
+                    (operators(report))
+                    (scenarios(report))
+                    (ground(report))
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
+fn head(report: &Report) -> Markup {
+    let missed = report.verdicts.iter().filter(|v| v.passed == Some(false)).count();
+    html! {
+        header {
+            p.kicker { "torchwright validate · " (report.date) }
+            h1 { (report.candidate.version) " against " (report.baseline.version) }
+            p class=(if report.passed { "verdict good" } else { "verdict bad" }) {
+                @if report.passed { "✓ Every bar is met." }
+                @else { "✗ " (missed) " of " (report.verdicts.len()) " bars " (if missed == 1 { "is" } else { "are" }) " missed." }
+            }
+            p { "Ratios are candidate / baseline, medians of " (report.effort.rounds)
+                " rounds in turns, with the 95 % interval of a bootstrap. A bar is missed where the whole interval lies on the wrong side." }
+        }
+        section aria-labelledby="verdicts" {
+            h2 id="verdicts" { "Verdicts" }
+            div.scroll { table {
+                thead { tr { th scope="col" { "what" } th scope="col" { "bar" } th scope="col" { "measured" } th scope="col" { "" } } }
+                tbody { @for v in &report.verdicts { tr {
+                    th scope="row" {
+                        (v.what)
+                        @if !v.notes.is_empty() { ul.notes { @for n in &v.notes { li { (n) } } } }
+                    }
+                    td { @if v.value.is_some() { (bar(v.threshold, v.better)) } }
+                    td { @if let Some(i) = v.value { (ratio(i)) } }
+                    td class=(match v.passed { Some(true) => "good", Some(false) => "bad", None => "none" }) {
+                        (match v.passed { Some(true) => "✓ ", Some(false) => "✗ ", None => "" }) (word(v.passed))
+                    }
+                } } }
+            } }
+        }
+    }
+}
+
+fn of(report: &Report, metric: Metric) -> Vec<&Cell> {
+    report.cells.iter().filter(|c| c.metric == metric).collect()
+}
+
+fn groups<'a>(cells: &[&'a Cell]) -> Vec<(&'a str, Vec<&'a Cell>)> {
+    let mut out: Vec<(&str, Vec<&Cell>)> = Vec::new();
+    for cell in cells {
+        match out.iter_mut().find(|(g, _)| *g == cell.group) {
+            Some((_, group)) => group.push(cell),
+            None => out.push((&cell.group, vec![cell])),
+        }
+    }
+    out
+}
+
+/// Points of one side of the cells called `name`.
+fn points(cells: &[&Cell], name: &str, side: fn(&Cell) -> &Figure) -> Vec<(f64, f64)> {
+    cells
+        .iter()
+        .filter(|c| c.name == name)
+        .filter_map(|c| match side(c) {
+            Figure::Median(y) => Some((c.x? as f64, *y)),
+            Figure::NotAvailable(_) => None,
+        })
+        .collect()
+}
+
+fn candidate(c: &Cell) -> &Figure {
+    &c.candidate
+}
+
+fn baseline(c: &Cell) -> &Figure {
+    &c.baseline
+}
+
+fn bandwidth(v: f64) -> String {
+    figure(v, "B/s")
+}
+
+fn seconds(v: f64) -> String {
+    figure(v, "s")
+}
+
+fn bytes(v: f64) -> String {
+    size(v as u64)
+}
+
+fn count(v: f64) -> String {
+    format!("{v}")
+}
+
+fn allreduce(report: &Report) -> Markup {
+    let cells = of(report, Metric::AllreduceBusbw);
+    html! {
+        @for (i, (group, cells)) in groups(&cells).into_iter().enumerate() {
+            section aria-labelledby=(format!("allreduce-{i}")) {
+                h2 id=(format!("allreduce-{i}")) { "All-reduce: " (group) }
+                @let mut names: Vec<&str> = cells.iter().map(|c| c.name.as_str()).collect();
+                @let _ = names.dedup();
+                @let _ = names.sort_unstable();
+                @let _ = names.dedup();
+                @for (j, name) in names.iter().filter(|n| n.ends_with("in place")).enumerate() {
+                    h3 { (name) }
+                    (svg::lines(&Plot {
+                        id: format!("busbw-{i}-{j}"),
+                        title: "Bus bandwidth over size",
+                        x: "size of the tensor",
+                        y: "bus bandwidth",
+                        series: vec![
+                            Series { name: "candidate".into(), style: 0, points: points(&cells, name, candidate) },
+                            Series { name: "baseline".into(), style: 1, points: points(&cells, name, baseline) },
+                        ],
+                        x_text: bytes,
+                        y_text: bandwidth,
+                    }))
+                }
+                (table("size", &cells, |x| x.map_or(String::new(), size)))
+            }
+        }
+    }
+}
+
+fn store(report: &Report) -> Markup {
+    let startup: Vec<&Cell> = report.cells.iter().filter(|c| c.name == "start-up").collect();
+    if startup.is_empty() {
+        return html! {};
+    }
+    let of_server = |server: &str| startup.iter().copied().filter(|c| c.group == server).collect::<Vec<_>>();
+    let (libuv, legacy) = (of_server("libuv"), of_server("legacy"));
+    let rates: Vec<&Cell> = report.cells.iter().filter(|c| c.group == "libuv" && c.name != "start-up").collect();
+    let legacy_rates: Vec<&Cell> =
+        report.cells.iter().filter(|c| c.group == "legacy" && c.name != "start-up").collect();
+    let latency = |server: &str| -> Vec<&Cell> {
+        report.cells.iter().filter(|c| c.group == format!("{server} latency")).collect()
+    };
+    let (libuv_latency, legacy_latency) = (latency("libuv"), latency("legacy"));
+    html! {
+        section aria-labelledby="store" {
+            h2 id="store" { "TCPStore" }
+            p { "One server process, one thread a client, all on this machine." }
+            h3 { "Start-up: time until all clients are connected" }
+            (svg::lines(&Plot {
+                id: "startup".into(),
+                title: "Store start-up over clients",
+                x: "clients",
+                y: "time",
+                series: vec![
+                    Series { name: "candidate, libuv".into(), style: 0, points: points(&libuv, "start-up", candidate) },
+                    Series { name: "baseline, libuv".into(), style: 1, points: points(&libuv, "start-up", baseline) },
+                    Series { name: "candidate, legacy".into(), style: 2, points: points(&legacy, "start-up", candidate) },
+                    Series { name: "baseline, legacy".into(), style: 3, points: points(&legacy, "start-up", baseline) },
+                ],
+                x_text: count,
+                y_text: seconds,
+            }))
+            (table("clients", &startup, |x| x.map_or(String::new(), |n| n.to_string())))
+            h3 { "Latency of get" }
+            (svg::lines(&Plot {
+                id: "latency".into(),
+                title: "Latency of get over clients, libuv store",
+                x: "clients",
+                y: "time",
+                series: vec![
+                    Series { name: "candidate, median".into(), style: 0, points: points(&libuv_latency, "get p50", candidate) },
+                    Series { name: "baseline, median".into(), style: 1, points: points(&libuv_latency, "get p50", baseline) },
+                    Series { name: "candidate, 99th percentile".into(), style: 2, points: points(&libuv_latency, "get p99", candidate) },
+                    Series { name: "baseline, 99th percentile".into(), style: 3, points: points(&libuv_latency, "get p99", baseline) },
+                ],
+                x_text: count,
+                y_text: seconds,
+            }))
+            h3 { "Operations and barriers" }
+            (table("clients", &rates, |x| x.map_or(String::new(), |n| n.to_string())))
+            details { summary { "The legacy store, and latencies" }
+                (table("clients", &legacy_rates, |x| x.map_or(String::new(), |n| n.to_string())))
+                (table("clients", &[libuv_latency, legacy_latency].concat(), |x| x.map_or(String::new(), |n| n.to_string())))
+            }
+        }
+    }
+}
+
+fn operators(report: &Report) -> Markup {
+    let cells = of(report, Metric::OperatorTime);
+    if cells.is_empty() {
+        return html! {};
+    }
+    let bar = report.verdicts.iter().find(|v| v.bar == "operator-time").map_or(1.05, |v| v.threshold);
+    let ratios: Vec<Ratio> = cells
+        .iter()
+        .filter_map(|c| {
+            let r = c.ratio?;
+            Some(Ratio {
+                name: format!("{}, {}", c.group, c.name),
+                value: (r.value, r.low, r.high),
+                good: r.low <= bar,
+            })
+        })
+        .collect();
+    html! {
+        section aria-labelledby="operators" {
+            h2 id="operators" { "Operators" }
+            p { "Time of the candidate / time of the baseline: left of the line the candidate is faster." }
+            (svg::ratios("operator-ratios", "Ratio of operator times", &ratios))
+            details open { summary { "Figures" } (table("shape", &cells, |_| String::new())) }
+        }
+    }
+}
+
+/// A table of cells; `x` writes the first column.
+fn table(first: &str, cells: &[&Cell], x: fn(Option<u64>) -> String) -> Markup {
+    let has_x = cells.iter().any(|c| c.x.is_some());
+    html! {
+        div.scroll { table {
+            thead { tr {
+                @if has_x { th scope="col" { (first) } }
+                th scope="col" { "what" }
+                th scope="col" { "candidate" } th scope="col" { "baseline" } th scope="col" { "ratio" }
+            } }
+            tbody { @for c in cells { tr {
+                @if has_x { td { (x(c.x)) } }
+                th scope="row" { (c.group) ", " (c.name) }
+                @for f in [&c.candidate, &c.baseline] { td { (shown(f, c.unit)) } }
+                td class=(tendency(c)) { @if let Some(r) = c.ratio { (ratio(r)) } }
+            } } }
+        } }
+    }
+}
+
+fn shown(f: &Figure, unit: &str) -> Markup {
+    match f {
+        Figure::Median(v) => html! { (figure(*v, unit)) },
+        Figure::NotAvailable(why) => html! { span.none { "not available: " (why) } },
+    }
+}
+
+/// A class for ratios that are off by more than noise and a tenth.
+fn tendency(c: &Cell) -> &'static str {
+    let Some(r) = c.ratio else { return "" };
+    let (worse, better) = match c.better {
+        Better::Higher => (r.high < 0.9, r.low > 1.1),
+        Better::Lower => (r.low > 1.1, r.high < 0.9),
+    };
+    if worse {
+        "bad"
+    } else if better {
+        "good"
+    } else {
+        ""
+    }
+}
+
+fn scenarios(report: &Report) -> Markup {
+    if report.scenarios.is_empty() {
+        return html! {};
+    }
+    let outcome = |o: &Outcome| match o {
+        Outcome::Passed { seconds, libuv, .. } => html! {
+            span.good { "✓ ran" } ", " (if *libuv { "on libuv" } else { "on the legacy store" }) ", " (figure(*seconds, "s"))
+        },
+        Outcome::Failed { why, .. } => html! { span.bad { "✗ failed" } ": " (why) },
+        Outcome::NotAvailable { why } => html! { span.none { "not available: " (why) } },
+    };
+    html! {
+        section aria-labelledby="scenarios" {
+            h2 id="scenarios" { "Scenarios" }
+            div.scroll { table {
+                thead { tr { th scope="col" { "scenario" } th scope="col" { "candidate" } th scope="col" { "baseline" } } }
+                tbody { @for p in &report.scenarios { tr {
+                    th scope="row" { (p.name) ": " (p.what) }
+                    td { (outcome(&p.candidate)) } td { (outcome(&p.baseline)) }
+                } } }
+            } }
+        }
+    }
+}
+
+fn ground(report: &Report) -> Markup {
+    let build = |name: &str, f: &Facts| {
+        html! {
+            h3 { (name) }
+            dl {
+                dt { "named" } dd { (f.name) }
+                dt { "version" } dd { (f.version) }
+                @if let Some(c) = &f.commit { dt { "commit" } dd { code { (c) } } }
+                @if let Some(c) = &f.cuda { dt { "CUDA" } dd { (c) } }
+                dt { "libuv store" } dd { (if f.libuv { "yes" } else { "no" }) @if let Some(v) = &f.libuv_version { ", libuv " (v) } }
+                dt { "process groups" } dd { (f.backends.join(", ")) }
+                dt { "C++ strings" } dd { (if f.cxx11_abi { "C++11 ABI" } else { "the ABI before C++11" }) }
+                dt { "SHA-256" } dd { code { (f.sha256) } }
+            }
+        }
+    };
+    let m = &report.machine;
+    html! {
+        footer {
+            h2 { "What it ran on" }
+            dl {
+                dt { "processor" } dd { (m.cpu) ", " (m.cores) " cores" }
+                @if let Some(bytes) = m.memory { dt { "memory" } dd { (bytes >> 30) " GiB" } }
+                dt { "system" } dd { (m.system) }
+                dt { "GPUs" } dd { @if m.gpus.is_empty() { "none" } @else { (m.gpus.join("; ")) } }
+                dt { "took" } dd { (crate::ui::duration(report.seconds)) }
+            }
+            (build("Candidate", &report.candidate))
+            (build("Baseline", &report.baseline))
+            @if !report.commands.is_empty() {
+                h3 { "Commands, on candidate and baseline in turns" }
+                pre { @for c in &report.commands { (c) "\n" } }
+            }
+        }
+    }
+}

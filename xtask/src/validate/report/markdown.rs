@@ -1,0 +1,96 @@
+//! The report as Markdown: what a CI summary shows, and what is kept in `docs/results`.
+
+use std::fmt::Write;
+
+use super::figures::{bar, figure, ratio, size, word};
+use crate::validate::compare::Figure;
+use crate::validate::{Cell, Metric, Outcome, Report};
+
+/// The report as Markdown.
+pub fn summary(report: &Report) -> String {
+    let mut t = String::new();
+    let _ = writeln!(t, "# torch {} against {}\n", report.candidate.version, report.baseline.version);
+    let _ = writeln!(
+        t,
+        "{} Ratios are candidate / baseline, medians of {} rounds in turns, with the 95 % interval of a bootstrap.\n",
+        if report.passed { "**Every bar is met.**" } else { "**A bar is missed.**" },
+        report.effort.rounds
+    );
+    let _ = writeln!(t, "| what | bar | measured | |\n|---|---|---|---|");
+    for v in &report.verdicts {
+        let measured = v.value.map_or(String::new(), ratio);
+        let bar = if v.value.is_some() { bar(v.threshold, v.better) } else { String::new() };
+        let _ = writeln!(t, "| {} | {bar} | {measured} | {} |", v.what, word(v.passed));
+    }
+    for v in report.verdicts.iter().filter(|v| !v.notes.is_empty()) {
+        let _ = writeln!(t, "\n{}:\n", v.what);
+        for note in &v.notes {
+            let _ = writeln!(t, "- {note}");
+        }
+    }
+    for (metric, title) in [
+        (Metric::AllreduceBusbw, "All-reduce, bus bandwidth"),
+        (Metric::StoreStartup, "Store on libuv, start-up"),
+        (Metric::StoreRate, "Store on libuv, operations a second"),
+        (Metric::StoreBarrier, "Store on libuv, barrier"),
+        (Metric::LegacyStore, "Legacy store, and latencies"),
+        (Metric::OperatorTime, "Operators"),
+    ] {
+        let cells: Vec<&Cell> = report.cells.iter().filter(|c| c.metric == metric).collect();
+        if !cells.is_empty() {
+            table(&mut t, title, &cells);
+        }
+    }
+    if !report.scenarios.is_empty() {
+        let _ = writeln!(t, "\n## Scenarios\n\n| scenario | candidate | baseline |\n|---|---|---|");
+        for p in &report.scenarios {
+            let _ = writeln!(t, "| {}: {} | {} | {} |", p.name, p.what, outcome(&p.candidate), outcome(&p.baseline));
+        }
+    }
+    ground(&mut t, report);
+    t
+}
+
+fn table(t: &mut String, title: &str, cells: &[&Cell]) {
+    let _ = writeln!(t, "\n## {title}\n\n| | candidate | baseline | ratio |\n|---|---|---|---|");
+    for c in cells {
+        let x = match (c.metric, c.x) {
+            (Metric::AllreduceBusbw, Some(bytes)) => format!(", {}", size(bytes)),
+            (_, Some(clients)) => format!(", {clients} clients"),
+            _ => String::new(),
+        };
+        let cell = |f: &Figure| match f {
+            Figure::Median(v) => figure(*v, c.unit),
+            Figure::NotAvailable(why) => format!("not available: {}", why.replace('|', "\\|")),
+        };
+        let ratio = c.ratio.map_or(String::new(), ratio);
+        let _ =
+            writeln!(t, "| {}, {}{x} | {} | {} | {ratio} |", c.group, c.name, cell(&c.candidate), cell(&c.baseline));
+    }
+}
+
+fn outcome(o: &Outcome) -> String {
+    match o {
+        Outcome::Passed { seconds, libuv, .. } => {
+            format!("ran {}, {}", if *libuv { "on libuv" } else { "on the legacy store" }, figure(*seconds, "s"))
+        }
+        Outcome::Failed { why, .. } => format!("**failed**: {}", why.replace('|', "\\|")),
+        Outcome::NotAvailable { why } => format!("not available: {}", why.replace('|', "\\|")),
+    }
+}
+
+fn ground(t: &mut String, report: &Report) {
+    let m = &report.machine;
+    let _ = writeln!(t, "\n## What it ran on\n\n| | |\n|---|---|");
+    let _ = writeln!(t, "| day | {} |", report.date);
+    let _ = writeln!(t, "| processor | {}, {} cores |", m.cpu, m.cores);
+    let _ = writeln!(t, "| system | {} |", m.system);
+    let _ = writeln!(t, "| GPUs | {} |", if m.gpus.is_empty() { "none".to_owned() } else { m.gpus.join("; ") });
+    for (name, f) in [("candidate", &report.candidate), ("baseline", &report.baseline)] {
+        let libuv = if f.libuv { "libuv store" } else { "no libuv store" };
+        let _ = writeln!(t, "| {name} | {}, {}, {libuv}, SHA-256 `{}` |", f.name, f.version, f.sha256);
+    }
+    if !report.commands.is_empty() {
+        let _ = writeln!(t, "\n```\n{}\n```", report.commands.join("\n"));
+    }
+}

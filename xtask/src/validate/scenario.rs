@@ -1,0 +1,210 @@
+//! Scripts that people's jobs are shaped like, run with the Python of candidate and baseline,
+//! nothing set that chooses a store.
+
+use std::ffi::OsString;
+use std::path::Path;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::subject::Subject;
+use crate::error::Result;
+use crate::stage::Build;
+use crate::toolchain::Process;
+
+/// One scenario.
+pub struct Scenario {
+    /// Its name.
+    pub name: &'static str,
+    /// What it shows.
+    pub what: &'static str,
+    /// File in `tests/scenarios`.
+    script: &'static str,
+    text: &'static str,
+    /// Arguments of Python before the script.
+    launcher: &'static [&'static str],
+    /// A package that it needs.
+    needs: Option<&'static str>,
+}
+
+const TORCHRUN_4: &[&str] = &["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", "29541"];
+const ELASTIC: &[&str] =
+    &["-m", "torch.distributed.run", "--nproc-per-node", "2", "--max-restarts", "2", "--master-port", "29542"];
+
+/// All of them, in the order that they run.
+pub const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "s2_train",
+        what: "mp.spawn, DistributedDataParallel, a checkpoint",
+        script: "s2_train.py",
+        text: include_str!("../../../tests/scenarios/s2_train.py"),
+        launcher: &[],
+        needs: None,
+    },
+    Scenario {
+        name: "s1_train",
+        what: "Lightning Trainer with DDPStrategy",
+        script: "s1_train.py",
+        text: include_str!("../../../tests/scenarios/s1_train.py"),
+        launcher: &[],
+        needs: Some("lightning"),
+    },
+    Scenario {
+        name: "torchrun",
+        what: "torchrun with 4 processes",
+        script: "rendezvous.py",
+        text: include_str!("../../../tests/scenarios/rendezvous.py"),
+        launcher: TORCHRUN_4,
+        needs: None,
+    },
+    Scenario {
+        name: "elastic",
+        what: "torchrun starts all ranks again after one was killed",
+        script: "elastic.py",
+        text: include_str!("../../../tests/scenarios/elastic.py"),
+        launcher: ELASTIC,
+        needs: None,
+    },
+    Scenario {
+        name: "many_ranks",
+        what: "many ranks on Gloo",
+        script: "many_ranks.py",
+        text: include_str!("../../../tests/scenarios/many_ranks.py"),
+        launcher: &[],
+        needs: None,
+    },
+];
+
+/// How one run ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// It ran.
+    Passed {
+        /// Wall time.
+        seconds: f64,
+        /// Whether its store ran on libuv.
+        libuv: bool,
+        /// What it printed.
+        said: serde_json::Value,
+    },
+    /// It ran and failed.
+    Failed {
+        /// Wall time.
+        seconds: f64,
+        /// The line that says why.
+        why: String,
+    },
+    /// It could not be run on this build.
+    NotAvailable {
+        /// Why.
+        why: String,
+    },
+}
+
+/// One scenario on both builds.
+#[derive(Debug, Clone, Serialize)]
+pub struct Pair {
+    /// The scenario.
+    pub name: &'static str,
+    /// What it shows.
+    pub what: &'static str,
+    /// On the candidate.
+    pub candidate: Outcome,
+    /// On the baseline.
+    pub baseline: Outcome,
+}
+
+/// Runs all scenarios on both builds, in turns.
+pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<Pair>> {
+    let folder = tempfile::Builder::new().prefix("torchwright-scenarios-").tempdir()?;
+    for scenario in SCENARIOS {
+        fs_err::write(folder.path().join(scenario.script), scenario.text)?;
+    }
+    let mut pairs = Vec::new();
+    for scenario in SCENARIOS {
+        let one = |subject| -> Result<Outcome> {
+            let outcome = run_one(scenario, subject, folder.path(), many)?;
+            let how = match &outcome {
+                Outcome::Passed { .. } => "passed".to_owned(),
+                Outcome::Failed { why, .. } | Outcome::NotAvailable { why } => why.clone(),
+            };
+            build.events.note(format!("{} on {}: {how}", scenario.name, subject.name));
+            Ok(outcome)
+        };
+        let (candidate, baseline) = (one(&subjects[0])?, one(&subjects[1])?);
+        pairs.push(Pair { name: scenario.name, what: scenario.what, candidate, baseline });
+    }
+    Ok(pairs)
+}
+
+fn run_one(scenario: &Scenario, subject: &Subject, folder: &Path, many: u32) -> Result<Outcome> {
+    let Some(python) = &subject.python else {
+        return Ok(Outcome::NotAvailable { why: "a libtorch bundle has no Python".into() });
+    };
+    let base = Process::new(python)
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", folder)
+        .env("LC_ALL", "C.UTF-8")
+        .env("OMP_NUM_THREADS", "1")
+        .envs(subject.python_path.iter().map(|p| ("PYTHONPATH", p)))
+        .cwd(folder)
+        .timeout(Duration::from_secs(300));
+    if let Some(package) = scenario.needs {
+        let found = base.clone().args(["-c", &format!("import {package}")]).run(None, &mut |_| {})?;
+        if !found.status.success() {
+            return Ok(Outcome::NotAvailable { why: format!("its Python has no {package}") });
+        }
+    }
+    let mut args: Vec<OsString> = scenario.launcher.iter().map(Into::into).collect();
+    args.push(folder.join(scenario.script).into());
+    if scenario.name == "many_ranks" {
+        args.push(many.to_string().into());
+    }
+    let process = base.args(args);
+    let output = match process.run(None, &mut |_| {}) {
+        Ok(output) => output,
+        Err(e) if e.code() == "timeout" => {
+            return Ok(Outcome::Failed { seconds: 300.0, why: "it did not end within 300 s".into() });
+        }
+        Err(e) => return Err(e),
+    };
+    let seconds = output.elapsed.as_secs_f64();
+    if !output.status.success() {
+        return Ok(Outcome::Failed { seconds, why: reason(&output.text) });
+    }
+    Ok(match super::bench::last_json(&output.text) {
+        Some(said) => Outcome::Passed { seconds, libuv: said["libuv"] == true, said },
+        None => Outcome::Failed { seconds, why: "it ended well but reported nothing".into() },
+    })
+}
+
+/// The line of a traceback that says what happened.
+fn reason(text: &str) -> String {
+    let is_reason = |l: &&str| {
+        l.split_once(": ").is_some_and(|(kind, _)| {
+            let name = kind.rsplit(['.', ' ']).next().unwrap_or(kind);
+            name.ends_with("Error") || name.ends_with("Exception")
+        })
+    };
+    // torchrun ends with an error of its own; the rank's stands before it.
+    let known = text.lines().find(|l| l.contains("use_libuv was requested"));
+    let line = known.or_else(|| text.lines().find(is_reason)).or_else(|| text.trim().lines().last());
+    line.unwrap_or("it printed nothing").trim().chars().take(300).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::reason;
+
+    #[test]
+    fn the_known_error_is_found_among_torchruns_own() {
+        let text = "Traceback (most recent call last):\n  File \"x.py\"\nRuntimeError: use_libuv was requested but PyTorch was build without libuv support\ntorch.distributed.elastic.multiprocessing.errors.ChildFailedError: \n";
+        assert!(reason(text).starts_with("RuntimeError: use_libuv was requested"));
+        assert_eq!(
+            reason("some\nAssertionError: the all-reduce is wrong\nlast"),
+            "AssertionError: the all-reduce is wrong"
+        );
+        assert_eq!(reason("nothing known\nlast"), "last");
+    }
+}
