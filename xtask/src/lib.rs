@@ -1,7 +1,7 @@
 //! torchwright: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `validate`, `repro`, `doctor` → `stage` → `diff`,
+//! The folders follow a build from the outside in: `cli` → `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
 //! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
 //! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
 
@@ -12,6 +12,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod inspect;
+pub mod mirror;
 pub mod platform;
 pub mod recipe;
 pub mod repro;

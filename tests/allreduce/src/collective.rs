@@ -265,6 +265,16 @@ impl Bench<'_> {
     }
 }
 
+/// Test hook: `ALLREDUCE_FAULT=RANK:die` or `RANK:hang`: that rank does so after it has joined.
+pub fn fault(rank: usize) {
+    let fault = std::env::var("ALLREDUCE_FAULT").unwrap_or_default();
+    match fault.split_once(':') {
+        Some((at, "die")) if at == rank.to_string() => std::process::abort(),
+        Some((at, "hang")) if at == rank.to_string() => std::thread::sleep(Duration::MAX),
+        _ => {}
+    }
+}
+
 /// Test hook: `ALLREDUCE_INJECT=RANK:BYTES:ELEMENT` flips the lowest bit of one element's sum, as
 /// broken memory or a broken network would. The check must find it.
 fn inject_fault(tensor: &mut Tensor, rank: usize, bytes: u64) -> Result<()> {

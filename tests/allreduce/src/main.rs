@@ -282,6 +282,7 @@ fn run_rank(args: &RunArgs, id: &rank::Identity) -> Result<()> {
     let address = if own && args.address.is_empty() { "127.0.0.1" } else { &args.address };
     let options = GroupOptions { backend: backend.name(), rank: id.rank, world: id.world, timeout, address };
     let group = Group::join(&store, &options)?;
+    collective::fault(id.rank);
     let sweep = Sweep {
         min: args.min_bytes,
         max: args.max_bytes,

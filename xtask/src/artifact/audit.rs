@@ -140,8 +140,12 @@ impl Artifact {
         Ok(FileAt::new(fs_err::File::open(&self.path)?.into_file())?)
     }
 
-    /// Holds the contents against RECORD: `Ok` with a word on what was read, or all that is wrong.
-    fn record(&self) -> Result<std::result::Result<String, String>> {
+    /// Holds a wheel's contents against its RECORD: `Ok` with a word on what was read, or all that is
+    /// wrong.
+    ///
+    /// # Errors
+    /// Bad input: it cannot be read.
+    pub fn record(&self) -> Result<std::result::Result<String, String>> {
         let file = self.file()?;
         let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
         let mut members: Vec<(usize, String, u64)> = Vec::new();

@@ -14,6 +14,7 @@ mod inspect;
 mod internal;
 mod libuv;
 mod lock;
+mod mirror;
 mod rebuild;
 mod repro;
 mod schema;
@@ -59,6 +60,7 @@ enum Command {
     Diff(diff::Args),
     Repro(repro::Args),
     Rebuild(rebuild::Args),
+    Mirror(mirror::Args),
     Shell(shell::Args),
     Clean(clean::Args),
     Schema(schema::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => diff::run(&args),
         Command::Repro(args) => repro::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
+        Command::Mirror(args) => mirror::run(args),
         Command::Shell(args) => shell::run(args),
         Command::Clean(args) => clean::run(args),
         Command::Schema(args) => schema::run(args),

@@ -18,6 +18,7 @@ Examples:
   cargo xtask validate --candidate dist/libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --baseline ~/libtorch --quick
   cargo xtask validate --candidate A --baseline B --html report.html --markdown report.md
   cargo xtask validate --candidate A --baseline B --only benchmark --backend nccl --ranks 8
+  cargo xtask validate --from raw.json --html report.html
 
 The benchmark (tests/allreduce) is built against each with the tch that fits, and both run in turns. With
 several GPUs NCCL is measured over all of them, with one NCCL alone and Gloo with CUDA tensors, without
@@ -29,11 +30,14 @@ pub struct Args {
     #[command(flatten)]
     python: PythonArgs,
     /// The build that is judged: a wheel, a libtorch archive, a folder, or pypi:torch==VERSION
-    #[arg(long, value_name = "BUILD")]
-    candidate: String,
+    #[arg(long, value_name = "BUILD", required_unless_present = "from")]
+    candidate: Option<String>,
     /// The build that it is held against
-    #[arg(long, value_name = "BUILD")]
-    baseline: String,
+    #[arg(long, value_name = "BUILD", required_unless_present = "from")]
+    baseline: Option<String>,
+    /// Measure nothing: judge again what an earlier run wrote with --raw, by this recipe's bars
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["candidate", "baseline"])]
+    from: Option<PathBuf>,
     /// A look: a few minutes, wide intervals
     #[arg(long)]
     quick: bool,
@@ -72,15 +76,15 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let build = session.build(&args.recipe, &args.python, Options::default())?;
-    let mut effort = if args.quick { Effort::quick() } else { Effort::full() };
-    effort.rounds = args.rounds.map_or(effort.rounds, usize::from);
-    effort.max_bytes = args.max_bytes.unwrap_or(effort.max_bytes);
-    if !args.clients.is_empty() {
-        effort.clients.clone_from(&args.clients);
-    }
-    (effort.backend, effort.device, effort.ranks) = (args.backend, args.device, args.ranks);
-    let report = validate::run(&build, &args.candidate, &args.baseline, effort, args.only.as_deref())?;
+    let measured = match (&args.from, &args.candidate, &args.baseline) {
+        (None, Some(candidate), Some(baseline)) => {
+            let build = session.build(&args.recipe, &args.python, Options::default())?;
+            validate::run(&build, candidate, baseline, effort(&args), args.only.as_deref())?
+        }
+        (Some(file), ..) => validate::read(file)?,
+        _ => return Err(Error::misuse("arguments", "name --candidate and --baseline")),
+    };
+    let report = Report::of(measured, &session.recipe(&args.recipe)?.validation);
     let json = serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?;
     let files: [(&Option<PathBuf>, &dyn Fn() -> String); 3] = [
         (&args.html, &|| report::page(&report)),
@@ -90,7 +94,7 @@ pub fn run(args: Args) -> Result<()> {
     for (path, text) in files {
         if let Some(path) = path {
             crate::store::write_atomically(path, text().as_bytes())?;
-            build.events.note(format!("wrote {}", path.display()));
+            session.events.note(format!("wrote {}", path.display()));
         }
     }
     if args.recipe.json {
@@ -106,9 +110,23 @@ pub fn run(args: Args) -> Result<()> {
         .next("the report says by how much, cell by cell (--html, --markdown)"))
 }
 
+/// How much to measure.
+fn effort(args: &Args) -> Effort {
+    let base = if args.quick { Effort::quick() } else { Effort::full() };
+    Effort {
+        rounds: args.rounds.map_or(base.rounds, usize::from),
+        max_bytes: args.max_bytes.unwrap_or(base.max_bytes),
+        clients: if args.clients.is_empty() { base.clients } else { args.clients.clone() },
+        backend: args.backend.clone(),
+        device: args.device.clone(),
+        ranks: args.ranks,
+        ..base
+    }
+}
+
 fn show(report: &Report) {
-    println!("candidate  {} ({})", report.candidate.version, report.candidate.name);
-    println!("baseline   {} ({})", report.baseline.version, report.baseline.name);
+    println!("candidate  {} ({})", report.measured.candidate.version, report.measured.candidate.name);
+    println!("baseline   {} ({})", report.measured.baseline.version, report.measured.baseline.name);
     for v in &report.verdicts {
         let measured = v.value.map_or(String::new(), |i| {
             let bar = if v.better == validate::Better::Higher { "at least" } else { "at most" };

@@ -41,6 +41,18 @@ pub fn die_with_parent() {
     }
 }
 
+/// Raises this process' limit on open files as far as it goes: a server has one for each connection.
+pub fn raise_open_files() {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: getrlimit writes the structure, setrlimit reads it.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            limit.rlim_cur = limit.rlim_max;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+        }
+    }
+}
+
 /// Whether the network can be cut off from a child: a network namespace can be made.
 pub fn sandbox_supported() -> bool {
     #[cfg(target_os = "linux")]

@@ -115,3 +115,6 @@ pub fn stderr_is_terminal() -> bool {
 
 /// Nothing to do: Windows has no such signal.
 pub fn die_of_broken_pipes() {}
+
+/// There is no limit that a process could raise.
+pub fn raise_open_files() {}

@@ -17,7 +17,13 @@ pub struct IndexFile {
     pub filename: String,
     /// Where it is.
     pub url: String,
+    /// Its SHA-256, where the index says it.
+    pub sha256: Option<String>,
 }
+
+/// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
+pub const ACCEPT: &str =
+    "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
 /// The index: PIP_INDEX_URL, else what pip's configuration says, else pip's own default.
 pub fn index_url() -> Result<String> {
@@ -78,15 +84,6 @@ pub fn normalize(name: &str) -> String {
 
 /// The files of `project`, from the JSON form of the index or, failing that, its HTML.
 pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
-    #[derive(Deserialize)]
-    struct Page {
-        files: Vec<File>,
-    }
-    #[derive(Deserialize)]
-    struct File {
-        filename: String,
-        url: String,
-    }
     let page_url = format!("{}/{}/", index_url()?.trim_end_matches('/'), normalize(project));
     let failed = |what: String| {
         Error::world("index", format!("the package index did not answer for '{project}': {what}"))
@@ -97,14 +94,8 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         if attempt > 0 {
             std::thread::sleep(std::time::Duration::from_millis(300 << attempt));
         }
-        let response = agent
-            .get(&page_url)
-            .header(
-                "Accept",
-                "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1",
-            )
-            .call();
-        let mut response = match response {
+        let response = agent.get(&page_url).header("Accept", ACCEPT).call();
+        let response = match response {
             Ok(r) => r,
             Err(e) => {
                 last = e.to_string();
@@ -119,33 +110,57 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
             }
             continue;
         }
-        let json =
-            response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
-        let text =
-            response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
         let base = Url::parse(&page_url).map_err(|e| failed(e.to_string()))?;
-        let absolute = |href: &str| {
-            base.join(href).map(|mut u| {
-                u.set_fragment(None);
-                u.to_string()
-            })
-        };
-        if json {
-            let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
-            return page
-                .files
-                .into_iter()
-                .map(|f| {
-                    Ok(IndexFile { url: absolute(&f.url).map_err(|e| failed(e.to_string()))?, filename: f.filename })
-                })
-                .collect();
-        }
-        return Ok(anchors(&text)
-            .into_iter()
-            .filter_map(|(href, text)| Some(IndexFile { filename: text, url: absolute(&href).ok()? }))
-            .collect());
+        return read_page(response, &base).map_err(|e| failed(e.what().to_owned()));
     }
     Err(failed(last))
+}
+
+/// The files that a page of a project names.
+///
+/// # Errors
+/// The world: it is no such page.
+pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> Result<Vec<IndexFile>> {
+    #[derive(Deserialize)]
+    struct Page {
+        files: Vec<File>,
+    }
+    #[derive(Deserialize)]
+    struct File {
+        filename: String,
+        url: String,
+        #[serde(default)]
+        hashes: std::collections::BTreeMap<String, String>,
+    }
+    let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
+    let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
+    // The digest stands in the fragment (PEP 503).
+    let absolute = |href: &str| {
+        base.join(href).map(|mut u| {
+            let sha256 = u.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned);
+            u.set_fragment(None);
+            (u.to_string(), sha256)
+        })
+    };
+    if json {
+        let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
+        return page
+            .files
+            .into_iter()
+            .map(|f| {
+                let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
+                Ok(IndexFile { url, filename: f.filename, sha256: f.hashes.get("sha256").cloned().or(fragment) })
+            })
+            .collect();
+    }
+    Ok(anchors(&text)
+        .into_iter()
+        .filter_map(|(href, filename)| {
+            let (url, sha256) = absolute(&href).ok()?;
+            Some(IndexFile { filename, url, sha256 })
+        })
+        .collect())
 }
 
 /// `(href, text)` of each anchor of a PEP 503 page.

@@ -267,9 +267,7 @@ pub fn measure(build: &Build<'_>, program: &Program, command: &Command, round: &
             return Ok(());
         }
     }
-    let mut call = process(&program.path, &program.libraries)
-        .args(&command.args)
-        .timeout(Duration::from_secs(3600));
+    let mut call = process(&program.path, &program.libraries).args(&command.args).timeout(Duration::from_secs(3600));
     // Without network, the store's look-up of each client's name fails at once instead of waiting for
     // DNS; loopback is there. NCCL wants to see the machine's own interfaces.
     if matches!(&command.part, Part::Collective(job) if job.device == "cuda") {

@@ -38,7 +38,7 @@ pub struct Job {
 }
 
 /// One round of one build.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Round {
     /// All-reduce, a job each.
     pub collective: Vec<Collective>,
@@ -49,7 +49,7 @@ pub struct Round {
 }
 
 /// One job of all-reduces.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Collective {
     /// Which.
     pub job: Job,

@@ -15,9 +15,11 @@ mod scenario;
 mod stats;
 mod subject;
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Instant;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use compare::{Better, Cell, Metric, Verdict};
 pub use machine::Machine;
@@ -30,7 +32,7 @@ use crate::error::{Error, Result};
 use crate::stage::Build;
 
 /// How much is measured.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Effort {
     /// Rounds of candidate and baseline in turns.
     pub rounds: usize,
@@ -86,17 +88,13 @@ impl Effort {
     }
 }
 
-/// What came out.
-#[derive(Debug, Serialize)]
-pub struct Report {
+/// What was measured: all that a report is made of, so that it can be judged and written again.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Measured {
     /// Version of the JSON form.
     pub schema_version: u32,
     /// The day, `2026-01-31`.
     pub date: String,
-    /// Whether every bar was met.
-    pub passed: bool,
-    /// By metric.
-    pub verdicts: Vec<Verdict>,
     /// The build that is judged.
     pub candidate: Facts,
     /// The build that it is held against.
@@ -105,8 +103,6 @@ pub struct Report {
     pub machine: Machine,
     /// How much was measured.
     pub effort: Effort,
-    /// Every figure of both, and their ratio.
-    pub cells: Vec<Cell>,
     /// The scripts that were run, on candidate and baseline.
     pub scenarios: Vec<scenario::Pair>,
     /// The commands, so that anyone can run them again.
@@ -117,12 +113,57 @@ pub struct Report {
     pub seconds: f64,
 }
 
+/// Version of the JSON form.
+const SCHEMA_VERSION: u32 = 1;
+
+/// What was measured, and what it came to.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// What was measured.
+    #[serde(flatten)]
+    pub measured: Measured,
+    /// Whether every bar was met.
+    pub passed: bool,
+    /// By metric.
+    pub verdicts: Vec<Verdict>,
+    /// Every figure of both, and their ratio.
+    pub cells: Vec<Cell>,
+}
+
+impl Report {
+    /// Judges what was measured, by the bars of a recipe's `[validation]`.
+    pub fn of(measured: Measured, bars: &BTreeMap<String, f64>) -> Self {
+        let cells = compare::cells(&measured.raw);
+        let verdicts = compare::verdicts(bars, &measured.raw, &cells, &measured.scenarios);
+        Self { passed: verdicts.iter().all(|v| v.passed != Some(false)), measured, verdicts, cells }
+    }
+}
+
+/// Reads what an earlier run wrote with `--raw`.
+///
+/// # Errors
+/// It is not there, or no such file.
+pub fn read(path: &Path) -> Result<Measured> {
+    let text = fs_err::read(path).map_err(|e| Error::misuse("unreadable", e.to_string()))?;
+    let bad = |what: String| {
+        Error::misuse("report", format!("{}: {what}", path.display())).next("name a file that `validate --raw` wrote")
+    };
+    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(format!("this is no JSON: {e}")))?;
+    match value["schema_version"].as_u64() {
+        Some(v) if v > u64::from(SCHEMA_VERSION) => {
+            return Err(bad(format!("its schema_version is {v}, this torchwright knows {SCHEMA_VERSION}")));
+        }
+        _ => {}
+    }
+    serde_json::from_value(value).map_err(|e| bad(format!("this is no measurement: {e}")))
+}
+
 /// Measures and compares.
 ///
 /// # Errors
 /// Bad input; no compiler; a benchmark that fails on the candidate. What the baseline cannot do is no
 /// error: its cells say why.
-pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, only: Option<&str>) -> Result<Report> {
+pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, only: Option<&str>) -> Result<Measured> {
     let started = Instant::now();
     let subjects = [subject::resolve(build, candidate)?, subject::resolve(build, baseline)?];
     if subjects[0].facts.sha256 == subjects[1].facts.sha256 {
@@ -154,19 +195,14 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
         }
     }
     let scenarios = if wants("scenarios") { scenario::run(build, &subjects, effort.many_ranks)? } else { Vec::new() };
-    let cells = compare::cells(&raw);
-    let verdicts = compare::verdicts(&build.recipe.validation, &raw, &cells, &scenarios);
     let [candidate, baseline] = subjects.map(|s| s.facts);
-    Ok(Report {
-        schema_version: 1,
+    Ok(Measured {
+        schema_version: SCHEMA_VERSION,
         date: crate::ui::today(),
-        passed: verdicts.iter().all(|v| v.passed != Some(false)),
-        verdicts,
         candidate,
         baseline,
         machine: Machine::here(),
         effort,
-        cells,
         scenarios,
         commands,
         raw,

@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::subject::Subject;
 use crate::error::Result;
@@ -76,7 +76,7 @@ pub const SCENARIOS: &[Scenario] = &[
 ];
 
 /// How one run ended.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     /// It ran.
@@ -103,12 +103,12 @@ pub enum Outcome {
 }
 
 /// One scenario on both builds.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pair {
     /// The scenario.
-    pub name: &'static str,
+    pub name: String,
     /// What it shows.
-    pub what: &'static str,
+    pub what: String,
     /// On the candidate.
     pub candidate: Outcome,
     /// On the baseline.
@@ -133,7 +133,7 @@ pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<
             Ok(outcome)
         };
         let (candidate, baseline) = (one(&subjects[0])?, one(&subjects[1])?);
-        pairs.push(Pair { name: scenario.name, what: scenario.what, candidate, baseline });
+        pairs.push(Pair { name: scenario.name.into(), what: scenario.what.into(), candidate, baseline });
     }
     Ok(pairs)
 }

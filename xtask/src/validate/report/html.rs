@@ -12,7 +12,7 @@ const STYLE: &str = include_str!("style.css");
 
 /// The report as one HTML page.
 pub fn page(report: &Report) -> String {
-    let title = format!("torch {} against {}", report.candidate.version, report.baseline.version);
+    let title = format!("torch {} against {}", report.measured.candidate.version, report.measured.baseline.version);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -42,13 +42,13 @@ fn head(report: &Report) -> Markup {
     let missed = report.verdicts.iter().filter(|v| v.passed == Some(false)).count();
     html! {
         header {
-            p.kicker { "torchwright validate · " (report.date) }
-            h1 { (report.candidate.version) " against " (report.baseline.version) }
+            p.kicker { "torchwright validate · " (report.measured.date) }
+            h1 { (report.measured.candidate.version) " against " (report.measured.baseline.version) }
             p class=(if report.passed { "verdict good" } else { "verdict bad" }) {
                 @if report.passed { "✓ Every bar is met." }
                 @else { "✗ " (missed) " of " (report.verdicts.len()) " bars " (if missed == 1 { "is" } else { "are" }) " missed." }
             }
-            p { "Ratios are candidate / baseline, medians of " (report.effort.rounds)
+            p { "Ratios are candidate / baseline, medians of " (report.measured.effort.rounds)
                 " rounds in turns, with the 95 % interval of a bootstrap. A bar is missed where the whole interval lies on the wrong side." }
         }
         section aria-labelledby="verdicts" {
@@ -283,7 +283,7 @@ fn tendency(c: &Cell) -> &'static str {
 }
 
 fn scenarios(report: &Report) -> Markup {
-    if report.scenarios.is_empty() {
+    if report.measured.scenarios.is_empty() {
         return html! {};
     }
     let outcome = |o: &Outcome| match o {
@@ -298,7 +298,7 @@ fn scenarios(report: &Report) -> Markup {
             h2 id="scenarios" { "Scenarios" }
             div.scroll { table {
                 thead { tr { th scope="col" { "scenario" } th scope="col" { "candidate" } th scope="col" { "baseline" } } }
-                tbody { @for p in &report.scenarios { tr {
+                tbody { @for p in &report.measured.scenarios { tr {
                     th scope="row" { (p.name) ": " (p.what) }
                     td { (outcome(&p.candidate)) } td { (outcome(&p.baseline)) }
                 } } }
@@ -323,7 +323,7 @@ fn ground(report: &Report) -> Markup {
             }
         }
     };
-    let m = &report.machine;
+    let m = &report.measured.machine;
     html! {
         footer {
             h2 { "What it ran on" }
@@ -332,13 +332,13 @@ fn ground(report: &Report) -> Markup {
                 @if let Some(bytes) = m.memory { dt { "memory" } dd { (bytes >> 30) " GiB" } }
                 dt { "system" } dd { (m.system) }
                 dt { "GPUs" } dd { @if m.gpus.is_empty() { "none" } @else { (m.gpus.join("; ")) } }
-                dt { "took" } dd { (crate::ui::duration(report.seconds)) }
+                dt { "took" } dd { (crate::ui::duration(report.measured.seconds)) }
             }
-            (build("Candidate", &report.candidate))
-            (build("Baseline", &report.baseline))
-            @if !report.commands.is_empty() {
+            (build("Candidate", &report.measured.candidate))
+            (build("Baseline", &report.measured.baseline))
+            @if !report.measured.commands.is_empty() {
                 h3 { "Commands, on candidate and baseline in turns" }
-                pre { @for c in &report.commands { (c) "\n" } }
+                pre { @for c in &report.measured.commands { (c) "\n" } }
             }
         }
     }

@@ -9,12 +9,12 @@ use crate::validate::{Cell, Metric, Outcome, Report};
 /// The report as Markdown.
 pub fn summary(report: &Report) -> String {
     let mut t = String::new();
-    let _ = writeln!(t, "# torch {} against {}\n", report.candidate.version, report.baseline.version);
+    let _ = writeln!(t, "# torch {} against {}\n", report.measured.candidate.version, report.measured.baseline.version);
     let _ = writeln!(
         t,
         "{} Ratios are candidate / baseline, medians of {} rounds in turns, with the 95 % interval of a bootstrap.\n",
         if report.passed { "**Every bar is met.**" } else { "**A bar is missed.**" },
-        report.effort.rounds
+        report.measured.effort.rounds
     );
     let _ = writeln!(t, "| what | bar | measured | |\n|---|---|---|---|");
     for v in &report.verdicts {
@@ -41,9 +41,9 @@ pub fn summary(report: &Report) -> String {
             table(&mut t, title, &cells);
         }
     }
-    if !report.scenarios.is_empty() {
+    if !report.measured.scenarios.is_empty() {
         let _ = writeln!(t, "\n## Scenarios\n\n| scenario | candidate | baseline |\n|---|---|---|");
-        for p in &report.scenarios {
+        for p in &report.measured.scenarios {
             let _ = writeln!(t, "| {}: {} | {} | {} |", p.name, p.what, outcome(&p.candidate), outcome(&p.baseline));
         }
     }
@@ -80,17 +80,17 @@ fn outcome(o: &Outcome) -> String {
 }
 
 fn ground(t: &mut String, report: &Report) {
-    let m = &report.machine;
+    let m = &report.measured.machine;
     let _ = writeln!(t, "\n## What it ran on\n\n| | |\n|---|---|");
-    let _ = writeln!(t, "| day | {} |", report.date);
+    let _ = writeln!(t, "| day | {} |", report.measured.date);
     let _ = writeln!(t, "| processor | {}, {} cores |", m.cpu, m.cores);
     let _ = writeln!(t, "| system | {} |", m.system);
     let _ = writeln!(t, "| GPUs | {} |", if m.gpus.is_empty() { "none".to_owned() } else { m.gpus.join("; ") });
-    for (name, f) in [("candidate", &report.candidate), ("baseline", &report.baseline)] {
+    for (name, f) in [("candidate", &report.measured.candidate), ("baseline", &report.measured.baseline)] {
         let libuv = if f.libuv { "libuv store" } else { "no libuv store" };
         let _ = writeln!(t, "| {name} | {}, {}, {libuv}, SHA-256 `{}` |", f.name, f.version, f.sha256);
     }
-    if !report.commands.is_empty() {
-        let _ = writeln!(t, "\n```\n{}\n```", report.commands.join("\n"));
+    if !report.measured.commands.is_empty() {
+        let _ = writeln!(t, "\n```\n{}\n```", report.measured.commands.join("\n"));
     }
 }

@@ -1,0 +1,350 @@
+//! `validate` and the benchmark of `tests/allreduce`: reports made of figures that this file makes up,
+//! and the benchmark itself on the stock libtorch of the package index.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use support::{Ran, root, sha256, shared_store};
+
+fn xtask(dir: &Path, args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", dir.join("store")).env("NO_COLOR", "1");
+    Ran::of(&mut command, dir)
+}
+
+/// Figures of one build, `scale` times as slow as the baseline's, with `wrong` wrong elements.
+fn round(scale: f64, wrong: u64, nccl: bool) -> Value {
+    let seconds = |base: f64| (0..5).map(|i| base * scale * (1.0 + 0.01 * f64::from(i - 2))).collect::<Vec<_>>();
+    let row = |kind: &str, place: &str, bytes: u64| {
+        json!({
+            "bytes": bytes, "count": bytes / 4, "type": kind, "place": place,
+            "seconds": seconds(1e-5 + bytes as f64 * 1e-9), "busbw": 0.0, "wrong": wrong,
+        })
+    };
+    let rows: Vec<Value> = ["float", "half"]
+        .iter()
+        .flat_map(|kind| ["out", "in"].map(|place| (*kind, place)))
+        .flat_map(|(kind, place)| [8u64, 1024, 1 << 20].map(|bytes| row(kind, place, bytes)))
+        .collect();
+    let latency = json!({ "p50": 30.0, "p90": 50.0, "p99": 80.0, "p999": 120.0, "max": 400.0 });
+    let operations: Vec<Value> = ["set", "get", "add", "wait", "check"]
+        .map(|name| json!({ "name": name, "rate": 20_000.0 / scale, "latency_us": latency }))
+        .into();
+    let store: Vec<Value> = [64u32, 1024, 4096]
+        .iter()
+        .flat_map(|n| [("libuv", 5e-4), ("legacy", 3e-3)].map(|(backend, each)| (*n, backend, each)))
+        .map(|(n, backend, each)| {
+            json!({
+                "backend": backend, "clients": n, "startup_seconds": f64::from(n) * each * scale,
+                "barrier_seconds": seconds(f64::from(n) * 1e-4), "operations": operations,
+            })
+        })
+        .collect();
+    let operators: Vec<Value> = [("matmul", "float32"), ("softmax", "bfloat16")]
+        .iter()
+        .map(|(name, kind)| json!({ "name": name, "shape": "64x64", "type": kind, "seconds": seconds(1e-3) }))
+        .collect();
+    let job = |backend: &str, device: &str, ranks: u32| json!({ "backend": backend, "device": device, "ranks": ranks });
+    let mut collective = vec![json!({ "job": job("gloo", "cpu", 2), "rows": { "Ok": rows } })];
+    let of_nccl = if nccl { json!({ "Ok": rows }) } else { json!({ "Err": "this build cannot: no nccl" }) };
+    collective.push(json!({ "job": job("nccl", "cuda", 4), "rows": of_nccl }));
+    json!({ "collective": collective, "store": { "rows": store }, "operators": { "threads": 2, "rows": operators } })
+}
+
+/// What `validate --raw` writes.
+fn measured(scale: f64, wrong: u64) -> Value {
+    let facts = |name: &str, digit: &str| {
+        json!({
+            "name": name, "sha256": digit.repeat(64), "version": "2.6.0+cpu.libuv", "commit": "0".repeat(40),
+            "cuda": null, "cxx11_abi": true, "libuv": true, "libuv_version": "1.50.0, compiled in",
+            "backends": ["gloo"], "packages": [],
+        })
+    };
+    let scenario = |name: &str, candidate: Value, baseline: Value| json!({ "name": name, "what": "a script", "candidate": candidate, "baseline": baseline });
+    let passed = json!({ "passed": { "seconds": 12.5, "libuv": true, "said": {} } });
+    let known = "RuntimeError: use_libuv was requested but PyTorch was build without libuv support";
+    json!({
+        "schema_version": 1,
+        "date": "2026-01-31",
+        "candidate": facts("ours.whl", "a"),
+        "baseline": facts("<script>alert(1)</script>", "b"),
+        "machine": { "cpu": "A Processor", "cores": 8, "memory": 34359738368u64, "system": "A System", "gpus": [] },
+        "effort": {
+            "rounds": 2, "max_bytes": 1048576, "factor": 32, "cell_seconds": 0.1, "clients": [64, 1024, 4096],
+            "operations": 4000, "many_ranks": 8, "backend": null, "device": null, "ranks": null,
+        },
+        "scenarios": [
+            scenario("torchrun", passed.clone(), json!({ "failed": { "seconds": 3.0, "why": known } })),
+            scenario("s1_train", passed, json!({ "not-available": { "why": "its Python has no lightning" } })),
+        ],
+        "commands": ["allreduce run --json", "allreduce store --json"],
+        "raw": [[round(scale, wrong, true), round(1.0, 0, false)], [round(scale, 0, true), round(1.0, 0, false)]],
+        "seconds": 123.0,
+    })
+}
+
+fn write(dir: &Path, value: &Value) -> String {
+    let path = dir.join("raw.json");
+    std::fs::write(&path, value.to_string()).unwrap();
+    path.display().to_string()
+}
+
+#[test]
+fn what_was_measured_is_judged_again_by_the_recipes_bars() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), &measured(1.0, 0));
+    let markdown = dir.path().join("report.md");
+    let ran =
+        xtask(dir.path(), &["validate", "--from", &raw, "--markdown", markdown.to_str().unwrap(), "--json"]).exits(0);
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["passed"], true);
+    assert_eq!(json["schema_version"], 1);
+    insta::assert_snapshot!(std::fs::read_to_string(markdown).unwrap());
+}
+
+#[test]
+fn a_slower_candidate_is_told_which_bars_it_misses() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), &measured(1.3, 0));
+    let ran = xtask(dir.path(), &["validate", "--from", &raw]).exits(1);
+    insta::assert_snapshot!(format!("{}\n{}", ran.stdout, ran.stderr));
+}
+
+#[test]
+fn one_wrong_sum_is_an_answer_of_no() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), &measured(0.8, 3));
+    xtask(dir.path(), &["validate", "--from", &raw]).exits(1).says("36 elements of the candidate's sums were wrong");
+}
+
+#[test]
+fn what_cannot_be_read_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let from = |text: &str| {
+        let path = dir.path().join("raw.json");
+        std::fs::write(&path, text).unwrap();
+        xtask(dir.path(), &["validate", "--from", path.to_str().unwrap()]).exits(2)
+    };
+    from("{").says("this is no JSON");
+    from("{\"schema_version\": 1}").says("this is no measurement");
+    from("{\"schema_version\": 99}").says("its schema_version is 99");
+    xtask(dir.path(), &["validate", "--from", "/no/such/file"]).exits(2).says("/no/such/file");
+    xtask(dir.path(), &["validate", "--candidate", "x"]).exits(2).says("--baseline");
+    let none = ["validate", "--candidate", "no-such.whl", "--baseline", "pypi:torch==2.6.0"];
+    xtask(dir.path(), &none).exits(2).says("there is no 'no-such.whl'");
+    let inexact = ["validate", "--candidate", "pypi:torch>=2", "--baseline", "pypi:torch==2.6.0"];
+    xtask(dir.path(), &inexact).exits(2).says("no exact version of torch");
+    let empty = dir.path().join("empty");
+    std::fs::create_dir(&empty).unwrap();
+    let folder = ["validate", "--candidate", empty.to_str().unwrap(), "--baseline", "pypi:torch==2.6.0"];
+    xtask(dir.path(), &folder).exits(2).says("holds no libtorch");
+}
+
+/// Chromium's view of `page`: its document after scripts ran.
+fn dump_dom(page: &Path, window: &str, dark: bool) -> Option<String> {
+    let program = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
+        std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join(name)).find(|p| p.is_file())
+    })?;
+    let profile = tempfile::tempdir().unwrap();
+    let mut command = Command::new(program);
+    command
+        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"])
+        .arg(format!("--window-size={window}"))
+        .arg(format!("--user-data-dir={}", profile.path().display()));
+    if dark {
+        command.arg("--blink-settings=preferredColorScheme=0");
+    }
+    let out = command.arg(format!("file://{}", page.display())).output().unwrap();
+    Some(String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+#[test]
+fn the_page_is_one_file_that_fits_a_phone_and_the_dark() {
+    let dir = tempfile::tempdir().unwrap();
+    let raw = write(dir.path(), &measured(1.3, 0));
+    let page = dir.path().join("report.html");
+    xtask(dir.path(), &["validate", "--from", &raw, "--html", page.to_str().unwrap()]).exits(1);
+    let html = std::fs::read_to_string(&page).unwrap();
+    // Nothing is loaded, and what a build is called is text.
+    for outside in ["src=", "href=", "url(", "@import", "<script>alert"] {
+        assert!(!html.contains(outside), "{outside} in the page");
+    }
+    // Every picture has a title for those who do not see it, and every table its heads.
+    assert_eq!(html.matches("<svg").count(), html.matches("role=\"img\" aria-labelledby=").count());
+    assert_eq!(html.matches("<table").count(), html.matches("<thead").count());
+    assert!(html.matches("<svg").count() >= 5, "{} pictures", html.matches("<svg").count());
+
+    // What the browser makes of it, asked by a script that only this copy has.
+    let probe = r#"<script>
+      const s = getComputedStyle(document.body);
+      const wide = [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
+      document.title = JSON.stringify({ width: innerWidth, overflow: document.documentElement.scrollWidth > innerWidth, wide, ground: s.backgroundColor, ink: s.color, drawn: [...document.querySelectorAll('svg path.line')].filter(p => p.getTotalLength() > 10).length, lines: document.querySelectorAll('svg path.line').length });
+    </script>"#;
+    let copy = dir.path().join("probe.html");
+    std::fs::write(&copy, html.replace("</body>", &format!("{probe}</body>"))).unwrap();
+    let Some(phone) = dump_dom(&copy, "500,900", false) else {
+        eprintln!("SKIPPED: no Chromium on this machine (Debian: apt-get install chromium)");
+        return;
+    };
+    let seen = |dom: &str| -> Value {
+        let title = dom.split("<title>").nth(1).and_then(|t| t.split("</title>").next()).unwrap_or_default();
+        serde_json::from_str(title).unwrap_or_else(|e| panic!("{e} in {title}"))
+    };
+    let phone = seen(&phone);
+    assert_eq!(phone["overflow"], false, "{phone}");
+    assert_eq!(phone["wide"], json!([]), "{phone}");
+    assert_eq!(phone["drawn"], phone["lines"], "{phone}");
+    let dark = seen(&dump_dom(&copy, "1200,900", true).unwrap());
+    assert_ne!(phone["ground"], dark["ground"], "{phone} {dark}");
+    assert_ne!(phone["ink"], dark["ink"], "{phone} {dark}");
+}
+
+/// The wheel of the stock build, and what of it a C++ program needs: no CUDA, which would need
+/// gigabytes of libraries to load.
+const STOCK: &str = "torch-2.6.0-cp311-cp311-manylinux1_x86_64.whl";
+const STOCK_SHA256: &str = "7979834102cd5b7a43cc64e87f2f3b14bd0e1458f06e9f88ffa386d07c7446e1";
+
+/// Unpacks the stock libtorch to `target/`, once; `None` where it cannot be downloaded.
+fn stock_libtorch() -> Option<PathBuf> {
+    let folder = root().join("target/test-libtorch");
+    let done = folder.join("torch/version.py");
+    if done.is_file() {
+        return Some(folder);
+    }
+    let download = folder.join("download");
+    std::fs::create_dir_all(&download).unwrap();
+    let wheel = download.join(STOCK);
+    for _ in 0..3 {
+        if wheel.is_file() {
+            break;
+        }
+        let pip = Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"])
+            .args(["--platform=manylinux1_x86_64", "torch==2.6.0", "--dest"])
+            .arg(&download)
+            .status();
+        eprintln!("pip download: {pip:?}");
+    }
+    let bytes = std::fs::read(&wheel).ok()?;
+    assert_eq!(sha256(&bytes), STOCK_SHA256, "the index gave other bytes than it once did");
+    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+    let names: Vec<String> = archive.file_names().flatten().map(|n| n.into_owned()).collect();
+    for name in names {
+        let wanted = name.starts_with("torch/include/")
+            || (name.starts_with("torch/lib/") && !name.contains("cuda") && !name.contains("nvrtc"));
+        if wanted && !name.ends_with('/') {
+            let path = folder.join(&name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::io::copy(&mut archive.by_name(&name).unwrap(), &mut std::fs::File::create(path).unwrap()).unwrap();
+        }
+    }
+    std::io::copy(&mut archive.by_name("torch/version.py").unwrap(), &mut std::fs::File::create(&done).unwrap())
+        .unwrap();
+    std::fs::remove_dir_all(download).unwrap();
+    Some(folder)
+}
+
+/// A second build that differs from the first in one byte, which nothing reads.
+fn twin(of: &Path) -> PathBuf {
+    let folder = of.with_file_name("test-libtorch-twin");
+    let library = folder.join("torch/lib/libtorch_cpu.so");
+    if !library.is_file() {
+        let copied = Command::new("cp").arg("-al").arg(of).arg(&folder).status().unwrap();
+        assert!(copied.success());
+        let mut bytes = std::fs::read(&library).unwrap();
+        bytes.push(0);
+        std::fs::remove_file(&library).unwrap();
+        std::fs::write(&library, bytes).unwrap();
+    }
+    folder
+}
+
+#[test]
+fn the_benchmark_holds_the_stock_build_against_itself() {
+    let Some(stock) = stock_libtorch() else {
+        eprintln!("SKIPPED: the stock wheel of torch 2.6.0 cannot be downloaded here");
+        return;
+    };
+    let twin = twin(&stock);
+    let (a, b) = (stock.to_str().unwrap(), twin.to_str().unwrap());
+    let run = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.arg("validate").args(args).current_dir(root()).env("NO_COLOR", "1");
+        Ran::of(command.env("TORCHWRIGHT_STORE", shared_store()), &root())
+    };
+    run(&["--candidate", a, "--baseline", a]).exits(2).says("are the same build");
+    let small = ["--quick", "--rounds", "1", "--max-bytes", "4096", "--clients", "16,1024", "--json"];
+    let ran = run(&[&["--candidate", a, "--baseline", b], &small[..]].concat());
+    // On a busy machine a bar may be missed by chance; what was measured is there all the same.
+    assert!(matches!(ran.code, Some(0 | 1)), "{ran:?}");
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
+    let verdict = |bar: &str| json["verdicts"].as_array().unwrap().iter().find(|v| v["bar"] == bar).unwrap().clone();
+    assert_eq!(verdict("correct-sums")["passed"], true);
+    for bar in ["allreduce-busbw", "store-rate", "store-startup", "libuv-over-legacy", "operator-time"] {
+        assert!(verdict(bar)["value"]["value"].as_f64().is_some_and(|v| v > 0.0), "{bar}: {}", verdict(bar));
+    }
+    // Folders without Python run no scripts, and say so.
+    assert!(json["scenarios"][0]["candidate"]["not-available"]["why"].is_string(), "{}", json["scenarios"]);
+
+    // The program itself, as a user runs it.
+    let program = std::fs::read_dir(shared_store().join("v1/stages/benchmark"))
+        .unwrap()
+        .flatten()
+        .map(|e| e.path().join("out/allreduce"))
+        .find(|p| p.is_file())
+        .unwrap();
+    let allreduce = |args: &[&str], env: &[(&str, &str)]| {
+        let mut command = Command::new(&program);
+        command.args(args).envs(env.iter().copied()).env("LD_LIBRARY_PATH", stock.join("torch/lib"));
+        Ran::of(&mut command, &root())
+    };
+    let tiny = ["run", "--ranks", "3", "--max-bytes", "4096", "--factor", "512", "--time", "0.01", "--warmup", "0.01"];
+    allreduce(&tiny, &[]).exits(0).says("# Out of bounds values : 0 OK").says("#wrong");
+    // A flipped bit is noticed, in every type.
+    for kind in ["float", "half", "bfloat16"] {
+        let one = [&tiny[..], &["--types", kind]].concat();
+        allreduce(&one, &[("ALLREDUCE_INJECT", "2:4096:77")]).exits(1).says("2 elements had a wrong sum");
+    }
+    // A rank that dies takes the others down at once; one that hangs is found by the limit.
+    let started = std::time::Instant::now();
+    allreduce(&tiny, &[("ALLREDUCE_FAULT", "1:die")]).exits(3).says("rank 1 died");
+    assert!(started.elapsed().as_secs() < 30, "{:?}", started.elapsed());
+    let hang = [&tiny[..], &["--limit", "5"]].concat();
+    allreduce(&hang, &[("ALLREDUCE_FAULT", "1:hang")]).exits(3).says("had not ended (--limit)");
+    let left = Command::new("pgrep").arg("-f").arg(&program).output().unwrap();
+    assert!(left.stdout.is_empty(), "left behind: {}", String::from_utf8_lossy(&left.stdout));
+    // Misuse.
+    allreduce(&["run", "--backend", "nccl"], &[]).exits(2).says("built without nccl");
+    allreduce(&["run", "--device", "cuda"], &[]).exits(2).says("sees no GPU");
+    allreduce(&["run", "--min-bytes", "2M", "--max-bytes", "1M"], &[]).exits(2).says("is more than");
+    allreduce(&["store", "--connect", "nonsense"], &[]).exits(2).says("HOST:PORT");
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    allreduce(&[&tiny[..], &["--port", &port]].concat(), &[]).exits(3).says(&port);
+    // Ranks that somebody else starts are joined.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = free.to_string();
+    let ranks: Vec<_> = ["0", "1"]
+        .map(|rank| {
+            let mut command = Command::new(&program);
+            command
+                .args(["run", "--json", "--max-bytes", "8", "--time", "0.01", "--address", "127.0.0.1"])
+                .envs([("RANK", rank), ("WORLD_SIZE", "2"), ("LOCAL_RANK", rank), ("MASTER_ADDR", "127.0.0.1")])
+                .env("MASTER_PORT", &port)
+                .env("LD_LIBRARY_PATH", stock.join("torch/lib"))
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().unwrap()
+        })
+        .into_iter()
+        .map(|child| child.wait_with_output().unwrap())
+        .collect();
+    assert!(ranks.iter().all(|r| r.status.success()), "{ranks:?}");
+    let said: Value = serde_json::from_slice(&ranks[0].stdout).unwrap();
+    assert_eq!((said["launcher"].as_str(), said["ranks"].as_u64()), (Some("torchrun"), Some(2)));
+}

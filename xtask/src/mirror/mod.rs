@@ -1,0 +1,21 @@
+//! `mirror`: a wheel index that any web server or object store can serve (PEP 503, 691, 700, 714,
+//! 592), a server for it, and uploads to servers that teams run already.
+//!
+//! ```text
+//! wheel (what a file is) ─► index (what is published) ─► page (as HTML and JSON)
+//!                              ├─► check
+//!                              └─► serve
+//! push: to a server that speaks the upload API
+//! ```
+
+mod check;
+mod index;
+mod page;
+pub mod push;
+pub mod serve;
+mod wheel;
+
+pub use check::{Finding, check};
+pub use index::{Added, Index, Outcome, Project};
+pub use page::{File, ProjectPage, RootPage, Yanked};
+pub use wheel::Wheel;

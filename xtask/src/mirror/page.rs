@@ -1,0 +1,286 @@
+//! The pages of an index: JSON (PEP 691, with the fields of PEP 700 and PEP 714) and HTML (PEP 503).
+//! The JSON form is what the index itself reads; keys of its own begin with `_`, which clients ignore
+//! (PEP 691).
+
+use std::collections::BTreeMap;
+
+use maud::{DOCTYPE, Markup, html};
+use serde::{Deserialize, Serialize};
+
+use super::wheel::About;
+
+/// Version of the simple API that is spoken (PEP 700).
+const API_VERSION: &str = "1.1";
+
+/// `meta`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Meta {
+    /// Version of the simple API.
+    pub api_version: String,
+}
+
+impl Default for Meta {
+    fn default() -> Self {
+        Self { api_version: API_VERSION.into() }
+    }
+}
+
+/// `yanked` of PEP 592: `false`, or the reason.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Yanked {
+    /// `false`: it is not; `true`: it is, without a reason.
+    Flag(bool),
+    /// It is, for this reason.
+    Reason(String),
+}
+
+impl Default for Yanked {
+    fn default() -> Self {
+        Self::Flag(false)
+    }
+}
+
+impl Yanked {
+    /// The reason, if it is yanked.
+    pub fn reason(&self) -> Option<&str> {
+        match self {
+            Self::Flag(false) => None,
+            Self::Flag(true) => Some(""),
+            Self::Reason(r) => Some(r),
+        }
+    }
+}
+
+/// `core-metadata` of PEP 714: the digests of the METADATA file beside.
+pub type Hashes = BTreeMap<String, String>;
+
+/// One file of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct File {
+    /// File name.
+    pub filename: String,
+    /// Relative to the page.
+    pub url: String,
+    /// Digests of the file.
+    pub hashes: Hashes,
+    /// `Requires-Python`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub requires_python: Option<String>,
+    /// Bytes (PEP 700).
+    pub size: u64,
+    /// When it was published (PEP 700).
+    pub upload_time: String,
+    /// PEP 592.
+    #[serde(default)]
+    pub yanked: Yanked,
+    /// PEP 714.
+    pub core_metadata: Hashes,
+    /// The same under the name that PEP 658 first had in JSON.
+    pub dist_info_metadata: Hashes,
+    /// Version, as the file name has it.
+    #[serde(rename = "_version")]
+    pub version: String,
+    /// For people.
+    #[serde(rename = "_about", default)]
+    pub about: About,
+    /// Statement, bill of materials, manifest: file name → SHA-256.
+    #[serde(rename = "_beside", default)]
+    pub beside: BTreeMap<String, String>,
+}
+
+/// The page of a project.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectPage {
+    /// `meta`.
+    pub meta: Meta,
+    /// Normalized name.
+    pub name: String,
+    /// All versions (PEP 700).
+    pub versions: Vec<String>,
+    /// All files.
+    pub files: Vec<File>,
+    /// Names of files that were removed, with the digest that they had and why: nothing else may ever
+    /// come under such a name.
+    #[serde(rename = "_removed", default)]
+    pub removed: BTreeMap<String, Tombstone>,
+}
+
+/// What is left of a removed file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tombstone {
+    /// SHA-256 that it had.
+    pub sha256: String,
+    /// Why it was removed.
+    pub reason: String,
+    /// When.
+    pub time: String,
+}
+
+impl ProjectPage {
+    /// A project without files.
+    pub fn new(name: &str) -> Self {
+        Self {
+            meta: Meta::default(),
+            name: name.to_owned(),
+            versions: Vec::new(),
+            files: Vec::new(),
+            removed: BTreeMap::new(),
+        }
+    }
+
+    /// The PEP 503 page.
+    pub fn html(&self) -> String {
+        html! {
+            (DOCTYPE)
+            html {
+                head {
+                    meta name="pypi:repository-version" content=(API_VERSION);
+                    title { "Links for " (self.name) }
+                }
+                body {
+                    h1 { "Links for " (self.name) }
+                    @for f in &self.files {
+                        (anchor(f))
+                        br;
+                    }
+                }
+            }
+        }
+        .into_string()
+    }
+}
+
+fn anchor(f: &File) -> Markup {
+    let digest = |h: &Hashes| h.get("sha256").map(|d| format!("sha256={d}")).unwrap_or_default();
+    let metadata = digest(&f.core_metadata);
+    html! {
+        a href=(format!("{}#{}", f.url, digest(&f.hashes)))
+          data-requires-python=[f.requires_python.as_deref()]
+          data-yanked=[f.yanked.reason()]
+          data-core-metadata=(metadata)
+          data-dist-info-metadata=(metadata) { (f.filename) }
+    }
+}
+
+/// The page of the index.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootPage {
+    /// `meta`.
+    pub meta: Meta,
+    /// All projects.
+    pub projects: Vec<ProjectName>,
+}
+
+/// A project on the page of the index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProjectName {
+    /// Normalized name.
+    pub name: String,
+}
+
+impl RootPage {
+    /// Of these projects.
+    pub fn new(names: impl IntoIterator<Item = String>) -> Self {
+        let mut projects: Vec<_> = names.into_iter().map(|name| ProjectName { name }).collect();
+        projects.sort_by(|a, b| a.name.cmp(&b.name));
+        Self { meta: Meta::default(), projects }
+    }
+
+    /// The PEP 503 page.
+    pub fn html(&self) -> String {
+        html! {
+            (DOCTYPE)
+            html {
+                head {
+                    meta name="pypi:repository-version" content=(API_VERSION);
+                    title { "Simple index" }
+                }
+                body { @for p in &self.projects { a href=(format!("{}/", p.name)) { (p.name) } br; } }
+            }
+        }
+        .into_string()
+    }
+}
+
+const STYLE: &str = include_str!("style.css");
+
+/// The start page: which wheels are there, for whom, and the line that installs them.
+pub fn start(projects: &[ProjectPage]) -> String {
+    let torch = projects.iter().find(|p| p.name == "torch");
+    let newest = torch.and_then(|p| p.files.iter().rev().find(|f| f.yanked.reason().is_none()));
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="color-scheme" content="light dark";
+                title { "Wheels" }
+                style { (maud::PreEscaped(STYLE)) }
+            }
+            body { main {
+                h1 { "Wheels" }
+                @if let Some(f) = newest {
+                    p { "To install the newest torch of this index:" }
+                    pre id="install" { "pip install --index-url " span.here { "URL-OF-THIS-INDEX" } "/simple/ 'torch==" (f.version) "'" }
+                    p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchwright's docs/mirror.md." }
+                }
+                @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
+                @for p in projects { (project(p)) }
+                p.soft { "For programs: " a href="simple/" { "simple/" } " (PEP 503, PEP 691)." }
+            } }
+        }
+    }
+    .into_string()
+}
+
+fn project(p: &ProjectPage) -> Markup {
+    let is_torch = p.name == "torch";
+    html! {
+        section aria-labelledby=(p.name) {
+            h2 id=(p.name) { (p.name) }
+            div.scroll { table {
+                thead { tr {
+                    th scope="col" { "version" } th scope="col" { "Python" } th scope="col" { "platform" }
+                    @if is_torch { th scope="col" { "CUDA" } th scope="col" { "libuv store" } }
+                    th scope="col" { "size" } th scope="col" { "file" }
+                } }
+                tbody { @for f in p.files.iter().rev() { (row(f, is_torch)) } }
+            } }
+        }
+    }
+}
+
+fn row(f: &File, is_torch: bool) -> Markup {
+    let name: Option<super::wheel::Name> = f.filename.parse().ok();
+    let part =
+        |of: fn(&super::wheel::Name) -> &str| name.as_ref().map(|n| of(n).replace('.', ", ")).unwrap_or_default();
+    html! {
+        tr class=[f.yanked.reason().map(|_| "yanked")] {
+            td { (f.version) @if let Some(r) = f.yanked.reason() { span.bad { " yanked" @if !r.is_empty() { ": " (r) } } } }
+            td { (part(|n| &n.python)) }
+            td { (part(|n| &n.platform)) }
+            @if is_torch {
+                td { (f.about.cuda.as_deref().unwrap_or("none")) }
+                td { @match f.about.libuv {
+                    Some(true) => span.good { "✓ yes" },
+                    Some(false) => span.bad { "✗ no" },
+                    None => "unknown",
+                } }
+            }
+            td { (crate::ui::bytes(f.size)) }
+            td {
+                a href=(f.url.trim_start_matches("../../")) { (f.filename) }
+                details { summary { "digest, making" }
+                    code { "sha256:" (f.hashes.get("sha256").map_or("", String::as_str)) }
+                    ul { @for name in f.beside.keys() {
+                        li { a href=(format!("{}{name}", f.url.trim_start_matches("../../").trim_end_matches(f.filename.as_str()))) { (name) } }
+                    } }
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! The form of the upload API: the fields of METADATA that servers ask for, then the file. The file is
+//! streamed, never held.
+
+use std::io::{Cursor, Read};
+use std::path::Path;
+
+use crate::event::{Event, Sink};
+use crate::mirror::wheel::Wheel;
+
+/// A form with one file.
+pub struct Form {
+    boundary: String,
+    head: Vec<u8>,
+    tail: Vec<u8>,
+    size: u64,
+    filename: String,
+}
+
+impl Form {
+    /// The form for a wheel.
+    pub fn new(wheel: &Wheel) -> Self {
+        // Its own digest: a file cannot hold its own SHA-256.
+        let boundary = format!("torchwright-{}", &wheel.sha256[..32]);
+        let metadata = String::from_utf8_lossy(&wheel.metadata);
+        let mut head = Vec::new();
+        let mut field = |name: &str, value: &str| {
+            let part = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
+            head.extend_from_slice(part.as_bytes());
+        };
+        field(":action", "file_upload");
+        field("protocol_version", "1");
+        field("filetype", "bdist_wheel");
+        field("pyversion", &wheel.name.python);
+        field("sha256_digest", &wheel.sha256);
+        // What METADATA says, under the names that the API has for it.
+        for line in metadata.lines().take_while(|l| !l.is_empty()).filter(|l| !l.starts_with([' ', '\t'])) {
+            if let Some((key, value)) = line.split_once(':') {
+                let name = match key.to_ascii_lowercase().as_str() {
+                    "metadata-version" | "name" | "version" | "summary" | "requires-python" | "license"
+                    | "home-page" => key.to_ascii_lowercase().replace('-', "_"),
+                    "classifier" => "classifiers".to_owned(),
+                    "requires-dist" => "requires_dist".to_owned(),
+                    _ => continue,
+                };
+                field(&name, value.trim());
+            }
+        }
+        let file = format!(
+            "--{boundary}\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
+            wheel.filename
+        );
+        head.extend_from_slice(file.as_bytes());
+        let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
+        Self { boundary, head, tail, size: wheel.size, filename: wheel.filename.clone() }
+    }
+
+    /// Its content type.
+    pub fn content_type(&self) -> String {
+        format!("multipart/form-data; boundary={}", self.boundary)
+    }
+
+    /// Bytes in all.
+    pub fn length(&self) -> u64 {
+        self.head.len() as u64 + self.size + self.tail.len() as u64
+    }
+
+    /// The bytes.
+    pub fn open<'e>(&self, path: &Path, events: &'e dyn Sink) -> std::io::Result<impl Read + 'e> {
+        let file = Watched {
+            inner: std::fs::File::open(path)?.take(self.size),
+            sent: 0,
+            shown: 0,
+            name: self.filename.clone(),
+            events,
+        };
+        Ok(Cursor::new(self.head.clone()).chain(file).chain(Cursor::new(self.tail.clone())))
+    }
+}
+
+/// Tells how far a file is read.
+struct Watched<'e, R> {
+    inner: R,
+    sent: u64,
+    shown: u64,
+    name: String,
+    events: &'e dyn Sink,
+}
+
+impl<R: Read> Read for Watched<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.sent += n as u64;
+        if n == 0 || self.sent - self.shown > 1 << 18 {
+            self.shown = self.sent;
+            self.events.emit(Event::DownloadProgress { file: self.name.clone(), bytes: self.sent });
+        }
+        Ok(n)
+    }
+}

@@ -1,0 +1,95 @@
+//! Who may read and who may upload: one token each, compared in constant time.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use sha2::{Digest, Sha256};
+use subtle::ConstantTimeEq;
+
+use super::Shared;
+
+/// A secret. It is kept as its digest, and shown to nobody.
+#[derive(Clone)]
+pub struct Token([u8; 32]);
+
+impl std::fmt::Debug for Token {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Token(…)")
+    }
+}
+
+impl Token {
+    /// Of its text.
+    pub fn new(text: &str) -> Self {
+        Self(Sha256::digest(text.as_bytes()).into())
+    }
+
+    /// Whether a request carries it: as the password of any user (what pip, uv and twine send), or as a
+    /// bearer token. Digests of equal length are compared, whatever was sent.
+    fn is_in(&self, headers: &HeaderMap) -> bool {
+        let Some(value) = headers.get(header::AUTHORIZATION).and_then(|v| v.to_str().ok()) else { return false };
+        let sent = match value.split_once(' ') {
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer") => rest.trim().as_bytes().to_vec(),
+            Some((scheme, rest)) if scheme.eq_ignore_ascii_case("basic") => {
+                let Ok(pair) = base64::engine::general_purpose::STANDARD.decode(rest.trim()) else { return false };
+                match pair.iter().position(|b| *b == b':') {
+                    Some(at) => pair[at + 1..].to_vec(),
+                    None => return false,
+                }
+            }
+            _ => return false,
+        };
+        let digest: [u8; 32] = Sha256::digest(&sent).into();
+        digest.ct_eq(&self.0).into()
+    }
+}
+
+/// Lets a request through, or says 401 or 403.
+pub async fn check(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
+    let wanted = match *request.method() {
+        Method::GET | Method::HEAD => &shared.options.read,
+        Method::POST => match &shared.options.upload {
+            None => return (StatusCode::FORBIDDEN, "this server takes no uploads\n").into_response(),
+            token => token,
+        },
+        _ => return (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and POST\n").into_response(),
+    };
+    match wanted {
+        Some(token) if !token.is_in(request.headers()) => {
+            let ask = HeaderValue::from_static("Basic realm=\"torchwright\"");
+            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, ask)], "a token is needed\n").into_response()
+        }
+        _ => next.run(request).await,
+    }
+}
+
+/// Whether a `Host` header is one that may stand on a page.
+pub fn is_host(host: &str) -> bool {
+    !host.is_empty() && host.len() < 256 && host.chars().all(|c| c.is_ascii_alphanumeric() || ".-:[]".contains(c))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(header::AUTHORIZATION, HeaderValue::from_str(value).unwrap())])
+    }
+
+    #[test]
+    fn a_token_comes_as_a_password_or_as_a_bearer() {
+        let token = Token::new("s3cret");
+        assert!(token.is_in(&with("Bearer s3cret")));
+        // __token__:s3cret
+        assert!(token.is_in(&with("Basic X190b2tlbl9fOnMzY3JldA==")));
+        for bad in ["Bearer s3cre", "Bearer s3cret1", "Basic !!!", "Basic X190b2tlbl9f", "s3cret", "Digest s3cret"] {
+            assert!(!token.is_in(&with(bad)), "{bad}");
+        }
+        assert!(!token.is_in(&HeaderMap::new()));
+        assert_eq!(format!("{token:?}"), "Token(…)");
+    }
+}

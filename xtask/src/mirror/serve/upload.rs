@@ -1,0 +1,137 @@
+//! The upload API that twine and its kin speak ("legacy"): one form with the file in it. What arrives
+//! goes to a hidden folder, is examined like any other wheel, and published only then.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use axum::extract::multipart::{Field, MultipartError};
+use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::Shared;
+use crate::error::{Error, Exit};
+use crate::event::Silent;
+use crate::mirror::index::Outcome;
+use crate::mirror::wheel::{Name, Wheel};
+
+/// Most bytes of a field that is no file.
+const MOST_FIELD: usize = 1 << 20;
+
+/// Why an upload is refused.
+struct Refusal(StatusCode, String);
+
+impl From<MultipartError> for Refusal {
+    fn from(e: MultipartError) -> Self {
+        Self(e.status(), e.body_text())
+    }
+}
+
+impl From<Error> for Refusal {
+    fn from(e: Error) -> Self {
+        let status = match (e.exit(), e.code()) {
+            (_, "taken" | "removed") => StatusCode::CONFLICT,
+            (Exit::World, "disk-full") => StatusCode::INSUFFICIENT_STORAGE,
+            (Exit::World, _) => StatusCode::INTERNAL_SERVER_ERROR,
+            _ => StatusCode::BAD_REQUEST,
+        };
+        Self(status, e.what().to_owned())
+    }
+}
+
+impl From<std::io::Error> for Refusal {
+    fn from(e: std::io::Error) -> Self {
+        Error::from(e).into()
+    }
+}
+
+/// Takes an upload.
+pub async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    match take(&shared, request).await {
+        Ok(outcome) => {
+            let said = if outcome == Outcome::Published { "published\n" } else { "already there, the same bytes\n" };
+            (StatusCode::OK, said).into_response()
+        }
+        Err(Refusal(status, why)) => (status, format!("{why}\n")).into_response(),
+    }
+}
+
+async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal> {
+    let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
+    let request = {
+        let (parts, body) = request.into_parts();
+        let limited = http_body_util::Limited::new(
+            body,
+            usize::try_from(shared.options.most_upload).unwrap_or(usize::MAX) + MOST_FIELD,
+        );
+        Request::from_parts(parts, axum::body::Body::new(limited))
+    };
+    let mut request = request;
+    // Our own limit holds, not axum's.
+    request.extensions_mut().insert(axum::extract::DefaultBodyLimit::disable());
+    let mut form = Multipart::from_request(request, &()).await.map_err(|e| Refusal(e.status(), e.body_text()))?;
+    let dir = tempfile::Builder::new().prefix(".upload-").tempdir_in(shared.index.root())?;
+    let (mut action, mut stated, mut file) = (None, None, None);
+    while let Some(field) = form.next_field().await? {
+        match field.name() {
+            Some(":action") => action = Some(text(field).await?),
+            Some("sha256_digest") => stated = Some(text(field).await?),
+            Some("content") => {
+                let name = field.file_name().unwrap_or_default().to_owned();
+                // The name decides where it will stand: it is judged before a byte is written.
+                name.parse::<Name>().map_err(|e| Refusal(StatusCode::BAD_REQUEST, e))?;
+                let path = dir.path().join(name);
+                write(field, &path, shared.options.most_upload).await?;
+                file = Some(path);
+            }
+            _ => drop(text(field).await?),
+        }
+    }
+    if action.as_deref() != Some("file_upload") {
+        return Err(bad("only ':action' file_upload is spoken"));
+    }
+    let path = file.ok_or_else(|| bad("the form has no file ('content')"))?;
+    let index = shared.index.clone();
+    // Reading a whole wheel is no work for the threads that answer.
+    let done = tokio::task::spawn_blocking(move || {
+        let wheel = Wheel::examine(&path)?;
+        if let Some(stated) = stated
+            && !stated.eq_ignore_ascii_case(&wheel.sha256)
+        {
+            let what = format!("the file has the SHA-256 {}; the form says {stated}", wheel.sha256);
+            return Err(Error::misuse("digest", what));
+        }
+        index.add(&[wheel], &Silent)
+    })
+    .await;
+    drop(dir);
+    match done {
+        Ok(added) => added?.first().map(|a| a.outcome).ok_or_else(|| bad("nothing was published")),
+        Err(_) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the upload could not be examined".into())),
+    }
+}
+
+async fn text(mut field: Field<'_>) -> Result<String, Refusal> {
+    let mut bytes = Vec::new();
+    while let Some(piece) = field.chunk().await? {
+        bytes.extend_from_slice(&piece);
+        if bytes.len() > MOST_FIELD {
+            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("a field has more than {MOST_FIELD} bytes")));
+        }
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+async fn write(mut field: Field<'_>, path: &std::path::Path, most: u64) -> Result<(), Refusal> {
+    let mut out = fs_err::File::create(path)?;
+    let mut size = 0u64;
+    while let Some(piece) = field.chunk().await? {
+        size += piece.len() as u64;
+        if size > most {
+            let what = format!("the file has more than {most} bytes (--max-upload)");
+            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, what));
+        }
+        out.write_all(&piece)?;
+    }
+    Ok(())
+}
