@@ -19,6 +19,8 @@ const COMMANDS: &[&str] = &[
     "diff",
     "repro",
     "rebuild",
+    "mirror",
+    "validate",
     "shell",
     "clean",
     "schema",

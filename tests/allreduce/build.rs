@@ -40,8 +40,10 @@ fn main() {
         build.include(&out).include(source).define("USE_C10D_GLOO", None);
     }
     let cuda: Vec<PathBuf> = env::var_os("CUDA_INCLUDES").map(|l| env::split_paths(&l).collect()).unwrap_or_default();
-    let nccl =
-        cuda.iter().any(|d| d.join("nccl.h").is_file()) && cuda.iter().any(|d| d.join("cuda_runtime_api.h").is_file());
+    // `crt/` is in nvidia-cuda-nvcc, which torch does not depend on.
+    let nccl = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h"]
+        .iter()
+        .all(|header| cuda.iter().any(|d| d.join(header).is_file()));
     if nccl {
         build.includes(&cuda).define("USE_C10D_NCCL", None).define("USE_CUDA", None);
     }

@@ -211,9 +211,8 @@ impl Index {
             }
             added.push(Added { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), outcome });
         }
-        if added.iter().any(|a| a.outcome == Outcome::Published) {
-            self.write(pages.into_values().collect())?;
-        }
+        // Also where all was there: whoever was killed in between left HTML that is older than its JSON.
+        self.write(pages.into_values().collect())?;
         Ok(added)
     }
 
@@ -323,8 +322,8 @@ impl Index {
         for page in &pages {
             let folder = self.page(&page.name);
             let json = serde_json::to_vec(page).map_err(|e| Error::world("json", e.to_string()))?;
-            write_atomically(&folder.join("index.json"), &json)?;
-            write_atomically(&folder.join("index.html"), page.html().as_bytes())?;
+            put(&folder.join("index.json"), &json)?;
+            put(&folder.join("index.html"), page.html().as_bytes())?;
         }
         self.write_roots(&pages)
     }
@@ -334,8 +333,8 @@ impl Index {
         let names = self.projects()?;
         let root = RootPage::new(names.iter().cloned());
         let json = serde_json::to_vec(&root).map_err(|e| Error::world("json", e.to_string()))?;
-        write_atomically(&self.root.join("simple/index.json"), &json)?;
-        write_atomically(&self.root.join("simple/index.html"), root.html().as_bytes())?;
+        put(&self.root.join("simple/index.json"), &json)?;
+        put(&self.root.join("simple/index.html"), root.html().as_bytes())?;
         let mut projects = Vec::new();
         for name in &names {
             projects.push(match known.iter().find(|p| p.name == *name) {
@@ -343,8 +342,16 @@ impl Index {
                 None => self.project(name)?,
             });
         }
-        write_atomically(&self.root.join("index.html"), page::start(&projects).as_bytes())
+        put(&self.root.join("index.html"), page::start(&projects).as_bytes())
     }
+}
+
+/// Writes a page, unless it is what is there.
+fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    write_atomically(path, bytes)
 }
 
 /// Puts a wheel on the page, unless it is there.

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{Path as UrlPath, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::{self, Next};
@@ -240,7 +240,12 @@ fn page(shared: &Shared, name: &str, kind: &'static str, headers: &HeaderMap, he
         response.headers_mut().insert(header::ETAG, etag);
         response
     };
+    // The layers above hide the length from whoever sends the body.
+    let length = response.body().size_hint().exact();
     let out = response.headers_mut();
+    if let Some(length) = length {
+        out.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     // An index changes: who asks again is told at once, and by 304 where nothing did.

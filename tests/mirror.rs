@@ -1,0 +1,727 @@
+//! `mirror`: real pip, uv, pypiserver and devpi on loopback, and what must survive: two adds at once,
+//! kill -9, other people's files, clients that misbehave.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use base64::Engine;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use support::{Ran, root, sha256};
+
+/// A wheel made by hand: a module, METADATA, RECORD.
+fn wheel(dir: &Path, name: &str, version: &str, more: &str) -> PathBuf {
+    build_wheel(dir, name, version, &format!("Requires-Python: >=3.8\n{more}"), |_| {})
+}
+
+fn build_wheel(
+    dir: &Path,
+    name: &str,
+    version: &str,
+    headers: &str,
+    edit: impl Fn(&mut BTreeMap<String, Vec<u8>>),
+) -> PathBuf {
+    let info = format!("{name}-{version}.dist-info");
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::from([
+        (format!("{name}/__init__.py"), format!("version = '{version}'\n").into_bytes()),
+        (
+            format!("{info}/METADATA"),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{headers}\n").into_bytes(),
+        ),
+        (
+            format!("{info}/WHEEL"),
+            b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
+        ),
+    ]);
+    let digest = |b: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(b));
+    let mut record: String = files.iter().map(|(n, b)| format!("{n},sha256={},{}\n", digest(b), b.len())).collect();
+    record.push_str(&format!("{info}/RECORD,,\n"));
+    files.insert(format!("{info}/RECORD"), record.into_bytes());
+    edit(&mut files);
+    std::fs::create_dir_all(dir).unwrap();
+    let path = dir.join(format!("{name}-{version}-py3-none-any.whl"));
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in &files {
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Deflated);
+        zip.start_file(name.as_str(), options).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap();
+    path
+}
+
+fn mirror(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.arg("mirror").args(args).current_dir(root()).env("NO_COLOR", "1");
+    for variable in ["TWINE_PASSWORD", "TORCHWRIGHT_UPLOAD_PASSWORD", "TORCHWRIGHT_UPLOAD_TOKEN", "NETRC"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn run(dir: &Path, args: &[&str]) -> Ran {
+    Ran::of(mirror(args).env("HOME", dir), dir)
+}
+
+fn s(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A server that ends with the test.
+struct Server {
+    child: Child,
+    url: String,
+    log: Option<std::thread::JoinHandle<String>>,
+}
+
+impl Server {
+    fn start(index: &Path, more: &[&str]) -> Self {
+        let mut child = mirror(&[&["serve", "--index", s(index), "--port", "0"], more].concat())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        let mut stderr = child.stderr.take().unwrap();
+        let log = std::thread::spawn(move || {
+            let mut text = String::new();
+            let _ = stderr.read_to_string(&mut text);
+            text
+        });
+        assert!(url.starts_with("http://"), "{url}");
+        Self { child, url: url.trim().trim_end_matches('/').to_owned(), log: Some(log) }
+    }
+
+    fn address(&self) -> &str {
+        self.url.trim_start_matches("http://")
+    }
+
+    /// Ends it and returns its access log.
+    fn stop(mut self) -> String {
+        self.child.kill().unwrap();
+        self.log.take().unwrap().join().unwrap()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Sends a request as it stands and returns status, headers and body.
+fn raw(address: &str, request: &[u8]) -> (u16, String, Vec<u8>) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    let _ = stream.write_all(request);
+    let mut bytes = Vec::new();
+    let _ = stream.read_to_end(&mut bytes);
+    let at = bytes.windows(4).position(|w| w == b"\r\n\r\n").unwrap_or(bytes.len());
+    let head = String::from_utf8_lossy(&bytes[..at]).to_lowercase();
+    let status = head.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+    (status, head, bytes.get(at + 4..).unwrap_or_default().to_vec())
+}
+
+fn get(server: &Server, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+    ask(server, "GET", path, headers)
+}
+
+fn ask(server: &Server, method: &str, path: &str, headers: &str) -> (u16, String, Vec<u8>) {
+    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+    raw(server.address(), request.as_bytes())
+}
+
+/// A Python environment with the clients and servers under test, made once below `target/`; `None`
+/// where they cannot be downloaded.
+fn clients() -> Option<PathBuf> {
+    static ONCE: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
+    ONCE.get_or_init(|| {
+        let env = root().join("target/test-clients");
+        let done = env.join("complete");
+        if !done.is_file() {
+            let _ = std::fs::remove_dir_all(&env);
+            assert!(Command::new("python3").args(["-m", "venv"]).arg(&env).status().unwrap().success());
+            let packages = ["pip==25.3", "uv==0.9.11", "pypiserver==2.4.0", "devpi-server==6.17.0", "poetry==2.2.1"];
+            let install = || {
+                Command::new(env.join("bin/python"))
+                    .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+                    .args(packages)
+                    .output()
+                    .unwrap()
+            };
+            let mut out = install();
+            for _ in 0..2 {
+                if out.status.success() {
+                    break;
+                }
+                out = install();
+            }
+            if !out.status.success() {
+                eprintln!("SKIPPED: the clients cannot be installed here: {}", String::from_utf8_lossy(&out.stderr));
+                return None;
+            }
+            std::fs::write(done, "").unwrap();
+        }
+        Some(env)
+    })
+    .clone()
+}
+
+/// A program of the clients' environment, without the user's own settings.
+fn client(env: &Path, program: &str, home: &Path) -> Command {
+    let mut command = Command::new(env.join("bin").join(program));
+    command
+        .env_clear()
+        .env("PATH", format!("{}:/usr/bin:/bin", env.join("bin").display()))
+        .env("HOME", home)
+        .env("LC_ALL", "C.UTF-8")
+        .env("PIP_CONFIG_FILE", "/dev/null")
+        .env("PIP_DISABLE_PIP_VERSION_CHECK", "1")
+        .env("UV_NO_CONFIG", "1");
+    command
+}
+
+#[track_caller]
+fn succeeds(command: &mut Command) -> String {
+    let out = command.output().unwrap();
+    let text = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{command:?}:\n{text}");
+    text
+}
+
+#[test]
+fn a_wheel_is_published_once_and_never_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let a = wheel(&dir.path().join("a"), "demo", "1.0", "");
+    let add = |w: &Path| run(dir.path(), &["add", "--index", s(&index), s(w)]);
+    add(&a).exits(0).says("published");
+    add(&a).exits(0).says("already there, the same bytes");
+    let other = wheel(&dir.path().join("b"), "demo", "1.0", "Summary: other bytes\n");
+    add(&other).exits(2).says("is published with the SHA-256").says(&sha256(&std::fs::read(&a).unwrap()));
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0 findings serious");
+
+    let page: Value = serde_json::from_slice(&std::fs::read(index.join("simple/demo/index.json")).unwrap()).unwrap();
+    assert_eq!(page["meta"]["api-version"], "1.1");
+    assert_eq!(page["versions"], serde_json::json!(["1.0"]));
+    let file = &page["files"][0];
+    assert_eq!(file["requires-python"], ">=3.8");
+    assert_eq!(file["size"], std::fs::metadata(&a).unwrap().len());
+    assert_eq!(file["yanked"], false);
+    assert_eq!(file["core-metadata"], file["dist-info-metadata"]);
+    let html = std::fs::read_to_string(index.join("simple/demo/index.html")).unwrap();
+    assert!(html.contains("data-requires-python=\"&gt;=3.8\"") && html.contains("#sha256="), "{html}");
+
+    // A removed name stays taken.
+    run(dir.path(), &["remove", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", "a mistake"]).exits(0);
+    add(&other).exits(2).says("was removed at").says("a mistake");
+    add(&a).exits(2).says("its name is never used again");
+    run(dir.path(), &["yank", "--index", s(&index), "demo-1.0-py3-none-any.whl"]).exits(2).says("it was removed");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 files");
+}
+
+#[test]
+fn what_may_not_be_published_is_refused_and_nothing_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let good = wheel(&dir.path().join("good"), "demo", "1.0", "");
+    let refuse = |path: &Path, why: &str| {
+        // Together with a good one: all, or none.
+        run(dir.path(), &["add", "--index", s(&index), s(&good), s(path)])
+            .exits(2)
+            .says(why)
+            .says(path.file_name().unwrap().to_str().unwrap());
+        assert!(!index.join("simple/demo").exists());
+    };
+    let text = dir.path().join("demo-3.0-py3-none-any.whl");
+    std::fs::write(&text, "no zip").unwrap();
+    refuse(&text, "no readable wheel");
+    let name = dir.path().join("demo.whl");
+    std::fs::copy(&good, &name).unwrap();
+    refuse(&name, "PEP 427");
+    let renamed = dir.path().join("demo-2.0-py3-none-any.whl");
+    std::fs::copy(&good, &renamed).unwrap();
+    refuse(&renamed, "its METADATA says Version 1.0");
+    let lies = build_wheel(&dir.path().join("lies"), "demo", "4.0", "", |files| {
+        files.insert("demo/__init__.py".into(), b"other".to_vec());
+    });
+    refuse(&lies, "RECORD");
+    let cut = dir.path().join("demo-5.0-py3-none-any.whl");
+    let bytes = std::fs::read(&good).unwrap();
+    std::fs::write(&cut, &bytes[..bytes.len() / 2]).unwrap();
+    refuse(&cut, "no readable wheel");
+    refuse(&dir.path().join("demo-6.0-py3-none-any.whl"), "there is no such file");
+
+    let foreign = dir.path().join("foreign");
+    std::fs::create_dir_all(foreign.join("simple")).unwrap();
+    run(dir.path(), &["add", "--index", s(&foreign), s(&good)]).exits(2).says("was not made by torchwright");
+    run(dir.path(), &["check", "--index", s(dir.path())]).exits(2).says("is no index");
+}
+
+#[test]
+fn adds_at_once_and_adds_that_are_killed_leave_a_whole_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let first = wheel(&dir.path().join("w"), "demo", "0.1", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&first)]).exits(0);
+    let wheels: Vec<PathBuf> = (1..=12).map(|i| wheel(&dir.path().join("w"), "demo", &format!("1.{i}"), "")).collect();
+    let children: Vec<Child> =
+        wheels.iter().map(|w| mirror(&["add", "--quiet", "--index", s(&index), s(w)]).spawn().unwrap()).collect();
+    // A reader in between sees a whole page each time.
+    let page = index.join("simple/demo/index.json");
+    let mut seen = 0;
+    for mut child in children {
+        while child.try_wait().unwrap().is_none() {
+            let value: Value = serde_json::from_slice(&std::fs::read(&page).unwrap()).expect("a whole page");
+            let files = value["files"].as_array().unwrap().len();
+            assert!(files >= seen, "a file went away");
+            seen = files;
+        }
+        assert!(child.wait().unwrap().success());
+    }
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("13 files, 0 of 0");
+
+    for i in 0..15u64 {
+        let w = wheel(&dir.path().join("w"), "demo", &format!("2.{i}"), "");
+        let mut child = mirror(&["add", "--quiet", "--index", s(&index), s(&w)]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(2 + 3 * i));
+        let _ = child.kill();
+        let _ = child.wait();
+        let checked = run(dir.path(), &["check", "--index", s(&index), "--json"]);
+        let json: Value = serde_json::from_str(&checked.stdout).unwrap();
+        // HTML that is older than its JSON is the one thing that a kill may leave, until the next add.
+        for f in json["findings"].as_array().unwrap() {
+            let what = f["what"].as_str().unwrap();
+            assert!(what.contains("no page names it") || what.contains("older than the JSON"), "{json}");
+        }
+        run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+        let json: Value =
+            serde_json::from_str(&run(dir.path(), &["check", "--index", s(&index), "--json"]).exits(0).stdout).unwrap();
+        assert_eq!(json["ok"], true);
+    }
+}
+
+#[test]
+fn pages_are_negotiated_and_files_go_out_by_range() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = wheel(&dir.path().join("w"), "de_mo", "1.0+local.1", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    let server = Server::start(&index, &[]);
+    let json = "Accept: application/vnd.pypi.simple.v1+json\r\n";
+    let (status, head, body) = get(&server, "/simple/de-mo/", json);
+    assert_eq!(status, 200, "{head}");
+    assert!(
+        head.contains("content-type: application/vnd.pypi.simple.v1+json") && head.contains("vary: accept"),
+        "{head}"
+    );
+    let page: Value = serde_json::from_slice(&body).unwrap();
+    let etag = head.lines().find_map(|l| l.strip_prefix("etag: ")).unwrap().to_owned();
+    assert_eq!(get(&server, "/simple/de-mo/", &format!("{json}If-None-Match: {etag}\r\n")).0, 304);
+    assert!(get(&server, "/simple/de-mo/", "").1.contains("text/html"));
+    assert_eq!(get(&server, "/simple/de-mo/", "Accept: application/vnd.pypi.simple.v2+json\r\n").0, 406);
+    let (status, head, _) = get(&server, "/simple/De.Mo/", "");
+    assert!(status == 301 && head.contains("location: /simple/de-mo/"), "{head}");
+    assert_eq!(get(&server, "/simple/none/", "").0, 404);
+    let (_, head, body) = get(&server, "/simple/de-mo/", &format!("{json}Accept-Encoding: gzip\r\n"));
+    assert!(head.contains("content-encoding: gzip"), "{head}");
+    let mut plain = String::new();
+    flate2::read::GzDecoder::new(&body[..]).read_to_string(&mut plain).unwrap();
+    assert_eq!(serde_json::from_str::<Value>(&plain).unwrap(), page);
+
+    let bytes = std::fs::read(&w).unwrap();
+    let url = page["files"][0]["url"].as_str().unwrap().trim_start_matches("../..").to_owned();
+    assert!(url.contains("%2B"), "{url}");
+    let (status, head, body) = get(&server, &url, "");
+    assert_eq!((status, &body), (200, &bytes));
+    assert!(head.contains(&format!("etag: \"{}\"", sha256(&bytes))) && head.contains("immutable"), "{head}");
+    let (status, head, body) = get(&server, &url, "Range: bytes=10-19\r\n");
+    assert_eq!((status, &body[..]), (206, &bytes[10..20]));
+    assert!(head.contains(&format!("content-range: bytes 10-19/{}", bytes.len())), "{head}");
+    // A range of another version of the file would be garbage.
+    assert_eq!(get(&server, &url, "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n").0, 200);
+    assert_eq!(get(&server, &url, &format!("If-None-Match: \"{}\"\r\n", sha256(&bytes))).0, 304);
+    assert_eq!(get(&server, &url, "Range: bytes=99999999-\r\n").0, 416);
+    let (status, head, body) = ask(&server, "HEAD", &url, "");
+    assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
+    let metadata = get(&server, &format!("{url}.metadata"), "");
+    assert!(metadata.0 == 200 && metadata.2.starts_with(b"Metadata-Version"));
+
+    // What no page names is not served; nor is anything outside.
+    std::fs::write(index.join("files/de-mo/stranger-1.0-py3-none-any.whl"), "x").unwrap();
+    for path in [
+        "/files/de-mo/stranger-1.0-py3-none-any.whl",
+        "/files/de-mo/../../torchwright-index.json",
+        "/files/de-mo/%2e%2e%2f%2e%2e%2ftorchwright-index.json",
+        "/files/..%2f..%2f/x",
+        "/simple/..%2f/",
+        "/simple/%00/",
+        "/.lock",
+        "/torchwright-index.json",
+    ] {
+        let status = get(&server, path, "").0;
+        assert!((400..500).contains(&status), "{path}: {status}");
+    }
+    for method in ["PUT", "DELETE", "PATCH"] {
+        assert_eq!(ask(&server, method, "/simple/", "").0, 405, "{method}");
+    }
+    assert_eq!(ask(&server, "POST", "/", "Content-Length: 0\r\n").0, 403);
+    let log = server.stop();
+    assert!(log.contains("\"GET /simple/de-mo/ HTTP/1.1\" 200"), "{log}");
+}
+
+#[test]
+fn clients_that_misbehave_do_not_stop_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let server = Server::start(&index, &["--quiet"]);
+    let many: String = (0..1000).map(|i| format!("X-{i}: y\r\n")).collect();
+    let status = get(&server, "/simple/", &many).0;
+    assert!(status == 431 || status == 400 || status == 0, "{status}");
+    let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(200_000));
+    assert_ne!(raw(server.address(), long.as_bytes()).0, 200);
+    assert_ne!(raw(server.address(), b"\x16\x03\x01\x02\x00\x01\x00").0, 200);
+    // Slow ones hold a connection each, and are sent away in the end.
+    let slow: Vec<TcpStream> = (0..200)
+        .map(|_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            stream.write_all(b"GET /simple/ HTTP/1.1\r\nHost: x\r\nX-Slow: ").unwrap();
+            stream
+        })
+        .collect();
+    let started = Instant::now();
+    assert_eq!(get(&server, "/simple/demo/", "").0, 200);
+    assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
+    let mut first = &slow[0];
+    first.set_read_timeout(Some(Duration::from_secs(40))).unwrap();
+    let mut rest = Vec::new();
+    let _ = first.read_to_end(&mut rest);
+    assert!(started.elapsed() < Duration::from_secs(35), "a slow client was kept for {:?}", started.elapsed());
+    assert_eq!(get(&server, "/simple/demo/", "").0, 200);
+}
+
+#[test]
+fn real_clients_install_from_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(env) = clients() else { return };
+    let index = dir.path().join("index");
+    let w = |name: &str, version: &str, more: &str| wheel(&dir.path().join("w"), name, version, more);
+    let wheels = [
+        w("demo", "2.6.0+cpu.libuv", "Requires-Dist: dep>=1\n"),
+        w("demo", "2.5.0", ""),
+        w("dep", "1.0", ""),
+        w("dep", "1.1", ""),
+    ];
+    let paths: Vec<&str> = wheels.iter().map(|p| s(p)).collect();
+    run(dir.path(), &[&["add", "--index", s(&index)][..], &paths[..]].concat()).exits(0);
+    run(dir.path(), &["yank", "--index", s(&index), "dep-1.1-py3-none-any.whl", "--reason", "broken"]).exits(0);
+    let server = Server::start(&index, &[]);
+    let simple = format!("{}/simple/", server.url);
+    let target = |name: &str| dir.path().join(name);
+
+    // pip, with hashes.
+    let digest = |p: &Path| sha256(&std::fs::read(p).unwrap());
+    let requirements = dir.path().join("requirements.txt");
+    let lines = format!(
+        "demo==2.6.0+cpu.libuv --hash=sha256:{}\ndep==1.0 --hash=sha256:{}\n",
+        digest(&wheels[0]),
+        digest(&wheels[2])
+    );
+    std::fs::write(&requirements, lines).unwrap();
+    let pip = |args: &[&str]| {
+        let mut command = client(&env, "python", dir.path());
+        command.args(["-m", "pip"]).args(args).args(["--index-url", &simple]);
+        command
+    };
+    let out = target("pip");
+    succeeds(
+        pip(&["install", "--no-cache-dir", "--require-hashes", "-r", s(&requirements), "--target", s(&out)])
+            .arg("--quiet"),
+    );
+    assert!(out.join("demo/__init__.py").is_file() && out.join("dep/__init__.py").is_file());
+    // The yanked one is left out.
+    let said =
+        succeeds(&mut pip(&["install", "--no-cache-dir", "demo==2.6.0+cpu.libuv", "--dry-run", "--ignore-installed"]));
+    assert!(said.contains("dep-1.0") && !said.contains("dep-1.1"), "{said}");
+    // Resolving reads METADATA beside the wheels, and no wheel.
+    let log = server.stop();
+    assert!(
+        log.contains("demo-2.6.0+cpu.libuv-py3-none-any.whl.metadata")
+            || log.contains("libuv-py3-none-any.whl.metadata"),
+        "{log}"
+    );
+    let server = Server::start(&index, &[]);
+    let simple = format!("{}/simple/", server.url);
+    let pip = |args: &[&str]| {
+        let mut command = client(&env, "python", dir.path());
+        command.args(["-m", "pip"]).args(args).args(["--index-url", &simple]);
+        command
+    };
+    succeeds(&mut pip(&["install", "--no-cache-dir", "demo", "--dry-run", "--ignore-installed", "--quiet"]));
+    let out = target("download");
+    succeeds(&mut pip(&["download", "--no-cache-dir", "demo==2.5.0", "--dest", s(&out), "--quiet"]));
+    assert_eq!(digest(&out.join("demo-2.5.0-py3-none-any.whl")), digest(&wheels[1]));
+    let said = succeeds(&mut pip(&["index", "versions", "demo"]));
+    assert!(said.contains("2.6.0+cpu.libuv") && said.contains("2.5.0"), "{said}");
+
+    // uv.
+    let out = target("uv");
+    let mut uv = client(&env, "uv", dir.path());
+    uv.args([
+        "pip",
+        "install",
+        "--no-cache",
+        "--index-url",
+        &simple,
+        "--target",
+        s(&out),
+        "--require-hashes",
+        "-r",
+        s(&requirements),
+    ]);
+    succeeds(&mut uv);
+    assert!(out.join("demo/__init__.py").is_file());
+
+    // Poetry: a lock with hashes.
+    let project = dir.path().join("project");
+    std::fs::create_dir(&project).unwrap();
+    let text = format!(
+        "[project]\nname = \"consumer\"\nversion = \"0\"\nrequires-python = \">=3.9\"\ndependencies = [\"demo==2.6.0+cpu.libuv\"]\n[tool.poetry]\npackage-mode = false\n[[tool.poetry.source]]\nname = \"team\"\nurl = \"{simple}\"\npriority = \"primary\"\n"
+    );
+    std::fs::write(project.join("pyproject.toml"), text).unwrap();
+    succeeds(client(&env, "poetry", dir.path()).current_dir(&project).args(["lock", "--no-interaction"]));
+    let lock = std::fs::read_to_string(project.join("poetry.lock")).unwrap();
+    assert!(lock.contains(&digest(&wheels[0])) && lock.contains(&digest(&wheels[2])), "{lock}");
+    let log = server.stop();
+    assert!(!log.contains(" 500 "), "{log}");
+}
+
+#[test]
+fn a_token_guards_reading_and_uploading() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let (read, upload) = (dir.path().join("read"), dir.path().join("upload"));
+    std::fs::write(&read, "a-token-for-readers-0123\n").unwrap();
+    std::fs::write(&upload, "a-token-for-uploads-0123\n").unwrap();
+    let server = Server::start(&index, &["--read-token", s(&read), "--upload-token", s(&upload), "--max-upload", "1"]);
+    let basic = |password: &str| {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("__token__:{password}"));
+        format!("Authorization: Basic {pair}\r\n")
+    };
+    assert_eq!(get(&server, "/simple/", "").0, 401);
+    assert_eq!(get(&server, "/simple/", &basic("a-token-for-readers-0124")).0, 401);
+    assert_eq!(get(&server, "/simple/", &basic("a-token-for-readers-0123")).0, 200);
+
+    // Our own push. Who may upload need not be who may read: --simple's page asks for the reader's token.
+    let next = wheel(&dir.path().join("w"), "demo", "1.1", "");
+    let to = format!("{}/legacy/", server.url);
+    let push = |password: &str, w: &Path| {
+        Ran::of(
+            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_PASSWORD", password),
+            dir.path(),
+        )
+    };
+    push("wrong-wrong-wrong-wrong", &next).exits(3).says("401").says("check user, password or token");
+    let short = dir.path().join("short");
+    std::fs::write(&short, "short").unwrap();
+    run(dir.path(), &["serve", "--index", s(&index), "--read-token", s(&short)]).exits(2).says("too short");
+    drop(server);
+
+    let server = Server::start(&index, &["--upload-token", s(&upload), "--max-upload", "1"]);
+    let to = format!("{}/legacy/", server.url);
+    let push = |password: &str, w: &Path| {
+        Ran::of(
+            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_PASSWORD", password),
+            dir.path(),
+        )
+    };
+    push("wrong-wrong-wrong-wrong", &next).exits(3).says("401");
+    push("a-token-for-uploads-0123", &next).exits(0).says("uploaded");
+    push("a-token-for-uploads-0123", &next).exits(0).says("already there, the same bytes");
+    let other = wheel(&dir.path().join("other"), "demo", "1.1", "Summary: others\n");
+    push("a-token-for-uploads-0123", &other).exits(2).says("a published file never changes");
+    let big = build_wheel(&dir.path().join("w"), "big", "1.0", "", |_| {});
+    let mut state = 1u64;
+    let mut random = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        (state >> 32) as u8
+    };
+    let noise: Vec<u8> = (0..3 << 20).map(|_| random()).collect();
+    let padded = build_wheel(&dir.path().join("pad"), "big", "1.0", "", |files| {
+        files.insert("big-1.0.dist-info/RECORD.jws".into(), noise.clone());
+    });
+    assert!(std::fs::metadata(&padded).unwrap().len() > std::fs::metadata(&big).unwrap().len() + (1 << 20));
+    push("a-token-for-uploads-0123", &padded).exits(3).says("413");
+    let log = server.stop();
+    assert!(!log.contains("a-token") && !log.contains("wrong-wrong"), "{log}");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");
+}
+
+/// A free port.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// Waits until something answers at `port`.
+fn wait_for(port: u16) {
+    let started = Instant::now();
+    while TcpStream::connect(("127.0.0.1", port)).is_err() {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing listens on {port}");
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+struct Killed(Child);
+
+impl Drop for Killed {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+#[test]
+fn wheels_are_pushed_to_a_real_pypiserver() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(env) = clients() else { return };
+    let packages = dir.path().join("packages");
+    std::fs::create_dir(&packages).unwrap();
+    let port = free_port();
+    let mut command = client(&env, "pypi-server", dir.path());
+    command.args([
+        "run",
+        "-p",
+        &port.to_string(),
+        "-i",
+        "127.0.0.1",
+        "-a",
+        ".",
+        "-P",
+        ".",
+        "--disable-fallback",
+        s(&packages),
+    ]);
+    let _server = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for(port);
+    let to = format!("http://127.0.0.1:{port}/");
+    let (a, b) = (wheel(&dir.path().join("w"), "demo", "1.0", ""), wheel(&dir.path().join("w"), "demo", "1.1+x.1", ""));
+    run(dir.path(), &["push", "--to", &to, s(&a)]).exits(0).says("uploaded");
+    // A set goes on after what is there.
+    run(dir.path(), &["push", "--to", &to, s(&a), s(&b)])
+        .exits(0)
+        .says("already there")
+        .says("demo-1.1+x.1-py3-none-any.whl: uploaded");
+    assert_eq!(std::fs::read(packages.join("demo-1.1+x.1-py3-none-any.whl")).unwrap(), std::fs::read(&b).unwrap());
+    let other = wheel(&dir.path().join("o"), "demo", "1.0", "Summary: others\n");
+    run(dir.path(), &["push", "--to", &to, s(&other)]).exits(2).says("a published file never changes");
+    run(dir.path(), &["push", "--to", &format!("http://u:secret@127.0.0.1:{port}/"), s(&a)])
+        .exits(2)
+        .says("holds a password");
+    run(dir.path(), &["push", "--to", &format!("http://127.0.0.1:{}/", free_port()), s(&a)])
+        .exits(3)
+        .says("does not answer");
+}
+
+#[test]
+fn wheels_are_pushed_to_a_real_devpi() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(env) = clients() else { return };
+    let data = dir.path().join("devpi");
+    let init = client(&env, "devpi-init", dir.path())
+        .args(["--serverdir", s(&data), "--root-passwd", "a-root-password", "--no-root-pypi"])
+        .output()
+        .unwrap();
+    assert!(init.status.success(), "{init:?}");
+    let port = free_port();
+    let mut command = client(&env, "devpi-server", dir.path());
+    command.args(["--serverdir", s(&data), "--host", "127.0.0.1", "--port", &port.to_string()]);
+    let _server = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    wait_for(port);
+    let base = format!("http://127.0.0.1:{port}");
+    // An index that does not overwrite, made over devpi's own API.
+    let auth = base64::engine::general_purpose::STANDARD;
+    let login = r#"{"user": "root", "password": "a-root-password"}"#;
+    let request = format!(
+        "POST /+login HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{login}",
+        login.len()
+    );
+    let (status, _, body) = raw(&base["http://".len()..], request.as_bytes());
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    let json: Value = serde_json::from_slice(&body).unwrap();
+    let session = json["result"]["password"].as_str().unwrap().to_owned();
+    let token = auth.encode(format!("root:{session}"));
+    let index = r#"{"type": "stage", "volatile": false, "bases": []}"#;
+    let request = format!(
+        "PUT /root/team HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nX-Devpi-Auth: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{index}",
+        index.len()
+    );
+    let (status, _, body) = raw(&base["http://".len()..], request.as_bytes());
+    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+
+    let to = format!("{base}/root/team/");
+    let a = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let push = |w: &Path, netrc: bool| {
+        let mut command = mirror(&["push", "--to", &to, s(w)]);
+        let file = dir.path().join("netrc");
+        std::fs::write(&file, "machine 127.0.0.1 login root password a-root-password\n").unwrap();
+        command.env("HOME", dir.path());
+        if netrc {
+            command.env("NETRC", &file);
+        }
+        Ran::of(&mut command, dir.path())
+    };
+    push(&a, false).exits(3).says("credentials");
+    push(&a, true).exits(0).says("uploaded");
+    push(&a, true).exits(0).says("already there");
+    let other = wheel(&dir.path().join("o"), "demo", "1.0", "Summary: others\n");
+    push(&other, true).exits(2).says("a published file never changes");
+    let command = dir.path().join("password");
+    std::fs::write(&command, "#!/bin/sh\necho username=root\necho password=a-root-password\n").unwrap();
+    let mut permissions = std::fs::metadata(&command).unwrap().permissions();
+    std::os::unix::fs::PermissionsExt::set_mode(&mut permissions, 0o755);
+    std::fs::set_permissions(&command, permissions).unwrap();
+    let b = wheel(&dir.path().join("w"), "demo", "1.1", "");
+    run(dir.path(), &["push", "--to", &to, "--credential-command", s(&command), s(&b)]).exits(0).says("uploaded");
+    let out = dir.path().join("out");
+    let simple = format!("{to}+simple/");
+    succeeds(client(&env, "python", dir.path()).args([
+        "-m",
+        "pip",
+        "download",
+        "--quiet",
+        "--index-url",
+        &simple,
+        "demo==1.1",
+        "--dest",
+        s(&out),
+    ]));
+    assert_eq!(std::fs::read(out.join("demo-1.1-py3-none-any.whl")).unwrap(), std::fs::read(&b).unwrap());
+}
+
+#[test]
+fn a_server_that_fails_is_tried_again_and_one_that_refuses_is_not() {
+    use support::{Answer, Server as Fake};
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    for (status, times, says) in
+        [(403u16, 1usize, "may not upload"), (413, 1, "takes no file of this size"), (500, 4, "could not be uploaded")]
+    {
+        let server = Fake::start([("/up/", Answer::Status(status))]);
+        run(dir.path(), &["push", "--to", &format!("{}/up/", server.url), s(&w)]).exits(3).says(says);
+        assert_eq!(server.ranges("/up/").len(), times, "{status}");
+    }
+}
