@@ -1,6 +1,8 @@
 //! The page: verdict at the top, plots in the middle, what it ran on at the bottom. One file, nothing
 //! is loaded; readable on a phone, in the dark, on paper, and by a screen reader.
 
+use std::collections::BTreeSet;
+
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figures::{bar, figure, ratio, size, word};
@@ -128,10 +130,7 @@ fn allreduce(report: &Report) -> Markup {
         @for (i, (group, cells)) in groups(&cells).into_iter().enumerate() {
             section aria-labelledby=(format!("allreduce-{i}")) {
                 h2 id=(format!("allreduce-{i}")) { "All-reduce: " (group) }
-                @let mut names: Vec<&str> = cells.iter().map(|c| c.name.as_str()).collect();
-                @let _ = names.dedup();
-                @let _ = names.sort_unstable();
-                @let _ = names.dedup();
+                @let names: BTreeSet<&str> = cells.iter().map(|c| c.name.as_str()).collect();
                 @for (j, name) in names.iter().filter(|n| n.ends_with("in place")).enumerate() {
                     h3 { (name) }
                     (svg::lines(&Plot {

@@ -38,10 +38,12 @@ const RIGHT: f64 = 20.0;
 const TOP: f64 = 20.0;
 const BOTTOM: f64 = 52.0;
 
-/// Draws the plot. Nothing where there is no point above 0.
+/// Draws the plot: lines that have points; nothing where there is no point above 0.
 pub fn lines(plot: &Plot<'_>) -> Markup {
+    let series: Vec<&Series> =
+        plot.series.iter().filter(|s| s.points.iter().any(|(x, y)| *x > 0.0 && *y > 0.0)).collect();
     let points: Vec<(f64, f64)> =
-        plot.series.iter().flat_map(|s| s.points.iter().copied()).filter(|(x, y)| *x > 0.0 && *y > 0.0).collect();
+        series.iter().flat_map(|s| s.points.iter().copied()).filter(|(x, y)| *x > 0.0 && *y > 0.0).collect();
     let (Some(x_range), Some(y_range)) = (range(points.iter().map(|p| p.0)), range(points.iter().map(|p| p.1))) else {
         return html! {};
     };
@@ -74,7 +76,7 @@ pub fn lines(plot: &Plot<'_>) -> Markup {
             title id=(title) { (plot.title) }
             desc id=(description) {
                 (plot.y) " over " (plot.x) ", both axes logarithmic. Lines: "
-                @for (i, s) in plot.series.iter().enumerate() { @if i > 0 { ", " } (s.name) }
+                @for (i, s) in series.iter().enumerate() { @if i > 0 { ", " } (s.name) }
                 ". The figures stand in the table below."
             }
             g class="grid" {
@@ -91,7 +93,7 @@ pub fn lines(plot: &Plot<'_>) -> Markup {
                 }
                 text x=((LEFT + WIDTH - RIGHT) / 2.0) y=(HEIGHT - 8.0) text-anchor="middle" { (plot.x) }
             }
-            @for s in &plot.series {
+            @for s in &series {
                 path class=(format!("line s{}", s.style)) d=(path(&s.points)) {}
                 @for (x, y) in s.points.iter().filter(|(x, y)| *x > 0.0 && *y > 0.0) {
                     circle class=(format!("dot s{}", s.style)) cx=(format!("{:.1}", px(*x))) cy=(format!("{:.1}", py(*y))) r="3" {}
@@ -99,7 +101,7 @@ pub fn lines(plot: &Plot<'_>) -> Markup {
             }
         }
         ul.legend {
-            @for s in &plot.series { li { span class=(format!("swatch s{}", s.style)) {} (s.name) } }
+            @for s in &series { li { span class=(format!("swatch s{}", s.style)) {} (s.name) } }
         }
     }
 }
