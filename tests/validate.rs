@@ -265,6 +265,7 @@ fn twin(of: &Path) -> PathBuf {
 }
 
 #[test]
+#[ignore = "downloads 767 MB and compiles for minutes: cargo test --test validate -- --ignored"]
 fn the_benchmark_holds_the_stock_build_against_itself() {
     let Some(stock) = stock_libtorch() else {
         eprintln!("SKIPPED: the stock wheel of torch 2.6.0 cannot be downloaded here");
