@@ -652,6 +652,7 @@ fn wheels_are_pushed_to_a_real_devpi() {
     let _server = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     wait_for(port);
     let base = format!("http://127.0.0.1:{port}");
+    let user = "root";
     // An index that does not overwrite, made over devpi's own API.
     let auth = base64::engine::general_purpose::STANDARD;
     let login = r#"{"user": "root", "password": "a-root-password"}"#;
@@ -666,13 +667,13 @@ fn wheels_are_pushed_to_a_real_devpi() {
     let token = auth.encode(format!("root:{session}"));
     let index = r#"{"type": "stage", "volatile": false, "bases": []}"#;
     let request = format!(
-        "PUT /root/team HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nX-Devpi-Auth: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{index}",
+        "PUT /{user}/team HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nX-Devpi-Auth: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{index}",
         index.len()
     );
     let (status, _, body) = raw(&base["http://".len()..], request.as_bytes());
     assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
 
-    let to = format!("{base}/root/team/");
+    let to = format!("{base}/{user}/team/");
     let a = wheel(&dir.path().join("w"), "demo", "1.0", "");
     let push = |w: &Path, netrc: bool| {
         let mut command = mirror(&["push", "--to", &to, s(w)]);
