@@ -210,6 +210,10 @@ fn a_wheel_is_published_once_and_never_changes() {
     let other = wheel(&dir.path().join("b"), "demo", "1.0", "Summary: other bytes\n");
     add(&other).exits(2).says("is published with the SHA-256").says(&sha256(&std::fs::read(&a).unwrap()));
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0 findings serious");
+    // Of a set with one that is refused nothing is published, and no file stays.
+    let new = wheel(&dir.path().join("b"), "demo", "1.1", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&new), s(&other)]).exits(2).says("is published with the SHA-256");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0 findings serious");
 
     let page: Value = serde_json::from_slice(&std::fs::read(index.join("simple/demo/index.json")).unwrap()).unwrap();
     assert_eq!(page["meta"]["api-version"], "1.1");

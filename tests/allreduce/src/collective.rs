@@ -12,6 +12,7 @@ use tch::{Device, Kind, Tensor};
 
 use crate::c10d::Group;
 use crate::failure::{Failure, Result};
+use crate::pace;
 
 /// A data type of the benchmark, under nccl-tests' name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, clap::ValueEnum)]
@@ -191,18 +192,8 @@ impl Bench<'_> {
             // All ranks take the same number of iterations, so they must agree on the time.
             Ok(self.sum_over_ranks(started.elapsed().as_secs_f64())? / self.world as f64)
         };
-        let (mut n, mut spent) = (1u64, 0.0);
-        let mut each;
-        loop {
-            let seconds = once(n)?;
-            each = (seconds / n as f64).max(1e-9);
-            spent += seconds;
-            if spent >= sweep.warmup.as_secs_f64() {
-                break;
-            }
-            n = n.saturating_mul(2).min((sweep.warmup.as_secs_f64() / each).ceil() as u64).max(1);
-        }
-        row.iterations = ((sweep.time.as_secs_f64() / sweep.batches as f64 / each).round() as u64).max(1);
+        let each = pace::warm_up(sweep.warmup, &mut once)?;
+        row.iterations = pace::repetitions(sweep.time.div_f64(sweep.batches as f64), each);
         for _ in 0..sweep.batches {
             row.seconds.push(once(row.iterations)? / row.iterations as f64);
         }

@@ -35,6 +35,18 @@ struct Rank {
     ended: Option<ExitStatus>,
 }
 
+/// Has the kernel end the child when this process ends, however it does.
+pub fn end_with_parent(command: &mut Command) {
+    // SAFETY: prctl is async-signal-safe and takes plain integers.
+    #[cfg(target_os = "linux")]
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+            Ok(())
+        });
+    }
+}
+
 /// Starts the ranks, waits for them, and returns what rank 0 wrote on standard output.
 pub fn run(launch: &Launch<'_>) -> Result<String> {
     // The parent serves the store, as torchrun's agent does: no race for a free port.
@@ -56,14 +68,7 @@ pub fn run(launch: &Launch<'_>) -> Result<String> {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe and takes plain integers.
-        #[cfg(target_os = "linux")]
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-                Ok(())
-            });
-        }
+        end_with_parent(&mut command);
         let mut child = match command.spawn() {
             Ok(child) => child,
             Err(e) => {

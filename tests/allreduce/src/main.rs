@@ -11,6 +11,7 @@ mod collective;
 mod failure;
 mod launch;
 mod operators;
+mod pace;
 mod place;
 mod rank;
 mod store;

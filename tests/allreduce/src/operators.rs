@@ -6,6 +6,7 @@ use serde::Serialize;
 use tch::{Device, Kind, Tensor, no_grad};
 
 use crate::failure::Result;
+use crate::pace;
 
 /// Times of one operator.
 #[derive(Debug, Clone, Serialize)]
@@ -65,18 +66,7 @@ fn measure(call: &Call, device: Device, effort: &Effort) -> Result<Vec<f64>> {
         }
         Ok(started.elapsed().as_secs_f64())
     };
-    let (mut n, mut spent) = (1u64, 0.0);
-    let mut each;
-    loop {
-        let seconds = repeat(n)?;
-        each = (seconds / n as f64).max(1e-9);
-        spent += seconds;
-        if spent >= effort.warmup.as_secs_f64() {
-            break;
-        }
-        n = (n * 2).min((effort.warmup.as_secs_f64() / each).ceil() as u64).max(1);
-    }
-    let n = ((effort.batch.as_secs_f64() / each).round() as u64).max(1);
+    let n = pace::repetitions(effort.batch, pace::warm_up(effort.warmup, repeat)?);
     (0..effort.batches).map(|_| Ok(repeat(n)? / n as f64)).collect()
 }
 

@@ -1,6 +1,6 @@
 //! The store benchmark: how long until N clients are connected, and how fast and how late the
 //! store answers them; libuv beside legacy. One server process, one thread a client.
-#![allow(unsafe_code)] // the limit on open files, and prctl in the child before exec
+#![allow(unsafe_code)] // the limit on open files
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::unix::process::CommandExt;
@@ -12,6 +12,7 @@ use serde::Serialize;
 
 use crate::c10d::{Store, StoreBackend};
 use crate::failure::{Failure, Result};
+use crate::launch;
 
 /// Bytes of the values that are set and got: about an address, as process groups exchange them.
 const VALUE: usize = 64;
@@ -140,14 +141,7 @@ impl Server {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        // SAFETY: prctl is async-signal-safe and takes plain integers.
-        #[cfg(target_os = "linux")]
-        unsafe {
-            command.pre_exec(|| {
-                libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
-                Ok(())
-            });
-        }
+        launch::end_with_parent(&mut command);
         let mut child = command.spawn()?;
         let mut line = String::new();
         if let Some(stdout) = child.stdout.take() {

@@ -15,7 +15,7 @@
 //! files that no page names, and HTML that the next change renders anew.
 
 use std::collections::BTreeMap;
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -28,7 +28,7 @@ use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
 use crate::source::pypi;
-use crate::store::write_atomically;
+use crate::store::{copy_digesting, lock_exclusively, write_atomically};
 
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
@@ -169,18 +169,9 @@ impl Index {
         let path = self.root.join(".lock");
         let file =
             fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
-        let mut said = false;
-        while let Err(e) = file.try_lock() {
-            if let std::fs::TryLockError::Error(e) = e {
-                return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
-            }
-            if !said {
-                events.warn(format!("waiting for another change of {}", self.root.display()));
-                said = true;
-            }
-            platform::check_cancelled()?;
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
+        lock_exclusively(&file, &path, std::time::Duration::from_millis(20), || {
+            events.warn(format!("waiting for another change of {}", self.root.display()));
+        })?;
         Ok(file)
     }
 
@@ -199,17 +190,22 @@ impl Index {
         let mut pages: BTreeMap<String, Project> = BTreeMap::new();
         let mut added = Vec::new();
         let time = now();
+        let mut settling = Vec::new();
         for (wheel, staged) in wheels.iter().zip(staged) {
             let project = wheel.name.project.clone();
             if !pages.contains_key(&project) {
                 pages.insert(project.clone(), self.project(&project)?);
             }
             let Some(page) = pages.get_mut(&project) else { continue };
-            let outcome = place(page, wheel, &time)?;
+            let outcome = place(page, wheel, &staged.beside, &time)?;
             if outcome == Outcome::Published {
-                staged.settle(&self.files(&project))?;
+                settling.push((staged, self.files(&project)));
             }
             added.push(Added { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), outcome });
+        }
+        // Only when none of the set was refused.
+        for (staged, folder) in settling {
+            staged.settle(&folder)?;
         }
         // Also where all was there: whoever was killed in between left HTML that is older than its JSON.
         self.write(pages.into_values().collect())?;
@@ -231,14 +227,15 @@ impl Index {
         }
         let mut names = vec![format!("{}.metadata", wheel.filename)];
         write_synced(&dir.path().join(&names[0]), &wheel.metadata)?;
+        let mut beside = BTreeMap::new();
         for path in &wheel.beside {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            copy(path, &dir.path().join(&name))?;
+            beside.insert(name.clone(), copy(path, &dir.path().join(&name))?);
             names.push(name);
         }
         // The wheel itself last: what is there is there with all that belongs to it.
         names.push(wheel.filename.clone());
-        Ok(Staged { dir, names })
+        Ok(Staged { dir, names, beside })
     }
 
     /// Marks a file as yanked (PEP 592): installers leave it out unless it is asked for exactly.
@@ -355,7 +352,7 @@ fn put(path: &Path, bytes: &[u8]) -> Result<()> {
 }
 
 /// Puts a wheel on the page, unless it is there.
-fn place(page: &mut Project, wheel: &Wheel, time: &str) -> Result<Outcome> {
+fn place(page: &mut Project, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> Result<Outcome> {
     let filename = &wheel.filename;
     if let Some(there) = page.files.iter().find(|f| f.filename == *filename) {
         let old = there.hashes.get("sha256").map_or("", String::as_str);
@@ -377,11 +374,6 @@ fn place(page: &mut Project, wheel: &Wheel, time: &str) -> Result<Outcome> {
     }
     let hashes = |digest: &str| BTreeMap::from([("sha256".to_owned(), digest.to_owned())]);
     let metadata = hashes(&sha256(&wheel.metadata));
-    let mut beside = BTreeMap::new();
-    for path in &wheel.beside {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        beside.insert(name, sha256(&fs_err::read(path)?));
-    }
     page.files.push(File {
         filename: filename.clone(),
         url: format!("../../files/{}/{}", page.name, filename.replace('+', "%2B")),
@@ -394,7 +386,7 @@ fn place(page: &mut Project, wheel: &Wheel, time: &str) -> Result<Outcome> {
         dist_info_metadata: metadata,
         version: wheel.name.version.clone(),
         about: wheel.about.clone(),
-        beside,
+        beside: beside.clone(),
     });
     sort(&mut page.files);
     page.versions = versions(&page.files);
@@ -416,6 +408,8 @@ fn versions(files: &[File]) -> Vec<String> {
 struct Staged {
     dir: tempfile::TempDir,
     names: Vec<String>,
+    /// SHA-256 of what was copied of the files that tell of its making.
+    beside: BTreeMap<String, String>,
 }
 
 impl Staged {
@@ -433,22 +427,12 @@ impl Staged {
 
 /// Copies a file, synced, and returns the SHA-256 of what was written.
 fn copy(from: &Path, to: &Path) -> Result<String> {
-    use sha2::{Digest, Sha256};
-    let mut source = fs_err::File::open(from)?;
     let mut out = BufWriter::with_capacity(1 << 20, fs_err::File::create(to)?);
-    let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 20];
-    loop {
-        let n = source.read(&mut buffer)?;
-        if n == 0 {
-            break;
-        }
-        hash.update(&buffer[..n]);
-        out.write_all(&buffer[..n]).doing(|| format!("writing {}", to.display()))?;
-    }
-    out.flush().doing(|| format!("writing {}", to.display()))?;
+    let writing = || format!("writing {}", to.display());
+    let (digest, _) = copy_digesting(&mut fs_err::File::open(from)?, &mut out).doing(writing)?;
+    out.flush().doing(writing)?;
     out.get_ref().sync_all()?;
-    Ok(hex::encode(hash.finalize()))
+    Ok(digest)
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -133,24 +133,32 @@ impl ProjectPage {
 
     /// The PEP 503 page.
     pub fn html(&self) -> String {
-        html! {
-            (DOCTYPE)
-            html {
-                head {
-                    meta name="pypi:repository-version" content=(API_VERSION);
-                    title { "Links for " (self.name) }
+        simple(
+            &format!("Links for {}", self.name),
+            html! {
+                h1 { "Links for " (self.name) }
+                @for f in &self.files {
+                    (anchor(f))
+                    br;
                 }
-                body {
-                    h1 { "Links for " (self.name) }
-                    @for f in &self.files {
-                        (anchor(f))
-                        br;
-                    }
-                }
-            }
-        }
-        .into_string()
+            },
+        )
     }
+}
+
+/// A page of the simple API (PEP 503, PEP 629).
+fn simple(title: &str, body: Markup) -> String {
+    html! {
+        (DOCTYPE)
+        html {
+            head {
+                meta name="pypi:repository-version" content=(API_VERSION);
+                title { (title) }
+            }
+            body { (body) }
+        }
+    }
+    .into_string()
 }
 
 fn anchor(f: &File) -> Markup {
@@ -191,17 +199,7 @@ impl RootPage {
 
     /// The PEP 503 page.
     pub fn html(&self) -> String {
-        html! {
-            (DOCTYPE)
-            html {
-                head {
-                    meta name="pypi:repository-version" content=(API_VERSION);
-                    title { "Simple index" }
-                }
-                body { @for p in &self.projects { a href=(format!("{}/", p.name)) { (p.name) } br; } }
-            }
-        }
-        .into_string()
+        simple("Simple index", html! { @for p in &self.projects { a href=(format!("{}/", p.name)) { (p.name) } br; } })
     }
 }
 

@@ -149,6 +149,12 @@ impl Target<'_> {
     fn upload(&self, wheel: &Wheel) -> Result<()> {
         let file = wheel.filename.clone();
         self.events.emit(Event::DownloadStarted { file: file.clone(), size: Some(wheel.size) });
+        let done = self.try_upload(wheel);
+        self.events.emit(Event::DownloadFinished { file });
+        done
+    }
+
+    fn try_upload(&self, wheel: &Wheel) -> Result<()> {
         let mut last = String::new();
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
@@ -156,13 +162,11 @@ impl Target<'_> {
                 std::thread::sleep(std::time::Duration::from_millis(400 << attempt));
                 // The last try may have arrived after all.
                 if self.is_there(wheel)? {
-                    self.events.emit(Event::DownloadFinished { file });
                     return Ok(());
                 }
             }
             match self.send(wheel) {
                 Ok((status, _)) if (200..300).contains(&status) => {
-                    self.events.emit(Event::DownloadFinished { file });
                     return Ok(());
                 }
                 Ok((status, said)) if status >= 500 || status == 429 => {
@@ -178,7 +182,7 @@ impl Target<'_> {
                 Err(e) => last = format!("the connection failed: {e}"),
             }
         }
-        Err(Error::world("push", format!("{file} could not be uploaded: {last}"))
+        Err(Error::world("push", format!("{} could not be uploaded: {last}", wheel.filename))
             .next("the same command goes on where it stopped: what is there is not sent again"))
     }
 

@@ -297,10 +297,7 @@ impl Verify<'_> {
 fn run_check(build: &Build<'_>, name: &str, process: &Process, log: &Path) -> Result<Check> {
     let output = process.check("verify", Some(log)).map_err(|e| e.doing(format!("the check '{name}'")))?;
     let said = output
-        .text
-        .lines()
-        .rev()
-        .find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok().filter(serde_json::Value::is_object))
+        .last_json()
         .ok_or_else(|| Error::world("verify", format!("the check '{name}' ended well but reported nothing")))?;
     build.events.note(format!("verified: {name}"));
     Ok(Check { name: name.to_owned(), said, seconds: output.elapsed.as_secs_f64() })

@@ -184,27 +184,40 @@ impl Store {
     pub fn lock(&self, name: &str, events: &dyn Sink) -> Result<StoreLock> {
         let path = self.root.join("locks").join(name);
         let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        if file.file().try_lock().is_err() {
+        lock_exclusively(file.file(), &path, std::time::Duration::from_millis(200), || {
             let mut holder = String::new();
-            let _ = file.read_to_string(&mut holder);
+            let _ = Read::read_to_string(&mut file.file(), &mut holder);
             events.warn(format!(
                 "waiting for {}: it works on the same thing ({name})",
                 if holder.trim().is_empty() { "another torchwright".to_owned() } else { holder.trim().to_owned() }
             ));
-            while let Err(e) = file.file().try_lock() {
-                if let std::fs::TryLockError::Error(e) = e {
-                    return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
-                }
-                platform::check_cancelled()?;
-                std::thread::sleep(std::time::Duration::from_millis(200));
-            }
-        }
+        })?;
         file.set_len(0)?;
         file.seek(std::io::SeekFrom::Start(0))?;
         writeln!(file, "process {}", std::process::id())?;
         file.flush()?;
         Ok(StoreLock { _file: file.into_file() })
     }
+}
+
+/// Locks the file at `path`, looking again after each `pause`; `waiting` is called once if somebody
+/// else has it.
+///
+/// # Errors
+/// The file system knows no locks; the user stopped the wait.
+pub fn lock_exclusively(file: &File, path: &Path, pause: std::time::Duration, waiting: impl FnOnce()) -> Result<()> {
+    let mut waiting = Some(waiting);
+    while let Err(e) = file.try_lock() {
+        if let std::fs::TryLockError::Error(e) = e {
+            return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
+        }
+        if let Some(waiting) = waiting.take() {
+            waiting();
+        }
+        platform::check_cancelled()?;
+        std::thread::sleep(pause);
+    }
+    Ok(())
 }
 
 /// A lock that is held until dropped (or the process dies).
@@ -312,6 +325,11 @@ pub fn share_tree(from: &Path, to: &Path) -> Result<()> {
 
 /// SHA-256 and size of what `reader` gives.
 pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
+    copy_digesting(reader, &mut std::io::sink())
+}
+
+/// Copies what `reader` gives; its SHA-256 and size.
+pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<(String, u64)> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0u8; 1 << 18];
     let mut size = 0u64;
@@ -321,6 +339,7 @@ pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
             return Ok((hex::encode(hash.finalize()), size));
         }
         hash.update(&buffer[..n]);
+        writer.write_all(&buffer[..n])?;
         size += n as u64;
     }
 }

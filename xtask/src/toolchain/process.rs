@@ -40,6 +40,13 @@ pub struct Output {
     pub elapsed: Duration,
 }
 
+impl Output {
+    /// The last line that is a JSON object: what a program reports after all else that it prints.
+    pub fn last_json(&self) -> Option<serde_json::Value> {
+        self.text.lines().rev().find_map(|l| serde_json::from_str(l.trim()).ok().filter(serde_json::Value::is_object))
+    }
+}
+
 impl Process {
     /// A program with an empty environment and no network.
     pub fn new(program: impl AsRef<OsStr>) -> Self {

@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::{Build, CompilerCache, Work, fetch, prefix, pyenv, tree};
 use crate::store::KeyBuilder;
-use crate::toolchain::{Process, cargo};
+use crate::toolchain::{Output, Process, cargo};
 
 /// Name in events and in the store.
 const STAGE: &str = "benchmark";
@@ -28,6 +28,7 @@ const SOURCES: &[(&str, &str)] = &[
     ("src/failure.rs", include_str!("../../../tests/allreduce/src/failure.rs")),
     ("src/launch.rs", include_str!("../../../tests/allreduce/src/launch.rs")),
     ("src/operators.rs", include_str!("../../../tests/allreduce/src/operators.rs")),
+    ("src/pace.rs", include_str!("../../../tests/allreduce/src/pace.rs")),
     ("src/place.rs", include_str!("../../../tests/allreduce/src/place.rs")),
     ("src/rank.rs", include_str!("../../../tests/allreduce/src/rank.rs")),
     ("src/store.rs", include_str!("../../../tests/allreduce/src/store.rs")),
@@ -68,8 +69,7 @@ pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
     let asked = process(&path, &libraries).args(["info", "--json"]).timeout(Duration::from_secs(120));
     let output =
         asked.check("benchmark", None).map_err(|e| e.doing(format!("starting the benchmark on {}", subject.name)))?;
-    let info =
-        read(&output.text).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
+    let info = read(&output).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
     Ok(Program { path, libraries, name: subject.name.clone(), info })
 }
 
@@ -283,7 +283,7 @@ pub fn measure(build: &Build<'_>, program: &Program, command: &Command, round: &
     match output.status.code() {
         Some(0) => {}
         // Wrong sums: the rows say how many, where they were printed.
-        Some(1) if read::<CollectiveOutput>(&output.text).is_some() => {}
+        Some(1) if read::<CollectiveOutput>(&output).is_some() => {}
         _ => {
             return Err(Error::world(
                 "benchmark",
@@ -301,11 +301,11 @@ pub fn measure(build: &Build<'_>, program: &Program, command: &Command, round: &
         || Error::world("benchmark", format!("`{}` printed no result:\n{}", command.shown(), tail(&output.text)));
     match &command.part {
         Part::Collective(job) => {
-            let rows = read::<CollectiveOutput>(&output.text).ok_or_else(unread)?.rows;
+            let rows = read::<CollectiveOutput>(&output).ok_or_else(unread)?.rows;
             round.collective.push(Collective { job: job.clone(), rows: Ok(rows) });
         }
-        Part::Store => round.store = Some(read::<StoreRows>(&output.text).ok_or_else(unread)?),
-        Part::Operators => round.operators = Some(read::<Operators>(&output.text).ok_or_else(unread)?),
+        Part::Store => round.store = Some(read::<StoreRows>(&output).ok_or_else(unread)?),
+        Part::Operators => round.operators = Some(read::<Operators>(&output).ok_or_else(unread)?),
     }
     Ok(())
 }
@@ -314,11 +314,7 @@ fn tail(text: &str) -> String {
     crate::toolchain::tail_of(text, 12)
 }
 
-/// The last line of JSON in what a program printed.
-pub fn last_json(text: &str) -> Option<serde_json::Value> {
-    text.lines().rev().find_map(|l| serde_json::from_str(l.trim()).ok().filter(serde_json::Value::is_object))
-}
-
-fn read<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
-    text.lines().rev().find_map(|l| serde_json::from_str(l.trim()).ok())
+/// What the benchmark reported.
+fn read<T: serde::de::DeserializeOwned>(output: &Output) -> Option<T> {
+    serde_json::from_value(output.last_json()?).ok()
 }

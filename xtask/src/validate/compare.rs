@@ -266,12 +266,13 @@ pub fn verdicts(
     verdicts
 }
 
-fn of(cells: &[Cell], metric: Metric) -> Vec<&Cell> {
+/// Cells of one metric.
+pub(super) fn of(cells: &[Cell], metric: Metric) -> Vec<&Cell> {
     cells.iter().filter(|c| c.metric == metric).collect()
 }
 
 /// Cells of one metric, by group.
-fn groups(cells: &[Cell], metric: Metric) -> Vec<Vec<&Cell>> {
+pub(super) fn groups(cells: &[Cell], metric: Metric) -> Vec<Vec<&Cell>> {
     let mut out: Vec<Vec<&Cell>> = Vec::new();
     for cell in of(cells, metric) {
         match out.iter_mut().find(|g| g[0].group == cell.group) {

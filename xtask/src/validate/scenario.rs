@@ -173,7 +173,7 @@ fn run_one(scenario: &Scenario, subject: &Subject, folder: &Path, many: u32) -> 
     if !output.status.success() {
         return Ok(Outcome::Failed { seconds, why: reason(&output.text) });
     }
-    Ok(match super::bench::last_json(&output.text) {
+    Ok(match output.last_json() {
         Some(said) => Outcome::Passed { seconds, libuv: said["libuv"] == true, said },
         None => Outcome::Failed { seconds, why: "it ended well but reported nothing".into() },
     })

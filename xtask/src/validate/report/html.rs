@@ -7,7 +7,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use super::figures::{bar, figure, ratio, size, word};
 use super::svg::{self, Plot, Ratio, Series};
-use crate::validate::compare::Figure;
+use crate::validate::compare::{self, Figure};
 use crate::validate::{Better, Cell, Facts, Metric, Outcome, Report};
 
 const STYLE: &str = include_str!("style.css");
@@ -73,21 +73,6 @@ fn head(report: &Report) -> Markup {
     }
 }
 
-fn of(report: &Report, metric: Metric) -> Vec<&Cell> {
-    report.cells.iter().filter(|c| c.metric == metric).collect()
-}
-
-fn groups<'a>(cells: &[&'a Cell]) -> Vec<(&'a str, Vec<&'a Cell>)> {
-    let mut out: Vec<(&str, Vec<&Cell>)> = Vec::new();
-    for cell in cells {
-        match out.iter_mut().find(|(g, _)| *g == cell.group) {
-            Some((_, group)) => group.push(cell),
-            None => out.push((&cell.group, vec![cell])),
-        }
-    }
-    out
-}
-
 /// Points of one side of the cells called `name`.
 fn points(cells: &[&Cell], name: &str, side: fn(&Cell) -> &Figure) -> Vec<(f64, f64)> {
     cells
@@ -124,12 +109,15 @@ fn count(v: f64) -> String {
     format!("{v}")
 }
 
+fn clients(n: u64) -> String {
+    n.to_string()
+}
+
 fn allreduce(report: &Report) -> Markup {
-    let cells = of(report, Metric::AllreduceBusbw);
     html! {
-        @for (i, (group, cells)) in groups(&cells).into_iter().enumerate() {
+        @for (i, cells) in compare::groups(&report.cells, Metric::AllreduceBusbw).into_iter().enumerate() {
             section aria-labelledby=(format!("allreduce-{i}")) {
-                h2 id=(format!("allreduce-{i}")) { "All-reduce: " (group) }
+                h2 id=(format!("allreduce-{i}")) { "All-reduce: " (cells[0].group) }
                 @let names: BTreeSet<&str> = cells.iter().map(|c| c.name.as_str()).collect();
                 @for (j, name) in names.iter().filter(|n| n.ends_with("in place")).enumerate() {
                     h3 { (name) }
@@ -146,7 +134,7 @@ fn allreduce(report: &Report) -> Markup {
                         y_text: bandwidth,
                     }))
                 }
-                (table("size", &cells, |x| x.map_or(String::new(), size)))
+                (table("size", &cells, size))
             }
         }
     }
@@ -166,53 +154,50 @@ fn store(report: &Report) -> Markup {
         report.cells.iter().filter(|c| c.group == format!("{server} latency")).collect()
     };
     let (libuv_latency, legacy_latency) = (latency("libuv"), latency("legacy"));
+    let plot = |id: &str, title: &'static str, lines: [(&str, Vec<(f64, f64)>); 4]| {
+        let series =
+            lines.into_iter().enumerate().map(|(style, (name, points))| Series { name: name.into(), style, points });
+        svg::lines(&Plot {
+            id: id.into(),
+            title,
+            x: "clients",
+            y: "time",
+            series: series.collect(),
+            x_text: count,
+            y_text: seconds,
+        })
+    };
     html! {
         section aria-labelledby="store" {
             h2 id="store" { "TCPStore" }
             p { "One server process, one thread a client, all on this machine." }
             h3 { "Start-up: time until all clients are connected" }
-            (svg::lines(&Plot {
-                id: "startup".into(),
-                title: "Store start-up over clients",
-                x: "clients",
-                y: "time",
-                series: vec![
-                    Series { name: "candidate, libuv".into(), style: 0, points: points(&libuv, "start-up", candidate) },
-                    Series { name: "baseline, libuv".into(), style: 1, points: points(&libuv, "start-up", baseline) },
-                    Series { name: "candidate, legacy".into(), style: 2, points: points(&legacy, "start-up", candidate) },
-                    Series { name: "baseline, legacy".into(), style: 3, points: points(&legacy, "start-up", baseline) },
-                ],
-                x_text: count,
-                y_text: seconds,
-            }))
-            (table("clients", &startup, |x| x.map_or(String::new(), |n| n.to_string())))
+            (plot("startup", "Store start-up over clients", [
+                ("candidate, libuv", points(&libuv, "start-up", candidate)),
+                ("baseline, libuv", points(&libuv, "start-up", baseline)),
+                ("candidate, legacy", points(&legacy, "start-up", candidate)),
+                ("baseline, legacy", points(&legacy, "start-up", baseline)),
+            ]))
+            (table("clients", &startup, clients))
             h3 { "Latency of get" }
-            (svg::lines(&Plot {
-                id: "latency".into(),
-                title: "Latency of get over clients, libuv store",
-                x: "clients",
-                y: "time",
-                series: vec![
-                    Series { name: "candidate, median".into(), style: 0, points: points(&libuv_latency, "get p50", candidate) },
-                    Series { name: "baseline, median".into(), style: 1, points: points(&libuv_latency, "get p50", baseline) },
-                    Series { name: "candidate, 99th percentile".into(), style: 2, points: points(&libuv_latency, "get p99", candidate) },
-                    Series { name: "baseline, 99th percentile".into(), style: 3, points: points(&libuv_latency, "get p99", baseline) },
-                ],
-                x_text: count,
-                y_text: seconds,
-            }))
+            (plot("latency", "Latency of get over clients, libuv store", [
+                ("candidate, median", points(&libuv_latency, "get p50", candidate)),
+                ("baseline, median", points(&libuv_latency, "get p50", baseline)),
+                ("candidate, 99th percentile", points(&libuv_latency, "get p99", candidate)),
+                ("baseline, 99th percentile", points(&libuv_latency, "get p99", baseline)),
+            ]))
             h3 { "Operations and barriers" }
-            (table("clients", &rates, |x| x.map_or(String::new(), |n| n.to_string())))
+            (table("clients", &rates, clients))
             details { summary { "The legacy store, and latencies" }
-                (table("clients", &legacy_rates, |x| x.map_or(String::new(), |n| n.to_string())))
-                (table("clients", &[libuv_latency, legacy_latency].concat(), |x| x.map_or(String::new(), |n| n.to_string())))
+                (table("clients", &legacy_rates, clients))
+                (table("clients", &[libuv_latency, legacy_latency].concat(), clients))
             }
         }
     }
 }
 
 fn operators(report: &Report) -> Markup {
-    let cells = of(report, Metric::OperatorTime);
+    let cells = compare::of(&report.cells, Metric::OperatorTime);
     if cells.is_empty() {
         return html! {};
     }
@@ -233,13 +218,13 @@ fn operators(report: &Report) -> Markup {
             h2 id="operators" { "Operators" }
             p { "Time of the candidate / time of the baseline: left of the line the candidate is faster." }
             (svg::ratios("operator-ratios", "Ratio of operator times", &ratios))
-            details open { summary { "Figures" } (table("shape", &cells, |_| String::new())) }
+            details open { summary { "Figures" } (table("shape", &cells, clients)) }
         }
     }
 }
 
 /// A table of cells; `x` writes the first column.
-fn table(first: &str, cells: &[&Cell], x: fn(Option<u64>) -> String) -> Markup {
+fn table(first: &str, cells: &[&Cell], x: fn(u64) -> String) -> Markup {
     let has_x = cells.iter().any(|c| c.x.is_some());
     html! {
         div.scroll { table {
@@ -249,7 +234,7 @@ fn table(first: &str, cells: &[&Cell], x: fn(Option<u64>) -> String) -> Markup {
                 th scope="col" { "candidate" } th scope="col" { "baseline" } th scope="col" { "ratio" }
             } }
             tbody { @for c in cells { tr {
-                @if has_x { td { (x(c.x)) } }
+                @if has_x { td { @if let Some(n) = c.x { (x(n)) } } }
                 th scope="row" { (c.group) ", " (c.name) }
                 @for f in [&c.candidate, &c.baseline] { td { (shown(f, c.unit)) } }
                 td class=(tendency(c)) { @if let Some(r) = c.ratio { (ratio(r)) } }

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::figures::{bar, figure, ratio, size, word};
-use crate::validate::compare::Figure;
+use crate::validate::compare::{self, Figure};
 use crate::validate::{Cell, Metric, Outcome, Report};
 
 /// The report as Markdown.
@@ -36,7 +36,7 @@ pub fn summary(report: &Report) -> String {
         (Metric::LegacyStore, "Legacy store, and latencies"),
         (Metric::OperatorTime, "Operators"),
     ] {
-        let cells: Vec<&Cell> = report.cells.iter().filter(|c| c.metric == metric).collect();
+        let cells = compare::of(&report.cells, metric);
         if !cells.is_empty() {
             table(&mut t, title, &cells);
         }
