@@ -204,48 +204,67 @@ fn the_page_is_one_file_that_fits_a_phone_and_the_dark() {
     assert_ne!(phone["ink"], dark["ink"], "{phone} {dark}");
 }
 
-/// The wheel of the stock build, and what of it a C++ program needs: no CUDA, which would need
-/// gigabytes of libraries to load.
-const STOCK: &str = "torch-2.6.0-cp311-cp311-manylinux1_x86_64.whl";
-const STOCK_SHA256: &str = "7979834102cd5b7a43cc64e87f2f3b14bd0e1458f06e9f88ffa386d07c7446e1";
+/// The wheels of the stock build that its CPU part loads, with what is taken of them: not its CUDA part,
+/// which would need gigabytes of libraries more. Requirement, file, SHA-256, members.
+type Part = (&'static str, &'static str, &'static str, fn(&str) -> bool);
+const STOCK: [Part; 3] = [
+    (
+        "nvidia-cuda-cupti-cu12==12.4.127",
+        "nvidia_cuda_cupti_cu12-12.4.127-py3-none-manylinux2014_x86_64.whl",
+        "9dec60f5ac126f7bb551c055072b69d85392b13311fcc1bcda2202d172df30fb",
+        |name| name.starts_with("nvidia/cuda_cupti/lib/"),
+    ),
+    (
+        "nvidia-cuda-runtime-cu12==12.4.127",
+        "nvidia_cuda_runtime_cu12-12.4.127-py3-none-manylinux2014_x86_64.whl",
+        "64403288fa2136ee8e467cdc9c9427e0434110899d07c779f25b5c068934faa5",
+        |name| name.starts_with("nvidia/cuda_runtime/lib/"),
+    ),
+    (
+        "torch==2.6.0",
+        "torch-2.6.0-cp311-cp311-manylinux1_x86_64.whl",
+        "7979834102cd5b7a43cc64e87f2f3b14bd0e1458f06e9f88ffa386d07c7446e1",
+        |name| {
+            let library = name.starts_with("torch/lib/") && !name.contains("cuda") && !name.contains("nvrtc");
+            library || name.starts_with("torch/include/") || name == "torch/version.py"
+        },
+    ),
+];
 
 /// Unpacks the stock libtorch to `target/`, once; `None` where it cannot be downloaded.
 fn stock_libtorch() -> Option<PathBuf> {
     let folder = root().join("target/test-libtorch");
-    let done = folder.join("torch/version.py");
+    let done = folder.join("complete");
     if done.is_file() {
         return Some(folder);
     }
     let download = folder.join("download");
     std::fs::create_dir_all(&download).unwrap();
-    let wheel = download.join(STOCK);
-    for _ in 0..3 {
-        if wheel.is_file() {
-            break;
+    for (requirement, file, digest, wanted) in STOCK {
+        let wheel = download.join(file);
+        for _ in 0..3 {
+            if wheel.is_file() {
+                break;
+            }
+            let pip = Command::new("python3")
+                .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"])
+                .args(["--platform=manylinux1_x86_64", "--platform=manylinux2014_x86_64", requirement, "--dest"])
+                .arg(&download)
+                .status();
+            eprintln!("pip download {requirement}: {pip:?}");
         }
-        let pip = Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:", "--python-version=3.11"])
-            .args(["--platform=manylinux1_x86_64", "torch==2.6.0", "--dest"])
-            .arg(&download)
-            .status();
-        eprintln!("pip download: {pip:?}");
-    }
-    let bytes = std::fs::read(&wheel).ok()?;
-    assert_eq!(sha256(&bytes), STOCK_SHA256, "the index gave other bytes than it once did");
-    let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
-    let names: Vec<String> = archive.file_names().flatten().map(|n| n.into_owned()).collect();
-    for name in names {
-        let wanted = name.starts_with("torch/include/")
-            || (name.starts_with("torch/lib/") && !name.contains("cuda") && !name.contains("nvrtc"));
-        if wanted && !name.ends_with('/') {
-            let path = folder.join(&name);
+        let bytes = std::fs::read(&wheel).ok()?;
+        assert_eq!(sha256(&bytes), digest, "the index gave other bytes of {file} than it once did");
+        let mut archive = zip::ZipArchive::new(std::io::Cursor::new(bytes)).unwrap();
+        let names: Vec<String> = archive.file_names().flatten().map(|n| n.into_owned()).collect();
+        for name in names.iter().filter(|n| wanted(n) && !n.ends_with('/')) {
+            let path = folder.join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-            std::io::copy(&mut archive.by_name(&name).unwrap(), &mut std::fs::File::create(path).unwrap()).unwrap();
+            std::io::copy(&mut archive.by_name(name).unwrap(), &mut std::fs::File::create(path).unwrap()).unwrap();
         }
     }
-    std::io::copy(&mut archive.by_name("torch/version.py").unwrap(), &mut std::fs::File::create(&done).unwrap())
-        .unwrap();
     std::fs::remove_dir_all(download).unwrap();
+    std::fs::write(done, "").unwrap();
     Some(folder)
 }
 
