@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use support::{Ran, root, sha256};
+use support::{Ran, python_environment, root, sha256};
 
 /// A wheel made by hand: a module, METADATA, RECORD.
 fn wheel(dir: &Path, name: &str, version: &str, more: &str) -> PathBuf {
@@ -141,40 +141,10 @@ fn ask(server: &Server, method: &str, path: &str, headers: &str) -> (u16, String
     raw(server.address(), request.as_bytes())
 }
 
-/// A Python environment with the clients and servers under test, made once below `target/`; `None`
-/// where they cannot be downloaded.
+/// The clients and servers under test; `None` where they cannot be downloaded.
 fn clients() -> Option<PathBuf> {
-    static ONCE: std::sync::OnceLock<Option<PathBuf>> = std::sync::OnceLock::new();
-    ONCE.get_or_init(|| {
-        let env = root().join("target/test-clients");
-        let done = env.join("complete");
-        if !done.is_file() {
-            let _ = std::fs::remove_dir_all(&env);
-            assert!(Command::new("python3").args(["-m", "venv"]).arg(&env).status().unwrap().success());
-            let packages = ["pip==25.3", "uv==0.9.11", "pypiserver==2.4.0", "devpi-server==6.17.0", "poetry==2.2.1"];
-            let install = || {
-                Command::new(env.join("bin/python"))
-                    .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-                    .args(packages)
-                    .output()
-                    .unwrap()
-            };
-            let mut out = install();
-            for _ in 0..2 {
-                if out.status.success() {
-                    break;
-                }
-                out = install();
-            }
-            if !out.status.success() {
-                eprintln!("SKIPPED: the clients cannot be installed here: {}", String::from_utf8_lossy(&out.stderr));
-                return None;
-            }
-            std::fs::write(done, "").unwrap();
-        }
-        Some(env)
-    })
-    .clone()
+    let packages = ["pip==25.3", "uv==0.9.11", "pypiserver==2.4.0", "devpi-server==6.17.0", "poetry==2.2.1"];
+    python_environment("test-clients", &packages)
 }
 
 /// A program of the clients' environment, without the user's own settings.

@@ -12,49 +12,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use standin::{files, fresh_files, workspace, workspace_with};
+use standin::{dist, files, fresh_files, workspace, workspace_with};
 use support::{Ran, Workspace, sha256};
-
-/// Builds until provenance and puts what came out into `dist/`, as `build-torch` does.
-fn dist(w: &Workspace) -> Dist {
-    let run = |until: &str| {
-        let ran = w.run(&["build-torch", "--recipe", "standin", "--until", until, "--json"]).exits(0);
-        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        PathBuf::from(
-            json["outcome"]["stopped"]["folder"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()),
-        )
-    };
-    let dir = w.path().join("dist");
-    std::fs::create_dir_all(&dir).unwrap();
-    let mut found = Vec::new();
-    for until in ["wheel", "bundle", "provenance"] {
-        for entry in std::fs::read_dir(run(until)).unwrap().flatten() {
-            let name = entry.file_name().to_str().unwrap().to_owned();
-            if entry.path().is_file() && !name.ends_with(".sha256") {
-                std::fs::copy(entry.path(), dir.join(&name)).unwrap();
-                found.push(dir.join(name));
-            }
-        }
-    }
-    let with = |end: &str| found.iter().find(|p| p.to_str().unwrap().ends_with(end)).unwrap().clone();
-    Dist {
-        wheel: with(".whl"),
-        bundle: with(".tar.gz"),
-        statement: with(".provenance.json"),
-        manifest: with(".manifest.json"),
-        sbom: with(".cdx.json"),
-        dir,
-    }
-}
-
-struct Dist {
-    dir: PathBuf,
-    wheel: PathBuf,
-    bundle: PathBuf,
-    statement: PathBuf,
-    manifest: PathBuf,
-    sbom: PathBuf,
-}
 
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()

@@ -46,4 +46,16 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     }
     let uv = work.join("deps/uv/include/uv/version.h");
     assert!(std::fs::read_to_string(uv).unwrap().contains("UV_VERSION_MINOR 50"));
+
+    // The same objects come out in another world: the quick form of what docs/results/repro.md has whole.
+    let second = root().join("target/test-store-elsewhere/in/a/folder/of/another/length");
+    let ran = xtask(&["repro", "--until", "canary", "--second", second.to_str().unwrap(), "--json"]).exits(0);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(report["same"], true);
+    let changed = report["changed"].as_array().unwrap();
+    for what in ["HOME", "time zone", "umask", "clock", "compiler cache", "jobs", "store"] {
+        assert!(changed.iter().any(|c| c[0] == what), "{what} was not changed: {changed:?}");
+    }
+    let objects = &report["compared"][0];
+    assert!(objects["difference"]["same"].as_u64().unwrap() > 250, "{objects}");
 }

@@ -2,6 +2,9 @@
 //! and a server that misbehaves on request.
 
 #![allow(dead_code)] // each test file uses its part
+#![allow(clippy::print_stderr)] // a test that is skipped says so
+
+pub mod figures;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -301,4 +304,33 @@ fn serve(
     let _ = out.set_read_timeout(Some(Duration::from_millis(200)));
     let _ = out.read(&mut rest);
     Ok(())
+}
+
+/// A Python environment with `packages`, made once below `target/`; `None`, and a clear word, where they
+/// cannot be downloaded. Tests of one program that ask at one time wait for each other.
+pub fn python_environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let env = root().join("target").join(name);
+    let done = env.join("complete");
+    if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {
+        return Some(env);
+    }
+    let _ = std::fs::remove_dir_all(&env);
+    assert!(std::process::Command::new("python3").args(["-m", "venv"]).arg(&env).status().unwrap().success());
+    let mut said = String::new();
+    for _ in 0..3 {
+        let out = std::process::Command::new(env.join("bin/python"))
+            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
+            .args(packages)
+            .output()
+            .unwrap();
+        if out.status.success() {
+            std::fs::write(done, packages.join(" ")).unwrap();
+            return Some(env);
+        }
+        said = String::from_utf8_lossy(&out.stderr).into_owned();
+    }
+    eprintln!("SKIPPED: {} cannot be installed here: {said}", packages.join(", "));
+    None
 }

@@ -4,7 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::support::{Ran, Workspace, root, sha256, shared_store, tar};
 
@@ -291,8 +291,49 @@ pub fn command(w: &Workspace, more: &[&str]) -> std::process::Command {
 }
 
 /// The work folder that a plan names.
-pub fn work_folder(w: &Workspace) -> std::path::PathBuf {
+pub fn work_folder(w: &Workspace) -> PathBuf {
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     Path::new(json["plan"]["work"].as_str().unwrap()).to_owned()
+}
+
+/// Builds until provenance and puts what came out into `dist/`, as `build-torch` does.
+pub fn dist(w: &Workspace) -> Dist {
+    let run = |until: &str| {
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--until", until, "--json"]).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        PathBuf::from(
+            json["outcome"]["stopped"]["folder"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()),
+        )
+    };
+    let dir = w.path().join("dist");
+    std::fs::create_dir_all(&dir).unwrap();
+    let mut found = Vec::new();
+    for until in ["wheel", "bundle", "provenance"] {
+        for entry in std::fs::read_dir(run(until)).unwrap().flatten() {
+            let name = entry.file_name().to_str().unwrap().to_owned();
+            if entry.path().is_file() && !name.ends_with(".sha256") {
+                std::fs::copy(entry.path(), dir.join(&name)).unwrap();
+                found.push(dir.join(name));
+            }
+        }
+    }
+    let with = |end: &str| found.iter().find(|p| p.to_str().unwrap().ends_with(end)).unwrap().clone();
+    Dist {
+        wheel: with(".whl"),
+        bundle: with(".tar.gz"),
+        statement: with(".provenance.json"),
+        manifest: with(".manifest.json"),
+        sbom: with(".cdx.json"),
+        dir,
+    }
+}
+
+pub struct Dist {
+    pub dir: PathBuf,
+    pub wheel: PathBuf,
+    pub bundle: PathBuf,
+    pub statement: PathBuf,
+    pub manifest: PathBuf,
+    pub sbom: PathBuf,
 }

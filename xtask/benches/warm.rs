@@ -7,7 +7,9 @@
 //!
 //! By hand means: the same tree, environment and switches; ccache itself as the launcher, with
 //! CCACHE_BASEDIR; one call of the PEP 517 hook as pip calls it. Ours means everything from configure to
-//! the verified wheel and bundle. The first build by hand fills the cache and is not counted.
+//! the verified wheel and bundle: once where this store has verified these very bytes before, as it has
+//! whenever a build folder is wiped, and once where the artifacts are installed and run again. The first
+//! build by hand fills the cache and is not counted.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -118,10 +120,11 @@ fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path) -> f64 {
     started.elapsed().as_secs_f64()
 }
 
-/// Seconds of ours, from an empty build folder to the verified artifacts.
-fn ours(plan: &serde_json::Value, work: &Path) -> f64 {
+/// Seconds of ours, from an empty build folder to the verified artifacts; `forget` are the results that
+/// the store loses beside it.
+fn ours(plan: &serde_json::Value, work: &Path, forget: &[&str]) -> f64 {
     remove(work);
-    for name in ["wheel", "bundle", "verify"] {
+    for name in forget {
         remove(&stage(plan, work, name));
     }
     let started = Instant::now();
@@ -147,14 +150,17 @@ fn main() {
     }
     let first = by_hand(&plan, &work, &hand);
     println!("by hand, first time: {first:.0} s (not counted)");
-    let (mut theirs, mut own) = (f64::MAX, f64::MAX);
-    println!("| round | by hand, s | ours, s |\n|---|---|---|");
+    let artifacts = ["wheel", "bundle", "provenance"];
+    let all = ["wheel", "bundle", "provenance", "verify"];
+    let mut best = [f64::MAX; 3];
+    println!("| round | by hand, s | ours, s | ours, installed and run again, s |\n|---|---|---|---|");
     for round in 1..=ROUNDS {
-        let (a, b) = (by_hand(&plan, &work, &hand), ours(&plan, &work));
-        println!("| {round} | {a:.1} | {b:.1} |");
-        (theirs, own) = (theirs.min(a), own.min(b));
+        let took = [by_hand(&plan, &work, &hand), ours(&plan, &work, &artifacts), ours(&plan, &work, &all)];
+        println!("| {round} | {:.1} | {:.1} | {:.1} |", took[0], took[1], took[2]);
+        best = std::array::from_fn(|i| best[i].min(took[i]));
     }
-    println!("| launcher, ms a start | {:.1} | |", launcher_cost());
-    println!("| best | {theirs:.1} | {own:.1} |\n\nratio ours / by hand: {:.2}", own / theirs);
+    println!("| best | {:.1} | {:.1} | {:.1} |", best[0], best[1], best[2]);
+    println!("| ratio to by hand | 1 | {:.2} | {:.2} |", best[1] / best[0], best[2] / best[0]);
+    println!("\nThe launcher puts {:.1} ms before each compiler.", launcher_cost());
     remove(&hand);
 }

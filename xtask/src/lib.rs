@@ -1,11 +1,12 @@
 //! torchwright: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
+//! The folders follow a build from the outside in: `cli` → `ci`, `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
 //! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
 //! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
+pub mod ci;
 pub mod cli;
 pub mod diff;
 pub mod doctor;

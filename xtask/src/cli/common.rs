@@ -103,7 +103,7 @@ impl Session {
 }
 
 /// The repository: the folder above that has `recipes/`, else the one this program was built in.
-fn workspace() -> Result<Workspace> {
+pub fn workspace() -> Result<Workspace> {
     let here = std::env::current_dir()?;
     let built_in = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from);
     here.ancestors()

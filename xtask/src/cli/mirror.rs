@@ -117,15 +117,32 @@ struct PushArgs {
     /// Where uploads go: the address that twine would be given
     #[arg(long, value_name = "URL")]
     to: String,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Wheels
+    #[arg(required = true)]
+    wheels: Vec<PathBuf>,
+}
+
+/// What is known of a server that is uploaded to.
+#[derive(Debug, ClapArgs)]
+pub struct ServerArgs {
     /// Its simple index, where it cannot be found out (devpi: below +simple/, else below simple/)
     #[arg(long, value_name = "URL")]
     simple: Option<String>,
     /// Program that prints the password, or username=… and password=… lines; the host is its last argument
     #[arg(long, value_name = "COMMAND")]
     credential_command: Option<String>,
-    /// Wheels
-    #[arg(required = true)]
-    wheels: Vec<PathBuf>,
+}
+
+impl ServerArgs {
+    /// The server that takes uploads at the address `to`.
+    pub fn target<'a>(&self, to: &str, events: &'a dyn Sink) -> Result<push::Target<'a>> {
+        let url = push::address(to)?;
+        let credentials = push::Credentials::find(&url, self.credential_command.as_deref())?;
+        let index = self.simple.as_deref().map(push::address).transpose()?;
+        Ok(push::Target { url, index, credentials, events, agent: http_agent() })
+    }
 }
 
 /// Runs the command.
@@ -137,13 +154,7 @@ pub fn run(args: Args) -> Result<()> {
         Command::Add { index, wheels } => {
             let wheels = push::examine(&wheels)?;
             let added = Index::open_or_create(&index)?.add(&wheels, events.as_ref())?;
-            print(serde_json::json!({ "schema_version": 1, "added": added }), &|| {
-                for a in &added {
-                    let how =
-                        if a.outcome == Outcome::Published { "published" } else { "already there, the same bytes" };
-                    println!("{} {}: {how}", ui::mark(Some(true)), a.filename);
-                }
-            });
+            print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
             Ok(())
         }
         Command::Yank { index, file, reason, undo } => {
@@ -218,7 +229,8 @@ fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
         log: !quiet,
     };
     let open = !args.bind.is_loopback() && options.read.is_none();
-    let index = Index::open(&args.index)?;
+    // Whoever may upload may begin.
+    let index = if options.upload.is_some() { Index::open_or_create(&args.index)? } else { Index::open(&args.index)? };
     serve::serve(index, options, |address| {
         println!("http://{address}/");
         if open && !quiet {
@@ -228,22 +240,28 @@ fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
 }
 
 fn run_push(args: &PushArgs, events: &dyn Sink, json: bool) -> Result<()> {
-    let url = push::address(&args.to)?;
-    let wheels = push::examine(&args.wheels)?;
-    let credentials = push::Credentials::find(&url, args.credential_command.as_deref())?;
-    let index = args.simple.as_deref().map(push::address).transpose()?;
-    let pushed = push::Target { url, index, credentials, events, agent: http_agent() }.push(&wheels)?;
+    let target = args.server.target(&args.to, events)?;
+    let pushed = target.push(&push::examine(&args.wheels)?)?;
     if json {
         print_json(&serde_json::json!({ "schema_version": 1, "pushed": pushed }));
     } else {
-        for p in &pushed {
-            println!(
-                "{} {}: {}",
-                ui::mark(Some(true)),
-                p.filename,
-                if p.sent { "uploaded" } else { "already there, the same bytes" }
-            );
-        }
+        show_pushed(&pushed);
     }
     Ok(())
+}
+
+/// A line for each wheel.
+pub fn show_pushed(pushed: &[push::Pushed]) {
+    for p in pushed {
+        let how = if p.sent { "uploaded" } else { "already there, the same bytes" };
+        println!("{} {}: {how}", ui::mark(Some(true)), p.filename);
+    }
+}
+
+/// A line for each wheel.
+pub fn show_added(added: &[mirror::Added]) {
+    for a in added {
+        let how = if a.outcome == Outcome::Published { "published" } else { "already there, the same bytes" };
+        println!("{} {}: {how}", ui::mark(Some(true)), a.filename);
+    }
 }

@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
 mod build_torch;
+mod ci;
 mod clean;
 mod common;
 mod completions;
@@ -15,6 +16,7 @@ mod internal;
 mod libuv;
 mod lock;
 mod mirror;
+mod publish;
 mod rebuild;
 mod repro;
 mod schema;
@@ -61,7 +63,9 @@ enum Command {
     Repro(repro::Args),
     Rebuild(rebuild::Args),
     Mirror(mirror::Args),
+    Publish(publish::Args),
     Shell(shell::Args),
+    Ci(ci::Args),
     Clean(clean::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -106,7 +110,9 @@ pub fn main() -> ExitCode {
         Command::Repro(args) => repro::run(&args),
         Command::Rebuild(args) => rebuild::run(&args),
         Command::Mirror(args) => mirror::run(args),
+        Command::Publish(args) => publish::run(&args),
         Command::Shell(args) => shell::run(args),
+        Command::Ci(args) => ci::run(&args),
         Command::Clean(args) => clean::run(args),
         Command::Schema(args) => schema::run(args),
         Command::Completions(args) => completions::run(&args),

@@ -6,11 +6,13 @@
 //!                              ├─► check
 //!                              └─► serve
 //! push: to a server that speaks the upload API
+//! publish: what is judged first, then added or pushed
 //! ```
 
 mod check;
 mod index;
 mod page;
+pub mod publish;
 pub mod push;
 pub mod serve;
 mod wheel;

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
 
-use super::wheel::About;
+use super::wheel::{About, REPORT};
 
 /// Version of the simple API that is spoken (PEP 700).
 const API_VERSION: &str = "1.1";
@@ -86,7 +86,7 @@ pub struct File {
     /// For people.
     #[serde(rename = "_about", default)]
     pub about: About,
-    /// Statement, bill of materials, manifest: file name → SHA-256.
+    /// Statement, bill of materials, manifest, validation report: file name → SHA-256.
     #[serde(rename = "_beside", default)]
     pub beside: BTreeMap<String, String>,
 }
@@ -252,6 +252,13 @@ fn project(p: &ProjectPage) -> Markup {
     }
 }
 
+/// Address of a file beside `f`, from the start page.
+fn beside(f: &File, name: &str) -> String {
+    let url = f.url.trim_start_matches("../../");
+    let folder = url.rsplit_once('/').map_or("", |(folder, _)| folder);
+    format!("{folder}/{}", name.replace('+', "%2B"))
+}
+
 fn row(f: &File, is_torch: bool) -> Markup {
     let name: Option<super::wheel::Name> = f.filename.parse().ok();
     let part =
@@ -272,10 +279,13 @@ fn row(f: &File, is_torch: bool) -> Markup {
             td { (crate::ui::bytes(f.size)) }
             td {
                 a href=(f.url.trim_start_matches("../../")) { (f.filename) }
+                @if let Some(report) = f.beside.keys().find(|name| name.ends_with(REPORT)) {
+                    " · " a href=(beside(f, report)) { "validation report" }
+                }
                 details { summary { "digest, making" }
                     code { "sha256:" (f.hashes.get("sha256").map_or("", String::as_str)) }
                     ul { @for name in f.beside.keys() {
-                        li { a href=(format!("{}{name}", f.url.trim_start_matches("../../").trim_end_matches(f.filename.as_str()))) { (name) } }
+                        li { a href=(beside(f, name)) { (name) } }
                     } }
                 }
             }

@@ -28,6 +28,7 @@ pub use accept::Form;
 pub use guard::Token;
 
 use super::index::{self, Index};
+use super::wheel;
 use crate::error::{Error, Result};
 use crate::platform;
 
@@ -303,6 +304,11 @@ async fn file(
     out.insert(header::ETAG, tag);
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
     out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    // A report is a page of styles and drawings: it has no business with scripts or other hosts.
+    out.insert(
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'; img-src data:; sandbox"),
+    );
     response
 }
 
@@ -311,6 +317,8 @@ fn content_type(name: &str) -> &'static str {
         "application/json"
     } else if name.ends_with(".metadata") {
         "text/plain"
+    } else if name.ends_with(wheel::REPORT) {
+        "text/html; charset=utf-8"
     } else {
         "application/octet-stream"
     }

@@ -89,12 +89,14 @@ pub struct Wheel {
     pub metadata: Vec<u8>,
     /// For people.
     pub about: About,
-    /// Files beside it that tell of its making: statement, bill of materials, manifest.
+    /// Files beside it that tell of its making: statement, bill of materials, manifest, validation report.
     pub beside: Vec<PathBuf>,
 }
 
-/// Endings of the files that `build-torch` puts beside a wheel.
-const BESIDE: &[&str] = &[".manifest.json", ".cdx.json", ".provenance.dsse.json", ".provenance.json"];
+/// Endings of the files that `build-torch`, `sign` and `validate` put beside a wheel.
+const BESIDE: &[&str] = &[".manifest.json", ".cdx.json", ".provenance.dsse.json", ".provenance.json", REPORT];
+/// Ending of the report of `validate` about a wheel.
+pub const REPORT: &str = ".validate.html";
 
 impl Wheel {
     /// Examines the file at `path`.

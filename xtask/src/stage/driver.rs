@@ -60,7 +60,6 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
         (wheel::STAGE, wheel::key(build)?),
         (bundle::STAGE, bundle::key(build)?),
         (provenance::STAGE, provenance::key(build)?),
-        (verify::STAGE, verify::key(build)?),
     ] {
         late.push(PlannedStage {
             stage: stage.into(),
@@ -69,6 +68,16 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
         });
     }
     let packed = late[0].cached;
+    // The key of verify is made of the artifacts' bytes: nobody knows it before they are there.
+    let verify_key = match made(build)? {
+        Some(files) => Some(verify::key(build, &files)?),
+        None => None,
+    };
+    late.push(PlannedStage {
+        stage: verify::STAGE.into(),
+        cached: verify_key.as_ref().is_some_and(|key| build.store.finished(verify::STAGE, key).is_some()),
+        key: verify_key.map(|key| key.to_string()),
+    });
     for stage in [configure::STAGE, canary::STAGE, compile::STAGE] {
         let key = (stage == configure::STAGE).then(|| configure_key.to_string());
         stages.push(PlannedStage { stage: stage.into(), key, cached: packed || work.is_done(stage) });
@@ -141,7 +150,7 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
     if last == position(provenance::STAGE) {
         return Ok(Outcome::Stopped { after: provenance::STAGE, folder: files.provenance });
     }
-    let verified = verify::run(build, &files.wheel, &files.bundle)?;
+    let verified = verify::run(build, &files)?;
     Ok(Outcome::Done(Box::new(publish(build, files, verified)?)))
 }
 
@@ -167,14 +176,34 @@ pub fn files(build: &Build<'_>) -> Result<Files> {
 }
 
 fn with_provenance(build: &Build<'_>, wheel_dir: &Path, bundle_dir: &Path) -> Result<Files> {
-    let (store, wheel_key, bundle_key) = (build.store, wheel::key(build)?, bundle::key(build)?);
-    let wheel: wheel::Record = store.record(wheel::STAGE, &wheel_key).ok_or_else(|| lost(wheel::STAGE))?;
-    let bundle: bundle::Record = store.record(bundle::STAGE, &bundle_key).ok_or_else(|| lost(bundle::STAGE))?;
-    let (wheel, bundle) = (wheel_dir.join(wheel.file), bundle_dir.join(bundle.file));
+    let (wheel, bundle) = packed(build, wheel_dir, bundle_dir)?;
     let provenance = provenance::run(build, &wheel, &bundle)?;
-    let key = provenance::key(build)?;
-    let record = store.record(provenance::STAGE, &key).ok_or_else(|| lost(provenance::STAGE))?;
+    let record =
+        build.store.record(provenance::STAGE, &provenance::key(build)?).ok_or_else(|| lost(provenance::STAGE))?;
     Ok(Files { wheel, bundle, provenance, record })
+}
+
+/// Wheel and bundle in their stages' folders.
+fn packed(build: &Build<'_>, wheel_dir: &Path, bundle_dir: &Path) -> Result<(PathBuf, PathBuf)> {
+    let store = build.store;
+    let wheel: wheel::Record = store.record(wheel::STAGE, &wheel::key(build)?).ok_or_else(|| lost(wheel::STAGE))?;
+    let bundle: bundle::Record =
+        store.record(bundle::STAGE, &bundle::key(build)?).ok_or_else(|| lost(bundle::STAGE))?;
+    Ok((wheel_dir.join(wheel.file), bundle_dir.join(bundle.file)))
+}
+
+/// What the stages before verify made, if all of them are done.
+fn made(build: &Build<'_>) -> Result<Option<Files>> {
+    let (store, key) = (build.store, provenance::key(build)?);
+    let folders = (
+        store.finished(wheel::STAGE, &wheel::key(build)?),
+        store.finished(bundle::STAGE, &bundle::key(build)?),
+        store.finished(provenance::STAGE, &key),
+    );
+    let (Some(wheel), Some(bundle), Some(provenance)) = folders else { return Ok(None) };
+    let (wheel, bundle) = packed(build, &wheel, &bundle)?;
+    let record = store.record(provenance::STAGE, &key).ok_or_else(|| lost(provenance::STAGE))?;
+    Ok(Some(Files { wheel, bundle, provenance, record }))
 }
 
 fn lost(stage: &str) -> Error {

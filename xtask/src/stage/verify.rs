@@ -7,7 +7,9 @@ use std::time::Duration;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::{Build, CompilerCache, Work, bundle, fetch, prefix, pyenv};
+use super::driver::Files;
+use super::provenance::name_of;
+use super::{Build, CompilerCache, Work, fetch, prefix, pyenv};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
@@ -16,7 +18,7 @@ use crate::toolchain::{Process, cargo};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "verify";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// The scripts, as they stand in `tests/scenarios`.
 const SCRIPTS: &[(&str, &str)] = &[
@@ -33,6 +35,9 @@ const CONSUMERS: &[(&str, &str)] = &[
     ("tch/Cargo.lock", include_str!("../../../tests/consumers/tch/Cargo.lock")),
     ("tch/src/main.rs", include_str!("../../../tests/consumers/tch/src/main.rs")),
 ];
+
+/// The prefix of the BLAS that a bundle asks for when it is linked.
+const MKL: &str = "mkl";
 
 /// One check and what it said.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -54,13 +59,27 @@ pub struct Record {
     pub skipped: Vec<String>,
 }
 
-/// The key: both artifacts, the scripts, and the packages beside them.
-pub fn key(build: &Build<'_>) -> Result<Key> {
+/// The key: the bytes of both artifacts, what they are held against, and what they run on. Not the key
+/// of what made them: a wheel that comes out with the same bytes again was verified before.
+pub fn key(build: &Build<'_>, files: &Files) -> Result<Key> {
     let mut key = KeyBuilder::new(STAGE, VERSION)
-        .key("bundle", &bundle::key(build)?)
+        .text("python", &build.python.identity())
+        .text("executable", &build.python.executable.to_string_lossy())
+        .text("compiler", &build.compiler.identity())
+        .key("pyenv", &pyenv::key(build)?)
+        .key("mkl", &prefix::key(build, MKL))
+        .text("version", &build.recipe.torch.full_version())
+        .text("commit", &build.recipe.torch.commit)
         .json("scripts", &SCRIPTS)
         .json("consumers", &CONSUMERS)
         .json("tch", &build.recipe.torch.tch);
+    for file in [&files.wheel, &files.bundle] {
+        let name = name_of(file);
+        let digest = files.record.digests.get(&name).ok_or_else(|| {
+            Error::world("store", format!("the record of the stage 'provenance' has no digest of {name}"))
+        })?;
+        key = key.text(&name, &digest.sha256);
+    }
     for wheel in &fetch::python_lock(build)?.verify {
         key = key.text("wheel", &wheel.sha256);
     }
@@ -68,8 +87,9 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
 }
 
 /// Verifies wheel and bundle, or finds in the store that it was done.
-pub fn run(build: &Build<'_>, wheel: &Path, bundle: &Path) -> Result<Record> {
-    let key = key(build)?;
+pub fn run(build: &Build<'_>, files: &Files) -> Result<Record> {
+    let key = key(build, files)?;
+    let (wheel, bundle) = (files.wheel.as_path(), files.bundle.as_path());
     build.stage(STAGE, &key, |pending| {
         // Everything that a check needs from outside is there before its network is cut.
         fetch::run(build, false)?;
@@ -237,7 +257,7 @@ impl Verify<'_> {
             configure = configure.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", program.display()));
         }
         // As in the official archive, a bundle made with MKL asks for MKL's headers when it is used.
-        if let Some(mkl) = self.build.store.finished(prefix::STAGE, &prefix::key(self.build, "mkl")) {
+        if let Some(mkl) = self.build.store.finished(prefix::STAGE, &prefix::key(self.build, MKL)) {
             configure = configure.env("INTEL_MKL_DIR", mkl);
         }
         configure

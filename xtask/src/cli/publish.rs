@@ -1,0 +1,114 @@
+//! `publish`: verify, inspect, then add or push, with one verdict.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args as ClapArgs};
+
+use super::common::{print_json, set_json};
+use super::mirror::{ServerArgs, show_added, show_pushed};
+use crate::artifact::dsse;
+use crate::artifact::trust::Policy;
+use crate::error::Result;
+use crate::event::Sink;
+use crate::mirror::{Index, publish};
+use crate::ui::{self, JsonEvents, Reporter};
+
+/// Verify and inspect wheels, then publish them: all of them, or none
+#[derive(Debug, ClapArgs)]
+#[command(
+    group = ArgGroup::new("where").required(true).args(["index", "to", "dry_run"]).multiple(true),
+    after_help = "\
+Examples:
+  cargo xtask publish --index /srv/wheels dist
+  cargo xtask publish --to https://devpi.example.com/team/stable/ --key build.pub dist/*.whl
+  cargo xtask publish --dry-run --policy policy.toml dist
+
+A wheel goes out if its statement, RECORD and recipe hold, signature and policy are as asked for, and the
+store of a torch has libuv. What stands beside it (statement, bill of materials, manifest, the report of
+`validate --html NAME.validate.html`) goes with it to an index; the upload API has no place for it.
+Exit code 0: published, or there before. 1: one may not go out, and nothing was published."
+)]
+pub struct Args {
+    /// Folder of an index (as `mirror add`)
+    #[arg(long, value_name = "DIR", conflicts_with = "to")]
+    index: Option<PathBuf>,
+    /// Address that takes uploads (as `mirror push`)
+    #[arg(long, value_name = "URL")]
+    to: Option<String>,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A public key (PEM) that must have signed; may be given several times: one of them must
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// A policy: which keys, recipes, toolchains, builders (docs/provenance.md)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// Let a torch go out whose store has no libuv
+    #[arg(long)]
+    without_libuv: bool,
+    /// Judge, and publish nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Wheels, or folders with wheels
+    #[arg(required = true, value_name = "WHEEL|DIR")]
+    what: Vec<PathBuf>,
+    /// Print the result as JSON on standard output
+    #[arg(long)]
+    json: bool,
+    /// Print nothing but warnings, errors and the result
+    #[arg(long, short)]
+    quiet: bool,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    set_json(args.json);
+    let events: Box<dyn Sink> = if args.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(args.quiet)) };
+    let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
+    for key in &args.key {
+        policy.keys.push(dsse::public_key(key)?);
+    }
+    let libuv_only = !args.without_libuv;
+    let judged = publish::judge(&publish::wheels(&args.what)?, &policy, libuv_only)?;
+    if !args.json {
+        for j in &judged {
+            println!("{} {}", ui::mark(Some(j.ok)), j.filename);
+            for check in &j.checks {
+                println!("    {} {:18} {}", ui::mark(check.ok), check.name, check.said);
+            }
+            if let Some(libuv) = j.libuv {
+                let mark = if libuv || libuv_only { Some(libuv) } else { None };
+                println!("    {} {:18} {}", ui::mark(mark), "libuv store", if libuv { "yes" } else { "no" });
+            }
+        }
+    }
+    let mut result = serde_json::json!({ "schema_version": 1, "judged": judged, "published": null });
+    let wheels = match publish::accepted(&judged, libuv_only) {
+        Ok(wheels) => wheels,
+        Err(e) => {
+            if args.json {
+                print_json(&result);
+            }
+            return Err(e);
+        }
+    };
+    if !args.dry_run {
+        if let Some(index) = &args.index {
+            let added = Index::open_or_create(index)?.add(&wheels, events.as_ref())?;
+            result["published"] = serde_json::json!(added);
+            if !args.json {
+                show_added(&added);
+            }
+        } else if let Some(to) = &args.to {
+            let pushed = args.server.target(to, events.as_ref())?.push(&wheels)?;
+            result["published"] = serde_json::json!(pushed);
+            if !args.json {
+                show_pushed(&pushed);
+            }
+        }
+    }
+    if args.json {
+        print_json(&result);
+    }
+    Ok(())
+}

@@ -1,0 +1,97 @@
+//! `publish`: nothing goes out that was not judged. Every wheel is verified (digest, RECORD, recipe,
+//! signature, policy) and inspected (its store has libuv); all of them go, or none.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::push::examine;
+use super::wheel::Wheel;
+use crate::artifact::audit::{Artifact, Check, audit};
+use crate::artifact::trust::Policy;
+use crate::error::{Error, Result};
+
+/// What was found out about a wheel.
+#[derive(Debug, Serialize)]
+pub struct Judged {
+    /// File name.
+    pub filename: String,
+    /// SHA-256.
+    pub sha256: String,
+    /// Whether its store has libuv; `None` for what is no torch.
+    pub libuv: Option<bool>,
+    /// What `verify` looked at.
+    pub checks: Vec<Check>,
+    /// Whether it may go out.
+    pub ok: bool,
+    #[serde(skip)]
+    wheel: Wheel,
+}
+
+/// The wheels that `paths` name: files, or folders whose wheels are meant.
+///
+/// # Errors
+/// Bad input: a path that is not there, a folder without wheels.
+pub fn wheels(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
+    let mut wheels = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            wheels.push(path.clone());
+            continue;
+        }
+        let mut inside: Vec<PathBuf> = fs_err::read_dir(path)?
+            .map(|entry| Ok(entry?.path()))
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .filter(|p| is_wheel(p))
+            .collect();
+        if inside.is_empty() {
+            return Err(Error::misuse("no-wheel", format!("there is no wheel in the folder {}", path.display()))
+                .next("`cargo xtask build-torch --out DIR` puts one there"));
+        }
+        inside.sort();
+        wheels.extend(inside);
+    }
+    Ok(wheels)
+}
+
+fn is_wheel(path: &Path) -> bool {
+    path.extension().is_some_and(|x| x == "whl") && path.is_file()
+}
+
+/// Judges wheels by `policy`. Without `libuv_only`, a torch whose store has no libuv may go out too.
+///
+/// # Errors
+/// Bad input: no wheel, a damaged one, one without a statement about it.
+pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec<Judged>> {
+    let judged = examine(paths)?.into_iter().map(|wheel| {
+        let checks = audit(&Artifact::open(&wheel.path)?, None, policy)?;
+        let libuv = wheel.about.libuv;
+        let ok = checks.iter().all(|c| c.ok != Some(false)) && !(libuv_only && libuv == Some(false));
+        Ok(Judged { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), libuv, checks, ok, wheel })
+    });
+    judged.collect()
+}
+
+/// The wheels, if all of them may go out.
+///
+/// # Errors
+/// The answer is no: names of those that may not, and why.
+pub fn accepted(judged: &[Judged], libuv_only: bool) -> Result<Vec<Wheel>> {
+    let refused: Vec<String> = judged
+        .iter()
+        .filter(|j| !j.ok)
+        .map(|j| {
+            let mut why: Vec<&str> = j.checks.iter().filter(|c| c.ok == Some(false)).map(|c| c.name).collect();
+            if libuv_only && j.libuv == Some(false) {
+                why.push("its store has no libuv");
+            }
+            format!("{} ({})", j.filename, why.join(", "))
+        })
+        .collect();
+    if refused.is_empty() {
+        return Ok(judged.iter().map(|j| j.wheel.clone()).collect());
+    }
+    Err(Error::no("not-published", format!("nothing was published: {} may not go out", refused.join(", ")))
+        .next("`cargo xtask verify` and `cargo xtask inspect` say more about one of them"))
+}
