@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use support::{Ran, python_environment, root, sha256};
+use support::{Ran, SmallDisk, browser, python_environment, root, sha256};
 
 /// A wheel made by hand: a module, METADATA, RECORD.
 fn wheel(dir: &Path, name: &str, version: &str, more: &str) -> PathBuf {
@@ -383,6 +383,161 @@ fn clients_that_misbehave_do_not_stop_the_server() {
     let _ = first.read_to_end(&mut rest);
     assert!(started.elapsed() < Duration::from_secs(35), "a slow client was kept for {:?}", started.elapsed());
     assert_eq!(get(&server, "/simple/demo/", "").0, 200);
+}
+
+#[test]
+fn a_full_disk_publishes_nothing_and_keeps_what_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let Some(small) = SmallDisk::mount(&disk, "6m") else { return };
+    let index = disk.join("index");
+    let good = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&good)]).exits(0);
+    let page = std::fs::read(index.join("simple/demo/index.json")).unwrap();
+    // Too large for the disk; what it is made of cannot be compressed.
+    let mut noise = fastrand::Rng::with_seed(1);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| noise.u8(..)).take(8 << 20).collect();
+    let large = large_wheel(&dir.path().join("w"), "demo", "2.0", &bytes);
+    run(dir.path(), &["add", "--index", s(&index), s(&large)]).exits(3).says("No space left");
+    assert_eq!(std::fs::read(index.join("simple/demo/index.json")).unwrap(), page);
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
+    // An upload meets the same disk: the server says so, publishes nothing, and stays up.
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-of-some-length").unwrap();
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    let push = |wheel: &Path| {
+        let mut command = mirror(&["push", "--to", &server.url, s(wheel)]);
+        command.env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_USERNAME", "me");
+        Ran::of(command.env("TORCHWRIGHT_UPLOAD_PASSWORD", "a-token-of-some-length"), dir.path())
+    };
+    assert!(matches!(push(&large).code, Some(2 | 3)));
+    assert_eq!(std::fs::read(index.join("simple/demo/index.json")).unwrap(), page);
+    assert_eq!(get(&server, "/simple/demo/", "").0, 200);
+    // With more space the same command goes through.
+    small.grow("64m");
+    push(&large).exits(0).says("uploaded");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
+}
+
+/// A wheel with a module that holds `bytes`, and a true RECORD.
+fn large_wheel(dir: &Path, name: &str, version: &str, bytes: &[u8]) -> PathBuf {
+    build_wheel(dir, name, version, "", |files| {
+        let record = format!("{name}-{version}.dist-info/RECORD");
+        let digest = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(bytes));
+        files.insert(format!("{name}/noise.bin"), bytes.to_vec());
+        let line = format!("{name}/noise.bin,sha256={digest},{}\n", bytes.len());
+        files.get_mut(&record).unwrap().splice(0..0, line.into_bytes());
+    })
+}
+
+#[test]
+fn the_start_page_is_for_people() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = dir.path().join("w");
+    let demo = wheel(&w, "demo", "2.6.0+cpu.libuv", "Summary: <b>a</b> demonstration\n");
+    for (ending, text) in
+        [("validate.html", "<!doctype html><title>Validation</title><p>held"), ("manifest.json", "{}")]
+    {
+        std::fs::write(w.join(format!("demo-2.6.0+cpu.libuv-py3-none-any.{ending}")), text).unwrap();
+    }
+    run(dir.path(), &["add", "--index", s(&index), s(&demo)]).exits(0);
+    let names: Vec<PathBuf> =
+        (1..40).map(|i| wheel(&w, "a_project_with_a_rather_long_name", &format!("1.{i}"), "")).collect();
+    run(dir.path(), &[&["add", "--index", s(&index)][..], &names.iter().map(|p| s(p)).collect::<Vec<_>>()].concat())
+        .exits(0);
+    let server = Server::start(&index, &[]);
+    let Some(dom) = browser::dump_dom(&format!("{}/", server.url), "1200,900", false) else { return };
+    for text in ["demo-2.6.0+cpu.libuv-py3-none-any.whl", &sha256(&std::fs::read(&demo).unwrap()), "validation report"]
+    {
+        assert!(dom.contains(text), "{text} is not in\n{dom}");
+    }
+    assert!(!dom.contains("<b>a</b>"));
+    // Every link of the page leads somewhere, the report to a page that may load nothing.
+    let links: Vec<&str> = dom.split("href=\"").skip(1).filter_map(|l| l.split('"').next()).collect();
+    assert!(links.len() > 40, "{links:?}");
+    for link in &links {
+        let (status, head, _) = get(&server, &format!("/{link}"), "");
+        assert_eq!(status, 200, "{link}");
+        if link.ends_with(".validate.html") {
+            assert!(head.contains("text/html") && head.contains("default-src 'none'"), "{head}");
+        }
+    }
+    assert!(links.iter().any(|l| l.ends_with("demo-2.6.0%2Bcpu.libuv-py3-none-any.validate.html")), "{links:?}");
+    // As a phone shows it, and in the dark: from a copy with a script that the page itself does not have.
+    let html = String::from_utf8(get(&server, "/", "").2).unwrap();
+    assert!(!html.contains("<script"));
+    let copy = dir.path().join("probe.html");
+    std::fs::write(&copy, html.replace("</body>", &format!("{}</body>", browser::PROBE))).unwrap();
+    let phone = browser::answer(&browser::dump_dom(&browser::file(&copy), "500,900", false).unwrap());
+    assert_eq!(phone["overflow"], false, "{phone}");
+    assert_eq!(phone["wide"], serde_json::json!([]), "{phone}");
+    let dark = browser::answer(&browser::dump_dom(&browser::file(&copy), "1200,900", true).unwrap());
+    assert_ne!(phone["ground"], dark["ground"], "{phone} {dark}");
+}
+
+#[test]
+fn nginx_serves_the_folder_as_the_docs_configure_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(env) = clients() else { return };
+    if Command::new("nginx").arg("-v").output().is_err() {
+        eprintln!("SKIPPED: no nginx on this machine (Debian: apt-get install nginx-light)");
+        return;
+    }
+    let index = dir.path().join("index");
+    let demo = wheel(&dir.path().join("w"), "demo", "2.6.0+cpu.libuv", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&demo)]).exits(0);
+    let docs = std::fs::read_to_string(root().join("docs/mirror.md")).unwrap();
+    let block = docs.split("```nginx\n").nth(1).unwrap().split("```").next().unwrap();
+    let port = free_port();
+    let block =
+        block.replace("/srv/wheels", s(&index)).replacen("server {", &format!("server {{ listen 127.0.0.1:{port};"), 1);
+    let here = s(dir.path());
+    // As root it would give up its rights, and then cannot read a private folder.
+    let user =
+        if std::fs::metadata("/root").is_ok_and(|_| std::fs::read_dir("/root").is_ok()) { "user root;" } else { "" };
+    let config = format!(
+        "daemon off; pid {here}/pid; error_log {here}/error.log; {user}\nevents {{}}\nhttp {{ access_log off; client_body_temp_path {here}/a; proxy_temp_path {here}/b; fastcgi_temp_path {here}/c; uwsgi_temp_path {here}/d; scgi_temp_path {here}/e;\n{block}}}\n"
+    );
+    let path = dir.path().join("nginx.conf");
+    std::fs::write(&path, config).unwrap();
+    struct Nginx(Child);
+    impl Drop for Nginx {
+        fn drop(&mut self) {
+            let _ = Command::new("kill").arg(self.0.id().to_string()).status();
+            let _ = self.0.wait();
+        }
+    }
+    let _nginx = Nginx(Command::new("nginx").arg("-c").arg(&path).arg("-p").arg(dir.path()).spawn().unwrap());
+    wait_for(port);
+    let address = format!("127.0.0.1:{port}");
+    let ask = |path: &str, accept: &str| {
+        raw(
+            &address,
+            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nAccept: {accept}\r\n\r\n")
+                .as_bytes(),
+        )
+    };
+    let (status, head, body) = ask("/simple/demo/", "application/vnd.pypi.simple.v1+json, text/html;q=0.1");
+    assert_eq!(status, 200, "{head}");
+    assert!(head.contains("content-type: application/vnd.pypi.simple.v1+json"), "{head}");
+    assert!(serde_json::from_slice::<Value>(&body).is_ok());
+    assert!(ask("/simple/demo/", "text/html").1.contains("content-type: text/html"));
+    assert!(matches!(ask("/.lock", "*/*").0, 403 | 404));
+    let target = dir.path().join("target");
+    let simple = format!("http://{address}/simple/");
+    succeeds(client(&env, "python", dir.path()).args([
+        "-m",
+        "pip",
+        "install",
+        "--no-cache-dir",
+        "--index-url",
+        &simple,
+        "--target",
+        s(&target),
+        "demo==2.6.0+cpu.libuv",
+    ]));
+    assert!(target.join("demo/__init__.py").is_file());
 }
 
 #[test]

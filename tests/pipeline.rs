@@ -465,23 +465,7 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
     let Some(mut w) = workspace(&files()) else { return };
     Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
     let mount = w.path().join("small");
-    std::fs::create_dir(&mount).unwrap();
-    let mounted = std::process::Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=190m", "tmpfs"])
-        .arg(&mount)
-        .output()
-        .is_ok_and(|o| o.status.success());
-    if !mounted {
-        eprintln!("SKIPPED: no right to mount a small file system");
-        return;
-    }
-    struct Unmount(PathBuf);
-    impl Drop for Unmount {
-        fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
-        }
-    }
-    let _unmount = Unmount(mount.clone());
+    let Some(disk) = support::SmallDisk::mount(&mount, "190m") else { return };
     w.store = mount.clone();
     // The downloads alone fit; what is unpacked from them does not.
     let ran = build(&w, &[]);
@@ -494,7 +478,6 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
             assert!(result.path().join("stage.json").is_file(), "{name} stands there without being finished");
         }
     }
-    let grown = std::process::Command::new("mount").args(["-o", "remount,size=2g"]).arg(&mount).status().unwrap();
-    assert!(grown.success());
+    disk.grow("2g");
     build(&w, &[]).exits(0);
 }

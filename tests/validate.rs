@@ -7,10 +7,11 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use support::figures::measured;
-use support::{Ran, root, sha256, shared_store};
+use support::{Ran, browser, root, sha256, shared_store};
 
 fn xtask(dir: &Path, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -75,24 +76,6 @@ fn what_cannot_be_read_is_named() {
     xtask(dir.path(), &folder).exits(2).says("holds no libtorch");
 }
 
-/// Chromium's view of `page`: its document after scripts ran.
-fn dump_dom(page: &Path, window: &str, dark: bool) -> Option<String> {
-    let program = ["chromium", "chromium-browser", "google-chrome"].into_iter().find_map(|name| {
-        std::env::split_paths(&std::env::var_os("PATH")?).map(|d| d.join(name)).find(|p| p.is_file())
-    })?;
-    let profile = tempfile::tempdir().unwrap();
-    let mut command = Command::new(program);
-    command
-        .args(["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000", "--dump-dom"])
-        .arg(format!("--window-size={window}"))
-        .arg(format!("--user-data-dir={}", profile.path().display()));
-    if dark {
-        command.arg("--blink-settings=preferredColorScheme=0");
-    }
-    let out = command.arg(format!("file://{}", page.display())).output().unwrap();
-    Some(String::from_utf8_lossy(&out.stdout).into_owned())
-}
-
 #[test]
 fn the_page_is_one_file_that_fits_a_phone_and_the_dark() {
     let dir = tempfile::tempdir().unwrap();
@@ -110,26 +93,14 @@ fn the_page_is_one_file_that_fits_a_phone_and_the_dark() {
     assert!(html.matches("<svg").count() >= 5, "{} pictures", html.matches("<svg").count());
 
     // What the browser makes of it, asked by a script that only this copy has.
-    let probe = r#"<script>
-      const s = getComputedStyle(document.body);
-      const wide = [...document.querySelectorAll('body *')].filter(e => !e.closest('.scroll, pre') && e.getBoundingClientRect().right > innerWidth + 1).map(e => e.tagName);
-      document.title = JSON.stringify({ width: innerWidth, overflow: document.documentElement.scrollWidth > innerWidth, wide, ground: s.backgroundColor, ink: s.color, drawn: [...document.querySelectorAll('svg path.line')].filter(p => p.getTotalLength() > 10).length, lines: document.querySelectorAll('svg path.line').length });
-    </script>"#;
     let copy = dir.path().join("probe.html");
-    std::fs::write(&copy, html.replace("</body>", &format!("{probe}</body>"))).unwrap();
-    let Some(phone) = dump_dom(&copy, "500,900", false) else {
-        eprintln!("SKIPPED: no Chromium on this machine (Debian: apt-get install chromium)");
-        return;
-    };
-    let seen = |dom: &str| -> Value {
-        let title = dom.split("<title>").nth(1).and_then(|t| t.split("</title>").next()).unwrap_or_default();
-        serde_json::from_str(title).unwrap_or_else(|e| panic!("{e} in {title}"))
-    };
-    let phone = seen(&phone);
+    std::fs::write(&copy, html.replace("</body>", &format!("{}</body>", browser::PROBE))).unwrap();
+    let Some(phone) = browser::dump_dom(&browser::file(&copy), "500,900", false) else { return };
+    let phone = browser::answer(&phone);
     assert_eq!(phone["overflow"], false, "{phone}");
     assert_eq!(phone["wide"], json!([]), "{phone}");
     assert_eq!(phone["drawn"], phone["lines"], "{phone}");
-    let dark = seen(&dump_dom(&copy, "1200,900", true).unwrap());
+    let dark = browser::answer(&browser::dump_dom(&browser::file(&copy), "1200,900", true).unwrap());
     assert_ne!(phone["ground"], dark["ground"], "{phone} {dark}");
     assert_ne!(phone["ink"], dark["ink"], "{phone} {dark}");
 }
@@ -268,6 +239,30 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     allreduce(&hang, &[("ALLREDUCE_FAULT", "1:hang")]).exits(3).says("had not ended (--limit)");
     let left = Command::new("pgrep").arg("-f").arg(&program).output().unwrap();
     assert!(left.stdout.is_empty(), "left behind: {}", String::from_utf8_lossy(&left.stdout));
+    // A whole `validate` that is stopped, or killed, leaves neither processes nor half a report.
+    let running = || !Command::new("pgrep").arg("-f").arg(&program).output().unwrap().stdout.is_empty();
+    let soon = |what: bool| {
+        (0..600).any(|_| {
+            (running() == what) || {
+                std::thread::sleep(Duration::from_millis(100));
+                false
+            }
+        })
+    };
+    for signal in ["TERM", "KILL"] {
+        let dir = tempfile::tempdir().unwrap();
+        let report = dir.path().join("report.html");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(["validate", "--candidate", a, "--baseline", b, "--only", "benchmark", "--html"]).arg(&report);
+        command.current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).stderr(std::process::Stdio::null());
+        let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
+        assert!(soon(true), "the benchmark did not begin");
+        assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());
+        let status = child.wait().unwrap();
+        assert!(signal == "KILL" || status.code() == Some(3), "{status}");
+        assert!(soon(false), "SIG{signal} left ranks behind");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "SIG{signal} left half a report");
+    }
     // Misuse.
     allreduce(&["run", "--backend", "nccl"], &[]).exits(2).says("built without nccl");
     allreduce(&["run", "--device", "cuda"], &[]).exits(2).says("sees no GPU");

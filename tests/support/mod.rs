@@ -4,6 +4,7 @@
 #![allow(dead_code)] // each test file uses its part
 #![allow(clippy::print_stderr)] // a test that is skipped says so
 
+pub mod browser;
 pub mod figures;
 
 use std::collections::BTreeMap;
@@ -300,9 +301,10 @@ fn serve(
     }?;
     out.flush()?;
     let _ = out.shutdown(std::net::Shutdown::Write);
-    let mut rest = [0u8; 64];
+    let mut rest = [0u8; 4096];
     let _ = out.set_read_timeout(Some(Duration::from_millis(200)));
-    let _ = out.read(&mut rest);
+    // What the client still sends is taken: closed on it, it might not hear the answer.
+    while out.read(&mut rest).is_ok_and(|n| n > 0) {}
     Ok(())
 }
 
@@ -333,4 +335,36 @@ pub fn python_environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
     }
     eprintln!("SKIPPED: {} cannot be installed here: {said}", packages.join(", "));
     None
+}
+
+/// A small file system in memory, gone with this value.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// Mounted at `at`, which is made; `None`, and a clear word, where this user may not mount.
+    pub fn mount(at: &Path, size: &str) -> Option<Self> {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = std::process::Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
+            .arg(at)
+            .output()
+            .is_ok_and(|o| o.status.success());
+        if !mounted {
+            eprintln!("SKIPPED: no right to mount a small file system");
+            return None;
+        }
+        Some(Self(at.to_owned()))
+    }
+
+    pub fn grow(&self, size: &str) {
+        let mut mount = std::process::Command::new("mount");
+        let grown = mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0).status().unwrap();
+        assert!(grown.success());
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
 }

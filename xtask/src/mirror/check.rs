@@ -39,16 +39,25 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
     if !same(&index.root().join("simple/index.html"), &root.html()) {
         findings.push(stale("simple/index.html".into()));
     }
-    for name in &projects {
-        let page = index.project(name)?;
-        if !same(&index.root().join("simple").join(name).join("index.html"), &page.html()) {
-            findings.push(stale(format!("simple/{name}/index.html")));
-        }
-        let folder = index.files(name);
-        let found: Vec<Vec<Finding>> = page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
-        count += page.files.len();
-        findings.extend(found.into_iter().flatten());
-        findings.extend(strangers(&folder, name, &page.files));
+    // Many projects with a few files each, or one with many: both keep all cores busy.
+    let looked: Vec<(usize, Vec<Finding>)> = projects
+        .par_iter()
+        .map(|name| {
+            let page = index.project(name)?;
+            let mut findings = Vec::new();
+            if !same(&index.root().join("simple").join(name).join("index.html"), &page.html()) {
+                findings.push(stale(format!("simple/{name}/index.html")));
+            }
+            let folder = index.files(name);
+            let found: Vec<Vec<Finding>> = page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
+            findings.extend(found.into_iter().flatten());
+            findings.extend(strangers(&folder, name, &page.files));
+            Ok((page.files.len(), findings))
+        })
+        .collect::<Result<_>>()?;
+    for (files, found) in looked {
+        count += files;
+        findings.extend(found);
     }
     Ok((count, findings))
 }

@@ -141,6 +141,8 @@ fn router(shared: Arc<Shared>) -> Router {
         .route("/simple/{project}", get(|UrlPath(p): UrlPath<String>| async move { to_project(&p) }))
         .route("/files/{project}/{name}", get(file))
         .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
+        // Uploads have a limit of their own.
+        .layer(axum::extract::DefaultBodyLimit::disable())
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check))
         .layer(middleware::from_fn_with_state(Arc::clone(&shared), log))
         .layer(tower_http::timeout::RequestBodyTimeoutLayer::new(IDLE_TIMEOUT))

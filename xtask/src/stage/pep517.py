@@ -19,6 +19,25 @@ else:
     backend = importlib.import_module("scikit_build_core.build")
 
 
+def link_and_pack_nothing():
+    """Takes two of setuptools' passes over all files away: copying and packing."""
+    import shutil
+
+    from setuptools.command import bdist_wheel, install_lib
+
+    def link(source, target):
+        try:
+            os.link(source, target)
+        except OSError:
+            shutil.copy2(source, target)
+
+    def copy_tree(self, infile, outfile, *rest):
+        shutil.copytree(infile, outfile, copy_function=link, dirs_exist_ok=True)
+        return [os.path.join(folder, name) for folder, _, names in os.walk(outfile) for name in names]
+
+    install_lib.install_lib.copy_tree = copy_tree
+    bdist_wheel.WheelFile.write_files = lambda self, folder: None
+
 
 def cmake_settings():
     """What setup.py hands to CMake from the environment, as scikit-build-core takes it."""
@@ -50,8 +69,10 @@ elif what == "configure":
     nothing = {"build.targets": "help", "install.components": "torchwright-nothing"}
     backend.build_wheel(os.environ["TMPDIR"], {**cmake_settings(), **nothing})
 elif backend_name == "setuptools":
-    # The wheel is packed again, deterministically and on all cores: do not compress twice, and leave
-    # what it was packed from.
+    # The wheel is packed from the tree that setuptools leaves, deterministically and on all cores: what
+    # setuptools itself would pack stays empty, and files go from its one scratch folder to the other as
+    # links.
+    link_and_pack_nothing()
     options = ["--compression=stored", "--keep-temp", f"--bdist-dir={rest[0]}/tree"]
     print("wheel:", backend.build_wheel(rest[0], {"--build-option": options}))
 else:

@@ -170,21 +170,39 @@ pub fn with_torch(
             (pip, wheel.display().to_string())
         }
         TorchFrom::Index(requirement) => {
-            // The user's own pip settings: index, certificates, proxies, cache.
-            let own = std::env::vars_os().filter(|(name, _)| {
-                let name = name.to_string_lossy();
-                name.starts_with("PIP_")
-                    || ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"]
-                        .contains(&&*name)
-                    || name.to_ascii_lowercase().ends_with("_proxy")
-            });
-            let pip = pip.arg(requirement).envs(own).env("PIP_NO_INPUT", "1").with_network();
+            let pip = own_index(pip.arg(requirement));
             (pip, (*requirement).to_owned())
         }
     };
     pip.check("pip", log).doing(|| format!("installing {what} in a fresh environment"))?;
     serde_json::from_slice(&fs_err::read(&report)?)
         .map_err(|e| Error::world("pip", format!("pip's report of what it installed cannot be read: {e}")))
+}
+
+/// Puts one package of pip's index (`name==version`), without what it needs, into the folder `target`.
+pub fn package_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirement: &str) -> Result<()> {
+    let (_, _, pip) = wheel_folder(build, scratch, &super::fetch::python_lock(build)?.build)?;
+    let pip = Process::new(&build.python.executable)
+        .arg(pip.join("pip"))
+        .args(["--disable-pip-version-check", "install", "--quiet", "--no-compile", "--no-deps"])
+        .args(["--only-binary", ":all:", "--target"])
+        .arg(target)
+        .arg(requirement)
+        .env("LC_ALL", "C.UTF-8")
+        .env("PATH", "/usr/bin:/bin");
+    own_index(pip).check("pip", None).doing(|| format!("fetching {requirement}"))?;
+    Ok(())
+}
+
+/// pip as its user has set it up: index, certificates, proxies, cache, and the network.
+fn own_index(pip: Process) -> Process {
+    let own = std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        name.starts_with("PIP_")
+            || ["HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"].contains(&&*name)
+            || name.to_ascii_lowercase().ends_with("_proxy")
+    });
+    pip.envs(own).env("PIP_NO_INPUT", "1").with_network()
 }
 
 /// The interpreter of the environment at `env`.

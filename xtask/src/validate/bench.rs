@@ -14,6 +14,8 @@ use crate::toolchain::{Output, Process, cargo};
 
 /// Name in events and in the store.
 const STAGE: &str = "benchmark";
+/// Headers of CUDA that torch's own packages lack.
+const HEADERS: &str = "cuda-headers";
 const VERSION: u32 = 1;
 
 /// The program's sources, as they stand in `tests/allreduce`.
@@ -49,7 +51,7 @@ pub struct Program {
 /// Builds the benchmark against `subject`, or finds it in the store.
 pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
     let tch = fitting_tch(build, subject)?;
-    let cuda = cuda_includes(&subject.libtorch);
+    let cuda = cuda_includes(build, subject)?;
     let key = KeyBuilder::new(STAGE, VERSION)
         .json("sources", &SOURCES)
         .text("subject", &subject.facts.sha256)
@@ -99,13 +101,49 @@ fn fitting_tch(build: &Build<'_>, subject: &Subject) -> Result<String> {
         .next("or write a recipe for that version with torch.tch set"))
 }
 
-/// Folders with the headers of CUDA and NCCL, where the wheels that torch needs brought them.
-fn cuda_includes(libtorch: &Path) -> Vec<PathBuf> {
-    let nvidia = libtorch.parent().map(|site| site.join("nvidia"));
+/// Folders with the headers of CUDA and NCCL: those of the wheels that torch needs, and `crt/`, which
+/// the runtime's headers include and which is in the compiler's package. Empty without NCCL.
+fn cuda_includes(build: &Build<'_>, subject: &Subject) -> Result<Vec<PathBuf>> {
+    let nvidia = subject.libtorch.parent().map(|site| site.join("nvidia"));
     let folders = nvidia.and_then(|n| std::fs::read_dir(n).ok()).into_iter().flatten().flatten();
     let mut includes: Vec<_> = folders.map(|e| e.path().join("include")).filter(|p| p.is_dir()).collect();
     includes.sort();
-    includes
+    let has = |header: &str| includes.iter().any(|d| d.join(header).is_file());
+    if !has("nccl.h") {
+        return Ok(Vec::new());
+    }
+    if has("crt/host_config.h") {
+        return Ok(includes);
+    }
+    let Some(requirement) = subject.facts.cuda.as_deref().and_then(crt_package) else { return Ok(Vec::new()) };
+    let key = KeyBuilder::new(HEADERS, VERSION).text("requirement", &requirement).finish();
+    let fetched = build.stage(HEADERS, &key, |pending| {
+        fetch::run(build, false)?;
+        pyenv::package_from_index(build, &pending.out(), &pending.scratch()?, &requirement)?;
+        Ok(serde_json::json!({ "requirement": requirement }))
+    });
+    match fetched {
+        Ok(out) => {
+            let folders = std::fs::read_dir(out.join("nvidia")).into_iter().flatten().flatten();
+            includes.extend(folders.map(|e| e.path().join("include")).filter(|p| p.is_dir()));
+            Ok(includes)
+        }
+        Err(e) => {
+            platform::check_cancelled()?;
+            build.events.warn(format!("NCCL is left out for {}: {e}", subject.name));
+            Ok(Vec::new())
+        }
+    }
+}
+
+/// The package with `crt/host_config.h` for a version of CUDA (`12.4`).
+fn crt_package(cuda: &str) -> Option<String> {
+    let (major, minor) = cuda.split_once('.')?;
+    let minor = minor.split('.').next()?;
+    match major.parse::<u32>().ok()? {
+        ..=12 => Some(format!("nvidia-cuda-nvcc-cu{major}=={major}.{minor}.*")),
+        _ => Some(format!("nvidia-cuda-crt=={major}.{minor}.*")),
+    }
 }
 
 fn compile(

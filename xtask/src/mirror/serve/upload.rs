@@ -2,7 +2,9 @@
 //! goes to a hidden folder, is examined like any other wheel, and published only then.
 
 use std::io::Write;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{FromRequest, Multipart, Request, State};
@@ -17,6 +19,9 @@ use crate::mirror::wheel::{Name, Wheel};
 
 /// Most bytes of a field that is no file.
 const MOST_FIELD: usize = 1 << 20;
+
+/// How long the rest of a refused upload is read.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Why an upload is refused.
 struct Refusal(StatusCode, String);
@@ -66,27 +71,14 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal
         );
         Request::from_parts(parts, axum::body::Body::new(limited))
     };
-    let mut request = request;
-    // Our own limit holds, not axum's.
-    request.extensions_mut().insert(axum::extract::DefaultBodyLimit::disable());
     let mut form = Multipart::from_request(request, &()).await.map_err(|e| Refusal(e.status(), e.body_text()))?;
     let dir = tempfile::Builder::new().prefix(".upload-").tempdir_in(shared.index.root())?;
-    let (mut action, mut stated, mut file) = (None, None, None);
-    while let Some(field) = form.next_field().await? {
-        match field.name() {
-            Some(":action") => action = Some(text(field).await?),
-            Some("sha256_digest") => stated = Some(text(field).await?),
-            Some("content") => {
-                let name = field.file_name().unwrap_or_default().to_owned();
-                // The name decides where it will stand: it is judged before a byte is written.
-                name.parse::<Name>().map_err(|e| Refusal(StatusCode::BAD_REQUEST, e))?;
-                let path = dir.path().join(name);
-                write(field, &path, shared.options.most_upload).await?;
-                file = Some(path);
-            }
-            _ => drop(text(field).await?),
-        }
+    let read = read_form(&mut form, dir.path(), shared.options.most_upload).await;
+    if read.is_err() {
+        // Whoever is told no in the middle of sending hears it only after having sent.
+        let _ = tokio::time::timeout(PATIENCE, drain(&mut form)).await;
     }
+    let Form { action, stated, file } = read?;
     if action.as_deref() != Some("file_upload") {
         return Err(bad("only ':action' file_upload is spoken"));
     }
@@ -111,6 +103,41 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal
     }
 }
 
+/// The fields that count.
+#[derive(Default)]
+struct Form {
+    action: Option<String>,
+    stated: Option<String>,
+    file: Option<PathBuf>,
+}
+
+/// Reads the form; its file goes to `dir`.
+async fn read_form(form: &mut Multipart, dir: &Path, most: u64) -> Result<Form, Refusal> {
+    let mut read = Form::default();
+    while let Some(field) = form.next_field().await? {
+        match field.name() {
+            Some(":action") => read.action = Some(text(field).await?),
+            Some("sha256_digest") => read.stated = Some(text(field).await?),
+            Some("content") => {
+                let name = field.file_name().unwrap_or_default().to_owned();
+                // The name decides where it will stand: it is judged before a byte is written.
+                name.parse::<Name>().map_err(|e| Refusal(StatusCode::BAD_REQUEST, e))?;
+                let path = dir.join(name);
+                write(field, &path, most).await?;
+                read.file = Some(path);
+            }
+            _ => drop(text(field).await?),
+        }
+    }
+    Ok(read)
+}
+
+async fn drain(form: &mut Multipart) {
+    while let Ok(Some(mut field)) = form.next_field().await {
+        while let Ok(Some(_)) = field.chunk().await {}
+    }
+}
+
 async fn text(mut field: Field<'_>) -> Result<String, Refusal> {
     let mut bytes = Vec::new();
     while let Some(piece) = field.chunk().await? {
@@ -122,7 +149,7 @@ async fn text(mut field: Field<'_>) -> Result<String, Refusal> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-async fn write(mut field: Field<'_>, path: &std::path::Path, most: u64) -> Result<(), Refusal> {
+async fn write(mut field: Field<'_>, path: &Path, most: u64) -> Result<(), Refusal> {
     let mut out = fs_err::File::create(path)?;
     let mut size = 0u64;
     while let Some(piece) = field.chunk().await? {
