@@ -854,4 +854,9 @@ fn a_server_that_fails_is_tried_again_and_one_that_refuses_is_not() {
         run(dir.path(), &["push", "--to", &format!("{}/up/", server.url), s(&w)]).exits(3).says(says);
         assert_eq!(server.ranges("/up/").len(), times, "{status}");
     }
+    // One that cuts in the middle is tried again, and the message says how to go on.
+    let server = Fake::start([("/up/", Answer::HangUp)]);
+    let ran = run(dir.path(), &["push", "--to", &format!("{}/up/", server.url), s(&w)]).exits(3);
+    ran.says("the connection failed").says("goes on where it stopped");
+    assert_eq!(server.ranges("/up/").len(), 4);
 }

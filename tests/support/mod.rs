@@ -166,6 +166,8 @@ pub enum Answer {
     FailFirst(u16, usize, Vec<u8>),
     /// This status.
     Status(u16),
+    /// Closes the connection after a few bytes of the request's body, without a word.
+    HangUp,
     /// Bytes of this type.
     Typed(&'static str, Vec<u8>),
 }
@@ -242,6 +244,11 @@ fn serve(
         log.push((path.clone(), range.clone()));
         log.iter().filter(|(p, _)| *p == path).count() - 1
     };
+    if let Some(Answer::HangUp) = answers.get(&path) {
+        let mut some = [0u8; 64];
+        let _ = reader.read(&mut some);
+        return Ok(());
+    }
     let head = |out: &mut TcpStream, status: &str, more: &str| {
         write!(out, "HTTP/1.1 {status}\r\nConnection: close\r\n{more}\r\n")
     };
@@ -258,7 +265,7 @@ fn serve(
         }
     };
     match answers.get(&path) {
-        None => head(&mut out, "404 Not Found", "Content-Length: 0\r\n"),
+        None | Some(Answer::HangUp) => head(&mut out, "404 Not Found", "Content-Length: 0\r\n"),
         Some(Answer::Ok(bytes)) => ranged(&mut out, bytes, usize::MAX / 2),
         Some(Answer::NoRanges(bytes)) => {
             head(&mut out, "200 OK", &format!("Content-Length: {}\r\n", bytes.len()))?;

@@ -23,6 +23,7 @@ mod schema;
 mod shell;
 mod sign;
 mod tree;
+mod uvstore;
 mod validate;
 mod verify;
 
@@ -56,6 +57,7 @@ enum Command {
     Tree(tree::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
+    Uvstore(uvstore::Args),
     Validate(validate::Args),
     Verify(verify::Args),
     Sign(sign::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Tree(args) => tree::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args),
+        Command::Uvstore(args) => uvstore::run(&args),
         Command::Validate(args) => validate::run(args),
         Command::Verify(args) => verify::run(&args),
         Command::Sign(args) => sign::run(&args),

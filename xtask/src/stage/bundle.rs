@@ -73,7 +73,8 @@ pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
     })
 }
 
-fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
+/// Writes `members` as a compressed tar archive that is the same whenever it is made.
+pub(super) fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
     let mut tar = tar::Builder::new(GzipWriter::new(std::io::BufWriter::with_capacity(1 << 20, out))?);
     for member in members {
         crate::platform::check_cancelled()?;

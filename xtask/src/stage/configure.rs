@@ -94,8 +94,43 @@ pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
         if !output.status.success() {
             return Err(explain(&output.text, &log));
         }
-        work.done(STAGE, &serde_json::json!({ "features": read_back(build, work)? }))
+        let features = read_back(build, work)?;
+        keep_checks(build, work)?;
+        work.done(STAGE, &serde_json::json!({ "features": features }))
     })
+}
+
+/// Where the store keeps what CMake found out about the compiler for this configure key.
+fn checks_file(build: &Build<'_>) -> Result<PathBuf> {
+    Ok(build.store.cache("checks").join(format!("{}.cmake", key(build)?.short())))
+}
+
+/// Keeps the answers to CMake's questions about compiler and headers. The key digests both, so a build
+/// folder that is made again need not compile a hundred small programs to ask again.
+fn keep_checks(build: &Build<'_>, work: &Work) -> Result<()> {
+    let path = checks_file(build)?;
+    if path.is_file() {
+        return Ok(());
+    }
+    let cache = fs_err::read_to_string(work.build().join("CMakeCache.txt"))?;
+    crate::store::write_atomically(&path, checks(&cache).as_bytes())
+}
+
+/// The checks in a `CMakeCache.txt`, as CMake sets them. Only answers of compilers: what asks the
+/// machine, such as which instructions its processor has, is asked again.
+fn checks(cache: &str) -> String {
+    let is_check = |name: &str| {
+        let begins = ["HAS_", "HAVE_", "COMPILER_SUPPORTS_", "CAFFE2_COMPILER_SUPPORTS_", "protobuf_HAVE_"];
+        begins.iter().any(|b| name.starts_with(b))
+            && !name.contains("SIZE") // check_type_size() writes files beside its answer
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    cache
+        .lines()
+        .filter_map(|line| line.split_once(":INTERNAL="))
+        .filter(|(name, value)| is_check(name) && ["", "1"].contains(value))
+        .map(|(name, value)| format!("set({name} \"{value}\" CACHE INTERNAL \"asked before\")\n"))
+        .collect()
 }
 
 /// The process that calls a PEP 517 hook in the work folder.
@@ -127,6 +162,11 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
         }
         .ok();
     }
+    let checks = work.dir.join("checks.cmake");
+    if let Ok(known) = std::fs::read(checks_file(build)?) {
+        fs_err::write(&checks, known)?;
+    }
+    writeln!(text, "include([==[{}]==] OPTIONAL)", checks.display()).ok();
     writeln!(text, "set(TORCHWRIGHT_LIBUV_ROOT [==[{}]==])", work.dep("uv").display()).ok();
     writeln!(text, "set(TORCHWRIGHT_FEATURES {})", build.recipe.features.keys().cloned().collect::<Vec<_>>().join(" "))
         .ok();
@@ -198,6 +238,14 @@ fn explain(text: &str, log: &Path) -> Error {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn only_a_compilers_answers_are_kept() {
+        let cache = "HAS_WERROR:INTERNAL=1\nHAVE_MMAP:INTERNAL=\nHAVE_SIZE_OF_VOIDP:INTERNAL=TRUE\nHAVE_X:BOOL=1\n\
+                     CXX_HAS_AVX2_2:INTERNAL=1\nHAS_BAD-ADVANCED:INTERNAL=1\nHAVE_PATH:INTERNAL=/usr\n";
+        let kept = "set(HAS_WERROR \"1\" CACHE INTERNAL \"asked before\")\nset(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\")\n";
+        assert_eq!(super::checks(cache), kept);
+    }
+
     #[test]
     fn cmake_constants_are_read_as_cmake_reads_them() {
         for v in ["1", "ON", "yes", "TRUE", "5"] {

@@ -43,23 +43,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
     build.stage(STAGE, &key, |pending| {
         let scratch = pending.scratch()?;
         let source = scratch.join("src");
-        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
-        let target = unpack::Target { strip: 1, ..unpack::Target::all(&source) };
-        unpack::unpack(
-            &build.blob(&build.recipe.libuv.source)?,
-            &build.recipe.libuv.source,
-            &[target],
-            bounds,
-            build.recipe.torch.epoch,
-        )?;
-        let found = version_of(&source)?;
-        if found != build.recipe.libuv.version {
-            return Err(Error::misuse(
-                "libuv-version",
-                format!("the source is libuv {found}; the recipe says {}", build.recipe.libuv.version),
-            )
-            .next("correct libuv.version in the recipe, or the source's coordinates"));
-        }
+        let found = unpack_source(build, &source)?;
         let log = pending.out().join("build.log");
         let me = std::env::current_exe()?;
         let flags = format!("-ffile-prefix-map={}=/libuv", scratch.display());
@@ -102,6 +86,20 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
             "compiler": build.compiler,
         }))
     })
+}
+
+/// Unpacks libuv's source into the folder `to` and returns its version, which is the recipe's.
+pub(super) fn unpack_source(build: &Build<'_>, to: &Path) -> Result<String> {
+    let libuv = &build.recipe.libuv;
+    let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+    let target = unpack::Target { strip: 1, ..unpack::Target::all(to) };
+    unpack::unpack(&build.blob(&libuv.source)?, &libuv.source, &[target], bounds, build.recipe.torch.epoch)?;
+    let found = version_of(to)?;
+    if found == libuv.version {
+        return Ok(found);
+    }
+    Err(Error::misuse("libuv-version", format!("the source is libuv {found}; the recipe says {}", libuv.version))
+        .next("correct libuv.version in the recipe, or the source's coordinates"))
 }
 
 /// The version that `include/uv/version.h` states.

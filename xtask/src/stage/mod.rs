@@ -22,6 +22,7 @@ pub mod pyenv;
 mod shell;
 mod timing;
 pub mod tree;
+pub mod uvstore;
 pub mod verify;
 pub mod wheel;
 mod work;

@@ -289,8 +289,15 @@ impl Verify<'_> {
         // The crates that tch stands on are the same for every build: compiled once a store.
         let target = self.build.store.cache("consumers");
         let _lock = self.build.store.lock("consumers", self.build.events)?;
+        // Under a name that is the same every time: what a compiler cache remembers has it in it.
+        let stable = target.join("libtorch");
+        fs_err::create_dir_all(&target)?;
+        if stable.symlink_metadata().is_ok() {
+            fs_err::remove_file(&stable)?;
+        }
+        platform::symlink(libtorch, &stable)?;
         let process =
-            cargo.cwd(source).env("LIBTORCH", libtorch).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
+            cargo.cwd(source).env("LIBTORCH", &stable).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
         let fetch = process.clone().args(["fetch", "--locked", "--quiet"]);
         let fetch = if self.build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
         if let Err(e) = fetch.check("verify", Some(&self.log)) {

@@ -1,0 +1,54 @@
+//! `uvstore`: the store's server as a program of its own.
+
+use std::path::PathBuf;
+
+use clap::Args as ClapArgs;
+
+use super::common::{PythonArgs, RecipeArgs, print_json};
+use crate::error::Result;
+use crate::stage::{self, Options};
+use crate::ui;
+
+/// Build uvstore: a libuv TCPStore server for a stock torch that has none, as a small program
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask uvstore                          dist/uvstore-2.6.0-linux-x86_64.tar.gz
+  uvstore run -- python train.py               in any environment with a stock torch
+  uvstore run -- torchrun --nproc-per-node 4 train.py
+
+It is made of the store's own sources of the recipe's torch, with libuv, and tried with 32 clients in two
+processes before it is packed. docs/uvstore.md says what it does for a stock torch, and what it cannot.")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    python: PythonArgs,
+    /// Folder for the archive
+    #[arg(long, value_name = "DIR", default_value = "dist")]
+    out: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
+    let build = session.build(&args.recipe, &args.python, options)?;
+    let (program, record) = stage::uvstore::run(&build)?;
+    let (archive, sha256) = stage::uvstore::pack(&build, &program, &args.out)?;
+    if args.recipe.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "recipe": build.recipe.name,
+            "archive": archive,
+            "sha256": sha256,
+            "program": program,
+            "check": record.check,
+        }));
+    } else {
+        println!("{} {}", ui::mark(Some(true)), archive.display());
+        println!("  sha256:{sha256}");
+        println!("  tried with 32 clients in two processes: {}", record.check);
+    }
+    Ok(())
+}
