@@ -59,11 +59,10 @@ pub fn run(build: &Build<'_>) -> Result<(PathBuf, Record)> {
         let scratch = pending.scratch()?;
         compile(build, &work, &scratch, &pending.out().join("build.log"))?;
         // Licences of what is linked in.
-        for (name, text) in [
-            ("pytorch", work.src().join("LICENSE")),
-            ("fmt", work.src().join("third_party/fmt/LICENSE")),
-            ("libuv", scratch.join("libuv/LICENSE")),
-        ] {
+        let uv = scratch.join("libuv");
+        for (name, source) in [("pytorch", &work.src()), ("fmt", &work.src().join("third_party/fmt")), ("libuv", &uv)] {
+            let text = ["LICENSE", "LICENSE.rst"].map(|n| source.join(n)).into_iter().find(|p| p.is_file());
+            let text = text.ok_or_else(|| Error::world("license", format!("the source of {name} has no LICENSE")))?;
             let folder = pending.out().join("licenses").join(name);
             fs_err::create_dir_all(&folder)?;
             fs_err::copy(text, folder.join("LICENSE"))?;
