@@ -4,10 +4,12 @@
 
 mod support;
 
+use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use support::root;
+use support::{Ran, root, shared_store};
 
 /// A torch of two modules, whose TCPStore says what it was made with.
 fn fake_torch(dir: &Path) {
@@ -84,4 +86,55 @@ fn the_hook_leaves_other_programs_and_other_sitecustomizes_alone() {
     // What is asked of the package's own loader works still.
     let said = python(true, dir.path(), "import torch.distributed as d; print(d.__spec__.name, d.seen == d.__file__)");
     assert_eq!(said, "the next one\ntorch.distributed True\n");
+}
+
+#[test]
+#[ignore = "compiles for minutes; TORCHWRIGHT_STOCK_PYTHONS names Pythons with a stock torch: cargo test --test uvstore -- --ignored"]
+fn stock_torches_meet_on_the_program() {
+    let out = tempfile::tempdir().unwrap();
+    let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    build.args(["uvstore", "--json", "--out"]).arg(out.path()).current_dir(root());
+    let ran = Ran::of(build.env("TORCHWRIGHT_STORE", shared_store()), Path::new("/nowhere")).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let uvstore = json["program"].as_str().unwrap().to_owned();
+    assert_eq!(json["check"]["ok"], true);
+    let run = |args: &[&str]| Ran::of(Command::new(&uvstore).args(args).current_dir(root()), Path::new("/nowhere"));
+
+    // The program's code is ours; what is wrong is told.
+    run(&["run", "--", "sh", "-c", "exit 7"]).exits(7);
+    run(&["run", "--", "no-such-program"]).exits(3).says("cannot be started");
+    run(&["run"]).exits(2).says("run what?");
+    run(&["serve", "--port", "many"]).exits(2).says("a number from 0 to 65535");
+    run(&["check"]).exits(2).says("--port is needed");
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    run(&["serve", "--port", &port]).exits(3).says(&port);
+
+    // Clients that die in the middle do not matter to the others.
+    let mut server = Command::new(&uvstore).args(["serve"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+    let port = said["port"].to_string();
+    let check = ["check", "--port", &port, "--clients", "16"];
+    let mut dying =
+        Command::new(&uvstore).args(check).args(["--rounds", "1000000", "--first", "5000"]).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    dying.kill().unwrap();
+    dying.wait().unwrap();
+    run(&check).exits(0).says("\"ok\": true");
+    server.kill().unwrap();
+    server.wait().unwrap();
+
+    let pythons = std::env::var("TORCHWRIGHT_STOCK_PYTHONS").unwrap_or_default();
+    for python in pythons.split(':').filter(|p| !p.is_empty()) {
+        let script = "tests/scenarios/uvstore_ranks.py";
+        for ranks in ["2", "64"] {
+            let ran = run(&["run", "--", python, script, ranks]).exits(0).says("\"served_by_uvstore\": true");
+            eprint!("{}", ran.stdout);
+        }
+        let torchrun = ["run", "--", python, "-m", "torch.distributed.run", "--nproc-per-node", "2", script];
+        let ran = run(&torchrun).exits(0).says("\"served_by_uvstore\": true");
+        eprint!("{}", ran.stdout);
+    }
 }

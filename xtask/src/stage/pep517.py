@@ -20,7 +20,9 @@ else:
 
 
 def link_and_pack_nothing():
-    """Takes two of setuptools' passes over all files away: copying and packing."""
+    """Takes two of setuptools' passes over all files away, copying and packing, and a line of log for
+    each file in each pass."""
+    import logging
     import shutil
 
     from setuptools.command import bdist_wheel, install_lib
@@ -35,6 +37,7 @@ def link_and_pack_nothing():
         shutil.copytree(infile, outfile, copy_function=link, dirs_exist_ok=True)
         return [os.path.join(folder, name) for folder, _, names in os.walk(outfile) for name in names]
 
+    logging.disable(logging.INFO)
     install_lib.install_lib.copy_tree = copy_tree
     bdist_wheel.WheelFile.write_files = lambda self, folder: None
 

@@ -53,14 +53,18 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
     build.stage(STAGE, &key, |pending| {
         let scratch = pending.scratch()?;
         forget_earlier_wheels(work)?;
-        configure::hook(build, work, "wheel", &[&scratch])
+        let hook = configure::hook(build, work, "wheel", &[&scratch])
             .envs(cache.env(build, work))
             .env("MAX_JOBS", super::jobs(build).to_string())
             // setuptools compiles the few extension modules with the flags that Python was built with,
             // `-g` among them: debug information would name the folder.
-            .env("CFLAGS", "-g0")
-            .check("wheel-hook", Some(&work.log(STAGE)))
-            .doing(|| "making the wheel through the PEP 517 hook".into())?;
+            .env("CFLAGS", "-g0");
+        // setuptools keeps one core busy; whole archives are unpacked for the licences in them.
+        let licenses = scratch.join("licenses");
+        let (hooked, unpacked) =
+            rayon::join(|| hook.check("wheel-hook", Some(&work.log(STAGE))), || unpack_licenses(build, &licenses));
+        hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
+        unpacked?;
         let root = pending.out().join("tree");
         let packed_from = scratch.join("tree");
         if packed_from.is_dir() {
@@ -90,7 +94,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         .run()?;
         demand_store(&root)?;
         demand_no_leaks(build, &root)?;
-        add_licenses(build, &root)?;
+        fs_err::rename(&licenses, root.join(wheel::dist_info(&root)?).join("licenses"))?;
         let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
         add_origin(build, &root, &grafted)?;
         let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
@@ -231,9 +235,9 @@ fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>
     Ok(())
 }
 
-/// Licence texts of everything that is linked in, below `dist-info/licenses/NAME/`.
-fn add_licenses(build: &Build<'_>, root: &Path) -> Result<()> {
-    let folder = root.join(wheel::dist_info(root)?).join("licenses");
+/// Licence texts of everything that is linked in, in `folder/NAME/`.
+fn unpack_licenses(build: &Build<'_>, folder: &Path) -> Result<()> {
+    fs_err::create_dir_all(folder)?;
     for source in build.recipe.source.iter().filter(|s| s.linked) {
         let to = folder.join(&source.name);
         let targets: Vec<unpack::Target> = source
