@@ -40,8 +40,8 @@ fn main() {
         build.include(&out).include(source).define("USE_C10D_GLOO", None);
     }
     let cuda: Vec<PathBuf> = env::var_os("CUDA_INCLUDES").map(|l| env::split_paths(&l).collect()).unwrap_or_default();
-    // `crt/` is in nvidia-cuda-nvcc, which torch does not depend on.
-    let nccl = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h"]
+    // `crt/` and `nv/` are in packages of the compiler, which torch does not depend on.
+    let nccl = ["nccl.h", "cuda_runtime_api.h", "crt/host_config.h", "nv/target"]
         .iter()
         .all(|header| cuda.iter().any(|d| d.join(header).is_file()));
     if nccl {

@@ -179,18 +179,18 @@ pub fn with_torch(
         .map_err(|e| Error::world("pip", format!("pip's report of what it installed cannot be read: {e}")))
 }
 
-/// Puts one package of pip's index (`name==version`), without what it needs, into the folder `target`.
-pub fn package_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirement: &str) -> Result<()> {
+/// Puts packages of pip's index (`name==version`), without what they need, into the folder `target`.
+pub fn packages_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirements: &[String]) -> Result<()> {
     let (_, _, pip) = wheel_folder(build, scratch, &super::fetch::python_lock(build)?.build)?;
     let pip = Process::new(&build.python.executable)
         .arg(pip.join("pip"))
         .args(["--disable-pip-version-check", "install", "--quiet", "--no-compile", "--no-deps"])
         .args(["--only-binary", ":all:", "--target"])
         .arg(target)
-        .arg(requirement)
+        .args(requirements)
         .env("LC_ALL", "C.UTF-8")
         .env("PATH", "/usr/bin:/bin");
-    own_index(pip).check("pip", None).doing(|| format!("fetching {requirement}"))?;
+    own_index(pip).check("pip", None).doing(|| format!("fetching {}", requirements.join(", ")))?;
     Ok(())
 }
 

@@ -101,8 +101,8 @@ fn fitting_tch(build: &Build<'_>, subject: &Subject) -> Result<String> {
         .next("or write a recipe for that version with torch.tch set"))
 }
 
-/// Folders with the headers of CUDA and NCCL: those of the wheels that torch needs, and `crt/`, which
-/// the runtime's headers include and which is in the compiler's package. Empty without NCCL.
+/// Folders with the headers of CUDA and NCCL: those of the wheels that torch needs, and `crt/` and `nv/`,
+/// which the runtime's headers include and which are in packages of the compiler. Empty without NCCL.
 fn cuda_includes(build: &Build<'_>, subject: &Subject) -> Result<Vec<PathBuf>> {
     let nvidia = subject.libtorch.parent().map(|site| site.join("nvidia"));
     let folders = nvidia.and_then(|n| std::fs::read_dir(n).ok()).into_iter().flatten().flatten();
@@ -112,15 +112,15 @@ fn cuda_includes(build: &Build<'_>, subject: &Subject) -> Result<Vec<PathBuf>> {
     if !has("nccl.h") {
         return Ok(Vec::new());
     }
-    if has("crt/host_config.h") {
+    if has("crt/host_config.h") && has("nv/target") {
         return Ok(includes);
     }
-    let Some(requirement) = subject.facts.cuda.as_deref().and_then(crt_package) else { return Ok(Vec::new()) };
-    let key = KeyBuilder::new(HEADERS, VERSION).text("requirement", &requirement).finish();
+    let Some(requirements) = subject.facts.cuda.as_deref().and_then(header_packages) else { return Ok(Vec::new()) };
+    let key = KeyBuilder::new(HEADERS, VERSION).json("requirements", &requirements).finish();
     let fetched = build.stage(HEADERS, &key, |pending| {
         fetch::run(build, false)?;
-        pyenv::package_from_index(build, &pending.out(), &pending.scratch()?, &requirement)?;
-        Ok(serde_json::json!({ "requirement": requirement }))
+        pyenv::packages_from_index(build, &pending.out(), &pending.scratch()?, &requirements)?;
+        Ok(serde_json::json!({ "requirements": requirements }))
     });
     match fetched {
         Ok(out) => {
@@ -136,14 +136,14 @@ fn cuda_includes(build: &Build<'_>, subject: &Subject) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// The package with `crt/host_config.h` for a version of CUDA (`12.4`).
-fn crt_package(cuda: &str) -> Option<String> {
+/// The packages with `crt/host_config.h` and `nv/target` for a version of CUDA (`12.4`).
+fn header_packages(cuda: &str) -> Option<[String; 2]> {
     let (major, minor) = cuda.split_once('.')?;
     let minor = minor.split('.').next()?;
-    match major.parse::<u32>().ok()? {
-        ..=12 => Some(format!("nvidia-cuda-nvcc-cu{major}=={major}.{minor}.*")),
-        _ => Some(format!("nvidia-cuda-crt=={major}.{minor}.*")),
-    }
+    Some(match major.parse::<u32>().ok()? {
+        ..=12 => ["nvcc", "cccl"].map(|name| format!("nvidia-cuda-{name}-cu{major}=={major}.{minor}.*")),
+        _ => ["crt", "cccl"].map(|name| format!("nvidia-cuda-{name}=={major}.{minor}.*")),
+    })
 }
 
 fn compile(
