@@ -48,7 +48,7 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     assert!(std::fs::read_to_string(uv).unwrap().contains("UV_VERSION_MINOR 50"));
 
     // The same objects come out in another world: the quick form of what docs/results/repro.md has whole.
-    let second = root().join("target/test-store-elsewhere/in/a/folder/of/another/length");
+    let second = elsewhere().join("in/a/folder/of/another/length");
     let ran = xtask(&["repro", "--until", "canary", "--second", second.to_str().unwrap(), "--json"]).exits(0);
     let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(report["same"], true);
@@ -58,4 +58,13 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     }
     let objects = &report["compared"][0];
     assert!(objects["difference"]["same"].as_u64().unwrap() > 250, "{objects}");
+}
+
+/// A folder that another user can come to, as the second build is another user's where root runs this.
+fn elsewhere() -> std::path::PathBuf {
+    use std::os::unix::fs::PermissionsExt;
+    let open = |dir: &std::path::Path| std::fs::metadata(dir).is_ok_and(|m| m.permissions().mode() & 0o001 != 0);
+    let target = root().join("target");
+    let base = if target.ancestors().all(open) { target } else { std::env::temp_dir() };
+    base.join("test-store-elsewhere")
 }

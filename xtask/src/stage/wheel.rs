@@ -94,7 +94,13 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         .run()?;
         demand_store(&root)?;
         demand_no_leaks(build, &root)?;
-        fs_err::rename(&licenses, root.join(wheel::dist_info(&root)?).join("licenses"))?;
+        // Some backends put torch's own texts there.
+        let folder = root.join(wheel::dist_info(&root)?).join("licenses");
+        fs_err::create_dir_all(&folder)?;
+        for entry in fs_err::read_dir(&licenses)? {
+            let entry = entry?;
+            fs_err::rename(entry.path(), folder.join(entry.file_name()))?;
+        }
         let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
         add_origin(build, &root, &grafted)?;
         let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
