@@ -25,6 +25,12 @@ pub fn set_json(json: bool) {
     let _ = JSON.set(json);
 }
 
+/// Who is told of what happens, as the command was asked; notes whether it was asked for JSON.
+pub fn sink(json: bool, quiet: bool) -> Box<dyn Sink> {
+    set_json(json);
+    if json { Box::new(JsonEvents) } else { Box::new(Reporter::new(quiet)) }
+}
+
 static PRINTED: AtomicBool = AtomicBool::new(false);
 
 /// Whether a result stands on standard output already: a command prints one JSON document, and an
@@ -77,8 +83,7 @@ pub struct Session {
 impl RecipeArgs {
     /// Opens workspace, store and event sink.
     pub fn session(&self) -> Result<Session> {
-        set_json(self.json);
-        let events: Box<dyn Sink> = if self.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(self.quiet)) };
+        let events = sink(self.json, self.quiet);
         Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
     }
 }

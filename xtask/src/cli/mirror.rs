@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{print_json, set_json};
+use super::common::{print_json, sink};
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::mirror::{self, Index, Outcome, push, serve};
 use crate::source::http_agent;
-use crate::ui::{self, JsonEvents, Reporter};
+use crate::ui;
 
 /// Keep, serve and fill an internal wheel index
 #[derive(Debug, ClapArgs)]
@@ -147,8 +147,7 @@ impl ServerArgs {
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
-    set_json(args.json);
-    let events: Box<dyn Sink> = if args.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(args.quiet)) };
+    let events = sink(args.json, args.quiet);
     let print = |value: serde_json::Value, text: &dyn Fn()| if args.json { print_json(&value) } else { text() };
     match args.command {
         Command::Add { index, wheels } => {

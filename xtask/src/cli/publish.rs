@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs};
 
-use super::common::{print_json, set_json};
+use super::common::{print_json, sink};
 use super::mirror::{ServerArgs, show_added, show_pushed};
 use crate::artifact::dsse;
 use crate::artifact::trust::Policy;
 use crate::error::Result;
-use crate::event::Sink;
 use crate::mirror::{Index, publish};
-use crate::ui::{self, JsonEvents, Reporter};
+use crate::ui;
 
 /// Verify and inspect wheels, then publish them: all of them, or none
 #[derive(Debug, ClapArgs)]
@@ -62,8 +61,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    set_json(args.json);
-    let events: Box<dyn Sink> = if args.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(args.quiet)) };
+    let events = sink(args.json, args.quiet);
     let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
     for key in &args.key {
         policy.keys.push(dsse::public_key(key)?);

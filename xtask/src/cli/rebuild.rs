@@ -4,14 +4,12 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, print_json, set_json};
+use super::common::{PythonArgs, print_json, sink};
 use crate::artifact::audit::Artifact;
 use crate::error::{Error, Result};
-use crate::event::Sink;
 use crate::repro::rebuild;
 use crate::stage::Options;
 use crate::store::Store;
-use crate::ui::{JsonEvents, Reporter};
 
 /// Build a wheel or bundle again from the recipe, lock and patches in it, and compare
 #[derive(Debug, ClapArgs)]
@@ -50,8 +48,7 @@ pub struct Args {
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    set_json(args.json);
-    let events: Box<dyn Sink> = if args.json { Box::new(JsonEvents) } else { Box::new(Reporter::new(args.quiet)) };
+    let events = sink(args.json, args.quiet);
     let artifact = Artifact::open(&args.artifact)?;
     let store = Store::open(args.store.as_deref())?;
     let options = Options {
