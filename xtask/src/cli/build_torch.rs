@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs, print_json};
+use super::common::{ToolArgs, RecipeArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan};
 use crate::{platform, ui};
@@ -24,7 +24,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// Compiler processes at a time (default: by cores and free memory)
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,

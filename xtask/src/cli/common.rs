@@ -65,12 +65,15 @@ pub struct RecipeArgs {
     pub quiet: bool,
 }
 
-/// Which Python.
+/// Which Python, and which CUDA toolkit.
 #[derive(Debug, Args)]
-pub struct PythonArgs {
+pub struct ToolArgs {
     /// Python that the wheel is for: a path, a name or a version such as 3.12 (default: python3)
     #[arg(long, value_name = "PYTHON")]
     pub python: Option<String>,
+    /// Installed CUDA toolkit to use in place of the recipe's: the folder with bin/nvcc
+    #[arg(long, value_name = "DIR")]
+    pub cuda_home: Option<PathBuf>,
 }
 
 /// What every command with a recipe stands on.
@@ -95,8 +98,12 @@ impl Session {
     }
 
     /// All that a build reads.
-    pub fn build(&self, args: &RecipeArgs, python: &PythonArgs, options: Options) -> Result<Build<'_>> {
-        let chosen = Chosen { recipe: &args.recipe, python: python.python.as_deref() };
+    pub fn build(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
+        let chosen = Chosen {
+            recipe: &args.recipe,
+            python: tools.python.as_deref(),
+            cuda_home: tools.cuda_home.as_deref(),
+        };
         Build::open(
             &self.workspace,
             &self.store,

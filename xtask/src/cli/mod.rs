@@ -22,6 +22,7 @@ mod repro;
 mod schema;
 mod shell;
 mod sign;
+mod toolchain;
 mod tree;
 mod uvstore;
 mod validate;
@@ -55,6 +56,7 @@ enum Command {
     Lock(lock::Args),
     Libuv(libuv::Args),
     Tree(tree::Args),
+    Toolchain(toolchain::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
     Uvstore(uvstore::Args),
@@ -103,6 +105,7 @@ pub fn main() -> ExitCode {
         Command::Lock(args) => lock::run(args),
         Command::Libuv(args) => libuv::run(args),
         Command::Tree(args) => tree::run(args),
+        Command::Toolchain(args) => toolchain::run(args),
         Command::Inspect(args) => inspect::run(args),
         Command::Doctor(args) => doctor::run(args),
         Command::Uvstore(args) => uvstore::run(&args),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, print_json, sink};
+use super::common::{ToolArgs, print_json, sink};
 use crate::artifact::audit::Artifact;
 use crate::error::{Error, Result};
 use crate::repro::rebuild;
@@ -25,7 +25,7 @@ pub struct Args {
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,

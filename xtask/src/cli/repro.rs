@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs, print_json};
+use super::common::{ToolArgs, RecipeArgs, print_json};
 use crate::error::{Error, Result};
 use crate::repro::{COMPARABLE, Comparison, Second, World, compare};
 use crate::stage::{self, Build, Options};
@@ -27,7 +27,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// Compiler processes of the second build (default: one more than the first has)
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,

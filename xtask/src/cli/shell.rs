@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs};
+use super::common::{ToolArgs, RecipeArgs};
 use crate::error::{Error, Result};
 use crate::stage::{self, Options};
 
@@ -16,7 +16,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// A command to run instead of a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,

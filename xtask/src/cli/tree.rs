@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs, print_json};
+use super::common::{ToolArgs, RecipeArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Options};
 
@@ -15,7 +15,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
 }
 
 /// Runs the command.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs, print_json};
+use super::common::{ToolArgs, RecipeArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Options};
 use crate::ui;
@@ -23,7 +23,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// Folder for the archive
     #[arg(long, value_name = "DIR", default_value = "dist")]
     out: PathBuf,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{PythonArgs, RecipeArgs, print_json};
+use super::common::{ToolArgs, RecipeArgs, print_json};
 use crate::error::{Error, Result};
 use crate::stage::Options;
 use crate::ui;
@@ -28,7 +28,7 @@ pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
-    python: PythonArgs,
+    python: ToolArgs,
     /// The build that is judged: a wheel, a libtorch archive, a folder, or pypi:torch==VERSION
     #[arg(long, value_name = "BUILD", required_unless_present = "from")]
     candidate: Option<String>,

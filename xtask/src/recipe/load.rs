@@ -7,7 +7,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, features};
+use super::{coordinate::Coordinate, cuda, features};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -183,8 +183,17 @@ impl Located {
                 return Err(self.error(range, &format!("'{range}' is not a range of versions: {}", first_line(&e))));
             }
         }
-        for requirement in file.python.build.iter().chain(&file.python.verify).flatten() {
+        let wheels = [&file.python.build, &file.python.verify, &file.cuda.requires];
+        for requirement in wheels.into_iter().flatten().flatten() {
             self.check_requirement(requirement)?;
+        }
+        if let Some(version) = &file.cuda.version
+            && cuda::release(version).is_none()
+        {
+            let known: Vec<&str> = cuda::RELEASES.iter().map(|r| r.version).collect();
+            return Err(self
+                .error(version, &format!("CUDA '{version}' is not known to this program"))
+                .next(format!("it knows {}", known.join(", "))));
         }
         for source in &file.source {
             if source.coordinates.is_empty() {
@@ -209,7 +218,8 @@ impl Located {
                     return Err(self.error(&source.name, "a placement has exactly one of 'tree' and 'prefix'"));
                 }
                 let aliases = place.alias.iter().flat_map(|(name, of)| [name, of]);
-                for path in [&place.tree, &place.prefix, &place.only].into_iter().flatten().chain(aliases) {
+                let named = [&place.tree, &place.prefix, &place.only, &place.folder];
+                for path in named.into_iter().flatten().chain(aliases) {
                     if path.starts_with('/') || path.split('/').any(|s| s == "..") {
                         return Err(self.error(path, &format!("'{path}' leaves the tree")));
                     }
@@ -289,6 +299,10 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.toolchain.memory_per_job, over.toolchain.memory_per_job);
     put(&mut base.libuv.version, over.libuv.version);
     put(&mut base.libuv.source, over.libuv.source);
+    put(&mut base.cuda.version, over.cuda.version);
+    put(&mut base.cuda.architectures, over.cuda.architectures);
+    put(&mut base.cuda.requires, over.cuda.requires);
+    put(&mut base.cuda.nvcc_threads, over.cuda.nvcc_threads);
     put(&mut base.limits.unpacked, over.limits.unpacked);
     put(&mut base.limits.members, over.limits.members);
     put(&mut base.limits.disk, over.limits.disk);
@@ -334,6 +348,18 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
         })
     }
     const MIB: u64 = 1 << 20;
+    let cuda = if file.features.get("USE_CUDA").copied().unwrap_or(false) {
+        let cuda = model::Cuda {
+            version: need(file.cuda.version, "cuda.version", path)?,
+            architectures: need(file.cuda.architectures, "cuda.architectures", path)?,
+            requires: file.cuda.requires.unwrap_or_default(),
+            nvcc_threads: file.cuda.nvcc_threads.unwrap_or(1),
+        };
+        cuda::check(&cuda, path)?;
+        Some(cuda)
+    } else {
+        None
+    };
     let recipe = Recipe {
         name,
         normal,
@@ -362,6 +388,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
             version: need(file.libuv.version, "libuv.version", path)?,
             source: need(file.libuv.source, "libuv.source", path)?,
         },
+        cuda,
         limits: model::Limits {
             unpacked: file.limits.unpacked.unwrap_or(4096) * MIB,
             members: file.limits.members.unwrap_or(200_000),

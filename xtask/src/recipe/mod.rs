@@ -1,6 +1,7 @@
 //! Recipes and locks: typed, validated, no I/O beyond reading the file.
 
 mod coordinate;
+pub mod cuda;
 pub mod features;
 mod load;
 mod lock;

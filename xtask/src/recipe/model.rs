@@ -44,6 +44,9 @@ pub struct RecipeFile {
     /// The libuv that goes in.
     #[serde(default)]
     pub libuv: LibuvFile,
+    /// The CUDA toolkit that it is compiled with; counts where `USE_CUDA` is on.
+    #[serde(default, skip_serializing_if = "CudaFile::is_empty")]
+    pub cuda: CudaFile,
     /// Bounds on what archives may unpack to.
     #[serde(default)]
     pub limits: LimitsFile,
@@ -152,6 +155,27 @@ pub struct LibuvFile {
     pub source: Option<String>,
 }
 
+/// `[cuda]`, as typed.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct CudaFile {
+    /// The toolkit's version, such as `12.4`.
+    pub version: Option<String>,
+    /// Compute capabilities to compile for, such as `["8.0", "9.0+PTX"]`.
+    pub architectures: Option<Vec<String>>,
+    /// What the wheel depends on at run time: `nvidia-…==version`, with an optional marker. Libraries
+    /// that come with these stay out of the wheel, and its run paths lead to them.
+    pub requires: Option<Vec<String>>,
+    /// Threads that one nvcc starts (`--threads`): each compiles for another architecture.
+    pub nvcc_threads: Option<u32>,
+}
+
+impl CudaFile {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
 /// `[limits]`, as typed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -209,6 +233,9 @@ pub struct Placement {
     pub tree: Option<String>,
     /// A prefix by this name.
     pub prefix: Option<String>,
+    /// The folder of the prefix that it goes to, if not its root.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
     /// Leading path segments to drop from each member (1 for an archive with a top folder).
     #[serde(default)]
     pub strip: usize,
@@ -266,6 +293,9 @@ pub struct Recipe {
     pub cmake: BTreeMap<String, CmakeValue>,
     /// libuv.
     pub libuv: Libuv,
+    /// CUDA, where it is on. What has no CUDA says nothing of it: its keys are those of before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<Cuda>,
     /// Bounds.
     pub limits: Limits,
     /// What is different on one machine.
@@ -288,6 +318,16 @@ impl Recipe {
             self.features.extend(own.features);
             self.settings.extend(own.settings);
         }
+        self
+    }
+
+    /// The recipe without what goes into the prefix called `name`.
+    #[must_use]
+    pub fn without_prefix(mut self, name: &str) -> Self {
+        for source in &mut self.source {
+            source.into.retain(|p| p.prefix.as_deref() != Some(name));
+        }
+        self.source.retain(|s| !s.into.is_empty() || s.name == self.libuv.source);
         self
     }
 }
@@ -343,6 +383,20 @@ pub struct Libuv {
     pub version: String,
     /// Source.
     pub source: String,
+}
+
+/// `[cuda]`, complete.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Cuda {
+    /// The toolkit's version: `12.4`.
+    pub version: String,
+    /// Compute capabilities.
+    pub architectures: Vec<String>,
+    /// Run-time dependencies of the wheel.
+    pub requires: Vec<String>,
+    /// Threads of one nvcc.
+    pub nvcc_threads: u32,
 }
 
 /// `[limits]`, complete.

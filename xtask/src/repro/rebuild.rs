@@ -54,7 +54,7 @@ pub fn rebuild(
     }
     origin.write(&root)?;
     let workspace = Workspace { root };
-    let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)) };
+    let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None };
     let build = Build::open(&workspace, &inner, events, &chosen, options)?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {
         return Err(Error::misuse(

@@ -340,15 +340,21 @@ impl Sinkhole<'_> {
     fn link(&mut self, path: Vec<String>, name: &str, target: &str, symbolic: bool) -> Result<()> {
         // A symbolic link starts in its own folder, a hard link at the archive's root.
         let mut to: Vec<String> = if symbolic { path[..path.len().saturating_sub(1)].to_vec() } else { Vec::new() };
+        // Packages of a system link to its other folders: what nobody asked for harms nobody.
+        let wanted = self.targets.iter().any(|t| t.place(&path).is_some());
         for component in Path::new(target).components() {
             match component {
                 Component::Normal(s) => to.push(s.to_string_lossy().into_owned()),
                 Component::CurDir => {}
                 Component::ParentDir => {
                     if to.pop().is_none() {
+                        if !wanted {
+                            return Ok(());
+                        }
                         return Err(self.hostile(name, &format!("is a link that leaves the archive ('{target}')")));
                     }
                 }
+                Component::RootDir | Component::Prefix(_) if !wanted => return Ok(()),
                 Component::RootDir | Component::Prefix(_) => {
                     return Err(self.hostile(name, &format!("is a link to an absolute path ('{target}')")));
                 }

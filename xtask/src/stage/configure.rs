@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Build, Work, libuv, prefix, pyenv, timing::timed, tree};
+use super::{Build, Work, cuda, libuv, prefix, pyenv, timing::timed, tree};
 use crate::error::{Context, Error, Result};
 use crate::event::Event;
 use crate::recipe::{Backend, CmakeValue, features};
@@ -57,8 +57,11 @@ fn make_key(build: &Build<'_>) -> Result<Key> {
         .json("features", &recipe.features)
         .json("settings", &recipe.settings)
         .json("cmake", &recipe.cmake);
-    for name in prefix::names(build).iter().filter(|n| *n != "ccache") {
+    for name in prefix::names(build).iter().filter(|n| !["ccache", cuda::PREFIX].contains(&n.as_str())) {
         key = key.key(name, &prefix::key(build, name));
+    }
+    if let Some(chosen) = &recipe.cuda {
+        key = key.text("cuda", &cuda::identity(build)?).json("cuda-recipe", chosen);
     }
     Ok(key.finish())
 }

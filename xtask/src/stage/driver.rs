@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::provenance::{json_file, name_of};
 use super::{
-    Build, CompilerCache, Work, bundle, canary, compile, configure, fetch, libuv, prefix, provenance, pyenv, timing,
+    Build, CompilerCache, Work, bundle, canary, compile, configure, cuda, fetch, libuv, prefix, provenance, pyenv, timing,
     tree, verify, wheel,
 };
 use crate::artifact::manifest::Input;
@@ -53,6 +53,9 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     stored(pyenv::STAGE, &pyenv::key(build)?);
     for name in prefix::names(build) {
         stored(prefix::STAGE, &prefix::key(build, &name));
+        if name == cuda::PREFIX {
+            stored(cuda::STAGE, &cuda::key(build));
+        }
     }
     stored(libuv::STAGE, &libuv::key(build)?);
     let mut late = Vec::new();

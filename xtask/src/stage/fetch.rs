@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Build, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::recipe::{Coordinate, Locked, PythonLock};
+use crate::recipe::{Coordinate, Locked, PythonLock, Source};
 use crate::source::{Fetcher, Want};
 use crate::store::Blob;
 
@@ -15,7 +15,10 @@ pub const STAGE: &str = "fetch";
 /// Fetches all sources of the recipe and the wheels for the build's Python. With `all_pythons`, the
 /// wheels for every Python of the lock: what an air-gapped machine needs.
 pub fn run(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Blob>> {
-    let wants = wants(build, all_pythons)?;
+    fetch(build, &wants(build, all_pythons)?)
+}
+
+fn fetch(build: &Build<'_>, wants: &[Want]) -> Result<Vec<Blob>> {
     let fetcher = Fetcher {
         store: build.store,
         events: build.events,
@@ -25,9 +28,21 @@ pub fn run(build: &Build<'_>, all_pythons: bool) -> Result<Vec<Blob>> {
     let here = wants.iter().all(|w| w.expected.as_ref().is_some_and(|(d, s)| build.store.blob(d, *s).is_some()));
     if here {
         build.events.emit(Event::StageCached { stage: STAGE });
-        return fetcher.fetch_all(&wants);
+        return fetcher.fetch_all(wants);
     }
-    timed(build, STAGE, "", || fetcher.fetch_all(&wants))
+    timed(build, STAGE, "", || fetcher.fetch_all(wants))
+}
+
+/// Fetches what the recipe's CUDA toolkit is made of, and nothing else.
+///
+/// # Errors
+/// A stale lock; what [`Fetcher::fetch_all`] says.
+pub fn toolkit(build: &Build<'_>) -> Result<Vec<Blob>> {
+    let mut wants = wants(build, false)?;
+    let parts = |s: &&Source| s.into.iter().any(|p| p.prefix.as_deref() == Some(super::cuda::PREFIX));
+    let names: Vec<&str> = build.recipe.source.iter().filter(parts).map(|s| s.name.as_str()).collect();
+    wants.retain(|w| names.contains(&w.name.as_str()));
+    fetch(build, &wants)
 }
 
 /// The wheels of the lock for this build's Python.

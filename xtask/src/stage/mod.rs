@@ -11,6 +11,7 @@ pub mod bundle;
 pub mod canary;
 pub mod compile;
 pub mod configure;
+pub mod cuda;
 mod driver;
 pub mod fetch;
 pub mod libuv;
@@ -27,7 +28,7 @@ pub mod verify;
 pub mod wheel;
 mod work;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 pub use driver::{Artifacts, Files, ORDER, Outcome, Plan, PlannedStage, files, plan, run};
@@ -42,7 +43,7 @@ use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::{Lock, Recipe, Workspace};
 use crate::store::{Key, Pending, Store};
-use crate::toolchain::{Compiler, Python};
+use crate::toolchain::{Compiler, Python, cuda::Toolkit};
 
 /// All that a build reads: one recipe, one Python, one machine.
 pub struct Build<'a> {
@@ -60,6 +61,8 @@ pub struct Build<'a> {
     pub python: Python,
     /// The compilers.
     pub compiler: Compiler,
+    /// An installed CUDA toolkit that was asked for, in place of the recipe's.
+    pub cuda_home: Option<Toolkit>,
     /// What the user chose.
     pub options: Options,
     /// The configure key, taken once: a patch that is edited while something compiles must not put
@@ -84,13 +87,15 @@ pub struct Options {
     pub out: PathBuf,
 }
 
-/// Which recipe, for which Python.
+/// Which recipe, for which Python, with which CUDA.
 #[derive(Debug, Clone, Copy)]
 pub struct Chosen<'a> {
     /// The recipe: a name in `recipes/`, or a path.
     pub recipe: &'a str,
     /// A path, a name or a version; the default `python3` if `None`.
     pub python: Option<&'a str>,
+    /// An installed CUDA toolkit to use; the recipe's if `None`.
+    pub cuda_home: Option<&'a Path>,
 }
 
 impl<'a> Build<'a> {
@@ -110,8 +115,23 @@ impl<'a> Build<'a> {
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
+        let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
+        let recipe = match (&recipe.cuda, &cuda_home) {
+            (None, Some(_)) => {
+                return Err(Error::misuse(
+                    "no-cuda",
+                    format!("--cuda-home was given, and the recipe {} has no CUDA", recipe.name),
+                )
+                .next("choose a recipe that has, such as torch-2.6.0-cu124"));
+            }
+            (Some(cuda), _) => {
+                crate::toolchain::cuda::demand(cuda, &compiler)?;
+                if cuda_home.is_some() { recipe.without_prefix(cuda::PREFIX) } else { recipe }
+            }
+            (None, None) => recipe,
+        };
         let (configure_key, origin) = (OnceLock::new(), OnceLock::new());
-        Ok(Self { workspace, recipe, lock, store, events, python, compiler, options, configure_key, origin })
+        Ok(Self { workspace, recipe, lock, store, events, python, compiler, cuda_home, options, configure_key, origin })
     }
 }
 

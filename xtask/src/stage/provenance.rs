@@ -94,7 +94,7 @@ fn read_origin(build: &Build<'_>) -> Result<Origin> {
         recipe: recipe.name.clone(),
         python: build.python.minor(),
         machine: build.python.machine.clone(),
-        toolchain: toolchain(build),
+        toolchain: toolchain(build)?,
     };
     let mut patches = BTreeMap::new();
     for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
@@ -104,8 +104,15 @@ fn read_origin(build: &Build<'_>) -> Result<Origin> {
 }
 
 /// Compiler and Python, by versions and digests; no path of this machine.
-fn toolchain(build: &Build<'_>) -> serde_json::Value {
-    serde_json::json!({ "compiler": build.compiler, "python": build.python })
+fn toolchain(build: &Build<'_>) -> Result<serde_json::Value> {
+    let mut out = serde_json::json!({ "compiler": build.compiler, "python": build.python });
+    if build.recipe.cuda.is_some() {
+        out["cuda"] = serde_json::json!({
+            "installed": build.cuda_home.is_some(),
+            "identity": super::cuda::identity(build)?,
+        });
+    }
+    Ok(out)
 }
 
 /// What the bill of materials lists: sources, libraries of the system that were taken inside
@@ -186,7 +193,7 @@ fn manifest(build: &Build<'_>, record: &wheel::Record, digests: &BTreeMap<String
             Some((path.strip_prefix("patches/")?.to_owned(), hex::encode(Sha256::digest(bytes))))
         })
         .collect();
-    let mut toolchain = toolchain(build);
+    let mut toolchain = toolchain(build)?;
     toolchain["tools"] = build_tools(build)?;
     Ok(Manifest {
         schema_version: 1,

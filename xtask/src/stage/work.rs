@@ -15,6 +15,7 @@ use std::path::{Path, PathBuf};
 use super::Build;
 use crate::error::{Error, Result};
 use crate::platform;
+use crate::recipe::Cuda;
 use crate::store::Key;
 use crate::toolchain::{CACHE_VARIABLE, LAUNCH_COMMAND};
 
@@ -267,7 +268,7 @@ impl Build<'_> {
             ("CMAKE_BUILD_TYPE", "Release".into()),
             ("CMAKE_GENERATOR", "Ninja".into()),
             ("CMAKE_C_COMPILER_LAUNCHER", launcher.clone()),
-            ("CMAKE_CXX_COMPILER_LAUNCHER", launcher),
+            ("CMAKE_CXX_COMPILER_LAUNCHER", launcher.clone()),
             ("CMAKE_PROJECT_Torch_INCLUDE", path(work.dir.join("project.cmake"))),
             ("PYTORCH_BUILD_VERSION", recipe.torch.full_version()),
             ("PYTORCH_BUILD_NUMBER", "1".into()),
@@ -278,19 +279,49 @@ impl Build<'_> {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
+        if let Some(cuda) = &recipe.cuda {
+            let home = work.dep(super::cuda::PREFIX);
+            env.extend(self.cuda_env(cuda, &home, &launcher));
+            if let Some(path) = env.get_mut("PATH") {
+                path.push_str(&format!(":{}", home.join("bin").display()));
+            }
+        }
         for (name, on) in &recipe.features {
             env.insert(name.clone(), if *on { "1" } else { "0" }.into());
         }
         for (name, value) in &recipe.settings {
             env.insert(name.clone(), self.expand(value, work));
         }
+        if let Some(cuda) = &recipe.cuda
+            && cuda.nvcc_threads > 1
+        {
+            let flags = env.entry("TORCH_NVCC_FLAGS".into()).or_default();
+            flags.push_str(&format!(" --threads {}", cuda.nvcc_threads));
+        }
         env.into_iter().collect()
+    }
+
+    /// How PyTorch's build is shown the toolkit at `home`.
+    fn cuda_env(&self, cuda: &Cuda, home: &Path, launcher: &str) -> Vec<(String, String)> {
+        let path = |p: PathBuf| p.display().to_string();
+        [
+            ("CUDA_HOME", path(home.to_owned())),
+            ("CUDA_PATH", path(home.to_owned())),
+            ("CUDACXX", path(home.join("bin/nvcc"))),
+            ("CUDAHOSTCXX", path(self.compiler.cxx.clone())),
+            ("CMAKE_CUDA_COMPILER_LAUNCHER", launcher.to_owned()),
+            ("TORCH_CUDA_ARCH_LIST", cuda.architectures.join(";")),
+            ("PYTORCH_EXTRA_INSTALL_REQUIREMENTS", cuda.requires.join(" | ")),
+        ]
+        .map(|(k, v)| (k.to_owned(), v))
+        .into()
     }
 
     /// Replaces `{prefix:NAME}` by that prefix' folder.
     fn expand(&self, value: &str, work: &Work) -> String {
         let mut out = value.to_owned();
-        for name in super::prefix::names(self) {
+        let names = super::prefix::names(self).into_iter().chain([super::cuda::PREFIX.to_owned()]);
+        for name in names {
             out = out.replace(&format!("{{prefix:{name}}}"), &work.dep(&name).display().to_string());
         }
         out

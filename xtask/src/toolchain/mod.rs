@@ -3,6 +3,7 @@
 
 pub mod cargo;
 mod compiler;
+pub mod cuda;
 mod launch;
 mod process;
 mod python;

@@ -1,0 +1,61 @@
+//! `toolchain`: one toolchain of a recipe, assembled and tried.
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::common::{RecipeArgs, ToolArgs, print_json};
+use crate::error::Result;
+use crate::stage::{self, Options};
+use crate::toolchain::cuda::Toolkit;
+
+/// Assemble a toolchain of a recipe, try it, and print where it is
+#[derive(Debug, ClapArgs)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The CUDA toolkit: compiler, headers and libraries from locked coordinates, without root
+    #[command(after_help = "\
+Examples:
+  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124
+  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124 --cuda-home /usr/local/cuda-12.4
+
+The toolkit is tried by compiling, linking and running a program with cub, cuBLAS, cuDNN and NCCL. No GPU
+and no driver are needed.")]
+    Cuda(Cuda),
+}
+
+#[derive(Debug, ClapArgs)]
+struct Cuda {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    let What::Cuda(args) = args.what;
+    let session = args.recipe.session()?;
+    let build = session.build(&args.recipe, &args.tools, Options::default())?;
+    stage::cuda::demand(&build)?;
+    stage::fetch::toolkit(&build)?;
+    let dir = stage::cuda::run(&build)?;
+    let nvcc = Toolkit { root: dir.clone() }.version()?;
+    if args.recipe.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "recipe": build.recipe.name,
+            "folder": dir,
+            "installed": build.cuda_home.is_some(),
+            "nvcc": nvcc,
+            "versions": stage::cuda::versions(&build)?,
+            "identity": stage::cuda::identity(&build)?,
+        }));
+    } else {
+        println!("{}", dir.display());
+    }
+    Ok(())
+}

@@ -1,0 +1,347 @@
+//! The CUDA toolkit: assembled from unpacked packages, or an installed one; checked by compiling,
+//! linking and running a program, and identified by the bytes of what decides the output.
+//!
+//! The packages hold programs, headers and libraries, but no toolkit: libraries have only their
+//! versioned names, nvcc's profile names another machine's folders, the driver's library (which no
+//! machine without a GPU has) and two static libraries are missing. [`complete`] makes what is missing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use super::{Compiler, Family, Process};
+use crate::error::{Context, Error, Result};
+use crate::platform;
+use crate::recipe::{Cuda, cuda as releases};
+use crate::store::digest_file;
+
+/// Says which driver the build is for, where that is not this machine's (`550.54.14`).
+pub const DRIVER_VARIABLE: &str = "TORCHWRIGHT_NVIDIA_DRIVER";
+
+/// What nvcc reads first: where it finds its parts, relative to itself.
+const PROFILE: &str = "\
+TOP                 = $(_HERE_)/..
+CICC_PATH           = $(TOP)/nvvm/bin
+NVVMIR_LIBRARY_DIR  = $(TOP)/nvvm/libdevice
+LD_LIBRARY_PATH    += $(TOP)/lib64:
+PATH               += $(CICC_PATH):$(_HERE_):
+INCLUDES           +=  \"-I$(TOP)/include\" $(_SPACE_)
+LIBRARIES          =+ $(_SPACE_) \"-L$(TOP)/lib64/stubs\" \"-L$(TOP)/lib64\"
+CUDAFE_FLAGS       +=
+PTXAS_FLAGS        +=
+";
+
+/// Programs that decide what nvcc makes, below the toolkit.
+const PROGRAMS: &[&str] = &[
+    "bin/nvcc",
+    "bin/cudafe++",
+    "bin/ptxas",
+    "bin/fatbinary",
+    "bin/nvlink",
+    "nvvm/bin/cicc",
+    "nvvm/libdevice/libdevice.10.bc",
+];
+
+/// The program that a toolkit is tried with.
+const TRIAL: &str = include_str!("cuda/trial.cu");
+
+/// A CUDA toolkit on this machine.
+#[derive(Debug, Clone)]
+pub struct Toolkit {
+    /// The folder with `bin/nvcc`, `include` and `lib64`.
+    pub root: PathBuf,
+}
+
+/// What a toolkit said of itself when a program made with it ran.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Versions {
+    /// Of the run-time library: `12.4`.
+    pub runtime: String,
+    /// cuBLAS: `12.4.5`.
+    pub cublas: String,
+    /// cuDNN: `9.1.0`.
+    pub cudnn: String,
+    /// NCCL: `2.21.5`.
+    pub nccl: String,
+}
+
+impl Toolkit {
+    /// The toolkit installed at `root`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn installed(root: &Path) -> Result<Self> {
+        let root = fs_err::canonicalize(root)
+            .map_err(|e| Error::misuse("cuda-home", format!("--cuda-home {}: {e}", root.display())))?;
+        for part in ["bin/nvcc", "include/cuda_runtime.h"] {
+            if !root.join(part).is_file() {
+                return Err(Error::misuse("cuda-home", format!("{} has no {part}: it is no CUDA toolkit", root.display()))
+                    .next("name the folder that holds bin/nvcc, such as /usr/local/cuda-12.4")
+                    .next("or leave --cuda-home out: the toolkit of the recipe is fetched and needs no root"));
+            }
+        }
+        Ok(Self { root })
+    }
+
+    /// Its compiler driver.
+    #[must_use]
+    pub fn nvcc(&self) -> PathBuf {
+        self.root.join("bin/nvcc")
+    }
+
+    /// `12.4.131`, as nvcc says it.
+    pub fn version(&self) -> Result<String> {
+        let said = Process::new(self.nvcc()).arg("--version").check("nvcc", None)?;
+        version_in(&said.text).ok_or_else(|| {
+            Error::world("nvcc", format!("{} --version says nothing that can be read", self.nvcc().display()))
+        })
+    }
+
+    /// SHA-256 of what decides the output, by name.
+    pub fn identity(&self) -> Result<BTreeMap<String, String>> {
+        let headers = ["include/cuda.h", "include/cudnn_version.h", "include/nccl.h"];
+        PROGRAMS
+            .par_iter()
+            .chain(headers.par_iter())
+            .filter_map(|name| {
+                let real = fs_err::canonicalize(self.root.join(name)).ok()?;
+                Some(digest_file(&real).map(|(sha256, _)| ((*name).to_owned(), sha256)))
+            })
+            .collect()
+    }
+
+    /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and NCCL for the first of the
+    /// recipe's architectures. No GPU is needed.
+    ///
+    /// # Errors
+    /// It does not compile, link or run; or it is of other versions than the recipe says.
+    pub fn check(&self, cuda: &Cuda, compiler: &Compiler, scratch: &Path) -> Result<Versions> {
+        let source = scratch.join("trial.cu");
+        let program = scratch.join("trial");
+        fs_err::write(&source, TRIAL)?;
+        let first = cuda.architectures.first().map_or("9.0", String::as_str);
+        let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
+        let libraries = self.libraries();
+        self.process(self.nvcc(), compiler, scratch)
+            .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
+            .arg(format!("--gpu-architecture=sm_{number}"))
+            .args(["--std=c++17", "--cudart=shared", "-lcublas", "-lcudnn", "-lnccl", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .check("cuda-toolkit", None)
+            .map_err(|e| {
+                e.doing(format!("trying the CUDA toolkit {} (cub, cuBLAS, cuDNN, NCCL)", self.root.display()))
+                    .next("with --cuda-home: cuDNN and NCCL must be installed in that toolkit too")
+            })?;
+        let said = self
+            .process(program, compiler, scratch)
+            .env("LD_LIBRARY_PATH", &libraries)
+            .check("cuda-toolkit", None)
+            .doing(|| "running a program that the CUDA toolkit made".into())?;
+        let versions: Versions = said.last_json().and_then(|v| serde_json::from_value(v).ok()).ok_or_else(|| {
+            Error::world("cuda-toolkit", format!("the trial program said nothing that can be read: {}", said.text))
+        })?;
+        demand_versions(cuda, &versions)?;
+        Ok(versions)
+    }
+
+    /// Where its libraries are: `lib64`, or `lib` in some installations.
+    #[must_use]
+    pub fn libraries(&self) -> PathBuf {
+        ["lib64", "lib", "targets/x86_64-linux/lib"]
+            .map(|d| self.root.join(d))
+            .into_iter()
+            .find(|d| d.is_dir())
+            .unwrap_or_else(|| self.root.join("lib64"))
+    }
+
+    fn process(&self, program: PathBuf, compiler: &Compiler, scratch: &Path) -> Process {
+        let dirs = [compiler.cxx.parent().unwrap_or(Path::new("/usr/bin")), Path::new("/usr/bin"), Path::new("/bin")];
+        Process::new(program)
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", std::env::join_paths(dirs).unwrap_or_default())
+            .env("TMPDIR", scratch)
+    }
+}
+
+/// `V12.4.131` at the end of nvcc's banner.
+fn version_in(banner: &str) -> Option<String> {
+    let word = banner.split_whitespace().rev().find_map(|w| w.strip_prefix('V'))?;
+    word.starts_with(|c: char| c.is_ascii_digit()).then(|| word.to_owned())
+}
+
+/// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
+fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
+    let pinned = |package: &str| {
+        cuda.requires.iter().find_map(|r| {
+            let (name, version) = r.split_once("==")?;
+            name.trim().starts_with(package).then(|| version.split(';').next().unwrap_or_default().trim().to_owned())
+        })
+    };
+    let mut wrong = Vec::new();
+    let mut hold = |what: &str, wanted: Option<String>, found: &str| {
+        if let Some(wanted) = wanted
+            && !(wanted == found || wanted.starts_with(&format!("{found}.")))
+        {
+            wrong.push(format!("{what}: the recipe says {wanted}, the toolkit has {found}"));
+        }
+    };
+    hold("CUDA", Some(cuda.version.clone()), &found.runtime);
+    hold("cuDNN", pinned("nvidia-cudnn-"), &found.cudnn);
+    hold("NCCL", pinned("nvidia-nccl-"), &found.nccl);
+    if wrong.is_empty() {
+        return Ok(());
+    }
+    Err(Error::misuse(
+        "cuda-mismatch",
+        format!("the toolkit is another one than what the wheel would run with:\n    {}", wrong.join("\n    ")),
+    )
+    .next("leave --cuda-home out, or change cuda.version and cuda.requires of the recipe"))
+}
+
+/// Makes a toolkit of what was unpacked at `root`: `lib` becomes `lib64`; linker names, nvcc's profile,
+/// a stand-in for the driver's library and for the two static libraries that nobody packages.
+///
+/// # Errors
+/// A part is missing, or the stand-in does not compile.
+pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Toolkit> {
+    let libraries = root.join("lib64");
+    let packaged = root.join("lib");
+    if packaged.is_dir() {
+        fs_err::rename(&packaged, &libraries)?;
+    }
+    for part in PROGRAMS {
+        if !root.join(part).is_file() {
+            return Err(Error::misuse("cuda-toolkit", format!("no source of the recipe puts {part} into its prefix 'cuda'")));
+        }
+    }
+    for entry in fs_err::read_dir(&libraries)? {
+        let entry = entry?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if let Some((stem, _)) = name.split_once(".so.") {
+            let plain = libraries.join(format!("{stem}.so"));
+            if !plain.exists() {
+                fs_err::hard_link(entry.path(), plain)?;
+            }
+        }
+    }
+    fs_err::write(root.join("bin/nvcc.profile"), PROFILE)?;
+    for program in PROGRAMS.iter().filter(|p| p.contains("bin/")) {
+        platform::mark_executable(&root.join(program), true)?;
+    }
+    let stubs = libraries.join("stubs");
+    fs_err::create_dir_all(&stubs)?;
+    let source = scratch.join("libcuda.c");
+    fs_err::write(&source, driver_stub(&fs_err::read_to_string(root.join("include/cuda.h"))?))?;
+    Process::new(&compiler.cc)
+        .args(["-shared", "-fPIC", "-g0", "-w", "-nostdlib", "-Wl,-soname,libcuda.so.1", "-o"])
+        .arg(stubs.join("libcuda.so"))
+        .arg(&source)
+        .env("PATH", "/usr/bin:/bin")
+        .env("LC_ALL", "C.UTF-8")
+        .cwd(scratch)
+        .check("cuda-stub", None)
+        .doing(|| "making a stand-in for the driver's library".into())?;
+    // nvcc names both whenever it links; the first is for device code that launches kernels, which
+    // PyTorch has none of. The second is a linker script: the shared library stands for the static one.
+    fs_err::write(libraries.join("libcudadevrt.a"), "!<arch>\n")?;
+    fs_err::write(libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
+    // Some list files look for the version there.
+    Ok(Toolkit { root: root.to_owned() })
+}
+
+/// C source of a library with every function that `cuda.h` names, as NVIDIA's own stub is: it is linked
+/// against and never loaded.
+fn driver_stub(header: &str) -> String {
+    let names: BTreeSet<&str> = header
+        .split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'))
+        .filter(|w| w.strip_prefix("cu").is_some_and(|rest| rest.starts_with(|c: char| c.is_ascii_uppercase())))
+        .collect();
+    names.iter().fold(String::new(), |mut out, name| {
+        let _ = writeln!(out, "void {name}(void) {{}}");
+        out
+    })
+}
+
+/// An error where this machine's host compiler or driver does not go with the recipe's CUDA.
+///
+/// # Errors
+/// GCC newer than nvcc takes; a driver older than the toolkit's programs need.
+pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
+    let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
+    let major: u32 = compiler.version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
+    if compiler.family == Family::Gcc && major > release.newest_gcc {
+        let newest = release.newest_gcc;
+        return Err(Error::world(
+            "gcc-too-new",
+            format!(
+                "{} is GCC {}; nvcc of CUDA {} takes GCC up to {newest}",
+                compiler.cxx.display(),
+                compiler.version,
+                release.version
+            ),
+        )
+        .next(format!("install GCC {newest}: `apt-get install g++-{newest}` (Debian, Ubuntu), `dnf install gcc-toolset-{newest}` (RHEL)"))
+        .next(format!("and name it: CC=gcc-{newest} CXX=g++-{newest} cargo xtask build-torch …")));
+    }
+    if let Some(driver) = driver()
+        && release.driver_is_too_old(&driver)
+    {
+        return Err(Error::world(
+            "driver-too-old",
+            format!(
+                "the NVIDIA driver is {driver}; what CUDA {} makes needs {} or newer",
+                release.version, release.oldest_driver
+            ),
+        )
+        .next("update the driver, or choose a recipe with an older CUDA")
+        .next(format!("building for another machine: {DRIVER_VARIABLE}={} (its driver)", release.oldest_driver)));
+    }
+    Ok(())
+}
+
+/// Version of the driver that the build is for, if there is one.
+fn driver() -> Option<String> {
+    let said = std::env::var(DRIVER_VARIABLE)
+        .ok()
+        .or_else(|| std::fs::read_to_string("/sys/module/nvidia/version").ok())?;
+    let said = said.trim();
+    (!said.is_empty()).then(|| said.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nvcc_says_its_version() {
+        let banner = "Cuda compilation tools, release 12.4, V12.4.131\nBuild cuda_12.4.r12.4/compiler.34097967_0\n";
+        assert_eq!(version_in(banner).as_deref(), Some("12.4.131"));
+        assert_eq!(version_in("gcc Vx"), None);
+    }
+
+    #[test]
+    fn the_stub_has_functions_and_their_later_versions() {
+        let header = "#define cuMemAlloc cuMemAlloc_v2\nCUresult CUDAAPI cuInit(unsigned int Flags); typedef int CUdevice; cuuint32_t x;";
+        assert_eq!(driver_stub(header), "void cuInit(void) {}\nvoid cuMemAlloc(void) {}\nvoid cuMemAlloc_v2(void) {}\n");
+    }
+
+    #[test]
+    fn another_cudnn_or_nccl_than_the_wheels_is_refused() {
+        let cuda = Cuda {
+            version: "12.4".into(),
+            architectures: vec!["9.0".into()],
+            requires: vec!["nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'".into(), "nvidia-nccl-cu12==2.21.5".into()],
+            nvcc_threads: 1,
+        };
+        let good = Versions { runtime: "12.4".into(), cublas: "12.4.5".into(), cudnn: "9.1.0".into(), nccl: "2.21.5".into() };
+        assert!(demand_versions(&cuda, &good).is_ok());
+        let other = Versions { nccl: "2.20.5".into(), cudnn: "8.9.7".into(), ..good };
+        let e = demand_versions(&cuda, &other).unwrap_err();
+        assert!(e.what().contains("cuDNN: the recipe says 9.1.0.70, the toolkit has 8.9.7"), "{e}");
+        assert!(e.what().contains("NCCL: the recipe says 2.21.5, the toolkit has 2.20.5"), "{e}");
+    }
+}
