@@ -31,6 +31,8 @@ print(json.dumps({
     "libuv": store.libuvBackend,
     "gloo": dist.is_gloo_available(),
     "nccl": dist.is_nccl_available(),
+    "cuda": torch.version.cuda,
+    "gpus": torch.cuda.device_count() if torch.version.cuda else 0,
     "mkl": torch.backends.mkl.is_available(),
     "mkldnn": torch.backends.mkldnn.is_available(),
     "openmp": torch.backends.openmp.is_available(),

@@ -19,6 +19,9 @@ pub struct Repair<'a> {
     pub system: &'a BTreeSet<String>,
     /// patchelf.
     pub patchelf: &'a Path,
+    /// Libraries of packages that the wheel depends on: soname → folder below the root of all packages.
+    /// They stay outside, and run paths lead to them.
+    pub external: &'a BTreeMap<String, String>,
     /// Folders of libraries that the recipe brought along: looked at before the system's.
     pub search: &'a [PathBuf],
     /// The C++ compiler, asked for the path of its run-time libraries.
@@ -54,7 +57,8 @@ impl Repair<'_> {
             if inside.contains(&soname)
                 || self.system.contains(&soname)
                 || grafted.contains_key(&soname)
-                || is_loader(&soname)
+                || self.external.contains_key(&soname)
+                || is_of_the_machine(&soname)
             {
                 continue;
             }
@@ -121,7 +125,7 @@ impl Repair<'_> {
         if grafted.values().any(|g| g.name == name) {
             arguments.extend(["--set-soname".into(), name]);
         }
-        let wanted = self.run_path(path);
+        let wanted = self.run_path(path, elf);
         if elf.run_path.as_deref() != Some(wanted.as_str())
             && (elf.run_path.is_some() || self.needs_inside(elf, grafted))
         {
@@ -135,11 +139,24 @@ impl Repair<'_> {
     }
 
     fn needs_inside(&self, elf: &Elf, grafted: &BTreeMap<String, Grafted>) -> bool {
-        elf.needed.iter().any(|n| grafted.contains_key(n) || !self.system.contains(n))
+        elf.needed.iter().any(|n| grafted.contains_key(n) || !(self.system.contains(n) || is_of_the_machine(n)))
+    }
+
+    /// The way to the library folder, and to those of other packages that the file needs libraries of, as
+    /// in the stock wheels.
+    fn run_path(&self, path: &Path, elf: &Elf) -> String {
+        let folders: BTreeSet<&String> = elf.needed.iter().filter_map(|soname| self.external.get(soname)).collect();
+        let depth = path.parent().and_then(|dir| dir.strip_prefix(self.root).ok()).map_or(0, |d| d.components().count());
+        let up = "../".repeat(depth);
+        let mut out = self.own_run_path(path);
+        for folder in folders {
+            out.push_str(&format!(":$ORIGIN/{up}{folder}"));
+        }
+        out
     }
 
     /// `$ORIGIN`, or the way from there to the library folder.
-    fn run_path(&self, path: &Path) -> String {
+    fn own_run_path(&self, path: &Path) -> String {
         let dir = path.parent().unwrap_or(self.root);
         let relative = dir.strip_prefix(self.root).unwrap_or(dir);
         let libraries = Path::new(self.libraries);
@@ -160,8 +177,9 @@ impl Repair<'_> {
     }
 }
 
-fn is_loader(soname: &str) -> bool {
-    soname.starts_with("ld-linux") || soname.starts_with("linux-vdso")
+/// The loader, and the libraries of the NVIDIA driver, which goes with the kernel.
+fn is_of_the_machine(soname: &str) -> bool {
+    ["ld-linux", "linux-vdso", "libcuda.so", "libnvidia-ml.so"].iter().any(|start| soname.starts_with(start))
 }
 
 /// Whether a file is ELF and something that is loaded: no relocatable object (e_type 1).

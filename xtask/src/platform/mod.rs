@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 pub use imp::{
     available_memory, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec, free_space,
     is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable, new_process_group, other_user,
-    peak_memory, raise_open_files, sandbox_exec, sandbox_supported, set_umask, stderr_is_terminal,
+    peak_memory, raise_open_files, run_measured, sandbox_exec, sandbox_supported, set_umask, stderr_is_terminal,
 };
 
 use crate::error::{Error, Result};

@@ -138,6 +138,42 @@ pub fn exec(argv: &[OsString]) -> Error {
     Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display()))
 }
 
+/// Runs `argv` to its end: its exit code (128 and the signal's number if one ended it, which is also
+/// said), and the peak resident memory, in bytes, of the largest process that it was or started.
+pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
+    use std::os::unix::process::ExitStatusExt;
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Error::misuse("exec", "nothing to run"));
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .map_err(|e| Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())))?;
+    // SAFETY: the structure is zeroed, and written by the call before it is read.
+    let peak = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        u64::try_from(usage.ru_maxrss).unwrap_or(0)
+    };
+    // Linux counts KiB, macOS bytes (getrusage(2)).
+    let peak = if cfg!(target_os = "macos") { peak } else { peak * 1024 };
+    let code = match (status.code(), status.signal()) {
+        (Some(code), _) => code,
+        (None, signal) => {
+            let signal = signal.unwrap_or(0);
+            let how = if signal == libc::SIGKILL { "Killed" } else { "ended" };
+            write_stderr(&format!("{}: {how} (signal {signal})\n", Path::new(program).display()));
+            128 + signal
+        }
+    };
+    Ok((code, peak))
+}
+
+fn write_stderr(text: &str) {
+    use std::io::Write;
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}
+
 /// Sets the mask for new files' modes.
 pub fn set_umask(mask: u32) {
     // SAFETY: umask() takes an integer and cannot fail.

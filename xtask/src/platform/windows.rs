@@ -45,6 +45,18 @@ pub fn exec(argv: &[OsString]) -> Error {
     }
 }
 
+/// Runs `argv` to its end: its exit code. What it needed is not known.
+pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Error::misuse("exec", "nothing to run"));
+    };
+    let status = Command::new(program)
+        .args(arguments)
+        .status()
+        .map_err(|e| Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())))?;
+    Ok((status.code().unwrap_or(3), 0))
+}
+
 /// No umask.
 pub fn set_umask(_mask: u32) {}
 

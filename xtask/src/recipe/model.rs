@@ -399,6 +399,16 @@ pub struct Cuda {
     pub nvcc_threads: u32,
 }
 
+impl Cuda {
+    /// What the wheel depends on: names and pinned versions.
+    pub fn packages(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.requires.iter().filter_map(|requirement| {
+            let (name, rest) = requirement.split_once("==")?;
+            Some((name.trim(), rest.split(';').next().unwrap_or_default().trim()))
+        })
+    }
+}
+
 /// `[limits]`, complete.
 #[derive(Debug, Clone, Copy, Serialize)]
 #[serde(rename_all = "kebab-case")]

@@ -2,14 +2,17 @@
 //! error with the first cause and advice.
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use super::{Build, CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
-use crate::toolchain::Process;
+use crate::toolchain::{
+    Process,
+    admission::{RULES_VARIABLE, Rules},
+};
 
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
 const FIRST_GUESS_OBJECT: f64 = 4.3;
@@ -17,6 +20,10 @@ const FIRST_GUESS_OBJECT: f64 = 4.3;
 /// The same by folder of the build, where objects take long: means of the first build of
 /// `torch-2.6.0-cpu` (docs/results), good enough for the versions after it.
 const PACE: &str = include_str!("pace.json");
+
+/// Peak MiB of the largest process of a compile, by folder of the build: the largest of the first build of
+/// `torch-2.6.0-cu124-sm90` (docs/results).
+const MEMORY: &str = include_str!("memory.json");
 
 /// Seconds that the pace is measured over.
 const PACE_WINDOW: f64 = 180.0;
@@ -32,50 +39,137 @@ pub fn run(
     stage: &'static str,
 ) -> Result<()> {
     let log = work.log(stage);
-    let jobs = jobs(build);
-    let mut process = Process::new(work.dep("pyenv").join("bin/ninja"))
-        .args(["-j", &jobs.to_string()])
-        .args(targets)
-        .envs(build.torch_env(work))
-        .envs(cache.env(build, work))
-        .env("NINJA_STATUS", "[%f/%t] ")
-        .cwd(work.build());
-    // A library of ours may need the cores that ninja leaves; compilers get one thread each.
-    process = process.env("MAX_JOBS", jobs.to_string());
-    let mut estimate = Estimate::new(build, work, jobs);
-    let started = Instant::now();
-    let mut failure = Failure::default();
-    let output = process.run(Some(&log), &mut |line| {
-        failure.line(line);
-        if let Some((done, total, what)) = status(line) {
-            let left = estimate.finished(what, started.elapsed().as_secs_f64());
-            build.events.emit(Event::CompileProgress {
-                done,
-                total,
-                seconds_left: targets.is_empty().then_some(left).flatten(),
-                current: what.to_owned(),
-            });
+    let mut room = Room::of(build);
+    loop {
+        let mut process = Process::new(work.dep("pyenv").join("bin/ninja"))
+            .args(["-j", &room.jobs.to_string()])
+            .args(targets)
+            .envs(build.torch_env(work))
+            .envs(cache.env(build, work))
+            .env("NINJA_STATUS", "[%f/%t] ")
+            // A library of ours may need the cores that ninja leaves; compilers get one thread each.
+            .env("MAX_JOBS", room.jobs.to_string())
+            .cwd(work.build());
+        if let Some(rules) = rules(build, work, &room)? {
+            process = process.env(RULES_VARIABLE, rules);
         }
-    })?;
-    if !output.status.success() {
-        return Err(failure.explain(&output.text, &log, jobs));
+        let mut estimate = Estimate::new(build, work, room.jobs);
+        let started = Instant::now();
+        let mut failure = Failure::default();
+        let output = process.run(Some(&log), &mut |line| {
+            failure.line(line);
+            if let Some((done, total, what)) = status(line) {
+                let left = estimate.finished(what, started.elapsed().as_secs_f64());
+                build.events.emit(Event::CompileProgress {
+                    done,
+                    total,
+                    seconds_left: targets.is_empty().then_some(left).flatten(),
+                    current: what.to_owned(),
+                });
+            }
+        })?;
+        learn_memory(build, work);
+        if output.status.success() {
+            if targets.is_empty() {
+                estimate.learn(build, work);
+            }
+            return Ok(());
+        }
+        match room.less() {
+            Some(less) if failure.is_for_want_of_memory() => {
+                build.events.warn(format!(
+                    "the kernel ended a compiler for lack of memory: going on with {} jobs in place of {}",
+                    less.jobs, room.jobs
+                ));
+                room = less;
+            }
+            _ => return Err(failure.explain(&output.text, &log, room.jobs)),
+        }
     }
-    if targets.is_empty() {
-        estimate.learn(build, work);
-    }
-    Ok(())
 }
 
-/// Compiler processes at a time: by cores, and by memory per process.
+/// How much may run at a time.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    jobs: usize,
+    /// MiB for all compilers together.
+    memory: u64,
+}
+
+impl Room {
+    fn of(build: &Build<'_>) -> Self {
+        let free = platform::available_memory().map_or(u64::MAX >> 20, |bytes| bytes >> 20);
+        // A tenth, and half a GiB, for ninja, this program and what the machine does beside.
+        Self { jobs: jobs(build), memory: (free / 10 * 9).saturating_sub(512).max(1024) }
+    }
+
+    /// Half of it, if that is any less.
+    fn less(self) -> Option<Self> {
+        (self.jobs > 1).then(|| Self { jobs: self.jobs / 2, memory: (self.memory / 2).max(1024) })
+    }
+}
+
+/// Compiler processes at a time: by cores, and by memory per process. With CUDA by cores alone: what is
+/// compiled there differs by a factor of ten in memory, so each compiler is admitted by what it needs.
 pub fn jobs(build: &Build<'_>) -> usize {
     if let Some(jobs) = build.options.jobs {
         return jobs.max(1);
     }
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if build.recipe.cuda.is_some() {
+        return cores;
+    }
     let per_job = build.recipe.toolchain.memory_per_job.unwrap_or(1536) << 20;
     let by_memory =
         platform::available_memory().map_or(usize::MAX, |m| usize::try_from(m / per_job).unwrap_or(usize::MAX));
     cores.min(by_memory).max(1)
+}
+
+/// Writes down by which rules compilers are admitted, for a build with CUDA.
+fn rules(build: &Build<'_>, work: &Work, room: &Room) -> Result<Option<PathBuf>> {
+    let Some(cuda) = &build.recipe.cuda else { return Ok(None) };
+    let folder = work.dir.join("admission");
+    fs_err::create_dir_all(&folder)?;
+    let rules = Rules {
+        memory: room.memory,
+        threads: u32::try_from(room.jobs).unwrap_or(u32::MAX),
+        nvcc_threads: cuda.nvcc_threads.min(u32::try_from(cuda.architectures.len()).unwrap_or(1)),
+        measured: table(&memory_path(build)),
+        kinds: serde_json::from_str(MEMORY).unwrap_or_default(),
+        folder: folder.clone(),
+    };
+    let text = serde_json::to_vec(&rules).map_err(|e| Error::world("admission", e.to_string()))?;
+    let path = folder.join("rules.json");
+    crate::store::write_atomically(&path, &text)?;
+    Ok(Some(path))
+}
+
+/// Keeps what compilers needed in this run for the next one. A cache hit needs little, so of two peaks
+/// the larger one stays.
+fn learn_memory(build: &Build<'_>, work: &Work) {
+    let folder = work.dir.join("admission");
+    let noted = Rules::noted(&folder);
+    if noted.is_empty() {
+        return;
+    }
+    let path = memory_path(build);
+    let mut table: BTreeMap<String, u64> = table(&path);
+    for (output, mib) in noted {
+        let entry = table.entry(output).or_insert(mib);
+        *entry = mib.max(*entry);
+    }
+    if let Ok(text) = serde_json::to_vec(&table) {
+        let _ = crate::store::write_atomically(&path, &text);
+    }
+}
+
+fn memory_path(build: &Build<'_>) -> PathBuf {
+    build.store.cache("memory").join(format!("{}.json", build.recipe.name))
+}
+
+/// A table of what earlier runs measured, by output.
+fn table<T: serde::de::DeserializeOwned>(path: &Path) -> BTreeMap<String, T> {
+    std::fs::read(path).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
 }
 
 /// `[3/10] Building CXX object x.o` as (3, 10, …).
@@ -152,12 +246,12 @@ impl Estimate {
     }
 }
 
-fn timings_path(build: &Build<'_>) -> std::path::PathBuf {
+fn timings_path(build: &Build<'_>) -> PathBuf {
     build.store.cache("timings").join(format!("{}.json", build.recipe.name))
 }
 
 fn timings(build: &Build<'_>) -> BTreeMap<String, f64> {
-    std::fs::read(timings_path(build)).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
+    table(&timings_path(build))
 }
 
 /// Output → seconds, from `.ninja_log` (start ms, end ms, mtime, output, hash).
@@ -205,6 +299,12 @@ impl Failure {
         if self.inside && self.lines.len() < 4000 {
             self.lines.push(line.to_owned());
         }
+    }
+
+    /// Whether the step failed because the kernel ended a process of it, or gave it no memory.
+    fn is_for_want_of_memory(&self) -> bool {
+        let (marks, _) = CAUSES[0];
+        self.lines.iter().any(|l| marks.iter().any(|m| l.contains(m)))
     }
 
     fn explain(&self, text: &str, log: &Path, jobs: usize) -> Error {

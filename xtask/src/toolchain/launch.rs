@@ -12,6 +12,7 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use super::admission::Rules;
 use crate::error::Error;
 use crate::platform;
 
@@ -61,10 +62,44 @@ impl Launch {
                 _ => a,
             })
             .collect();
-        match std::env::var_os(CACHE_VARIABLE) {
-            Some(cache) if in_build => platform::exec(&[vec![cache], argv].concat()),
+        if !in_build {
+            return platform::exec(&argv);
+        }
+        let output = output(&argv);
+        let is_nvcc = argv.first().is_some_and(|c| Path::new(c).file_stem().is_some_and(|n| n == "nvcc"));
+        let argv = match std::env::var_os(CACHE_VARIABLE) {
+            Some(cache) => [vec![cache], argv].concat(),
+            None => argv,
+        };
+        match (Rules::of_environment(), output) {
+            (Some(rules), Some(output)) => admitted(&rules, &output, is_nvcc, &argv),
             _ => platform::exec(&argv),
         }
+    }
+}
+
+/// What a compile command writes, as ninja calls it.
+fn output(argv: &[OsString]) -> Option<String> {
+    let at = argv.iter().position(|a| a == "-o")?;
+    Some(argv.get(at + 1)?.to_str()?.trim_start_matches("./").to_owned())
+}
+
+/// Runs the compiler once there is room for it, takes note of what it needed, and ends as it ended.
+/// Returns only on failure.
+fn admitted(rules: &Rules, output: &str, is_nvcc: bool, argv: &[OsString]) -> Error {
+    let guard = match rules.enter(rules.need(output, is_nvcc)) {
+        Ok(guard) => guard,
+        Err(e) => return e,
+    };
+    match platform::run_measured(argv) {
+        Ok((code, peak)) => {
+            drop(guard);
+            if code == 0 {
+                rules.note(output, peak >> 20);
+            }
+            std::process::exit(code)
+        }
+        Err(e) => e,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Compilers, Python, launchers: found on the machine and identified. An identity is part of every
 //! key that depends on the tool, so another compiler never gives a stale hit.
 
+pub mod admission;
 pub mod cargo;
 mod compiler;
 pub mod cuda;

@@ -1,0 +1,210 @@
+//! Admission of compilers by the memory and the threads that they need: ninja starts as many launchers
+//! as there are jobs, and each waits here until there is room for what it launches.
+//!
+//! One nvcc may need as much memory as ten C++ compilers, so a number of jobs that is right for the one
+//! kind is wrong for the other. Every compiler that runs holds a locked file that says what it takes; the
+//! kernel lets go of the lock when its process ends, however it ends, so nothing is ever left over.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Names the file with the [`Rules`]: read when a compile starts.
+pub const RULES_VARIABLE: &str = "TORCHWRIGHT_ADMISSION";
+
+/// MiB that a compiler is taken to need if nobody knows better.
+const UNKNOWN: u64 = 1024;
+
+/// What there is, and what compiles need.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rules {
+    /// MiB for all compilers together.
+    pub memory: u64,
+    /// Threads of all compilers together.
+    pub threads: u32,
+    /// Threads that one nvcc starts at most.
+    pub nvcc_threads: u32,
+    /// Output → peak MiB of its largest process, measured in earlier runs.
+    pub measured: BTreeMap<String, u64>,
+    /// The same by the beginning of an output's path: the longest that fits counts.
+    pub kinds: BTreeMap<String, u64>,
+    /// Where what is running, and what was measured, is written down.
+    pub folder: PathBuf,
+}
+
+/// What one compile takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Need {
+    /// MiB.
+    pub memory: u64,
+    /// Threads.
+    pub threads: u32,
+}
+
+impl Rules {
+    /// The rules of the build that this process belongs to, if it has any.
+    pub fn of_environment() -> Option<Self> {
+        let path = std::env::var_os(RULES_VARIABLE)?;
+        serde_json::from_slice(&std::fs::read(path).ok()?).ok()
+    }
+
+    /// What compiling `output` takes: never more than there is, so that it can run alone.
+    pub fn need(&self, output: &str, is_nvcc: bool) -> Need {
+        let threads = if is_nvcc { self.nvcc_threads.max(1) } else { 1 };
+        let by_kind = || {
+            let fits = self.kinds.iter().filter(|(start, _)| output.starts_with(start.as_str()));
+            fits.max_by_key(|(start, _)| start.len()).map(|(_, mib)| *mib)
+        };
+        let one = self.measured.get(output).copied().or_else(by_kind).unwrap_or(UNKNOWN);
+        // The parts of one nvcc that run side by side are alike.
+        Need {
+            memory: one.saturating_mul(u64::from(threads)).min(self.memory),
+            threads: threads.min(self.threads.max(1)),
+        }
+    }
+
+    /// Waits until there is room for `need`, and takes it until the returned guard goes.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn enter(&self, need: Need) -> Result<Admitted> {
+        let running = self.folder.join("running");
+        fs_err::create_dir_all(&running)?;
+        let gate = fs_err::File::create(self.folder.join("gate"))?.into_file();
+        let mut pause = Duration::from_millis(5);
+        loop {
+            gate.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", self.folder.display())))?;
+            let taken = taken(&running)?;
+            // Whatever is too large for the room that there is runs alone.
+            let fits = taken.memory + need.memory <= self.memory && taken.threads + need.threads <= self.threads;
+            if fits || taken.threads == 0 {
+                let name = format!("{}-{}-{}", std::process::id(), need.memory, need.threads);
+                let path = running.join(name);
+                let file = fs_err::File::create(&path)?.into_file();
+                file.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", path.display())))?;
+                gate.unlock().ok();
+                return Ok(Admitted { path, _file: file });
+            }
+            gate.unlock().ok();
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+    }
+
+    /// Notes that compiling `output` needed `mib` at its peak.
+    pub fn note(&self, output: &str, mib: u64) {
+        use std::io::Write;
+        let line = format!("{mib} {output}\n");
+        let path = self.folder.join("measured");
+        // One write of one line to a file that is only appended to. A build does not fail for want of it.
+        let _ = fs_err::OpenOptions::new().create(true).append(true).open(path).map(|mut f| f.write_all(line.as_bytes()));
+    }
+
+    /// What was noted in `folder`: output → MiB, the largest of several.
+    pub fn noted(folder: &Path) -> BTreeMap<String, u64> {
+        let mut out = BTreeMap::new();
+        for line in std::fs::read_to_string(folder.join("measured")).unwrap_or_default().lines() {
+            if let Some((mib, output)) = line.split_once(' ')
+                && let Ok(mib) = mib.parse::<u64>()
+            {
+                let entry = out.entry(output.to_owned()).or_insert(mib);
+                *entry = mib.max(*entry);
+            }
+        }
+        out
+    }
+}
+
+/// Room that is taken, until this goes.
+#[derive(Debug)]
+pub struct Admitted {
+    path: PathBuf,
+    _file: File,
+}
+
+impl Drop for Admitted {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// What those that run have taken. Files of dead processes are nobody's: they can be locked.
+fn taken(running: &Path) -> Result<Need> {
+    let mut sum = Need { memory: 0, threads: 0 };
+    for entry in fs_err::read_dir(running)? {
+        let path = entry?.path();
+        let Ok(file) = File::open(&path) else { continue };
+        if file.try_lock().is_ok() {
+            let _ = std::fs::remove_file(&path);
+            continue;
+        }
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut numbers = name.split('-').skip(1);
+        sum.memory += numbers.next().and_then(|n| n.parse::<u64>().ok()).unwrap_or(0);
+        sum.threads += numbers.next().and_then(|n| n.parse::<u32>().ok()).unwrap_or(1);
+    }
+    Ok(sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rules(folder: &Path) -> Rules {
+        Rules {
+            memory: 4096,
+            threads: 4,
+            nvcc_threads: 2,
+            measured: BTreeMap::from([("a/big.cu.o".to_owned(), 1500)]),
+            kinds: BTreeMap::from([("a/".to_owned(), 600), ("a/b/".to_owned(), 900)]),
+            folder: folder.to_owned(),
+        }
+    }
+
+    #[test]
+    fn what_was_measured_counts_before_the_kind() {
+        let r = rules(Path::new("x"));
+        assert_eq!(r.need("a/big.cu.o", true), Need { memory: 3000, threads: 2 });
+        assert_eq!(r.need("a/small.cpp.o", false), Need { memory: 600, threads: 1 });
+        assert_eq!(r.need("a/b/x.cpp.o", false).memory, 900);
+        assert_eq!(r.need("z.o", false).memory, UNKNOWN);
+        // Never more than there is.
+        assert_eq!(Rules { memory: 2000, ..r }.need("a/big.cu.o", true).memory, 2000);
+    }
+
+    #[test]
+    fn who_is_too_large_waits_and_the_dead_hold_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = rules(dir.path());
+        let large = r.enter(Need { memory: 3000, threads: 2 }).unwrap();
+        let small = r.enter(Need { memory: 1000, threads: 1 }).unwrap();
+        let running = dir.path().join("running");
+        assert_eq!(taken(&running).unwrap(), Need { memory: 4000, threads: 3 });
+        let waiting = std::thread::spawn({
+            let r = r.clone();
+            move || drop(r.enter(Need { memory: 1500, threads: 1 }).unwrap())
+        });
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!waiting.is_finished(), "went in without room");
+        drop(large);
+        waiting.join().unwrap();
+        drop(small);
+        std::fs::write(running.join("999999-4096-4"), "").unwrap();
+        assert_eq!(taken(&running).unwrap(), Need { memory: 0, threads: 0 });
+    }
+
+    #[test]
+    fn of_several_peaks_the_largest_is_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = rules(dir.path());
+        for (output, mib) in [("x.o", 5), ("x.o", 900), ("y.o", 1), ("x.o", 20)] {
+            r.note(output, mib);
+        }
+        assert_eq!(Rules::noted(dir.path()), BTreeMap::from([("x.o".to_owned(), 900), ("y.o".to_owned(), 1)]));
+    }
+}
