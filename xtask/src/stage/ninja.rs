@@ -338,6 +338,7 @@ const CAUSES: &[(&[&str], &str)] = &[
     (
         &[
             "Killed",
+            "[code=137]",
             "signal terminated program cc1plus",
             "Cannot allocate memory",
             "out of memory",
