@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -63,6 +63,15 @@ pub struct RecipeArgs {
     /// Print nothing but warnings, errors and the result
     #[arg(long, short)]
     pub quiet: bool,
+}
+
+/// The system that a program is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum System {
+    /// This one
+    Host,
+    /// x86-64 Windows, by mingw-w64 and Wine
+    Windows,
 }
 
 /// Which Python, and which CUDA toolkit.

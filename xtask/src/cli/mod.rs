@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
 mod build_torch;
+mod canary;
 mod ci;
 mod clean;
 mod common;
@@ -52,6 +53,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     BuildTorch(build_torch::Args),
+    Canary(canary::Args),
     Fetch(fetch::Args),
     Lock(lock::Args),
     Libuv(libuv::Args),
@@ -101,6 +103,7 @@ pub fn main() -> ExitCode {
     }
     let result = match cli.command {
         Command::BuildTorch(args) => build_torch::run(args),
+        Command::Canary(args) => canary::run(&args),
         Command::Fetch(args) => fetch::run(args),
         Command::Lock(args) => lock::run(args),
         Command::Libuv(args) => libuv::run(args),

@@ -4,9 +4,9 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, RecipeArgs, print_json};
+use super::common::{RecipeArgs, System, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::{self, Options, uvstore::Target};
 use crate::ui;
 
 /// Build uvstore: a libuv TCPStore server for a stock torch that has none, as a small program
@@ -14,6 +14,7 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask uvstore                          dist/uvstore-2.6.0-linux-x86_64.tar.gz
+  cargo xtask uvstore --target windows         dist/uvstore-2.6.0-windows-x86_64.zip
   uvstore run -- python train.py               in any environment with a stock torch
   uvstore run -- torchrun --nproc-per-node 4 train.py
 
@@ -24,6 +25,9 @@ pub struct Args {
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    /// System that it is for
+    #[arg(long, value_enum, default_value_t = System::Host)]
+    target: System,
     /// Folder for the archive
     #[arg(long, value_name = "DIR", default_value = "dist")]
     out: PathBuf,
@@ -34,8 +38,12 @@ pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
     let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
     let build = session.build(&args.recipe, &args.python, options)?;
-    let (program, record) = stage::uvstore::run(&build)?;
-    let (archive, sha256) = stage::uvstore::pack(&build, &program, &args.out)?;
+    let target = match args.target {
+        System::Windows => Target::windows(&build)?,
+        System::Host => Target::Host,
+    };
+    let (program, record) = stage::uvstore::run(&build, &target)?;
+    let (archive, sha256) = stage::uvstore::pack(&build, &target, &program, &args.out)?;
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,

@@ -17,6 +17,7 @@ pub mod fetch;
 pub mod libuv;
 pub mod lock;
 mod ninja;
+pub mod peers;
 pub mod prefix;
 pub mod provenance;
 pub mod pyenv;

@@ -2,20 +2,20 @@
 //! a libuv rendezvous for builds that have none. Made after canary, whose build folder has the headers
 //! that torch's build writes.
 
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Stdio};
-use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::peers::Peer;
 use super::{Build, CompilerCache, Outcome, Work, bundle, canary, configure, libuv, prefix, pyenv};
 use crate::artifact::wheel::collect;
-use crate::artifact::{Content, Member};
+use crate::artifact::{Content, Member, ZipWriter};
 use crate::error::{Context, Error, Result};
 use crate::platform;
+use crate::source::patch;
 use crate::store::{Key, KeyBuilder, digest_file};
 use crate::toolchain::Process;
+use crate::toolchain::mingw::{Mingw, Wine};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "uvstore";
@@ -26,6 +26,61 @@ const SOURCES: &[(&str, &str)] = &[
     ("main.cpp", include_str!("uvstore/main.cpp")),
     ("sitecustomize.py", include_str!("uvstore/sitecustomize.py")),
 ];
+
+/// What the program is for.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// The machine that it is made on.
+    Host,
+    /// x86-64 Windows, made with mingw-w64 and tried with Wine.
+    Windows(Mingw, Wine),
+}
+
+impl Target {
+    /// Windows, with the tools of this machine.
+    ///
+    /// # Errors
+    /// One of them is not installed.
+    pub fn windows(build: &Build<'_>) -> Result<Self> {
+        Ok(Self::Windows(Mingw::find()?, Wine::find(&build.store.cache("wine"))?))
+    }
+
+    fn os(&self) -> &'static str {
+        match self {
+            Self::Host => std::env::consts::OS,
+            Self::Windows(..) => "windows",
+        }
+    }
+
+    fn file(&self) -> String {
+        match self {
+            Self::Host => format!("uvstore{}", std::env::consts::EXE_SUFFIX),
+            Self::Windows(..) => "uvstore.exe".into(),
+        }
+    }
+
+    /// The program at `path`, ready to be run.
+    #[must_use]
+    pub fn peer(&self, path: &Path) -> Peer {
+        match self {
+            Self::Host => Peer::here(path),
+            Self::Windows(_, wine) => Peer::in_wine(path, wine),
+        }
+    }
+}
+
+/// What mingw-w64 alone needs changed, below `patches/`.
+fn mingw_patch(build: &Build<'_>) -> Result<PathBuf> {
+    let path = build.workspace.patches().join(format!("mingw/pytorch-{}.patch", build.recipe.torch.version));
+    if path.is_file() {
+        return Ok(path);
+    }
+    Err(Error::misuse(
+        "no-mingw-patch",
+        format!("there is no {}: the store of this torch was never compiled with mingw-w64", path.display()),
+    )
+    .next("choose a recipe of torch 2.6.0, or write that patch"))
+}
 
 /// What came out, and what its own clients made of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -40,8 +95,16 @@ pub struct Record {
 ///
 /// # Errors
 /// As those of the stages before it.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    Ok(KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("sources", &SOURCES).finish())
+pub fn key(build: &Build<'_>, target: &Target) -> Result<Key> {
+    let key = KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("sources", &SOURCES);
+    Ok(match target {
+        Target::Host => key,
+        Target::Windows(mingw, wine) => key
+            .text("mingw", &mingw.identity()?)
+            .text("wine", &wine.version()?)
+            .text("patch", &digest_file(&mingw_patch(build)?)?.0),
+    }
+    .finish())
 }
 
 /// Builds the program and tries it, or finds it in the store. `build` stops after canary
@@ -49,15 +112,15 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
 ///
 /// # Errors
 /// A stage before it fails; it does not compile; it serves its clients wrong.
-pub fn run(build: &Build<'_>) -> Result<(PathBuf, Record)> {
-    let key = key(build)?;
+pub fn run(build: &Build<'_>, target: &Target) -> Result<(PathBuf, Record)> {
+    let key = key(build, target)?;
     let out = build.stage(STAGE, &key, |pending| {
         let Outcome::Stopped { after: canary::STAGE, folder } = super::run(build)? else {
             return Err(Error::misuse("until", "uvstore is made after the canary: options.until must say so"));
         };
         let work = Work { dir: folder };
         let scratch = pending.scratch()?;
-        compile(build, &work, &scratch, &pending.out().join("build.log"))?;
+        compile(build, target, &work, &scratch, &pending.out().join("build.log"))?;
         // Licences of what is linked in.
         let uv = scratch.join("libuv");
         for (name, source) in [("pytorch", &work.src()), ("fmt", &work.src().join("third_party/fmt")), ("libuv", &uv)] {
@@ -67,11 +130,11 @@ pub fn run(build: &Build<'_>) -> Result<(PathBuf, Record)> {
             fs_err::create_dir_all(&folder)?;
             fs_err::copy(text, folder.join("LICENSE"))?;
         }
-        let file = format!("uvstore{}", std::env::consts::EXE_SUFFIX);
+        let file = target.file();
         let program = pending.out().join(&file);
         fs_err::copy(scratch.join("build").join(&file), &program)?;
         platform::mark_executable(&program, true)?;
-        Ok(Record { check: check(&program)?, file })
+        Ok(Record { check: target.peer(&program).check_itself()?, file })
     })?;
     let record: Record = build
         .store
@@ -84,9 +147,9 @@ pub fn run(build: &Build<'_>) -> Result<(PathBuf, Record)> {
 ///
 /// # Errors
 /// The archive cannot be written.
-pub fn pack(build: &Build<'_>, program: &Path, to: &Path) -> Result<(PathBuf, String)> {
+pub fn pack(build: &Build<'_>, target: &Target, program: &Path, to: &Path) -> Result<(PathBuf, String)> {
     let torch = &build.recipe.torch;
-    let stem = format!("uvstore-{}-{}-{}", torch.version, std::env::consts::OS, build.python.machine);
+    let stem = format!("uvstore-{}-{}-{}", torch.version, target.os(), build.python.machine);
     let folder = program.parent().unwrap_or(Path::new("."));
     let mut members = collect(&folder.join("licenses"))?;
     for member in &mut members {
@@ -98,9 +161,20 @@ pub fn pack(build: &Build<'_>, program: &Path, to: &Path) -> Result<(PathBuf, St
     members.push(Member { name: format!("{stem}/README.txt"), content: Content::Bytes(readme), executable: false });
     members.sort_by(|a, b| a.name.cmp(&b.name));
     fs_err::create_dir_all(to)?;
-    let archive = to.join(format!("{stem}.tar.gz"));
     let beside = tempfile::Builder::new().prefix(".uvstore-").tempfile_in(to)?;
-    bundle::write_tar(&members, beside.reopen()?, torch.epoch)?;
+    // What each system opens by itself.
+    let archive = match target {
+        Target::Host => {
+            bundle::write_tar(&members, beside.reopen()?, torch.epoch)?;
+            to.join(format!("{stem}.tar.gz"))
+        }
+        Target::Windows(..) => {
+            let mut zip = ZipWriter::new(beside.reopen()?, torch.epoch);
+            zip.add_all(&members)?;
+            zip.finish()?.sync_all()?;
+            to.join(format!("{stem}.zip"))
+        }
+    };
     platform::make_readable(beside.as_file())?;
     beside.persist(&archive).map_err(|e| Error::from(e.error))?;
     let (sha256, _) = digest_file(&archive)?;
@@ -117,7 +191,20 @@ uvstore, made from PyTorch VERSION: a TCPStore server on libuv, for a torch that
 Licences of what is linked in: licenses/. More: docs/uvstore.md of torchwright.
 ";
 
-fn compile(build: &Build<'_>, work: &Work, scratch: &Path, log: &Path) -> Result<()> {
+/// Copies of the tree's files that the patch for mingw-w64 names, patched: no product is made of them.
+fn overlay(build: &Build<'_>, work: &Work, to: &Path) -> Result<()> {
+    let patch_file = mingw_patch(build)?;
+    for line in fs_err::read_to_string(&patch_file)?.lines() {
+        if let Some(name) = line.strip_prefix("--- a/") {
+            let copy = to.join(name);
+            fs_err::create_dir_all(copy.parent().unwrap_or(to))?;
+            fs_err::copy(work.src().join(name), copy)?;
+        }
+    }
+    patch::apply(&patch_file, to, 1).doing(|| "changing what mingw-w64 does not compile".into())
+}
+
+fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log: &Path) -> Result<()> {
     let (source, uv) = (scratch.join("source"), scratch.join("libuv"));
     fs_err::create_dir_all(&source)?;
     for (name, text) in SOURCES {
@@ -151,6 +238,17 @@ fn compile(build: &Build<'_>, work: &Work, scratch: &Path, log: &Path) -> Result
         .arg(format!("-DUV_SOURCE={}", uv.display()))
         .arg(format!("-DCMAKE_C_FLAGS={flags}"))
         .arg(format!("-DCMAKE_CXX_FLAGS={flags}"));
+    if let Target::Windows(mingw, _) = target {
+        let changed = scratch.join("overlay");
+        overlay(build, work, &changed)?;
+        configure = configure
+            .arg("-DCMAKE_SYSTEM_NAME=Windows")
+            .arg(format!("-DCMAKE_C_COMPILER={}", mingw.cc.display()))
+            .arg(format!("-DCMAKE_CXX_COMPILER={}", mingw.cxx.display()))
+            .arg(format!("-DCMAKE_RC_COMPILER={}", mingw.rc.display()))
+            .arg(format!("-DOVERLAY={}", changed.display()))
+            .arg(format!("-DOVERLAY_INCLUDE={}", build.workspace.patches().join("mingw/include").display()));
+    }
     if let Some(program) = cache.program() {
         for language in ["C", "CXX"] {
             configure = configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", program.display()));
@@ -164,59 +262,4 @@ fn compile(build: &Build<'_>, work: &Work, scratch: &Path, log: &Path) -> Result
         .check("uvstore-build", Some(log))
         .doing(|| "compiling uvstore".into())?;
     Ok(())
-}
-
-/// A server that ends with this value.
-struct Server {
-    child: Child,
-    port: u16,
-}
-
-impl Server {
-    fn start(program: &Path) -> Result<Self> {
-        let mut child = std::process::Command::new(program)
-            .args(["serve", "--port", "0"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .doing(|| format!("starting {}", program.display()))?;
-        let mut line = String::new();
-        if let Some(stdout) = child.stdout.take() {
-            BufReader::new(stdout).read_line(&mut line)?;
-        }
-        let said: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
-        let port = said["port"].as_u64().and_then(|p| u16::try_from(p).ok());
-        let mut server = Self { child, port: port.unwrap_or(0) };
-        if port.is_none() || said["libuv"] != true {
-            let status = server.child.wait()?;
-            return Err(Error::world(
-                "uvstore",
-                format!("uvstore did not begin to serve: it said '{}' ({status})", line.trim()),
-            ));
-        }
-        Ok(server)
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Two processes with many clients each, on one server: what the second one printed.
-fn check(program: &Path) -> Result<serde_json::Value> {
-    let server = Server::start(program)?;
-    let port = server.port.to_string();
-    let clients = |first: &str| {
-        let process = Process::new(program)
-            .args(["check", "--port", &port, "--clients", "16", "--rounds", "50", "--first", first])
-            .with_network()
-            .timeout(Duration::from_secs(120));
-        process.check("uvstore", None).doing(|| "trying the store with clients of its own".into())
-    };
-    let (a, b) = rayon::join(|| clients("0"), || clients("1000"));
-    a?;
-    b?.last_json().ok_or_else(|| Error::world("uvstore", "uvstore check printed nothing"))
 }

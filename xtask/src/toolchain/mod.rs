@@ -6,6 +6,7 @@ pub mod cargo;
 mod compiler;
 pub mod cuda;
 mod launch;
+pub mod mingw;
 mod process;
 mod python;
 

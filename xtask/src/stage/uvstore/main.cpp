@@ -7,6 +7,7 @@
 //
 // Made of the sources of the torch that it is for, so the protocol is that torch's.
 
+#include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
 
 #include <atomic>
@@ -279,14 +280,6 @@ void set_env(const std::string& name, const std::string& value) {
 #endif
 }
 
-void unset_env(const std::string& name) {
-#ifdef _WIN32
-  _putenv_s(name.c_str(), "");
-#else
-  unsetenv(name.c_str());
-#endif
-}
-
 // A folder that vanishes with this value.
 struct Folder {
   std::filesystem::path path;
@@ -312,20 +305,53 @@ struct Folder {
   }
 };
 
+#ifdef _WIN32
+// One argument as CommandLineToArgvW takes it apart: _spawnvp() puts spaces between arguments, and no more.
+std::string quoted(const std::string& argument) {
+  if (!argument.empty() && argument.find_first_of(" \t\n\v\"") == std::string::npos) {
+    return argument;
+  }
+  std::string out = "\"";
+  std::size_t backslashes = 0;
+  for (const char c : argument) {
+    if (c == '\\') {
+      ++backslashes;
+      continue;
+    }
+    // Backslashes count twice before a quote, and the quote itself gets one.
+    out.append(c == '"' ? 2 * backslashes + 1 : backslashes, '\\');
+    backslashes = 0;
+    out.push_back(c);
+  }
+  out.append(2 * backslashes, '\\');
+  return out + '"';
+}
+#endif
+
 int wait_for(const std::vector<std::string>& program) {
+#ifdef _WIN32
+  std::vector<std::string> words;
+  for (const auto& p : program) {
+    words.push_back(quoted(p));
+  }
+  std::vector<const char*> argv;
+  for (const auto& w : words) {
+    argv.push_back(w.c_str());
+  }
+  argv.push_back(nullptr);
+  std::signal(SIGINT, SIG_IGN); // the console's Ctrl-C reaches the program by itself
+  const auto status = _spawnvp(_P_WAIT, program[0].c_str(), argv.data());
+  if (status == -1) {
+    std::fprintf(stderr, "uvstore: '%s' cannot be started: %s\n", program[0].c_str(), std::strerror(errno));
+    return kWorld;
+  }
+  return static_cast<int>(status);
+#else
   std::vector<char*> argv;
   for (const auto& p : program) {
     argv.push_back(const_cast<char*>(p.c_str()));
   }
   argv.push_back(nullptr);
-#ifdef _WIN32
-  const auto status = _spawnvp(_P_WAIT, argv[0], argv.data());
-  if (status == -1) {
-    std::fprintf(stderr, "uvstore: '%s' cannot be started: %s\n", argv[0], std::strerror(errno));
-    return kWorld;
-  }
-  return static_cast<int>(status);
-#else
   const pid_t child = fork();
   if (child == 0) {
     execvp(argv[0], argv.data());
@@ -354,7 +380,7 @@ int wait_for(const std::vector<std::string>& program) {
 #endif
 }
 
-int run_program(const Arguments& a, bool own_level) {
+int run_program(const Arguments& a) {
   std::unique_ptr<c10d::TCPStore> store;
   std::uint16_t port = a.port;
   if (a.join) {
@@ -382,9 +408,6 @@ int run_program(const Arguments& a, bool own_level) {
   // torchrun reads its own options from variables of these names.
   set_env("PET_MASTER_ADDR", a.address);
   set_env("PET_MASTER_PORT", std::to_string(port));
-  if (own_level) {
-    unset_env("TORCH_CPP_LOG_LEVEL");
-  }
   return wait_for(a.program);
 }
 
@@ -398,14 +421,14 @@ int main(int argc, char** argv) {
   // c10d warns of what is expected here, such as a wait that runs out; who sets a level gets that one.
   const bool own_level = std::getenv("TORCH_CPP_LOG_LEVEL") == nullptr;
   if (own_level) {
-    set_env("TORCH_CPP_LOG_LEVEL", "ERROR");
+    FLAGS_caffe2_log_level = 2; // errors
   }
   try {
     const auto a = parse(argc, argv);
     if (a.command == "serve") {
       return run_server(a);
     }
-    return a.command == "run" ? run_program(a, own_level) : run_check(a);
+    return a.command == "run" ? run_program(a) : run_check(a);
   } catch (const Misuse& e) {
     std::fprintf(stderr, "uvstore: %s\n\n%s", e.what(), kHelp);
     return kMisuse;

@@ -1,0 +1,98 @@
+//! `canary`: the stage that proves libuv within minutes, by itself, and for Windows.
+
+use clap::Args as ClapArgs;
+
+use super::common::{RecipeArgs, System, ToolArgs, print_json};
+use crate::error::{Error, Result};
+use crate::stage::peers::Meeting;
+use crate::stage::uvstore::Target;
+use crate::stage::{self, Build, Options, Outcome, Work};
+use crate::ui;
+
+/// Prove within minutes that the store of a recipe runs on libuv, here or on Windows
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask canary
+  cargo xtask canary --target windows
+
+For Windows, libuv, c10 and the store of the recipe's tree are compiled with mingw-w64 and run with Wine:
+a server on each system, client processes on both, one of them killed in the middle. What mingw-w64 alone
+needs changed stands in patches/mingw and goes into no torch.")]
+pub struct Args {
+    #[command(flatten)]
+    recipe: RecipeArgs,
+    #[command(flatten)]
+    tools: ToolArgs,
+    /// System that the store is tried on
+    #[arg(long, value_enum, default_value_t = System::Host)]
+    target: System,
+}
+
+/// Runs the command.
+pub fn run(args: &Args) -> Result<()> {
+    let session = args.recipe.session()?;
+    let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
+    let build = session.build(&args.recipe, &args.tools, options)?;
+    match args.target {
+        System::Host => here(args, &build),
+        System::Windows => windows(args, &build),
+    }
+}
+
+fn here(args: &Args, build: &Build<'_>) -> Result<()> {
+    let Outcome::Stopped { folder, .. } = stage::run(build)? else {
+        return Err(Error::world("canary", "the build went on after the canary"));
+    };
+    let record = Work { dir: folder }.record(stage::canary::STAGE).unwrap_or_default();
+    let report = &record["report"];
+    if args.recipe.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "report": report }));
+    } else {
+        println!(
+            "{} a libuv store of this build served {} clients, {} operations",
+            ui::mark(Some(true)),
+            report["clients"],
+            report["operations"]
+        );
+    }
+    Ok(())
+}
+
+fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
+    // Both tools before minutes of compiling.
+    let target = Target::windows(build)?;
+    let Target::Windows(mingw, wine) = &target else {
+        return Err(Error::world("canary", "no Windows target"));
+    };
+    let (windows, _) = stage::uvstore::run(build, &target)?;
+    let (linux, _) = stage::uvstore::run(build, &Target::Host)?;
+    let (windows, linux) = (target.peer(&windows), Target::Host.peer(&linux));
+    let meetings: Vec<Meeting> = vec![
+        windows.serve(&[&windows, &windows, &windows], true)?,
+        windows.serve(&[&linux, &windows], false)?,
+        linux.serve(&[&windows, &windows], true)?,
+    ];
+    if args.recipe.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "recipe": build.recipe.name,
+            "compiler": mingw.identity()?,
+            "wine": wine.version()?,
+            "meetings": meetings,
+        }));
+        return Ok(());
+    }
+    for m in &meetings {
+        println!(
+            "{} libuv server on {}, client processes on {}{}: {} operations right, {:.1} s",
+            ui::mark(Some(true)),
+            m.server,
+            m.clients.join(", "),
+            if m.one_killed { ", one more killed in the middle" } else { "" },
+            m.operations,
+            m.seconds,
+        );
+    }
+    Ok(())
+}

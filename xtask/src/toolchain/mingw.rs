@@ -1,0 +1,103 @@
+//! mingw-w64, which makes Windows programs here, and Wine, which runs them: how the store is tried on
+//! Windows without Windows. No product of the Windows recipes is made with it: those take MSVC.
+
+use std::path::{Path, PathBuf};
+
+use super::Process;
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::store::digest_file;
+
+/// A C and C++ compiler for x86-64 Windows.
+#[derive(Debug, Clone)]
+pub struct Mingw {
+    /// The C compiler.
+    pub cc: PathBuf,
+    /// The C++ compiler.
+    pub cxx: PathBuf,
+    /// The compiler of resource files, which CMake wants for Windows.
+    pub rc: PathBuf,
+}
+
+impl Mingw {
+    /// Finds it on `PATH`: the build with POSIX threads, which `std::thread` needs.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn find() -> Result<Self> {
+        let find = |tool: &str| {
+            [format!("x86_64-w64-mingw32-{tool}-posix"), format!("x86_64-w64-mingw32-{tool}")]
+                .iter()
+                .find_map(|name| platform::which(name))
+        };
+        match (find("gcc"), find("g++"), find("windres")) {
+            (Some(cc), Some(cxx), Some(rc)) => Ok(Self { cc, cxx, rc }),
+            _ => Err(Error::world("no-mingw", "no mingw-w64 compiler for Windows was found on this machine")
+                .next("install one: `apt-get install g++-mingw-w64-x86-64-posix` (Debian, Ubuntu), `dnf install mingw64-gcc-c++` (Fedora)")),
+        }
+    }
+
+    /// What decides which program comes out.
+    ///
+    /// # Errors
+    /// The compiler cannot be read or run.
+    pub fn identity(&self) -> Result<String> {
+        let banner = Process::new(&self.cxx).arg("--version").env("LC_ALL", "C").check("mingw", None)?.text;
+        let digest = digest_file(&fs_err::canonicalize(&self.cxx)?)?.0;
+        Ok(format!("{} {digest}", banner.lines().next().unwrap_or_default()))
+    }
+}
+
+/// Wine, with a folder of its own for what it believes to be drive C.
+#[derive(Debug, Clone)]
+pub struct Wine {
+    program: PathBuf,
+    drive: PathBuf,
+}
+
+impl Wine {
+    /// Finds it on `PATH`; `drive` is where it keeps its files.
+    ///
+    /// # Errors
+    /// It is not installed.
+    pub fn find(drive: &Path) -> Result<Self> {
+        let program = ["wine64", "wine"].iter().find_map(|name| platform::which(name)).ok_or_else(|| {
+            Error::world("no-wine", "no Wine was found on this machine: Windows programs cannot be run")
+                .next("install it: `apt-get install wine64` (Debian, Ubuntu), `dnf install wine-core` (Fedora)")
+        })?;
+        fs_err::create_dir_all(drive)?;
+        Ok(Self { program, drive: drive.to_owned() })
+    }
+
+    /// Name and version.
+    ///
+    /// # Errors
+    /// It does not run.
+    pub fn version(&self) -> Result<String> {
+        let said = Process::new(&self.program).arg("--version").envs(self.env()).check("wine", None)?.text;
+        Ok(said.lines().next().unwrap_or_default().trim().to_owned())
+    }
+
+    /// The program to start, before the Windows program's own path.
+    #[must_use]
+    pub fn program(&self) -> &Path {
+        &self.program
+    }
+
+    /// Its environment: nothing of the user's own Wine is read or changed.
+    #[must_use]
+    pub fn env(&self) -> Vec<(String, String)> {
+        let drive = self.drive.display().to_string();
+        [
+            ("WINEPREFIX", drive.as_str()),
+            ("WINEDEBUG", "-all"),
+            // No questions about browsers and .NET.
+            ("WINEDLLOVERRIDES", "mscoree=;mshtml="),
+            ("HOME", drive.as_str()),
+            ("PATH", "/usr/bin:/bin"),
+            ("LC_ALL", "C.UTF-8"),
+        ]
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into()
+    }
+}
