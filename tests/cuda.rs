@@ -1,10 +1,12 @@
 //! CUDA: what a recipe, a compiler, a driver or a toolkit that does not fit is told, before anything is
 //! downloaded; compilers admitted by memory; and the real toolkit of the recipe, from its packages.
 
-#[path = "support/mod.rs"]
-mod support;
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
 #[path = "support/standin.rs"]
 mod standin;
+#[path = "support/mod.rs"]
+mod support;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -15,7 +17,9 @@ use support::{Ran, Workspace, root};
 fn copy_of_the_recipes() -> Workspace {
     let w = Workspace::new();
     for folder in ["recipes", "patches"] {
-        for entry in walkdir::WalkDir::new(root().join(folder)).into_iter().flatten().filter(|e| e.file_type().is_file()) {
+        for entry in
+            walkdir::WalkDir::new(root().join(folder)).into_iter().flatten().filter(|e| e.file_type().is_file())
+        {
             let name = entry.path().strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
             w.write(&name, std::fs::read(entry.path()).unwrap());
         }
@@ -49,10 +53,8 @@ fn an_architecture_that_this_cuda_does_not_know_is_refused() {
 #[test]
 fn a_gcc_that_is_too_new_for_nvcc_is_named_with_the_newest_that_works() {
     let w = copy_of_the_recipes();
-    let gcc = script(
-        &w.path().join("new-g++"),
-        "case \"$1\" in -dumpfullversion) echo 14.2.0;; *) exec g++ \"$@\";; esac",
-    );
+    let gcc =
+        script(&w.path().join("new-g++"), "case \"$1\" in -dumpfullversion) echo 14.2.0;; *) exec g++ \"$@\";; esac");
     let mut command = w.xtask(TOOLKIT);
     command.env("CC", &gcc).env("CXX", &gcc);
     Ran::of(&mut command, w.path())

@@ -146,7 +146,8 @@ impl Repair<'_> {
     /// in the stock wheels.
     fn run_path(&self, path: &Path, elf: &Elf) -> String {
         let folders: BTreeSet<&String> = elf.needed.iter().filter_map(|soname| self.external.get(soname)).collect();
-        let depth = path.parent().and_then(|dir| dir.strip_prefix(self.root).ok()).map_or(0, |d| d.components().count());
+        let depth =
+            path.parent().and_then(|dir| dir.strip_prefix(self.root).ok()).map_or(0, |d| d.components().count());
         let up = "../".repeat(depth);
         let mut out = self.own_run_path(path);
         for folder in folders {

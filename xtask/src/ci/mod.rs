@@ -14,7 +14,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::recipe::{Lock, Status, Workspace};
+use crate::recipe::{Lock, Status, System, Workspace};
 
 /// One build: what a CI starts a machine for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,6 +62,9 @@ const TEMPLATES: [(&str, &str); 2] = [
     ("ci/gitlab/build-torch.yml", include_str!("gitlab.yml.j2")),
 ];
 
+/// Bytes of disk that GitHub promises on a hosted machine: 14 GB.
+const HOSTED_DISK: u64 = 14_000_000_000;
+
 /// GitHub's labels. The oldest system that is offered: the wheel asks for no newer C library than it has.
 fn runner(machine: &str) -> Result<&'static str> {
     match machine {
@@ -72,7 +75,8 @@ fn runner(machine: &str) -> Result<&'static str> {
     }
 }
 
-/// All builds: every recipe that has a lock, for the Pythons and machines that the lock covers.
+/// All builds: every recipe that has a lock and can be built on a hosted Linux machine, for the Pythons and
+/// machines that the lock covers.
 ///
 /// # Errors
 /// Bad input: a recipe or lock that cannot be read, no recipe with a lock.
@@ -86,6 +90,10 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
         }
         let recipe = workspace.load(&name)?;
         Lock::load(&recipe, &path)?;
+        if recipe.system != System::Linux || recipe.limits.disk > HOSTED_DISK {
+            // A hosted machine cannot build it: nobody's hours are spent on finding that out.
+            continue;
+        }
         for machine in &recipe.python.machines {
             for python in &recipe.python.versions {
                 jobs.push(Job {

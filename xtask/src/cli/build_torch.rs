@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, RecipeArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan};
 use crate::{platform, ui};

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, System, ToolArgs, print_json};
+use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
 use crate::error::{Error, Result};
 use crate::stage::peers::Meeting;
 use crate::stage::uvstore::Target;
@@ -25,8 +25,8 @@ pub struct Args {
     #[command(flatten)]
     tools: ToolArgs,
     /// System that the store is tried on
-    #[arg(long, value_enum, default_value_t = System::Host)]
-    target: System,
+    #[arg(long, value_enum, default_value_t = TargetArg::Host)]
+    target: TargetArg,
 }
 
 /// Runs the command.
@@ -35,8 +35,8 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
     let build = session.build(&args.recipe, &args.tools, options)?;
     match args.target {
-        System::Host => here(args, &build),
-        System::Windows => windows(args, &build),
+        TargetArg::Host => here(args, &build),
+        TargetArg::Windows => windows(args, &build),
     }
 }
 

@@ -65,9 +65,9 @@ pub struct RecipeArgs {
     pub quiet: bool,
 }
 
-/// The system that a program is for.
+/// The system that a program is for
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum System {
+pub enum TargetArg {
     /// This one
     Host,
     /// x86-64 Windows, by mingw-w64 and Wine
@@ -108,11 +108,8 @@ impl Session {
 
     /// All that a build reads.
     pub fn build(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
-        let chosen = Chosen {
-            recipe: &args.recipe,
-            python: tools.python.as_deref(),
-            cuda_home: tools.cuda_home.as_deref(),
-        };
+        let chosen =
+            Chosen { recipe: &args.recipe, python: tools.python.as_deref(), cuda_home: tools.cuda_home.as_deref() };
         Build::open(
             &self.workspace,
             &self.store,

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, RecipeArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Options};
 

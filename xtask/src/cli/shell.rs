@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, RecipeArgs};
+use super::common::{RecipeArgs, ToolArgs};
 use crate::error::{Error, Result};
 use crate::stage::{self, Options};
 

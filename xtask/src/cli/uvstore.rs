@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, System, ToolArgs, print_json};
+use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
 use crate::error::Result;
 use crate::stage::{self, Options, uvstore::Target};
 use crate::ui;
@@ -26,8 +26,8 @@ pub struct Args {
     #[command(flatten)]
     python: ToolArgs,
     /// System that it is for
-    #[arg(long, value_enum, default_value_t = System::Host)]
-    target: System,
+    #[arg(long, value_enum, default_value_t = TargetArg::Host)]
+    target: TargetArg,
     /// Folder for the archive
     #[arg(long, value_name = "DIR", default_value = "dist")]
     out: PathBuf,
@@ -39,8 +39,8 @@ pub fn run(args: &Args) -> Result<()> {
     let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
     let build = session.build(&args.recipe, &args.python, options)?;
     let target = match args.target {
-        System::Windows => Target::windows(&build)?,
-        System::Host => Target::Host,
+        TargetArg::Windows => Target::windows(&build)?,
+        TargetArg::Host => Target::Host,
     };
     let (program, record) = stage::uvstore::run(&build, &target)?;
     let (archive, sha256) = stage::uvstore::pack(&build, &target, &program, &args.out)?;

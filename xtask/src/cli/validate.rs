@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, RecipeArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::{Error, Result};
 use crate::stage::Options;
 use crate::ui;

@@ -88,6 +88,9 @@ impl Workspace {
         for (_, file) in chain.iter().rev() {
             merge(&mut merged, file.clone());
         }
+        for (located, file) in &chain {
+            located.check_without(file, &chain)?;
+        }
         let normal = normal_form(&merged)?;
         complete(stem, merged, normal, &path).doing(|| format!("reading {}", path.display()))
     }
@@ -235,6 +238,24 @@ impl Located {
         Ok(())
     }
 
+    /// What a recipe does without must be in one that it builds on.
+    fn check_without(&self, file: &RecipeFile, chain: &[(Self, RecipeFile)]) -> Result<()> {
+        let names = || {
+            let files = chain.iter().filter(|(located, _)| located.path != self.path).map(|(_, f)| f);
+            files.flat_map(|f| f.source.iter().map(|s| s.name.as_str()).chain(f.patch.iter().map(|p| p.file.as_str())))
+        };
+        for name in &file.without {
+            if !names().any(|n| n == name) {
+                let mut e = self.error(name, &format!("'without' names '{name}', which the base does not have"));
+                if let Some(near) = nearest(name, names()) {
+                    e = e.next(format!("did you mean '{near}'?"));
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
+    }
+
     fn check_requirement(&self, requirement: &str) -> Result<()> {
         let parsed = Requirement::<VerbatimUrl>::from_str(requirement).map_err(|e| {
             self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e)))
@@ -281,6 +302,9 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     }
     put(&mut base.schema, over.schema);
     put(&mut base.description, over.description);
+    put(&mut base.system, over.system);
+    base.source.retain(|s| !over.without.contains(&s.name));
+    base.patch.retain(|p| !over.without.contains(&p.file));
     put(&mut base.torch.version, over.torch.version);
     put(&mut base.torch.commit, over.torch.commit);
     put(&mut base.torch.local, over.torch.local);
@@ -364,6 +388,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
         name,
         normal,
         description: file.description.unwrap_or_default(),
+        system: file.system.unwrap_or_default(),
         torch: model::Torch {
             version: need(file.torch.version, "torch.version", path)?,
             commit: need(file.torch.commit, "torch.commit", path)?,

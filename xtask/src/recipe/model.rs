@@ -21,6 +21,11 @@ pub struct RecipeFile {
     pub description: Option<String>,
     /// Name of the recipe (without `.toml`) that this one builds on.
     pub extends: Option<String>,
+    /// The operating system that it builds on: Linux if it is left out.
+    pub system: Option<System>,
+    /// Names of sources, and files of patches, of the base that this recipe does without.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
     /// What is built.
     #[serde(default)]
     pub torch: TorchFile,
@@ -92,6 +97,43 @@ pub enum Backend {
     Setuptools,
     /// `scikit_build_core.build`.
     ScikitBuildCore,
+}
+
+/// An operating system.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum System {
+    /// Linux.
+    #[default]
+    Linux,
+    /// Windows.
+    Windows,
+    /// macOS.
+    Macos,
+}
+
+impl System {
+    /// The one that this program runs on.
+    #[must_use]
+    pub fn here() -> Self {
+        if cfg!(windows) {
+            Self::Windows
+        } else if cfg!(target_os = "macos") {
+            Self::Macos
+        } else {
+            Self::Linux
+        }
+    }
+
+    /// Its name, for people.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Linux => "Linux",
+            Self::Windows => "Windows",
+            Self::Macos => "macOS",
+        }
+    }
 }
 
 /// What is known about a recipe.
@@ -279,6 +321,8 @@ pub struct Recipe {
     pub normal: String,
     /// One line for people.
     pub description: String,
+    /// The system that it builds on.
+    pub system: System,
     /// What is built.
     pub torch: Torch,
     /// Pythons and their packages.

@@ -48,7 +48,11 @@ pub const COMPARABLE: [&str; 4] = [libuv::STAGE, canary::STAGE, bundle::STAGE, p
 pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<Comparison>> {
     let first = outputs(build, second.until)?;
     let store = spawn(build, second, world)?;
-    let chosen = stage::Chosen { recipe: &build.recipe.name, python: Some(&build.python.executable.to_string_lossy()), cuda_home: build.cuda_home.as_ref().map(|t| t.root.as_path()) };
+    let chosen = stage::Chosen {
+        recipe: &build.recipe.name,
+        python: Some(&build.python.executable.to_string_lossy()),
+        cuda_home: build.cuda_home.as_ref().map(|t| t.root.as_path()),
+    };
     let options = stage::Options { offline: true, until: Some(second.until.into()), ..build.options.clone() };
     let other = Build::open(build.workspace, &store, build.events, &chosen, options)?;
     let second = outputs(&other, second.until)?;

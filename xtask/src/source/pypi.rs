@@ -9,6 +9,7 @@ use ureq::Agent;
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::recipe::System;
 
 /// One file of a project.
 #[derive(Debug, Clone)]
@@ -180,9 +181,9 @@ fn anchors(html: &str) -> Vec<(String, String)> {
     out
 }
 
-/// How well a wheel fits CPython `python` (`3.11`) on x86-64 or aarch64 Linux: smaller is better,
-/// `None` is not at all. PEP 425, PEP 600.
-pub fn fit(filename: &str, python: &str, machine: &str) -> Option<u32> {
+/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`): smaller
+/// is better, `None` is not at all. PEP 425, PEP 600.
+pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Option<u32> {
     let stem = filename.strip_suffix(".whl")?;
     let parts: Vec<&str> = stem.split('-').collect();
     let [.., pythons, abis, platforms] = parts[..] else { return None };
@@ -212,17 +213,42 @@ pub fn fit(filename: &str, python: &str, machine: &str) -> Option<u32> {
             if p == "any" {
                 return Some(1000);
             }
-            let level = p.strip_suffix(machine)?.trim_end_matches('_');
-            match level {
-                "manylinux1" => Some(5),
-                "manylinux2010" => Some(12),
-                "manylinux2014" => Some(17),
-                l => l.strip_prefix("manylinux_2_")?.parse().ok(),
+            match system {
+                System::Linux => manylinux(p, machine),
+                System::Windows => {
+                    let tag = if machine == "aarch64" { "win_arm64" } else { "win_amd64" };
+                    (p == tag).then_some(0)
+                }
+                System::Macos => macos(p, machine),
             }
         })
         .min()?;
+    Some(abi_rank * 10_000 + platform_rank)
+}
+
+/// Rank of a manylinux tag: the minor version of its C library.
+fn manylinux(tag: &str, machine: &str) -> Option<u32> {
+    let rank = match tag.strip_suffix(machine)?.trim_end_matches('_') {
+        "manylinux1" => 5,
+        "manylinux2010" => 12,
+        "manylinux2014" => 17,
+        l => l.strip_prefix("manylinux_2_")?.parse().ok()?,
+    };
     // Above the C library of Debian 11 a build machine may be too old for it.
-    (platform_rank <= 31 || platform_rank == 1000).then_some(abi_rank * 10_000 + platform_rank)
+    (rank <= 31).then_some(rank)
+}
+
+/// Rank of a macOS tag: its version, and one more where it is for both kinds of machine.
+fn macos(tag: &str, machine: &str) -> Option<u32> {
+    let rest = tag.strip_prefix("macosx_")?;
+    let (version, kind) = rest.rsplit_once("_universal2").map(|(v, _)| (v, 1)).or_else(|| {
+        let own = if machine == "aarch64" { "arm64" } else { machine };
+        Some((rest.strip_suffix(own)?.strip_suffix('_')?, 0))
+    })?;
+    let (major, minor) = version.split_once('_')?;
+    let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
+    // What needs a newer macOS than 14 does not run where the official wheels do.
+    (major <= 14).then_some(major * 40 + minor * 2 + kind)
 }
 
 #[cfg(test)]
@@ -231,7 +257,7 @@ mod tests {
 
     #[test]
     fn the_exact_wheel_is_better_than_the_stable_abi_than_pure() {
-        let f = |n| fit(n, "3.11", "x86_64");
+        let f = |n| fit(n, "3.11", System::Linux, "x86_64");
         let exact = f("x-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl");
         let stable = f("x-1-cp38-abi3-manylinux_2_17_x86_64.whl");
         let tool = f("ninja-1.13.0-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl");
@@ -241,6 +267,20 @@ mod tests {
         assert_eq!(f("x-1-cp311-cp311-musllinux_1_2_x86_64.whl"), None);
         assert_eq!(f("x-1-cp311-cp311-manylinux_2_17_aarch64.whl"), None);
         assert_eq!(f("x-1-cp311-cp311-win_amd64.whl"), None);
+    }
+
+    #[test]
+    fn windows_and_macos_have_tags_of_their_own() {
+        let w = |n| fit(n, "3.11", System::Windows, "x86_64");
+        assert!(w("x-1-cp311-cp311-win_amd64.whl").is_some());
+        assert_eq!(w("x-1-cp311-cp311-win32.whl"), None);
+        assert_eq!(w("x-1-cp311-cp311-manylinux_2_17_x86_64.whl"), None);
+        let m = |n| fit(n, "3.11", System::Macos, "aarch64");
+        let own = m("x-1-cp311-cp311-macosx_11_0_arm64.whl");
+        assert!(own < m("x-1-cp311-cp311-macosx_11_0_universal2.whl"));
+        assert!(own < m("x-1-cp311-cp311-macosx_14_0_arm64.whl"));
+        assert_eq!(m("x-1-cp311-cp311-macosx_11_0_x86_64.whl"), None);
+        assert_eq!(m("x-1-cp311-cp311-macosx_15_0_arm64.whl"), None);
     }
 
     #[test]

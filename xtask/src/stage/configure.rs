@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Build, Work, cuda, libuv, prefix, pyenv, timing::timed, tree};
 use crate::error::{Context, Error, Result};
 use crate::event::Event;
-use crate::recipe::{Backend, CmakeValue, features};
+use crate::recipe::{Backend, CmakeValue, System, features};
 use crate::store::{Key, KeyBuilder, digest_file, share_tree};
 use crate::toolchain::Process;
 
@@ -17,6 +17,9 @@ const VERSION: u32 = 1;
 
 /// The module that decouples libuv from TensorPipe, below `patches/`.
 pub const MODULE: &str = "cmake/torchwright.cmake";
+
+/// What Windows needs beside it.
+pub const WINDOWS_MODULE: &str = "cmake/windows.cmake";
 
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
@@ -59,6 +62,9 @@ fn make_key(build: &Build<'_>) -> Result<Key> {
         .json("cmake", &recipe.cmake);
     for name in prefix::names(build).iter().filter(|n| !["ccache", cuda::PREFIX].contains(&n.as_str())) {
         key = key.key(name, &prefix::key(build, name));
+    }
+    if recipe.system == System::Windows {
+        key = key.text("windows-module", &digest_file(&build.workspace.patches().join(WINDOWS_MODULE))?.0);
     }
     if let Some(chosen) = &recipe.cuda {
         key = key.text("cuda", &cuda::identity(build)?).json("cuda-recipe", chosen);
@@ -173,6 +179,10 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
     writeln!(text, "set(TORCHWRIGHT_LIBUV_ROOT [==[{}]==])", work.dep("uv").display()).ok();
     writeln!(text, "set(TORCHWRIGHT_FEATURES {})", build.recipe.features.keys().cloned().collect::<Vec<_>>().join(" "))
         .ok();
+    if build.recipe.system == System::Windows {
+        fs_err::copy(build.workspace.patches().join(WINDOWS_MODULE), work.dir.join("windows.cmake"))?;
+        writeln!(text, "include([==[{}]==])", work.dir.join("windows.cmake").display()).ok();
+    }
     fs_err::copy(build.workspace.patches().join(MODULE), work.dir.join("torchwright.cmake"))?;
     writeln!(text, "include([==[{}]==])", work.dir.join("torchwright.cmake").display()).ok();
     fs_err::write(work.dir.join("project.cmake"), text)?;

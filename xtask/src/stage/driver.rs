@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::provenance::{json_file, name_of};
 use super::{
-    Build, CompilerCache, Work, bundle, canary, compile, configure, cuda, fetch, libuv, prefix, provenance, pyenv, timing,
-    tree, verify, wheel,
+    Build, CompilerCache, Work, bundle, canary, compile, configure, cuda, fetch, libuv, prefix, provenance, pyenv,
+    timing, tree, verify, wheel,
 };
 use crate::artifact::manifest::Input;
 use crate::error::{Error, Result};

@@ -18,7 +18,8 @@ pub const HELPER_COMMAND: &str = "__libuv";
 
 /// What goes into libuv's own CMake, beside what the crate sets.
 const OPTIONS: &[(&str, &str)] = &[
-    ("LIBUV_BUILD_SHARED", "OFF"),
+    // Windows' wheels hold uv.dll, which Gloo and the store share.
+    ("LIBUV_BUILD_SHARED", if cfg!(windows) { "ON" } else { "OFF" }),
     ("LIBUV_BUILD_TESTS", "OFF"),
     ("LIBUV_BUILD_BENCH", "OFF"),
     ("BUILD_TESTING", "OFF"),
@@ -64,7 +65,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
             .env("TARGET_TRIPLE", &build.compiler.target)
             .check("libuv-build", Some(&log))?;
         let install = scratch.join("install");
-        for part in ["include", "lib", "share"] {
+        for part in ["include", "lib", "share", "bin"] {
             if install.join(part).exists() {
                 fs_err::rename(install.join(part), pending.out().join(part))?;
             }
@@ -77,8 +78,9 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
                 fs_err::remove_dir_all(stale)?;
             }
         }
-        if !pending.out().join("lib/libuv.a").is_file() {
-            return Err(Error::world("libuv-build", "libuv's build made no lib/libuv.a"));
+        let wanted: &[&str] = if cfg!(windows) { &["bin/uv.dll", "lib/uv.lib"] } else { &["lib/libuv.a"] };
+        if let Some(missing) = wanted.iter().find(|w| !pending.out().join(w).is_file()) {
+            return Err(Error::world("libuv-build", format!("libuv's build made no {missing}")));
         }
         Ok(serde_json::json!({
             "version": found,

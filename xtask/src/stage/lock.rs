@@ -8,7 +8,7 @@ use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, Verbat
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, pinned};
+use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, System, pinned};
 use crate::source::{Fetcher, Want, pypi};
 use crate::store::Store;
 
@@ -42,7 +42,7 @@ pub fn resolve(
     for machine in &recipe.python.machines {
         let mut wheels = BTreeMap::new();
         for minor in &recipe.python.versions {
-            let platform = Platform { machine, minor };
+            let platform = Platform { system: recipe.system, machine, minor };
             let locked = PythonLock {
                 build: choice.wheels(&recipe.python.build, platform)?,
                 verify: choice.wheels(&recipe.python.verify, platform)?,
@@ -57,6 +57,7 @@ pub fn resolve(
 /// Where wheels must run.
 #[derive(Debug, Clone, Copy)]
 struct Platform<'a> {
+    system: System,
     machine: &'a str,
     /// `3.11`.
     minor: &'a str,
@@ -90,7 +91,7 @@ impl Choice<'_> {
     }
 
     fn want(&mut self, name: &str, version: &str, platform: Platform<'_>) -> Result<Want> {
-        let Platform { machine, minor } = platform;
+        let Platform { system, machine, minor } = platform;
         if let Some(known) = self.known(name, version, platform) {
             return Ok(known);
         }
@@ -113,12 +114,15 @@ impl Choice<'_> {
                 let of_file = f.filename.split('-').nth(1).and_then(|v| pep440_rs::Version::from_str(v).ok());
                 of_file.is_some() && of_file == wanted
             })
-            .filter_map(|f| Some((pypi::fit(&f.filename, minor, machine)?, f)))
+            .filter_map(|f| Some((pypi::fit(&f.filename, minor, system, machine)?, f)))
             .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
         let Some((_, file)) = best else {
             return Err(Error::misuse(
                 "no-wheel",
-                format!("the package index has no wheel of {name} {version} that fits CPython {minor} on {machine}",),
+                format!(
+                    "the package index has no wheel of {name} {version} that fits CPython {minor} on {machine} {}",
+                    system.name()
+                ),
             )
             .next("pin another version in the recipe, with a marker on python_version if need be"));
         };
@@ -146,20 +150,31 @@ impl Choice<'_> {
 impl Platform<'_> {
     /// What markers are read against (PEP 508).
     fn environment(self) -> Result<MarkerEnvironment> {
-        let Self { machine, minor } = self;
+        let Self { system, machine, minor } = self;
+        // As Python says it there: platform.machine(), platform.system(), os.name, sys.platform.
+        let machine = match (system, machine) {
+            (System::Windows, "x86_64") => "AMD64",
+            (System::Macos, "aarch64") => "arm64",
+            _ => machine,
+        };
+        let (os, name, sys) = match system {
+            System::Linux => ("posix", "Linux", "linux"),
+            System::Windows => ("nt", "Windows", "win32"),
+            System::Macos => ("posix", "Darwin", "darwin"),
+        };
         let full = format!("{minor}.0");
         MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
             implementation_name: "cpython",
             implementation_version: &full,
-            os_name: if cfg!(windows) { "nt" } else { "posix" },
+            os_name: os,
             platform_machine: machine,
             platform_python_implementation: "CPython",
             platform_release: "",
-            platform_system: if cfg!(target_os = "macos") { "Darwin" } else { "Linux" },
+            platform_system: name,
             platform_version: "",
             python_full_version: &full,
             python_version: minor,
-            sys_platform: if cfg!(target_os = "macos") { "darwin" } else { "linux" },
+            sys_platform: sys,
         })
         .map_err(|e| Error::misuse("recipe", format!("python.versions has '{minor}', which is no Python version: {e}")))
     }

@@ -42,7 +42,7 @@ use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
-use crate::recipe::{Lock, Recipe, Workspace};
+use crate::recipe::{Lock, Recipe, System, Workspace};
 use crate::store::{Key, Pending, Store};
 use crate::toolchain::{Compiler, Python, cuda::Toolkit};
 
@@ -113,6 +113,7 @@ impl<'a> Build<'a> {
     ) -> Result<Self> {
         let recipe = workspace.load(chosen.recipe)?;
         let lock = Lock::load(&recipe, &workspace.recipe_path(chosen.recipe))?;
+        demand_system(&recipe)?;
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
@@ -134,6 +135,24 @@ impl<'a> Build<'a> {
         let (configure_key, origin) = (OnceLock::new(), OnceLock::new());
         Ok(Self { workspace, recipe, lock, store, events, python, compiler, cuda_home, options, configure_key, origin })
     }
+}
+
+/// An error if the recipe is for another system than this one: nothing of it can be built here.
+fn demand_system(recipe: &Recipe) -> Result<()> {
+    let here = System::here();
+    if recipe.system == here {
+        return Ok(());
+    }
+    let e = Error::misuse(
+        "other-system",
+        format!("the recipe {} is for {}; this is {}", recipe.name, recipe.system.name(), here.name()),
+    )
+    .next(format!("run the same command on {}", recipe.system.name()));
+    Err(if recipe.system == System::Windows {
+        e.next("what can be proved of it here: cargo xtask canary --target windows")
+    } else {
+        e
+    })
 }
 
 impl Build<'_> {

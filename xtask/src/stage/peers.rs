@@ -52,11 +52,7 @@ impl Peer {
     /// A Windows program.
     #[must_use]
     pub fn in_wine(program: &Path, wine: &Wine) -> Self {
-        Self {
-            name: "windows".into(),
-            argv: vec![wine.program().to_owned(), program.to_owned()],
-            env: wine.env(),
-        }
+        Self { name: "windows".into(), argv: vec![wine.program().to_owned(), program.to_owned()], env: wine.env() }
     }
 
     fn command(&self) -> Command {

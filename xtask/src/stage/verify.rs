@@ -275,7 +275,10 @@ impl Verify<'_> {
                 .env("CUDA_HOME", &toolkit.root)
                 .env("CUDACXX", toolkit.nvcc())
                 .env("CUDAHOSTCXX", &self.build.compiler.cxx)
-                .env("TORCH_CUDA_ARCH_LIST", self.build.recipe.cuda.iter().flat_map(|c| c.architectures.clone()).collect::<Vec<_>>().join(";"))
+                .env(
+                    "TORCH_CUDA_ARCH_LIST",
+                    self.build.recipe.cuda.iter().flat_map(|c| c.architectures.clone()).collect::<Vec<_>>().join(";"),
+                )
                 .arg(format!("-DCUDA_TOOLKIT_ROOT_DIR={}", toolkit.root.display()));
         }
         configure

@@ -151,7 +151,8 @@ fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
         let archive = zip::ZipArchive::new(fs_err::File::open(&blob.path)?)
             .map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
         for member in archive.file_names() {
-            let member = member.map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
+            let member =
+                member.map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
             if let Some((folder, file)) = member.rsplit_once('/')
                 && folder.ends_with("lib")
                 && file.contains(".so")

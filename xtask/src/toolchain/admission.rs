@@ -102,7 +102,8 @@ impl Rules {
         let line = format!("{mib} {output}\n");
         let path = self.folder.join("measured");
         // One write of one line to a file that is only appended to. A build does not fail for want of it.
-        let _ = fs_err::OpenOptions::new().create(true).append(true).open(path).map(|mut f| f.write_all(line.as_bytes()));
+        let _ =
+            fs_err::OpenOptions::new().create(true).append(true).open(path).map(|mut f| f.write_all(line.as_bytes()));
     }
 
     /// What was noted in `folder`: output → MiB, the largest of several.

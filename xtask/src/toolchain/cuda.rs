@@ -78,9 +78,12 @@ impl Toolkit {
             .map_err(|e| Error::misuse("cuda-home", format!("--cuda-home {}: {e}", root.display())))?;
         for part in ["bin/nvcc", "include/cuda_runtime.h"] {
             if !root.join(part).is_file() {
-                return Err(Error::misuse("cuda-home", format!("{} has no {part}: it is no CUDA toolkit", root.display()))
-                    .next("name the folder that holds bin/nvcc, such as /usr/local/cuda-12.4")
-                    .next("or leave --cuda-home out: the toolkit of the recipe is fetched and needs no root"));
+                return Err(Error::misuse(
+                    "cuda-home",
+                    format!("{} has no {part}: it is no CUDA toolkit", root.display()),
+                )
+                .next("name the folder that holds bin/nvcc, such as /usr/local/cuda-12.4")
+                .next("or leave --cuda-home out: the toolkit of the recipe is fetched and needs no root"));
             }
         }
         Ok(Self { root })
@@ -175,8 +178,9 @@ fn version_in(banner: &str) -> Option<String> {
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
-    let pinned =
-        |package: &str| cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned());
+    let pinned = |package: &str| {
+        cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned())
+    };
     let mut wrong = Vec::new();
     let mut hold = |what: &str, wanted: Option<String>, found: &str| {
         if let Some(wanted) = wanted
@@ -209,7 +213,10 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
     platform::symlink(Path::new("lib"), &root.join("lib64"))?;
     for part in PROGRAMS {
         if !root.join(part).is_file() {
-            return Err(Error::misuse("cuda-toolkit", format!("no source of the recipe puts {part} into its prefix 'cuda'")));
+            return Err(Error::misuse(
+                "cuda-toolkit",
+                format!("no source of the recipe puts {part} into its prefix 'cuda'"),
+            ));
         }
     }
     for entry in fs_err::read_dir(&libraries)? {
@@ -298,9 +305,8 @@ pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
 
 /// Version of the driver that the build is for, if there is one.
 fn driver() -> Option<String> {
-    let said = std::env::var(DRIVER_VARIABLE)
-        .ok()
-        .or_else(|| std::fs::read_to_string("/sys/module/nvidia/version").ok())?;
+    let said =
+        std::env::var(DRIVER_VARIABLE).ok().or_else(|| std::fs::read_to_string("/sys/module/nvidia/version").ok())?;
     let said = said.trim();
     (!said.is_empty()).then(|| said.to_owned())
 }
@@ -319,7 +325,10 @@ mod tests {
     #[test]
     fn the_stub_has_functions_and_their_later_versions() {
         let header = "#define cuMemAlloc cuMemAlloc_v2\nCUresult CUDAAPI cuInit(unsigned int Flags); typedef int CUdevice; cuuint32_t x;";
-        assert_eq!(driver_stub(header), "void cuInit(void) {}\nvoid cuMemAlloc(void) {}\nvoid cuMemAlloc_v2(void) {}\n");
+        assert_eq!(
+            driver_stub(header),
+            "void cuInit(void) {}\nvoid cuMemAlloc(void) {}\nvoid cuMemAlloc_v2(void) {}\n"
+        );
     }
 
     #[test]
@@ -327,10 +336,14 @@ mod tests {
         let cuda = Cuda {
             version: "12.4".into(),
             architectures: vec!["9.0".into()],
-            requires: vec!["nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'".into(), "nvidia-nccl-cu12==2.21.5".into()],
+            requires: vec![
+                "nvidia-cudnn-cu12==9.1.0.70; platform_system == 'Linux'".into(),
+                "nvidia-nccl-cu12==2.21.5".into(),
+            ],
             nvcc_threads: 1,
         };
-        let good = Versions { runtime: "12.4".into(), cublas: "12.4.5".into(), cudnn: "9.1.0".into(), nccl: "2.21.5".into() };
+        let good =
+            Versions { runtime: "12.4".into(), cublas: "12.4.5".into(), cudnn: "9.1.0".into(), nccl: "2.21.5".into() };
         assert!(demand_versions(&cuda, &good).is_ok());
         let other = Versions { nccl: "2.20.5".into(), cudnn: "8.9.7".into(), ..good };
         let e = demand_versions(&cuda, &other).unwrap_err();

@@ -1,0 +1,303 @@
+//! Windows without Windows: CMake's own branches for it, run by a toolchain that claims to be MSVC; real
+//! libraries of Windows, linked by mingw-w64; the recipes; and the store itself, on Wine.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+
+#[path = "support/standin.rs"]
+mod standin;
+mod support;
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use support::{Ran, root, shared_store};
+use xtask::toolchain::mingw::{Mingw, Wine};
+
+fn xtask(args: &[&str]) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).env("NO_COLOR", "1");
+    Ran::of(&mut command, Path::new("/nowhere"))
+}
+
+/// The compiler for Windows; `None`, and a clear word, where there is none.
+fn mingw() -> Option<Mingw> {
+    Mingw::find().map_err(|e| eprintln!("SKIPPED: {}", e.what())).ok()
+}
+
+#[test]
+fn a_recipe_for_another_system_says_what_can_be_done_here() {
+    for (recipe, system) in [("torch-2.6.0-windows-cpu", "Windows"), ("torch-2.6.0-macos-arm64", "macOS")] {
+        let ran = xtask(&["build-torch", "--recipe", recipe, "--dry-run"]).exits(2);
+        let ran = ran.says(&format!("the recipe {recipe} is for {system}; this is Linux"));
+        assert_eq!(ran.stderr.contains("cargo xtask canary --target windows"), system == "Windows", "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn the_locks_name_wheels_of_their_system() {
+    for (recipe, machine, tag) in
+        [("torch-2.6.0-windows-cpu", "x86_64", "win_amd64"), ("torch-2.6.0-macos-arm64", "aarch64", "macosx_")]
+    {
+        let text = std::fs::read_to_string(root().join(format!("recipes/{recipe}.lock"))).unwrap();
+        let lock: xtask::recipe::Lock = toml::from_str(&text).unwrap();
+        for (minor, wheels) in &lock.python[machine] {
+            let names: Vec<String> =
+                wheels.build.iter().chain(&wheels.verify).map(|l| l.coordinate.as_ref().unwrap().file_name()).collect();
+            for name in &names {
+                assert!(name.contains(tag) || name.contains("-any"), "{recipe}, Python {minor}: {name}");
+            }
+            assert!(names.iter().any(|n| n.starts_with("ninja-") && n.contains(tag)), "{recipe}: {names:?}");
+        }
+    }
+}
+
+#[test]
+fn what_a_recipe_does_without_must_be_in_its_base() {
+    let w = support::Workspace::new();
+    for name in ["_common", "torch-2.6.0-cpu", "torch-2.6.0-windows-cpu"] {
+        let text = std::fs::read_to_string(root().join(format!("recipes/{name}.toml"))).unwrap();
+        w.write(&format!("recipes/{name}.toml"), text.replace("\"tensorpipe\", \"libnop\"", "\"tensorpype\""));
+    }
+    for entry in std::fs::read_dir(root().join("patches/pytorch-2.6.0")).unwrap().flatten() {
+        w.write(
+            &format!("patches/pytorch-2.6.0/{}", entry.file_name().to_str().unwrap()),
+            std::fs::read(entry.path()).unwrap(),
+        );
+    }
+    w.run(&["tree", "--recipe", "torch-2.6.0-windows-cpu"])
+        .exits(2)
+        .says("'without' names 'tensorpype', which the base does not have")
+        .says("did you mean 'tensorpipe'?");
+}
+
+/// A toolchain file for a compiler that claims to be MSVC: CMake takes its branches for WIN32 and MSVC, and
+/// writes the commands that it would run.
+const MSVC: &str = r#"
+set(CMAKE_SYSTEM_NAME Windows)
+set(CMAKE_SYSTEM_PROCESSOR AMD64)
+foreach(language C CXX)
+  set(CMAKE_${language}_COMPILER "${CMAKE_CURRENT_LIST_DIR}/cl")
+  set(CMAKE_${language}_COMPILER_ID_RUN TRUE)
+  set(CMAKE_${language}_COMPILER_ID MSVC)
+  set(CMAKE_${language}_COMPILER_VERSION 19.40)
+  set(CMAKE_${language}_COMPILER_FORCED TRUE)
+  set(CMAKE_${language}_COMPILER_WORKS TRUE)
+  set(MSVC_${language}_ARCHITECTURE_ID x64)
+  set(CMAKE_${language}_STANDARD_COMPUTED_DEFAULT 17)
+endforeach()
+set(CMAKE_LINKER "${CMAKE_CURRENT_LIST_DIR}/cl")
+set(CMAKE_MT "${CMAKE_CURRENT_LIST_DIR}/cl")
+set(CMAKE_RC_COMPILER "${CMAKE_CURRENT_LIST_DIR}/cl")
+"#;
+
+/// PyTorch's list file, as far as it asks about Windows and libuv: its lines of 2.6.0.
+const TORCH: &str = r#"
+cmake_minimum_required(VERSION 3.18)
+project(Torch CXX C)
+set(USE_DISTRIBUTED ON)
+set(USE_TENSORPIPE ON)
+set(USE_GLOO ON)
+set(USE_LIBUV ON)
+if(WIN32)
+  set(USE_TENSORPIPE OFF)
+  if(USE_DISTRIBUTED AND NOT DEFINED ENV{libuv_ROOT})
+    find_library(libuv_tmp_LIBRARY NAMES uv libuv HINTS $ENV{CONDA_PREFIX}\\Library NO_DEFAULT_PATH)
+    if(NOT libuv_tmp_LIBRARY)
+      set(USE_DISTRIBUTED OFF)
+      set(USE_GLOO OFF)
+    endif()
+  endif()
+endif()
+if(USE_GLOO)
+  add_subdirectory(gloo)
+endif()
+add_library(torch_cpu SHARED store.cpp)
+target_link_libraries(torch_cpu PRIVATE gloo)
+add_library(torch_python SHARED python.cpp)
+"#;
+
+/// Gloo's, likewise.
+const GLOO: &str = r#"
+if(USE_LIBUV)
+  if(TARGET uv_a)
+  else()
+    message(FATAL_ERROR "Gloo looks for a libuv of its own")
+  endif()
+endif()
+add_library(gloo STATIC gloo.cpp)
+target_link_libraries(gloo PRIVATE uv_a)
+if(MSVC AND USE_LIBUV)
+  add_custom_command(TARGET gloo POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E copy_if_different "${libuv_DLL_PATH}" $<TARGET_FILE_DIR:gloo>)
+endif()
+"#;
+
+/// The folder of a build environment with cmake and ninja.
+fn build_tools() -> Option<PathBuf> {
+    let w = standin::workspace(&standin::files())?;
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "pyenv", "--json"]).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    Some(Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("bin"))
+}
+
+#[test]
+fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
+    let Some(tools) = build_tools() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let cl = write("cl", "#!/bin/sh\nexit 0\n");
+    std::fs::set_permissions(cl, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let toolchain = write("msvc.cmake", MSVC);
+    for file in
+        ["uv/include/uv.h", "uv/lib/uv.lib", "uv/bin/uv.dll", "src/store.cpp", "src/python.cpp", "src/gloo/gloo.cpp"]
+    {
+        write(file, "");
+    }
+    write("src/CMakeLists.txt", TORCH);
+    write("src/gloo/CMakeLists.txt", GLOO);
+    let uv = dir.path().join("uv");
+    let modules = root().join("patches/cmake");
+    let project = write(
+        "project.cmake",
+        &format!(
+            "set(TORCHWRIGHT_LIBUV_ROOT [==[{}]==])\nset(TORCHWRIGHT_FEATURES USE_DISTRIBUTED USE_GLOO USE_TENSORPIPE)\n\
+             include([==[{}]==])\ninclude([==[{}]==])\n",
+            uv.display(),
+            modules.join("windows.cmake").display(),
+            modules.join("torchwright.cmake").display()
+        ),
+    );
+    let build = dir.path().join("build");
+    let configure = |more: &[&str]| {
+        let mut cmake = Command::new(tools.join("cmake"));
+        cmake
+            .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release", "-S"])
+            .arg(dir.path().join("src"))
+            .arg("-B")
+            .arg(&build)
+            .arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()))
+            .arg(format!("-DCMAKE_MAKE_PROGRAM={}", tools.join("ninja").display()))
+            .arg(format!("-DCMAKE_PROJECT_Torch_INCLUDE={}", project.display()))
+            .args(more)
+            .env_remove("libuv_ROOT");
+        Ran::of(&mut cmake, dir.path())
+    };
+    configure(&[]).exits(0);
+    // What is read back: nothing was switched off in silence.
+    let report = std::fs::read_to_string(build.join("torchwright-report.txt")).unwrap();
+    for line in [
+        "torch_cpu=libuv",
+        "torch_python=libuv",
+        "feature:USE_DISTRIBUTED=ON",
+        "feature:USE_GLOO=ON",
+        "feature:USE_TENSORPIPE=OFF",
+    ] {
+        assert!(report.lines().any(|l| l == line), "{line} is not in\n{report}");
+    }
+    let ninja = Command::new(tools.join("ninja")).arg("-C").arg(&build).args(["-t", "commands"]).output().unwrap();
+    let commands = String::from_utf8(ninja.stdout).unwrap();
+    let of =
+        |what: &str| commands.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no {what} in {commands}"));
+    let include = format!("{}/include", uv.display());
+    let store = of("/store.cpp");
+    assert!(store.contains("-DTORCH_USE_LIBUV") && store.contains(&include), "{store}");
+    assert!(of("/python.cpp").contains("-DTORCH_USE_LIBUV"));
+    assert!(of("/gloo.cpp").contains(&include));
+    let link = of("/out:torch_cpu.dll");
+    for library in [format!("{}/lib/uv.lib", uv.display()), "ws2_32.lib".into(), "iphlpapi.lib".into()] {
+        assert!(link.contains(&library), "{library} is not linked: {link}");
+    }
+    assert!(!link.contains("uv_version"), "an option of other linkers: {link}");
+    // uv.dll is beside Gloo, and beside torch_cpu.dll once it is installed.
+    let dll = format!("{}/bin/uv.dll", uv.display());
+    assert!(commands.contains(&format!("copy_if_different {dll}")), "{commands}");
+    let install = std::fs::read_to_string(build.join("cmake_install.cmake")).unwrap();
+    assert!(install.contains(&dll) && install.contains("${CMAKE_INSTALL_PREFIX}/lib"), "{install}");
+
+    // Half a libuv is found out before an hour of compiling.
+    std::fs::remove_file(uv.join("bin/uv.dll")).unwrap();
+    configure(&[]).exits(1).says("no bin/uv.dll under");
+}
+
+/// What MSVC makes of a class with virtual functions, in assembler: its type descriptor, and the complete
+/// object locator that points at it.
+const RTTI: &str = r#"
+    .section .rdata,"dr"
+    .balign 8
+locator:
+    .long 1, 0, 0
+    .rva descriptor
+    .rva hierarchy
+    .rva locator
+hierarchy:
+    .long 0, 0, 1
+    .rva bases
+bases:
+    .long 0
+    .quad locator
+    .globl vftable
+vftable:
+    .quad DllMain
+    .data
+    .balign 8
+descriptor:
+    .quad vftable, 0
+    .asciz ".?AVLibUVStoreDaemon@detail@c10d@@"
+"#;
+
+#[test]
+fn a_library_that_a_linker_of_windows_made_is_told_from_one_without_the_store() {
+    let Some(compiler) = mingw() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let library = dir.path().join("torch_cpu.dll");
+    let text = dir.path().join("text.c");
+    // The error's text and the name of the class as a text: in every build.
+    std::fs::write(
+        &text,
+        "const char* const texts[] = {\"use_libuv was requested but PyTorch was build without libuv support\", \"LibUVStoreDaemon\"};\n\
+         __declspec(dllexport) const char* say(int i) { return texts[i]; }\n\
+         int DllMain(void) { return 1; }\n",
+    )
+    .unwrap();
+    let rtti = dir.path().join("rtti.s");
+    std::fs::write(&rtti, RTTI).unwrap();
+    for (sources, code) in [(vec![&text, &rtti], 0), (vec![&text], 1)] {
+        let linked =
+            Command::new(&compiler.cc).args(["-shared", "-O1", "-o"]).arg(&library).args(sources).output().unwrap();
+        assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+        let ran = xtask(&["inspect", library.to_str().unwrap(), "--json"]).exits(code);
+        let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(report["libraries"][0]["format"], "pe");
+        assert_eq!(report["libuv"], code == 0, "{report}");
+    }
+}
+
+#[test]
+fn the_store_of_the_default_recipe_runs_on_windows_with_peers_on_linux() {
+    if mingw().is_none() {
+        return;
+    }
+    if let Err(e) = Wine::find(tempfile::tempdir().unwrap().path()) {
+        eprintln!("SKIPPED: {}", e.what());
+        return;
+    }
+    let ran = xtask(&["canary", "--target", "windows", "--json"]);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap_or_default();
+    if matches!(json["error"]["code"].as_str(), Some("fetch" | "index" | "no-index" | "no-debian-mirror")) {
+        eprintln!("SKIPPED: the sources cannot be downloaded here: {}", json["error"]["message"]);
+        return;
+    }
+    ran.exits(0);
+    let meetings = json["meetings"].as_array().unwrap();
+    let servers: Vec<&str> = meetings.iter().map(|m| m["server"].as_str().unwrap()).collect();
+    assert_eq!(servers, ["windows", "windows", "linux"]);
+    assert!(meetings.iter().any(|m| m["one_killed"] == true));
+    assert_eq!(meetings[1]["clients"], serde_json::json!(["linux", "windows"]));
+    assert!(meetings.iter().all(|m| m["operations"].as_u64().unwrap() >= 6400), "{json}");
+}
