@@ -481,3 +481,14 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
     disk.grow("2g");
     build(&w, &[]).exits(0);
 }
+
+#[test]
+fn a_store_whose_path_has_spaces_and_letters_of_other_languages_is_built_in() {
+    let Some(mut w) = workspace(&fresh_files()) else { return };
+    own_store(&mut w);
+    let store = w.path().join("ein Ordner, größer als 日本");
+    std::fs::rename(&w.store, &store).unwrap();
+    w.store = store;
+    build(&w, &["--no-compiler-cache"]).exits(0);
+    artifact(&w, "bundle", ".tar.gz");
+}

@@ -120,6 +120,23 @@ fn a_lock_is_written_checked_and_found_stale() {
 }
 
 #[test]
+fn a_source_that_comes_from_elsewhere_now_gets_that_files_digest() {
+    let w = Workspace::new();
+    w.write("recipes/x.toml", recipe(""));
+    w.write("uv.tar", "the one");
+    w.write("other.tar", "the other");
+    let digest = || {
+        w.run(&["lock", "--recipe", "x"]).exits(0);
+        let lock = std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap();
+        toml::from_str::<xtask::recipe::Lock>(&lock).unwrap().source["libuv"].sha256.clone()
+    };
+    assert_eq!(digest(), support::sha256(b"the one"));
+    // By the same name, in another file: the lock must not keep what it knew.
+    w.write("recipes/x.toml", recipe("").replace("file:uv.tar", "file:other.tar"));
+    assert_eq!(digest(), support::sha256(b"the other"));
+}
+
+#[test]
 fn a_lock_of_a_newer_format_is_refused() {
     let w = Workspace::new();
     w.write("recipes/x.toml", recipe(""));

@@ -122,6 +122,11 @@ fn plan(name: &str, text: &[u8], root: &Path, strip: usize) -> Result<Vec<Change
     if !misfits.is_empty() {
         let mut e =
             Error::misuse("patch-does-not-apply", format!("{name} does not apply:\n    {}", misfits.join("\n    ")));
+        if text.windows(2).any(|w| w == b"\r\n") {
+            e = e.next(format!(
+                "{name} has the line ends of Windows (CRLF): git wrote it so; `git config core.autocrlf false`, and check it out again"
+            ));
+        }
         if !already.is_empty() {
             e = e.next(format!("the tree is partly patched already: {} has this change", list(&already)));
         }

@@ -22,16 +22,30 @@ pub fn resolve(
     root: &Path,
 ) -> Result<Lock> {
     let fetcher = Fetcher { store, events, offline, root };
+    // A lock names its sources and not where they come from: once the recipe has changed, a source by the
+    // same name may be another one. What this store fetched before is known by its coordinate.
+    let unchanged = old.filter(|l| l.recipe == Lock::recipe_digest(recipe));
+    let mut seen = Seen::read(store);
     let wants: Vec<Want> = recipe
         .source
         .iter()
-        .map(|s| Want {
-            name: s.name.clone(),
-            coordinates: s.coordinates.clone(),
-            expected: old.and_then(|l| l.source.get(&s.name)).map(|l| (l.sha256.clone(), l.size)),
+        .map(|s| {
+            let known = unchanged.and_then(|l| l.source.get(&s.name)).map(|l| (l.sha256.clone(), l.size));
+            Want {
+                name: s.name.clone(),
+                coordinates: s.coordinates.clone(),
+                expected: known.or_else(|| s.coordinates.first().and_then(|c| seen.get(c))),
+            }
         })
         .collect();
     let blobs = fetcher.fetch_all(&wants)?;
+    for (want, blob) in wants.iter().zip(&blobs) {
+        // Of several coordinates nobody knows here which one answered.
+        if let [only] = &want.coordinates[..] {
+            seen.put(only, &blob.sha256, blob.size);
+        }
+    }
+    seen.write(store);
     let source = wants
         .iter()
         .zip(blobs)
@@ -52,6 +66,38 @@ pub fn resolve(
         python.insert(machine.clone(), wheels);
     }
     Ok(Lock { version: LOCK_VERSION, recipe: Lock::recipe_digest(recipe), source, python })
+}
+
+/// Digests of files of registries, whose content never changes, by coordinate.
+#[derive(Default)]
+struct Seen(BTreeMap<String, (String, u64)>);
+
+impl Seen {
+    fn read(store: &Store) -> Self {
+        let text = std::fs::read(Self::path(store)).unwrap_or_default();
+        Self(serde_json::from_slice(&text).unwrap_or_default())
+    }
+
+    fn write(&self, store: &Store) {
+        if let Ok(text) = serde_json::to_vec(&self.0) {
+            // What is not kept is fetched again.
+            let _ = crate::store::write_atomically(&Self::path(store), &text);
+        }
+    }
+
+    fn path(store: &Store) -> std::path::PathBuf {
+        store.cache("coordinates").join("registries.json")
+    }
+
+    fn get(&self, coordinate: &Coordinate) -> Option<(String, u64)> {
+        self.0.get(&coordinate.to_string()).cloned()
+    }
+
+    fn put(&mut self, coordinate: &Coordinate, sha256: &str, size: u64) {
+        if matches!(coordinate, Coordinate::Pypi { .. } | Coordinate::Debian { .. } | Coordinate::Crate { .. }) {
+            self.0.insert(coordinate.to_string(), (sha256.to_owned(), size));
+        }
+    }
 }
 
 /// Where wheels must run.
