@@ -483,12 +483,14 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
 }
 
 #[test]
-fn a_store_whose_path_has_spaces_and_letters_of_other_languages_is_built_in() {
+fn a_store_whose_path_a_compiler_cannot_be_given_is_refused_and_one_in_another_script_is_built_in() {
     let Some(mut w) = workspace(&fresh_files()) else { return };
     own_store(&mut w);
-    let store = w.path().join("ein Ordner, größer als 日本");
-    std::fs::rename(&w.store, &store).unwrap();
-    w.store = store;
+    let (plain, spaces) = (w.path().join("größer-als-日本"), w.path().join("ein Ordner"));
+    std::fs::rename(&w.store, &plain).unwrap();
+    w.store = spaces;
+    build(&w, &[]).exits(2).says("has the character ' '").says("--store DIR");
+    w.store = plain;
     build(&w, &["--no-compiler-cache"]).exits(0);
     artifact(&w, "bundle", ".tar.gz");
 }

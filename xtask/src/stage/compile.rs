@@ -27,6 +27,25 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
     })
 }
 
+/// Characters that flags of compilers, lists of CMake or ninja's files give a meaning of their own.
+const NO_PATH: &[char] = &[';', '=', ':', ',', '"', '\'', '$', '`', '#', '|', '&', '<', '>', '(', ')', '*', '?'];
+
+/// An error if the store's path has characters that a build cannot carry: PyTorch's own list files do not
+/// quote what they hand on.
+pub fn demand_path(build: &Build<'_>) -> Result<()> {
+    let root = build.store.root().display().to_string();
+    // A drive of Windows has its colon.
+    let rest = if cfg!(windows) { root.get(2..).unwrap_or_default() } else { &root };
+    match rest.chars().find(|c| c.is_whitespace() || c.is_control() || NO_PATH.contains(c)) {
+        None => Ok(()),
+        Some(c) => Err(Error::misuse(
+            "store-path",
+            format!("the store's path '{root}' has the character {c:?}, which flags of compilers cannot carry"),
+        )
+        .next("put the store where no folder's name has one: --store DIR, or TORCHWRIGHT_STORE")),
+    }
+}
+
 /// An error if the disk has less room than the recipe says a build needs.
 pub fn demand_space(build: &Build<'_>) -> Result<()> {
     let Some(free) = platform::free_space(build.store.root()) else { return Ok(()) };

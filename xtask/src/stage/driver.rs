@@ -248,6 +248,7 @@ fn make_wheel(build: &Build<'_>, last: usize) -> Result<Outcome> {
         (last == position(after)).then(|| Outcome::Stopped { after, folder: folder.to_owned() })
     };
     build.python.demand_headers()?;
+    compile::demand_path(build)?;
     compile::demand_space(build)?;
     fetch::run(build, false)?;
     if let Some(outcome) = stop(fetch::STAGE, build.store.root()) {

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{Build, pyenv};
+use super::{Build, compile, pyenv};
 use crate::error::{Error, Result};
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
@@ -40,6 +40,7 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
 
 /// Builds libuv, or finds it in the store. Returns its prefix.
 pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
+    compile::demand_path(build)?;
     let key = key(build)?;
     build.stage(STAGE, &key, |pending| {
         let scratch = pending.scratch()?;
