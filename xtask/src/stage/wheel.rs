@@ -137,9 +137,8 @@ fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
     let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
     let wheels = &super::fetch::python_lock(build)?.verify;
     for (package, version) in cuda.packages() {
-        let locked = wheels.iter().find_map(|locked| match &locked.coordinate {
-            Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version => Some(locked),
-            _ => None,
+        let locked = wheels.iter().find(|locked| {
+            matches!(&locked.coordinate, Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version)
         });
         let Some(blob) = locked.and_then(|l| build.store.blob(&l.sha256, l.size)) else {
             return Err(Error::misuse(

@@ -63,7 +63,7 @@ impl Wine {
     pub fn find(drive: &Path) -> Result<Self> {
         let program = ["wine64", "wine"].iter().find_map(|name| platform::which(name)).ok_or_else(|| {
             Error::world("no-wine", "no Wine was found on this machine: Windows programs cannot be run")
-                .next("install it: `apt-get install wine64` (Debian, Ubuntu), `dnf install wine-core` (Fedora)")
+                .next("install it: `apt-get install wine wine64` (Debian, Ubuntu), `dnf install wine-core` (Fedora)")
         })?;
         fs_err::create_dir_all(drive)?;
         Ok(Self { program, drive: drive.to_owned() })
