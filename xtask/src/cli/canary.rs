@@ -62,9 +62,6 @@ fn here(args: &Args, build: &Build<'_>) -> Result<()> {
 fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
     // Both tools before minutes of compiling.
     let target = Target::windows(build)?;
-    let Target::Windows(mingw, wine) = &target else {
-        return Err(Error::world("canary", "no Windows target"));
-    };
     let (windows, _) = stage::uvstore::run(build, &target)?;
     let (linux, _) = stage::uvstore::run(build, &Target::Host)?;
     let (windows, linux) = (target.peer(&windows), Target::Host.peer(&linux));
@@ -74,11 +71,12 @@ fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
         linux.serve(&[&windows, &windows], true)?,
     ];
     if args.recipe.json {
+        let (compiler, wine) = target.tools()?.unwrap_or_default();
         print_json(&serde_json::json!({
             "schema_version": 1,
             "recipe": build.recipe.name,
-            "compiler": mingw.identity()?,
-            "wine": wine.version()?,
+            "compiler": compiler,
+            "wine": wine,
             "meetings": meetings,
         }));
         return Ok(());

@@ -42,7 +42,7 @@ pub fn run(args: Args) -> Result<()> {
     let build = session.build(&args.recipe, &args.tools, Options::default())?;
     stage::cuda::demand(&build)?;
     stage::fetch::toolkit(&build)?;
-    let dir = stage::cuda::run(&build)?;
+    let (dir, versions) = stage::cuda::tried(&build)?;
     let nvcc = Toolkit { root: dir.clone() }.version()?;
     if args.recipe.json {
         print_json(&serde_json::json!({
@@ -51,7 +51,7 @@ pub fn run(args: Args) -> Result<()> {
             "folder": dir,
             "installed": build.cuda_home.is_some(),
             "nvcc": nvcc,
-            "versions": stage::cuda::versions(&build)?,
+            "versions": versions,
             "identity": stage::cuda::identity(&build)?,
         }));
     } else {

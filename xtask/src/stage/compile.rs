@@ -48,20 +48,19 @@ pub fn demand_path(build: &Build<'_>) -> Result<()> {
 
 /// An error if the disk has less room than the recipe says a build needs.
 pub fn demand_space(build: &Build<'_>) -> Result<()> {
+    demand_room(build, build.recipe.limits.disk, &format!("a build of {}", build.recipe.name))
+}
+
+/// An error if the disk has less room than the `need` bytes of `what`.
+pub fn demand_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
     let Some(free) = platform::free_space(build.store.root()) else { return Ok(()) };
-    let need = build.recipe.limits.disk;
     if free >= need {
         return Ok(());
     }
+    let root = build.store.root().display();
     Err(Error::world(
         "disk-space",
-        format!(
-            "the store {} has {} MiB free; a build of {} needs about {} MiB",
-            build.store.root().display(),
-            free >> 20,
-            build.recipe.name,
-            need >> 20
-        ),
+        format!("the store {root} has {} MiB free; {what} needs about {} MiB", free >> 20, need >> 20),
     )
     .next("free disk space, run `cargo xtask clean`, or put the store elsewhere with --store DIR"))
 }

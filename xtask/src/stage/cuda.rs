@@ -5,9 +5,8 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Build, prefix};
+use super::{Build, compile, prefix};
 use crate::error::{Error, Result};
-use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::{Key, KeyBuilder, share_tree};
 use crate::toolchain::cuda::{self, Versions};
@@ -57,22 +56,8 @@ pub fn demand(build: &Build<'_>) -> Result<()> {
     if build.cuda_home.is_some() || build.store.finished(STAGE, &key(build)).is_some() {
         return Ok(());
     }
-    let Some(free) = platform::free_space(build.store.root()) else { return Ok(()) };
-    let need = space(build);
-    if free >= need {
-        return Ok(());
-    }
-    Err(Error::world(
-        "disk-space",
-        format!(
-            "the store {} has {} MiB free; the CUDA toolkit of {} needs about {} MiB, packages and all",
-            build.store.root().display(),
-            free >> 20,
-            build.recipe.name,
-            need >> 20
-        ),
-    )
-    .next("free disk space, run `cargo xtask clean`, or put the store elsewhere with --store DIR"))
+    let what = format!("the CUDA toolkit of {}, packages and all,", build.recipe.name);
+    compile::demand_room(build, space(build), &what)
 }
 
 /// Bytes that packages and toolkit take: libraries of GPU code unpack to 1.6 times their size.
@@ -88,44 +73,41 @@ fn space(build: &Build<'_>) -> u64 {
     packages * 26 / 10
 }
 
-/// What the toolkit said of itself.
+/// Makes the toolkit, or finds it in the store. Returns its folder.
 ///
 /// # Errors
-/// It was not made yet.
-pub fn versions(build: &Build<'_>) -> Result<Versions> {
-    match &build.cuda_home {
-        Some(toolkit) => toolkit.check(chosen(build)?, &build.compiler, tempfile::tempdir()?.path()),
-        None => build
-            .store
-            .record::<Record>(STAGE, &key(build))
-            .map(|r| r.versions)
-            .ok_or_else(|| Error::world("store", "the record of the stage 'cuda' cannot be read")),
-    }
+/// As [`tried`].
+pub fn run(build: &Build<'_>) -> Result<PathBuf> {
+    Ok(tried(build)?.0)
 }
 
-/// Makes the toolkit, or finds it in the store; an installed one is tried each time.
+/// The toolkit's folder, and what it said of itself: made and tried once a store; an installed one is tried
+/// each time.
 ///
 /// # Errors
 /// A part is missing; it does not compile, link or run a small program; or it has other versions than
 /// the recipe says.
-pub fn run(build: &Build<'_>) -> Result<PathBuf> {
+pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
     let cuda = chosen(build)?;
     if let Some(toolkit) = &build.cuda_home {
         let scratch = tempfile::tempdir()?;
-        toolkit.check(cuda, &build.compiler, scratch.path())?;
-        return Ok(toolkit.root.clone());
+        return Ok((toolkit.root.clone(), toolkit.check(cuda, &build.compiler, scratch.path())?));
     }
     let key = key(build);
-    if build.store.finished(STAGE, &key).is_some() {
-        // Without a look at what it was made of, which may be gone.
-        return build.stage(STAGE, &key, |_| Ok(()));
-    }
-    let unpacked = prefix::one(build, PREFIX)?;
-    build.stage(STAGE, &key, |pending| {
+    // Where it is made already, what it was made of may be gone.
+    let unpacked = match build.store.finished(STAGE, &key) {
+        Some(_) => None,
+        None => Some(prefix::one(build, PREFIX)?),
+    };
+    let folder = build.stage(STAGE, &key, |pending| {
         let (out, scratch) = (pending.out(), pending.scratch()?);
-        share_tree(&unpacked, &out)?;
+        share_tree(&unpacked.map_or_else(|| prefix::one(build, PREFIX), Ok)?, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
-        let versions = toolkit.check(cuda, &build.compiler, &scratch)?;
-        Ok(Record { versions })
-    })
+        Ok(Record { versions: toolkit.check(cuda, &build.compiler, &scratch)? })
+    })?;
+    let record: Record = build
+        .store
+        .record(STAGE, &key)
+        .ok_or_else(|| Error::world("store", "the record of the stage 'cuda' cannot be read"))?;
+    Ok((folder, record.versions))
 }

@@ -45,6 +45,17 @@ impl Target {
         Ok(Self::Windows(Mingw::find()?, Wine::find(&build.store.cache("wine"))?))
     }
 
+    /// Compiler and Wine, by what decides what comes out; `None` where it is the build's own compiler.
+    ///
+    /// # Errors
+    /// One of them does not run.
+    pub fn tools(&self) -> Result<Option<(String, String)>> {
+        match self {
+            Self::Host => Ok(None),
+            Self::Windows(mingw, wine) => Ok(Some((mingw.identity()?, wine.version()?))),
+        }
+    }
+
     fn os(&self) -> &'static str {
         match self {
             Self::Host => std::env::consts::OS,
@@ -97,12 +108,11 @@ pub struct Record {
 /// As those of the stages before it.
 pub fn key(build: &Build<'_>, target: &Target) -> Result<Key> {
     let key = KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("sources", &SOURCES);
-    Ok(match target {
-        Target::Host => key,
-        Target::Windows(mingw, wine) => key
-            .text("mingw", &mingw.identity()?)
-            .text("wine", &wine.version()?)
-            .text("patch", &digest_file(&mingw_patch(build)?)?.0),
+    Ok(match target.tools()? {
+        None => key,
+        Some((mingw, wine)) => {
+            key.text("mingw", &mingw).text("wine", &wine).text("patch", &digest_file(&mingw_patch(build)?)?.0)
+        }
     }
     .finish())
 }
