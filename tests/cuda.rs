@@ -36,7 +36,7 @@ fn script(path: &Path, text: &str) -> PathBuf {
 const TOOLKIT: &[&str] = &["toolchain", "cuda", "--recipe", "torch-2.6.0-cu124-sm90"];
 
 #[test]
-fn an_architecture_that_this_cuda_does_not_know_is_refused() {
+fn an_architecture_that_this_cuda_does_not_know_and_two_nccls_are_refused() {
     let w = copy_of_the_recipes();
     let path = w.path().join("recipes/torch-2.6.0-cu124-sm90.toml");
     let text = std::fs::read_to_string(&path).unwrap();
@@ -46,6 +46,13 @@ fn an_architecture_that_this_cuda_does_not_know_is_refused() {
         .says("torch-2.6.0-cu124-sm90.toml")
         .says("names '12.0', which CUDA 12.4 cannot compile for")
         .says("CUDA 13.0 knows it");
+    // Compiled with one NCCL, run with another.
+    let base = w.path().join("recipes/torch-2.6.0-cu124.toml");
+    let whole = std::fs::read_to_string(&base).unwrap();
+    std::fs::write(&base, whole.replace("'nvidia-nccl-cu12==2.21.5", "'nvidia-nccl-cu12==2.20.5")).unwrap();
+    std::fs::write(&path, &text).unwrap();
+    w.run(TOOLKIT).exits(2).says("the toolkit takes nvidia-nccl-cu12 2.21.5, and cuda.requires has 2.20.5");
+    std::fs::write(&base, whole).unwrap();
     std::fs::write(&path, text.replace("[cuda]", "[cuda]\nversion = \"12.5\"")).unwrap();
     w.run(TOOLKIT).exits(2).says("CUDA '12.5' is not known").says("12.4");
 }

@@ -65,11 +65,16 @@ fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
     let (windows, _) = stage::uvstore::run(build, &target)?;
     let (linux, _) = stage::uvstore::run(build, &Target::Host)?;
     let (windows, linux) = (target.peer(&windows), Target::Host.peer(&linux));
-    let meetings: Vec<Meeting> = vec![
-        windows.serve(&[&windows, &windows, &windows], true)?,
-        windows.serve(&[&linux, &windows], false)?,
-        linux.serve(&[&windows, &windows], true)?,
-    ];
+    let meet = || -> Result<Vec<Meeting>> {
+        Ok(vec![
+            windows.serve(&[&windows, &windows, &windows], true)?,
+            windows.serve(&[&linux, &windows], false)?,
+            linux.serve(&[&windows, &windows], true)?,
+        ])
+    };
+    let meetings = meet();
+    windows.stop();
+    let meetings = meetings?;
     if args.recipe.json {
         let (compiler, wine) = target.tools()?.unwrap_or_default();
         print_json(&serde_json::json!({

@@ -3,8 +3,8 @@
 
 use std::path::Path;
 
-use super::model::Cuda;
-use super::nearest;
+use super::model::{Cuda, Source};
+use super::{Coordinate, nearest};
 use crate::error::{Error, Result};
 
 /// One release of the toolkit.
@@ -55,8 +55,25 @@ impl Release {
     }
 }
 
-/// Holds a recipe's architectures against its toolkit.
-pub(super) fn check(cuda: &Cuda, path: &Path) -> Result<()> {
+/// Holds what a recipe says of CUDA against itself: its architectures against its toolkit, and what it
+/// compiles with against what the wheel will run with.
+pub(super) fn check(cuda: &Cuda, sources: &[Source], path: &Path) -> Result<()> {
+    for (package, wanted) in cuda.packages() {
+        for coordinate in sources.iter().flat_map(|s| &s.coordinates) {
+            let Coordinate::Pypi { name, version, .. } = coordinate else { continue };
+            if name == package && version != wanted {
+                return Err(Error::misuse(
+                    "cuda-mismatch",
+                    format!(
+                        "{}: the toolkit takes {name} {version}, and cuda.requires has {wanted}: the wheel would run \
+                         with another one than it was compiled with",
+                        path.display()
+                    ),
+                )
+                .next(format!("make both {wanted}, or both {version}")));
+            }
+        }
+    }
     let Some(release) = release(&cuda.version) else { return Ok(()) };
     if cuda.architectures.is_empty() {
         return Err(Error::misuse("recipe", format!("{}: cuda.architectures is empty", path.display()))

@@ -379,7 +379,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
             requires: file.cuda.requires.unwrap_or_default(),
             nvcc_threads: file.cuda.nvcc_threads.unwrap_or(1),
         };
-        cuda::check(&cuda, path)?;
+        cuda::check(&cuda, &file.source, path)?;
         Some(cuda)
     } else {
         None

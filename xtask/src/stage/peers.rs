@@ -1,7 +1,7 @@
 //! peers: the store's program as server and as clients, of one build or of several, against each other.
 //! How the protocol is tried between processes, and between Linux and Windows.
 
-use std::io::{BufRead, BufReader};
+use std::io::{BufRead, BufReader, Read, Seek};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -25,6 +25,7 @@ pub struct Peer {
     pub name: String,
     argv: Vec<PathBuf>,
     env: Vec<(String, String)>,
+    wine: Option<Wine>,
 }
 
 /// One server and who came to it.
@@ -46,13 +47,25 @@ impl Peer {
     /// A program of this machine.
     #[must_use]
     pub fn here(program: &Path) -> Self {
-        Self { name: std::env::consts::OS.into(), argv: vec![program.to_owned()], env: Vec::new() }
+        Self { name: std::env::consts::OS.into(), argv: vec![program.to_owned()], env: Vec::new(), wine: None }
     }
 
     /// A Windows program.
     #[must_use]
     pub fn in_wine(program: &Path, wine: &Wine) -> Self {
-        Self { name: "windows".into(), argv: vec![wine.program().to_owned(), program.to_owned()], env: wine.env() }
+        Self {
+            name: "windows".into(),
+            argv: vec![wine.program().to_owned(), program.to_owned()],
+            env: wine.env(),
+            wine: Some(wine.clone()),
+        }
+    }
+
+    /// Ends what the last of its processes left running.
+    pub fn stop(&self) {
+        if let Some(wine) = &self.wine {
+            wine.stop();
+        }
     }
 
     fn command(&self) -> Command {
@@ -149,10 +162,13 @@ struct Server {
 
 impl Server {
     fn start(peer: &Peer) -> Result<Self> {
+        // A file, not our own: Wine's services would hold that open.
+        let mut said_wrong = tempfile::tempfile()?;
         let mut child = peer
             .command()
             .args(["serve", "--port", "0"])
             .stdout(Stdio::piped())
+            .stderr(said_wrong.try_clone()?)
             .spawn()
             .doing(|| format!("starting a server on {}", peer.name))?;
         let mut line = String::new();
@@ -167,9 +183,16 @@ impl Server {
             _ => {
                 let _ = child.0.kill();
                 let status = child.0.wait()?;
+                let mut errors = String::new();
+                said_wrong.rewind()?;
+                said_wrong.read_to_string(&mut errors)?;
                 Err(Error::world(
                     "uvstore",
-                    format!("uvstore did not begin to serve: it said '{}' ({status})", line.trim()),
+                    format!(
+                        "uvstore did not begin to serve: it said '{}' ({status})\n{}",
+                        line.trim(),
+                        errors.trim_end()
+                    ),
                 ))
             }
         }

@@ -144,7 +144,10 @@ pub fn run(build: &Build<'_>, target: &Target) -> Result<(PathBuf, Record)> {
         let program = pending.out().join(&file);
         fs_err::copy(scratch.join("build").join(&file), &program)?;
         platform::mark_executable(&program, true)?;
-        Ok(Record { check: target.peer(&program).check_itself()?, file })
+        let peer = target.peer(&program);
+        let check = peer.check_itself();
+        peer.stop();
+        Ok(Record { check: check?, file })
     })?;
     let record: Record = build
         .store

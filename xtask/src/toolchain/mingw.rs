@@ -2,6 +2,7 @@
 //! Windows without Windows. No product of the Windows recipes is made with it: those take MSVC.
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use super::Process;
 use crate::error::{Error, Result};
@@ -82,6 +83,17 @@ impl Wine {
     #[must_use]
     pub fn program(&self) -> &Path {
         &self.program
+    }
+
+    /// Ends what Wine left running for its drive. Its services outlive the programs that they were started
+    /// for, and hold open what those had open: whoever reads the output of this program would wait for them.
+    pub fn stop(&self) {
+        let names = ["wineserver", "wineserver-stable", "/usr/lib/wine/wineserver64", "/usr/lib/wine/wineserver"];
+        if let Some(server) = names.iter().find_map(|name| platform::which(name)) {
+            let mut command = std::process::Command::new(server);
+            command.arg("-k").envs(self.env()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+            let _ = command.status();
+        }
     }
 
     /// Its environment: nothing of the user's own Wine is read or changed.
