@@ -10,8 +10,9 @@ mod windows;
 #[cfg(windows)]
 use windows as imp;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 pub use imp::{
@@ -76,6 +77,17 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     #[cfg(windows)]
     std::os::windows::fs::symlink_dir(target, link)?;
     Ok(())
+}
+
+/// Runs `argv` to its end.
+fn status_of(argv: &[OsString]) -> Result<ExitStatus> {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Err(Error::misuse("exec", "nothing to run"));
+    };
+    Command::new(program)
+        .args(arguments)
+        .status()
+        .map_err(|e| Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())))
 }
 
 /// Prepares `command` to be killed as a whole: a process group of its own, and death with us.

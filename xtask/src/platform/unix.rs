@@ -142,13 +142,7 @@ pub fn exec(argv: &[OsString]) -> Error {
 /// said), and the peak resident memory, in bytes, of the largest process that it was or started.
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     use std::os::unix::process::ExitStatusExt;
-    let Some((program, arguments)) = argv.split_first() else {
-        return Err(Error::misuse("exec", "nothing to run"));
-    };
-    let status = Command::new(program)
-        .args(arguments)
-        .status()
-        .map_err(|e| Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())))?;
+    let status = super::status_of(argv)?;
     // SAFETY: the structure is zeroed, and written by the call before it is read.
     let peak = unsafe {
         let mut usage: libc::rusage = std::mem::zeroed();
@@ -162,7 +156,7 @@ pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
         (None, signal) => {
             let signal = signal.unwrap_or(0);
             let how = if signal == libc::SIGKILL { "Killed" } else { "ended" };
-            write_stderr(&format!("{}: {how} (signal {signal})\n", Path::new(program).display()));
+            write_stderr(&format!("{}: {how} (signal {signal})\n", argv[0].to_string_lossy()));
             128 + signal
         }
     };

@@ -47,13 +47,7 @@ pub fn exec(argv: &[OsString]) -> Error {
 
 /// Runs `argv` to its end: its exit code. What it needed is not known.
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
-    let Some((program, arguments)) = argv.split_first() else {
-        return Err(Error::misuse("exec", "nothing to run"));
-    };
-    let status = Command::new(program)
-        .args(arguments)
-        .status()
-        .map_err(|e| Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())))?;
+    let status = super::status_of(argv)?;
     Ok((status.code().unwrap_or(3), 0))
 }
 

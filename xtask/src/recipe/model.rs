@@ -263,6 +263,13 @@ pub struct Source {
     pub linked: bool,
 }
 
+impl Source {
+    /// Its parts that go into the prefix called `name`.
+    pub fn in_prefix<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Placement> {
+        self.into.iter().filter(move |p| p.prefix.as_deref() == Some(name))
+    }
+}
+
 fn yes() -> bool {
     true
 }

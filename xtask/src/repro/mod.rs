@@ -51,7 +51,7 @@ pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<
     let chosen = stage::Chosen {
         recipe: &build.recipe.name,
         python: Some(&build.python.executable.to_string_lossy()),
-        cuda_home: build.cuda_home.as_ref().map(|t| t.root.as_path()),
+        cuda_home: build.cuda_home.as_ref().map(|t| t.toolkit.root.as_path()),
     };
     let options = stage::Options { offline: true, until: Some(second.until.into()), ..build.options.clone() };
     let other = Build::open(build.workspace, &store, build.events, &chosen, options)?;

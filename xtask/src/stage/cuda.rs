@@ -1,15 +1,16 @@
 //! cuda: the toolkit of a recipe with CUDA, made of its prefix `cuda`, tried before anything is compiled
 //! with it. Recipes with the same packages share one.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 
 use serde::{Deserialize, Serialize};
 
 use super::{Build, compile, prefix};
 use crate::error::{Error, Result};
-use crate::recipe::Cuda;
+use crate::recipe::{Cuda, Source};
 use crate::store::{Key, KeyBuilder, share_tree};
-use crate::toolchain::cuda::{self, Versions};
+use crate::toolchain::cuda::{self, Toolkit, Versions};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "cuda";
@@ -17,6 +18,30 @@ const VERSION: u32 = 1;
 
 /// The prefix that the toolkit is made of.
 pub const PREFIX: &str = "cuda";
+
+/// A toolkit of the machine, with what was found out about it in this run: it is digested and tried once.
+#[derive(Debug)]
+pub struct Installed {
+    /// The toolkit.
+    pub toolkit: Toolkit,
+    identity: OnceLock<String>,
+    versions: OnceLock<Versions>,
+}
+
+impl Installed {
+    /// The one at `root`.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn at(root: &Path) -> Result<Self> {
+        Ok(Self { toolkit: Toolkit::installed(root)?, identity: OnceLock::new(), versions: OnceLock::new() })
+    }
+}
+
+/// The sources that a recipe's toolkit is made of.
+pub fn parts<'b>(build: &'b Build<'_>) -> impl Iterator<Item = &'b Source> {
+    build.recipe.source.iter().filter(|s| s.in_prefix(PREFIX).next().is_some())
+}
 
 /// The key: the packages, and the compiler that it was tried with.
 pub fn key(build: &Build<'_>) -> Key {
@@ -29,7 +54,13 @@ pub fn key(build: &Build<'_>) -> Key {
 /// What decides what nvcc makes: the key, or the digests of an installed toolkit.
 pub fn identity(build: &Build<'_>) -> Result<String> {
     match &build.cuda_home {
-        Some(toolkit) => Ok(serde_json::to_string(&toolkit.identity()?).unwrap_or_default()),
+        Some(Installed { toolkit, identity, .. }) => {
+            if let Some(known) = identity.get() {
+                return Ok(known.clone());
+            }
+            let found = serde_json::to_string(&toolkit.identity()?).unwrap_or_default();
+            Ok(identity.get_or_init(|| found).clone())
+        }
         None => Ok(key(build).to_string()),
     }
 }
@@ -62,14 +93,7 @@ pub fn demand(build: &Build<'_>) -> Result<()> {
 
 /// Bytes that packages and toolkit take: libraries of GPU code unpack to 1.6 times their size.
 fn space(build: &Build<'_>) -> u64 {
-    let packages: u64 = build
-        .recipe
-        .source
-        .iter()
-        .filter(|s| s.into.iter().any(|p| p.prefix.as_deref() == Some(PREFIX)))
-        .filter_map(|s| build.lock.source.get(&s.name))
-        .map(|l| l.size)
-        .sum();
+    let packages: u64 = parts(build).filter_map(|s| build.lock.source.get(&s.name)).map(|l| l.size).sum();
     packages * 26 / 10
 }
 
@@ -82,26 +106,28 @@ pub fn run(build: &Build<'_>) -> Result<PathBuf> {
 }
 
 /// The toolkit's folder, and what it said of itself: made and tried once a store; an installed one is tried
-/// each time.
+/// once a run.
 ///
 /// # Errors
 /// A part is missing; it does not compile, link or run a small program; or it has other versions than
 /// the recipe says.
 pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
     let cuda = chosen(build)?;
-    if let Some(toolkit) = &build.cuda_home {
-        let scratch = tempfile::tempdir()?;
-        return Ok((toolkit.root.clone(), toolkit.check(cuda, &build.compiler, scratch.path())?));
+    if let Some(Installed { toolkit, versions, .. }) = &build.cuda_home {
+        let versions = match versions.get() {
+            Some(known) => known.clone(),
+            None => {
+                let scratch = tempfile::tempdir()?;
+                let found = toolkit.check(cuda, &build.compiler, scratch.path())?;
+                versions.get_or_init(|| found).clone()
+            }
+        };
+        return Ok((toolkit.root.clone(), versions));
     }
     let key = key(build);
-    // Where it is made already, what it was made of may be gone.
-    let unpacked = match build.store.finished(STAGE, &key) {
-        Some(_) => None,
-        None => Some(prefix::one(build, PREFIX)?),
-    };
     let folder = build.stage(STAGE, &key, |pending| {
         let (out, scratch) = (pending.out(), pending.scratch()?);
-        share_tree(&unpacked.map_or_else(|| prefix::one(build, PREFIX), Ok)?, &out)?;
+        share_tree(&prefix::one(build, PREFIX)?, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
         Ok(Record { versions: toolkit.check(cuda, &build.compiler, &scratch)? })
     })?;

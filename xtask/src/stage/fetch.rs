@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{Build, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::recipe::{Coordinate, Locked, PythonLock, Source};
+use crate::recipe::{Coordinate, Locked, PythonLock};
 use crate::source::{Fetcher, Want};
 use crate::store::Blob;
 
@@ -39,8 +39,8 @@ fn fetch(build: &Build<'_>, wants: &[Want]) -> Result<Vec<Blob>> {
 /// A stale lock; what [`Fetcher::fetch_all`] says.
 pub fn toolkit(build: &Build<'_>) -> Result<Vec<Blob>> {
     let mut wants = wants(build, false)?;
-    let parts = |s: &&Source| s.into.iter().any(|p| p.prefix.as_deref() == Some(super::cuda::PREFIX));
-    let names: Vec<&str> = build.recipe.source.iter().filter(parts).map(|s| s.name.as_str()).collect();
+    let parts = super::cuda::parts(build);
+    let names: Vec<&str> = parts.map(|s| s.name.as_str()).collect();
     wants.retain(|w| names.contains(&w.name.as_str()));
     fetch(build, &wants)
 }

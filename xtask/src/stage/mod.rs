@@ -44,7 +44,7 @@ use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::{Lock, Recipe, System, Workspace};
 use crate::store::{Key, Pending, Store};
-use crate::toolchain::{Compiler, Python, cuda::Toolkit};
+use crate::toolchain::{Compiler, Python};
 
 /// All that a build reads: one recipe, one Python, one machine.
 pub struct Build<'a> {
@@ -63,7 +63,7 @@ pub struct Build<'a> {
     /// The compilers.
     pub compiler: Compiler,
     /// An installed CUDA toolkit that was asked for, in place of the recipe's.
-    pub cuda_home: Option<Toolkit>,
+    pub cuda_home: Option<cuda::Installed>,
     /// What the user chose.
     pub options: Options,
     /// The configure key, taken once: a patch that is edited while something compiles must not put
@@ -117,7 +117,7 @@ impl<'a> Build<'a> {
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
-        let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
+        let cuda_home = chosen.cuda_home.map(cuda::Installed::at).transpose()?;
         let recipe = match (&recipe.cuda, &cuda_home) {
             (None, Some(_)) => {
                 return Err(Error::misuse(

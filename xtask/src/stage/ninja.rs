@@ -154,10 +154,7 @@ fn learn_memory(build: &Build<'_>, work: &Work) {
     }
     let path = memory_path(build);
     let mut table: BTreeMap<String, u64> = table(&path);
-    for (output, mib) in noted {
-        let entry = table.entry(output).or_insert(mib);
-        *entry = mib.max(*entry);
-    }
+    keep_larger(&mut table, noted);
     if let Ok(text) = serde_json::to_vec(&table) {
         let _ = crate::store::write_atomically(&path, &text);
     }
@@ -165,6 +162,19 @@ fn learn_memory(build: &Build<'_>, work: &Work) {
 
 fn memory_path(build: &Build<'_>) -> PathBuf {
     build.store.cache("memory").join(format!("{}.json", build.recipe.name))
+}
+
+/// Takes what was measured into the table; of two figures for one output the larger one stays.
+fn keep_larger<T: PartialOrd>(table: &mut BTreeMap<String, T>, measured: impl IntoIterator<Item = (String, T)>) {
+    for (output, figure) in measured {
+        match table.get_mut(&output) {
+            Some(known) if *known >= figure => {}
+            Some(known) => *known = figure,
+            None => {
+                table.insert(output, figure);
+            }
+        }
+    }
 }
 
 /// A table of what earlier runs measured, by output.
@@ -236,10 +246,7 @@ impl Estimate {
     fn learn(&self, build: &Build<'_>, work: &Work) {
         let mut table = timings(build);
         // Absolute outputs are what is installed: of no other work folder.
-        for (output, seconds) in ninja_log(&work.build()).into_iter().filter(|(o, _)| !o.starts_with('/')) {
-            let entry = table.entry(output).or_insert(seconds);
-            *entry = entry.max(seconds);
-        }
+        keep_larger(&mut table, ninja_log(&work.build()).into_iter().filter(|(o, _)| !o.starts_with('/')));
         if let Ok(text) = serde_json::to_vec(&table) {
             let _ = crate::store::write_atomically(&timings_path(build), &text);
         }

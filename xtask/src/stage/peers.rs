@@ -24,7 +24,6 @@ pub struct Peer {
     /// For people: `linux`, `windows`.
     pub name: String,
     argv: Vec<PathBuf>,
-    env: Vec<(String, String)>,
     wine: Option<Wine>,
 }
 
@@ -47,7 +46,7 @@ impl Peer {
     /// A program of this machine.
     #[must_use]
     pub fn here(program: &Path) -> Self {
-        Self { name: std::env::consts::OS.into(), argv: vec![program.to_owned()], env: Vec::new(), wine: None }
+        Self { name: std::env::consts::OS.into(), argv: vec![program.to_owned()], wine: None }
     }
 
     /// A Windows program.
@@ -56,7 +55,6 @@ impl Peer {
         Self {
             name: "windows".into(),
             argv: vec![wine.program().to_owned(), program.to_owned()],
-            env: wine.env(),
             wine: Some(wine.clone()),
         }
     }
@@ -68,9 +66,13 @@ impl Peer {
         }
     }
 
+    fn env(&self) -> Vec<(String, String)> {
+        self.wine.as_ref().map(Wine::env).unwrap_or_default()
+    }
+
     fn command(&self) -> Command {
         let mut command = Command::new(&self.argv[0]);
-        command.args(&self.argv[1..]).envs(self.env.iter().cloned()).stdin(Stdio::null());
+        command.args(&self.argv[1..]).envs(self.env()).stdin(Stdio::null());
         command
     }
 
@@ -81,7 +83,7 @@ impl Peer {
             .args(&self.argv[1..])
             .args(["check", "--port", &numbers[0], "--clients", &numbers[1], "--rounds", &numbers[2]])
             .args(["--first", &first.to_string()])
-            .envs(self.env.iter().cloned())
+            .envs(self.env())
             .with_network()
             .timeout(Duration::from_secs(180))
             .check("uvstore", None)

@@ -27,7 +27,7 @@ pub fn names(build: &Build<'_>) -> Vec<String> {
 pub fn key(build: &Build<'_>, name: &str) -> Key {
     let mut key = KeyBuilder::new(STAGE, VERSION).json("epoch", &build.recipe.torch.epoch);
     for source in &build.recipe.source {
-        for place in source.into.iter().filter(|p| p.prefix.as_deref() == Some(name)) {
+        for place in source.in_prefix(name) {
             key = key.text("source", build.lock.source.get(&source.name).map_or("", |l| &l.sha256)).json("into", place);
         }
     }
@@ -58,13 +58,11 @@ pub fn one(build: &Build<'_>, name: &str) -> Result<PathBuf> {
             .recipe
             .source
             .par_iter()
-            .filter(|s| s.into.iter().any(|p| p.prefix.as_deref() == Some(name)))
+            .filter(|s| s.in_prefix(name).next().is_some())
             .map(|source| {
                 let own = scratch.join(&source.name);
                 let targets: Vec<unpack::Target> = source
-                    .into
-                    .iter()
-                    .filter(|p| p.prefix.as_deref() == Some(name))
+                    .in_prefix(name)
                     .map(|p| unpack::Target {
                         dir: own.join(p.folder.as_deref().unwrap_or("")),
                         strip: p.strip,
@@ -80,8 +78,8 @@ pub fn one(build: &Build<'_>, name: &str) -> Result<PathBuf> {
         for (own, _) in &unpacked {
             merge(own, &out).doing(|| format!("putting the prefix '{name}' together"))?;
         }
-        let places = build.recipe.source.iter().flat_map(|s| &s.into);
-        for (alias, of) in places.filter(|p| p.prefix.as_deref() == Some(name)).flat_map(|p| &p.alias) {
+        let places = build.recipe.source.iter().flat_map(|s| s.in_prefix(name));
+        for (alias, of) in places.flat_map(|p| &p.alias) {
             fs_err::hard_link(out.join(of), out.join(alias))
                 .map_err(Error::from)
                 .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;

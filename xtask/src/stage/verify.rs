@@ -272,13 +272,7 @@ impl Verify<'_> {
         let cuda = self.cuda()?;
         if let Some(toolkit) = &cuda {
             configure = configure
-                .env("CUDA_HOME", &toolkit.root)
-                .env("CUDACXX", toolkit.nvcc())
-                .env("CUDAHOSTCXX", &self.build.compiler.cxx)
-                .env(
-                    "TORCH_CUDA_ARCH_LIST",
-                    self.build.recipe.cuda.iter().flat_map(|c| c.architectures.clone()).collect::<Vec<_>>().join(";"),
-                )
+                .envs(self.build.recipe.cuda.iter().flat_map(|c| self.build.cuda_env(c, &toolkit.root)))
                 .arg(format!("-DCUDA_TOOLKIT_ROOT_DIR={}", toolkit.root.display()));
         }
         configure

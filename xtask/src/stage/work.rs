@@ -281,7 +281,9 @@ impl Build<'_> {
         .into();
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(super::cuda::PREFIX);
-            env.extend(self.cuda_env(cuda, &home, &launcher));
+            env.extend(self.cuda_env(cuda, &home));
+            env.insert("CMAKE_CUDA_COMPILER_LAUNCHER".into(), launcher);
+            env.insert("PYTORCH_EXTRA_INSTALL_REQUIREMENTS".into(), cuda.requires.join(" | "));
             if let Some(path) = env.get_mut("PATH") {
                 path.push_str(&format!(":{}", home.join("bin").display()));
             }
@@ -301,17 +303,15 @@ impl Build<'_> {
         env.into_iter().collect()
     }
 
-    /// How PyTorch's build is shown the toolkit at `home`.
-    fn cuda_env(&self, cuda: &Cuda, home: &Path, launcher: &str) -> Vec<(String, String)> {
+    /// How list files are shown the toolkit at `home`.
+    pub(crate) fn cuda_env(&self, cuda: &Cuda, home: &Path) -> Vec<(String, String)> {
         let path = |p: PathBuf| p.display().to_string();
         [
             ("CUDA_HOME", path(home.to_owned())),
             ("CUDA_PATH", path(home.to_owned())),
             ("CUDACXX", path(home.join("bin/nvcc"))),
             ("CUDAHOSTCXX", path(self.compiler.cxx.clone())),
-            ("CMAKE_CUDA_COMPILER_LAUNCHER", launcher.to_owned()),
             ("TORCH_CUDA_ARCH_LIST", cuda.architectures.join(";")),
-            ("PYTORCH_EXTRA_INSTALL_REQUIREMENTS", cuda.requires.join(" | ")),
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into()
