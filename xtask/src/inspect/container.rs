@@ -9,6 +9,7 @@ use std::path::Path;
 use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, ZipArchive};
 
+use super::inflate::Packed;
 use super::read::{Cursor, FileAt, ReadAt, slice};
 use crate::error::{Context, Error, Result};
 
@@ -26,8 +27,31 @@ pub struct Member {
     pub size: u64,
 }
 
+/// A member's content.
+pub struct Content<'a> {
+    reader: &'a mut dyn Read,
+    packed: Option<Packed<'a>>,
+}
+
+impl<'a> Content<'a> {
+    fn plain(reader: &'a mut dyn Read) -> Self {
+        Self { reader, packed: None }
+    }
+
+    /// The packed bytes, where they are a DEFLATE stream that can be read more than once.
+    pub fn packed(&self) -> Option<&Packed<'a>> {
+        self.packed.as_ref()
+    }
+}
+
+impl Read for Content<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        self.reader.read(buffer)
+    }
+}
+
 /// Takes a member's content. `Break` ends the visit.
-pub type Visit<'v> = dyn FnMut(&Member, &mut dyn Read) -> Result<ControlFlow<()>> + 'v;
+pub type Visit<'v> = dyn FnMut(&Member, &mut Content<'_>) -> Result<ControlFlow<()>> + 'v;
 
 /// Kinds of containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,12 +147,19 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'
         let ended = if raw.compression() == CompressionMethod::Deflated {
             // Straight from large pieces of the archive: it is what all large members are packed with.
             let crc = (raw.crc32(), crc32fast::Hasher::new());
+            let packed = raw.data_start().filter(|_| source.is_near()).map(|start| Packed {
+                source,
+                range: start..start.saturating_add(raw.compressed_size()),
+                size: left,
+                crc: raw.crc32(),
+            });
             let inner = flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(1 << 20, raw));
-            each(member, &mut Exactly { inner, left, crc: Some(crc), name: &member.name })?
+            let reader = &mut Exactly { inner, left, crc: Some(crc), name: &member.name };
+            each(member, &mut Content { reader, packed })?
         } else {
             drop(raw);
             let inner = archive.by_index(i).map_err(broken)?;
-            each(member, &mut Exactly { inner, left, crc: None, name: &member.name })?
+            each(member, &mut Content::plain(&mut Exactly { inner, left, crc: None, name: &member.name }))?
         };
         if ended.is_break() {
             break;
@@ -208,7 +239,7 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>
         if members.len() >= MOST_MEMBERS || member.size > LARGEST_MEMBER {
             return Err(broken(format_args!("'{}' is one member too many, or too large", member.name)));
         }
-        let stop = wanted(&member) && each(&member, &mut entry)?.is_break();
+        let stop = wanted(&member) && each(&member, &mut Content::plain(&mut entry))?.is_break();
         members.push(member);
         if stop {
             break;
@@ -259,7 +290,7 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Vi
         let member = Member { name, size };
         if wanted(&member) {
             let mut file = fs_err::File::open(entry.path())?;
-            if each(&member, &mut file)?.is_break() {
+            if each(&member, &mut Content::plain(&mut file))?.is_break() {
                 members.push(member);
                 break;
             }
@@ -270,6 +301,21 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Vi
         }
     }
     Ok(members)
+}
+
+/// Looks for class names in a packed member, and keeps nothing of it but its first bytes.
+///
+/// # Errors
+/// If it is not what the directory says.
+pub fn scan(member: &Member, packed: &Packed<'_>) -> Result<super::inflate::Scanned> {
+    super::inflate::scan(packed).map_err(|e| {
+        let e = if e.kind() == std::io::ErrorKind::InvalidData {
+            broken(format_args!("'{}' {e}", member.name))
+        } else {
+            e.into()
+        };
+        e.doing(format!("reading '{}'", member.name))
+    })
 }
 
 /// Copies a member to where it can be read at any offset, looking for class names on the way, and

@@ -114,6 +114,21 @@ pub(super) fn machine_name(machine: u16) -> String {
     }
 }
 
+/// The machine of a 64-bit file of `size` bytes, by its first bytes; `None` where its tables lie past
+/// the end, or it is another kind of file.
+pub(super) fn whole(head: &[u8], size: u64) -> Option<u16> {
+    let header = Header::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let tables = [
+        (header.e_phoff(endian), header.e_phnum(endian), header.e_phentsize(endian)),
+        (header.e_shoff(endian), header.e_shnum(endian), header.e_shentsize(endian)),
+    ];
+    let inside = |(at, count, each): (u64, u16, u16)| {
+        at.checked_add(u64::from(count) * u64::from(each)).is_some_and(|end| end <= size)
+    };
+    tables.into_iter().all(inside).then(|| header.e_machine(endian).0)
+}
+
 /// What `data` shows of `class`, given where its name was seen: a defined symbol, or type info that
 /// the loader is told to point at the name. The name alone is no proof.
 pub(super) fn evidence<'d, R: ReadRef<'d>>(

@@ -221,24 +221,57 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
     Ok(vec![one(source, format, hits).map_err(unreadable)?])
 }
 
+/// What is known of a library of `size` bytes that nowhere holds the name of c10d's libuv store, by the
+/// names that it holds (`hits`) and by its first bytes alone: its format and machine, and that the store
+/// has no libuv. `None` where the first bytes do not tell, or the name is there.
+pub fn read_unnamed(head: &[u8], size: u64, hits: &[Hit]) -> Option<Library> {
+    let format = format_of(head)?;
+    let mut library = Library::new(format, hits);
+    if library.classes.contains(&Class::LibuvStore) {
+        return None;
+    }
+    // Sections that lie past the end, or tables that are further back, are for who can read everything.
+    library.machine = match format {
+        Format::Elf => elf::machine_name(elf::whole(head, size)?),
+        Format::Pe => machine(pe::whole(head, size)?),
+        Format::MachO => {
+            let file = macho::read(head).ok()?;
+            library.needed = file.needed;
+            library.name = file.name;
+            library.run_path = file.run_paths;
+            library.min_os = file.min_os;
+            machine(file.aarch64)
+        }
+    };
+    Some(library)
+}
+
+fn machine(aarch64: bool) -> String {
+    if aarch64 { "aarch64".to_owned() } else { "x86_64".to_owned() }
+}
+
+impl Library {
+    fn new(format: Format, hits: &[Hit]) -> Self {
+        Self {
+            format,
+            machine: String::new(),
+            name: None,
+            needed: Vec::new(),
+            run_path: Vec::new(),
+            versions: BTreeSet::new(),
+            min_os: None,
+            classes: hits.iter().map(|h| h.class).collect(),
+            store: Vec::new(),
+            uv: None,
+            gpu: BTreeMap::new(),
+        }
+    }
+}
+
 fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Result<Library> {
     let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
-    let classes: BTreeSet<Class> = hits.iter().map(|h| h.class).collect();
-    let named = classes.contains(&Class::LibuvStore);
-    let machine = |aarch64: bool| if aarch64 { "aarch64".to_owned() } else { "x86_64".to_owned() };
-    let mut library = Library {
-        format,
-        machine: String::new(),
-        name: None,
-        needed: Vec::new(),
-        run_path: Vec::new(),
-        versions: BTreeSet::new(),
-        min_os: None,
-        classes,
-        store: Vec::new(),
-        uv: None,
-        gpu: BTreeMap::new(),
-    };
+    let mut library = Library::new(format, hits);
+    let named = library.classes.contains(&Class::LibuvStore);
     match format {
         Format::Elf => {
             let elf = Elf::read(&cache)?;

@@ -69,8 +69,8 @@ pub struct Hit {
     pub offset: u64,
 }
 
-/// Most places that are kept: a library that repeats a name more often is up to something.
-const MOST_HITS: usize = 4096;
+/// Most places of one name that are kept: a library that repeats it more often is up to something.
+const MOST_HITS: u16 = 512;
 
 /// Finds class names in bytes that come in pieces.
 pub struct Scanner {
@@ -79,6 +79,8 @@ pub struct Scanner {
     kept: Vec<u8>,
     at: u64,
     hits: Vec<Hit>,
+    /// How often each pattern was found, up to [`MOST_HITS`].
+    found: Vec<u16>,
 }
 
 impl Default for Scanner {
@@ -97,7 +99,8 @@ impl Scanner {
             .build(&patterns)
             .unwrap_or_else(|e| unreachable!("a constant table of names: {e}"));
         let longest = patterns.iter().map(|p| p.len()).max().unwrap_or(1);
-        Self { finder, longest, kept: Vec::new(), at: 0, hits: Vec::new() }
+        let found = vec![0; patterns.len()];
+        Self { finder, longest, kept: Vec::new(), at: 0, hits: Vec::new(), found }
     }
 
     /// Takes the next bytes.
@@ -123,8 +126,9 @@ impl Scanner {
 
     fn search(&mut self, bytes: &[u8], base: u64, counts: impl Fn(usize, usize) -> bool) {
         for m in self.finder.find_iter(bytes) {
-            if counts(m.start(), m.end()) && self.hits.len() < MOST_HITS {
-                let index = m.pattern().as_usize();
+            let index = m.pattern().as_usize();
+            if counts(m.start(), m.end()) && self.found[index] < MOST_HITS {
+                self.found[index] += 1;
                 let (class, msvc) = match index.checked_sub(2 * NAMES.len()) {
                     Some(text) => (TEXTS[text].0, false),
                     None => (NAMES[index / 2].0, index % 2 == 1),
@@ -133,6 +137,16 @@ impl Scanner {
                 self.hits.push(hit);
             }
         }
+    }
+
+    /// How many bytes of a name, at most, can follow a place inside it.
+    pub fn seam(&self) -> usize {
+        self.longest - 1
+    }
+
+    /// Adds what another scanner found elsewhere in the same file.
+    pub fn add(&mut self, hits: impl Iterator<Item = Hit>) {
+        self.hits.extend(hits);
     }
 
     /// All places, in the order that they were found.

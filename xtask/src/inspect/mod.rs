@@ -21,6 +21,7 @@ mod container;
 mod defaults;
 mod elf;
 mod fatbin;
+mod inflate;
 mod library;
 mod macho;
 mod marker;

@@ -51,6 +51,17 @@ pub(super) fn read<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::
     Ok(out)
 }
 
+/// Whether a file of `size` bytes is for aarch64, by its first bytes; `None` where a section lies past
+/// the end, or it is another kind of file.
+pub(super) fn whole(head: &[u8], size: u64) -> Option<bool> {
+    let file = PeFile64::parse(head).ok()?;
+    let inside = |s: &object::pe::ImageSectionHeader| {
+        u64::from(s.pointer_to_raw_data.get(LE)) + u64::from(s.size_of_raw_data.get(LE)) <= size
+    };
+    let machine = file.nt_headers().file_header().machine.get(LE);
+    file.section_table().iter().all(inside).then_some(machine == object::pe::IMAGE_FILE_MACHINE_ARM64)
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
 }

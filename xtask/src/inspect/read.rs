@@ -18,6 +18,11 @@ pub trait ReadAt: Send + Sync {
     /// Whatever reading the source can meet; never for an offset past the end, which reads nothing.
     fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize>;
 
+    /// Whether reading the same bytes again costs next to nothing.
+    fn is_near(&self) -> bool {
+        true
+    }
+
     /// Says that `range` is about to be read from its start on: a remote source asks for just that.
     fn expect(&self, _range: Range<u64>) {}
 }

@@ -178,6 +178,10 @@ impl ReadAt for Remote {
         Err(io::Error::new(last.kind(), format!("{}: {last}", self.url)))
     }
 
+    fn is_near(&self) -> bool {
+        self.whole.is_some()
+    }
+
     fn expect(&self, range: Range<u64>) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         // The latest word counts, and a few words are enough.

@@ -1,14 +1,13 @@
 //! The report: what a torch is, above all whether its TCPStore has libuv.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::container::{self, Member};
+use super::container::{self, Content, Member};
 use super::defaults::{self, Defaults};
 use super::library::{self, Evidence, Format, Library, Linkage, Uv};
 use super::marker::Class;
@@ -203,7 +202,7 @@ impl Collector {
             }
     }
 
-    fn take(&mut self, member: &Member, reader: &mut dyn Read) -> Result<ControlFlow<()>> {
+    fn take(&mut self, member: &Member, reader: &mut Content<'_>) -> Result<ControlFlow<()>> {
         if let Some(key) = text_key(&member.name) {
             self.texts.insert(key.to_owned(), container::small_text(member, reader)?);
             return Ok(ControlFlow::Continue(()));
@@ -214,6 +213,17 @@ impl Collector {
             let inside = container::spill(member, reader, None)?.0;
             self.inner = Some(collect(self, &inside, container::Kind::Tar)?);
             return Ok(ControlFlow::Break(()));
+        }
+        // Most libraries that are only judged do not name the class, and are not needed after that.
+        if self.depth == Depth::Verdict
+            && let Some(packed) = reader.packed().filter(|p| is_store_library(&member.name) && p.is_large())
+        {
+            let scanned = container::scan(member, packed)?;
+            if let Some(library) = library::read_unnamed(&scanned.head, member.size, &scanned.hits) {
+                self.names.extend(&library.classes);
+                self.libraries.push(Found { path: member.name.clone(), size: member.size, library });
+                return Ok(ControlFlow::Continue(()));
+            }
         }
         let mut hash = (self.depth == Depth::Full).then(Sha256::new);
         let (file, hits) = container::spill(member, reader, hash.as_mut())?;

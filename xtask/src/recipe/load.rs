@@ -181,7 +181,10 @@ impl Located {
         {
             return Err(self.error(version, &format!("version '{version}' is not a PEP 440 version: {e}")));
         }
-        for range in [&file.python.requires, &file.toolchain.gcc, &file.toolchain.clang].into_iter().flatten() {
+        for range in [&file.python.requires, &file.toolchain.gcc, &file.toolchain.clang, &file.toolchain.msvc]
+            .into_iter()
+            .flatten()
+        {
             if let Err(e) = VersionSpecifiers::from_str(range) {
                 return Err(self.error(range, &format!("'{range}' is not a range of versions: {}", first_line(&e))));
             }
@@ -320,6 +323,7 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.python.verify, over.python.verify);
     put(&mut base.toolchain.gcc, over.toolchain.gcc);
     put(&mut base.toolchain.clang, over.toolchain.clang);
+    put(&mut base.toolchain.msvc, over.toolchain.msvc);
     put(&mut base.toolchain.memory_per_job, over.toolchain.memory_per_job);
     put(&mut base.libuv.version, over.libuv.version);
     put(&mut base.libuv.source, over.libuv.source);

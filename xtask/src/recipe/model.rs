@@ -171,6 +171,9 @@ pub struct ToolchainFile {
     pub gcc: Option<String>,
     /// Range of Clang versions.
     pub clang: Option<String>,
+    /// Range of versions of Microsoft's compiler, such as `>=19.29` (Visual Studio 2019 16.10).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub msvc: Option<String>,
     /// Resident memory that one compiler process may need, in MiB.
     pub memory_per_job: Option<u64>,
 }

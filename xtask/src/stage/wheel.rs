@@ -199,13 +199,16 @@ fn state_facts(build: &Build<'_>, root: &Path) -> Result<()> {
 }
 
 /// CMake package files that name the folder they were installed to (`ATenConfig.cmake` does) find
-/// their way from where they are instead: true wherever the wheel or the bundle ends up.
+/// their way from where they are instead: true wherever the wheel or the bundle ends up. What names
+/// our CUDA toolkit (`TensorpipeTargets.cmake` does) is given the one that the reader found:
+/// `TorchConfig.cmake` looks for it first.
 fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
     // setup.py installs into the tree, scikit-build-core beside it: CMake knows where.
     let cache = fs_err::read_to_string(work.build().join("CMakeCache.txt"))?;
     let Some(installed) = cache.lines().find_map(|l| l.strip_prefix("CMAKE_INSTALL_PREFIX:PATH=")) else {
         return Ok(());
     };
+    let toolkit = work.dep(super::cuda::PREFIX).display().to_string();
     let torch = root.join("torch");
     for entry in walkdir::WalkDir::new(torch.join("share")).sort_by_file_name().into_iter().flatten() {
         let path = entry.path();
@@ -213,10 +216,11 @@ fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
             continue;
         }
         let text = fs_err::read_to_string(path)?;
-        if text.contains(installed) {
+        if text.contains(installed) || text.contains(&toolkit) {
             let folders = path.strip_prefix(&torch).unwrap_or(path).components().count() - 1;
             let up = vec![".."; folders].join("/");
-            fs_err::write(path, text.replace(installed, &format!("${{CMAKE_CURRENT_LIST_DIR}}/{up}")))?;
+            let text = text.replace(installed, &format!("${{CMAKE_CURRENT_LIST_DIR}}/{up}"));
+            fs_err::write(path, text.replace(&toolkit, "${CUDA_TOOLKIT_ROOT_DIR}"))?;
         }
     }
     Ok(())

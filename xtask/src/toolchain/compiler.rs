@@ -1,8 +1,9 @@
-//! The C and C++ compilers: found as `cc` finds them (`CC`, `CXX`, the platform's usual names),
-//! identified by what they say and by the bytes of every program and file that makes the output:
+//! The C and C++ compilers: found as `cc` finds them (`CC`, `CXX`, the platform's usual names; on Windows
+//! without those, Visual Studio's), identified by what they say and by the bytes of every program and file that makes the output:
 //! compiler proper, assembler, linker, start files, the C and C++ libraries.
 
 use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -24,6 +25,19 @@ pub enum Family {
     Gcc,
     /// Clang.
     Clang,
+    /// Microsoft's.
+    Msvc,
+}
+
+impl Family {
+    /// How it is called.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Gcc => "GCC",
+            Self::Clang => "Clang",
+            Self::Msvc => "MSVC",
+        }
+    }
 }
 
 /// A pair of compilers and what is known of them.
@@ -51,6 +65,9 @@ pub struct Compiler {
     pub libc: String,
     /// SHA-256 of every file that decides what comes out, by the name the driver knows it under.
     pub files: BTreeMap<String, String>,
+    /// What it must find in the environment (MSVC: where its headers and libraries are).
+    #[serde(skip)]
+    pub env: Vec<(OsString, OsString)>,
 }
 
 /// Programs that the driver starts.
@@ -78,6 +95,29 @@ const LINKED: &[&str] = &[
 impl Compiler {
     /// Finds the compilers and checks them against the recipe's demands.
     pub fn find(demands: &ToolchainFile) -> Result<Self> {
+        let named = ["CC", "CXX"].iter().any(|v| std::env::var_os(v).is_some_and(|v| !v.is_empty()));
+        let found = if cfg!(windows) && !named { super::msvc::find()? } else { Self::find_driver()? };
+        let range = match found.family {
+            Family::Gcc => &demands.gcc,
+            Family::Clang => &demands.clang,
+            Family::Msvc => &demands.msvc,
+        };
+        if let (Some(range), Ok(v)) = (range, Version::from_str(&found.version))
+            && let Ok(specifiers) = VersionSpecifiers::from_str(range)
+            && !specifiers.contains(&v)
+        {
+            let (name, version) = (found.family.name(), &found.version);
+            return Err(Error::world(
+                "compiler-version",
+                format!("{} is {name} {version}; the recipe demands {name} {range}", found.cxx.display()),
+            )
+            .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
+        }
+        Ok(found)
+    }
+
+    /// Finds compilers of GCC's kind, which are asked by GCC's options.
+    fn find_driver() -> Result<Self> {
         let missing = |what: &str| {
             Error::world("no-compiler", format!("no {what} compiler was found on this machine"))
                 .next("install one: `apt-get install g++` (Debian, Ubuntu), `dnf install gcc-c++` (Fedora, RHEL)")
@@ -103,22 +143,8 @@ impl Compiler {
         let family = if banner.to_lowercase().contains("clang") { Family::Clang } else { Family::Gcc };
         let version = match family {
             Family::Gcc => ask(&["-dumpfullversion", "-dumpversion"])?,
-            Family::Clang => ask(&["-dumpversion"])?,
+            Family::Clang | Family::Msvc => ask(&["-dumpversion"])?,
         };
-        let (range, name) = match family {
-            Family::Gcc => (&demands.gcc, "GCC"),
-            Family::Clang => (&demands.clang, "Clang"),
-        };
-        if let (Some(range), Ok(v)) = (range, Version::from_str(&version))
-            && let Ok(specifiers) = VersionSpecifiers::from_str(range)
-            && !specifiers.contains(&v)
-        {
-            return Err(Error::world(
-                "compiler-version",
-                format!("{} is {name} {version}; the recipe demands {name} {range}", cxx.display()),
-            )
-            .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
-        }
         let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
         let files = files(&cc, &cxx)?;
         let libc = files.get("libc.so.6").map(|(path, _)| libc_banner(path)).unwrap_or_default();
@@ -142,6 +168,7 @@ impl Compiler {
             family,
             version,
             banner,
+            env: Vec::new(),
         })
     }
 
