@@ -296,7 +296,7 @@ impl Collector {
             .libraries
             .iter()
             .flat_map(|f| &f.library.needed)
-            .find_map(|n| n.strip_prefix("libcudnn.so.").or(n.strip_prefix("cudnn64_")?.strip_suffix(".dll")))
+            .find_map(|n| n.strip_prefix("libcudnn.so.").or_else(|| n.strip_prefix("cudnn64_")?.strip_suffix(".dll")))
             .map(str::to_owned);
         Ok(Report {
             schema_version: SCHEMA_VERSION,

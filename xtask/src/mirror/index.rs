@@ -416,7 +416,7 @@ impl Staged {
     fn settle(self, folder: &Path) -> Result<()> {
         for name in &self.names {
             let target = folder.join(name);
-            fs_err::rename(self.dir.path().join(name), &target)?;
+            platform::rename(self.dir.path().join(name), &target)?;
             platform::make_readable(fs_err::File::open(&target)?.file())?;
         }
         // The names are on disk before a page speaks of them.

@@ -11,14 +11,17 @@ mod windows;
 use windows as imp;
 
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 pub use imp::{
     available_memory, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec, free_space,
     is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable, new_process_group, other_user,
-    peak_memory, raise_open_files, run_measured, sandbox_exec, sandbox_supported, set_umask, stderr_is_terminal,
+    own_variables, peak_memory, raise_open_files, remove_link, run_measured, sandbox_exec, sandbox_supported,
+    set_umask, stderr_is_terminal, symlink, system_programs,
 };
 
 use crate::error::{Error, Result};
@@ -70,13 +73,48 @@ pub fn which(program: &str) -> Option<PathBuf> {
     })
 }
 
-/// Makes a symbolic link at `link` that leads to `target` (a folder, on Windows).
-pub fn symlink(target: &Path, link: &Path) -> Result<()> {
-    #[cfg(unix)]
-    fs_err::os::unix::fs::symlink(target, link)?;
-    #[cfg(windows)]
-    std::os::windows::fs::symlink_dir(target, link)?;
-    Ok(())
+/// Renames `from` to `to`. Where another program holds one of them open for an instant, as a virus scanner
+/// does on Windows, it is tried again for two seconds.
+///
+/// # Errors
+/// As [`std::fs::rename`], with both paths.
+pub fn rename(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let (from, to) = (from.as_ref(), to.as_ref());
+    match while_held(imp::is_held, || std::fs::rename(from, to)) {
+        Ok(()) => Ok(()),
+        // Once more, for an error that names both.
+        Err(_) => Ok(fs_err::rename(from, to)?),
+    }
+}
+
+/// Gives a finished temporary file its final name, as [`rename`] does.
+///
+/// # Errors
+/// As [`rename`].
+pub fn persist(file: tempfile::NamedTempFile, to: &Path) -> Result<()> {
+    let mut file = Some(file);
+    let done = while_held(imp::is_held, || match file.take() {
+        Some(held) => held.persist(to).map(drop).map_err(|e| {
+            file = Some(e.file);
+            e.error
+        }),
+        None => Ok(()),
+    });
+    done.map_err(|e| Error::world("io", format!("cannot write {}: {e}", to.display())))
+}
+
+/// Does `work` again, at growing intervals, while it fails because something is held by another program.
+fn while_held<T>(held: impl Fn(&io::Error) -> bool, mut work: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    const ATTEMPTS: u32 = 9;
+    let mut pause = Duration::from_millis(8);
+    for _ in 0..ATTEMPTS {
+        match work() {
+            Err(e) if held(&e) => std::thread::sleep(pause),
+            done => return done,
+        }
+        pause = (pause * 2).min(Duration::from_millis(500));
+    }
+    work()
 }
 
 /// Runs `argv` to its end.
@@ -93,4 +131,53 @@ fn status_of(argv: &[OsString]) -> Result<ExitStatus> {
 /// Prepares `command` to be killed as a whole: a process group of its own, and death with us.
 pub fn isolate(command: &mut Command) {
     new_process_group(command);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_held_for_an_instant_is_waited_for_and_what_fails_otherwise_is_not() {
+        let busy = || io::Error::from(io::ErrorKind::ResourceBusy);
+        let held = |e: &io::Error| e.kind() == io::ErrorKind::ResourceBusy;
+        let mut left = 3;
+        let done = while_held(held, || {
+            left -= 1;
+            if left > 0 { Err(busy()) } else { Ok(left) }
+        });
+        assert_eq!(done.unwrap(), 0);
+
+        let mut calls = 0;
+        let failed = while_held(held, || -> io::Result<()> {
+            calls += 1;
+            Err(io::ErrorKind::NotFound.into())
+        });
+        assert_eq!((failed.unwrap_err().kind(), calls), (io::ErrorKind::NotFound, 1));
+    }
+
+    #[test]
+    fn a_link_to_a_folder_leads_there_and_is_removed_without_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let (target, link) = (dir.path().join("target"), dir.path().join("link"));
+        std::fs::create_dir(&target).unwrap();
+        std::fs::write(target.join("file"), "here").unwrap();
+        symlink(&target, &link).unwrap();
+        assert_eq!(std::fs::read_to_string(link.join("file")).unwrap(), "here");
+        remove_link(&link).unwrap();
+        assert!(!link.exists());
+        assert!(target.join("file").exists());
+    }
+
+    #[test]
+    fn a_file_is_renamed_over_another_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let (a, b) = (dir.path().join("a"), dir.path().join("b"));
+        std::fs::write(&a, "new").unwrap();
+        std::fs::write(&b, "old").unwrap();
+        rename(&a, &b).unwrap();
+        assert_eq!(std::fs::read_to_string(&b).unwrap(), "new");
+        let missing = rename(&a, &b).unwrap_err();
+        assert!(missing.what().contains("rename"), "{}", missing.what());
+    }
 }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
@@ -172,6 +172,31 @@ fn write_stderr(text: &str) {
 pub fn set_umask(mask: u32) {
     // SAFETY: umask() takes an integer and cannot fail.
     unsafe { libc::umask(mask as libc::mode_t) };
+}
+
+/// Makes a symbolic link at `link` that leads to `target`.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    Ok(fs_err::os::unix::fs::symlink(target, link)?)
+}
+
+/// Removes a link that [`symlink`] made, and not what it leads to.
+pub fn remove_link(link: &Path) -> Result<()> {
+    Ok(fs_err::remove_file(link)?)
+}
+
+/// Open files can be renamed and removed here.
+pub fn is_held(_error: &std::io::Error) -> bool {
+    false
+}
+
+/// Folders of the system's programs.
+pub fn system_programs() -> Vec<PathBuf> {
+    ["/usr/bin", "/bin"].map(PathBuf::from).into()
+}
+
+/// What every program needs in its environment here: nothing.
+pub fn own_variables(_work: &Path) -> Vec<(String, String)> {
+    Vec::new()
 }
 
 /// Whether the user is root.

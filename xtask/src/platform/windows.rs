@@ -4,7 +4,7 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::os::windows::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::error::{Error, Result};
@@ -36,12 +36,9 @@ pub fn sandbox_exec(_cut_network: bool, argv: &[OsString]) -> Error {
 
 /// Runs `argv` and exits with its code. Returns only on failure.
 pub fn exec(argv: &[OsString]) -> Error {
-    let Some((program, arguments)) = argv.split_first() else {
-        return Error::misuse("sandbox", "nothing to run");
-    };
-    match Command::new(program).args(arguments).status() {
+    match super::status_of(argv) {
         Ok(status) => std::process::exit(status.code().unwrap_or(3)),
-        Err(e) => Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display())),
+        Err(e) => e,
     }
 }
 
@@ -53,6 +50,63 @@ pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
 
 /// No umask.
 pub fn set_umask(_mask: u32) {}
+
+/// Makes `link` lead to `target`: a junction to a folder, which needs no privilege as a symbolic link does; a
+/// second name of a file.
+pub fn symlink(target: &Path, link: &Path) -> Result<()> {
+    let target = link.parent().unwrap_or(Path::new(".")).join(target);
+    if target.is_dir() {
+        let made = junction::create(std::path::absolute(&target)?, link);
+        return made.map_err(|e| {
+            Error::world("io", format!("cannot make {} lead to {}: {e}", link.display(), target.display()))
+                .next("is the folder on a file system that knows junctions (NTFS, ReFS)?")
+        });
+    }
+    if fs_err::hard_link(&target, link).is_err() {
+        fs_err::copy(&target, link)?;
+    }
+    Ok(())
+}
+
+/// Removes a link that [`symlink`] made, and not what it leads to.
+pub fn remove_link(link: &Path) -> Result<()> {
+    // A junction is a folder to those that remove.
+    if link.is_dir() {
+        return Ok(fs_err::remove_dir(link)?);
+    }
+    Ok(fs_err::remove_file(link)?)
+}
+
+/// Access denied, sharing violation, lock violation (system error codes 5, 32, 33): somebody has it open.
+pub fn is_held(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(5 | 32 | 33))
+}
+
+/// Folders of the system's programs.
+pub fn system_programs() -> Vec<PathBuf> {
+    let root = std::env::var_os("SystemRoot").map_or_else(|| PathBuf::from(r"C:\Windows"), PathBuf::from);
+    vec![root.join("System32"), root]
+}
+
+/// What every program needs in its environment here: where Windows is (without it no socket can be made), how
+/// programs end, which processor it is, and folders of its own for what is temporary, below `work`.
+pub fn own_variables(work: &Path) -> Vec<(String, String)> {
+    const TAKEN: &[&str] = &[
+        "SystemRoot",
+        "SystemDrive",
+        "windir",
+        "ComSpec",
+        "PATHEXT",
+        "NUMBER_OF_PROCESSORS",
+        "PROCESSOR_ARCHITECTURE",
+        "ProgramFiles",
+        "ProgramFiles(x86)",
+        "ProgramData",
+    ];
+    let taken = TAKEN.iter().filter_map(|name| Some(((*name).to_owned(), std::env::var(name).ok()?)));
+    let own = [("TEMP", "tmp"), ("TMP", "tmp"), ("USERPROFILE", "home"), ("LOCALAPPDATA", "home")];
+    taken.chain(own.map(|(name, dir)| (name.to_owned(), work.join(dir).display().to_string()))).collect()
+}
 
 /// Not asked on Windows.
 pub fn is_root() -> bool {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{Build, CompilerCache, Work, ninja, timing::timed};
+use super::{Build, CompilerCache, Work, ninja, pyenv, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::toolchain::{LAUNCH_COMMAND, Process};
@@ -142,7 +142,7 @@ fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
 }
 
 fn all_targets(work: &Work) -> Result<Vec<String>> {
-    let out = Process::new(work.dep("pyenv").join("bin/ninja"))
+    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "targets", "all"])
         .cwd(work.build())
         .command()?
@@ -155,7 +155,7 @@ fn all_targets(work: &Work) -> Result<Vec<String>> {
 
 /// The flags that this build compiles `object` with, without source, output and dependency file.
 fn compile_flags(work: &Work, object: &str) -> Result<Vec<String>> {
-    let out = Process::new(work.dep("pyenv").join("bin/ninja"))
+    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "commands", "-s", object])
         .cwd(work.build())
         .command()?

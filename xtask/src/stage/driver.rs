@@ -356,7 +356,7 @@ fn place(from: &Path, to: &Path, size: u64) -> Result<()> {
     let file = fs_err::OpenOptions::new().write(true).open(&beside)?;
     file.file().set_modified(modified)?;
     file.sync_all()?;
-    fs_err::rename(&beside, to)?;
+    crate::platform::rename(&beside, to)?;
     Ok(())
 }
 

