@@ -27,10 +27,12 @@ pub struct Job {
     pub version: String,
     /// Minor version of Python, such as `3.11`.
     pub python: String,
+    /// The operating system.
+    pub system: System,
     /// The machine, such as `x86_64`.
     pub machine: String,
-    /// GitHub's label of a machine of that kind.
-    pub runner: String,
+    /// GitHub's label of a hosted machine of that kind; `None` where none has the disk for it.
+    pub runner: Option<String>,
     /// What `validate` holds it against.
     pub baseline: String,
     /// The recipe's lock, relative to the repository: what caches of downloads depend on.
@@ -65,18 +67,22 @@ const TEMPLATES: [(&str, &str); 2] = [
 /// Bytes of disk that GitHub promises on a hosted machine: 14 GB.
 const HOSTED_DISK: u64 = 14_000_000_000;
 
-/// GitHub's labels. The oldest system that is offered: the wheel asks for no newer C library than it has.
-fn runner(machine: &str) -> Result<&'static str> {
-    match machine {
-        "x86_64" => Ok("ubuntu-22.04"),
-        "aarch64" => Ok("ubuntu-22.04-arm"),
-        other => Err(Error::misuse("machine", format!("no CI machine is known for '{other}'"))
-            .next("python.machines of a recipe may name x86_64 and aarch64")),
+/// GitHub's labels. The oldest system that is offered: the wheel asks for no newer one than it has.
+fn runner(system: System, machine: &str) -> Result<&'static str> {
+    match (system, machine) {
+        (System::Linux, "x86_64") => Ok("ubuntu-22.04"),
+        (System::Linux, "aarch64") => Ok("ubuntu-22.04-arm"),
+        (System::Windows, "x86_64") => Ok("windows-2022"),
+        (System::Macos, "aarch64" | "arm64") => Ok("macos-15"),
+        (_, other) => {
+            Err(Error::misuse("machine", format!("no CI machine is known for '{other}' with {}", system.name()))
+                .next("python.machines of a recipe may name x86_64 and aarch64; x86_64 on Windows, aarch64 on macOS"))
+        }
     }
 }
 
-/// All builds: every recipe that has a lock and can be built on a hosted Linux machine, for the Pythons and
-/// machines that the lock covers.
+/// All builds: every recipe that has a lock, for the Pythons and machines that the lock covers. Left out is
+/// what needs an installed CUDA toolkit, which no recipe can bring along: CUDA on Windows.
 ///
 /// # Errors
 /// Bad input: a recipe or lock that cannot be read, no recipe with a lock.
@@ -90,8 +96,7 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
         }
         let recipe = workspace.load(&name)?;
         Lock::load(&recipe, &path)?;
-        if recipe.system != System::Linux || recipe.limits.disk > HOSTED_DISK {
-            // A hosted machine cannot build it: nobody's hours are spent on finding that out.
+        if recipe.cuda.is_some() && recipe.system != System::Linux {
             continue;
         }
         for machine in &recipe.python.machines {
@@ -101,8 +106,13 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
                     torch: recipe.torch.version.clone(),
                     version: recipe.torch.full_version(),
                     python: python.clone(),
+                    system: recipe.system,
                     machine: machine.clone(),
-                    runner: runner(machine)?.into(),
+                    runner: match runner(recipe.system, machine)? {
+                        label if recipe.limits.disk <= HOSTED_DISK => Some(label.into()),
+                        // A hosted machine cannot build it: nobody's hours are spent on finding that out.
+                        _ => None,
+                    },
                     baseline: format!("pypi:torch=={}", recipe.torch.version),
                     lock: format!("recipes/{name}.lock"),
                     experimental: recipe.torch.status != Status::BuiltHere || machine != "x86_64",
@@ -138,17 +148,21 @@ pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
     let mut recipes: Vec<Vec<&Job>> = Vec::new();
-    for job in &jobs {
+    // GitLab's runners for Windows and macOS have no image and other shells.
+    for job in jobs.iter().filter(|job| job.system == System::Linux) {
         match recipes.iter_mut().find(|r| r[0].recipe == job.recipe && r[0].machine == job.machine) {
             Some(group) => group.push(job),
             None => recipes.push(vec![job]),
         }
     }
-    let (jobs, recipes) = (Value::from(Serde(&jobs)), Value::from(Serde(&recipes)));
+    // GitHub's hosted machines and one's own are two jobs.
+    let (hosted, large): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.runner.is_some());
+    let [hosted, large] = [hosted, large].map(|jobs| Value::from(Serde(jobs)));
+    let recipes = Value::from(Serde(&recipes));
     TEMPLATES
         .into_iter()
         .map(|(path, template)| {
-            let known = context! { jobs => jobs.clone(), recipes => recipes.clone() };
+            let known = context! { hosted => hosted.clone(), large => large.clone(), recipes => recipes.clone() };
             let text = environment.render_str(template, known).map_err(broken)?;
             Ok(Rendered { path, text })
         })

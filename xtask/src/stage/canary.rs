@@ -6,7 +6,8 @@ use std::time::Duration;
 use super::{Build, CompilerCache, Work, ninja, pyenv, timing::timed};
 use crate::error::{Error, Result};
 use crate::event::Event;
-use crate::toolchain::{LAUNCH_COMMAND, Process};
+use crate::platform;
+use crate::toolchain::{Family, LAUNCH_COMMAND, Process, msvc};
 
 /// Name in events and records.
 pub const STAGE: &str = "canary";
@@ -45,11 +46,11 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     let objects: Vec<String> = STORE_OBJECTS
         .iter()
         .filter_map(|name| {
-            let end = format!("/csrc/distributed/c10d/{name}.o");
-            all.iter().find(|t| t.ends_with(&end) && t.contains("torch_cpu.dir")).cloned()
+            let ends = [".o", ".obj"].map(|suffix| format!("/csrc/distributed/c10d/{name}{suffix}"));
+            all.iter().find(|t| ends.iter().any(|end| t.ends_with(end)) && t.contains("torch_cpu.dir")).cloned()
         })
         .collect();
-    let backend = objects.iter().find(|o| o.ends_with("TCPStoreLibUvBackend.cpp.o")).cloned().ok_or_else(|| {
+    let backend = objects.iter().find(|o| o.contains("TCPStoreLibUvBackend.cpp.o")).cloned().ok_or_else(|| {
         Error::world(
             "canary",
             "torch_cpu has no object TCPStoreLibUvBackend.cpp.o: this version's store cannot run on libuv",
@@ -58,7 +59,7 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     })?;
     let c10 = all
         .iter()
-        .find(|t| t.ends_with("libc10.so") || t.ends_with("libc10.dylib"))
+        .find(|t| ["libc10.so", "libc10.dylib", "c10.lib"].iter().any(|name| t.ends_with(name)))
         .cloned()
         .ok_or_else(|| Error::world("canary", "the build has no libc10"))?;
     let mut targets = objects.clone();
@@ -67,44 +68,55 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     demand_libuv(build, work, &backend)?;
 
     let source = work.dir.join("canary.cpp");
-    let program = work.dir.join("canary");
+    let program = work.dir.join(format!("canary{}", std::env::consts::EXE_SUFFIX));
     fs_err::write(&source, PROGRAM)?;
-    let mut flags = compile_flags(work, &backend)?;
-    flags.retain(|f| !f.starts_with("-W") && f != "-fopenmp");
     let build_dir = work.build();
     let object = work.dir.join("canary.o");
+    let msvc = build.compiler.family == Family::Msvc;
+    let command = compile_command(work, &backend)?;
+    let (flags, out) = if msvc {
+        (msvc::compile_flags(&command), vec![format!("/Fo{}", object.display())])
+    } else {
+        let mut flags = compile_flags(&command)?;
+        flags.retain(|f| !f.starts_with("-W") && f != "-fopenmp");
+        let dependencies = work.dir.join("canary.d").display().to_string();
+        (flags, vec!["-MD".into(), "-MF".into(), dependencies, "-o".into(), object.display().to_string()])
+    };
     // Compiled as the build compiles: torch's headers take a compiler long, and a cache remembers.
     Process::new(work.launcher())
         .arg(LAUNCH_COMMAND)
         .arg(&work.dir)
         .arg(&build.compiler.cxx)
         .args(&flags)
-        .arg("-MD")
-        .arg("-MF")
-        .arg(work.dir.join("canary.d"))
+        .args(&out)
         .arg("-c")
         .arg(&source)
-        .arg("-o")
-        .arg(&object)
         .envs(build.torch_env(work))
         .envs(cache.env(build, work))
         .cwd(&build_dir)
         .check("canary-link", Some(&work.log(STAGE)))
         .map_err(|e| e.doing("compiling a small program against the store of this build"))?;
+    let (uv, rest) = if msvc {
+        ("lib/uv.lib", vec!["ws2_32.lib".into(), "/nologo".into(), format!("/Fe{}", program.display())])
+    } else {
+        let run_path = format!("-Wl,-rpath,{}", build_dir.join("lib").display());
+        ("lib/libuv.a", ["-lpthread", "-ldl", "-o", &program.display().to_string(), &run_path].map(Into::into).into())
+    };
     Process::new(&build.compiler.cxx)
         .arg(&object)
         .args(objects.iter().map(|o| build_dir.join(o)))
         .arg(build_dir.join(&c10))
-        .arg(work.dep("uv").join("lib/libuv.a"))
-        .args(["-lpthread", "-ldl", "-o"])
-        .arg(&program)
-        .arg(format!("-Wl,-rpath,{}", build_dir.join("lib").display()))
+        .arg(work.dep("uv").join(uv))
+        .args(rest)
         .envs(build.torch_env(work))
         .cwd(&build_dir)
         .check("canary-link", Some(&work.log(STAGE)))
         .map_err(|e| e.doing("linking a small program from the store's objects of this build"))?;
     let output = Process::new(&program)
         .env("TORCH_CPP_LOG_LEVEL", "WARNING")
+        .envs(platform::own_variables(&work.dir))
+        // Where Windows looks for libraries.
+        .env("PATH", std::env::join_paths([build_dir.join("bin"), work.dep("uv").join("bin")]).unwrap_or_default())
         .cwd(&work.dir)
         .timeout(Duration::from_secs(120))
         .check("canary-run", Some(&work.log(STAGE)))
@@ -153,17 +165,20 @@ fn all_targets(work: &Work) -> Result<Vec<String>> {
         .collect())
 }
 
-/// The flags that this build compiles `object` with, without source, output and dependency file.
-fn compile_flags(work: &Work, object: &str) -> Result<Vec<String>> {
+/// The command that this build compiles `object` with.
+fn compile_command(work: &Work, object: &str) -> Result<String> {
     let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "commands", "-s", object])
         .cwd(work.build())
         .command()?
         .output()?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    let line = text.lines().last().unwrap_or_default();
+    Ok(String::from_utf8_lossy(&out.stdout).lines().last().unwrap_or_default().to_owned())
+}
+
+/// The flags of a compile command, without source, output and dependency file.
+fn compile_flags(command: &str) -> Result<Vec<String>> {
     let words =
-        shlex::split(line).ok_or_else(|| Error::world("canary", "ninja printed a command that cannot be read"))?;
+        shlex::split(command).ok_or_else(|| Error::world("canary", "ninja printed a command that cannot be read"))?;
     let mut flags = Vec::new();
     let mut words = words.into_iter().skip_while(|w| !w.starts_with('-'));
     while let Some(word) = words.next() {

@@ -6,7 +6,7 @@ use super::{Build, compile, pyenv};
 use crate::error::{Error, Result};
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
-use crate::toolchain::Process;
+use crate::toolchain::{Family, Process};
 
 /// Name in events and in the store.
 pub const STAGE: &str = "libuv";
@@ -48,8 +48,13 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
         let found = unpack_source(build, &source)?;
         let log = pending.out().join("build.log");
         let me = std::env::current_exe()?;
-        let flags = format!("-ffile-prefix-map={}=/libuv", scratch.display());
+        let flags = match build.compiler.family {
+            Family::Gcc | Family::Clang => format!("-ffile-prefix-map={}=/libuv", scratch.display()),
+            // It names sources as the command line does, which Ninja gives relative to the build folder.
+            Family::Msvc => String::new(),
+        };
         Process::new(me)
+            .envs(build.compiler_env(&scratch))
             .arg(HELPER_COMMAND)
             .arg(&source)
             .arg(scratch.join("install"))

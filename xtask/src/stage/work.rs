@@ -251,6 +251,15 @@ impl Build<'_> {
         std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
     }
 
+    /// What compilers and what they make need in their environment beside [`Build::tool_path`]: where headers and
+    /// libraries are, what the platform wants. `dir` is for what is temporary.
+    pub(crate) fn compiler_env(&self, dir: &Path) -> Vec<(String, String)> {
+        let of_compiler = self.compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH"));
+        let of_compiler =
+            of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
+        of_compiler.chain(platform::own_variables(dir)).collect()
+    }
+
     /// The environment that PyTorch's build sees: this list and nothing of the caller's.
     pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
         let recipe = &self.recipe;
@@ -282,10 +291,7 @@ impl Build<'_> {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
-        // Where the compiler finds its headers and libraries; the path is above.
-        let of_compiler = self.compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH"));
-        env.extend(of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned())));
-        env.extend(platform::own_variables(&work.dir));
+        env.extend(self.compiler_env(&work.dir));
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(super::cuda::PREFIX);
             env.extend(self.cuda_env(cuda, &home));

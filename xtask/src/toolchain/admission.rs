@@ -20,6 +20,10 @@ pub const RULES_VARIABLE: &str = "TORCHWRIGHT_ADMISSION";
 /// MiB that a compiler is taken to need if nobody knows better.
 const UNKNOWN: u64 = 1024;
 
+/// MiB that every compiler needs: where less was measured, a compiler cache answered for it, and the object's
+/// next compile is as large as ever.
+const LEAST: u64 = 48;
+
 /// What there is, and what compiles need.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Rules {
@@ -60,7 +64,8 @@ impl Rules {
             let fits = self.kinds.iter().filter(|(start, _)| output.starts_with(start.as_str()));
             fits.max_by_key(|(start, _)| start.len()).map(|(_, mib)| *mib)
         };
-        let one = self.measured.get(output).copied().or_else(by_kind).unwrap_or(UNKNOWN);
+        let measured = self.measured.get(output).copied().filter(|mib| *mib >= LEAST);
+        let one = measured.or_else(by_kind).unwrap_or(UNKNOWN);
         // The parts of one nvcc that run side by side are alike.
         Need {
             memory: one.saturating_mul(u64::from(threads)).min(self.memory),
@@ -161,7 +166,7 @@ mod tests {
             memory: 4096,
             threads: 4,
             nvcc_threads: 2,
-            measured: BTreeMap::from([("a/big.cu.o".to_owned(), 1500)]),
+            measured: BTreeMap::from([("a/big.cu.o".to_owned(), 1500), ("a/cached.cpp.o".to_owned(), 10)]),
             kinds: BTreeMap::from([("a/".to_owned(), 600), ("a/b/".to_owned(), 900)]),
             folder: folder.to_owned(),
         }
@@ -173,6 +178,8 @@ mod tests {
         assert_eq!(r.need("a/big.cu.o", true), Need { memory: 3000, threads: 2 });
         assert_eq!(r.need("a/small.cpp.o", false), Need { memory: 600, threads: 1 });
         assert_eq!(r.need("a/b/x.cpp.o", false).memory, 900);
+        // What came from a compiler cache tells nothing.
+        assert_eq!(r.need("a/cached.cpp.o", false).memory, 600);
         assert_eq!(r.need("z.o", false).memory, UNKNOWN);
         // Never more than there is.
         assert_eq!(Rules { memory: 2000, ..r }.need("a/big.cu.o", true).memory, 2000);

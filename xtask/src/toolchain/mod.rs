@@ -7,7 +7,7 @@ mod compiler;
 pub mod cuda;
 mod launch;
 pub mod mingw;
-mod msvc;
+pub mod msvc;
 mod process;
 mod python;
 

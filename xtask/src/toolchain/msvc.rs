@@ -86,6 +86,67 @@ pub fn find() -> Result<Compiler> {
     })
 }
 
+/// The flags of a compile command that CMake wrote for `cl.exe`, without source, outputs and what Ninja reads:
+/// what compiles another source the same way.
+pub fn compile_flags(command: &str) -> Vec<String> {
+    let mut flags = Vec::new();
+    let mut words = words(command).into_iter().skip_while(|w| !w.starts_with(['/', '-']) || w.len() < 2);
+    while let Some(word) = words.next() {
+        match word.as_str() {
+            "-c" | "/c" => {
+                words.next();
+            }
+            "/showIncludes" | "-showIncludes" => {}
+            w if ["/Fo", "/Fd", "-Fo", "-Fd"].iter().any(|out| w.starts_with(out)) => {}
+            _ => flags.push(word),
+        }
+    }
+    flags
+}
+
+/// The arguments of a command line, by the rules of Microsoft's C run-time ("Parsing C command-line
+/// arguments"): backslashes are themselves, but before a quotation mark.
+fn words(line: &str) -> Vec<String> {
+    let (mut out, mut word, mut quoted, mut begun) = (Vec::new(), String::new(), false, false);
+    let mut backslashes = 0usize;
+    for c in line.chars() {
+        match c {
+            '\\' => {
+                backslashes += 1;
+                begun = true;
+                continue;
+            }
+            '"' => {
+                word.extend(std::iter::repeat_n('\\', backslashes / 2));
+                if backslashes % 2 == 1 {
+                    word.push('"')
+                } else {
+                    quoted = !quoted
+                }
+                begun = true;
+            }
+            c if c.is_whitespace() && !quoted => {
+                word.extend(std::iter::repeat_n('\\', backslashes));
+                if begun {
+                    out.push(std::mem::take(&mut word));
+                }
+                begun = false;
+            }
+            c => {
+                word.extend(std::iter::repeat_n('\\', backslashes));
+                word.push(c);
+                begun = true;
+            }
+        }
+        backslashes = 0;
+    }
+    word.extend(std::iter::repeat_n('\\', backslashes));
+    if begun {
+        out.push(word);
+    }
+    out
+}
+
 /// The folders of a list such as `INCLUDE`.
 fn folders(env: &[(OsString, OsString)], name: &str) -> Vec<PathBuf> {
     let of = |value: &OsStr| value.to_string_lossy().split(';').filter(|p| !p.is_empty()).map(PathBuf::from).collect();
@@ -125,6 +186,27 @@ mod tests {
             Some("19.29.30154")
         );
         assert_eq!(of("usage: cl [ option... ] filename..."), None);
+    }
+
+    #[test]
+    fn the_flags_of_a_compile_are_those_that_another_source_needs() {
+        let line = r#"C:\w\bin\torchwright.exe __launch C:\w C:\PROGRA~1\MSVC\bin\cl.exe  /nologo /TP -DX=1 -DNAME=\"a\" -IC:\w\src "-IC:\Program Files\x" /EHsc /MD -std:c++17 /showIncludes /FoCMakeFiles\a.obj /FdCMakeFiles\ /FS -c C:\w\src\a.cpp"#;
+        let flags = compile_flags(line);
+        let wanted = [
+            "/nologo",
+            "/TP",
+            "-DX=1",
+            r#"-DNAME="a""#,
+            r"-IC:\w\src",
+            r"-IC:\Program Files\x",
+            "/EHsc",
+            "/MD",
+            "-std:c++17",
+            "/FS",
+        ];
+        assert_eq!(flags, wanted);
+        assert_eq!(words(r#"a\\b "c d" e\\"f g\\" h\"#), [r"a\\b", "c d", r"e\f g\", r"h\"]);
+        assert_eq!(words(r#""" x"#), ["", "x"]);
     }
 
     #[test]
