@@ -159,6 +159,11 @@ struct Collector {
     inner: Option<Vec<Member>>,
 }
 
+/// `9` of `libcudnn.so.9` or `cudnn64_9.dll`.
+fn cudnn_major(library: &str) -> Option<&str> {
+    library.strip_prefix("libcudnn.so.").or_else(|| library.strip_prefix("cudnn64_")?.strip_suffix(".dll"))
+}
+
 fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
 }
@@ -292,12 +297,8 @@ impl Collector {
         for (name, n) in self.libraries.iter().flat_map(|f| &f.library.gpu) {
             *gpu.entry(name.clone()).or_default() += n;
         }
-        let cudnn = self
-            .libraries
-            .iter()
-            .flat_map(|f| &f.library.needed)
-            .find_map(|n| n.strip_prefix("libcudnn.so.").or_else(|| n.strip_prefix("cudnn64_")?.strip_suffix(".dll")))
-            .map(str::to_owned);
+        let cudnn =
+            self.libraries.iter().flat_map(|f| &f.library.needed).find_map(|name| cudnn_major(name)).map(str::to_owned);
         Ok(Report {
             schema_version: SCHEMA_VERSION,
             subject: subject.to_owned(),
@@ -624,6 +625,13 @@ mod tests {
         assert_eq!(of("manylinux2014_x86_64.manylinux_2_17_x86_64").as_deref(), Some("linux 2.17"));
         assert_eq!(of("macosx_11_0_arm64").as_deref(), Some("macosx 11.0"));
         assert_eq!(of("win_amd64"), None);
+    }
+
+    #[test]
+    fn the_major_version_of_cudnn_is_in_its_librarys_name() {
+        assert_eq!(cudnn_major("libcudnn.so.9"), Some("9"));
+        assert_eq!(cudnn_major("cudnn64_8.dll"), Some("8"));
+        assert_eq!(cudnn_major("libcublas.so.12"), None);
     }
 
     #[test]

@@ -30,12 +30,27 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
 /// Characters that flags of compilers, lists of CMake or ninja's files give a meaning of their own.
 const NO_PATH: &[char] = &[';', '=', ':', ',', '"', '\'', '$', '`', '#', '|', '&', '<', '>', '(', ')', '*', '?'];
 
+/// Characters of the longest path of a build's own below the store: a work folder's, and an object file's in it.
+const DEEPEST: usize = 34 + 140;
+
 /// An error if the store's path has characters that a build cannot carry: PyTorch's own list files do not
-/// quote what they hand on.
+/// quote what they hand on; or if it is so long that Windows' compilers would not find their files.
 pub fn demand_path(build: &Build<'_>) -> Result<()> {
-    let root = build.store.root().display().to_string();
+    hold_path(&build.store.root().display().to_string(), cfg!(windows))
+}
+
+fn hold_path(root: &str, windows: bool) -> Result<()> {
+    // MAX_PATH counts the zero at the end. This program does without that limit, compilers do not.
+    let most = 259 - DEEPEST;
+    if windows && root.chars().count() > most {
+        return Err(Error::misuse(
+            "store-path",
+            format!("the store's path '{root}' has more than {most} characters: compilers would meet paths of more than 260, which they cannot open"),
+        )
+        .next(r"put the store where its path is short: --store C:\tw, or TORCHWRIGHT_STORE"));
+    }
     // A drive of Windows has its colon.
-    let rest = if cfg!(windows) { root.get(2..).unwrap_or_default() } else { &root };
+    let rest = if windows { root.get(2..).unwrap_or_default() } else { root };
     match rest.chars().find(|c| c.is_whitespace() || c.is_control() || NO_PATH.contains(c)) {
         None => Ok(()),
         Some(c) => Err(Error::misuse(
@@ -63,4 +78,21 @@ pub fn demand_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
         format!("the store {root} has {} MiB free; {what} needs about {} MiB", free >> 20, need >> 20),
     )
     .next("free disk space, run `cargo xtask clean`, or put the store elsewhere with --store DIR"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_compilers_cannot_reach_into_is_refused() {
+        hold_path(r"C:\tw", true).unwrap();
+        hold_path("/home/someone/.cache/torchwright", false).unwrap();
+        hold_path(&format!("/{}", "d/".repeat(100)), false).unwrap();
+        let deep = hold_path(&format!(r"C:\{}", r"d\".repeat(50)), true).unwrap_err();
+        assert!(deep.what().contains("more than 85 characters"), "{}", deep.what());
+        let spaced = hold_path(r"C:\Program Files\tw", true).unwrap_err();
+        assert!(spaced.what().contains("' '"), "{}", spaced.what());
+        assert!(hold_path("/a=b", false).is_err());
+    }
 }
