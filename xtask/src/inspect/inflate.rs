@@ -13,7 +13,7 @@
 
 use std::io;
 use std::ops::Range;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Condvar, Mutex, PoisonError};
 
 use crc32fast::Hasher;
 use libz_rs_sys as z;
@@ -32,6 +32,10 @@ const SEARCHED: usize = 512 << 10;
 /// Unpacked bytes with marks that are kept: where there are still marks after them, the first half does
 /// all of it.
 const MOST_MARKED: usize = 24 << 20;
+/// Marks that are kept, 8 bytes each: fewer than one byte in twenty is one, in a library.
+const MOST_MARKS: usize = 2 << 20;
+/// Positions that are tried as the start of a block, after the first look at them: hundreds are usual.
+const MOST_TRIED: usize = 2048;
 /// Bytes of a member's beginning that are handed out: a library's headers are in them.
 const HEAD: usize = 32 << 10;
 
@@ -125,6 +129,7 @@ impl Drop for Inflate {
 }
 
 /// The second half, begun at a guess.
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Half {
     /// Looking for the start of a block.
     Searching,
@@ -132,6 +137,45 @@ enum Half {
     From(u64),
     /// None was found, or it is of no use.
     Nowhere,
+}
+
+/// Where the halves meet: both know it.
+struct Meeting {
+    half: Mutex<Half>,
+    found: Condvar,
+}
+
+impl Meeting {
+    fn new(half: Half) -> Self {
+        Self { half: Mutex::new(half), found: Condvar::new() }
+    }
+
+    fn get(&self) -> Half {
+        *self.half.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, half: Half) {
+        *self.half.lock().unwrap_or_else(PoisonError::into_inner) = half;
+        self.found.notify_all();
+    }
+
+    /// Waits until the search is over, which takes milliseconds and is bounded ([`MOST_TRIED`]).
+    fn wait(&self) -> Half {
+        let half = self.half.lock().unwrap_or_else(PoisonError::into_inner);
+        let over = self.found.wait_while(half, |half| *half == Half::Searching);
+        *over.unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Ends the search with its scope, however that is left: nobody waits for a search that is no more.
+struct Over<'a>(&'a Meeting);
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        if self.0.get() == Half::Searching {
+            self.0.set(Half::Nowhere);
+        }
+    }
 }
 
 /// What the second half came to.
@@ -183,28 +227,29 @@ pub fn scan(packed: &Packed<'_>) -> io::Result<Scanned> {
 /// The same with the second half begun after `offset` packed bytes or a little later; `beside` the first,
 /// or not at all.
 fn scan_from(packed: &Packed<'_>, offset: u64, beside: bool) -> io::Result<Scanned> {
-    let half = Mutex::new(if beside { Half::Searching } else { Half::Nowhere });
+    let meeting = Meeting::new(if beside { Half::Searching } else { Half::Nowhere });
     std::thread::scope(|scope| {
         let second = beside.then(|| {
             scope.spawn(|| {
-                let out = second_half(packed, offset, &half);
+                let _over = Over(&meeting);
+                let out = second_half(packed, offset, &meeting);
                 if !matches!(out, Ok(Some(_))) {
-                    *half.lock().unwrap_or_else(PoisonError::into_inner) = Half::Nowhere;
+                    meeting.set(Half::Nowhere);
                 }
                 out
             })
         });
-        let first = first_half(packed, &half);
+        let first = first_half(packed, offset, &meeting);
         // Where the first half failed or did everything, the second ends by itself at the next piece.
         if !matches!(&first, Ok(f) if f.met) {
-            *half.lock().unwrap_or_else(PoisonError::into_inner) = Half::Nowhere;
+            meeting.set(Half::Nowhere);
         }
         let second = second.map(|s| s.join().unwrap_or_else(|_| Err(io::Error::other("the second half panicked"))));
         let mut first = first?;
         if first.met {
             let Some(Ok(Some(second))) = second else {
                 // What was wrong with it is told by doing it in order.
-                return finish(packed, first_half(packed, &Mutex::new(Half::Nowhere))?);
+                return finish(packed, first_half(packed, offset, &Meeting::new(Half::Nowhere))?);
             };
             first.join(second)?;
         }
@@ -256,7 +301,7 @@ impl First {
         // A window of less than its full length stands at the end of what was taken for it.
         let before = WINDOW - self.window.len();
         for (at, from) in second.marks {
-            let from = usize::from(from).checked_sub(before).ok_or_else(|| bad("copies from before its start"))?;
+            let from = usize::from(from).checked_sub(before).ok_or_else(|| bad("is damaged"))?;
             second.first[at as usize] = self.window[from];
         }
         self.take(&second.first);
@@ -270,7 +315,7 @@ impl First {
     }
 }
 
-fn first_half(packed: &Packed<'_>, half: &Mutex<Half>) -> io::Result<First> {
+fn first_half(packed: &Packed<'_>, offset: u64, meeting: &Meeting) -> io::Result<First> {
     let mut out = First {
         scanner: Scanner::new(),
         crc: Hasher::new(),
@@ -284,11 +329,13 @@ fn first_half(packed: &Packed<'_>, half: &Mutex<Half>) -> io::Result<First> {
     let mut at = packed.range.start;
     loop {
         crate::platform::check_cancelled().map_err(|e| io::Error::new(io::ErrorKind::Interrupted, e.to_string()))?;
-        let goal = match *half.lock().unwrap_or_else(PoisonError::into_inner) {
-            Half::From(bit) => Some(bit),
-            _ => None,
-        };
         let read = fill(packed.source, at, packed.range.end, &mut input)?;
+        // The second half may begin in this piece: that must be known before it is unpacked.
+        let here = at - packed.range.start + read as u64 > offset;
+        let goal = match if here { meeting.wait() } else { meeting.get() } {
+            Half::From(bit) => Some(bit),
+            Half::Searching | Half::Nowhere => None,
+        };
         // Block by block only in the piece that the second half begins in, or where it may.
         let last = (at - packed.range.start + read as u64) * 8;
         let careful = goal.is_some_and(|bit| ((at - packed.range.start) * 8..=last).contains(&bit));
@@ -340,7 +387,7 @@ fn may_start(bits: u128) -> bool {
 }
 
 /// Begins in the middle. `None` where no block starts there, or too much depends on what comes before.
-fn second_half(packed: &Packed<'_>, offset: u64, half: &Mutex<Half>) -> io::Result<Option<Second>> {
+fn second_half(packed: &Packed<'_>, offset: u64, meeting: &Meeting) -> io::Result<Option<Second>> {
     let (start, end) = (packed.range.start, packed.range.end);
     let mut input = vec![0u8; SEARCHED];
     let read = fill(packed.source, start + offset, end, &mut input)?;
@@ -351,11 +398,17 @@ fn second_half(packed: &Packed<'_>, offset: u64, half: &Mutex<Half>) -> io::Resu
     let other: Vec<u8> = low.iter().map(|b| !b).collect();
     let mut decoders = [Inflate::new(), Inflate::new(), Inflate::new()];
     let mut outputs = [vec![0u8; PIECE], vec![0u8; PIECE], vec![0u8; PIECE]];
+    let given_up = || meeting.get() == Half::Nowhere;
+    let mut tried = 0;
     let found = (0..read.saturating_sub(SEARCHED / 4) * 8).find(|bit| {
         let (byte, shift) = (bit / 8, (bit % 8) as u8);
         // Numbers and lengths take 74 bits at most.
         let bits = u128::from_le_bytes(input[byte..byte + 16].try_into().unwrap_or_default()) >> shift;
-        may_start(bits) && decoders[0].begin(input[byte], shift, &low) && {
+        if !may_start(bits) || tried == MOST_TRIED || given_up() {
+            return false;
+        }
+        tried += 1;
+        decoders[0].begin(input[byte], shift, &low) && {
             let mut used = byte + 1;
             let mut blocks = 0;
             // Two blocks that read well, of which the first is not empty.
@@ -374,13 +427,10 @@ fn second_half(packed: &Packed<'_>, offset: u64, half: &Mutex<Half>) -> io::Resu
         }
     });
     let Some(bit) = found else { return Ok(None) };
-    {
-        let mut half = half.lock().unwrap_or_else(PoisonError::into_inner);
-        if matches!(*half, Half::Nowhere) {
-            return Ok(None);
-        }
-        *half = Half::From(offset * 8 + bit as u64);
+    if given_up() {
+        return Ok(None);
     }
+    meeting.set(Half::From(offset * 8 + bit as u64));
     for (decoder, window) in decoders.iter_mut().zip([&low, &high, &other]) {
         if !decoder.begin(input[bit / 8], (bit % 8) as u8, window) {
             return Ok(None);
@@ -399,7 +449,7 @@ fn second_half(packed: &Packed<'_>, offset: u64, half: &Mutex<Half>) -> io::Resu
     // Since when there are no marks.
     let mut clean = 0usize;
     loop {
-        if matches!(*half.lock().unwrap_or_else(PoisonError::into_inner), Half::Nowhere) {
+        if given_up() {
             return Ok(None);
         }
         let read = fill(packed.source, at, end, &mut input)?;
@@ -417,7 +467,7 @@ fn second_half(packed: &Packed<'_>, offset: u64, half: &Mutex<Half>) -> io::Resu
                     }
                 }
                 let base = out.first.len();
-                if base + new.len() > MOST_MARKED {
+                if base + new.len() > MOST_MARKED || out.marks.len() > MOST_MARKS {
                     return Ok(None);
                 }
                 let [highs, others] = copies;
@@ -559,7 +609,8 @@ mod tests {
             assert_eq!(first, right);
             both.halved
         });
-        assert!(halved.count() > 0, "the second half was never of use");
+        // Names that are copied from one another all through are many marks, and may be too many.
+        assert!(halved.count() > 3, "the second half was not of use");
     }
 
     #[test]

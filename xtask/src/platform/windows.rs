@@ -1,5 +1,5 @@
-//! Windows. What the build itself needs there is not built here yet; what is below keeps the rest
-//! of the program free of platform code.
+//! Windows. What has no counterpart there does nothing or says that it does not know; nothing outside this file
+//! needs to ask.
 
 use std::ffi::OsString;
 use std::fs::File;

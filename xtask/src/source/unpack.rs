@@ -276,6 +276,24 @@ impl Sinkhole<'_> {
         Ok(())
     }
 
+    /// The file `full` is there already: another source put it there, or this archive did, under a name that the
+    /// file system takes for the same.
+    fn taken(&self, name: &str, full: &Path) -> Error {
+        let lower = |path: &Path| path.to_string_lossy().to_lowercase();
+        if let Some(other) = self.seen.iter().find(|other| *other != full && lower(other) == lower(full)) {
+            let what = format!(
+                "{}: '{name}' differs from {} only in upper and lower case, which this file system does not tell apart",
+                self.what,
+                other.display()
+            );
+            return Error::misuse("collision", what)
+                .next("put the store on a file system that does: a case-sensitive APFS volume on macOS; on Windows `fsutil file setCaseSensitiveInfo DIR enable`");
+        }
+        let what =
+            format!("{}: '{name}' would overwrite {}, which another source put there", self.what, full.display());
+        Error::misuse("collision", what).next("change 'into' of one of the two sources in the recipe")
+    }
+
     fn file(&mut self, path: &[String], name: &str, content: &mut impl Read, executable: bool) -> Result<()> {
         let mut first: Option<PathBuf> = None;
         for target in self.targets {
@@ -287,15 +305,7 @@ impl Sinkhole<'_> {
             }
             let mut out =
                 fs_err::OpenOptions::new().write(true).create_new(true).open(&full).map_err(|e| match e.kind() {
-                    io::ErrorKind::AlreadyExists => Error::misuse(
-                        "collision",
-                        format!(
-                            "{}: '{name}' would overwrite {}, which another source put there",
-                            self.what,
-                            full.display()
-                        ),
-                    )
-                    .next("change 'into' of one of the two sources in the recipe"),
+                    io::ErrorKind::AlreadyExists => self.taken(name, &full),
                     _ => e.into(),
                 })?;
             if let Some(first) = &first {
@@ -418,4 +428,37 @@ fn is_executable(path: &Path) -> bool {
 #[cfg(not(unix))]
 fn is_executable(_path: &Path) -> bool {
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_differ_only_in_case_are_two_files_or_a_clear_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let archive = dir.path().join("a.tar");
+        let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+        for name in ["x/Config.h", "x/config.h"] {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(name.len() as u64);
+            header.set_mode(0o644);
+            tar.append_data(&mut header, name, name.as_bytes()).unwrap();
+        }
+        tar.finish().unwrap();
+        drop(tar);
+        let to = dir.path().join("to");
+        let bounds = Bounds { bytes: 1 << 20, members: 10 };
+        match unpack(&archive, "the archive", &[Target::all(&to)], bounds, 0) {
+            Ok(done) => {
+                assert_eq!(done.files, 2);
+                assert_eq!(std::fs::read_to_string(to.join("x/Config.h")).unwrap(), "x/Config.h");
+            }
+            // Windows, macOS: the first file is as it was.
+            Err(e) => {
+                assert!(e.what().contains("only in upper and lower case"), "{}", e.what());
+                assert_eq!(std::fs::read_to_string(to.join("x/config.h")).unwrap(), "x/Config.h");
+            }
+        }
+    }
 }
