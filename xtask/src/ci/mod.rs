@@ -81,8 +81,7 @@ fn runner(system: System, machine: &str) -> Result<&'static str> {
     }
 }
 
-/// All builds: every recipe that has a lock, for the Pythons and machines that the lock covers. Left out is
-/// what needs an installed CUDA toolkit, which no recipe can bring along: CUDA on Windows.
+/// All builds: every recipe that has a lock, for the Pythons and machines that the lock covers.
 ///
 /// # Errors
 /// Bad input: a recipe or lock that cannot be read, no recipe with a lock.
@@ -96,9 +95,6 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
         }
         let recipe = workspace.load(&name)?;
         Lock::load(&recipe, &path)?;
-        if recipe.cuda.is_some() && recipe.system != System::Linux {
-            continue;
-        }
         for machine in &recipe.python.machines {
             for python in &recipe.python.versions {
                 jobs.push(Job {
@@ -155,14 +151,17 @@ pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
             None => recipes.push(vec![job]),
         }
     }
-    // GitHub's hosted machines and one's own are two jobs.
+    // GitHub's hosted machines and one's own, by system, are jobs of their own.
     let (hosted, large): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.runner.is_some());
-    let [hosted, large] = [hosted, large].map(|jobs| Value::from(Serde(jobs)));
+    let (windows, large): (Vec<&Job>, Vec<&Job>) = large.into_iter().partition(|job| job.system == System::Windows);
+    let [hosted, large, windows] = [hosted, large, windows].map(|jobs| Value::from(Serde(jobs)));
     let recipes = Value::from(Serde(&recipes));
     TEMPLATES
         .into_iter()
         .map(|(path, template)| {
-            let known = context! { hosted => hosted.clone(), large => large.clone(), recipes => recipes.clone() };
+            let known = context! {
+                hosted => hosted.clone(), large => large.clone(), windows => windows.clone(), recipes => recipes.clone(),
+            };
             let text = environment.render_str(template, known).map_err(broken)?;
             Ok(Rendered { path, text })
         })

@@ -438,7 +438,7 @@ mod tests {
     fn names_that_differ_only_in_case_are_two_files_or_a_clear_error() {
         let dir = tempfile::tempdir().unwrap();
         let archive = dir.path().join("a.tar");
-        let mut tar = tar::Builder::new(std::fs::File::create(&archive).unwrap());
+        let mut tar = tar::Builder::new(File::create(&archive).unwrap());
         for name in ["x/Config.h", "x/config.h"] {
             let mut header = tar::Header::new_gnu();
             header.set_size(name.len() as u64);

@@ -65,6 +65,11 @@ pub fn identity(build: &Build<'_>) -> Result<String> {
     }
 }
 
+/// Whether the recipe is built with NCCL.
+fn has_nccl(build: &Build<'_>) -> bool {
+    build.recipe.features.get("USE_NCCL").copied().unwrap_or(true)
+}
+
 /// What a toolkit's record holds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
@@ -118,7 +123,7 @@ pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
             Some(known) => known.clone(),
             None => {
                 let scratch = tempfile::tempdir()?;
-                let found = toolkit.check(cuda, &build.compiler, scratch.path())?;
+                let found = toolkit.check(cuda, has_nccl(build), &build.compiler, scratch.path())?;
                 versions.get_or_init(|| found).clone()
             }
         };
@@ -129,7 +134,7 @@ pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
         let (out, scratch) = (pending.out(), pending.scratch()?);
         share_tree(&prefix::one(build, PREFIX)?, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
-        Ok(Record { versions: toolkit.check(cuda, &build.compiler, &scratch)? })
+        Ok(Record { versions: toolkit.check(cuda, has_nccl(build), &build.compiler, &scratch)? })
     })?;
     let record: Record = build
         .store

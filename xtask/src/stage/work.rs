@@ -17,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::Key;
+use crate::toolchain::cuda::Toolkit;
 use crate::toolchain::{CACHE_VARIABLE, LAUNCH_COMMAND};
 
 /// A work folder.
@@ -323,7 +324,7 @@ impl Build<'_> {
         [
             ("CUDA_HOME", path(home.to_owned())),
             ("CUDA_PATH", path(home.to_owned())),
-            ("CUDACXX", path(home.join("bin/nvcc"))),
+            ("CUDACXX", path(Toolkit { root: home.to_owned() }.nvcc())),
             ("CUDAHOSTCXX", path(self.compiler.cxx.clone())),
             ("TORCH_CUDA_ARCH_LIST", cuda.architectures.join(";")),
         ]

@@ -64,8 +64,8 @@ pub struct Versions {
     pub cublas: String,
     /// cuDNN: `9.1.0`.
     pub cudnn: String,
-    /// NCCL: `2.21.5`.
-    pub nccl: String,
+    /// NCCL: `2.21.5`; `None` where the recipe does without it (Windows has none).
+    pub nccl: Option<String>,
 }
 
 impl Toolkit {
@@ -77,7 +77,7 @@ impl Toolkit {
         let root = fs_err::canonicalize(root)
             .map_err(|e| Error::misuse("cuda-home", format!("--cuda-home {}: {e}", root.display())))?;
         for part in ["bin/nvcc", "include/cuda_runtime.h"] {
-            if !root.join(part).is_file() {
+            if !file(&root, part).is_file() {
                 return Err(Error::misuse(
                     "cuda-home",
                     format!("{} has no {part}: it is no CUDA toolkit", root.display()),
@@ -92,7 +92,7 @@ impl Toolkit {
     /// Its compiler driver.
     #[must_use]
     pub fn nvcc(&self) -> PathBuf {
-        self.root.join("bin/nvcc")
+        file(&self.root, "bin/nvcc")
     }
 
     /// `12.4.131`, as nvcc says it.
@@ -110,20 +110,24 @@ impl Toolkit {
             .par_iter()
             .chain(headers.par_iter())
             .filter_map(|name| {
-                let real = fs_err::canonicalize(self.root.join(name)).ok()?;
+                let real = fs_err::canonicalize(file(&self.root, name)).ok()?;
                 Some(digest_file(&real).map(|(sha256, _)| ((*name).to_owned(), sha256)))
             })
             .collect()
     }
 
-    /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and NCCL for the first of the
-    /// recipe's architectures. No GPU is needed.
+    /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and, where the recipe has it, NCCL
+    /// for the first of the recipe's architectures. No GPU is needed.
     ///
     /// # Errors
     /// It does not compile, link or run; or it is of other versions than the recipe says.
-    pub fn check(&self, cuda: &Cuda, compiler: &Compiler, scratch: &Path) -> Result<Versions> {
+    pub fn check(&self, cuda: &Cuda, nccl: bool, compiler: &Compiler, scratch: &Path) -> Result<Versions> {
         let source = scratch.join("trial.cu");
-        let program = scratch.join("trial");
+        let program = scratch.join(format!("trial{}", std::env::consts::EXE_SUFFIX));
+        let (nccl_flags, parts): (&[&str], _) = match nccl {
+            true => (&["-DTRIAL_NCCL", "-lnccl"], "cuDNN and NCCL"),
+            false => (&[], "cuDNN"),
+        };
         fs_err::write(&source, TRIAL)?;
         let first = cuda.architectures.first().map_or("9.0", String::as_str);
         let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
@@ -131,13 +135,15 @@ impl Toolkit {
         self.process(self.nvcc(), compiler, scratch)
             .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
             .arg(format!("--gpu-architecture=sm_{number}"))
-            .args(["--std=c++17", "--cudart=shared", "-lcublas", "-lcudnn", "-lnccl", "-o"])
+            .args(["--std=c++17", "--cudart=shared", "-lcublas", "-lcudnn"])
+            .args(nccl_flags)
+            .arg("-o")
             .arg(&program)
             .arg(&source)
             .check("cuda-toolkit", None)
             .map_err(|e| {
-                e.doing(format!("trying the CUDA toolkit {} (cub, cuBLAS, cuDNN, NCCL)", self.root.display()))
-                    .next("with --cuda-home: cuDNN and NCCL must be installed in that toolkit too")
+                e.doing(format!("trying the CUDA toolkit {} (cub, cuBLAS, {parts})", self.root.display()))
+                    .next(format!("with --cuda-home: {parts} must be installed in that toolkit too"))
             })?;
         let said = self
             .process(program, compiler, scratch)
@@ -154,7 +160,7 @@ impl Toolkit {
     /// Where its libraries are: `lib64`, or `lib` in some installations.
     #[must_use]
     pub fn libraries(&self) -> PathBuf {
-        ["lib64", "lib", "targets/x86_64-linux/lib"]
+        ["lib64", "lib/x64", "lib", "targets/x86_64-linux/lib"]
             .map(|d| self.root.join(d))
             .into_iter()
             .find(|d| d.is_dir())
@@ -162,12 +168,21 @@ impl Toolkit {
     }
 
     fn process(&self, program: PathBuf, compiler: &Compiler, scratch: &Path) -> Process {
-        let dirs = [compiler.cxx.parent().unwrap_or(Path::new("/usr/bin")), Path::new("/usr/bin"), Path::new("/bin")];
+        let own = [compiler.cxx.parent().map(Path::to_owned), Some(self.root.join("bin"))];
+        let dirs = own.into_iter().flatten().chain(platform::system_programs());
         Process::new(program)
+            .envs(compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH")).cloned())
+            .envs(platform::own_variables(scratch))
             .env("LC_ALL", "C.UTF-8")
             .env("PATH", std::env::join_paths(dirs).unwrap_or_default())
             .env("TMPDIR", scratch)
     }
+}
+
+/// The file `name` of a toolkit; programs have their platform's suffix.
+fn file(root: &Path, name: &str) -> PathBuf {
+    let plain = root.join(name);
+    if plain.is_file() { plain } else { root.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)) }
 }
 
 /// `V12.4.131` at the end of nvcc's banner.
@@ -191,7 +206,9 @@ fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     };
     hold("CUDA", Some(cuda.version.clone()), &found.runtime);
     hold("cuDNN", pinned("nvidia-cudnn-"), &found.cudnn);
-    hold("NCCL", pinned("nvidia-nccl-"), &found.nccl);
+    if let Some(nccl) = &found.nccl {
+        hold("NCCL", pinned("nvidia-nccl-"), nccl);
+    }
     if wrong.is_empty() {
         return Ok(());
     }
@@ -342,10 +359,14 @@ mod tests {
             ],
             nvcc_threads: 1,
         };
-        let good =
-            Versions { runtime: "12.4".into(), cublas: "12.4.5".into(), cudnn: "9.1.0".into(), nccl: "2.21.5".into() };
+        let good = Versions {
+            runtime: "12.4".into(),
+            cublas: "12.4.5".into(),
+            cudnn: "9.1.0".into(),
+            nccl: Some("2.21.5".into()),
+        };
         assert!(demand_versions(&cuda, &good).is_ok());
-        let other = Versions { nccl: "2.20.5".into(), cudnn: "8.9.7".into(), ..good };
+        let other = Versions { nccl: Some("2.20.5".into()), cudnn: "8.9.7".into(), ..good };
         let e = demand_versions(&cuda, &other).unwrap_err();
         assert!(e.what().contains("cuDNN: the recipe says 9.1.0.70, the toolkit has 8.9.7"), "{e}");
         assert!(e.what().contains("NCCL: the recipe says 2.21.5, the toolkit has 2.20.5"), "{e}");
