@@ -1,6 +1,6 @@
 //! The Python interpreter that the wheel is built for.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, System};
 
 /// A Python interpreter and what is known of it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -38,6 +38,16 @@ pub struct Python {
     pub free_threaded: bool,
 }
 
+/// The interpreter that `program` with `arguments` starts, if it is of the version `minor`.
+fn of_version(program: &Path, arguments: &[&str], minor: &str) -> Option<PathBuf> {
+    let ask = "import sys; print(sys.executable, '%d.%d' % sys.version_info[:2], sep='\\n')";
+    let out = Command::new(program).args(arguments).args(["-I", "-c", ask]).output().ok()?;
+    let text = String::from_utf8(out.stdout).ok()?;
+    let mut lines = text.lines();
+    let (executable, version) = (lines.next()?, lines.next()?);
+    (version == minor).then(|| PathBuf::from(executable))
+}
+
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
@@ -61,6 +71,12 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
                 ),
             )
         })?;
+        // Windows and macOS have names of their own for the machines.
+        match python.machine.as_str() {
+            "AMD64" => python.machine = "x86_64".into(),
+            "arm64" | "ARM64" => python.machine = "aarch64".into(),
+            _ => {}
+        }
         // A shim (pyenv, asdf) may stand in front: what runs is what sys.executable names.
         if python.executable.as_os_str().is_empty() {
             python.executable = executable;
@@ -77,16 +93,26 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
     }
 
     fn locate(wanted: Option<&str>) -> Result<PathBuf> {
+        const NAMES: [&str; 2] = ["python3", "python"];
         let not_found = |what: &str| {
+            let install = match System::here() {
+                System::Linux => "install Python with its headers: `apt-get install python3-dev` (Debian, Ubuntu)",
+                System::Windows => "install it: `winget install Python.Python.3.11`",
+                System::Macos => "install it: `brew install python@3.11`",
+            };
             Error::world("no-python", format!("there is no {what} on this machine"))
-                .next("install Python with its headers: `apt-get install python3-dev` (Debian, Ubuntu)")
+                .next(install)
                 .next("or name one: --python PATH-OR-VERSION")
         };
         match wanted {
-            None => ["python3", "python"].iter().find_map(|n| platform::which(n)).ok_or_else(|| not_found("python3")),
+            None => NAMES.iter().find_map(|n| platform::which(n)).ok_or_else(|| not_found("python3")),
             Some(w) if w.chars().next().is_some_and(|c| c.is_ascii_digit()) => {
                 let minor: String = w.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-                platform::which(&format!("python{minor}")).ok_or_else(|| not_found(&format!("python{minor}")))
+                let named = platform::which(&format!("python{minor}"));
+                // Windows has no such names: the one on PATH may be of that version, or its launcher knows it.
+                let by_asking = || NAMES.iter().find_map(|name| of_version(&platform::which(name)?, &[], &minor));
+                let launched = || of_version(&platform::which("py")?, &[&format!("-{minor}")], &minor);
+                named.or_else(by_asking).or_else(launched).ok_or_else(|| not_found(&format!("python{minor}")))
             }
             Some(w) => platform::which(w).ok_or_else(|| not_found(&format!("Python '{w}'"))),
         }
