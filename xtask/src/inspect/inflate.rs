@@ -19,7 +19,7 @@ use crc32fast::Hasher;
 use libz_rs_sys as z;
 
 use super::marker::{Hit, Scanner};
-use super::read::ReadAt;
+use super::read::{ReadAt, fill};
 
 /// Bytes that a copy can reach back (RFC 1951, section 2).
 const WINDOW: usize = 32 << 10;
@@ -193,19 +193,6 @@ struct Second {
 
 fn bad(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
-}
-
-/// Fills `buffer` from `at` on, up to `end`; returns how much there was.
-fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
-    let room = buffer.len().min(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
-    let mut done = 0;
-    while done < room {
-        match source.read_at(at + done as u64, &mut buffer[done..room])? {
-            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
-            n => done += n,
-        }
-    }
-    Ok(done)
 }
 
 impl Packed<'_> {

@@ -188,12 +188,22 @@ pub fn slice(source: &dyn ReadAt, offset: u64, length: u64) -> Option<Vec<u8>> {
         return None;
     }
     let mut out = vec![0u8; usize::try_from(length).ok()?];
+    fill(source, offset, offset + length, &mut out).ok()?;
+    Some(out)
+}
+
+/// Fills `buffer` from `at` on, up to `end`; returns how much there was.
+///
+/// # Errors
+/// Reading; a source that ends before `end`, where the buffer has room for more.
+pub(super) fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
+    let room = buffer.len().min(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
     let mut done = 0;
-    while done < out.len() {
-        match source.read_at(offset + done as u64, &mut out[done..]) {
-            Ok(0) | Err(_) => return None,
-            Ok(n) => done += n,
+    while done < room {
+        match source.read_at(at + done as u64, &mut buffer[done..room])? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            n => done += n,
         }
     }
-    Some(out)
+    Ok(done)
 }
