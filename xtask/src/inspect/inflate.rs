@@ -179,6 +179,7 @@ impl Drop for Over<'_> {
 }
 
 /// What the second half came to.
+#[derive(Default)]
 struct Second {
     /// The first bytes: right but for the marks.
     first: Vec<u8>,
@@ -259,6 +260,7 @@ fn finish(packed: &Packed<'_>, first: First) -> io::Result<Scanned> {
 }
 
 /// What the first half came to.
+#[derive(Default)]
 struct First {
     scanner: Scanner,
     crc: Hasher,
@@ -303,14 +305,7 @@ impl First {
 }
 
 fn first_half(packed: &Packed<'_>, offset: u64, meeting: &Meeting) -> io::Result<First> {
-    let mut out = First {
-        scanner: Scanner::new(),
-        crc: Hasher::new(),
-        written: 0,
-        head: Vec::new(),
-        window: Vec::new(),
-        met: false,
-    };
+    let mut out = First::default();
     let mut inflate = Inflate::new();
     let (mut input, mut output) = (vec![0u8; PIECE], vec![0u8; PIECE]);
     let mut at = packed.range.start;
@@ -423,14 +418,7 @@ fn second_half(packed: &Packed<'_>, offset: u64, meeting: &Meeting) -> io::Resul
             return Ok(None);
         }
     }
-    let mut out = Second {
-        first: Vec::new(),
-        marks: Vec::new(),
-        next: Vec::new(),
-        scanner: Scanner::new(),
-        crc: Hasher::new(),
-        written: 0,
-    };
+    let mut out = Second::default();
     let mut at = start + offset + bit as u64 / 8 + 1;
     input.resize(PIECE / 4, 0);
     // Since when there are no marks.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Build, compile, pyenv};
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 use crate::toolchain::{Family, Process};
@@ -54,7 +55,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
             Family::Msvc => String::new(),
         };
         Process::new(me)
-            .envs(build.compiler_env(&scratch))
+            .envs(build.compiler.environment(&scratch))
             .arg(HELPER_COMMAND)
             .arg(&source)
             .arg(scratch.join("install"))
@@ -73,7 +74,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
         let install = scratch.join("install");
         for part in ["include", "lib", "share", "bin"] {
             if install.join(part).exists() {
-                crate::platform::rename(install.join(part), pending.out().join(part))?;
+                platform::rename(install.join(part), pending.out().join(part))?;
             }
         }
         // It names the folder that it was installed to, which does not exist any more.

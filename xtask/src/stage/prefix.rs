@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::{Build, cuda};
 use crate::error::{Context, Error, Result};
+use crate::platform;
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
 
@@ -97,7 +98,7 @@ fn merge(from: &Path, to: &Path) -> Result<()> {
         if entry.file_type().is_dir() {
             fs_err::create_dir_all(&target)?;
         } else if !target.exists() {
-            crate::platform::rename(entry.path(), &target)?;
+            platform::rename(entry.path(), &target)?;
         } else if fs_err::read(&target)? != fs_err::read(entry.path())? {
             let name = target.strip_prefix(to).unwrap_or(&target).display().to_string();
             return Err(Error::misuse("prefix", format!("two sources have the file {name}, with other bytes"))

@@ -253,7 +253,7 @@ impl Verify<'_> {
         let path = self.build.tool_path(&pyenv);
         let base = |program: &Path| {
             Process::new(program)
-                .envs(self.build.compiler_env(source))
+                .envs(self.build.compiler.environment(source))
                 .env("PATH", &path)
                 .env("LC_ALL", "C.UTF-8")
                 .env("HOME", source)

@@ -11,6 +11,7 @@ use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
 use crate::artifact::{origin, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
+use crate::platform;
 use crate::recipe::{Coordinate, System};
 use crate::source::unpack;
 use crate::store::{Key, KeyBuilder};
@@ -70,7 +71,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         let packed_from = scratch.join("tree");
         if packed_from.is_dir() {
             // setuptools was asked to leave the tree that it packed.
-            crate::platform::rename(&packed_from, &root)?;
+            platform::rename(&packed_from, &root)?;
         } else {
             let raw = wheel::only_wheel(&scratch)?;
             // Our own build's output, but the same rules: nothing leaves the folder.
@@ -93,7 +94,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         fs_err::create_dir_all(&folder)?;
         for entry in fs_err::read_dir(&licenses)? {
             let entry = entry?;
-            crate::platform::rename(entry.path(), folder.join(entry.file_name()))?;
+            platform::rename(entry.path(), folder.join(entry.file_name()))?;
         }
         add_origin(build, &root, &grafted)?;
         let python = build.python.tag();
@@ -349,7 +350,7 @@ fn flatten(dir: &Path) -> Result<()> {
         .collect();
     for file in files {
         let name = file.file_name().unwrap_or_default().to_owned();
-        crate::platform::rename(&file, dir.join(name))?;
+        platform::rename(&file, dir.join(name))?;
     }
     for entry in fs_err::read_dir(dir)?.flatten() {
         if entry.path().is_dir() {

@@ -240,25 +240,11 @@ impl Build<'_> {
     /// PATH of everything that is built: the environment's tools, the compilers, the system.
     pub(crate) fn tool_path(&self, pyenv: &Path) -> String {
         let mut dirs = pyenv::programs(pyenv);
-        for tool in [&self.compiler.cc, &self.compiler.cxx] {
-            dirs.extend(tool.parent().map(Path::to_owned));
-        }
-        if let Some((_, path)) = self.compiler.env.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case("PATH")) {
-            dirs.extend(std::env::split_paths(path));
-        }
+        dirs.extend(self.compiler.folders());
         dirs.extend(platform::system_programs());
         let mut seen = std::collections::HashSet::new();
         dirs.retain(|d| seen.insert(d.clone()));
         std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
-    }
-
-    /// What compilers and what they make need in their environment beside [`Build::tool_path`]: where headers and
-    /// libraries are, what the platform wants. `dir` is for what is temporary.
-    pub(crate) fn compiler_env(&self, dir: &Path) -> Vec<(String, String)> {
-        let of_compiler = self.compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH"));
-        let of_compiler =
-            of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
-        of_compiler.chain(platform::own_variables(dir)).collect()
     }
 
     /// The environment that PyTorch's build sees: this list and nothing of the caller's.
@@ -292,7 +278,7 @@ impl Build<'_> {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
-        env.extend(self.compiler_env(&work.dir));
+        env.extend(self.compiler.environment(&work.dir));
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(super::cuda::PREFIX);
             env.extend(self.cuda_env(cuda, &home));

@@ -1,5 +1,6 @@
 //! The C and C++ compilers: found as `cc` finds them (`CC`, `CXX`, the platform's usual names; on Windows
-//! without those, Visual Studio's), identified by what they say and by the bytes of every program and file that makes the output:
+//! without those, Visual Studio's), identified by what they say and by the bytes of every program and file
+//! that makes the output:
 //! compiler proper, assembler, linker, start files, the C and C++ libraries.
 
 use std::collections::BTreeMap;
@@ -170,6 +171,22 @@ impl Compiler {
             banner,
             env: Vec::new(),
         })
+    }
+
+    /// Folders that must be on PATH for the compilers: their own, and what they name.
+    pub fn folders(&self) -> Vec<PathBuf> {
+        let own = [&self.cc, &self.cxx].into_iter().filter_map(|tool| tool.parent().map(Path::to_owned));
+        let named = self.env.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case("PATH"));
+        own.chain(named.into_iter().flat_map(|(_, path)| std::env::split_paths(path))).collect()
+    }
+
+    /// What the compilers and what they make need in their environment beside PATH: where headers and libraries
+    /// are, what the platform wants. `dir` is for what is temporary.
+    pub fn environment(&self, dir: &Path) -> Vec<(String, String)> {
+        let of_compiler = self.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH"));
+        let of_compiler =
+            of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
+        of_compiler.chain(platform::own_variables(dir)).collect()
     }
 
     /// What decides which objects come out: part of every key that depends on the compiler. Where the

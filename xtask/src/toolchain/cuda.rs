@@ -168,11 +168,9 @@ impl Toolkit {
     }
 
     fn process(&self, program: PathBuf, compiler: &Compiler, scratch: &Path) -> Process {
-        let own = [compiler.cxx.parent().map(Path::to_owned), Some(self.root.join("bin"))];
-        let dirs = own.into_iter().flatten().chain(platform::system_programs());
+        let dirs = compiler.folders().into_iter().chain([self.root.join("bin")]).chain(platform::system_programs());
         Process::new(program)
-            .envs(compiler.env.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("PATH")).cloned())
-            .envs(platform::own_variables(scratch))
+            .envs(compiler.environment(scratch))
             .env("LC_ALL", "C.UTF-8")
             .env("PATH", std::env::join_paths(dirs).unwrap_or_default())
             .env("TMPDIR", scratch)
