@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::common::print_json;
 use crate::error::Result;
-use crate::store::{Store, remove_tree};
+use crate::store::{Store, remove_tree, size_of_tree};
 use crate::ui;
 
 /// Give disk space back: remove work folders (default), or everything in the store
@@ -39,13 +39,7 @@ pub fn run(args: Args) -> Result<()> {
         if !dir.exists() {
             continue;
         }
-        freed += walkdir::WalkDir::new(&dir)
-            .into_iter()
-            .flatten()
-            .filter_map(|e| e.metadata().ok())
-            .filter(std::fs::Metadata::is_file)
-            .map(|m| m.len())
-            .sum::<u64>();
+        freed += size_of_tree(&dir);
         remove_tree(&dir)?;
     }
     if args.json {

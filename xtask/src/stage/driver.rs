@@ -249,7 +249,9 @@ fn make_wheel(build: &Build<'_>, last: usize) -> Result<Outcome> {
     };
     build.python.demand_headers()?;
     compile::demand_path(build)?;
-    compile::demand_space(build)?;
+    let configure_key = configure::key(build)?;
+    let begun = Work::place(build, &configure_key);
+    compile::demand_space(build, &begun, last < position(compile::STAGE))?;
     fetch::run(build, false)?;
     if let Some(outcome) = stop(fetch::STAGE, build.store.root()) {
         return Ok(outcome);
@@ -267,7 +269,6 @@ fn make_wheel(build: &Build<'_>, last: usize) -> Result<Outcome> {
     if let Some(outcome) = stop(libuv::STAGE, &libuv) {
         return Ok(outcome);
     }
-    let configure_key = configure::key(build)?;
     // Two builds of one thing share a work folder: the second waits, and then finds the result.
     let _lock = build.store.lock(&format!("work-{}", configure_key.short()), build.events)?;
     if let Some(folder) = build.store.finished(wheel::STAGE, &wheel::key(build)?)

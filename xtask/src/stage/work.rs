@@ -30,7 +30,14 @@ pub struct Work {
 impl Work {
     /// Opens the work folder of the build with this configure key.
     pub fn open(build: &Build<'_>, key: &Key) -> Result<Self> {
-        Ok(Self { dir: build.store.work("torch", key)? })
+        let dir = Self::place(build, key);
+        fs_err::create_dir_all(&dir)?;
+        Ok(Self { dir })
+    }
+
+    /// Where that folder is, or would be.
+    pub fn place(build: &Build<'_>, key: &Key) -> PathBuf {
+        build.store.work("torch", key)
     }
 
     /// The tree.

@@ -173,11 +173,9 @@ impl Store {
         Ok(Pending { dir, target: self.stage_dir(stage, key) })
     }
 
-    /// The folder that builds of `key` happen in. It stays until `clean`, so that they resume.
-    pub fn work(&self, stage: &str, key: &Key) -> Result<PathBuf> {
-        let dir = self.root.join("work").join(format!("{stage}-{}", key.short()));
-        fs_err::create_dir_all(&dir)?;
-        Ok(dir)
+    /// Where builds of `key` happen. What is there stays until `clean`, so that they resume.
+    pub fn work(&self, stage: &str, key: &Key) -> PathBuf {
+        self.root.join("work").join(format!("{stage}-{}", key.short()))
     }
 
     /// Takes the lock called `name`, waiting for whoever holds it.
@@ -277,6 +275,12 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     file.as_file().sync_all().doing(|| format!("writing {}", path.display()))?;
     platform::make_readable(file.as_file())?;
     platform::persist(file, path)
+}
+
+/// Bytes of all files below `dir`; none where there is no such folder.
+pub fn size_of_tree(dir: &Path) -> u64 {
+    let files = walkdir::WalkDir::new(dir).into_iter().flatten().filter_map(|e| e.metadata().ok());
+    files.filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
 }
 
 /// Removes a folder even where a build made parts of it read-only.
