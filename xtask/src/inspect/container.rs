@@ -17,6 +17,8 @@ use crate::error::{Context, Error, Result};
 const MOST_MEMBERS: usize = 400_000;
 /// Bytes of one member, unpacked: the largest library of a stock build has about 2 GiB.
 const LARGEST_MEMBER: u64 = 8 << 30;
+/// Packed bytes at the end of a member that are asked for late, where perhaps they are not wanted.
+const LATE: u64 = 2 << 20;
 
 /// A member, as the container's directory tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +29,32 @@ pub struct Member {
     pub size: u64,
 }
 
+/// How much of a member is wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Want {
+    /// Nothing.
+    Nothing,
+    /// All of it.
+    All,
+    /// From its start on, and perhaps not its end.
+    Front,
+}
+
 /// A member's content.
 pub struct Content<'a> {
     reader: &'a mut dyn Read,
     packed: Option<Packed<'a>>,
+    far: bool,
 }
 
 impl<'a> Content<'a> {
     fn plain(reader: &'a mut dyn Read) -> Self {
-        Self { reader, packed: None }
+        Self { reader, packed: None, far: false }
+    }
+
+    /// Whether each byte of it comes from afar, so that what is not read is saved.
+    pub fn is_far(&self) -> bool {
+        self.far
     }
 
     /// The packed bytes, where they are a DEFLATE stream that can be read more than once.
@@ -78,14 +97,14 @@ pub fn kind_of(source: &dyn ReadAt) -> Option<Kind> {
     (tar || compressed.iter().any(|m| magic.starts_with(m))).then_some(Kind::Tar)
 }
 
-/// Visits the members of `source` for which `wanted` says so. Returns all members.
+/// Visits the members of `source` of which `wanted` says so. Returns all members.
 ///
 /// # Errors
 /// If the container is cut off, encrypted, lies about sizes or overlaps itself; or what `each` says.
 pub fn visit(
     source: &dyn ReadAt,
     kind: Kind,
-    wanted: &dyn Fn(&Member) -> bool,
+    wanted: &dyn Fn(&Member) -> Want,
     each: &mut Visit<'_>,
 ) -> Result<Vec<Member>> {
     match kind {
@@ -103,7 +122,7 @@ fn broken(what: impl std::fmt::Display) -> Error {
         .next("is the file complete? compare its size or digest with what it should be")
 }
 
-fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
     // The directory is at the end: a remote source is asked for the end first.
     let size = source.size();
     source.expect(size.saturating_sub(1 << 20)..size);
@@ -129,8 +148,9 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'
     if ranges.windows(2).any(|w| w[0].1 > w[1].0) || ranges.last().is_some_and(|r| r.1 > size) {
         return Err(broken("its members overlap, or lie past the file's end"));
     }
-    let chosen: Vec<usize> = (0..members.len()).filter(|&i| wanted(&members[i])).collect();
-    for i in chosen {
+    let chosen: Vec<(usize, Want)> = (0..members.len()).map(|i| (i, wanted(&members[i]))).collect();
+    let far = !source.is_near();
+    for (i, want) in chosen.into_iter().filter(|(_, want)| *want != Want::Nothing) {
         let member = &members[i];
         {
             let entry = archive.by_index_data(i).map_err(broken)?;
@@ -140,26 +160,30 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'
             let start = entry.header_start();
             // Name and extra field stand between header and data; their length is known only there.
             let slack = 30 + member.name.len() as u64 + 512;
-            source.expect(start..start.saturating_add(slack + entry.compressed_size()).min(size));
+            let late = if want == Want::Front { LATE } else { 0 };
+            let end = start.saturating_add(slack + entry.compressed_size()).min(size);
+            source.expect(start..end.saturating_sub(late).max(start + slack).min(end));
         }
         let left = member.size.min(LARGEST_MEMBER);
         let raw = archive.by_index_raw(i).map_err(broken)?;
         let ended = if raw.compression() == CompressionMethod::Deflated {
             // Straight from large pieces of the archive: it is what all large members are packed with.
             let crc = (raw.crc32(), crc32fast::Hasher::new());
-            let packed = raw.data_start().filter(|_| source.is_near()).map(|start| Packed {
+            let packed = raw.data_start().filter(|_| !far).map(|start| Packed {
                 source,
                 range: start..start.saturating_add(raw.compressed_size()),
                 size: left,
                 crc: raw.crc32(),
             });
-            let inner = flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(1 << 20, raw));
+            let piece = if far { 1 << 16 } else { 1 << 20 };
+            let inner = flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(piece, raw));
             let reader = &mut Exactly { inner, left, crc: Some(crc), name: &member.name };
-            each(member, &mut Content { reader, packed })?
+            each(member, &mut Content { reader, packed, far })?
         } else {
             drop(raw);
             let inner = archive.by_index(i).map_err(broken)?;
-            each(member, &mut Content::plain(&mut Exactly { inner, left, crc: None, name: &member.name }))?
+            let reader = &mut Exactly { inner, left, crc: None, name: &member.name };
+            each(member, &mut Content { reader, packed: None, far })?
         };
         if ended.is_break() {
             break;
@@ -203,7 +227,7 @@ impl<R: Read> Read for Exactly<'_, R> {
 fn tar_of(
     magic: &[u8],
     reader: impl Read,
-    wanted: &dyn Fn(&Member) -> bool,
+    wanted: &dyn Fn(&Member) -> Want,
     each: &mut Visit<'_>,
 ) -> Result<Vec<Member>> {
     let reader = BufReader::with_capacity(1 << 18, reader);
@@ -225,7 +249,7 @@ fn decompress<'a>(magic: &[u8], reader: impl BufRead + 'a) -> Result<Box<dyn Rea
     })
 }
 
-fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
     let mut archive = ::tar::Archive::new(reader);
     let mut members = Vec::new();
     for entry in archive.entries().map_err(broken)? {
@@ -239,7 +263,7 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>
         if members.len() >= MOST_MEMBERS || member.size > LARGEST_MEMBER {
             return Err(broken(format_args!("'{}' is one member too many, or too large", member.name)));
         }
-        let stop = wanted(&member) && each(&member, &mut Content::plain(&mut entry))?.is_break();
+        let stop = wanted(&member) != Want::Nothing && each(&member, &mut Content::plain(&mut entry))?.is_break();
         members.push(member);
         if stop {
             break;
@@ -249,7 +273,7 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>
 }
 
 /// The `data.tar.*` of an `ar` archive (deb(5)).
-fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
     let mut archive = ar::Archive::new(Cursor::new(source));
     while let Some(entry) = archive.next_entry() {
         let entry = entry.map_err(broken)?;
@@ -262,12 +286,12 @@ fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'
     Err(broken("a Debian package without data.tar"))
 }
 
-/// Visits the files below `root` for which `wanted` says so; names are relative to it. Links are
+/// Visits the files below `root` of which `wanted` says so; names are relative to it. Links are
 /// followed where they lead to files, as the loader does.
 ///
 /// # Errors
 /// If the folder cannot be read; or what `each` says.
-pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     let mut real = HashSet::new();
     for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
@@ -288,7 +312,7 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> bool, each: &mut Vi
         let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
         let size = entry.metadata().map_err(|e| Error::world("io", e.to_string()))?.len();
         let member = Member { name, size };
-        if wanted(&member) {
+        if wanted(&member) != Want::Nothing {
             let mut file = fs_err::File::open(entry.path())?;
             if each(&member, &mut Content::plain(&mut file))?.is_break() {
                 members.push(member);
@@ -341,14 +365,23 @@ pub fn spill(
     Ok((file, scanner.finish()))
 }
 
+/// The next bytes of a member: as many as `most`, or what is left.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn first_bytes(member: &Member, reader: &mut dyn Read, most: u64) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(most).read_to_end(&mut bytes).map_err(broken).doing(|| format!("reading '{}'", member.name))?;
+    Ok(bytes)
+}
+
 /// All of a small text member.
 ///
 /// # Errors
 /// If it is larger than a source file is.
 pub fn small_text(member: &Member, reader: &mut dyn Read) -> Result<String> {
     const LARGEST: u64 = 16 << 20;
-    let mut bytes = Vec::new();
-    reader.take(LARGEST + 1).read_to_end(&mut bytes).map_err(broken).doing(|| format!("reading '{}'", member.name))?;
+    let bytes = first_bytes(member, reader, LARGEST + 1)?;
     if bytes.len() as u64 > LARGEST {
         return Err(broken(format_args!("'{}' is larger than such a file is", member.name)));
     }

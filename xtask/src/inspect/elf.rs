@@ -188,15 +188,56 @@ pub(super) fn evidence<'d, R: ReadRef<'d>>(
     Ok(out)
 }
 
-/// The version that a libuv compiled into (or being) `data` gives itself.
-pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::read::Result<Option<Uv>> {
+/// Where the section headers end, by the first bytes.
+pub(super) fn headers_end(head: &[u8]) -> Option<u64> {
+    let header = Header::parse(head).ok()?;
+    let endian = header.endian().ok()?;
+    let size = u64::from(header.e_shnum(endian)) * u64::from(header.e_shentsize(endian));
+    header.e_shoff(endian).checked_add(size)
+}
+
+/// What the full symbol table alone shows of `class`, and which libuv is in it: for a file of which the end, where
+/// patchelf moves the dynamic tables to, was not read.
+pub(super) fn in_full_table<'d, R: ReadRef<'d>>(
+    data: R,
+    source: &dyn ReadAt,
+    class: Class,
+) -> object::read::Result<(u16, Vec<Evidence>, Option<Uv>)> {
     let header = Header::parse(data)?;
     let endian = header.endian()?;
     let sections = header.sections(endian, data)?;
-    let Some(address) = find_symbol(data, source, endian, &sections, "uv_version")? else { return Ok(None) };
+    let mut out = Vec::new();
+    for name in marker::itanium_symbols(class) {
+        if let Some(address) = find_in_full_table(source, endian, &sections, &name)? {
+            out.push(Evidence::Symbol { name, address });
+        }
+    }
+    let uv = built_in(header, endian, data, |name| find_in_full_table(source, endian, &sections, name))?;
+    Ok((header.e_machine(endian).0, out, uv))
+}
+
+/// The libuv that is compiled into `data`, or that it is.
+pub(super) fn uv<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::read::Result<Option<Uv>> {
+    let header = Header::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    built_in(header, endian, data, |name| find_symbol(data, source, endian, &sections, name))
+}
+
+/// The same, by addresses of symbols. A linker leaves `uv_version` out where nobody calls it.
+fn built_in<'d, R: ReadRef<'d>>(
+    header: &Header,
+    endian: Endianness,
+    data: R,
+    find: impl Fn(&str) -> object::read::Result<Option<u64>>,
+) -> object::read::Result<Option<Uv>> {
+    let Some(address) = find("uv_version")? else {
+        return Ok(find("uv_run")?.map(|_| Uv::built_in(None)));
+    };
     let Some(offset) = offset_of(header, endian, data, address)? else { return Ok(None) };
     let code = data.read_bytes_at(offset, 24).unwrap_or_default();
-    Ok(uv::version_in_code(code, header.e_machine(endian) == elf::EM_AARCH64).map(Uv::built_in))
+    let version = uv::version_in_code(code, header.e_machine(endian) == elf::EM_AARCH64);
+    Ok(version.map(|version| Uv::built_in(Some(version))))
 }
 
 /// Address of a defined symbol of the dynamic or the full table, by name.

@@ -18,6 +18,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crc32fast::Hasher;
 use libz_rs_sys as z;
 
+use super::library::HEAD;
 use super::marker::{Hit, Scanner};
 use super::read::{ReadAt, fill};
 
@@ -36,8 +37,6 @@ const MOST_MARKED: usize = 24 << 20;
 const MOST_MARKS: usize = 2 << 20;
 /// Positions that are tried as the start of a block, after the first look at them: hundreds are usual.
 const MOST_TRIED: usize = 2048;
-/// Bytes of a member's beginning that are handed out: a library's headers are in them.
-const HEAD: usize = 32 << 10;
 
 /// A packed member of an archive.
 pub struct Packed<'a> {

@@ -68,8 +68,8 @@ pub enum Linkage {
 }
 
 impl Uv {
-    pub(super) fn built_in(version: String) -> Self {
-        Self { version: Some(version), linkage: Linkage::Static }
+    pub(super) fn built_in(version: Option<String>) -> Self {
+        Self { version, linkage: Linkage::Static }
     }
 }
 
@@ -246,6 +246,38 @@ pub fn read_unnamed(head: &[u8], size: u64, hits: &[Hit]) -> Option<Library> {
     Some(library)
 }
 
+/// Bytes of a library's beginning that have its headers in them.
+pub(super) const HEAD: usize = 32 << 10;
+
+/// Where the part of a library of `size` bytes ends that can hold proof of a class, by its first bytes. What
+/// follows has another use, which the format fixes: relocations and unwinding (PE), the signature (Mach-O); or it is
+/// what patchelf moves behind the section headers (ELF), which [`read_front`] does without where it can.
+pub(super) fn proof_end(head: &[u8], size: u64) -> u64 {
+    let end = match format_of(head) {
+        Some(Format::Elf) => elf::headers_end(head),
+        Some(Format::Pe) => pe::data_end(head),
+        Some(Format::MachO) => macho::signature(head).filter(|(at, length)| at + length == size).map(|(at, _)| at),
+        None => None,
+    };
+    end.filter(|end| *end >= head.len() as u64).unwrap_or(size).min(size)
+}
+
+/// What is known of the library of which `source` has as much as [`proof_end`] said. `None` where that is too
+/// little to tell: an ELF file whose full symbol table does not show the libuv store and a libuv.
+pub(super) fn read_front(source: &dyn ReadAt, hits: &[Hit]) -> Result<Option<Vec<Library>>> {
+    let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
+    if format_of(&magic) != Some(Format::Elf) {
+        return read_scanned(source, hits).map(Some);
+    }
+    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let Ok((machine, store, uv)) = elf::in_full_table(&cache, source, Class::LibuvStore) else { return Ok(None) };
+    if store.is_empty() || uv.is_none() {
+        return Ok(None);
+    }
+    let machine = elf::machine_name(machine);
+    Ok(Some(vec![Library { machine, store, uv, ..Library::new(Format::Elf, hits) }]))
+}
+
 fn machine(aarch64: bool) -> String {
     if aarch64 { "aarch64".to_owned() } else { "x86_64".to_owned() }
 }
@@ -283,7 +315,7 @@ fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Resul
             if named {
                 library.store = elf::evidence(&cache, source, Class::LibuvStore, hits)?;
             }
-            library.uv = elf::uv_version(&cache, source)?;
+            library.uv = elf::uv(&cache, source)?;
             for name in [".nv_fatbin", "__nv_relfatbin"] {
                 if let Some((offset, size)) = elf::section_range(&cache, name)? {
                     fatbin::count(&Part { of: source, start: offset, size }, &mut library.gpu);
@@ -315,7 +347,7 @@ fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Resul
             if named {
                 library.store = macho::evidence(&cache, Class::LibuvStore)?;
             }
-            library.uv = macho::uv_version(&cache)?;
+            library.uv = macho::uv(&cache)?;
         }
     }
     // A libuv that is a library of its own says its version itself; here it is only loaded.

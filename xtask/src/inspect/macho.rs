@@ -73,6 +73,20 @@ pub(super) fn read<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<MachO> {
     Ok(out)
 }
 
+/// Where the code signature is, by the first bytes: offset and size.
+pub(super) fn signature(head: &[u8]) -> Option<(u64, u64)> {
+    let header = Header::parse(head, 0).ok()?;
+    let endian = header.endian().ok()?;
+    let mut commands = header.load_commands(endian, head, 0).ok()?;
+    while let Some(command) = commands.next().ok()? {
+        if command.cmd() == macho::LC_CODE_SIGNATURE {
+            let data: &macho::LinkeditDataCommand<Endianness> = command.data().ok()?;
+            return Some((data.dataoff.get(endian).into(), data.datasize.get(endian).into()));
+        }
+    }
+    None
+}
+
 /// `xxxx.yy.zz` in nibbles, as `11.0`.
 fn packed_version(v: u32) -> String {
     let (major, minor, patch) = (v >> 16, v >> 8 & 0xff, v & 0xff);
@@ -111,9 +125,12 @@ pub(super) fn evidence<'d, R: ReadRef<'d>>(data: R, class: Class) -> object::rea
     Ok(found.into_iter().map(|(name, address)| Evidence::Symbol { name, address }).collect())
 }
 
-/// The version that a libuv compiled in gives itself.
-pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Option<Uv>> {
-    let Some((_, address)) = symbols(data, &["uv_version".into()])?.pop() else { return Ok(None) };
+/// The libuv that is compiled in. A linker leaves `uv_version` out where nobody calls it.
+pub(super) fn uv<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Option<Uv>> {
+    let found = symbols(data, &["uv_version".into(), "uv_run".into()])?;
+    let Some((_, address)) = found.iter().find(|(name, _)| name == "uv_version") else {
+        return Ok((!found.is_empty()).then(|| Uv::built_in(None)));
+    };
     let header = Header::parse(data, 0)?;
     let endian = header.endian()?;
     let mut commands = header.load_commands(endian, data, 0)?;
@@ -125,7 +142,7 @@ pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Op
         {
             let code = data.read_bytes_at(offset, 24).unwrap_or_default();
             let aarch64 = header.cputype(endian) == macho::CPU_TYPE_ARM64;
-            return Ok(uv::version_in_code(code, aarch64).map(Uv::built_in));
+            return Ok(uv::version_in_code(code, aarch64).map(|version| Uv::built_in(Some(version))));
         }
     }
     Ok(None)

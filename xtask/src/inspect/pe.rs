@@ -62,6 +62,18 @@ pub(super) fn whole(head: &[u8], size: u64) -> Option<bool> {
     file.section_table().iter().all(inside).then_some(machine == object::pe::IMAGE_FILE_MACHINE_ARM64)
 }
 
+/// Where the last of constants and data ends, by the first bytes: linkers put type descriptors into `.data` or
+/// `.rdata`, and locators into `.rdata`. `None` where there are no such sections, or it is another kind of file.
+pub(super) fn data_end(head: &[u8]) -> Option<u64> {
+    let file = PeFile64::parse(head).ok()?;
+    let end = |name: &[u8]| {
+        let section = file.section_table().iter().find(|s| s.raw_name() == name)?;
+        let (offset, size) = section.pe_file_range();
+        u64::from(offset).checked_add(size.into())
+    };
+    Some(end(b".rdata")?.max(end(b".data")?))
+}
+
 fn word(bytes: &[u8], at: usize) -> u32 {
     bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
@@ -221,7 +233,7 @@ pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> ob
         let machine = file.nt_headers().file_header().machine.get(LE);
         uv::version_in_code(&code, machine == object::pe::IMAGE_FILE_MACHINE_ARM64)
     });
-    Ok(found.map(Uv::built_in))
+    Ok(found.map(|version| Uv::built_in(Some(version))))
 }
 
 /// Where the export called `name` is.

@@ -1,17 +1,18 @@
 //! The report: what a torch is, above all whether its TCPStore has libuv.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-use super::container::{self, Content, Member};
+use super::container::{self, Content, Member, Want};
 use super::defaults::{self, Defaults};
 use super::library::{self, Evidence, Format, Library, Linkage, Uv};
-use super::marker::Class;
-use super::read::{ReadAt, slice};
+use super::marker::{Class, Hit};
+use super::read::{Cursor, ReadAt, slice};
 use super::record;
 use crate::error::{Error, Result};
 
@@ -195,16 +196,19 @@ fn text_key(path: &str) -> Option<&'static str> {
 }
 
 impl Collector {
-    fn wants(depth: Depth, member: &Member) -> bool {
-        is_conda_package(&member.name)
-            || text_key(&member.name).is_some_and(|key| key != "RECORD" || depth == Depth::Full)
-            || match depth {
-                Depth::Full => is_library(&member.name),
-                Depth::Verdict => {
-                    is_store_library(&member.name)
-                        || is_library(&member.name) && library::is_libuv(file_name(&member.name))
-                }
-            }
+    fn wants(depth: Depth, member: &Member) -> Want {
+        let name = &member.name;
+        let all = is_conda_package(name)
+            || text_key(name).is_some_and(|key| key != "RECORD" || depth == Depth::Full)
+            || depth == Depth::Full && is_library(name)
+            || is_library(name) && library::is_libuv(file_name(name));
+        if all {
+            Want::All
+        } else if is_store_library(name) {
+            Want::Front
+        } else {
+            Want::Nothing
+        }
     }
 
     fn take(&mut self, member: &Member, reader: &mut Content<'_>) -> Result<ControlFlow<()>> {
@@ -230,12 +234,32 @@ impl Collector {
                 return Ok(ControlFlow::Continue(()));
             }
         }
+        if self.depth == Depth::Verdict && reader.is_far() && is_store_library(&member.name) {
+            return self.judge(member, reader);
+        }
         let mut hash = (self.depth == Depth::Full).then(Sha256::new);
         let (file, hits) = container::spill(member, reader, hash.as_mut())?;
         if let Some(hash) = hash {
             self.digests.insert(member.name.clone(), hash.finalize().into());
         }
-        self.library(&member.name, &file, &hits)?;
+        self.library(member, &file, &hits)?;
+        Ok(ControlFlow::Continue(()))
+    }
+
+    /// Judges a store's library that comes from afar, by as little of it as holds the proof.
+    fn judge(&mut self, member: &Member, reader: &mut Content<'_>) -> Result<ControlFlow<()>> {
+        let head = container::first_bytes(member, reader, library::HEAD as u64)?;
+        let end = library::proof_end(&head, member.size);
+        let mut front = head.as_slice().chain(reader.by_ref().take(end.saturating_sub(head.len() as u64)));
+        let (file, hits) = container::spill(member, &mut front, None)?;
+        if end == member.size {
+            self.library(member, &file, &hits)?;
+        } else if let Some(libraries) = library::read_front(&file, &hits)? {
+            self.keep(member, &file, &hits, libraries);
+        } else {
+            let (file, hits) = container::spill(member, &mut Cursor::new(&file).chain(reader), None)?;
+            self.library(member, &file, &hits)?;
+        }
         Ok(ControlFlow::Continue(()))
     }
 
@@ -249,11 +273,20 @@ impl Collector {
         })
     }
 
-    fn library(&mut self, path: &str, source: &dyn ReadAt, hits: &[super::marker::Hit]) -> Result<()> {
+    /// Takes the library `member`, of which `source` has what there is to read.
+    fn library(&mut self, member: &Member, source: &dyn ReadAt, hits: &[Hit]) -> Result<()> {
+        let path = &member.name;
         let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
         if library::format_of(&magic).is_none() {
             return Ok(()); // a linker script, or a text that is called .so
         }
+        let libraries = library::read_scanned(source, hits).map_err(|e| e.doing(format!("reading '{path}'")))?;
+        self.keep(member, source, hits, libraries);
+        Ok(())
+    }
+
+    /// Keeps what is known of the library `member`.
+    fn keep(&mut self, member: &Member, source: &dyn ReadAt, hits: &[Hit], libraries: Vec<Library>) {
         if let Some(hit) = hits.iter().find(|h| h.class == Class::BuildSettings)
             && let Some(bytes) = slice(source, hit.offset, (source.size() - hit.offset).min(8192))
         {
@@ -261,10 +294,8 @@ impl Collector {
             self.build_settings = Some(String::from_utf8_lossy(&bytes[..end]).trim().trim_end_matches(',').to_owned());
         }
         self.names.extend(hits.iter().map(|h| h.class));
-        for library in library::read_scanned(source, hits).map_err(|e| e.doing(format!("reading '{path}'")))? {
-            self.libraries.push(Found { path: path.to_owned(), size: source.size(), library });
-        }
-        Ok(())
+        let found = |library| Found { path: member.name.clone(), size: member.size, library };
+        self.libraries.extend(libraries.into_iter().map(found));
     }
 
     fn report(self, subject: &str, kind: Kind, members: &[Member]) -> Result<Report> {
@@ -552,7 +583,8 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
         }
         return Err(e.next("name a wheel, a libtorch archive or folder, a library, or an environment"));
     }
-    collector.library(subject, source, &library::scan(source)?)?;
+    let member = Member { name: subject.to_owned(), size: source.size() };
+    collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }
 
@@ -589,9 +621,11 @@ pub fn inspect_folder(subject: &str, root: &Path, depth: Depth) -> Result<Report
     // An environment holds many packages: only torch's part is looked at.
     let root = torch_parent(root);
     let outside = |m: &Member| m.name.contains('/') && !m.name.starts_with("torch") && root.join("torch").is_dir();
-    let members = container::visit_folder(&root, &|m| !outside(m) && Collector::wants(depth, m), &mut |m, r| {
-        collector.take(m, r)
-    })?;
+    let members = container::visit_folder(
+        &root,
+        &|m| if outside(m) { Want::Nothing } else { Collector::wants(depth, m) },
+        &mut |m, r| collector.take(m, r),
+    )?;
     let members: Vec<Member> = members.into_iter().filter(|m| !outside(m)).collect();
     collector.report(subject, Kind::Folder, &members)
 }

@@ -309,8 +309,10 @@ impl Verify<'_> {
             self.record.skipped.push("tch: cargo is not on PATH".into());
             return Ok(());
         };
-        // The crates that tch stands on are the same for every build: compiled once a store.
-        let target = self.build.store.cache("consumers");
+        // The crates that tch stands on are the same for every build: compiled once a store. But what tch links is
+        // decided when it is compiled, by the libraries that are there then, and cargo does not see them change.
+        let backend = if self.build.recipe.cuda.is_some() { "cuda" } else { "cpu" };
+        let target = self.build.store.cache("consumers").join(format!("tch-{tch}-{backend}"));
         let _lock = self.build.store.lock("consumers", self.build.events)?;
         // Under a name that is the same every time: what a compiler cache remembers has it in it.
         let stable = target.join("libtorch");
