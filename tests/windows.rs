@@ -278,6 +278,57 @@ fn a_library_that_a_linker_of_windows_made_is_told_from_one_without_the_store() 
     }
 }
 
+/// Links `sources` into the DLL `to`, against the DLLs `with`.
+fn dll(compiler: &Mingw, to: &Path, source: &str, with: &[&Path]) {
+    std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+    let text = to.with_extension("c");
+    std::fs::write(&text, format!("__declspec(dllexport) {source}")).unwrap();
+    let linked = Command::new(&compiler.cc).args(["-shared", "-O1", "-o"]).arg(to).arg(&text).args(with).output();
+    let linked = linked.unwrap();
+    assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+    std::fs::remove_file(text).unwrap();
+}
+
+#[test]
+fn what_a_windows_wheel_needs_and_windows_lacks_comes_into_it() {
+    use xtask::artifact::dlls::complete;
+    let Some(compiler) = mingw() else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let (mkl, cuda) = (dir.path().join("mkl/bin"), dir.path().join("cuda/bin"));
+    dll(&compiler, &mkl.join("libIOMP5md.dll"), "int omp(void) { return 1; }", &[]);
+    dll(&compiler, &cuda.join("cudnn_ops64_9.dll"), "int ops(void) { return 1; }", &[]);
+    dll(&compiler, &cuda.join("cudnn_ops64_8.dll.txt"), "int ops(void) { return 1; }", &[]);
+    dll(&compiler, &cuda.join("cudnn64_9.dll"), "int dnn(void) { return 1; }", &[]);
+    let blas_lt = cuda.join("cublasLt64_12.dll");
+    dll(&compiler, &blas_lt, "int lt(void) { return 1; }", &[]);
+    let blas = cuda.join("cublas64_12.dll");
+    dll(&compiler, &blas, "int blas(void) { int lt(void); return lt(); }", &[&blas_lt]);
+    let driver = dir.path().join("driver/nvcuda.dll");
+    dll(&compiler, &driver, "int driver(void) { return 1; }", &[]);
+    let root = dir.path().join("tree");
+    let own = root.join("torch/lib/c10.dll");
+    dll(&compiler, &own, "int own(void) { return 1; }", &[]);
+    dll(
+        &compiler,
+        &root.join("torch/lib/torch_cpu.dll"),
+        "int f(void) { int omp(void), blas(void), dnn(void), own(void), driver(void); return omp() + blas() + dnn() + own() + driver(); }",
+        &[&mkl.join("libIOMP5md.dll"), &blas, &cuda.join("cudnn64_9.dll"), &own, &driver],
+    );
+    let missing = complete(&root, "torch/lib", &[dir.path().join("mkl")]).unwrap_err();
+    assert!(missing.what().contains("torch_cpu.dll needs"), "{}", missing.what());
+    let taken = complete(&root, "torch/lib", &[dir.path().join("mkl"), dir.path().join("cuda")]).unwrap();
+    let mut names: Vec<&str> = taken.iter().map(|g| g.name.as_str()).collect();
+    names.sort_unstable();
+    // What imports ask for, what those ask for in turn, and what cuDNN loads when it runs; not the driver's.
+    let wanted = ["cublas64_12.dll", "cublasLt64_12.dll", "cudnn64_9.dll", "cudnn_ops64_9.dll", "libIOMP5md.dll"];
+    assert!(wanted.iter().all(|w| root.join("torch/lib").join(w).is_file()), "{names:?}");
+    // The first try had taken OpenMP's already.
+    assert!(names.iter().all(|n| wanted.contains(n)), "{names:?}");
+    assert!(!root.join("torch/lib/nvcuda.dll").exists());
+    let again = complete(&root, "torch/lib", &[]).unwrap();
+    assert!(again.is_empty(), "{again:?}");
+}
+
 #[test]
 fn the_store_of_the_default_recipe_runs_on_windows_with_peers_on_linux() {
     if mingw().is_none() {

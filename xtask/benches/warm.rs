@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
-const ROUNDS: usize = 2;
+const ROUNDS: usize = 3;
 const HOOK: &str = "import sys; sys.path.insert(0, '.'); from setuptools import build_meta; sys.argv[1:], folder = [], sys.argv[1]; \
 build_meta.__legacy__.build_wheel(folder)";
 

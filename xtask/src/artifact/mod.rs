@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub mod deflate;
+pub mod dlls;
 pub mod dsse;
 pub mod manifest;
 pub mod origin;

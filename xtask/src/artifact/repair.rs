@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use rayon::prelude::*;
+
 use crate::error::{Error, Result};
 use crate::inspect::Elf;
 use crate::store::digest_file;
@@ -35,7 +37,7 @@ pub struct Grafted {
     pub soname: String,
     /// The name it has inside.
     pub name: String,
-    /// SHA-256 of the system's file.
+    /// SHA-256 of the file as it was there.
     pub sha256: String,
     /// Where it came from.
     #[serde(skip)]
@@ -68,9 +70,7 @@ impl Repair<'_> {
             files.push((self.root.join(self.libraries).join(&graft.name), elf));
             grafted.insert(soname, graft);
         }
-        for (path, elf) in &files {
-            self.patch(path, elf, &grafted)?;
-        }
+        files.par_iter().try_for_each(|(path, elf)| self.patch(path, elf, &grafted))?;
         let after = self
             .elf_files()?
             .into_iter()

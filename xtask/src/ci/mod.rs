@@ -14,6 +14,7 @@ use minijinja::{Environment, UndefinedBehavior, Value, context};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
+use crate::recipe::cuda::release;
 use crate::recipe::{Lock, Status, System, Workspace};
 
 /// One build: what a CI starts a machine for.
@@ -33,6 +34,8 @@ pub struct Job {
     pub machine: String,
     /// GitHub's label of a hosted machine of that kind; `None` where none has the disk for it.
     pub runner: Option<String>,
+    /// The CUDA toolkit that is installed for it, such as `12.4.1`; `None` where it comes by the lock, or none does.
+    pub toolkit: Option<&'static str>,
     /// What `validate` holds it against.
     pub baseline: String,
     /// The recipe's lock, relative to the repository: what caches of downloads depend on.
@@ -109,6 +112,12 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
                         // A hosted machine cannot build it: nobody's hours are spent on finding that out.
                         _ => None,
                     },
+                    toolkit: recipe
+                        .cuda
+                        .as_ref()
+                        .filter(|_| recipe.system == System::Windows)
+                        .and_then(|cuda| release(&cuda.version))
+                        .map(|release| release.update),
                     baseline: format!("pypi:torch=={}", recipe.torch.version),
                     lock: format!("recipes/{name}.lock"),
                     experimental: recipe.torch.status != Status::BuiltHere || machine != "x86_64",

@@ -213,7 +213,10 @@ pub fn scan(packed: &Packed<'_>) -> io::Result<Scanned> {
 
 /// The same with the second half begun after `offset` packed bytes or a little later; `beside` the first,
 /// or not at all.
-fn scan_from(packed: &Packed<'_>, offset: u64, beside: bool) -> io::Result<Scanned> {
+///
+/// # Errors
+/// As [`scan`].
+pub fn scan_from(packed: &Packed<'_>, offset: u64, beside: bool) -> io::Result<Scanned> {
     let meeting = Meeting::new(if beside { Half::Searching } else { Half::Nowhere });
     std::thread::scope(|scope| {
         let second = beside.then(|| {

@@ -369,3 +369,61 @@ pub fn is_libuv(name: &str) -> bool {
     let stem = file.split(['.', '-']).next().unwrap_or("");
     stem == "uv" || stem == "libuv"
 }
+
+/// Whether every system of that kind has the library `name`. Not those of drivers: a machine need not have them.
+pub fn on_every_system(format: Format, name: &str) -> bool {
+    let file = name.rsplit('/').next().unwrap_or(name);
+    match format {
+        Format::Elf => {
+            const SYSTEM: &[&str] = &[
+                "libc.so",
+                "libm.so",
+                "libdl.so",
+                "librt.so",
+                "libpthread.so",
+                "libgcc_s.so",
+                "libstdc++.so",
+                "libutil.so",
+                "ld-linux",
+                "libresolv.so",
+            ];
+            SYSTEM.iter().any(|s| file.starts_with(s))
+        }
+        Format::MachO => name.starts_with("/usr/lib/") || name.starts_with("/System/"),
+        Format::Pe => {
+            const SYSTEM: &[&str] = &[
+                "kernel32",
+                "user32",
+                "advapi32",
+                "ws2_32",
+                "shell32",
+                "ole32",
+                "oleaut32",
+                "iphlpapi",
+                "psapi",
+                "userenv",
+                "dbghelp",
+                "bcrypt",
+                "ntdll",
+                "crypt32",
+                "shlwapi",
+                "mswsock",
+                "powrprof",
+                "secur32",
+                "version",
+                "rpcrt4",
+                "ucrtbase",
+                "vcruntime",
+                "msvcp",
+                "vcomp",
+                "concrt",
+                "api-ms-",
+                "ext-ms-",
+                "python3",
+                "msvcrt",
+            ];
+            let lower = file.to_ascii_lowercase();
+            SYSTEM.iter().any(|s| lower.starts_with(s))
+        }
+    }
+}

@@ -435,7 +435,7 @@ impl Collector {
         for found in &self.libraries {
             for needed in &found.library.needed {
                 if !inside.contains(&file_name(needed).to_ascii_lowercase())
-                    && !on_every_system(found.library.format, needed)
+                    && !library::on_every_system(found.library.format, needed)
                 {
                     out.entry(needed.clone()).or_default().push(found.path.clone());
                 }
@@ -473,64 +473,6 @@ fn oldest_claim(tags: &[String]) -> Option<(&'static str, String)> {
 
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|n| n.parse().unwrap_or(0)).collect()
-}
-
-/// Libraries that a system of that kind has. Drivers count as missing: a machine need not have them.
-fn on_every_system(format: Format, name: &str) -> bool {
-    let file = file_name(name);
-    match format {
-        Format::Elf => {
-            const SYSTEM: &[&str] = &[
-                "libc.so",
-                "libm.so",
-                "libdl.so",
-                "librt.so",
-                "libpthread.so",
-                "libgcc_s.so",
-                "libstdc++.so",
-                "libutil.so",
-                "ld-linux",
-                "libresolv.so",
-            ];
-            SYSTEM.iter().any(|s| file.starts_with(s))
-        }
-        Format::MachO => name.starts_with("/usr/lib/") || name.starts_with("/System/"),
-        Format::Pe => {
-            const SYSTEM: &[&str] = &[
-                "kernel32",
-                "user32",
-                "advapi32",
-                "ws2_32",
-                "shell32",
-                "ole32",
-                "oleaut32",
-                "iphlpapi",
-                "psapi",
-                "userenv",
-                "dbghelp",
-                "bcrypt",
-                "ntdll",
-                "crypt32",
-                "shlwapi",
-                "mswsock",
-                "powrprof",
-                "secur32",
-                "version",
-                "rpcrt4",
-                "ucrtbase",
-                "vcruntime",
-                "msvcp",
-                "vcomp",
-                "concrt",
-                "api-ms-",
-                "ext-ms-",
-                "python3",
-                "msvcrt",
-            ];
-            let lower = file.to_ascii_lowercase();
-            SYSTEM.iter().any(|s| lower.starts_with(s))
-        }
-    }
 }
 
 /// Bytes by part: what is below `torch/` by its next folder, the rest by its first.

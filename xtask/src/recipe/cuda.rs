@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 pub struct Release {
     /// Major and minor: `12.4`.
     pub version: &'static str,
+    /// Its last update, as installers are called: `12.4.1`.
+    pub update: &'static str,
     /// The newest major version of GCC that nvcc takes as host compiler.
     pub newest_gcc: u32,
     /// The oldest Linux driver: by minor version compatibility, that of the major's first release.
@@ -33,11 +35,11 @@ const FROM_75: &[&str] = &[
 
 /// The releases that official wheels of PyTorch 2.4 and later were made with.
 pub const RELEASES: &[Release] = &[
-    Release { version: "12.1", newest_gcc: 12, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.4", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.6", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.8", newest_gcc: 14, oldest_driver: "525.60.13", architectures: UP_TO_120 },
-    Release { version: "13.0", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
+    Release { version: "12.1", update: "12.1.1", newest_gcc: 12, oldest_driver: "525.60.13", architectures: UP_TO_90 },
+    Release { version: "12.4", update: "12.4.1", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
+    Release { version: "12.6", update: "12.6.3", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
+    Release { version: "12.8", update: "12.8.1", newest_gcc: 14, oldest_driver: "525.60.13", architectures: UP_TO_120 },
+    Release { version: "13.0", update: "13.0.2", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
 ];
 
 /// The release called `version`.

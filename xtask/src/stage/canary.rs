@@ -64,6 +64,9 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
         .ok_or_else(|| Error::world("canary", "the build has no libc10"))?;
     let mut targets = objects.clone();
     targets.push(c10.clone());
+    // What the store's objects wait for is made by one process: the stubs for Python, which wait for nothing that is
+    // compiled, keep another core busy.
+    targets.extend(all.iter().filter(|t| t.ends_with("/torch/_C/__init__.pyi")).cloned());
     ninja::run(build, work, cache, &targets, STAGE)?;
     demand_libuv(build, work, &backend)?;
 

@@ -19,6 +19,9 @@ const VERSION: u32 = 1;
 /// The prefix that the toolkit is made of.
 pub const PREFIX: &str = "cuda";
 
+/// The prefix that cuDNN lies in where it comes beside an installed toolkit.
+const CUDNN: &str = "cudnn";
+
 /// A toolkit of the machine, with what was found out about it in this run: it is digested and tried once.
 #[derive(Debug)]
 pub struct Installed {
@@ -38,9 +41,15 @@ impl Installed {
     }
 }
 
-/// The sources that a recipe's toolkit is made of.
+/// The sources that a recipe's toolkit is made of, and what lies beside it.
 pub fn parts<'b>(build: &'b Build<'_>) -> impl Iterator<Item = &'b Source> {
-    build.recipe.source.iter().filter(|s| s.in_prefix(PREFIX).next().is_some())
+    build.recipe.source.iter().filter(|s| [PREFIX, CUDNN].iter().any(|name| s.in_prefix(name).next().is_some()))
+}
+
+/// The prefix with cuDNN, where the recipe has one.
+fn cudnn(build: &Build<'_>) -> Result<Option<PathBuf>> {
+    let has = prefix::names(build).iter().any(|name| name == CUDNN);
+    has.then(|| prefix::one(build, CUDNN)).transpose()
 }
 
 /// The key: the packages, and the compiler that it was tried with.
@@ -123,7 +132,8 @@ pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
             Some(known) => known.clone(),
             None => {
                 let scratch = tempfile::tempdir()?;
-                let found = toolkit.check(cuda, has_nccl(build), &build.compiler, scratch.path())?;
+                let beside = cudnn(build)?;
+                let found = toolkit.check(cuda, has_nccl(build), beside.as_deref(), &build.compiler, scratch.path())?;
                 versions.get_or_init(|| found).clone()
             }
         };
@@ -134,7 +144,9 @@ pub fn tried(build: &Build<'_>) -> Result<(PathBuf, Versions)> {
         let (out, scratch) = (pending.out(), pending.scratch()?);
         share_tree(&prefix::one(build, PREFIX)?, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
-        Ok(Record { versions: toolkit.check(cuda, has_nccl(build), &build.compiler, &scratch)? })
+        let beside = cudnn(build)?;
+        let versions = toolkit.check(cuda, has_nccl(build), beside.as_deref(), &build.compiler, &scratch)?;
+        Ok(Record { versions })
     })?;
     let record: Record = build
         .store

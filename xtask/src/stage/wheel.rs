@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
-use crate::artifact::{origin, policy, repair::Repair, sbom, wheel};
+use crate::artifact::{dlls, origin, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::platform;
@@ -84,7 +84,10 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         make_cmake_files_relative(work, &root)?;
         let (grafted, platform_tag, why) = match build.recipe.system {
             System::Linux => repair(build, work, &root)?,
-            System::Windows => (BTreeMap::new(), own_platform(&root)?, demand_uv_dll(&root)?),
+            System::Windows => {
+                let why = demand_uv_dll(&root)?;
+                (take_dlls(build, work, &root)?, own_platform(&root)?, why)
+            }
             System::Macos => (BTreeMap::new(), own_platform(&root)?, "the oldest macOS that the backend names".into()),
         };
         demand_store(&root)?;
@@ -136,6 +139,14 @@ fn own_platform(root: &Path) -> Result<String> {
     let text = fs_err::read_to_string(root.join(wheel::dist_info(root)?).join("WHEEL"))?;
     let tag = text.lines().find_map(|l| l.strip_prefix("Tag:")?.trim().rsplit('-').next().map(str::to_owned));
     tag.ok_or_else(|| Error::world("wheel", "the backend's WHEEL file has no tag"))
+}
+
+/// Takes the DLLs inside that no Windows is sure to have: OpenMP's, and those of CUDA. Returns name → SHA-256.
+fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<String, String>> {
+    let mut search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
+    search.extend(build.cuda_home.is_some().then(|| work.dep(super::cuda::PREFIX)));
+    let grafted = dlls::complete(root, "torch/lib", &search)?;
+    Ok(grafted.into_iter().map(|g| (g.soname, g.sha256)).collect())
 }
 
 /// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.

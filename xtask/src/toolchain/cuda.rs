@@ -117,11 +117,18 @@ impl Toolkit {
     }
 
     /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and, where the recipe has it, NCCL
-    /// for the first of the recipe's architectures. No GPU is needed.
+    /// for the first of the recipe's architectures; cuDNN may lie in a prefix `beside` it. No GPU is needed.
     ///
     /// # Errors
     /// It does not compile, link or run; or it is of other versions than the recipe says.
-    pub fn check(&self, cuda: &Cuda, nccl: bool, compiler: &Compiler, scratch: &Path) -> Result<Versions> {
+    pub fn check(
+        &self,
+        cuda: &Cuda,
+        nccl: bool,
+        beside: Option<&Path>,
+        compiler: &Compiler,
+        scratch: &Path,
+    ) -> Result<Versions> {
         let source = scratch.join("trial.cu");
         let program = scratch.join(format!("trial{}", std::env::consts::EXE_SUFFIX));
         let (nccl_flags, parts): (&[&str], _) = match nccl {
@@ -131,10 +138,17 @@ impl Toolkit {
         fs_err::write(&source, TRIAL)?;
         let first = cuda.architectures.first().map_or("9.0", String::as_str);
         let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
-        let libraries = self.libraries();
-        self.process(self.nvcc(), compiler, scratch)
+        let beside = beside.map(|root| Self { root: root.to_owned() });
+        let flags = beside.iter().flat_map(|b| {
+            [format!("-I{}", b.root.join("include").display()), format!("-L{}", b.libraries().display())]
+        });
+        let folders = beside.iter().map(Self::libraries).chain([self.libraries()]);
+        let libraries = std::env::join_paths(folders)
+            .map_err(|e| Error::world("cuda-toolkit", format!("a folder's name has a separator: {e}")))?;
+        self.process(self.nvcc(), beside.as_ref(), compiler, scratch)
             .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
             .arg(format!("--gpu-architecture=sm_{number}"))
+            .args(flags)
             .args(["--std=c++17", "--cudart=shared", "-lcublas", "-lcudnn"])
             .args(nccl_flags)
             .arg("-o")
@@ -146,7 +160,7 @@ impl Toolkit {
                     .next(format!("with --cuda-home: {parts} must be installed in that toolkit too"))
             })?;
         let said = self
-            .process(program, compiler, scratch)
+            .process(program, beside.as_ref(), compiler, scratch)
             .env("LD_LIBRARY_PATH", &libraries)
             .check("cuda-toolkit", None)
             .doing(|| "running a program that the CUDA toolkit made".into())?;
@@ -167,8 +181,10 @@ impl Toolkit {
             .unwrap_or_else(|| self.root.join("lib64"))
     }
 
-    fn process(&self, program: PathBuf, compiler: &Compiler, scratch: &Path) -> Process {
-        let dirs = compiler.folders().into_iter().chain([self.root.join("bin")]).chain(platform::system_programs());
+    fn process(&self, program: PathBuf, beside: Option<&Self>, compiler: &Compiler, scratch: &Path) -> Process {
+        // Programs, and what Windows looks for beside them: DLLs.
+        let own = [Some(self), beside].into_iter().flatten().map(|toolkit| toolkit.root.join("bin"));
+        let dirs = compiler.folders().into_iter().chain(own).chain(platform::system_programs());
         Process::new(program)
             .envs(compiler.environment(scratch))
             .env("LC_ALL", "C.UTF-8")
