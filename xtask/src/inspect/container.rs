@@ -175,7 +175,7 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
                 size: left,
                 crc: raw.crc32(),
             });
-            let piece = if far { 1 << 16 } else { 1 << 20 };
+            let piece = if far { 1 << 18 } else { 1 << 20 };
             let inner = flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(piece, raw));
             let reader = &mut Exactly { inner, left, crc: Some(crc), name: &member.name };
             each(member, &mut Content { reader, packed, far })?

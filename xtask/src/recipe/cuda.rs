@@ -40,6 +40,7 @@ pub const RELEASES: &[Release] = &[
     Release { version: "12.6", update: "12.6.3", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
     Release { version: "12.8", update: "12.8.1", newest_gcc: 14, oldest_driver: "525.60.13", architectures: UP_TO_120 },
     Release { version: "13.0", update: "13.0.2", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
+    Release { version: "13.2", update: "13.2.2", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
 ];
 
 /// The release called `version`.
