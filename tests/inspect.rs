@@ -362,6 +362,72 @@ fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
     assert_eq!(server.ranges("/whole.whl").len(), 1);
 }
 
+/// Bytes that nothing packs any smaller.
+fn noise(length: usize) -> Vec<u8> {
+    let mut state = 1u64;
+    std::iter::repeat_with(|| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 56) as u8
+    })
+    .take(length)
+    .collect()
+}
+
+/// `library`, which [`pe`] made, with a section `.data`, and after it one that has another use.
+fn with_relocations(mut library: Vec<u8>, relocations: &[u8]) -> Vec<u8> {
+    library[0x86] = 3; // sections
+    let data = library.len() as u32;
+    let sizes = [64 << 10, relocations.len() as u32];
+    for (i, (name, at)) in [(&b".data\0\0\0"[..], data), (b".reloc\0\0", data + sizes[0])].into_iter().enumerate() {
+        let header = 0x98 + 240 + 40 * (i + 1);
+        library[header..header + 8].copy_from_slice(name);
+        for (field, value) in [(8, sizes[i]), (12, 0x2000 + (i as u32) * 0x10_0000), (16, sizes[i]), (20, at)] {
+            library[header + field..header + field + 4].copy_from_slice(&value.to_le_bytes());
+        }
+    }
+    library.resize(library.len() + (64 << 10), 0);
+    library.extend(relocations);
+    library
+}
+
+#[test]
+fn a_verdict_from_afar_leaves_the_end_of_a_library_where_it_is() {
+    let end = noise(6 << 20);
+    let dir = tempfile::tempdir().unwrap();
+    let elf = |source: &str, flags: &[&str]| {
+        let library = std::fs::read(compile(dir.path(), source, flags)).unwrap();
+        // Where patchelf puts what has grown: behind the section headers.
+        [&library[..], &end].concat()
+    };
+    let cases = [
+        ("win_amd64", "torch_cpu.dll", with_relocations(pe(true, true), &end), 0, true),
+        ("win_amd64", "torch_cpu.dll", with_relocations(pe(true, false), &end), 1, true),
+        ("win_amd64", "torch_cpu.dll", with_relocations(pe(false, false), &end), 1, true),
+        ("manylinux_2_28_x86_64", "libtorch_cpu.so", elf(WITH, &[]), 0, true),
+        // Where the symbol table does not show all, the rest may.
+        ("manylinux_2_28_x86_64", "libtorch_cpu.so", elf(WITH, &["-fvisibility=hidden", "-s"]), 0, false),
+        ("manylinux_2_28_x86_64", "libtorch_cpu.so", elf(WITHOUT, &[]), 1, false),
+    ];
+    for (platform, name, library, code, saved) in cases {
+        let bytes = wheel("2.6.0", &format!("cp311-cp311-{platform}"), RENDEZVOUS_26, (name, &library));
+        let size = bytes.len();
+        let server = Server::start([("/torch.whl", Answer::Ok(bytes))]);
+        let ran = xtask(&["inspect", &format!("{}/torch.whl", server.url), "--verdict", "--json"]).exits(code);
+        let report = json(&ran);
+        assert_eq!(report["libuv"], code == 0);
+        assert_eq!(report["libraries"][0]["size"], library.len());
+        let asked = server.ranges("/torch.whl");
+        let sent: usize =
+            asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+        // Of the last 2 MiB a piece is asked for at a time.
+        assert_eq!(sent < library.len() - (1 << 20), saved, "{name}, {code}: {sent} bytes of {}", library.len());
+        // All of it, as ever, where it is at hand.
+        let path = dir.path().join(name);
+        std::fs::write(&path, &library).unwrap();
+        inspect(&path, &["--verdict"]).exits(code);
+    }
+}
+
 #[test]
 fn a_server_that_cuts_its_answers_is_asked_for_the_rest() {
     let bytes = linux_wheel(WITH);

@@ -259,7 +259,7 @@ pub(super) fn proof_end(head: &[u8], size: u64) -> u64 {
         Some(Format::MachO) => macho::signature(head).filter(|(at, length)| at + length == size).map(|(at, _)| at),
         None => None,
     };
-    end.filter(|end| *end >= head.len() as u64).unwrap_or(size).min(size)
+    end.unwrap_or(size).max(head.len() as u64).min(size)
 }
 
 /// What is known of the library of which `source` has as much as [`proof_end`] said. `None` where that is too

@@ -31,6 +31,9 @@ pub struct Remote {
 struct State {
     /// An answer under way: where its next byte belongs, where it ends, and the bytes.
     stream: Option<(u64, u64, Box<dyn Read + Send + Sync>)>,
+    /// The bytes that came last, and where they belong: a reader of an archive looks at a header, and then goes on a
+    /// little behind it.
+    recent: (u64, Vec<u8>),
     expected: Vec<Range<u64>>,
     received: u64,
 }
@@ -144,6 +147,14 @@ impl ReadAt for Remote {
             return Ok(0);
         }
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        let (start, bytes) = &state.recent;
+        if let Some(known) = offset.checked_sub(*start).and_then(|i| bytes.get(usize::try_from(i).ok()?..))
+            && !known.is_empty()
+        {
+            let n = known.len().min(buffer.len());
+            buffer[..n].copy_from_slice(&known[..n]);
+            return Ok(n);
+        }
         let mut last = io::Error::other("no attempt was made");
         for attempt in 0..ATTEMPTS {
             if crate::platform::cancelled() {
@@ -169,6 +180,9 @@ impl ReadAt for Remote {
                 Ok(n) => {
                     *at += n as u64;
                     state.received += n as u64;
+                    state.recent.0 = offset;
+                    state.recent.1.clear();
+                    state.recent.1.extend_from_slice(&buffer[..n]);
                     return Ok(n);
                 }
                 Err(e) => last = e,
