@@ -45,7 +45,7 @@ fn an_architecture_that_this_cuda_does_not_know_and_two_nccls_are_refused() {
         .exits(2)
         .says("torch-2.6.0-cu124-sm90.toml")
         .says("names '12.0', which CUDA 12.4 cannot compile for")
-        .says("CUDA 13.0 knows it");
+        .says("CUDA 13.2 knows it");
     // Compiled with one NCCL, run with another.
     let base = w.path().join("recipes/torch-2.6.0-cu124.toml");
     let whole = std::fs::read_to_string(&base).unwrap();

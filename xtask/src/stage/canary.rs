@@ -42,7 +42,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> 
 }
 
 fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
-    let all = all_targets(work)?;
+    let all: Vec<String> = ninja::targets(work)?.into_iter().map(|(output, _)| output).collect();
     let objects: Vec<String> = STORE_OBJECTS
         .iter()
         .filter_map(|name| {
@@ -154,18 +154,6 @@ fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
     )
     .next(format!("see {} for what CMake decided", work.build().join("torchwright-report.txt").display()))
     .next(format!("recipe {}: is something overriding the flags of torch_cpu?", build.recipe.name)))
-}
-
-fn all_targets(work: &Work) -> Result<Vec<String>> {
-    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
-        .args(["-t", "targets", "all"])
-        .cwd(work.build())
-        .command()?
-        .output()?;
-    Ok(String::from_utf8_lossy(&out.stdout)
-        .lines()
-        .filter_map(|l| l.rsplit_once(": ").map(|(o, _)| o.to_owned()))
-        .collect())
 }
 
 /// The command that this build compiles `object` with.

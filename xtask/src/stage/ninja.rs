@@ -206,7 +206,7 @@ impl Estimate {
         let pace: HashMap<String, f64> = serde_json::from_str(PACE).unwrap_or_default();
         let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
         let mut remaining = HashMap::new();
-        for (output, rule) in targets(work) {
+        for (output, rule) in targets(work).unwrap_or_default() {
             if done.contains(&output) || rule == "phony" {
                 continue;
             }
@@ -277,16 +277,19 @@ fn ninja_log(dir: &Path) -> HashMap<String, f64> {
 }
 
 /// Output and rule of every step, read from ninja itself.
-fn targets(work: &Work) -> Vec<(String, String)> {
-    let out = std::process::Command::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
+///
+/// # Errors
+/// ninja cannot be started.
+pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
+    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "targets", "all"])
-        .current_dir(work.build())
-        .output();
-    let Ok(out) = out else { return Vec::new() };
-    String::from_utf8_lossy(&out.stdout)
+        .cwd(work.build())
+        .command()?
+        .output()?;
+    Ok(String::from_utf8_lossy(&out.stdout)
         .lines()
         .filter_map(|l| l.rsplit_once(": ").map(|(o, r)| (o.to_owned(), r.to_owned())))
-        .collect()
+        .collect())
 }
 
 /// The first step that failed.
