@@ -109,7 +109,7 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
             .record(configure::STAGE)
             .and_then(|r| serde_json::from_value(r["features"].clone()).ok())
             .unwrap_or_default();
-        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size: folder_size(&root) })
+        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size: crate::store::size_of_tree(&root) })
     })
 }
 
@@ -200,16 +200,6 @@ fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
         }
     }
     Ok(out)
-}
-
-fn folder_size(root: &Path) -> u64 {
-    walkdir::WalkDir::new(root)
-        .into_iter()
-        .flatten()
-        .filter_map(|e| e.metadata().ok())
-        .filter(std::fs::Metadata::is_file)
-        .map(|m| m.len())
-        .sum()
 }
 
 /// Writes the recipe's facts where upstream's build would write what it finds on the machine: the
