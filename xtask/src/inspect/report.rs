@@ -223,19 +223,19 @@ impl Collector {
             self.inner = Some(collect(self, &inside, container::Kind::Tar)?);
             return Ok(ControlFlow::Break(()));
         }
-        // Most libraries that are only judged do not name the class, and are not needed after that.
-        if self.depth == Depth::Verdict
-            && let Some(packed) = reader.packed().filter(|p| is_store_library(&member.name) && p.is_large())
-        {
-            let scanned = container::scan(member, packed)?;
-            if let Some(library) = library::read_unnamed(&scanned.head, member.size, &scanned.hits) {
-                self.names.extend(&library.classes);
-                self.libraries.push(Found { path: member.name.clone(), size: member.size, library });
-                return Ok(ControlFlow::Continue(()));
+        if self.depth == Depth::Verdict && is_store_library(&member.name) {
+            if reader.is_far() {
+                return self.judge(member, reader);
             }
-        }
-        if self.depth == Depth::Verdict && reader.is_far() && is_store_library(&member.name) {
-            return self.judge(member, reader);
+            // Most libraries that are only judged do not name the class, and are not needed after that.
+            if let Some(packed) = reader.packed().filter(|p| p.is_large()) {
+                let scanned = container::scan(member, packed)?;
+                if let Some(library) = library::read_unnamed(&scanned.head, member.size, &scanned.hits) {
+                    self.names.extend(&library.classes);
+                    self.libraries.push(Found { path: member.name.clone(), size: member.size, library });
+                    return Ok(ControlFlow::Continue(()));
+                }
+            }
         }
         let mut hash = (self.depth == Depth::Full).then(Sha256::new);
         let (file, hits) = container::spill(member, reader, hash.as_mut())?;

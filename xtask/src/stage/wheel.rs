@@ -113,12 +113,17 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
     })
 }
 
+/// Folders of what the recipe brought along.
+fn prefixes(build: &Build<'_>, work: &Work) -> Vec<PathBuf> {
+    super::prefix::names(build).iter().map(|name| work.dep(name)).collect()
+}
+
 /// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
 /// wheel's tag by what its symbols need, and what keeps it from an older one.
 fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
     let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
     let policies = policy::load(&site)?;
-    let search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
+    let search = prefixes(build, work);
     let (grafted, files) = Repair {
         root,
         libraries: "torch/lib",
@@ -143,7 +148,7 @@ fn own_platform(root: &Path) -> Result<String> {
 
 /// Takes the DLLs inside that no Windows is sure to have: OpenMP's, and those of CUDA. Returns name → SHA-256.
 fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<String, String>> {
-    let mut search: Vec<PathBuf> = super::prefix::names(build).iter().map(|name| work.dep(name)).collect();
+    let mut search = prefixes(build, work);
     search.extend(build.cuda_home.is_some().then(|| work.dep(super::cuda::PREFIX)));
     let grafted = dlls::complete(root, "torch/lib", &search)?;
     Ok(grafted.into_iter().map(|g| (g.soname, g.sha256)).collect())
