@@ -6,7 +6,7 @@
 //! cargo test --test before_after -- --ignored --nocapture
 //! ```
 //!
-//! `TORCHWRIGHT_DEBIAN_13` names a folder to keep the chroot in between runs.
+//! `TORCHMILL_DEBIAN_13` names a folder to keep the chroot in between runs.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a test that cannot go on panics
 
@@ -24,7 +24,7 @@ const KNOWN_ERROR: &str = "use_libuv was requested but PyTorch was build without
 fn debian_13s_own_torch_ends_with_the_known_error_and_only_for_want_of_libuv() {
     let scratch = tempfile::tempdir().unwrap();
     let chroot =
-        std::env::var_os("TORCHWRIGHT_DEBIAN_13").map_or_else(|| scratch.path().join("debian-13"), PathBuf::from);
+        std::env::var_os("TORCHMILL_DEBIAN_13").map_or_else(|| scratch.path().join("debian-13"), PathBuf::from);
     bootstrap(&chroot);
     let version = succeeds(in_chroot(&chroot, &["python3", "-c", "import torch; print(torch.__version__)"]));
     let package = succeeds(in_chroot(&chroot, &["dpkg-query", "-W", "python3-torch", "libtorch2.6"]));

@@ -242,7 +242,7 @@ impl Mirror {
         let index = w.path().join("mirror");
         let mut child = w
             .xtask(&["mirror", "serve", "--index", index.to_str().unwrap(), "--port", "0", "--quiet"])
-            .env("TORCHWRIGHT_UPLOAD_TOKEN", TOKEN)
+            .env("TORCHMILL_UPLOAD_TOKEN", TOKEN)
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
@@ -310,8 +310,8 @@ fn every_line_that_github_would_run_runs() {
             let env = of_job.iter().map(|(k, v)| (k.clone(), v.clone())).chain(strings(&step["env"]));
             let mut env: BTreeMap<String, String> = env.map(|(k, v)| (k, expand(&v, &known))).collect();
             // The store of all tests: what it holds need not be made again.
-            if env.contains_key("TORCHWRIGHT_STORE") {
-                env.insert("TORCHWRIGHT_STORE".into(), w.store.display().to_string());
+            if env.contains_key("TORCHMILL_STORE") {
+                env.insert("TORCHMILL_STORE".into(), w.store.display().to_string());
             }
             script(&w, &bin, run, step["working-directory"].as_str().unwrap_or("."), &env);
             lines += 1;
@@ -334,14 +334,14 @@ fn every_line_that_gitlab_would_run_runs() {
     let mut of_build = strings(&workflow["standin:x86_64"]["variables"]);
     of_build.insert("PYTHON".into(), python());
     of_build.insert("BUILD_OPTIONS".into(), "--no-compiler-cache".into());
-    of_build.insert("TORCHWRIGHT_STORE".into(), w.store.display().to_string());
+    of_build.insert("TORCHMILL_STORE".into(), w.store.display().to_string());
     let mut of_publish = BTreeMap::from([
         ("WHEEL_UPLOAD_URL".to_owned(), mirror.url.clone()),
-        ("TORCHWRIGHT_UPLOAD_USERNAME".to_owned(), "ci".to_owned()),
-        ("TORCHWRIGHT_UPLOAD_PASSWORD".to_owned(), TOKEN.to_owned()),
+        ("TORCHMILL_UPLOAD_USERNAME".to_owned(), "ci".to_owned()),
+        ("TORCHMILL_UPLOAD_PASSWORD".to_owned(), TOKEN.to_owned()),
     ]);
     let signed = key.is_some();
-    of_publish.extend(key.map(|key| ("TORCHWRIGHT_SIGNING_KEY".to_owned(), key)));
+    of_publish.extend(key.map(|key| ("TORCHMILL_SIGNING_KEY".to_owned(), key)));
     let mut jobs = 0;
     for (name, env) in [("check-torch", BTreeMap::new()), (".build-torch", of_build), ("publish-torch", of_publish)] {
         let lines: Vec<&str> =

@@ -75,11 +75,11 @@ fn a_gcc_that_is_too_new_for_nvcc_is_named_with_the_newest_that_works() {
 fn a_driver_that_is_too_old_is_named_and_another_machines_can_be_told() {
     let w = copy_of_the_recipes();
     let mut command = w.xtask(TOOLKIT);
-    command.env("TORCHWRIGHT_NVIDIA_DRIVER", "470.256.02");
+    command.env("TORCHMILL_NVIDIA_DRIVER", "470.256.02");
     Ran::of(&mut command, w.path())
         .exits(3)
         .says("the NVIDIA driver is 470.256.02; what CUDA 12.4 makes needs 525.60.13 or newer")
-        .says("building for another machine: TORCHWRIGHT_NVIDIA_DRIVER=525.60.13");
+        .says("building for another machine: TORCHMILL_NVIDIA_DRIVER=525.60.13");
 }
 
 #[test]

@@ -61,7 +61,7 @@ fn build_wheel(
 fn mirror(args: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
     command.arg("mirror").args(args).current_dir(root()).env("NO_COLOR", "1");
-    for variable in ["TWINE_PASSWORD", "TORCHWRIGHT_UPLOAD_PASSWORD", "TORCHWRIGHT_UPLOAD_TOKEN", "NETRC"] {
+    for variable in ["TWINE_PASSWORD", "TORCHMILL_UPLOAD_PASSWORD", "TORCHMILL_UPLOAD_TOKEN", "NETRC"] {
         command.env_remove(variable);
     }
     command
@@ -238,7 +238,7 @@ fn what_may_not_be_published_is_refused_and_nothing_stays() {
 
     let foreign = dir.path().join("foreign");
     std::fs::create_dir_all(foreign.join("simple")).unwrap();
-    run(dir.path(), &["add", "--index", s(&foreign), s(&good)]).exits(2).says("was not made by torchwright");
+    run(dir.path(), &["add", "--index", s(&foreign), s(&good)]).exits(2).says("was not made by torchmill");
     run(dir.path(), &["check", "--index", s(dir.path())]).exits(2).says("is no index");
 }
 
@@ -335,13 +335,13 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
     std::fs::write(index.join("files/de-mo/stranger-1.0-py3-none-any.whl"), "x").unwrap();
     for path in [
         "/files/de-mo/stranger-1.0-py3-none-any.whl",
-        "/files/de-mo/../../torchwright-index.json",
-        "/files/de-mo/%2e%2e%2f%2e%2e%2ftorchwright-index.json",
+        "/files/de-mo/../../torchmill-index.json",
+        "/files/de-mo/%2e%2e%2f%2e%2e%2ftorchmill-index.json",
         "/files/..%2f..%2f/x",
         "/simple/..%2f/",
         "/simple/%00/",
         "/.lock",
-        "/torchwright-index.json",
+        "/torchmill-index.json",
     ] {
         let status = get(&server, path, "").0;
         assert!((400..500).contains(&status), "{path}: {status}");
@@ -407,8 +407,8 @@ fn a_full_disk_publishes_nothing_and_keeps_what_is_there() {
     let server = Server::start(&index, &["--upload-token", s(&token)]);
     let push = |wheel: &Path| {
         let mut command = mirror(&["push", "--to", &server.url, s(wheel)]);
-        command.env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_USERNAME", "me");
-        Ran::of(command.env("TORCHWRIGHT_UPLOAD_PASSWORD", "a-token-of-some-length"), dir.path())
+        command.env("HOME", dir.path()).env("TORCHMILL_UPLOAD_USERNAME", "me");
+        Ran::of(command.env("TORCHMILL_UPLOAD_PASSWORD", "a-token-of-some-length"), dir.path())
     };
     assert!(matches!(push(&large).code, Some(2 | 3)));
     assert_eq!(std::fs::read(index.join("simple/demo/index.json")).unwrap(), page);
@@ -658,7 +658,7 @@ fn a_token_guards_reading_and_uploading() {
     let to = format!("{}/legacy/", server.url);
     let push = |password: &str, w: &Path| {
         Ran::of(
-            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_PASSWORD", password),
+            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", password),
             dir.path(),
         )
     };
@@ -672,7 +672,7 @@ fn a_token_guards_reading_and_uploading() {
     let to = format!("{}/legacy/", server.url);
     let push = |password: &str, w: &Path| {
         Ran::of(
-            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHWRIGHT_UPLOAD_PASSWORD", password),
+            mirror(&["push", "--to", &to, s(w)]).env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", password),
             dir.path(),
         )
     };

@@ -75,7 +75,7 @@ fn what_stands_beside_an_artifact_agrees_with_it() {
     }
     let dependencies = statement["predicate"]["buildDefinition"]["resolvedDependencies"].as_array().unwrap();
     assert!(dependencies.iter().any(|d| d["name"] == "libuv" && d["uri"].as_str().unwrap().starts_with("debian:")));
-    assert!(dependencies.iter().any(|d| d["name"] == "patches/cmake/torchwright.cmake"));
+    assert!(dependencies.iter().any(|d| d["name"] == "patches/cmake/torchmill.cmake"));
     // Compiler, assembler, linker, libc, Python, cmake, ninja: versions and digests.
     let toolchain = &manifest["toolchain"];
     for file in ["cc1plus", "as", "ld", "libc.so.6", "crtbeginS.o"] {
@@ -97,16 +97,16 @@ fn what_stands_beside_an_artifact_agrees_with_it() {
         wheel.by_name(&format!("torch-2.6.0+standin.dist-info/{name}")).unwrap().read_to_end(&mut bytes).unwrap();
         bytes
     };
-    assert_eq!(member("sboms/torchwright.cdx.json"), std::fs::read(&d.sbom).unwrap());
+    assert_eq!(member("sboms/torchmill.cdx.json"), std::fs::read(&d.sbom).unwrap());
     assert_eq!(
-        member("torchwright/patches/cmake/torchwright.cmake"),
-        std::fs::read(support::root().join("patches/cmake/torchwright.cmake")).unwrap()
+        member("torchmill/patches/cmake/torchmill.cmake"),
+        std::fs::read(support::root().join("patches/cmake/torchmill.cmake")).unwrap()
     );
-    assert!(String::from_utf8(member("torchwright/recipes/standin.toml")).unwrap().contains("USE_DISTRIBUTED = true"));
+    assert!(String::from_utf8(member("torchmill/recipes/standin.toml")).unwrap().contains("USE_DISTRIBUTED = true"));
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&d.bundle).unwrap()));
     let names: Vec<String> = tar.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect();
-    for name in ["torchwright.cdx.json", "build.json", "recipes/standin.lock"] {
-        assert!(names.contains(&format!("libtorch/share/torchwright/{name}")), "{names:?}");
+    for name in ["torchmill.cdx.json", "build.json", "recipes/standin.lock"] {
+        assert!(names.contains(&format!("libtorch/share/torchmill/{name}")), "{names:?}");
     }
     // Nothing that stands beside an artifact names this machine.
     for file in [&d.statement, &d.manifest, &d.sbom] {
@@ -289,19 +289,19 @@ fn bad_input_exits_2_with_one_clear_sentence() {
     foreign.start_file("torch-2.6.0.dist-info/METADATA", zip::write::SimpleFileOptions::default()).unwrap();
     std::fs::write(&copy, foreign.finish().unwrap().into_inner()).unwrap();
     w.run(&["rebuild", text(&copy)]).exits(2).says("carries no recipe");
-    // A lock from a newer torchwright, and a recipe that its lock does not fit.
+    // A lock from a newer torchmill, and a recipe that its lock does not fit.
     for (from, to, says) in [
         ("recipes/standin.lock", "version = 99\n", "this program reads 1"),
-        ("build.json", "{\"schema_version\": 99}", "update torchwright"),
+        ("build.json", "{\"schema_version\": 99}", "update torchmill"),
         (
             "build.json",
-            "{\"schema_version\": 1, \"torchwright\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}",
+            "{\"schema_version\": 1, \"torchmill\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}",
             "names a recipe '../x'",
         ),
         ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
     ] {
         let out = repack(&d.wheel, 6, |name, bytes| {
-            if name.ends_with(&format!(".dist-info/torchwright/{from}")) {
+            if name.ends_with(&format!(".dist-info/torchmill/{from}")) {
                 *bytes = to.as_bytes().to_vec();
             }
         });

@@ -11,7 +11,7 @@ use support::{Ran, root, shared_store};
 
 fn xtask(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).env("NO_COLOR", "1");
+    command.args(args).current_dir(root()).env("TORCHMILL_STORE", shared_store()).env("NO_COLOR", "1");
     Ran::of(&mut command, &root())
 }
 
@@ -40,7 +40,7 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     let canary: serde_json::Value = serde_json::from_slice(&std::fs::read(work.join("canary.json")).unwrap()).unwrap();
     assert_eq!(canary["report"]["libuv"], true);
     assert_eq!(canary["report"]["clients"], 8);
-    let report = std::fs::read_to_string(work.join("src/build/torchwright-report.txt")).unwrap();
+    let report = std::fs::read_to_string(work.join("src/build/torchmill-report.txt")).unwrap();
     for line in ["torch_cpu=libuv", "torch_python=libuv", "feature:USE_DISTRIBUTED=1", "feature:USE_CUDA=0"] {
         assert!(report.lines().any(|l| l == line), "{line} is not in\n{report}");
     }

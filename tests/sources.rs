@@ -132,7 +132,7 @@ fn a_stalled_server_is_given_up_on() {
     let w = Workspace::new();
     w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
-    command.env("TORCHWRIGHT_STALL_SECONDS", "1");
+    command.env("TORCHMILL_STALL_SECONDS", "1");
     let started = std::time::Instant::now();
     support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
     assert!(started.elapsed().as_secs() < 60);
@@ -158,7 +158,7 @@ fn a_debian_coordinate_goes_to_the_mirror_of_the_setting() {
     let w = Workspace::new();
     w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"));
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
-    command.env("TORCHWRIGHT_DEBIAN_MIRROR", format!("{}/mirror", server.url));
+    command.env("TORCHMILL_DEBIAN_MIRROR", format!("{}/mirror", server.url));
     support::Ran::of(&mut command, w.path()).exits(0);
     assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
 }

@@ -89,12 +89,12 @@ fn the_hook_leaves_other_programs_and_other_sitecustomizes_alone() {
 }
 
 #[test]
-#[ignore = "compiles for minutes; TORCHWRIGHT_STOCK_PYTHONS names Pythons with a stock torch: cargo test --test uvstore -- --ignored"]
+#[ignore = "compiles for minutes; TORCHMILL_STOCK_PYTHONS names Pythons with a stock torch: cargo test --test uvstore -- --ignored"]
 fn stock_torches_meet_on_the_program() {
     let out = tempfile::tempdir().unwrap();
     let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
     build.args(["uvstore", "--json", "--out"]).arg(out.path()).current_dir(root());
-    let ran = Ran::of(build.env("TORCHWRIGHT_STORE", shared_store()), Path::new("/nowhere")).exits(0);
+    let ran = Ran::of(build.env("TORCHMILL_STORE", shared_store()), Path::new("/nowhere")).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let uvstore = json["program"].as_str().unwrap().to_owned();
     assert_eq!(json["check"]["ok"], true);
@@ -126,7 +126,7 @@ fn stock_torches_meet_on_the_program() {
     server.kill().unwrap();
     server.wait().unwrap();
 
-    let pythons = std::env::var("TORCHWRIGHT_STOCK_PYTHONS").unwrap_or_default();
+    let pythons = std::env::var("TORCHMILL_STOCK_PYTHONS").unwrap_or_default();
     for python in pythons.split(':').filter(|p| !p.is_empty()) {
         let script = "tests/scenarios/uvstore_ranks.py";
         for ranks in ["2", "64"] {

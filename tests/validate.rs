@@ -15,7 +15,7 @@ use support::{Ran, browser, root, sha256, shared_store};
 
 fn xtask(dir: &Path, args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", dir.join("store")).env("NO_COLOR", "1");
+    command.args(args).current_dir(root()).env("TORCHMILL_STORE", dir.join("store")).env("NO_COLOR", "1");
     Ran::of(&mut command, dir)
 }
 
@@ -196,7 +196,7 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     let run = |args: &[&str]| {
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.arg("validate").args(args).current_dir(root()).env("NO_COLOR", "1");
-        Ran::of(command.env("TORCHWRIGHT_STORE", shared_store()), &root())
+        Ran::of(command.env("TORCHMILL_STORE", shared_store()), &root())
     };
     run(&["--candidate", a, "--baseline", a]).exits(2).says("are the same build");
     let small = ["--quick", "--rounds", "1", "--max-bytes", "4096", "--clients", "16,1024", "--json"];
@@ -254,7 +254,7 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
         let report = dir.path().join("report.html");
         let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
         command.args(["validate", "--candidate", a, "--baseline", b, "--only", "benchmark", "--html"]).arg(&report);
-        command.current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).stderr(std::process::Stdio::null());
+        command.current_dir(root()).env("TORCHMILL_STORE", shared_store()).stderr(std::process::Stdio::null());
         let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();
         assert!(soon(true), "the benchmark did not begin");
         assert!(Command::new("kill").args(["-s", signal, &child.id().to_string()]).status().unwrap().success());

@@ -16,7 +16,7 @@ use xtask::toolchain::mingw::{Mingw, Wine};
 
 fn xtask(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
-    command.args(args).current_dir(root()).env("TORCHWRIGHT_STORE", shared_store()).env("NO_COLOR", "1");
+    command.args(args).current_dir(root()).env("TORCHMILL_STORE", shared_store()).env("NO_COLOR", "1");
     Ran::of(&mut command, Path::new("/nowhere"))
 }
 
@@ -166,11 +166,11 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
     let project = write(
         "project.cmake",
         &format!(
-            "set(TORCHWRIGHT_LIBUV_ROOT [==[{}]==])\nset(TORCHWRIGHT_FEATURES USE_DISTRIBUTED USE_GLOO USE_TENSORPIPE)\n\
+            "set(TORCHMILL_LIBUV_ROOT [==[{}]==])\nset(TORCHMILL_FEATURES USE_DISTRIBUTED USE_GLOO USE_TENSORPIPE)\n\
              include([==[{}]==])\ninclude([==[{}]==])\n",
             uv.display(),
             modules.join("windows.cmake").display(),
-            modules.join("torchwright.cmake").display()
+            modules.join("torchmill.cmake").display()
         ),
     );
     let build = dir.path().join("build");
@@ -190,7 +190,7 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
     };
     configure(&[]).exits(0);
     // What is read back: nothing was switched off in silence.
-    let report = std::fs::read_to_string(build.join("torchwright-report.txt")).unwrap();
+    let report = std::fs::read_to_string(build.join("torchmill-report.txt")).unwrap();
     for line in [
         "torch_cpu=libuv",
         "torch_python=libuv",

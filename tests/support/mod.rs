@@ -41,11 +41,8 @@ impl Workspace {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("recipes")).unwrap();
         std::fs::create_dir_all(dir.path().join("patches/cmake")).unwrap();
-        std::fs::copy(
-            root().join("patches/cmake/torchwright.cmake"),
-            dir.path().join("patches/cmake/torchwright.cmake"),
-        )
-        .unwrap();
+        std::fs::copy(root().join("patches/cmake/torchmill.cmake"), dir.path().join("patches/cmake/torchmill.cmake"))
+            .unwrap();
         let store = dir.path().join("store");
         Self { dir, store }
     }
@@ -64,7 +61,7 @@ impl Workspace {
     /// `cargo xtask …` in this workspace.
     pub fn xtask(&self, args: &[&str]) -> std::process::Command {
         let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
-        command.args(args).current_dir(self.path()).env("TORCHWRIGHT_STORE", &self.store).env("NO_COLOR", "1");
+        command.args(args).current_dir(self.path()).env("TORCHMILL_STORE", &self.store).env("NO_COLOR", "1");
         command
     }
 

@@ -6,7 +6,7 @@
 //! ```
 //!
 //! The wheel is PyPI's torch 2.6.0 for win_amd64, fetched by pip once, or the file that
-//! `TORCHWRIGHT_WINDOWS_WHEEL` names.
+//! `TORCHMILL_WINDOWS_WHEEL` names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 #![allow(unsafe_code)] // wait4() tells a child's peak memory, and has no safe interface in std
@@ -36,7 +36,7 @@ print(found)
 "#;
 
 fn wheel() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("TORCHWRIGHT_WINDOWS_WHEEL") {
+    if let Some(path) = std::env::var_os("TORCHMILL_WINDOWS_WHEEL") {
         return Some(path.into());
     }
     let dir = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../target/bench-wheels");

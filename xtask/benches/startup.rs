@@ -5,7 +5,7 @@
 //! cargo bench --profile dev --bench startup     # the profile that `cargo xtask` runs
 //! ```
 //!
-//! Measures the default recipe where it is built in the user's store (or `TORCHWRIGHT_STORE`), and
+//! Measures the default recipe where it is built in the user's store (or `TORCHMILL_STORE`), and
 //! only the plan where it is not. What runs is `cargo xtask`, cargo's own start included.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics

@@ -5,7 +5,7 @@
 //! cargo xtask build-torch && cargo bench --profile dev --bench verify
 //! ```
 //!
-//! The wheel is the one in `dist/`, or the one that `TORCHWRIGHT_WHEEL` names.
+//! The wheel is the one in `dist/`, or the one that `TORCHMILL_WHEEL` names.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -16,7 +16,7 @@ use std::time::Instant;
 const ROUNDS: usize = 9;
 
 fn wheel() -> Option<PathBuf> {
-    if let Some(path) = std::env::var_os("TORCHWRIGHT_WHEEL") {
+    if let Some(path) = std::env::var_os("TORCHMILL_WHEEL") {
         return Some(path.into());
     }
     let dist = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../dist");

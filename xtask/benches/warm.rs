@@ -68,7 +68,7 @@ fn environment(work: &Path, hand: &Path) -> BTreeMap<String, String> {
     let ccache = std::fs::read_dir(store.join("stages/prefix")).unwrap().flatten().map(|e| e.path().join("out/usr"));
     let ccache = ccache.into_iter().find(|usr| usr.join("bin/ccache").exists()).expect("the recipe's ccache");
     for (name, value) in [
-        ("TORCHWRIGHT_COMPILER_CACHE", ccache.join("bin/ccache").display().to_string()),
+        ("TORCHMILL_COMPILER_CACHE", ccache.join("bin/ccache").display().to_string()),
         ("LD_LIBRARY_PATH", ccache.join("lib/x86_64-linux-gnu").display().to_string()),
         ("CCACHE_DIR", store.join("cache/ccache").display().to_string()),
         ("CCACHE_CONFIGPATH", "/dev/null".into()),
@@ -144,7 +144,7 @@ fn main() {
     std::fs::create_dir_all(&hand).unwrap();
     copy(&work.join("deps"), &hand.join("deps"));
     copy(&work.join("bin"), &hand.join("bin"));
-    for name in ["project.cmake", "torchwright.cmake"] {
+    for name in ["project.cmake", "torchmill.cmake"] {
         let text = std::fs::read_to_string(work.join(name)).unwrap();
         std::fs::write(hand.join(name), text.replace(work.to_str().unwrap(), hand.to_str().unwrap())).unwrap();
     }

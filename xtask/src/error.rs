@@ -122,7 +122,7 @@ impl From<std::io::Error> for Error {
             K::StorageFull | K::QuotaExceeded => Self::world("disk-full", e.to_string())
                 .next("free disk space and run the same command again: it goes on where it stopped"),
             K::PermissionDenied | K::ReadOnlyFilesystem => Self::world("permission", e.to_string())
-                .next("check owner and mode, or choose another folder with --store / TORCHWRIGHT_STORE"),
+                .next("check owner and mode, or choose another folder with --store / TORCHMILL_STORE"),
             _ => Self::world("io", e.to_string()),
         }
     }

@@ -1,4 +1,4 @@
-//! torchwright: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
+//! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ci`, `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,

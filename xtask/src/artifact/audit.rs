@@ -17,7 +17,7 @@ use crate::error::{Error, Result};
 use crate::inspect::{Cursor, FileAt, pump, record};
 use crate::store::digest_file;
 
-/// Most bytes of one file of `torchwright/`, and most files: more is not what we wrote.
+/// Most bytes of one file of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
 
 /// What kind of artifact.
@@ -98,7 +98,7 @@ impl Artifact {
             let mut bytes = Vec::new();
             reader.take(MOST_ORIGIN.0 + 1).read_to_end(&mut bytes)?;
             if bytes.len() as u64 > MOST_ORIGIN.0 || files.len() >= MOST_ORIGIN.1 {
-                return Err(std::io::Error::other(format!("'{path}' is larger than anything that torchwright writes")));
+                return Err(std::io::Error::other(format!("'{path}' is larger than anything that torchmill writes")));
             }
             files.insert(path.to_owned(), bytes);
             Ok(())
@@ -125,7 +125,7 @@ impl Artifact {
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                    if let Some(rest) = name.strip_prefix("libtorch/share/torchwright/")
+                    if let Some(rest) = name.strip_prefix("libtorch/share/torchmill/")
                         && rest != super::sbom::FILE
                     {
                         take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
@@ -369,12 +369,12 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
                 ))
             } else {
                 match facts {
-                    Ok(facts) => Ok(format!("recipe {} ({own}), torchwright {}", facts.recipe, facts.torchwright)),
+                    Ok(facts) => Ok(format!("recipe {} ({own}), torchmill {}", facts.recipe, facts.torchmill)),
                     Err(e) => Err(e.what().to_owned()),
                 }
             }
         }
-        Ok(None) => Err("the artifact carries no recipe: it was not made by torchwright".into()),
+        Ok(None) => Err("the artifact carries no recipe: it was not made by torchmill".into()),
         Err(e) => soften(e)?,
     };
     checks.push(Check::new("recipe", origin));

@@ -2,7 +2,7 @@
 //! the recipe, its lock, the patches, this tool's version, the toolchain.
 //!
 //! ```text
-//! torchwright/
+//! torchmill/
 //!   build.json                what it was made with
 //!   recipes/NAME.toml         the recipe, `extends` followed
 //!   recipes/NAME.lock         every byte that it drew in
@@ -19,7 +19,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Result};
 
 /// Name of the folder.
-pub const FOLDER: &str = "torchwright";
+pub const FOLDER: &str = "torchmill";
 /// Version of the format of `build.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -35,8 +35,8 @@ pub struct Origin {
 pub struct Facts {
     /// Version of this format.
     pub schema_version: u32,
-    /// torchwright's version.
-    pub torchwright: String,
+    /// torchmill's version.
+    pub torchmill: String,
     /// Name of the recipe.
     pub recipe: String,
     /// Python, such as `3.11`.
@@ -69,26 +69,26 @@ impl Origin {
     /// # Errors
     /// Bad input: there is no `build.json`, or it is of a newer format.
     pub fn facts(&self) -> Result<Facts> {
-        let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchwright?");
+        let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchmill?");
         let json =
-            self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchwright/build.json".into()))?;
+            self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchmill/build.json".into()))?;
         let value: serde_json::Value =
-            serde_json::from_slice(json).map_err(|e| bad(format!("torchwright/build.json is no JSON: {e}")))?;
+            serde_json::from_slice(json).map_err(|e| bad(format!("torchmill/build.json is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {
             Some(v) if v <= u64::from(SCHEMA_VERSION) => {}
             Some(v) => {
                 return Err(Error::misuse(
                     "origin-newer",
-                    format!("torchwright/build.json has format {v}; this program reads {SCHEMA_VERSION}"),
+                    format!("torchmill/build.json has format {v}; this program reads {SCHEMA_VERSION}"),
                 )
-                .next("update torchwright"));
+                .next("update torchmill"));
             }
-            None => return Err(bad("torchwright/build.json states no schema_version".into())),
+            None => return Err(bad("torchmill/build.json states no schema_version".into())),
         }
-        let facts: Facts = serde_json::from_value(value).map_err(|e| bad(format!("torchwright/build.json: {e}")))?;
+        let facts: Facts = serde_json::from_value(value).map_err(|e| bad(format!("torchmill/build.json: {e}")))?;
         // The name becomes part of paths.
         if facts.recipe.is_empty() || !facts.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
-            return Err(bad(format!("torchwright/build.json names a recipe '{}'", facts.recipe)));
+            return Err(bad(format!("torchmill/build.json names a recipe '{}'", facts.recipe)));
         }
         Ok(facts)
     }
@@ -114,7 +114,7 @@ impl Origin {
             if !safe {
                 return Err(Error::misuse(
                     "origin",
-                    format!("the artifact has a file 'torchwright/{path}', which leaves the folder"),
+                    format!("the artifact has a file 'torchmill/{path}', which leaves the folder"),
                 ));
             }
             let to = folder.join(path);

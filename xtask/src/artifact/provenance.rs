@@ -15,9 +15,9 @@ pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
 /// SLSA's type of the predicate.
 pub const PREDICATE_TYPE: &str = "https://slsa.dev/provenance/v1";
 /// What the parameters of `buildDefinition` mean: docs/provenance.md.
-pub const BUILD_TYPE: &str = "https://github.com/torchwright/torchwright/blob/main/docs/provenance.md#v1";
+pub const BUILD_TYPE: &str = "https://github.com/torchmill/torchmill/blob/main/docs/provenance.md#v1";
 /// Who builds where nobody else is named.
-pub const BUILDER: &str = "https://github.com/torchwright/torchwright";
+pub const BUILDER: &str = "https://github.com/torchmill/torchmill";
 
 /// An in-toto statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,7 +84,7 @@ impl Statement {
                     "resolvedDependencies": dependencies,
                 },
                 "runDetails": {
-                    "builder": { "id": BUILDER, "version": { "torchwright": env!("CARGO_PKG_VERSION") } },
+                    "builder": { "id": BUILDER, "version": { "torchmill": env!("CARGO_PKG_VERSION") } },
                 },
             }),
         }

@@ -9,7 +9,7 @@ use super::civil_date;
 use crate::recipe::Coordinate;
 
 /// File name inside a wheel's `dist-info/sboms/`.
-pub const FILE: &str = "torchwright.cdx.json";
+pub const FILE: &str = "torchmill.cdx.json";
 
 /// One thing that went in.
 #[derive(Debug, Clone)]
@@ -44,7 +44,7 @@ pub fn cyclonedx(version: &str, commit: &str, epoch: i64, components: &[Componen
         "version": 1,
         "metadata": {
             "timestamp": timestamp(epoch),
-            "tools": { "components": [{ "type": "application", "name": "torchwright", "version": env!("CARGO_PKG_VERSION") }] },
+            "tools": { "components": [{ "type": "application", "name": "torchmill", "version": env!("CARGO_PKG_VERSION") }] },
             "component": torch,
         },
         "components": parts,

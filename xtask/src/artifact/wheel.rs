@@ -58,7 +58,7 @@ pub fn dist_info(root: &Path) -> Result<String> {
 pub fn set_tag(root: &Path, tag: &str) -> Result<String> {
     let dist_info = dist_info(root)?;
     let text = format!(
-        "Wheel-Version: 1.0\nGenerator: torchwright ({})\nRoot-Is-Purelib: false\nTag: {tag}\n",
+        "Wheel-Version: 1.0\nGenerator: torchmill ({})\nRoot-Is-Purelib: false\nTag: {tag}\n",
         env!("CARGO_PKG_VERSION")
     );
     fs_err::write(root.join(&dist_info).join("WHEEL"), text)?;

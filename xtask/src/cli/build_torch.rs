@@ -142,7 +142,7 @@ fn report(build: &stage::Build<'_>, artifacts: &Artifacts, seconds: f64) -> Resu
     let _ = writeln!(t, "Written by `cargo xtask build-torch --recipe {} --report FILE`.\n", recipe.name);
     let _ = writeln!(t, "| what | |\n|---|---|");
     for (what, value) in [
-        ("torchwright", env!("CARGO_PKG_VERSION").to_owned()),
+        ("torchmill", env!("CARGO_PKG_VERSION").to_owned()),
         ("compiler", build.compiler.banner.clone()),
         ("linker", build.compiler.linker.clone()),
         ("Python", build.python.version.clone()),

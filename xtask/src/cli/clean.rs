@@ -14,7 +14,7 @@ Examples:
   cargo xtask clean                 work folders of all builds; downloads and results stay
   cargo xtask clean --all           the whole store")]
 pub struct Args {
-    /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
+    /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     store: Option<std::path::PathBuf>,
     /// Everything: downloads, results, caches

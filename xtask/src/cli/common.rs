@@ -51,7 +51,7 @@ pub struct RecipeArgs {
     /// Recipe: a name in recipes/, or a path to a .toml file
     #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME")]
     pub recipe: String,
-    /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
+    /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     pub store: Option<PathBuf>,
     /// Never touch the network; say exactly what is missing
@@ -131,6 +131,6 @@ pub fn workspace() -> Result<Workspace> {
         .map(|root| Workspace { root })
         .ok_or_else(|| {
             Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above")
-                .next("run this in a clone of torchwright")
+                .next("run this in a clone of torchmill")
         })
 }

@@ -101,7 +101,7 @@ struct ServeArgs {
     /// File with the token that readers need
     #[arg(long, value_name = "FILE")]
     read_token: Option<PathBuf>,
-    /// File with the token that uploaders need (else TORCHWRIGHT_UPLOAD_TOKEN; without both: no uploads)
+    /// File with the token that uploaders need (else TORCHMILL_UPLOAD_TOKEN; without both: no uploads)
     #[arg(long, value_name = "FILE")]
     upload_token: Option<PathBuf>,
     /// Largest upload, MiB
@@ -222,7 +222,7 @@ fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
     let options = serve::Options {
         address: SocketAddr::new(args.bind, args.port),
         read: token(args.read_token.as_deref(), None)?,
-        upload: token(args.upload_token.as_deref(), Some("TORCHWRIGHT_UPLOAD_TOKEN"))?,
+        upload: token(args.upload_token.as_deref(), Some("TORCHMILL_UPLOAD_TOKEN"))?,
         most_upload: args.max_upload << 20,
         most_connections: args.max_connections as usize,
         log: !quiet,

@@ -36,7 +36,7 @@ use clap::{Parser, Subcommand};
 use crate::error::Exit;
 use crate::{platform, ui};
 
-/// torchwright: builds PyTorch from source with a proven libuv TCPStore.
+/// torchmill: builds PyTorch from source with a proven libuv TCPStore.
 #[derive(Debug, Parser)]
 #[command(
     name = "cargo xtask",

@@ -26,7 +26,7 @@ pub struct Args {
     artifact: PathBuf,
     #[command(flatten)]
     python: ToolArgs,
-    /// Folder of the store (default: TORCHWRIGHT_STORE, else the user's cache folder)
+    /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
     /// Compiler processes at a time (default: by cores and free memory)

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/
-//!   torchwright-index.json          that this is ours, and of which format
+//!   torchmill-index.json          that this is ours, and of which format
 //!   index.html                      start page for people
 //!   simple/index.{html,json}        PEP 503, PEP 691
 //!   simple/PROJECT/index.{html,json}
@@ -32,11 +32,11 @@ use crate::store::{copy_digesting, lock_exclusively, write_atomically};
 
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
-const MARKER: &str = "torchwright-index.json";
+const MARKER: &str = "torchmill-index.json";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
-    torchwright_index: u32,
+    torchmill_index: u32,
 }
 
 /// An index in a folder.
@@ -95,14 +95,14 @@ impl Index {
         if let Some(name) = there.find(|n| !n.to_string_lossy().starts_with('.')) {
             return Err(Error::misuse(
                 "foreign-index",
-                format!("{} holds '{}' and was not made by torchwright", root.display(), name.to_string_lossy()),
+                format!("{} holds '{}' and was not made by torchmill", root.display(), name.to_string_lossy()),
             )
             .next("name an empty folder: `mirror add` copies wheels into it and never changes what others made"));
         }
         fs_err::create_dir_all(root.join("simple"))?;
         fs_err::create_dir_all(root.join("files"))?;
-        let marker = serde_json::to_vec(&Marker { torchwright_index: FORMAT })
-            .map_err(|e| Error::world("json", e.to_string()))?;
+        let marker =
+            serde_json::to_vec(&Marker { torchmill_index: FORMAT }).map_err(|e| Error::world("json", e.to_string()))?;
         write_atomically(&root.join(MARKER), &marker)?;
         index.write_roots(&[])?;
         Ok(index)
@@ -113,12 +113,12 @@ impl Index {
         let Ok(bytes) = std::fs::read(&path) else { return Ok(false) };
         let marker: Marker = serde_json::from_slice(&bytes)
             .map_err(|e| Error::misuse("index", format!("{} is damaged: {e}", path.display())))?;
-        if marker.torchwright_index > FORMAT {
+        if marker.torchmill_index > FORMAT {
             return Err(Error::misuse(
                 "index",
-                format!("{} says format {}, this torchwright knows {FORMAT}", path.display(), marker.torchwright_index),
+                format!("{} says format {}, this torchmill knows {FORMAT}", path.display(), marker.torchmill_index),
             )
-            .next("use the torchwright that made it, or a newer one"));
+            .next("use the torchmill that made it, or a newer one"));
         }
         Ok(true)
     }

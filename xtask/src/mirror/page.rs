@@ -224,7 +224,7 @@ pub fn start(projects: &[ProjectPage]) -> String {
                 @if let Some(f) = newest {
                     p { "To install the newest torch of this index:" }
                     pre id="install" { "pip install --index-url " span.here { "URL-OF-THIS-INDEX" } "/simple/ 'torch==" (f.version) "'" }
-                    p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchwright's docs/mirror.md." }
+                    p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
                 }
                 @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
                 @for p in projects { (project(p)) }

@@ -207,7 +207,7 @@ impl Target<'_> {
             format!("{who} answered {status}{}{said}", if said.is_empty() { "" } else { ": " }),
         );
         match status {
-            401 if self.credentials.is_none() => e.next("give credentials: netrc, TORCHWRIGHT_UPLOAD_USERNAME and TORCHWRIGHT_UPLOAD_PASSWORD, or --credential-command"),
+            401 if self.credentials.is_none() => e.next("give credentials: netrc, TORCHMILL_UPLOAD_USERNAME and TORCHMILL_UPLOAD_PASSWORD, or --credential-command"),
             401 | 403 => e.next("this user may not upload there: check user, password or token, and the server's own rules"),
             409 => e.next("another file has that name: a published file never changes"),
             413 => e.next("the server takes no file of this size: its operator can raise the limit (nginx: client_max_body_size)"),
@@ -251,7 +251,7 @@ pub fn address(text: &str) -> Result<Url> {
     if url.password().is_some() {
         // Not repeated: it holds a secret.
         return Err(Error::misuse("url", "the address holds a password: whoever lists processes reads it")
-            .next("use netrc, the environment (TORCHWRIGHT_UPLOAD_PASSWORD) or --credential-command"));
+            .next("use netrc, the environment (TORCHMILL_UPLOAD_PASSWORD) or --credential-command"));
     }
     Ok(url)
 }

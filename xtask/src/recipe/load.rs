@@ -151,7 +151,7 @@ impl Located {
             Some(s) if s != SCHEMA => {
                 return Err(self
                     .error("schema", &format!("schema {s} is not known to this program, which reads {SCHEMA}"))
-                    .next("update torchwright, or write the recipe for the schema it knows"));
+                    .next("update torchmill, or write the recipe for the schema it knows"));
             }
             Some(_) => {}
         }

@@ -119,7 +119,7 @@ impl Lock {
             "lock-newer",
             format!("{} has format {version}; this program reads {LOCK_VERSION}", path.display()),
         )
-        .next("update torchwright")
+        .next("update torchmill")
     }
 
     /// The text of the file.

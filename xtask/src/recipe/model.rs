@@ -13,7 +13,7 @@ use super::coordinate::Coordinate;
 /// One recipe file, as typed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[schemars(title = "torchwright recipe")]
+#[schemars(title = "torchmill recipe")]
 pub struct RecipeFile {
     /// Version of this format: 1.
     pub schema: Option<u32>,

@@ -95,7 +95,7 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
         }
     }
     // Its own copy of this program: the user of the world need not be able to read ours.
-    let program = second.store.join(format!("torchwright{}", std::env::consts::EXE_SUFFIX));
+    let program = second.store.join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
     if !program.is_file() {
         fs_err::copy(std::env::current_exe()?, &program)?;
         platform::mark_executable(&program, true)?;

@@ -34,11 +34,8 @@ pub fn rebuild(
     options: Options,
 ) -> Result<Rebuilt> {
     let origin = artifact.origin()?.ok_or_else(|| {
-        Error::misuse(
-            "no-origin",
-            format!("{} carries no recipe: torchwright did not make it", artifact.path.display()),
-        )
-        .next("`cargo xtask inspect` tells what it is")
+        Error::misuse("no-origin", format!("{} carries no recipe: torchmill did not make it", artifact.path.display()))
+            .next("`cargo xtask inspect` tells what it is")
     })?;
     let facts = origin.facts()?;
     let name =
@@ -74,8 +71,8 @@ pub fn rebuild(
     let here = stage::provenance::origin(&build)?.facts()?;
     let mut toolchain = Vec::new();
     compare("", &facts.toolchain, &here.toolchain, &mut toolchain);
-    if facts.torchwright != here.torchwright {
-        toolchain.push(format!("torchwright: {} / {}", facts.torchwright, here.torchwright));
+    if facts.torchmill != here.torchmill {
+        toolchain.push(format!("torchmill: {} / {}", facts.torchmill, here.torchmill));
     }
     for difference in &toolchain {
         events.warn(format!("this toolchain is not the artifact's: {difference}"));

@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::error::{Error, Result};
 
 /// Names a mirror for machines without APT, or another one than APT's: the URL above `pool/`.
-pub const MIRROR_VARIABLE: &str = "TORCHWRIGHT_DEBIAN_MIRROR";
+pub const MIRROR_VARIABLE: &str = "TORCHMILL_DEBIAN_MIRROR";
 
 /// The mirrors to try, in order.
 pub fn mirrors() -> Result<Vec<String>> {

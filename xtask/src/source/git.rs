@@ -202,7 +202,7 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
         return Ok(repository);
     }
     events.note(format!("fetching {url} at {}", &commit[..12]));
-    let exact = format!("+{commit}:refs/torchwright/{commit}");
+    let exact = format!("+{commit}:refs/torchmill/{commit}");
     let attempts: [(&[&str], i32); 3] = [
         (&[exact.as_str()], 1),
         (&[exact.as_str()], 0),

@@ -19,10 +19,10 @@ const STALL: Duration = Duration::from_secs(30);
 /// Builds the agent that everything here uses: the machine's certificates and proxies.
 pub fn agent() -> Agent {
     let stall =
-        std::env::var("TORCHWRIGHT_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
+        std::env::var("TORCHMILL_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
     let config: Config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
-        .user_agent(concat!("torchwright/", env!("CARGO_PKG_VERSION")))
+        .user_agent(concat!("torchmill/", env!("CARGO_PKG_VERSION")))
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))

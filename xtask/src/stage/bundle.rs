@@ -58,9 +58,7 @@ pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
             });
         }
         let dist_info = wheel.join("tree").join(crate::artifact::wheel::dist_info(&wheel.join("tree"))?);
-        for (from, to) in
-            [("licenses", "share/licenses"), (FOLDER, "share/torchwright"), ("sboms", "share/torchwright")]
-        {
+        for (from, to) in [("licenses", "share/licenses"), (FOLDER, "share/torchmill"), ("sboms", "share/torchmill")] {
             for mut member in collect(&dist_info.join(from))? {
                 member.name = format!("libtorch/{to}/{}", member.name);
                 members.push(member);

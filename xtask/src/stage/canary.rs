@@ -152,7 +152,7 @@ fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
         "no-libuv",
         format!("{object} was compiled without the libuv store: TORCH_USE_LIBUV did not reach torch_cpu"),
     )
-    .next(format!("see {} for what CMake decided", work.build().join("torchwright-report.txt").display()))
+    .next(format!("see {} for what CMake decided", work.build().join("torchmill-report.txt").display()))
     .next(format!("recipe {}: is something overriding the flags of torch_cpu?", build.recipe.name)))
 }
 

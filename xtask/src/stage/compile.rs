@@ -49,7 +49,7 @@ fn hold_path(root: &str, windows: bool) -> Result<()> {
             "store-path",
             format!("the store's path '{root}' has more than {most} characters: compilers would meet paths of more than 260, which they cannot open"),
         )
-        .next(r"put the store where its path is short: --store C:\tw, or TORCHWRIGHT_STORE"));
+        .next(r"put the store where its path is short: --store C:\tw, or TORCHMILL_STORE"));
     }
     // A drive of Windows has its colon.
     let rest = if windows { root.get(2..).unwrap_or_default() } else { root };
@@ -59,7 +59,7 @@ fn hold_path(root: &str, windows: bool) -> Result<()> {
             "store-path",
             format!("the store's path '{root}' has the character {c:?}, which flags of compilers cannot carry"),
         )
-        .next("put the store where no folder's name has one: --store DIR, or TORCHWRIGHT_STORE")),
+        .next("put the store where no folder's name has one: --store DIR, or TORCHMILL_STORE")),
     }
 }
 
@@ -97,7 +97,7 @@ mod tests {
     #[test]
     fn a_store_that_compilers_cannot_reach_into_is_refused() {
         hold_path(r"C:\tw", true).unwrap();
-        hold_path("/home/someone/.cache/torchwright", false).unwrap();
+        hold_path("/home/someone/.cache/torchmill", false).unwrap();
         hold_path(&format!("/{}", "d/".repeat(100)), false).unwrap();
         let deep = hold_path(&format!(r"C:\{}", r"d\".repeat(50)), true).unwrap_err();
         assert!(deep.what().contains("more than 85 characters"), "{}", deep.what());

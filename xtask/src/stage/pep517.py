@@ -69,7 +69,7 @@ if backend_name == "setuptools" and what == "configure":
 elif what == "configure":
     # There is no hook that configures only: build the target that lists the targets, install a
     # component that nothing belongs to, and leave the wheel of what is then there where it falls.
-    nothing = {"build.targets": "help", "install.components": "torchwright-nothing"}
+    nothing = {"build.targets": "help", "install.components": "torchmill-nothing"}
     backend.build_wheel(os.environ["TMPDIR"], {**cmake_settings(), **nothing})
 elif backend_name == "setuptools":
     # The wheel is packed from the tree that setuptools leaves, deterministically and on all cores: what

@@ -90,7 +90,7 @@ fn read_origin(build: &Build<'_>) -> Result<Origin> {
     let recipe = &build.recipe;
     let facts = Facts {
         schema_version: origin::SCHEMA_VERSION,
-        torchwright: env!("CARGO_PKG_VERSION").into(),
+        torchmill: env!("CARGO_PKG_VERSION").into(),
         recipe: recipe.name.clone(),
         python: build.python.minor(),
         machine: build.python.machine.clone(),

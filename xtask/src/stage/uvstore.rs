@@ -201,7 +201,7 @@ uvstore, made from PyTorch VERSION: a TCPStore server on libuv, for a torch that
   ./uvstore run -- torchrun --nproc-per-node 4 train.py
   ./uvstore --help
 
-Licences of what is linked in: licenses/. More: docs/uvstore.md of torchwright.
+Licences of what is linked in: licenses/. More: docs/uvstore.md of torchmill.
 ";
 
 /// Copies of the tree's files that the patch for mingw-w64 names, patched: no product is made of them.

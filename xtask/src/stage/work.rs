@@ -103,7 +103,7 @@ impl Work {
 
     /// This program, as the compiler launcher.
     pub fn launcher(&self) -> PathBuf {
-        self.dir.join("bin").join(format!("torchwright{}", std::env::consts::EXE_SUFFIX))
+        self.dir.join("bin").join(format!("torchmill{}", std::env::consts::EXE_SUFFIX))
     }
 
     /// Puts this program at `bin/`, so that the build's commands name a path that stays.

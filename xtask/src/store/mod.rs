@@ -49,12 +49,12 @@ pub struct Blob {
 }
 
 impl Store {
-    /// Opens (and makes) the store at `root`, or at the default place: `TORCHWRIGHT_STORE`, else a
+    /// Opens (and makes) the store at `root`, or at the default place: `TORCHMILL_STORE`, else a
     /// folder in the user's cache folder.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let root = match root {
             Some(r) => r.to_owned(),
-            None => match std::env::var_os("TORCHWRIGHT_STORE") {
+            None => match std::env::var_os("TORCHMILL_STORE") {
                 Some(r) if !r.is_empty() => PathBuf::from(r),
                 _ => platform::cache_dir()
                     .ok_or_else(|| {
@@ -62,14 +62,14 @@ impl Store {
                             "no-store",
                             "neither HOME nor a cache folder is set, so there is no place for the store",
                         )
-                        .next("name one: --store DIR or TORCHWRIGHT_STORE=DIR")
+                        .next("name one: --store DIR or TORCHMILL_STORE=DIR")
                     })?
-                    .join("torchwright"),
+                    .join("torchmill"),
             },
         };
         let unwritable = |e: std::io::Error| {
             Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
-                .next("choose another folder with --store DIR or TORCHWRIGHT_STORE=DIR")
+                .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
         };
         fs_err::create_dir_all(&root).map_err(unwritable)?;
         let root = std::path::absolute(&root).map_err(unwritable)?;
@@ -187,7 +187,7 @@ impl Store {
             let _ = Read::read_to_string(&mut file.file(), &mut holder);
             events.warn(format!(
                 "waiting for {}: it works on the same thing ({name})",
-                if holder.trim().is_empty() { "another torchwright".to_owned() } else { holder.trim().to_owned() }
+                if holder.trim().is_empty() { "another torchmill".to_owned() } else { holder.trim().to_owned() }
             ));
         })?;
         file.set_len(0)?;
@@ -268,7 +268,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(dir)?;
     let mut file = tempfile::Builder::new()
-        .prefix(".torchwright-")
+        .prefix(".torchmill-")
         .tempfile_in(dir)
         .doing(|| format!("writing {}", path.display()))?;
     file.write_all(bytes).doing(|| format!("writing {}", path.display()))?;

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// Names the file with the [`Rules`]: read when a compile starts.
-pub const RULES_VARIABLE: &str = "TORCHWRIGHT_ADMISSION";
+pub const RULES_VARIABLE: &str = "TORCHMILL_ADMISSION";
 
 /// MiB that a compiler is taken to need if nobody knows better.
 const UNKNOWN: u64 = 1024;

@@ -19,7 +19,7 @@ use crate::recipe::{Cuda, cuda as releases};
 use crate::store::digest_file;
 
 /// Says which driver the build is for, where that is not this machine's (`550.54.14`).
-pub const DRIVER_VARIABLE: &str = "TORCHWRIGHT_NVIDIA_DRIVER";
+pub const DRIVER_VARIABLE: &str = "TORCHMILL_NVIDIA_DRIVER";
 
 /// What nvcc reads first: where it finds its parts, relative to itself.
 const PROFILE: &str = "\

@@ -21,7 +21,7 @@ pub const LAUNCH_COMMAND: &str = "__launch";
 
 /// Names the compiler cache: read when a compile starts, so that the choice is no part of the
 /// commands that ninja knows, and changing it recompiles nothing.
-pub const CACHE_VARIABLE: &str = "TORCHWRIGHT_COMPILER_CACHE";
+pub const CACHE_VARIABLE: &str = "TORCHMILL_COMPILER_CACHE";
 
 /// How to rewrite.
 #[derive(Debug, Clone)]

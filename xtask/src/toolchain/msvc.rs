@@ -190,7 +190,7 @@ mod tests {
 
     #[test]
     fn the_flags_of_a_compile_are_those_that_another_source_needs() {
-        let line = r#"C:\w\bin\torchwright.exe __launch C:\w C:\PROGRA~1\MSVC\bin\cl.exe  /nologo /TP -DX=1 -DNAME=\"a\" -IC:\w\src "-IC:\Program Files\x" /EHsc /MD -std:c++17 /showIncludes /FoCMakeFiles\a.obj /FdCMakeFiles\ /FS -c C:\w\src\a.cpp"#;
+        let line = r#"C:\w\bin\torchmill.exe __launch C:\w C:\PROGRA~1\MSVC\bin\cl.exe  /nologo /TP -DX=1 -DNAME=\"a\" -IC:\w\src "-IC:\Program Files\x" /EHsc /MD -std:c++17 /showIncludes /FoCMakeFiles\a.obj /FdCMakeFiles\ /FS -c C:\w\src\a.cpp"#;
         let flags = compile_flags(line);
         let wanted = [
             "/nologo",

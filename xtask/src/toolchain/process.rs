@@ -17,7 +17,7 @@ pub const SANDBOX_COMMAND: &str = "__sandbox";
 
 /// Names a library that every program is started with (LD_PRELOAD), and what it reads: how
 /// `repro` puts a whole build into another world. Nothing else sets them.
-pub const WORLD_VARIABLES: [&str; 3] = ["TORCHWRIGHT_WORLD", "TORCHWRIGHT_WORLD_SECONDS", "TORCHWRIGHT_WORLD_HOST"];
+pub const WORLD_VARIABLES: [&str; 3] = ["TORCHMILL_WORLD", "TORCHMILL_WORLD_SECONDS", "TORCHMILL_WORLD_HOST"];
 
 /// A program to run.
 #[derive(Debug, Clone)]

@@ -151,7 +151,7 @@ pub fn read(path: &Path) -> Result<Measured> {
     let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(format!("this is no JSON: {e}")))?;
     match value["schema_version"].as_u64() {
         Some(v) if v > u64::from(SCHEMA_VERSION) => {
-            return Err(bad(format!("its schema_version is {v}, this torchwright knows {SCHEMA_VERSION}")));
+            return Err(bad(format!("its schema_version is {v}, this torchmill knows {SCHEMA_VERSION}")));
         }
         _ => {}
     }

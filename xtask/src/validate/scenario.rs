@@ -117,7 +117,7 @@ pub struct Pair {
 
 /// Runs all scenarios on both builds, in turns.
 pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<Pair>> {
-    let folder = tempfile::Builder::new().prefix("torchwright-scenarios-").tempdir()?;
+    let folder = tempfile::Builder::new().prefix("torchmill-scenarios-").tempdir()?;
     for scenario in SCENARIOS {
         fs_err::write(folder.path().join(scenario.script), scenario.text)?;
     }

@@ -23,7 +23,7 @@ impl std::fmt::Debug for Credentials {
 
 /// Variables that hold user and password; twine's own hold as well.
 const VARIABLES: [[&str; 2]; 2] =
-    [["TORCHWRIGHT_UPLOAD_USERNAME", "TORCHWRIGHT_UPLOAD_PASSWORD"], ["TWINE_USERNAME", "TWINE_PASSWORD"]];
+    [["TORCHMILL_UPLOAD_USERNAME", "TORCHMILL_UPLOAD_PASSWORD"], ["TWINE_USERNAME", "TWINE_PASSWORD"]];
 
 /// The user that a token goes by, where none is named.
 const TOKEN_USER: &str = "__token__";

@@ -20,7 +20,7 @@ impl Form {
     /// The form for a wheel.
     pub fn new(wheel: &Wheel) -> Self {
         // Its own digest: a file cannot hold its own SHA-256.
-        let boundary = format!("torchwright-{}", &wheel.sha256[..32]);
+        let boundary = format!("torchmill-{}", &wheel.sha256[..32]);
         let metadata = String::from_utf8_lossy(&wheel.metadata);
         let mut head = Vec::new();
         let mut field = |name: &str, value: &str| {

@@ -60,7 +60,7 @@ pub async fn check(State(shared): State<Arc<Shared>>, request: Request, next: Ne
     };
     match wanted {
         Some(token) if !token.is_in(request.headers()) => {
-            let ask = HeaderValue::from_static("Basic realm=\"torchwright\"");
+            let ask = HeaderValue::from_static("Basic realm=\"torchmill\"");
             (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, ask)], "a token is needed\n").into_response()
         }
         _ => next.run(request).await,

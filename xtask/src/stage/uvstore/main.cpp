@@ -38,7 +38,7 @@
 
 namespace {
 
-// Exit codes as everywhere in torchwright: 1 the answer is no, 2 misuse, 3 the world failed.
+// Exit codes as everywhere in torchmill: 1 the answer is no, 2 misuse, 3 the world failed.
 constexpr int kNo = 1;
 constexpr int kMisuse = 2;
 constexpr int kWorld = 3;

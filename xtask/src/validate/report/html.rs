@@ -44,7 +44,7 @@ fn head(report: &Report) -> Markup {
     let missed = report.verdicts.iter().filter(|v| v.passed == Some(false)).count();
     html! {
         header {
-            p.kicker { "torchwright validate · " (report.measured.date) }
+            p.kicker { "torchmill validate · " (report.measured.date) }
             h1 { (report.measured.candidate.version) " against " (report.measured.baseline.version) }
             p class=(if report.passed { "verdict good" } else { "verdict bad" }) {
                 @if report.passed { "✓ Every bar is met." }

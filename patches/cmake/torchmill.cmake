@@ -3,7 +3,7 @@
 # CMake includes this file right after `project(Torch …)`, because the build environment sets
 # CMAKE_PROJECT_Torch_INCLUDE to its path. It needs one input:
 #
-#   TORCHWRIGHT_LIBUV_ROOT   the prefix that holds include/uv.h and the libuv library
+#   TORCHMILL_LIBUV_ROOT   the prefix that holds include/uv.h and the libuv library
 #
 # Why it exists: in PyTorch 2.1 and later the macro TORCH_USE_LIBUV is added in one place, inside
 # `if(USE_DISTRIBUTED AND USE_TENSORPIPE)`, and never for MSVC. `USE_LIBUV=1` reaches only Gloo.
@@ -15,115 +15,115 @@
 #             builds a second copy, and no pkg-config is needed
 #   at the end of the top-level list file (a deferred call: `torch_cpu` exists only then)
 #             gives macro, include directory and library to `torch_cpu` and `torch_python`, and
-#             writes what it decided to torchwright-report.txt, with the final value of every
-#             variable named in TORCHWRIGHT_FEATURES: the configure stage reads that back
+#             writes what it decided to torchmill-report.txt, with the final value of every
+#             variable named in TORCHMILL_FEATURES: the configure stage reads that back
 
-if(TARGET torchwright_libuv)
+if(TARGET torchmill_libuv)
   return()
 endif()
 
 cmake_policy(PUSH)
 cmake_policy(VERSION 3.19)
 
-foreach(_var IN ITEMS TORCHWRIGHT_LIBUV_ROOT)
+foreach(_var IN ITEMS TORCHMILL_LIBUV_ROOT)
   if(NOT DEFINED ${_var} AND DEFINED ENV{${_var}})
     set(${_var} "$ENV{${_var}}")
   endif()
 endforeach()
-file(TO_CMAKE_PATH "${TORCHWRIGHT_LIBUV_ROOT}" TORCHWRIGHT_LIBUV_ROOT)
-if(NOT EXISTS "${TORCHWRIGHT_LIBUV_ROOT}/include/uv.h")
+file(TO_CMAKE_PATH "${TORCHMILL_LIBUV_ROOT}" TORCHMILL_LIBUV_ROOT)
+if(NOT EXISTS "${TORCHMILL_LIBUV_ROOT}/include/uv.h")
   message(FATAL_ERROR
-    "torchwright: no include/uv.h under TORCHWRIGHT_LIBUV_ROOT='${TORCHWRIGHT_LIBUV_ROOT}'")
+    "torchmill: no include/uv.h under TORCHMILL_LIBUV_ROOT='${TORCHMILL_LIBUV_ROOT}'")
 endif()
 
 if(WIN32)
   # On Windows the product ships uv.dll: the import library is what gets linked.
-  set(_tw_names uv libuv)
+  set(_tm_names uv libuv)
 else()
-  set(_tw_names libuv.a libuv_a.a)
+  set(_tm_names libuv.a libuv_a.a)
 endif()
-set(_tw_library "")
-foreach(_name IN LISTS _tw_names)
+set(_tm_library "")
+foreach(_name IN LISTS _tm_names)
   foreach(_suffix IN ITEMS "" ".lib" ".dll.a")
     foreach(_dir IN ITEMS lib lib64)
-      set(_candidate "${TORCHWRIGHT_LIBUV_ROOT}/${_dir}/${_name}${_suffix}")
-      if(NOT _tw_library AND EXISTS "${_candidate}" AND NOT IS_DIRECTORY "${_candidate}")
-        set(_tw_library "${_candidate}")
+      set(_candidate "${TORCHMILL_LIBUV_ROOT}/${_dir}/${_name}${_suffix}")
+      if(NOT _tm_library AND EXISTS "${_candidate}" AND NOT IS_DIRECTORY "${_candidate}")
+        set(_tm_library "${_candidate}")
       endif()
     endforeach()
   endforeach()
 endforeach()
-if(NOT _tw_library)
-  message(FATAL_ERROR "torchwright: no libuv library under '${TORCHWRIGHT_LIBUV_ROOT}'")
+if(NOT _tm_library)
+  message(FATAL_ERROR "torchmill: no libuv library under '${TORCHMILL_LIBUV_ROOT}'")
 endif()
-set(TORCHWRIGHT_LIBUV_LIBRARY "${_tw_library}")
+set(TORCHMILL_LIBUV_LIBRARY "${_tm_library}")
 
-add_library(torchwright_libuv INTERFACE IMPORTED GLOBAL)
-set_target_properties(torchwright_libuv PROPERTIES
-  INTERFACE_INCLUDE_DIRECTORIES "${TORCHWRIGHT_LIBUV_ROOT}/include")
+add_library(torchmill_libuv INTERFACE IMPORTED GLOBAL)
+set_target_properties(torchmill_libuv PROPERTIES
+  INTERFACE_INCLUDE_DIRECTORIES "${TORCHMILL_LIBUV_ROOT}/include")
 if(WIN32)
-  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES
-    "${_tw_library};ws2_32;iphlpapi;psapi;userenv;dbghelp;ole32")
+  set_property(TARGET torchmill_libuv PROPERTY INTERFACE_LINK_LIBRARIES
+    "${_tm_library};ws2_32;iphlpapi;psapi;userenv;dbghelp;ole32")
 elseif(UNIX AND NOT APPLE)
   # As libuv's own list file links them; the C library of 2021 and later holds all three itself.
-  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES
-    "${_tw_library};pthread;dl;rt")
+  set_property(TARGET torchmill_libuv PROPERTY INTERFACE_LINK_LIBRARIES
+    "${_tm_library};pthread;dl;rt")
 else()
-  set_property(TARGET torchwright_libuv PROPERTY INTERFACE_LINK_LIBRARIES "${_tw_library}")
+  set_property(TARGET torchmill_libuv PROPERTY INTERFACE_LINK_LIBRARIES "${_tm_library}")
 endif()
 
 # Gloo links `uv_a` where the target exists, else it asks pkg-config.
 if(NOT TARGET uv_a)
   add_library(uv_a INTERFACE IMPORTED GLOBAL)
   set_target_properties(uv_a PROPERTIES
-    INTERFACE_INCLUDE_DIRECTORIES "${TORCHWRIGHT_LIBUV_ROOT}/include")
-  set_property(TARGET uv_a PROPERTY INTERFACE_LINK_LIBRARIES torchwright_libuv)
+    INTERFACE_INCLUDE_DIRECTORIES "${TORCHMILL_LIBUV_ROOT}/include")
+  set_property(TARGET uv_a PROPERTY INTERFACE_LINK_LIBRARIES torchmill_libuv)
 endif()
 # TensorPipe's Finduv.cmake compiles a copy of libuv of its own unless uv_FOUND is already true.
 if(NOT TARGET uv::uv)
   add_library(uv::uv INTERFACE IMPORTED GLOBAL)
-  set_property(TARGET uv::uv PROPERTY INTERFACE_LINK_LIBRARIES torchwright_libuv)
+  set_property(TARGET uv::uv PROPERTY INTERFACE_LINK_LIBRARIES torchmill_libuv)
 endif()
 set(uv_FOUND TRUE)
-set(uv_VERSION "torchwright")
+set(uv_VERSION "torchmill")
 
 # All targets that are made below `folder`, in `out`.
-function(torchwright_all_targets folder out)
+function(torchmill_all_targets folder out)
   get_property(all DIRECTORY "${folder}" PROPERTY BUILDSYSTEM_TARGETS)
   get_property(below DIRECTORY "${folder}" PROPERTY SUBDIRECTORIES)
   foreach(next IN LISTS below)
-    torchwright_all_targets("${next}" more)
+    torchmill_all_targets("${next}" more)
     list(APPEND all ${more})
   endforeach()
   set(${out} "${all}" PARENT_SCOPE)
 endfunction()
 
-function(torchwright_decouple_libuv)
-  set(report "${CMAKE_BINARY_DIR}/torchwright-report.txt")
-  set(lines "libuv_root=${TORCHWRIGHT_LIBUV_ROOT}\n")
-  string(APPEND lines "libuv_library=${TORCHWRIGHT_LIBUV_LIBRARY}\n")
+function(torchmill_decouple_libuv)
+  set(report "${CMAKE_BINARY_DIR}/torchmill-report.txt")
+  set(lines "libuv_root=${TORCHMILL_LIBUV_ROOT}\n")
+  string(APPEND lines "libuv_library=${TORCHMILL_LIBUV_LIBRARY}\n")
   if(NOT TARGET torch_cpu)
     file(WRITE "${report}" "${lines}torch_cpu=missing\n")
-    message(FATAL_ERROR "torchwright: the target torch_cpu does not exist: nothing to give libuv to")
+    message(FATAL_ERROR "torchmill: the target torch_cpu does not exist: nothing to give libuv to")
   endif()
   if(NOT USE_DISTRIBUTED)
     file(WRITE "${report}" "${lines}torch_cpu=no-distributed\n")
-    message(FATAL_ERROR "torchwright: USE_DISTRIBUTED is off: there is no TCPStore to give libuv to")
+    message(FATAL_ERROR "torchmill: USE_DISTRIBUTED is off: there is no TCPStore to give libuv to")
   endif()
   foreach(target IN ITEMS torch_cpu torch_python)
     if(TARGET ${target})
       target_compile_definitions(${target} PRIVATE TORCH_USE_LIBUV)
       # BEFORE: an older uv.h of the machine or of a submodule must not win.
-      target_include_directories(${target} BEFORE PRIVATE "${TORCHWRIGHT_LIBUV_ROOT}/include")
+      target_include_directories(${target} BEFORE PRIVATE "${TORCHMILL_LIBUV_ROOT}/include")
       string(APPEND lines "${target}=libuv\n")
     endif()
   endforeach()
-  foreach(feature IN LISTS TORCHWRIGHT_FEATURES)
+  foreach(feature IN LISTS TORCHMILL_FEATURES)
     string(APPEND lines "feature:${feature}=${${feature}}\n")
   endforeach()
   # A library that is linked with the build folder's run path and edited when it is installed keeps
   # the length of that path, and a build id made from it: link with the final run path instead.
-  torchwright_all_targets("${CMAKE_SOURCE_DIR}" targets)
+  torchmill_all_targets("${CMAKE_SOURCE_DIR}" targets)
   foreach(target IN LISTS targets)
     get_target_property(type ${target} TYPE)
     if(type STREQUAL "SHARED_LIBRARY" OR type STREQUAL "MODULE_LIBRARY" OR target STREQUAL "torch_shm_manager")
@@ -133,7 +133,7 @@ function(torchwright_decouple_libuv)
     endif()
   endforeach()
   # The library itself only where the store is compiled: one copy in the process.
-  target_link_libraries(torch_cpu PRIVATE torchwright_libuv)
+  target_link_libraries(torch_cpu PRIVATE torchmill_libuv)
   # Nothing in PyTorch asks libuv for its version: link the answer in, so that whoever inspects the
   # library can read which libuv it holds.
   if(APPLE)
@@ -142,9 +142,9 @@ function(torchwright_decouple_libuv)
     target_link_options(torch_cpu PRIVATE "LINKER:-u,uv_version")
   endif()
   file(WRITE "${report}" "${lines}")
-  message(STATUS "torchwright: torch_cpu has the libuv store (${TORCHWRIGHT_LIBUV_LIBRARY})")
+  message(STATUS "torchmill: torch_cpu has the libuv store (${TORCHMILL_LIBUV_LIBRARY})")
 endfunction()
 
-cmake_language(DEFER CALL torchwright_decouple_libuv)
+cmake_language(DEFER CALL torchmill_decouple_libuv)
 
 cmake_policy(POP)
