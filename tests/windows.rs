@@ -183,7 +183,7 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
             .arg(&build)
             .arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()))
             .arg(format!("-DCMAKE_MAKE_PROGRAM={}", tools.join("ninja").display()))
-            .arg(format!("-DCMAKE_PROJECT_Torch_INCLUDE={}", project.display()))
+            .arg(format!("-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={}", project.display()))
             .args(more)
             .env_remove("libuv_ROOT");
         Ran::of(&mut cmake, dir.path())

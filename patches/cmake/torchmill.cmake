@@ -1,7 +1,9 @@
 # Decouples PyTorch's libuv store from TensorPipe, without editing a source file.
 #
-# CMake includes this file right after `project(Torch …)`, because the build environment sets
-# CMAKE_PROJECT_Torch_INCLUDE to its path. It needs one input:
+# CMake includes this file at the very first project() call of the build: the environment names a
+# toolchain file (CMAKE_TOOLCHAIN_FILE, which CMake itself reads), and that one names the including
+# module in CMAKE_PROJECT_TOP_LEVEL_INCLUDES. So it depends neither on what a version's setup.py
+# hands on nor on the project's name (patches/README.md says why). It needs one input:
 #
 #   TORCHMILL_LIBUV_ROOT   the prefix that holds include/uv.h and the libuv library
 #
@@ -14,13 +16,18 @@
 #             (`uv_a`: Gloo; `uv::uv`: TensorPipe), so that none of them searches, downloads or
 #             builds a second copy, and no pkg-config is needed
 #   at the end of the top-level list file (a deferred call: `torch_cpu` exists only then)
-#             gives macro, include directory and library to `torch_cpu` and `torch_python`, and
-#             writes what it decided to torchmill-report.txt, with the final value of every
-#             variable named in TORCHMILL_FEATURES: the configure stage reads that back
+#             gives macro, include directory and library to `torch_cpu` and `torch_python`, puts our
+#             header before any other libuv's for everyone who uses libuv, and writes what it decided
+#             to torchmill-report.txt, with the final value of every variable named in
+#             TORCHMILL_FEATURES: the configure stage reads that back
 
-if(TARGET torchmill_libuv)
-  return()
+get_property(_tm_ran GLOBAL PROPERTY TORCHMILL_RAN)
+if(_tm_ran)
+  message(FATAL_ERROR
+    "torchmill: its module was included a second time, in the project '${PROJECT_NAME}': "
+    "it gives libuv to one project, once")
 endif()
+set_property(GLOBAL PROPERTY TORCHMILL_RAN TRUE)
 
 cmake_policy(PUSH)
 cmake_policy(VERSION 3.19)
@@ -86,6 +93,12 @@ if(NOT TARGET uv::uv)
 endif()
 set(uv_FOUND TRUE)
 set(uv_VERSION "torchmill")
+# On 64-bit Arm PyTorch gives a flag to the copy that TensorPipe would have made: there is none, so the
+# flag goes to a library that nothing links.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "^(aarch64|arm64)$" AND NOT TARGET tensorpipe_uv)
+  file(WRITE "${CMAKE_BINARY_DIR}/torchmill-empty.c" "extern int torchmill_empty;\n")
+  add_library(tensorpipe_uv STATIC EXCLUDE_FROM_ALL "${CMAKE_BINARY_DIR}/torchmill-empty.c")
+endif()
 
 # All targets that are made below `folder`, in `out`.
 function(torchmill_all_targets folder out)
@@ -98,10 +111,31 @@ function(torchmill_all_targets folder out)
   set(${out} "${all}" PARENT_SCOPE)
 endfunction()
 
+# A tree from upstream has a libuv of its own below TensorPipe, whose header stands first for every
+# target (`include_directories(BEFORE SYSTEM …)`). Who links our library compiles against our header.
+function(torchmill_our_header_first)
+  torchmill_all_targets("${CMAKE_SOURCE_DIR}" targets)
+  foreach(target IN LISTS targets)
+    get_target_property(type ${target} TYPE)
+    get_target_property(links ${target} LINK_LIBRARIES)
+    if(links AND type MATCHES "^(STATIC|SHARED|MODULE|OBJECT)_LIBRARY$|^EXECUTABLE$"
+       AND links MATCHES "(^|;|:)(uv_a|uv::uv|torchmill_libuv)(;|>|$)")
+      target_include_directories(${target} BEFORE PRIVATE "${TORCHMILL_LIBUV_ROOT}/include")
+    endif()
+  endforeach()
+endfunction()
+
 function(torchmill_decouple_libuv)
   set(report "${CMAKE_BINARY_DIR}/torchmill-report.txt")
   set(lines "libuv_root=${TORCHMILL_LIBUV_ROOT}\n")
   string(APPEND lines "libuv_library=${TORCHMILL_LIBUV_LIBRARY}\n")
+  string(APPEND lines "project=${CMAKE_PROJECT_NAME}\n")
+  string(TOLOWER "${CMAKE_PROJECT_NAME}" project)
+  if(NOT project STREQUAL "torch")
+    file(WRITE "${report}" "${lines}")
+    message(FATAL_ERROR
+      "torchmill: the tree's project is called '${CMAKE_PROJECT_NAME}', not Torch: it is not PyTorch's source")
+  endif()
   if(NOT TARGET torch_cpu)
     file(WRITE "${report}" "${lines}torch_cpu=missing\n")
     message(FATAL_ERROR "torchmill: the target torch_cpu does not exist: nothing to give libuv to")
@@ -118,6 +152,7 @@ function(torchmill_decouple_libuv)
       string(APPEND lines "${target}=libuv\n")
     endif()
   endforeach()
+  torchmill_our_header_first()
   foreach(feature IN LISTS TORCHMILL_FEATURES)
     string(APPEND lines "feature:${feature}=${${feature}}\n")
   endforeach()
@@ -132,6 +167,10 @@ function(torchmill_decouple_libuv)
         INSTALL_RPATH_USE_LINK_PATH OFF)
     endif()
   endforeach()
+  # XNNPACK's kernels for its own tests: three quarters of its objects, linked into nothing.
+  if(TARGET microkernels-all)
+    set_target_properties(microkernels-all PROPERTIES EXCLUDE_FROM_ALL ON)
+  endif()
   # The library itself only where the store is compiled: one copy in the process.
   target_link_libraries(torch_cpu PRIVATE torchmill_libuv)
   # Nothing in PyTorch asks libuv for its version: link the answer in, so that whoever inspects the

@@ -325,8 +325,13 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.toolchain.clang, over.toolchain.clang);
     put(&mut base.toolchain.msvc, over.toolchain.msvc);
     put(&mut base.toolchain.memory_per_job, over.toolchain.memory_per_job);
+    // Where it stands in its source goes with the source.
+    if over.libuv.source.is_some() || over.libuv.version.is_some() {
+        base.libuv.folder = None;
+    }
     put(&mut base.libuv.version, over.libuv.version);
     put(&mut base.libuv.source, over.libuv.source);
+    put(&mut base.libuv.folder, over.libuv.folder);
     put(&mut base.cuda.version, over.cuda.version);
     put(&mut base.cuda.architectures, over.cuda.architectures);
     put(&mut base.cuda.requires, over.cuda.requires);
@@ -416,6 +421,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
         libuv: model::Libuv {
             version: need(file.libuv.version, "libuv.version", path)?,
             source: need(file.libuv.source, "libuv.source", path)?,
+            folder: file.libuv.folder,
         },
         cuda,
         limits: model::Limits {

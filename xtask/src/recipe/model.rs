@@ -198,6 +198,9 @@ pub struct LibuvFile {
     pub version: Option<String>,
     /// Name of the source that holds it.
     pub source: Option<String>,
+    /// Folder of that source, below its top folder, where libuv is; its top folder if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 /// `[cuda]`, as typed.
@@ -437,6 +440,9 @@ pub struct Libuv {
     pub version: String,
     /// Source.
     pub source: String,
+    /// Folder of the source, below its top folder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub folder: Option<String>,
 }
 
 /// `[cuda]`, complete.

@@ -33,6 +33,7 @@ pub fn key(build: &Build<'_>) -> Result<Key> {
     Ok(KeyBuilder::new(STAGE, VERSION)
         .text("source", build.lock.source.get(&build.recipe.libuv.source).map_or("", |l| &l.sha256))
         .text("version", &build.recipe.libuv.version)
+        .json("folder", &build.recipe.libuv.folder)
         .text("compiler", &build.compiler.identity())
         .key("pyenv", &pyenv::identity(build)?)
         .json("options", &OPTIONS)
@@ -101,7 +102,7 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
 pub(super) fn unpack_source(build: &Build<'_>, to: &Path) -> Result<String> {
     let libuv = &build.recipe.libuv;
     let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
-    let target = unpack::Target { strip: 1, ..unpack::Target::all(to) };
+    let target = unpack::Target { strip: 1, only: libuv.folder.clone(), ..unpack::Target::all(to) };
     unpack::unpack(&build.blob(&libuv.source)?, &libuv.source, &[target], bounds, build.recipe.torch.epoch)?;
     let found = version_of(to)?;
     if found == libuv.version {

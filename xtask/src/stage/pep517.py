@@ -43,15 +43,9 @@ def link_and_pack_nothing():
 
 
 def cmake_settings():
-    """What setup.py hands to CMake from the environment, as scikit-build-core takes it."""
-    prefixes = ("USE_", "BUILD_", "CMAKE_")
-    own = ("CMAKE_BUILD_TYPE", "CMAKE_GENERATOR")  # settings of their own, below
-    names = [n for n in os.environ if (n.startswith(prefixes) or n == "BLAS") and n not in own]
-    return {
-        "build-dir": "build",
-        "cmake.build-type": os.environ["CMAKE_BUILD_TYPE"],
-        **{f"cmake.define.{name}": os.environ[name] for name in sorted(names)},
-    }
+    """Where scikit-build-core builds, and how. Switches reach CMake by the toolchain file that the
+    environment names, as with any other backend."""
+    return {"build-dir": "build", "cmake.build-type": os.environ["CMAKE_BUILD_TYPE"]}
 
 
 if backend_name == "setuptools" and what == "configure":

@@ -18,7 +18,7 @@ use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::Key;
 use crate::toolchain::cuda::Toolkit;
-use crate::toolchain::{CACHE_VARIABLE, LAUNCH_COMMAND};
+use crate::toolchain::CACHE_VARIABLE;
 
 /// A work folder.
 #[derive(Debug, Clone)]
@@ -258,7 +258,6 @@ impl Build<'_> {
     pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
         let recipe = &self.recipe;
         let path = |p: PathBuf| p.display().to_string();
-        let launcher = format!("{};{LAUNCH_COMMAND};{}", path(work.launcher()), work.dir.display());
         let mut env: BTreeMap<String, String> = [
             ("PATH", self.tool_path(&work.dep("pyenv"))),
             ("HOME", path(work.dir.join("home"))),
@@ -273,9 +272,8 @@ impl Build<'_> {
             ("CXX", path(self.compiler.cxx.clone())),
             ("CMAKE_BUILD_TYPE", "Release".into()),
             ("CMAKE_GENERATOR", "Ninja".into()),
-            ("CMAKE_C_COMPILER_LAUNCHER", launcher.clone()),
-            ("CMAKE_CXX_COMPILER_LAUNCHER", launcher.clone()),
-            ("CMAKE_PROJECT_Torch_INCLUDE", path(work.dir.join("project.cmake"))),
+            // The one door to CMake: it reads this variable itself, whatever a version's setup.py hands on.
+            ("CMAKE_TOOLCHAIN_FILE", path(work.dir.join("toolchain.cmake"))),
             ("PYTORCH_BUILD_VERSION", recipe.torch.full_version()),
             ("PYTORCH_BUILD_NUMBER", "1".into()),
             // Nothing may be downloaded; where the network cannot be cut off, this fails it at once.
@@ -289,7 +287,6 @@ impl Build<'_> {
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(super::cuda::PREFIX);
             env.extend(self.cuda_env(cuda, &home));
-            env.insert("CMAKE_CUDA_COMPILER_LAUNCHER".into(), launcher);
             env.insert("PYTORCH_EXTRA_INSTALL_REQUIREMENTS".into(), cuda.requires.join(" | "));
             if let Some(path) = env.get_mut("PATH") {
                 let dirs = std::env::split_paths(path).chain([home.join("bin")]).collect::<Vec<_>>();
@@ -326,7 +323,7 @@ impl Build<'_> {
     }
 
     /// Replaces `{prefix:NAME}` by that prefix' folder.
-    fn expand(&self, value: &str, work: &Work) -> String {
+    pub(crate) fn expand(&self, value: &str, work: &Work) -> String {
         let mut out = value.to_owned();
         let names = super::prefix::names(self).into_iter().chain([super::cuda::PREFIX.to_owned()]);
         for name in names {
