@@ -133,12 +133,73 @@ fn a_wheel_and_a_bundle_with_libuv_come_out() {
     }
 }
 
+/// One libuv is in the process and it is ours, everybody compiled against its header (the stand-in's files
+/// insist on that), and every compile goes through the launcher.
+fn one_libuv_and_it_is_ours(w: &Workspace) {
+    build(w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
+    let build = work_folder(w).join("src/build");
+    let symbols = Ran::of(
+        std::process::Command::new("nm").arg("--defined-only").arg(build.join("lib/libtorch_cpu.so")),
+        w.path(),
+    )
+    .exits(0);
+    assert_eq!(symbols.stdout.lines().filter(|l| l.ends_with(" T uv_version")).count(), 1);
+    let members = unzip(&artifact(w, "wheel", ".whl"));
+    let found = xtask::inspect::library(&members["torch/lib/libtorch_cpu.so"]).unwrap();
+    assert_eq!(found[0].uv.as_ref().and_then(|l| l.version.as_deref()), Some("1.50.0"), "{found:?}");
+    let ninja = std::fs::read_to_string(build.join("build.ninja")).unwrap();
+    let compiles: Vec<&str> = ninja.split("\n\n").filter(|edge| edge.contains("_COMPILER__")).collect();
+    assert!(compiles.len() >= 9, "{ninja}");
+    for edge in compiles {
+        assert!(edge.contains("LAUNCHER = ") && edge.contains("/bin/torchmill __launch "), "{edge}");
+    }
+}
+
+#[test]
+fn a_version_whose_setup_py_hands_nothing_to_cmake_gets_our_libuv() {
+    let Some(w) = workspace(&standin::files_of_2_12()) else { return };
+    one_libuv_and_it_is_ours(&w);
+}
+
+#[test]
+fn a_tree_from_upstream_with_a_newer_libuv_of_its_own_gets_ours() {
+    let Some(w) = workspace(&standin::files_from_upstream()) else { return };
+    one_libuv_and_it_is_ours(&w);
+}
+
+#[test]
+fn a_tree_that_is_not_pytorch_is_refused_at_configure() {
+    let mut f = fresh_files();
+    let list = f.get_mut("CMakeLists.txt").unwrap();
+    *list = list.replace("project(Torch ", "project(Flashlight ");
+    let Some(w) = workspace(&f) else { return };
+    let ran = build(&w, &[]).exits(3).says("the tree's project is called 'Flashlight', not Torch");
+    assert!(!ran.stderr.contains("» canary"), "{}", ran.stderr);
+}
+
+#[test]
+fn a_module_that_would_run_twice_is_refused_at_configure() {
+    let mut f = fresh_files();
+    f.get_mut("CMakeLists.txt").unwrap().push_str("include(${CMAKE_SOURCE_DIR}/../torchmill.cmake)\n");
+    let Some(w) = workspace(&f) else { return };
+    build(&w, &[]).exits(3).says("its module was included a second time, in the project 'Torch'");
+}
+
+#[test]
+fn a_build_in_which_the_module_did_not_run_is_stopped_at_configure() {
+    let mut f = fresh_files();
+    let setup = f.get_mut("setup.py").unwrap();
+    *setup = setup.replace("*defs, \"..\"", "*defs, \"-DCMAKE_TOOLCHAIN_FILE=\", \"..\"");
+    let Some(w) = workspace(&f) else { return };
+    build(&w, &[]).exits(3).says("CMake ended without running torchmill's module");
+}
+
 #[test]
 fn a_version_that_is_built_by_scikit_build_core_goes_the_same_way() {
-    let files = standin::scikit_build_files();
+    let files = standin::files_of_2_14();
     let Some(w) = workspace_with(&files, |recipe| {
         let recipe = recipe.replace("epoch =", "backend = \"scikit-build-core\"\nepoch =");
-        recipe.replace("build = [", "build = [\"scikit-build-core==0.11.6\", \"pathspec==0.12.1\",")
+        recipe.replace("build = [", "build = [\"scikit-build-core==1.1.1\", \"pathspec==0.12.1\",")
     }) else {
         return;
     };
@@ -154,7 +215,7 @@ fn a_version_that_is_built_by_scikit_build_core_goes_the_same_way() {
     // Configure alone compiles nothing.
     w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
     assert_eq!(compiled(&work_folder(&w)), Vec::<String>::new());
-    build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
+    one_libuv_and_it_is_ours(&w);
     let members = unzip(&artifact(&w, "wheel", ".whl"));
     assert!(has_libuv_store(&members["torch/lib/libtorch_cpu.so"]));
     assert!(members.contains_key("torch/include/torch/csrc/distributed/c10d/TCPStore.hpp"));

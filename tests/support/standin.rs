@@ -99,6 +99,7 @@ void TCPStore::wait(const std::vector<std::string>& keys) {
 
 const BACKEND_CPP: &str = r#"#ifdef TORCH_USE_LIBUV
 #include <uv.h>
+static_assert(UV_VERSION_MINOR == 50, "the store is compiled against another libuv's header");
 namespace c10d { namespace detail {
 class Daemon { public: virtual ~Daemon() = default; virtual unsigned version() = 0; };
 class LibUVStoreDaemon : public Daemon { public: unsigned version() override { return uv_version(); } };
@@ -175,6 +176,96 @@ pub fn scikit_build_files() -> BTreeMap<String, String> {
         "torch/version.py".into(),
         "__version__ = '2.6.0+standin'\ngit_version: 'str | None' = 'Unknown'\n".into(),
     );
+    files
+}
+
+/// As `cmake/EnvVarForwarding.cmake` of 2.12 does it: after `project()`, for names that are not set yet.
+const ENVIRONMENT: &str = r#"execute_process(COMMAND ${CMAKE_COMMAND} -E environment OUTPUT_VARIABLE all OUTPUT_STRIP_TRAILING_WHITESPACE)
+string(REPLACE "\n" ";" all "${all}")
+foreach(line IN LISTS all)
+  if(line MATCHES "^((BUILD_|USE_|CMAKE_)[A-Za-z_0-9]*)=(.*)" AND NOT DEFINED ${CMAKE_MATCH_1})
+    set(${CMAKE_MATCH_1} "${CMAKE_MATCH_3}" CACHE STRING "From environment" FORCE)
+  endif()
+endforeach()
+"#;
+
+/// The files of a stand-in whose setup.py hands nothing to CMake, as PyTorch's from 2.12 on.
+pub fn files_of_2_12() -> BTreeMap<String, String> {
+    let mut files = fresh_files();
+    let setup = files.get_mut("setup.py").unwrap();
+    *setup = setup.replace(r#"k.startswith(("USE_", "BUILD_", "CMAKE_"))"#, "False");
+    let list = files.get_mut("CMakeLists.txt").unwrap();
+    *list = list.replace("project(Torch CXX C)\n", &format!("project(Torch CXX C)\n{ENVIRONMENT}"));
+    files
+}
+
+/// The files of a stand-in that scikit-build-core builds and whose project is called `torch`, as PyTorch's
+/// is from 2.14 on.
+pub fn files_of_2_14() -> BTreeMap<String, String> {
+    let mut files = scikit_build_files();
+    let list = files.get_mut("CMakeLists.txt").unwrap();
+    *list = list.replace(
+        "project(Torch CXX C)\n",
+        &format!("project(${{SKBUILD_PROJECT_NAME}} LANGUAGES CXX C)\n{ENVIRONMENT}"),
+    );
+    files
+}
+
+/// TensorPipe below a tree from upstream: it makes a libuv of its own unless somebody found one before.
+const TENSORPIPE: &str = r#"set(CMAKE_MODULE_PATH ${CMAKE_CURRENT_SOURCE_DIR})
+find_package(uv REQUIRED)
+add_library(tensorpipe STATIC tensorpipe.cpp)
+target_link_libraries(tensorpipe PRIVATE uv::uv)
+"#;
+
+const FIND_UV: &str = r#"if(NOT uv_FOUND)
+  set(uv_VERSION "1.99.0")
+  add_subdirectory(${PROJECT_SOURCE_DIR}/third_party/tensorpipe/third_party/libuv uv EXCLUDE_FROM_ALL)
+  add_library(uv::uv ALIAS uv_a)
+endif()
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(uv REQUIRED_VARS uv_VERSION VERSION_VAR uv_VERSION)
+"#;
+
+const USES_UV: &str = r#"#include <uv.h>
+static_assert(UV_VERSION_MINOR == 50, "compiled against another libuv's header");
+unsigned NAME_uv() { return uv_version(); }
+"#;
+
+/// The files of a stand-in with TensorPipe and its submodule libuv, whose newer header stands first for
+/// every target, and with a Gloo that links the target `uv_a`.
+pub fn files_from_upstream() -> BTreeMap<String, String> {
+    let mut files = files_of_2_12();
+    let list = files.get_mut("CMakeLists.txt").unwrap();
+    *list = list.replace(
+        "add_subdirectory(caffe2)\n",
+        "set(libuv third_party/tensorpipe/third_party/libuv)\n\
+         include_directories(BEFORE SYSTEM ${CMAKE_SOURCE_DIR}/${libuv}/include)\n\
+         add_subdirectory(third_party/tensorpipe)\n\
+         add_library(gloo STATIC third_party/gloo/gloo.cpp)\n\
+         target_link_libraries(gloo PRIVATE uv_a)\n\
+         add_subdirectory(caffe2)\n",
+    );
+    let caffe2 = files.get_mut("caffe2/CMakeLists.txt").unwrap();
+    *caffe2 = caffe2.replace(
+        "target_link_libraries(torch_cpu PUBLIC c10)",
+        "target_link_libraries(torch_cpu PUBLIC c10 PRIVATE $<LINK_LIBRARY:WHOLE_ARCHIVE,gloo,tensorpipe>)",
+    );
+    let libuv = "third_party/tensorpipe/third_party/libuv";
+    for (name, text) in [
+        ("third_party/tensorpipe/CMakeLists.txt".to_owned(), TENSORPIPE.to_owned()),
+        ("third_party/tensorpipe/Finduv.cmake".to_owned(), FIND_UV.to_owned()),
+        ("third_party/tensorpipe/tensorpipe.cpp".to_owned(), USES_UV.replace("NAME", "tensorpipe")),
+        ("third_party/gloo/gloo.cpp".to_owned(), USES_UV.replace("NAME", "gloo")),
+        (format!("{libuv}/CMakeLists.txt"), "add_library(uv_a STATIC version.c)\n".to_owned()),
+        (format!("{libuv}/version.c"), "unsigned uv_version(void) { return 99 << 8; }\n".to_owned()),
+        (
+            format!("{libuv}/include/uv.h"),
+            "#define UV_VERSION_MINOR 99\nextern \"C\" unsigned uv_version(void);\n".to_owned(),
+        ),
+    ] {
+        files.insert(name, text);
+    }
     files
 }
 

@@ -17,8 +17,8 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::Key;
-use crate::toolchain::cuda::Toolkit;
 use crate::toolchain::CACHE_VARIABLE;
+use crate::toolchain::cuda::Toolkit;
 
 /// A work folder.
 #[derive(Debug, Clone)]
