@@ -40,7 +40,7 @@ struct CudaArgs {
 pub fn run(args: Args) -> Result<()> {
     let What::Cuda(args) = args.what;
     let session = args.recipe.session()?;
-    let options = Options { downloads: Downloads::Toolkit, ..Options::default() };
+    let options = Options { downloads: Downloads::Only(cuda::is_part), ..Options::default() };
     let build = session.build(&args.recipe, &args.tools, options)?;
     cuda::wanted(&build)?;
     let made = ensure::<Cuda>(&build)?;

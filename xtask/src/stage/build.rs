@@ -60,15 +60,15 @@ pub struct Options {
 }
 
 /// What the stage fetch brings into the store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default)]
 pub enum Downloads {
     /// All that a build for its Python draws in.
     #[default]
     Build,
     /// That, with the packages for every Python of the lock: what a machine without network needs.
     AllPythons,
-    /// What the CUDA toolkit is made of, and nothing else.
-    Toolkit,
+    /// Those sources and packages of a build whose names it takes, and nothing else.
+    Only(fn(&Build<'_>, &str) -> bool),
 }
 
 /// A result of a stage: the stage's name, and which of its results, where it has several (the prefixes).

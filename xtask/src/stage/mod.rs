@@ -2,6 +2,21 @@
 //! [`graph`] has the table of them, [`engine`] runs it, [`steps`] has a file for each:
 //!
 //! ```text
+//! fetch                                everything that the lock names, by digest
+//! tree        ◄─ fetch                 the source, safely unpacked and patched
+//! pyenv       ◄─ fetch                 the build tools, every wheel by its hash
+//! prefix      ◄─ fetch                 what is used as it comes: BLAS, ccache, CUDA's packages
+//! libuv       ◄─ pyenv                 from source, static and position independent
+//! cuda        ◄─ prefix                the toolkit, put together of its packages and tried
+//! configure   ◄─ tree, libuv, cuda     CMake, and what it decided held against the recipe
+//! canary      ◄─ configure             a libuv store of this very build serves, or all stops here
+//! compile     ◄─ canary                all objects and libraries, without network
+//! wheel       ◄─ compile               self-contained, tagged by its symbols, the same every time
+//! bundle      ◄─ wheel                 the libtorch archive, of the same install tree
+//! provenance  ◄─ bundle                manifest, bill of materials and statement
+//! testenv     ◄─ fetch                 the packages that a torch is tried out with
+//! verify      ◄─ provenance, testenv   both are installed and run before they are called done
+//! uvstore     ◄─ canary                the store of this torch as a program of its own
 //! ```
 
 mod build;

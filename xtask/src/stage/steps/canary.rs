@@ -49,7 +49,7 @@ const STORE_OBJECTS: &[&str] = &[
 impl Step for Canary {
     type Record = Record;
     const NAME: &'static str = "canary";
-    const WHAT: &'static str = "a libuv store of this very build serves clients, or the build stops here";
+    const WHAT: &'static str = "a libuv store of this very build serves, or all stops here";
     const EMBEDS: &'static [(&'static str, &'static str)] = &[("canary.cpp", PROGRAM)];
 
     fn inputs(_cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {

@@ -27,7 +27,7 @@ pub struct Record {
 impl Step for Cuda {
     type Record = Record;
     const NAME: &'static str = "cuda";
-    const WHAT: &'static str = "the CUDA toolkit, put together of its packages and tried";
+    const WHAT: &'static str = "the toolkit, put together of its packages and tried";
     const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL)];
 
     fn of(build: &Build<'_>) -> Vec<String> {
@@ -85,8 +85,13 @@ impl Step for Cuda {
 }
 
 /// The sources that a recipe's toolkit is made of, and what lies beside it.
-pub fn parts<'b>(build: &'b Build<'_>) -> impl Iterator<Item = &'b Source> {
+fn parts<'b>(build: &'b Build<'_>) -> impl Iterator<Item = &'b Source> {
     build.recipe.source.iter().filter(|s| [CUDA, CUDNN].iter().any(|name| s.in_prefix(name).next().is_some()))
+}
+
+/// Whether a toolkit is made of the source `name`: all that has to be fetched for it.
+pub fn is_part(build: &Build<'_>, name: &str) -> bool {
+    parts(build).any(|source| source.name == name)
 }
 
 /// What decides what nvcc makes: packages and compiler, or the digests of an installed toolkit. It stands in

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use super::cuda;
 use crate::error::{Error, Result};
 use crate::recipe::{Coordinate, Locked, PythonLock};
 use crate::source::{Fetcher, Want};
@@ -18,7 +17,7 @@ pub struct Fetch;
 impl Step for Fetch {
     type Record = Vec<Blob>;
     const NAME: &'static str = "fetch";
-    const WHAT: &'static str = "everything that the lock names comes into the store, by its digest";
+    const WHAT: &'static str = "everything that the lock names, by digest";
 
     fn home(build: &Build<'_>) -> Option<PathBuf> {
         Some(build.store.root().to_owned())
@@ -86,7 +85,7 @@ fn wants(build: &Build<'_>) -> Result<Vec<Want>> {
             });
         }
     };
-    let pythons: Vec<&PythonLock> = if build.options.downloads == Downloads::AllPythons {
+    let pythons: Vec<&PythonLock> = if matches!(build.options.downloads, Downloads::AllPythons) {
         build.lock.python.values().flat_map(BTreeMap::values).collect()
     } else {
         vec![build.python_lock()?]
@@ -94,9 +93,8 @@ fn wants(build: &Build<'_>) -> Result<Vec<Want>> {
     for python in pythons {
         python.build.iter().chain(&python.verify).for_each(&mut wheel);
     }
-    if build.options.downloads == Downloads::Toolkit {
-        let parts: Vec<&str> = cuda::parts(build).map(|s| s.name.as_str()).collect();
-        wants.retain(|w| parts.contains(&w.name.as_str()));
+    if let Downloads::Only(takes) = build.options.downloads {
+        wants.retain(|w| takes(build, &w.name));
     }
     Ok(wants)
 }

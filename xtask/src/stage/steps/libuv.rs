@@ -48,7 +48,7 @@ const OPTIONS: &[(&str, &str)] = &[
 impl Step for Libuv {
     type Record = Record;
     const NAME: &'static str = "libuv";
-    const WHAT: &'static str = "libuv from source, static and position independent";
+    const WHAT: &'static str = "from source, static and position independent";
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
         let build = cx.build;

@@ -29,7 +29,7 @@ pub struct Record {
 impl Step for Prefix {
     type Record = Record;
     const NAME: &'static str = "prefix";
-    const WHAT: &'static str = "sources that are used as they come (BLAS, ccache, CUDA's packages), each by its name";
+    const WHAT: &'static str = "what is used as it comes: BLAS, ccache, CUDA's packages";
 
     fn of(build: &Build<'_>) -> Vec<String> {
         build.prefixes()

@@ -39,7 +39,7 @@ pub struct Record {
 impl Step for Provenance {
     type Record = Record;
     const NAME: &'static str = "provenance";
-    const WHAT: &'static str = "manifest, bill of materials and statement beside them";
+    const WHAT: &'static str = "manifest, bill of materials and statement";
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
         for source in &cx.build.recipe.source {

@@ -19,7 +19,7 @@ pub struct Record {
 impl Step for Pyenv {
     type Record = Record;
     const NAME: &'static str = "pyenv";
-    const WHAT: &'static str = "the build tools in an environment of their own, every wheel by its hash";
+    const WHAT: &'static str = "the build tools, every wheel by its hash";
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
         environment::inputs(cx.build, &cx.build.python_lock()?.build, parts);

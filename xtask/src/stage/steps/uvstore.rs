@@ -121,7 +121,7 @@ pub struct Record {
 impl Step for Uvstore {
     type Record = Record;
     const NAME: &'static str = "uvstore";
-    const WHAT: &'static str = "the store of this torch as a program of its own, tried with its own clients";
+    const WHAT: &'static str = "the store of this torch as a program of its own";
     const EMBEDS: &'static [(&'static str, &'static str)] = SOURCES;
 
     fn of(_build: &Build<'_>) -> Vec<String> {

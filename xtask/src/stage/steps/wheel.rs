@@ -44,7 +44,7 @@ pub struct Record {
 impl Step for Wheel {
     type Record = Record;
     const NAME: &'static str = "wheel";
-    const WHAT: &'static str = "the wheel, self-contained, tagged by its symbols, the same whenever it is packed";
+    const WHAT: &'static str = "self-contained, tagged by its symbols, the same every time";
 
     /// The licence files that go in, and what it carries of its making.
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
