@@ -199,7 +199,7 @@ pub struct Plan {
 pub fn plan(build: &Build<'_>) -> Result<Plan> {
     let mut run = Run::new(build);
     let last = build.options.until.as_deref().unwrap_or(Verify::NAME);
-    let to_do = run.to_do(&results(build, row(last)?))?;
+    let to_do = run.outstanding(&results(build, row(last)?))?;
     let mut stages = Vec::new();
     for stage in STAGES.iter().filter(|stage| graph::ORDER.contains(&stage.name)) {
         let ids = results(build, stage);
@@ -325,9 +325,9 @@ impl<'b> Run<'b> {
         let key = parts.key();
         let found = match stage.place {
             Place::Work => self.work()?.done(stage.name, &key).map(|record| (self.work().map(|w| w.dir), record)),
-            Place::Store | Place::Home => self.build.store.finished(stage.name, &key).and_then(|folder| {
+            Place::Store | Place::Home => self.build.store.finished(stage.name, &key).map(|folder| {
                 let record = self.build.store.record(stage.name, &key).unwrap_or_default();
-                Some((Ok(folder), record))
+                (Ok(folder), record)
             }),
         };
         let Some((folder, record)) = found else { return Ok(false) };
@@ -336,7 +336,7 @@ impl<'b> Run<'b> {
     }
 
     /// What would run to bring these about, in the order that it would.
-    fn to_do(&mut self, ids: &[Id]) -> Result<Vec<Id>> {
+    fn outstanding(&mut self, ids: &[Id]) -> Result<Vec<Id>> {
         let (mut out, mut seen) = (Vec::new(), BTreeSet::new());
         for id in ids {
             self.visit(id, &mut seen, &mut out)?;
@@ -365,7 +365,7 @@ impl<'b> Run<'b> {
 
     /// Holds the demands of all that is ahead, then brings these results about.
     fn begin(&mut self, ids: &[Id]) -> Result<()> {
-        let to_do = self.to_do(ids)?;
+        let to_do = self.outstanding(ids)?;
         let mut ahead = Ahead { stages: to_do.iter().map(|(stage, _)| *stage).collect(), work: None };
         for name in ahead.stages.clone() {
             ahead.work = ahead.work.or(self.work_of(row(name)?)?);
