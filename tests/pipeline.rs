@@ -297,6 +297,89 @@ fn a_dry_run_shows_the_plan_and_does_nothing() {
     assert!(walk(&w.store).iter().all(|p| p.starts_with(w.store.join("v1/locks"))), "{:?}", walk(&w.store));
 }
 
+/// What a dry run says of a stage: its state, and why it would run.
+fn planned(w: &Workspace, stage: &str) -> (String, Vec<String>) {
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    said_of(&ran, stage)
+}
+
+fn said_of(ran: &Ran, stage: &str) -> (String, Vec<String>) {
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let stages = json["plan"]["stages"].as_array().unwrap();
+    let said = stages.iter().find(|s| s["stage"] == stage).unwrap();
+    let why = said["why"].as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect();
+    (said["state"].as_str().unwrap().to_owned(), why)
+}
+
+#[test]
+fn a_dry_run_says_in_which_input_a_stage_differs_from_its_nearest_earlier_result() {
+    let Some(mut w) = workspace(&files()) else { return };
+    own_store(&mut w);
+    assert_eq!(planned(&w, "configure"), ("to-do".into(), vec!["it was never made in this store".into()]));
+    build(&w, &[]).exits(0);
+    assert_eq!(planned(&w, "configure"), ("done".into(), vec![]));
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(recipe.contains(from));
+        w.write("recipes/standin.toml", recipe.replace(from, to));
+    };
+
+    changed("local = \"standin\"", "local = \"another\"");
+    let why = ["version: 2.6.0+standin → 2.6.0+another"].map(str::to_owned).to_vec();
+    assert_eq!(planned(&w, "configure"), ("to-do".into(), why));
+    assert_eq!(planned(&w, "canary"), ("to-do".into(), vec!["configure changed".into()]));
+    assert_eq!(planned(&w, "tree").0, "done");
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
+    assert!(ran.stdout.contains("      because version: 2.6.0+standin → 2.6.0+another\n"), "{}", ran.stdout);
+
+    changed("BUILD_TEST = false", "BUILD_TEST = true");
+    assert_eq!(planned(&w, "configure").1, ["feature BUILD_TEST: off → on"]);
+    changed("epoch = 1738108800", "epoch = 1738108801");
+    assert_eq!(planned(&w, "libuv").1, ["epoch: 1738108800 → 1738108801"]);
+    changed(
+        "[[source]]\nname = \"libuv\"",
+        "[[patch]]\nfile = \"x.patch\"\nreason = \"r\"\n[[source]]\nname = \"libuv\"",
+    );
+    w.write("patches/x.patch", "--- a/LICENSE\n+++ b/LICENSE\n@@ -1 +1 @@\n-stand-in licence\n+another licence\n");
+    assert!(planned(&w, "tree").1.contains(&"patches/x.patch is new".into()), "{:?}", planned(&w, "tree"));
+    w.run(&["tree", "--recipe", "standin"]).exits(0);
+    w.write("patches/x.patch", "--- a/LICENSE\n+++ b/LICENSE\n@@ -1 +1 @@\n-stand-in licence\n+a third licence\n");
+    assert_eq!(planned(&w, "tree").1, ["patches/x.patch changed"]);
+    w.write("recipes/standin.toml", &recipe);
+
+    // Another compiler.
+    let other = w.write(
+        "other-g++",
+        "#!/bin/sh\ncase \"$1\" in --version) echo 'g++ (Other) 99.1';; *) exec g++ \"$@\";; esac\n",
+    );
+    std::process::Command::new("chmod").arg("+x").arg(&other).status().unwrap();
+    let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]);
+    command.env("CXX", &other);
+    let (_, why) = said_of(&Ran::of(&mut command, w.path()).exits(0), "libuv");
+    assert!(why[0].starts_with("compiler: ") && why[0].ends_with(" → g++ (Other) 99.1"), "{why:?}");
+
+    // The wheel is there: what comes before it is not looked at. Without it, what was begun is finished.
+    let records = walk(&w.store.join("v1/work")).into_iter().filter(|p| p.ends_with("canary.json"));
+    assert_eq!(records.map(|record| std::fs::remove_file(record).unwrap()).count(), 1);
+    assert_eq!(planned(&w, "canary").0, "not-needed");
+    std::fs::remove_dir_all(w.store.join("v1/stages/wheel")).unwrap();
+    assert_eq!(planned(&w, "canary"), ("to-do".into(), vec!["it was begun and not finished".into()]));
+    assert_eq!(planned(&w, "configure").0, "done");
+}
+
+#[test]
+fn a_stage_that_a_recipe_has_nothing_for_is_refused_and_a_single_one_can_be_asked_for() {
+    let Some(w) = workspace(&files()) else { return };
+    let until = |stage: &str| w.run(&["build-torch", "--recipe", "standin", "--until", stage]);
+    until("cuda").exits(2).says("the recipe standin has nothing for the stage 'cuda' to do").says("--dry-run");
+    until("prefix").exits(2).says("the recipe standin has nothing for the stage 'prefix' to do");
+    until("pyenv").exits(0).says("stopped after pyenv");
+    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--until", "pyenv", "--json"]).exits(0);
+    assert_eq!(said_of(&plan, "pyenv").0, "done");
+    assert_eq!(said_of(&plan, "prefix").0, "not-of-this-build");
+    assert!(!plan.stdout.contains("to-do"), "{}", plan.stdout);
+}
+
 #[test]
 fn a_silent_downgrade_stops_the_build_at_configure() {
     let Some(w) = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true")) else { return };

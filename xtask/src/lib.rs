@@ -1,9 +1,10 @@
 //! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `ci`, `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
-//! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
-//! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
+//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
+//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `event`,
+//! `error`. A module imports only from its own layer and those to its right, and never in a circle
+//! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
 pub mod ci;

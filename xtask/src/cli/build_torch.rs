@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Artifacts, Options, Outcome, Plan};
+use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
 use crate::{platform, ui};
 
 /// Build PyTorch from source, with a proven libuv TCPStore: wheel and libtorch bundle
@@ -35,7 +35,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Stop after a stage, and print where its result stands
-    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER))]
+    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER.iter()))]
     until: Option<String>,
     /// Write what was built, how long it took and what was verified, as Markdown
     #[arg(long, value_name = "FILE")]
@@ -115,13 +115,8 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         build.python.version,
         build.compiler.banner
     );
-    for s in &plan.stages {
-        println!(
-            "  {:10} {:9} {}",
-            s.stage,
-            if s.cached { "in store" } else { "to do" },
-            s.key.as_deref().map_or("", |k| &k[..20])
-        );
+    for stage in &plan.stages {
+        show_stage(stage);
     }
     let total: u64 = plan.downloads.iter().map(|(_, n)| n).sum();
     if plan.downloads.is_empty() {
@@ -130,6 +125,28 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         println!("to download: {} files, {}", plan.downloads.len(), ui::bytes(total));
     }
     println!("jobs: {}   work folder: {}", stage::jobs(build), plan.work.display());
+}
+
+/// Reasons that are shown: a recipe for another version differs in hundreds.
+const REASONS: usize = 6;
+
+fn show_stage(planned: &PlannedStage) {
+    let name = format!("{} {}", planned.stage, planned.name);
+    let state = match planned.state {
+        State::Done => "in store",
+        State::NotNeeded => "not needed",
+        State::ToDo => "to do",
+        State::NotOfThisBuild => "not in this recipe",
+    };
+    let key = planned.key.as_deref().filter(|_| planned.state != State::NotOfThisBuild).map_or("", |key| &key[..20]);
+    println!("  {:14} {state:10} {key}", name.trim_end());
+    let more = planned.why.len().saturating_sub(REASONS);
+    for why in planned.why.iter().take(REASONS) {
+        println!("      because {why}");
+    }
+    if more > 0 {
+        println!("      and {more} more (--json has all)");
+    }
 }
 
 /// The record of a build, for `docs/results`: the same for everyone but for what it measured.

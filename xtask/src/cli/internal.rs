@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::Error;
-use crate::stage::libuv;
+use crate::stage::steps::libuv;
 use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND};
 use crate::{platform, ui};
 

@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::steps::tree::Tree;
+use crate::stage::{Options, ensure};
 
 /// Assemble and patch the source of PyTorch, and print the folder
 #[derive(Debug, ClapArgs)]
@@ -22,8 +23,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     let build = session.build(&args.recipe, &args.python, Options::default())?;
-    stage::fetch::run(&build, false)?;
-    let dir = stage::tree::run(&build)?;
+    let dir = ensure::<Tree>(&build)?.folder;
     if args.recipe.json {
         print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "folder": dir }));
     } else {

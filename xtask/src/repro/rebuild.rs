@@ -68,7 +68,7 @@ pub fn rebuild(
         )
         .next(format!("name one with --python: a Python {}", facts.python)));
     }
-    let here = stage::provenance::origin(&build)?.facts()?;
+    let here = stage::origin(&build)?.facts()?;
     let mut toolchain = Vec::new();
     compare("", &facts.toolchain, &here.toolchain, &mut toolchain);
     if facts.torchmill != here.torchmill {

@@ -5,7 +5,8 @@
 //!   blobs/<2>/<sha256>        downloads; a file stands here only if it has that digest
 //!   parts/                    downloads under way, resumed by the next run
 //!   quarantine/               files that did not have the digest they should have
-//!   stages/<stage>/<key>/     finished results: `out/` and `stage.json`; made by rename
+//!   stages/<stage>/<key>/     finished results: `out/`, `stage.json` and `parts.json`, the named inputs of the key;
+//!                             made by rename
 //!   work/<stage>-<key>/       build folders, kept between runs so that a build resumes
 //!   cache/                    compiler cache, git mirrors, timings
 //!   locks/                    one file a key: two builds of one thing wait for each other
@@ -13,14 +14,17 @@
 //! Nothing here is secret or precious: deleting the folder costs time only.
 
 mod key;
+mod parts;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 pub use key::{Key, KeyBuilder};
+pub use parts::{Part, Parts};
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
@@ -38,7 +42,7 @@ pub struct Store {
 }
 
 /// Bytes whose digest is known and was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
     /// SHA-256, hexadecimal.
     pub sha256: String,
@@ -161,6 +165,21 @@ impl Store {
         serde_json::from_slice(&text).ok()
     }
 
+    /// The inputs of all finished results of `stage`, the newest first. Results of a program that kept none are not
+    /// among them.
+    pub fn earlier(&self, stage: &str) -> Vec<Parts> {
+        let folders = std::fs::read_dir(self.root.join("stages").join(stage)).into_iter().flatten().flatten();
+        newest_first(folders.map(|folder| folder.path().join("parts.json")))
+    }
+
+    /// The same of what was done in the work folders of `stage`, from the files called `name`.
+    pub fn earlier_work(&self, stage: &str, name: &str) -> Vec<Parts> {
+        let folders = std::fs::read_dir(self.root.join("work")).into_iter().flatten().flatten();
+        let prefix = format!("{stage}-");
+        let own = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(&prefix));
+        newest_first(own.map(|folder| folder.path().join(name)))
+    }
+
     /// A fresh folder to make a stage's output in; [`Store::finish`] turns it into the result.
     pub fn begin(&self, stage: &str, key: &Key) -> Result<Pending> {
         let parent = self.root.join("stages").join(stage);
@@ -244,8 +263,14 @@ impl Pending {
         Ok(dir)
     }
 
+    /// Keeps the inputs that the result's key is made of beside it.
+    pub fn note(&self, parts: &Parts) -> Result<()> {
+        let text = serde_json::to_vec_pretty(parts).map_err(|e| Error::world("record", e.to_string()))?;
+        write_atomically(&self.dir.path().join("parts.json"), &text)
+    }
+
     /// Puts the output under its final name, with `record` beside it.
-    pub fn finish<T: serde::Serialize>(self, record: &T) -> Result<PathBuf> {
+    pub fn finish<T: Serialize>(self, record: &T) -> Result<PathBuf> {
         let scratch = self.dir.path().join("scratch");
         if scratch.exists() {
             fs_err::remove_dir_all(&scratch)?;
@@ -261,6 +286,18 @@ impl Pending {
         platform::make_traversable(&self.target)?;
         Ok(self.target.join("out"))
     }
+}
+
+/// What stands in these files, the youngest first.
+fn newest_first(files: impl Iterator<Item = PathBuf>) -> Vec<Parts> {
+    let mut found: Vec<_> = files
+        .filter_map(|file| {
+            let parts = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+            Some((std::fs::metadata(&file).and_then(|m| m.modified()).ok()?, parts))
+        })
+        .collect();
+    found.sort_by_key(|(written, _)| std::cmp::Reverse(*written));
+    found.into_iter().map(|(_, parts)| parts).collect()
 }
 
 /// Writes `bytes` to `path` so that readers see the old file or the new one: beside, fsync, rename.

@@ -4,16 +4,32 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Build, Work, cuda, libuv, prefix, pyenv, timing::timed, tree};
+use serde::{Deserialize, Serialize};
+
+use super::compile::Compile;
+use super::cuda::Cuda;
+use super::libuv::Libuv;
+use super::prefix::Prefix;
+use super::pyenv::Pyenv;
+use super::tree::Tree;
 use crate::error::{Context, Error, Result};
-use crate::event::Event;
 use crate::recipe::{Backend, CmakeValue, System, features};
-use crate::store::{Key, KeyBuilder, digest_file, share_tree};
+use crate::stage::build::{Build, CUDA};
+use crate::stage::environment;
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::{Work, room};
+use crate::store::{Parts, share_tree};
 use crate::toolchain::{LAUNCH_COMMAND, Process};
 
-/// Name in events and records.
-pub const STAGE: &str = "configure";
-const VERSION: u32 = 2;
+/// The stage. Its key is that of the work folder: all that decides what the compiler sees.
+pub struct Configure;
+
+/// What is kept of a configured build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Switches as CMake ended with them.
+    pub features: BTreeMap<String, bool>,
+}
 
 /// The module that decouples libuv from TensorPipe, below `patches/`.
 pub const MODULE: &str = "cmake/torchmill.cmake";
@@ -27,79 +43,69 @@ const PREFIX_PATH: &str = "CMAKE_PREFIX_PATH";
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
 
-/// What the stage stands on.
-pub struct Inputs {
-    /// The tree in the store.
-    pub tree: PathBuf,
-    /// The build environment.
-    pub pyenv: PathBuf,
-    /// libuv's prefix.
-    pub libuv: PathBuf,
-    /// Other prefixes.
-    pub prefixes: BTreeMap<String, PathBuf>,
-}
+impl Step for Configure {
+    type Record = Record;
+    const NAME: &'static str = "configure";
+    const WHAT: &'static str = "CMake, and what it decided held against the recipe";
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("pep517.py", PEP517)];
 
-/// The key of the work folder: all that decides what the compiler sees.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    if let Some(key) = build.configure_key.get() {
-        return Ok(key.clone());
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let (build, recipe) = (cx.build, &cx.build.recipe);
+        cx.patch_input(MODULE, parts)?;
+        if recipe.system == System::Windows {
+            cx.patch_input(WINDOWS_MODULE, parts)?;
+        }
+        parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
+        parts.known_as("python", &build.python.identity(), &build.python.version);
+        parts.text("version", recipe.torch.full_version());
+        parts.text("commit", &recipe.torch.commit);
+        parts.json("epoch", &recipe.torch.epoch);
+        parts.json("backend", &recipe.torch.backend);
+        parts.each("feature", &recipe.features);
+        parts.each("setting", &recipe.settings);
+        parts.each("cmake", &recipe.cmake);
+        if let Some(cuda) = &recipe.cuda {
+            parts.json("architectures", &cuda.architectures);
+            parts.json("what the wheel requires", &cuda.requires);
+            parts.json("threads of nvcc", &cuda.nvcc_threads);
+        }
+        Ok(())
     }
-    let key = make_key(build)?;
-    Ok(build.configure_key.get_or_init(|| key).clone())
-}
 
-fn make_key(build: &Build<'_>) -> Result<Key> {
-    let recipe = &build.recipe;
-    let mut key = KeyBuilder::new(STAGE, VERSION)
-        .key("tree", &tree::key(build)?)
-        .key("pyenv", &pyenv::identity(build)?)
-        .key("libuv", &libuv::key(build)?)
-        .text("module", &digest_file(&build.workspace.patches().join(MODULE))?.0)
-        .text("compiler", &build.compiler.identity())
-        .text("python", &build.python.identity())
-        .text("version", &recipe.torch.full_version())
-        .text("commit", &recipe.torch.commit)
-        .json("epoch", &recipe.torch.epoch)
-        .json("features", &recipe.features)
-        .json("settings", &recipe.settings)
-        .json("cmake", &recipe.cmake);
-    for name in prefix::names(build).iter().filter(|n| !["ccache", cuda::PREFIX].contains(&n.as_str())) {
-        key = key.key(name, &prefix::key(build, name));
+    fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
+        build.python.demand_headers()?;
+        room::check_path(build)?;
+        room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
     }
-    if recipe.system == System::Windows {
-        key = key.text("windows-module", &digest_file(&build.workspace.patches().join(WINDOWS_MODULE))?.0);
-    }
-    if let Some(chosen) = &recipe.cuda {
-        key = key.text("cuda", &cuda::identity(build)?).json("cuda-recipe", chosen);
-    }
-    Ok(key.finish())
-}
 
-/// Configures in `work`, unless that was done.
-pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
-    work.link("pyenv", &inputs.pyenv)?;
-    work.link("uv", &inputs.libuv)?;
-    for (name, dir) in &inputs.prefixes {
-        work.link(name, dir)?;
+    fn enter(cx: &Cx<'_>) -> Result<()> {
+        let work = cx.work()?;
+        work.link("pyenv", &cx.made::<Pyenv>()?.folder)?;
+        work.link("uv", &cx.made::<Libuv>()?.folder)?;
+        for (name, folder) in cx.folders::<Prefix>() {
+            work.link(&name, &folder)?;
+        }
+        if let Some(toolkit) = cx.made_of::<Cuda>("")? {
+            work.link(CUDA, &toolkit.folder)?;
+        }
+        for dir in ["home", "tmp"] {
+            fs_err::create_dir_all(work.dir.join(dir))?;
+        }
+        work.install_launcher()?;
+        Ok(())
     }
-    for dir in ["home", "tmp"] {
-        fs_err::create_dir_all(work.dir.join(dir))?;
-    }
-    work.install_launcher()?;
-    if work.is_done(STAGE) {
-        build.events.emit(Event::StageCached { stage: STAGE });
-        return Ok(());
-    }
-    timed(build, STAGE, "", || {
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work) = (cx.build, cx.work()?);
         if work.src().exists() {
             // Half configured by a run that was killed.
             crate::store::remove_tree(&work.src())?;
         }
         // A build writes new files beside the tree's; writing into one is found out by its time
-        // ([`tree::is_intact`]). Files at the top are copied: setup.py writes into LICENSE and back.
-        share_tree(&inputs.tree, &work.src())?;
-        write_project_module(build, work)?;
-        let log = work.log(STAGE);
+        // ([`Tree`]'s `spoiled`). Files at the top are copied: setup.py writes into LICENSE and back.
+        share_tree(&cx.made::<Tree>()?.folder, &work.src())?;
+        write_project_module(cx, work)?;
+        let log = work.log(Self::NAME);
         let output = hook(build, work, "configure", &[])
             .run(Some(&log), &mut |_| {})
             .doing(|| "running CMake through the PEP 517 hook".into())?;
@@ -108,19 +114,20 @@ pub fn run(build: &Build<'_>, work: &Work, inputs: &Inputs) -> Result<()> {
         }
         let features = read_back(build, work)?;
         keep_checks(build, work)?;
-        work.done(STAGE, &serde_json::json!({ "features": features }))
-    })
+        Ok(Record { features })
+    }
 }
 
-/// Where the store keeps what CMake found out about the compiler for this configure key.
-fn checks_file(build: &Build<'_>) -> Result<PathBuf> {
-    Ok(build.store.cache("checks").join(format!("{}.cmake", key(build)?.short())))
+/// Where the store keeps what CMake found out about the compiler for this configure key, by which the work folder
+/// is called.
+fn checks_file(build: &Build<'_>, work: &Work) -> PathBuf {
+    build.store.cache("checks").join(format!("{}.cmake", work.name()))
 }
 
 /// Keeps the answers to CMake's questions about compiler and headers. The key digests both, so a build
 /// folder that is made again need not compile a hundred small programs to ask again.
 fn keep_checks(build: &Build<'_>, work: &Work) -> Result<()> {
-    let path = checks_file(build)?;
+    let path = checks_file(build, work);
     if path.is_file() {
         return Ok(());
     }
@@ -151,7 +158,7 @@ pub fn hook(build: &Build<'_>, work: &Work, what: &str, arguments: &[&Path]) -> 
         Backend::Setuptools => "setuptools",
         Backend::ScikitBuildCore => "scikit-build-core",
     };
-    Process::new(pyenv::python(&work.dep("pyenv")))
+    Process::new(environment::python(&work.dep("pyenv")))
         .arg("-c")
         .arg(PEP517)
         .arg(backend)
@@ -186,8 +193,9 @@ fn toolchain_file(work: &Work) -> String {
 
 /// What CMake includes at PyTorch's `project(…)`: the recipe's values as cache entries, so that they
 /// hold whether or not a version hands them on from the environment, then our module.
-fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
+fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     use std::fmt::Write;
+    let build = cx.build;
     let mut text = String::from("# Generated by torchmill's configure stage.\n");
     let mut entry = |name: &str, kind: &str, value: &str| {
         writeln!(text, "set({name} {} CACHE {kind} \"recipe\" FORCE)", bracket(value)).ok();
@@ -210,7 +218,7 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
         writeln!(text, "list(PREPEND {PREFIX_PATH} {})", bracket(build.expand(value, work))).ok();
     }
     let checks = work.dir.join("checks.cmake");
-    if let Ok(known) = std::fs::read(checks_file(build)?) {
+    if let Ok(known) = std::fs::read(checks_file(build, work)) {
         fs_err::write(&checks, known)?;
     }
     writeln!(text, "include({} OPTIONAL)", bracket(checks.display())).ok();
@@ -218,10 +226,10 @@ fn write_project_module(build: &Build<'_>, work: &Work) -> Result<()> {
     writeln!(text, "set(TORCHMILL_FEATURES {})", build.recipe.features.keys().cloned().collect::<Vec<_>>().join(" "))
         .ok();
     if build.recipe.system == System::Windows {
-        fs_err::copy(build.workspace.patches().join(WINDOWS_MODULE), work.dir.join("windows.cmake"))?;
+        fs_err::copy(cx.patch(WINDOWS_MODULE)?, work.dir.join("windows.cmake"))?;
         writeln!(text, "include({})", bracket(work.dir.join("windows.cmake").display())).ok();
     }
-    fs_err::copy(build.workspace.patches().join(MODULE), work.dir.join("torchmill.cmake"))?;
+    fs_err::copy(cx.patch(MODULE)?, work.dir.join("torchmill.cmake"))?;
     writeln!(text, "include({})", bracket(work.dir.join("torchmill.cmake").display())).ok();
     fs_err::write(work.dir.join("project.cmake"), text)?;
     fs_err::write(work.dir.join("toolchain.cmake"), toolchain_file(work))?;
@@ -237,7 +245,10 @@ fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
             "CMake ended without running torchmill's module: nothing would have given libuv to the store",
         )
         .next("CMake 3.24 or later is needed (CMAKE_PROJECT_TOP_LEVEL_INCLUDES): which one does python.build pin?")
-        .next(format!("does the tree's build name another CMAKE_TOOLCHAIN_FILE? see {}", work.log(STAGE).display()))
+        .next(format!(
+            "does the tree's build name another CMAKE_TOOLCHAIN_FILE? see {}",
+            work.log(Configure::NAME).display()
+        ))
     })?;
     let report: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).collect();
     let mut wrong = Vec::new();
@@ -267,7 +278,7 @@ fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
         "configure-downgrade",
         format!("CMake decided otherwise than the recipe:\n    {}", wrong.join("\n    ")),
     )
-    .next(format!("look for the warning that goes with it in {}", work.log(STAGE).display()))
+    .next(format!("look for the warning that goes with it in {}", work.log(Configure::NAME).display()))
     .next("change the recipe, or give the build what it missed"))
 }
 

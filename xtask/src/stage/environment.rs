@@ -1,57 +1,25 @@
-//! pyenv: private Python environments, installed from the store alone, every wheel by its hash.
+//! Private Python environments, installed from the store alone, every wheel by its hash; and where things are in
+//! them.
 
 use std::path::{Path, PathBuf};
 
-use super::Build;
+use super::build::Build;
 use crate::error::{Context, Error, Result};
 use crate::recipe::{Coordinate, Locked};
-use crate::store::{Key, KeyBuilder};
+use crate::store::Parts;
 use crate::toolchain::Process;
 
-/// Name in events and in the store.
-pub const STAGE: &str = "pyenv";
-const VERSION: u32 = 2;
-
-/// Key of the build environment as it stands on this machine: it holds the interpreter's path.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    Ok(environment_key(build, &super::fetch::python_lock(build)?.build))
-}
-
-/// What of the build environment decides what is built with it: interpreter and packages, wherever
-/// they stand. The keys of later stages are the same on every machine.
-pub fn identity(build: &Build<'_>) -> Result<Key> {
-    let mut key = KeyBuilder::new(STAGE, VERSION).text("python", &build.python.identity());
-    for wheel in &super::fetch::python_lock(build)?.build {
-        key = key.text("wheel", &wheel.sha256);
-    }
-    Ok(key.finish())
-}
-
-fn environment_key(build: &Build<'_>, wheels: &[Locked]) -> Key {
-    let mut key = KeyBuilder::new(STAGE, VERSION)
-        .text("python", &build.python.identity())
-        .text("executable", &build.python.executable.to_string_lossy());
+/// The inputs of an environment with these wheels: what decides what is built with it, wherever it stands.
+pub fn inputs(build: &Build<'_>, wheels: &[Locked], parts: &mut Parts) {
+    parts.known_as("python", &build.python.identity(), &build.python.version);
     for wheel in wheels {
-        key = key.text("wheel", &wheel.sha256);
+        match &wheel.coordinate {
+            Some(Coordinate::Pypi { name, version, .. }) => {
+                parts.known_as(format!("package {name}"), &wheel.sha256, version);
+            }
+            _ => parts.digest("package", &wheel.sha256),
+        }
     }
-    key.finish()
-}
-
-/// Makes the build environment, or finds it in the store. Returns its folder; the interpreter is
-/// `bin/python` in it, and `cmake` and `ninja` stand beside it.
-pub fn run(build: &Build<'_>) -> Result<PathBuf> {
-    let wheels = &super::fetch::python_lock(build)?.build;
-    environment(build, wheels)
-}
-
-/// Makes an environment of `wheels`, one of which is pip itself.
-pub fn environment(build: &Build<'_>, wheels: &[Locked]) -> Result<PathBuf> {
-    let key = environment_key(build, wheels);
-    build.stage(STAGE, &key, |pending| {
-        let out = pending.out();
-        make(build, &out, &pending.scratch()?, wheels)?;
-        Ok(serde_json::json!({ "python": build.python, "packages": wheels.len() }))
-    })
 }
 
 /// Makes an environment at `out`.
@@ -143,19 +111,20 @@ pub struct ArchiveInfo {
     pub hashes: std::collections::BTreeMap<String, String>,
 }
 
-/// Makes an environment at `env` with the recipe's verify packages and a torch, and returns what pip
-/// installed last.
+/// Makes an environment at `env` with what is in the environment `base` (the recipe's verify packages) and a
+/// torch, and returns what pip installed last.
 pub fn with_torch(
     build: &Build<'_>,
+    base: &Path,
     env: &Path,
     scratch: &Path,
     torch: &TorchFrom<'_>,
     log: Option<&Path>,
 ) -> Result<Installed> {
-    let lock = super::fetch::python_lock(build)?;
+    let lock = build.python_lock()?;
     // All but torch is the same for every build: made once a store, and shared by links. What a
     // program writes there (bytecode) are files of this environment alone.
-    crate::store::share_tree(&environment(build, &lock.verify)?, env)?;
+    crate::store::share_tree(base, env)?;
     let (_, _, pip) = wheel_folder(build, scratch, &lock.verify)?;
     let report = scratch.join("pip-report.json");
     let pip = Process::new(python(env))
@@ -181,7 +150,7 @@ pub fn with_torch(
 
 /// Puts packages of pip's index (`name==version`), without what they need, into the folder `target`.
 pub fn packages_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirements: &[String]) -> Result<()> {
-    let (_, _, pip) = wheel_folder(build, scratch, &super::fetch::python_lock(build)?.build)?;
+    let (_, _, pip) = wheel_folder(build, scratch, &build.python_lock()?.build)?;
     let pip = Process::new(&build.python.executable)
         .arg(pip.join("pip"))
         .args(["--disable-pip-version-check", "install", "--quiet", "--no-compile", "--no-deps"])

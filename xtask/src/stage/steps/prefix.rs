@@ -1,60 +1,55 @@
-//! Prefixes: sources that are used as they come, such as the BLAS, each under a name.
+//! prefix: sources that are used as they come, such as the BLAS, each under a name.
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
 
-use super::{Build, cuda};
+use super::pyenv::Pyenv;
 use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::source::unpack;
-use crate::store::{Key, KeyBuilder};
+use crate::stage::build::Build;
+use crate::stage::step::{Cx, Step};
+use crate::stage::work::CompilerCache;
+use crate::store::Parts;
 
-/// Name in events and in the store.
-pub const STAGE: &str = "prefix";
-const VERSION: u32 = 1;
+/// The stage: a result for each name that the recipe's sources go to.
+pub struct Prefix;
 
-/// Names of the prefixes that the recipe makes, sorted.
-pub fn names(build: &Build<'_>) -> Vec<String> {
-    let mut names: Vec<String> =
-        build.recipe.source.iter().flat_map(|s| &s.into).filter_map(|p| p.prefix.clone()).collect();
-    names.sort();
-    names.dedup();
-    names
+/// What is kept beside a prefix.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Its name.
+    pub prefix: String,
+    /// Files that were unpacked.
+    pub files: u64,
 }
 
-/// The key of the prefix called `name`.
-pub fn key(build: &Build<'_>, name: &str) -> Key {
-    let mut key = KeyBuilder::new(STAGE, VERSION).json("epoch", &build.recipe.torch.epoch);
-    for source in &build.recipe.source {
-        for place in source.in_prefix(name) {
-            key = key.text("source", build.lock.source.get(&source.name).map_or("", |l| &l.sha256)).json("into", place);
+impl Step for Prefix {
+    type Record = Record;
+    const NAME: &'static str = "prefix";
+    const WHAT: &'static str = "what is used as it comes: BLAS, ccache, CUDA's packages";
+
+    fn of(build: &Build<'_>) -> Vec<String> {
+        build.prefixes()
+    }
+
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        parts.json("epoch", &cx.build.recipe.torch.epoch);
+        for source in &cx.build.recipe.source {
+            for place in source.in_prefix(cx.of) {
+                parts.digest(format!("source {}", source.name), cx.build.locked(&source.name));
+                parts.json(format!("place of {}", source.name), place);
+            }
         }
+        Ok(())
     }
-    key.finish()
-}
 
-/// Unpacks all prefixes, or finds them in the store. The one that a CUDA toolkit is made of is that
-/// toolkit.
-pub fn run(build: &Build<'_>) -> Result<BTreeMap<String, PathBuf>> {
-    let mut out = BTreeMap::new();
-    for name in names(build) {
-        let dir = if name == cuda::PREFIX { cuda::run(build)? } else { one(build, &name)? };
-        out.insert(name, dir);
-    }
-    if build.cuda_home.is_some() {
-        out.insert(cuda::PREFIX.to_owned(), cuda::run(build)?);
-    }
-    Ok(out)
-}
-
-/// Unpacks the prefix called `name`, or finds it in the store. Each source is unpacked beside the others
-/// at the same time, and its files are moved into place.
-pub fn one(build: &Build<'_>, name: &str) -> Result<PathBuf> {
-    build.stage(STAGE, &key(build, name), |pending| {
-        let (out, scratch) = (pending.out(), pending.scratch()?);
-        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+    /// Each source is unpacked beside the others at the same time, and its files are moved into place.
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, name) = (cx.build, cx.of);
+        let (out, scratch) = (cx.out()?, cx.scratch()?);
         let unpacked = build
             .recipe
             .source
@@ -72,7 +67,7 @@ pub fn one(build: &Build<'_>, name: &str) -> Result<PathBuf> {
                     })
                     .collect();
                 let (blob, epoch) = (build.blob(&source.name)?, build.recipe.torch.epoch);
-                let files = unpack::unpack(&blob, &source.name, &targets, bounds, epoch)?.files;
+                let files = unpack::unpack(&blob, &source.name, &targets, build.bounds(), epoch)?.files;
                 Ok((own, files))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -85,8 +80,16 @@ pub fn one(build: &Build<'_>, name: &str) -> Result<PathBuf> {
                 .map_err(Error::from)
                 .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
         }
-        Ok(serde_json::json!({ "prefix": name, "files": unpacked.iter().map(|(_, files)| files).sum::<u64>() }))
-    })
+        Ok(Record { prefix: name.to_owned(), files: unpacked.iter().map(|(_, files)| files).sum() })
+    }
+}
+
+/// The compiler cache that a stage compiles through: it needs pyenv and the prefix `ccache` for it.
+///
+/// # Errors
+/// The table does not say that the stage needs them.
+pub fn compiler_cache(cx: &Cx<'_>) -> Result<CompilerCache> {
+    Ok(CompilerCache::choose(cx.build, &cx.made::<Pyenv>()?.folder, &cx.folders::<Prefix>()))
 }
 
 /// Moves the files below `from` to `to`. A file that is there already must have the same bytes, as the

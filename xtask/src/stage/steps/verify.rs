@@ -7,37 +7,54 @@ use std::time::Duration;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::driver::Files;
-use super::provenance::name_of;
-use super::{Build, CompilerCache, Work, cuda, fetch, prefix, pyenv};
+use super::bundle::Bundle;
+use super::cuda::Cuda;
+use super::prefix::{Prefix, compiler_cache};
+use super::provenance::Provenance;
+use super::pyenv::Pyenv;
+use super::testenv::Testenv;
+use super::wheel::Wheel;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
-use crate::store::{Key, KeyBuilder};
+use crate::stage::build::Build;
+use crate::stage::environment;
+use crate::stage::step::{Cx, Step};
+use crate::stage::work::{CompilerCache, Work};
+use crate::store::Parts;
 use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
-/// Name in events and in the store.
-pub const STAGE: &str = "verify";
-const VERSION: u32 = 2;
+/// The stage.
+pub struct Verify;
 
-/// The scripts, as they stand in `tests/scenarios`.
-const SCRIPTS: &[(&str, &str)] = &[
-    ("smoke.py", include_str!("../../../tests/scenarios/smoke.py")),
-    ("rendezvous.py", include_str!("../../../tests/scenarios/rendezvous.py")),
-    ("s2_train.py", include_str!("../../../tests/scenarios/s2_train.py")),
-    ("s1_train.py", include_str!("../../../tests/scenarios/s1_train.py")),
+/// The scripts, as they stand in `tests/scenarios`, and the programs that link the bundle, as they stand in
+/// `tests/consumers`.
+const FILES: &[(&str, &str)] = &[
+    ("scripts/smoke.py", include_str!("../../../../tests/scenarios/smoke.py")),
+    ("scripts/rendezvous.py", include_str!("../../../../tests/scenarios/rendezvous.py")),
+    ("scripts/s2_train.py", include_str!("../../../../tests/scenarios/s2_train.py")),
+    ("scripts/s1_train.py", include_str!("../../../../tests/scenarios/s1_train.py")),
+    ("consumers/cmake/CMakeLists.txt", include_str!("../../../../tests/consumers/cmake/CMakeLists.txt")),
+    ("consumers/cmake/main.cpp", include_str!("../../../../tests/consumers/cmake/main.cpp")),
+    ("consumers/tch/Cargo.toml", include_str!("../../../../tests/consumers/tch/Cargo.toml")),
+    ("consumers/tch/Cargo.lock", include_str!("../../../../tests/consumers/tch/Cargo.lock")),
+    ("consumers/tch/src/main.rs", include_str!("../../../../tests/consumers/tch/src/main.rs")),
 ];
-/// The programs that link the bundle, as they stand in `tests/consumers`.
-const CONSUMERS: &[(&str, &str)] = &[
-    ("cmake/CMakeLists.txt", include_str!("../../../tests/consumers/cmake/CMakeLists.txt")),
-    ("cmake/main.cpp", include_str!("../../../tests/consumers/cmake/main.cpp")),
-    ("tch/Cargo.toml", include_str!("../../../tests/consumers/tch/Cargo.toml")),
-    ("tch/Cargo.lock", include_str!("../../../tests/consumers/tch/Cargo.lock")),
-    ("tch/src/main.rs", include_str!("../../../tests/consumers/tch/src/main.rs")),
-];
+
+/// Writes those of [`FILES`] that are below `part` to the folder `to`.
+fn write_files(part: &str, to: &Path) -> Result<()> {
+    for (name, text) in FILES {
+        if let Some(name) = name.strip_prefix(part) {
+            let path = to.join(name);
+            fs_err::create_dir_all(path.parent().unwrap_or(to))?;
+            fs_err::write(&path, text)?;
+        }
+    }
+    Ok(())
+}
 
 /// The prefix of the BLAS that a bundle asks for when it is linked.
-const MKL: &str = "mkl";
+pub const MKL: &str = "mkl";
 
 /// One check and what it said.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -59,69 +76,64 @@ pub struct Record {
     pub skipped: Vec<String>,
 }
 
-/// The key: the bytes of both artifacts, what they are held against, and what they run on. Not the key
-/// of what made them: a wheel that comes out with the same bytes again was verified before.
-pub fn key(build: &Build<'_>, files: &Files) -> Result<Key> {
-    let mut key = KeyBuilder::new(STAGE, VERSION)
-        .text("python", &build.python.identity())
-        .text("executable", &build.python.executable.to_string_lossy())
-        .text("compiler", &build.compiler.identity())
-        .key("pyenv", &pyenv::key(build)?)
-        .key("mkl", &prefix::key(build, MKL))
-        .text("version", &build.recipe.torch.full_version())
-        .text("commit", &build.recipe.torch.commit)
-        .json("scripts", &SCRIPTS)
-        .json("consumers", &CONSUMERS)
-        .json("tch", &build.recipe.torch.tch);
-    for file in [&files.wheel, &files.bundle] {
-        let name = name_of(file);
-        let digest = files.record.digests.get(&name).ok_or_else(|| {
-            Error::world("store", format!("the record of the stage 'provenance' has no digest of {name}"))
-        })?;
-        key = key.text(&name, &digest.sha256);
-    }
-    for wheel in &fetch::python_lock(build)?.verify {
-        key = key.text("wheel", &wheel.sha256);
-    }
-    Ok(key.finish())
-}
+impl Step for Verify {
+    type Record = Record;
+    const NAME: &'static str = "verify";
+    const WHAT: &'static str = "both are installed and run before they are called done";
+    const EMBEDS: &'static [(&'static str, &'static str)] = FILES;
 
-/// Verifies wheel and bundle, or finds in the store that it was done.
-pub fn run(build: &Build<'_>, files: &Files) -> Result<Record> {
-    let key = key(build, files)?;
-    let (wheel, bundle) = (files.wheel.as_path(), files.bundle.as_path());
-    build.stage(STAGE, &key, |pending| {
-        // Everything that a check needs from outside is there before its network is cut.
-        fetch::run(build, false)?;
-        let scratch = pending.scratch()?;
-        let part = |name: &str| Verify {
-            build,
+    /// The bytes of both artifacts, what they are held against, and what they run on. Not the key of what made
+    /// them: a wheel that comes out with the same bytes again was verified before.
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let build = cx.build;
+        parts.known_as("python", &build.python.identity(), &build.python.version);
+        parts.text("executable", build.python.executable.to_string_lossy());
+        parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
+        parts.text("version", build.recipe.torch.full_version());
+        parts.text("commit", &build.recipe.torch.commit);
+        parts.json("tch", &build.recipe.torch.tch);
+        for (name, input) in &cx.made::<Provenance>()?.record.digests {
+            if name.ends_with(".whl") || name.ends_with(".tar.gz") {
+                parts.digest(name, &input.sha256);
+            }
+        }
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (wheel, bundle) = (cx.made::<Wheel>()?, cx.made::<Bundle>()?);
+        let (wheel, bundle) = (wheel.folder.join(wheel.record.file), bundle.folder.join(bundle.record.file));
+        let (out, scratch) = (cx.out()?, cx.scratch()?);
+        let part = |name: &str| Trial {
+            cx,
+            build: cx.build,
             scratch: scratch.clone(),
-            log: pending.out().join(format!("{name}.log")),
+            log: out.join(format!("{name}.log")),
             record: Record { checks: Vec::new(), skipped: Vec::new() },
         };
         // Installing and importing wait for the disk while the consumers of the bundle compile.
         let (wheel, bundle) =
-            rayon::join(|| part("wheel").finish(|v| v.wheel(wheel)), || part("bundle").finish(|v| v.bundle(bundle)));
+            rayon::join(|| part("wheel").finish(|v| v.wheel(&wheel)), || part("bundle").finish(|v| v.bundle(&bundle)));
         let (mut record, bundle) = (wheel?, bundle?);
         record.checks.extend(bundle.checks);
         record.skipped.extend(bundle.skipped);
         Ok(record)
-    })?;
-    build.store.record(STAGE, &key).ok_or_else(|| Error::world("store", "the record of verify cannot be read"))
+    }
 }
 
 /// The compiler cache and its environment.
 type Cache = (CompilerCache, Vec<(String, String)>);
 
-struct Verify<'a> {
+/// One artifact on trial.
+struct Trial<'a> {
+    cx: &'a Cx<'a>,
     build: &'a Build<'a>,
     scratch: PathBuf,
     log: PathBuf,
     record: Record,
 }
 
-impl Verify<'_> {
+impl Trial<'_> {
     fn finish(mut self, run: impl FnOnce(&mut Self) -> Result<()>) -> Result<Record> {
         run(&mut self)?;
         Ok(self.record)
@@ -129,14 +141,12 @@ impl Verify<'_> {
 
     fn wheel(&mut self, wheel: &Path) -> Result<()> {
         let env = self.scratch.join("env");
-        pyenv::with_torch(self.build, &env, &self.scratch, &pyenv::TorchFrom::Wheel(wheel), Some(&self.log))?;
+        let (base, torch) = (self.cx.made::<Testenv>()?.folder, environment::TorchFrom::Wheel(wheel));
+        environment::with_torch(self.build, &base, &env, &self.scratch, &torch, Some(&self.log))?;
         let scripts = self.scratch.join("scripts");
-        fs_err::create_dir_all(&scripts)?;
-        for (name, text) in SCRIPTS {
-            fs_err::write(scripts.join(name), text)?;
-        }
-        let python = pyenv::python(&env);
-        let path = pyenv::programs(&env).into_iter().chain(platform::system_programs()).collect::<Vec<_>>();
+        write_files("scripts/", &scripts)?;
+        let python = environment::python(&env);
+        let path = environment::programs(&env).into_iter().chain(platform::system_programs()).collect::<Vec<_>>();
         let path = std::env::join_paths(path).unwrap_or_default();
         let script = |name: &str| scripts.join(name);
         let run = |args: &[&std::ffi::OsStr]| {
@@ -172,7 +182,7 @@ impl Verify<'_> {
             ("wheel: torchrun, 2 processes", run(&[&torchrun[..], &[rendezvous.as_os_str()]].concat())),
             ("scenario: s2_train (mp.spawn, DDP)", run(&[script("s2_train.py").as_os_str()])),
         ];
-        let has_lightning = pyenv::site_packages(&env, &self.build.python.minor()).join("lightning").is_dir();
+        let has_lightning = environment::site_packages(&env, &self.build.python.minor()).join("lightning").is_dir();
         if has_lightning {
             checks.push(("scenario: s1_train (Lightning, DDPStrategy)", run(&[script("s1_train.py").as_os_str()])));
         } else {
@@ -220,11 +230,7 @@ impl Verify<'_> {
         let libtorch = root.join("libtorch");
         let cache = self.compiler_cache()?;
         let consumers = self.scratch.join("consumers");
-        for (name, text) in CONSUMERS {
-            let path = consumers.join(name);
-            fs_err::create_dir_all(path.parent().unwrap_or(&consumers))?;
-            fs_err::write(&path, text)?;
-        }
+        write_files("consumers/", &consumers)?;
         self.cmake_consumer(&libtorch, &consumers.join("cmake"), &cache)?;
         self.tch_consumer(&libtorch, &consumers.join("tch"), &cache)
     }
@@ -232,7 +238,7 @@ impl Verify<'_> {
     /// The compiler cache of the build, for the programs that are compiled against it: torch's
     /// headers take a compiler tens of seconds.
     fn compiler_cache(&self) -> Result<Cache> {
-        let cache = CompilerCache::choose(self.build, &pyenv::run(self.build)?, &prefix::run(self.build)?);
+        let cache = compiler_cache(self.cx)?;
         let work = Work { dir: self.scratch.clone() };
         fs_err::create_dir_all(work.dir.join("tmp"))?;
         let mut env = cache.env(self.build, &work);
@@ -242,14 +248,11 @@ impl Verify<'_> {
 
     /// The toolkit of a build with CUDA: the bundle's libraries need its libraries.
     fn cuda(&self) -> Result<Option<Toolkit>> {
-        if self.build.recipe.cuda.is_none() {
-            return Ok(None);
-        }
-        Ok(Some(Toolkit { root: cuda::run(self.build)? }))
+        Ok(self.cx.made_of::<Cuda>("")?.map(|done| Toolkit { root: done.folder }))
     }
 
     fn cmake_consumer(&mut self, libtorch: &Path, source: &Path, cache: &Cache) -> Result<()> {
-        let pyenv = pyenv::run(self.build)?;
+        let pyenv = self.cx.made::<Pyenv>()?.folder;
         let path = self.build.tool_path(&pyenv);
         let base = |program: &Path| {
             Process::new(program)
@@ -262,15 +265,15 @@ impl Verify<'_> {
                 .envs(cache.1.iter().cloned())
                 .cwd(source)
         };
-        let mut configure = base(&pyenv::tool(&pyenv, "cmake"))
+        let mut configure = base(&environment::tool(&pyenv, "cmake"))
             .args(["-S", ".", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
             .arg(format!("-DCMAKE_PREFIX_PATH={}", libtorch.display()));
         if let Some(program) = cache.0.program() {
             configure = configure.arg(format!("-DCMAKE_CXX_COMPILER_LAUNCHER={}", program.display()));
         }
         // As in the official archive, a bundle made with MKL asks for MKL's headers when it is used.
-        if let Some(mkl) = self.build.store.finished(prefix::STAGE, &prefix::key(self.build, MKL)) {
-            configure = configure.env("INTEL_MKL_DIR", mkl);
+        if let Some(mkl) = self.cx.made_of::<Prefix>(MKL)? {
+            configure = configure.env("INTEL_MKL_DIR", mkl.folder);
         }
         // A bundle with CUDA looks for the toolkit that it was made with.
         let cuda = self.cuda()?;
@@ -282,7 +285,7 @@ impl Verify<'_> {
         configure
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
-        base(&pyenv::tool(&pyenv, "ninja"))
+        base(&environment::tool(&pyenv, "ninja"))
             .args(["-C", "build"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a CMake project against the bundle"))?;

@@ -1,33 +1,9 @@
-//! compile: everything that is left, without network.
+//! Whether a build has room: a path that compilers can carry, and a disk that holds it.
 
-use std::path::Path;
-
-use super::{Build, CompilerCache, Work, ninja, timing::timed};
+use super::Work;
 use crate::error::{Error, Result};
-use crate::event::Event;
 use crate::platform;
-
-/// Name in events and records.
-pub const STAGE: &str = "compile";
-
-/// Compiles in `work`, unless that was done.
-pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
-    if work.is_done(STAGE) {
-        build.events.emit(Event::StageCached { stage: STAGE });
-        return Ok(());
-    }
-    if !platform::sandbox_supported() {
-        build.events.warn(
-            "this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it"
-                .into(),
-        );
-    }
-    build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
-    timed(build, STAGE, "", || {
-        ninja::run(build, work, cache, &[], STAGE)?;
-        work.done(STAGE, &serde_json::json!({ "cache": cache.name(), "jobs": ninja::jobs(build) }))
-    })
-}
+use crate::stage::build::Build;
 
 /// Characters that flags of compilers, lists of CMake or ninja's files give a meaning of their own.
 const NO_PATH: &[char] = &[';', '=', ':', ',', '"', '\'', '$', '`', '#', '|', '&', '<', '>', '(', ')', '*', '?'];
@@ -37,7 +13,7 @@ const DEEPEST: usize = 34 + 140;
 
 /// An error if the store's path has characters that a build cannot carry: PyTorch's own list files do not
 /// quote what they hand on; or if it is so long that Windows' compilers would not find their files.
-pub fn demand_path(build: &Build<'_>) -> Result<()> {
+pub fn check_path(build: &Build<'_>) -> Result<()> {
     hold_path(&build.store.root().display().to_string(), cfg!(windows))
 }
 
@@ -68,16 +44,16 @@ fn hold_path(root: &str, windows: bool) -> Result<()> {
 const BEFORE_COMPILE: u64 = 3;
 
 /// An error if the disk has less room than a build takes from here on: what the recipe says, less what its
-/// work folder `begun` has already, and only a share where the build stops `before_compile`.
-pub fn demand_space(build: &Build<'_>, begun: &Path, before_compile: bool) -> Result<()> {
+/// work folder has already, and only a share where the build stops before compile.
+pub fn check_space(build: &Build<'_>, work: Option<&Work>, compiles: bool) -> Result<()> {
     let whole = build.recipe.limits.disk;
-    let need = if before_compile { whole / BEFORE_COMPILE } else { whole };
-    let need = need.saturating_sub(crate::store::size_of_tree(begun));
-    demand_room(build, need, &format!("a build of {}", build.recipe.name))
+    let need = if compiles { whole } else { whole / BEFORE_COMPILE };
+    let need = need.saturating_sub(work.map_or(0, |begun| crate::store::size_of_tree(&begun.dir)));
+    check_room(build, need, &format!("a build of {}", build.recipe.name))
 }
 
 /// An error if the disk has less room than the `need` bytes of `what`.
-pub fn demand_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
+pub fn check_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
     let Some(free) = platform::free_space(build.store.root()) else { return Ok(()) };
     if free >= need {
         return Ok(());

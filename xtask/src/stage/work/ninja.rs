@@ -5,10 +5,12 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use super::{Build, CompilerCache, Work, pyenv};
+use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
+use crate::stage::build::Build;
+use crate::stage::environment;
 use crate::toolchain::{
     Process,
     admission::{RULES_VARIABLE, Rules},
@@ -41,7 +43,7 @@ pub fn run(
     let log = work.log(stage);
     let mut room = Room::of(build);
     loop {
-        let mut process = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
+        let mut process = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
             .envs(build.torch_env(work))
@@ -281,7 +283,7 @@ fn ninja_log(dir: &Path) -> HashMap<String, f64> {
 /// # Errors
 /// ninja cannot be started.
 pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
-    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
+    let out = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "targets", "all"])
         .cwd(work.build())
         .command()?

@@ -1,17 +1,34 @@
 //! libuv: built from source through the `cmake` crate; static, position independent, tests off.
 
-use std::path::{Path, PathBuf};
+use std::collections::BTreeMap;
+use std::path::Path;
 
-use super::{Build, compile, pyenv};
+use serde::{Deserialize, Serialize};
+
+use super::pyenv::Pyenv;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
-use crate::store::{Key, KeyBuilder};
+use crate::stage::build::Build;
+use crate::stage::environment;
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::room;
+use crate::store::Parts;
 use crate::toolchain::{Family, Process};
 
-/// Name in events and in the store.
-pub const STAGE: &str = "libuv";
-const VERSION: u32 = 3;
+/// The stage. Its folder is a prefix.
+pub struct Libuv;
+
+/// What is kept beside the prefix.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The version that its source states.
+    pub version: String,
+    /// What was set in its CMake.
+    pub options: BTreeMap<String, String>,
+    /// What the compiler calls itself.
+    pub compiler: String,
+}
 
 /// The hidden command that runs the cmake crate in a process of its own: the crate speaks to a
 /// cargo build script on standard output, and takes its settings from the environment.
@@ -28,27 +45,32 @@ const OPTIONS: &[(&str, &str)] = &[
     ("CMAKE_INSTALL_LIBDIR", "lib"),
 ];
 
-/// The key: source, compiler, build tools.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    Ok(KeyBuilder::new(STAGE, VERSION)
-        .text("source", build.lock.source.get(&build.recipe.libuv.source).map_or("", |l| &l.sha256))
-        .text("version", &build.recipe.libuv.version)
-        .json("folder", &build.recipe.libuv.folder)
-        .text("compiler", &build.compiler.identity())
-        .key("pyenv", &pyenv::identity(build)?)
-        .json("options", &OPTIONS)
-        .finish())
-}
+impl Step for Libuv {
+    type Record = Record;
+    const NAME: &'static str = "libuv";
+    const WHAT: &'static str = "from source, static and position independent";
 
-/// Builds libuv, or finds it in the store. Returns its prefix.
-pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
-    compile::demand_path(build)?;
-    let key = key(build)?;
-    build.stage(STAGE, &key, |pending| {
-        let scratch = pending.scratch()?;
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let build = cx.build;
+        parts.digest("source", build.locked(&build.recipe.libuv.source));
+        parts.text("version", &build.recipe.libuv.version);
+        parts.json("folder", &build.recipe.libuv.folder);
+        parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
+        parts.json("epoch", &build.recipe.torch.epoch);
+        parts.each("option", &options());
+        Ok(())
+    }
+
+    fn check(build: &Build<'_>, _ahead: &Ahead) -> Result<()> {
+        room::check_path(build)
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, out, pyenv) = (cx.build, cx.out()?, cx.made::<Pyenv>()?.folder);
+        let scratch = cx.scratch()?;
         let source = scratch.join("src");
         let found = unpack_source(build, &source)?;
-        let log = pending.out().join("build.log");
+        let log = out.join("build.log");
         let me = std::env::current_exe()?;
         let flags = match build.compiler.family {
             Family::Gcc | Family::Clang => format!("-ffile-prefix-map={}=/libuv", scratch.display()),
@@ -60,8 +82,8 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
             .arg(HELPER_COMMAND)
             .arg(&source)
             .arg(scratch.join("install"))
-            .env("PATH", build.tool_path(pyenv))
-            .env("CMAKE", pyenv::tool(pyenv, "cmake"))
+            .env("PATH", build.tool_path(&pyenv))
+            .env("CMAKE", environment::tool(&pyenv, "cmake"))
             .env("CMAKE_GENERATOR", "Ninja")
             .env("CC", &build.compiler.cc)
             .env("CXX", &build.compiler.cxx)
@@ -75,35 +97,36 @@ pub fn run(build: &Build<'_>, pyenv: &Path) -> Result<PathBuf> {
         let install = scratch.join("install");
         for part in ["include", "lib", "share", "bin"] {
             if install.join(part).exists() {
-                platform::rename(install.join(part), pending.out().join(part))?;
+                platform::rename(install.join(part), out.join(part))?;
             }
         }
         // It names the folder that it was installed to, which does not exist any more.
         fs_err::remove_file(&log)?;
         for stale in ["lib/pkgconfig", "lib/cmake"] {
-            let stale = pending.out().join(stale);
+            let stale = out.join(stale);
             if stale.exists() {
                 fs_err::remove_dir_all(stale)?;
             }
         }
         let wanted: &[&str] = if cfg!(windows) { &["bin/uv.dll", "lib/uv.lib"] } else { &["lib/libuv.a"] };
-        if let Some(missing) = wanted.iter().find(|w| !pending.out().join(w).is_file()) {
+        if let Some(missing) = wanted.iter().find(|w| !out.join(w).is_file()) {
             return Err(Error::world("libuv-build", format!("libuv's build made no {missing}")));
         }
-        Ok(serde_json::json!({
-            "version": found,
-            "options": OPTIONS.iter().copied().collect::<std::collections::BTreeMap<_, _>>(),
-            "compiler": build.compiler,
-        }))
-    })
+        let compiler = build.compiler.banner.clone();
+        Ok(Record { version: found, options: options(), compiler })
+    }
+}
+
+/// [`OPTIONS`], in order.
+fn options() -> BTreeMap<String, String> {
+    OPTIONS.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 /// Unpacks libuv's source into the folder `to` and returns its version, which is the recipe's.
-pub(super) fn unpack_source(build: &Build<'_>, to: &Path) -> Result<String> {
+pub fn unpack_source(build: &Build<'_>, to: &Path) -> Result<String> {
     let libuv = &build.recipe.libuv;
-    let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
     let target = unpack::Target { strip: 1, only: libuv.folder.clone(), ..unpack::Target::all(to) };
-    unpack::unpack(&build.blob(&libuv.source)?, &libuv.source, &[target], bounds, build.recipe.torch.epoch)?;
+    unpack::unpack(&build.blob(&libuv.source)?, &libuv.source, &[target], build.bounds(), build.recipe.torch.epoch)?;
     let found = version_of(to)?;
     if found == libuv.version {
         return Ok(found);

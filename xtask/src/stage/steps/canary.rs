@@ -3,14 +3,28 @@
 
 use std::time::Duration;
 
-use super::{Build, CompilerCache, Work, ninja, pyenv, timing::timed};
+use serde::{Deserialize, Serialize};
+
+use super::compile::Compile;
+use super::prefix::compiler_cache;
 use crate::error::{Error, Result};
-use crate::event::Event;
 use crate::platform;
+use crate::stage::build::Build;
+use crate::stage::environment;
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::{Work, ninja, room};
+use crate::store::Parts;
 use crate::toolchain::{Family, LAUNCH_COMMAND, Process, msvc};
 
-/// Name in events and records.
-pub const STAGE: &str = "canary";
+/// The stage.
+pub struct Canary;
+
+/// What is kept of a canary.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// What the program printed.
+    pub report: serde_json::Value,
+}
 
 /// The program.
 const PROGRAM: &str = include_str!("canary.cpp");
@@ -32,16 +46,34 @@ const STORE_OBJECTS: &[&str] = &[
     "error.cpp",
 ];
 
-/// Builds and runs the canary in `work`, unless that was done.
-pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
-    if work.is_done(STAGE) {
-        build.events.emit(Event::StageCached { stage: STAGE });
-        return Ok(());
+impl Step for Canary {
+    type Record = Record;
+    const NAME: &'static str = "canary";
+    const WHAT: &'static str = "a libuv store of this very build serves, or all stops here";
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("canary.cpp", PROGRAM)];
+
+    fn inputs(_cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        parts.json("objects", &STORE_OBJECTS);
+        Ok(())
     }
-    timed(build, STAGE, "", || make(build, work, cache))
+
+    fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
+        room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let report = make(cx)?;
+        cx.build.events.note(format!(
+            "canary: a libuv store of this build served {} clients, {} operations",
+            report["clients"], report["operations"]
+        ));
+        Ok(Record { report })
+    }
 }
 
-fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
+/// Makes the canary and lets it fly; what it printed.
+fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
+    let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
     let all: Vec<String> = ninja::targets(work)?.into_iter().map(|(output, _)| output).collect();
     let objects: Vec<String> = STORE_OBJECTS
         .iter()
@@ -67,7 +99,7 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
     // What the store's objects wait for is made by one process: the stubs for Python, which wait for nothing that is
     // compiled, keep another core busy.
     targets.extend(all.iter().filter(|t| t.ends_with("/torch/_C/__init__.pyi")).cloned());
-    ninja::run(build, work, cache, &targets, STAGE)?;
+    ninja::run(build, work, &cache, &targets, Canary::NAME)?;
     demand_libuv(build, work, &backend)?;
 
     let source = work.dir.join("canary.cpp");
@@ -97,7 +129,7 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
         .envs(build.torch_env(work))
         .envs(cache.env(build, work))
         .cwd(&build_dir)
-        .check("canary-link", Some(&work.log(STAGE)))
+        .check("canary-link", Some(&work.log(Canary::NAME)))
         .map_err(|e| e.doing("compiling a small program against the store of this build"))?;
     let (uv, rest) = if msvc {
         ("lib/uv.lib", vec!["ws2_32.lib".into(), "/nologo".into(), format!("/Fe{}", program.display())])
@@ -113,7 +145,7 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
         .args(rest)
         .envs(build.torch_env(work))
         .cwd(&build_dir)
-        .check("canary-link", Some(&work.log(STAGE)))
+        .check("canary-link", Some(&work.log(Canary::NAME)))
         .map_err(|e| e.doing("linking a small program from the store's objects of this build"))?;
     let output = Process::new(&program)
         .env("TORCH_CPP_LOG_LEVEL", "WARNING")
@@ -122,7 +154,7 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
         .env("PATH", std::env::join_paths([build_dir.join("bin"), work.dep("uv").join("bin")]).unwrap_or_default())
         .cwd(&work.dir)
         .timeout(Duration::from_secs(120))
-        .check("canary-run", Some(&work.log(STAGE)))
+        .check("canary-run", Some(&work.log(Canary::NAME)))
         .map_err(|e| {
             e.doing("running a libuv store with several clients from the objects of this build")
                 .next("the build stopped here because it would end without a working libuv store")
@@ -132,14 +164,9 @@ fn make(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
         .lines()
         .find(|l| l.starts_with('{'))
         .and_then(|l| serde_json::from_str::<serde_json::Value>(l).ok());
-    let report = report.ok_or_else(|| {
+    report.ok_or_else(|| {
         Error::world("canary-run", format!("the canary said nothing that can be read: {}", output.text.trim()))
-    })?;
-    build.events.note(format!(
-        "canary: a libuv store of this build served {} clients, {} operations",
-        report["clients"], report["operations"]
-    ));
-    work.done(STAGE, &serde_json::json!({ "report": report }))
+    })
 }
 
 /// Whether the object file holds the daemon: by its type info, never by a string of an error.
@@ -158,7 +185,7 @@ fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
 
 /// The command that this build compiles `object` with.
 fn compile_command(work: &Work, object: &str) -> Result<String> {
-    let out = Process::new(pyenv::tool(&work.dep("pyenv"), "ninja"))
+    let out = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
         .args(["-t", "commands", "-s", object])
         .cwd(work.build())
         .command()?

