@@ -195,7 +195,7 @@ fn holder(all: &BTreeMap<Name, Module>, at: &str, name: &str, depth: usize) -> N
     if module.items.contains(name) {
         return at.to_owned();
     }
-    for import in module.imports.iter().filter(|i| i.name == name) {
+    if let Some(import) = module.imports.iter().find(|i| i.name == name) {
         return resolve(all, at, &import.path, depth + 1).unwrap_or_else(|| at.to_owned());
     }
     for import in module.imports.iter().filter(|i| i.name == "*") {
