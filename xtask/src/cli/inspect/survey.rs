@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::{print_json, remote_report};
 use crate::error::{Error, Result};
-use crate::inspect::{Depth, Report};
+use crate::inspect::{Depth, Outcome, Report};
 use crate::platform;
 use crate::source::{debian, http_agent, pypi};
 use crate::ui;
@@ -115,18 +115,33 @@ fn latest_patches(files: &[pypi::IndexFile]) -> Vec<String> {
 
 fn show(rows: &[Row]) {
     println!(
-        "| version | platform | libuv store | `init_process_group()` | `torchrun` | file |\n|---|---|---|---|---|---|"
+        "| version | platform | libuv store | Gloo | `init_process_group(\"gloo\")` | `torchrun` | file |\n|---|---|---|---|---|---|---|"
     );
     for row in rows {
         let cells = match &row.found {
             Ok(report) => {
-                let (init, run) =
-                    report.defaults.map_or(("", ""), |d| (d.init_process_group.text(), d.torchrun.text()));
-                format!("{} | {init} | {run}", if report.libuv { "yes" } else { "**no**" })
+                let text = |outcome: Option<Outcome>| match outcome {
+                    Some(outcome) if outcome != Outcome::Crash && report.gloo_is_dead() => "**cannot start**",
+                    outcome => outcome.map_or("", Outcome::text),
+                };
+                let (init, run) = report.defaults.map(|d| (d.init_process_group, d.torchrun)).unzip();
+                let libuv = if report.libuv { "yes" } else { "**no**" };
+                format!("{libuv} | {} | {} | {}", gloo(report), text(init), text(run))
             }
-            Err(e) => format!("not read: {} | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
+            Err(e) => format!("not read: {} | | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
         };
         println!("| {} | {} | {cells} | `{}` |", row.version, row.platform, row.file);
     }
     println!("\n{} builds, read on {}.", rows.len(), ui::today());
+}
+
+/// Gloo's transports, as a cell.
+fn gloo(report: &Report) -> String {
+    let b = &report.backends;
+    match (b.gloo, b.gloo_can_start) {
+        (false, _) => "no".into(),
+        (true, Some(true)) => b.gloo_transports.join(", "),
+        (true, Some(false)) => "**no transport**".into(),
+        (true, None) => "a library of its own, not read".into(),
+    }
 }
