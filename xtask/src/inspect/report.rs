@@ -86,7 +86,7 @@ pub struct Backends {
     /// Whether there is any of `torch.distributed` at all (`USE_DISTRIBUTED`); `None` for a torch too old to be read.
     pub distributed: Option<bool>,
     /// Gloo.
-    pub gloo: bool,
+    pub gloo: Option<bool>,
     /// Gloo's transports: `tcp`, `tls`, `uv`, `ibverbs`.
     pub gloo_transports: Vec<&'static str>,
     /// Whether `init_process_group("gloo")` can start at all: a Gloo without a transport cannot. `None` where Gloo is a
@@ -95,7 +95,7 @@ pub struct Backends {
     /// NCCL (or RCCL), which is in the library for GPUs.
     pub nccl: Option<bool>,
     /// MPI.
-    pub mpi: bool,
+    pub mpi: Option<bool>,
     /// UCC, which is in the library for GPUs.
     pub ucc: Option<bool>,
 }
@@ -161,7 +161,7 @@ pub struct Report {
 impl Report {
     /// Whether Gloo is there and cannot start, for want of a transport.
     pub fn gloo_is_dead(&self) -> bool {
-        self.backends.gloo && self.backends.gloo_can_start == Some(false)
+        self.backends.gloo == Some(true) && self.backends.gloo_can_start == Some(false)
     }
 
     /// How a start ends, in words: the store's part of it, and what a Gloo without a transport makes of that.
@@ -221,16 +221,30 @@ fn file_name(path: &str) -> &str {
 /// Whether a file of this name is the library that holds c10d's store.
 fn is_store_library(path: &str) -> bool {
     let name = file_name(path);
-    let versioned = |rest: &str| rest.is_empty() || rest.starts_with('.') && rest.bytes().all(|b| b == b'.' || b.is_ascii_digit());
-    name == "torch_cpu.dll" || name == "libtorch_cpu.dylib" || name.strip_prefix("libtorch_cpu.so").is_some_and(versioned)
+    let versioned =
+        |rest: &str| rest.is_empty() || rest.starts_with('.') && rest.bytes().all(|b| b == b'.' || b.is_ascii_digit());
+    name == "torch_cpu.dll"
+        || name == "libtorch_cpu.dylib"
+        || name.strip_prefix("libtorch_cpu.so").is_some_and(versioned)
 }
 
 /// Whether a file of this name is a part of a torch that never holds the store.
 fn is_other_part(path: &str) -> bool {
     let name = file_name(path);
     let stem = name.strip_prefix("lib").unwrap_or(name).split('.').next().unwrap_or("");
-    ["c10", "c10_cuda", "c10_hip", "torch", "torch_python", "torch_cuda", "torch_hip", "torch_global_deps", "shm", "caffe2"]
-        .contains(&stem)
+    [
+        "c10",
+        "c10_cuda",
+        "c10_hip",
+        "torch",
+        "torch_python",
+        "torch_cuda",
+        "torch_hip",
+        "torch_global_deps",
+        "shm",
+        "caffe2",
+    ]
+    .contains(&stem)
 }
 
 /// Whether it is a library of a torch before 1.5, when there was no `libtorch_cpu`.
@@ -355,7 +369,8 @@ impl Collector {
         let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
         let it_counts = is_store_library(path) || self.alone;
         if library::format_of(&magic).is_none() && !it_counts {
-            self.notes.push(format!("{path} is not read: it is no library (a linker's script, or a text of that name)"));
+            self.notes
+                .push(format!("{path} is not read: it is no library (a linker's script, or a text of that name)"));
             return Ok(());
         }
         match library::read_scanned(source, hits) {
@@ -461,7 +476,9 @@ impl Collector {
         let minor = format!("{}.{}", numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));
         let e = Error::misuse(
             "python-parts-alone",
-            format!("{subject} holds the Python parts of torch {version} alone: the TCPStore is in a library that is not in it"),
+            format!(
+                "{subject} holds the Python parts of torch {version} alone: the TCPStore is in a library that is not in it"
+            ),
         );
         match kind {
             Kind::DebianPackage => e.next(format!("inspect the package with its libraries: libtorch{minor}")),
@@ -493,6 +510,9 @@ impl Collector {
         let full = self.depth == Depth::Full;
         let backends = self.backends(store, kind);
         let mut not_read = Vec::new();
+        if store.is_none() {
+            not_read.extend(["gloo", "mpi"]);
+        }
         if backends.nccl.is_none() {
             not_read.extend(["nccl", "ucc"]);
         }
@@ -579,11 +599,11 @@ impl Collector {
         let told = |class| if has(class) { Some(true) } else { all_read.then_some(false) };
         Backends {
             distributed: store.map(|_| self.names.iter().any(|c| is_of_distributed(*c))),
-            gloo: has(Class::Gloo),
+            gloo: store.map(|_| has(Class::Gloo)),
             gloo_can_start: gloo_can_start(has(Class::Gloo), &gloo_transports, store),
             gloo_transports,
             nccl: told(Class::Nccl),
-            mpi: has(Class::Mpi),
+            mpi: store.map(|_| has(Class::Mpi)),
             ucc: told(Class::Ucc),
         }
     }

@@ -206,7 +206,7 @@ fn process_groups(report: &Report) {
         line("process groups", "none: nothing of torch.distributed is in it");
         return;
     }
-    if !b.gloo && b.nccl == Some(false) && !b.mpi && b.ucc == Some(false) {
+    if [b.gloo, b.nccl, b.mpi, b.ucc] == [Some(false); 4] {
         return;
     }
     let told = |there: Option<bool>| match there {
@@ -215,17 +215,20 @@ fn process_groups(report: &Report) {
         None => "not read",
     };
     let gloo = match (b.gloo, b.gloo_transports.as_slice()) {
-        (true, [_, ..]) => format!("yes ({})", b.gloo_transports.join(", ")),
-        (there, _) => told(Some(there)).to_owned(),
+        (Some(true), [_, ..]) => format!("yes ({})", b.gloo_transports.join(", ")),
+        (there, _) => told(there).to_owned(),
     };
-    let (nccl, mpi, ucc) = (told(b.nccl), told(Some(b.mpi)), told(b.ucc));
+    let (nccl, mpi, ucc) = (told(b.nccl), told(b.mpi), told(b.ucc));
     line("process groups", &format!("Gloo {gloo}, NCCL {nccl}, MPI {mpi}, UCC {ucc}"));
     match b.gloo_can_start {
-        Some(false) if b.gloo => line(
+        Some(false) if report.gloo_is_dead() => line(
             "",
-            &ui::paint_result("1;31", "Gloo has no transport: init_process_group(\"gloo\") cannot start, whatever the store"),
+            &ui::paint_result(
+                "1;31",
+                "Gloo has no transport: init_process_group(\"gloo\") cannot start, whatever the store",
+            ),
         ),
-        None => line("", "Gloo's transport is in a library of its own, which was not read"),
+        None if b.gloo.is_some() => line("", "Gloo's transport is in a library of its own, which was not read"),
         _ => {}
     }
 }
