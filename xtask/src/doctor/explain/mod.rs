@@ -77,7 +77,7 @@ struct Launcher {
 }
 
 #[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct Case {
     id: String,
     role: Role,
@@ -86,6 +86,8 @@ struct Case {
     with: Vec<Vec<String>>,
     #[serde(default)]
     without: Vec<String>,
+    #[serde(default)]
+    not_on_line: Vec<String>,
     near: Option<usize>,
     #[serde(default)]
     hides: Vec<String>,
@@ -107,7 +109,7 @@ impl Known {
         let table: Table = toml::from_str(include_str!("cases.toml"))
             .unwrap_or_else(|e| unreachable!("a table that a test reads: {e}"));
         let mut all: BTreeSet<Vec<u8>> = BTreeSet::new();
-        let lists = table.case.iter().flat_map(|c| c.with.iter().chain([&c.any, &c.without]));
+        let lists = table.case.iter().flat_map(|c| c.with.iter().chain([&c.any, &c.without, &c.not_on_line]));
         for mark in lists.chain(table.groups.values()).chain(table.launcher.iter().map(|l| &l.marks)).flatten() {
             if !mark.starts_with('@') {
                 all.insert(text::squeeze(mark));
@@ -176,17 +178,31 @@ impl<'a> Found<'a> {
         })
     }
 
-    /// The first line on which `case` is shown.
+    /// Whether one of `marks` is on `line`.
+    fn on(&self, marks: &[usize], line: usize) -> bool {
+        marks.iter().any(|m| self.lines[*m].binary_search(&line).is_ok())
+    }
+
+    /// The first line on which `case` is shown; one that c10d calls a warning only where there is no other.
     fn shows(&self, known: &Known, case: &Case) -> Option<usize> {
         let near = case.near.unwrap_or(NEAR);
         let with: Vec<Vec<usize>> = case.with.iter().map(|list| known.numbers(list)).collect();
-        let without = known.numbers(&case.without);
+        let (without, not_here) = (known.numbers(&case.without), known.numbers(&case.not_on_line));
         let mut anchors: Vec<usize> =
             known.numbers(&case.any).into_iter().flat_map(|m| self.lines[m].iter().copied()).collect();
         anchors.sort_unstable();
-        anchors
-            .into_iter()
-            .find(|line| with.iter().all(|marks| self.near(marks, *line, near)) && !self.near(&without, *line, near))
+        anchors.retain(|line| {
+            with.iter().all(|marks| self.near(marks, *line, near))
+                && !self.near(&without, *line, near)
+                && !self.on(&not_here, *line)
+        });
+        anchors.iter().find(|line| !self.is_warning(**line)).or(anchors.first()).copied()
+    }
+
+    /// Whether c10d itself calls what is on `line` a warning: `[W socket.cpp:697]`, `[W1125 10:00:00 socket.cpp:697]`.
+    fn is_warning(&self, line: usize) -> bool {
+        let line = self.text.squeezed_line(line);
+        line.starts_with(b"[w") && memchr::memmem::find(line, b"socket.cpp:").is_some()
     }
 }
 
@@ -210,7 +226,7 @@ pub fn explain(bytes: &[u8]) -> Vec<Explanation> {
     }
     let hidden: BTreeSet<&str> = shown.iter().flat_map(|(_, c)| &c.hides).map(String::as_str).collect();
     shown.retain(|(_, case)| !hidden.contains(case.id.as_str()));
-    shown.sort_by_key(|(line, case)| (case.role, *line));
+    shown.sort_by_key(|(line, case)| (case.role, found.is_warning(*line), *line));
     let words = Words::of(&found, known);
     let out: Vec<_> = shown.into_iter().map(|(line, case)| words.explanation(&text, line, case, sign)).collect();
     if out.is_empty() { of_a_build(&text) } else { out }
@@ -374,7 +390,7 @@ mod tests {
             for hidden in &case.hides {
                 assert!(names.contains(hidden.as_str()), "{} hides {hidden}, which is no case", case.id);
             }
-            let lists = case.with.iter().chain([&case.any, &case.without]);
+            let lists = case.with.iter().chain([&case.any, &case.without, &case.not_on_line]);
             for group in lists.flatten().filter_map(|m| m.strip_prefix('@')) {
                 assert!(table.groups.contains_key(group), "{}: there is no group {group}", case.id);
             }
