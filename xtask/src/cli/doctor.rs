@@ -175,6 +175,10 @@ fn show(d: &Diagnosis) {
     for (name, value) in &d.environment {
         println!("environment  {name}={value}");
     }
+    let dead = d.report.as_ref().is_some_and(crate::inspect::Report::gloo_is_dead);
+    for launched in d.launchers.iter().filter(|_| !dead) {
+        println!("{:12} {}: {}", "started by", launched.launcher, launched.outcome.text());
+    }
     for judged in &d.judged {
         println!("             {judged}");
     }

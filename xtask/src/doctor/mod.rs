@@ -14,7 +14,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
-use crate::inspect::makers::era;
+use crate::inspect::makers::{self, era};
 use crate::inspect::{self, Depth, Outcome, Report};
 use crate::platform;
 use crate::recipe::Workspace;
@@ -88,6 +88,8 @@ pub struct Diagnosis {
     pub judged: Vec<String>,
     /// GPUs.
     pub gpus: Vec<Gpu>,
+    /// How each usual launcher's start ends, by what the files of this torch say and USE_LIBUV.
+    pub launchers: Vec<Launched>,
     /// What was tried.
     pub trials: Vec<Trial>,
     /// Whether starting works as things are.
@@ -96,6 +98,17 @@ pub struct Diagnosis {
     pub finding: String,
     /// What helps, best first.
     pub remedies: Vec<Remedy>,
+}
+
+/// A launcher, and how a start with it ends.
+#[derive(Debug, Clone, Serialize)]
+pub struct Launched {
+    /// What people call it.
+    pub launcher: &'static str,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// Where it was read which stores it makes.
+    pub source: &'static str,
 }
 
 /// Finds the interpreter `wanted` (path or name; `python3` if `None`) and its torch, without
@@ -166,8 +179,50 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
     };
     let (healthy, finding) = (verdict.healthy, verdict.finding);
     let judged = judge_variables(&environment, report.as_ref());
-    let trials = trials.all;
-    Ok(Diagnosis { schema_version: 1, python, report, environment, judged, gpus, trials, healthy, finding, remedies })
+    let launchers = report.as_ref().map(|r| launchers(r, &environment)).unwrap_or_default();
+    Ok(Diagnosis {
+        schema_version: 1,
+        python,
+        report,
+        environment,
+        judged,
+        gpus,
+        launchers,
+        trials: trials.all,
+        healthy,
+        finding,
+        remedies,
+    })
+}
+
+/// What USE_LIBUV asks of `init_process_group()`, where this version reads it.
+fn asked_for(report: &Report, environment: &BTreeMap<String, String>) -> Option<bool> {
+    let era = report.torch.version.as_deref().and_then(era)?;
+    environment.get("USE_LIBUV").filter(|_| era.env.variable).map(|v| v == "1")
+}
+
+/// How `init_process_group()` ends, by what the files say and what is set.
+fn predicted(report: &Report, environment: &BTreeMap<String, String>) -> Option<Outcome> {
+    let default = report.defaults?.init_process_group;
+    Some(asked_for(report, environment).map_or(default, |asks| Outcome::of(asks, report.libuv)))
+}
+
+/// How each launcher's start ends.
+fn launchers(report: &Report, environment: &BTreeMap<String, String>) -> Vec<Launched> {
+    let (Some(defaults), Some(own)) = (report.defaults, predicted(report, environment)) else { return Vec::new() };
+    // 2.4's agent with the c10d backend leaves its workers to make their own store, which reads the variable.
+    let shares = report.torch.version.as_deref().and_then(era).is_some_and(|e| e.shares.iter().any(|s| s == "c10d"));
+    let c10d = if shares || asked_for(report, environment).is_none() { defaults.torchrun_c10d } else { own };
+    let of = |l: &'static makers::Launcher| Launched {
+        launcher: &l.name,
+        outcome: match l.stores {
+            makers::Stores::Static => defaults.torchrun,
+            makers::Stores::C10d => c10d,
+            makers::Stores::Env => own,
+        },
+        source: &l.source,
+    };
+    makers::table().launcher.iter().map(of).collect()
 }
 
 fn inspect_torch(folder: &Path) -> Result<Report> {
@@ -215,12 +270,7 @@ fn judge<'a>(report: &Report, environment: &BTreeMap<String, String>, trials: &'
         );
         return all_fails(finding, Trouble::GlooDead);
     }
-    let off = era(version).filter(|e| e.env.variable).and_then(|_| environment.get("USE_LIBUV")).map(|v| v != "1");
-    let predicted = report.defaults.map(|d| match off {
-        Some(false) => Outcome::of(true, report.libuv),
-        Some(true) => Outcome::Legacy,
-        None => d.init_process_group,
-    });
+    let predicted = predicted(report, environment);
     let torchrun_fails =
         trials.of(Step::Agent).map_or_else(|| remedy::torchrun_crashes(report), |t| !t.ok && is_the_known_error(t));
     let store = if report.libuv { "has the libuv store" } else { "has no libuv store" };
@@ -256,7 +306,7 @@ fn judge<'a>(report: &Report, environment: &BTreeMap<String, String>, trials: &'
         return verdict(true, false, format!("torch {version} {store}; {works}"));
     }
     // Who has turned the default is told that it works: what is left is torchrun, which does not read it.
-    let chosen = off == Some(true);
+    let chosen = asked_for(report, environment) == Some(false);
     let by = if chosen { format!("{works}, as USE_LIBUV={} asks", environment["USE_LIBUV"]) } else { works };
     let but = "but torchrun will crash: its own stores ask for libuv, and read neither USE_LIBUV nor the URL";
     verdict(chosen, false, format!("torch {version} {store}; {by}; {but}"))

@@ -140,7 +140,7 @@ fn import(said: &str) -> Vec<Remedy> {
 }
 
 fn of_case(case: &str, what: &str, costs: &str) -> Remedy {
-    remedy(what, explain::advice(case), &BOTH, costs)
+    remedy(what, explain::advised(case), &BOTH, costs)
 }
 
 /// A Gloo without a transport: no setting of the store helps.

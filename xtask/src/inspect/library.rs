@@ -234,7 +234,7 @@ fn image_is_32_bit(source: &dyn ReadAt, start: u64) -> bool {
 
 /// The images of a fat file that are not read here: 32-bit ones, which no torch has been for since 2018.
 pub(super) fn images_not_read(source: &dyn ReadAt) -> Vec<&'static str> {
-    if !slice(source, 0, 2).is_some_and(|magic| magic == [0xca, 0xfe]) {
+    if slice(source, 0, 2).is_none_or(|magic| magic != [0xca, 0xfe]) {
         return Vec::new();
     }
     let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });

@@ -83,6 +83,30 @@ pub struct Lines {
     pub env: u32,
 }
 
+/// Whose stores a launcher has made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Stores {
+    /// An agent's, with the static rendezvous, and its workers'.
+    Static,
+    /// An agent's, with the c10d backend, and its workers'.
+    C10d,
+    /// Each process' own, as `env://` makes it.
+    Env,
+}
+
+/// A launcher.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Launcher {
+    /// What people call it.
+    pub name: String,
+    /// Which stores it makes.
+    pub stores: Stores,
+    /// Where this was read.
+    pub source: String,
+}
+
 /// The table.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -91,6 +115,8 @@ pub struct Table {
     pub era: Vec<Era>,
     /// Places.
     pub lines: Vec<Lines>,
+    /// Launchers.
+    pub launcher: Vec<Launcher>,
 }
 
 /// The table, as it was compiled in.

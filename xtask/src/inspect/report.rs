@@ -190,6 +190,8 @@ struct Collector {
     inner: Option<Vec<Member>>,
     /// One library was named by itself, and is the one that counts.
     alone: bool,
+    /// The library for GPUs is there and cannot be read: it might hold what the report would deny.
+    gpu_unread: bool,
 }
 
 /// Whether a Gloo can start: by the transports that were found, unless it is a library of its own (Debian), or it was
@@ -245,6 +247,12 @@ fn is_other_part(path: &str) -> bool {
         "caffe2",
     ]
     .contains(&stem)
+}
+
+/// Whether a file of this name is torch's library for GPUs, with NCCL and UCC.
+fn is_for_gpus(path: &str) -> bool {
+    let name = file_name(path);
+    ["torch_cuda", "torch_hip"].contains(&name.strip_prefix("lib").unwrap_or(name).split('.').next().unwrap_or(""))
 }
 
 /// Whether it is a library of a torch before 1.5, when there was no `libtorch_cpu`.
@@ -369,6 +377,7 @@ impl Collector {
         let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
         let it_counts = is_store_library(path) || self.alone;
         if library::format_of(&magic).is_none() && !it_counts {
+            self.gpu_unread |= is_for_gpus(path);
             self.notes
                 .push(format!("{path} is not read: it is no library (a linker's script, or a text of that name)"));
             return Ok(());
@@ -381,7 +390,10 @@ impl Collector {
             }
             Err(e) if it_counts => return Err(e.doing(format!("reading '{path}'"))),
             // What stands beside the store's library cannot change the verdict.
-            Err(e) => self.notes.push(format!("{path} is not read: {}", e.what())),
+            Err(e) => {
+                self.gpu_unread |= is_for_gpus(path);
+                self.notes.push(format!("{path} is not read: {}", e.what()));
+            }
         }
         Ok(())
     }
@@ -595,7 +607,7 @@ impl Collector {
             [("tcp", Class::GlooTcp), ("tls", Class::GlooTls), ("uv", Class::GlooUv), ("ibverbs", Class::GlooIbverbs)];
         let gloo_transports: Vec<_> = transports.into_iter().filter(|(_, c)| has(*c)).map(|(n, _)| n).collect();
         // A torch for GPUs has NCCL and UCC in a library that a verdict leaves alone; what was found, was found.
-        let all_read = self.depth == Depth::Full && kind != Kind::Library;
+        let all_read = self.depth == Depth::Full && kind != Kind::Library && !self.gpu_unread;
         let told = |class| if has(class) { Some(true) } else { all_read.then_some(false) };
         Backends {
             distributed: store.map(|_| self.names.iter().any(|c| is_of_distributed(*c))),
@@ -755,6 +767,7 @@ impl Collector {
             digests: BTreeMap::new(),
             inner: None,
             alone: false,
+            gpu_unread: false,
         }
     }
 }

@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 pub use text::Line;
 use text::Text;
 
+use crate::stage::advice;
+
 /// Places of one mark that are kept: what repeats more often says nothing new.
 const MOST_PLACES: usize = 256;
 /// Lines of a build's output that are looked at.
@@ -237,7 +239,7 @@ fn of_a_build(text: &Text) -> Vec<Explanation> {
     let lines: Vec<String> = (0..text.lines().min(MOST_BUILD_LINES)).map(|i| text.line(i).text).collect();
     let lines: Vec<&str> = lines.iter().map(String::as_str).collect();
     let jobs = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let explanation = |a: crate::stage::advice::Advice| Explanation {
+    let explanation = |a: advice::Advice| Explanation {
         case: a.cause,
         role: Role::Cause,
         ours: true,
@@ -248,11 +250,29 @@ fn of_a_build(text: &Text) -> Vec<Explanation> {
         launcher: None,
         source: a.source,
     };
-    crate::stage::advice::advice(&lines, jobs).into_iter().map(explanation).collect()
+    let known: Vec<_> = advice::advice(&lines, jobs).into_iter().map(explanation).collect();
+    if !known.is_empty() {
+        return known;
+    }
+    // A step failed, and why is not known: its first error is still the one to look at.
+    let step = lines.iter().position(|l| l.starts_with("FAILED: "));
+    let first = step.and_then(|step| Some(step + advice::first_error(&lines[step..])?));
+    let unknown = |line| Explanation {
+        case: "build-step",
+        role: Role::Cause,
+        ours: true,
+        what: "a step of a build failed, for no reason that is known here. The line is its first error.".into(),
+        next: "mend that one first: later errors often only follow from it".into(),
+        line: text.line(line),
+        sign: None,
+        launcher: None,
+        source: "ninja",
+    };
+    first.map(unknown).into_iter().collect()
 }
 
 /// What the table advises in the case called `id`, where there is no log.
-pub fn advice(id: &str) -> Vec<String> {
+pub fn advised(id: &str) -> Vec<String> {
     let words = Words { launcher: None, windows: cfg!(windows), powershell: false };
     let case = known().table.case.iter().find(|c| c.id == id);
     case.map(|c| c.next.iter().map(|n| words.fill(n)).collect()).unwrap_or_default()
