@@ -8,7 +8,7 @@ mod support;
 use std::collections::BTreeMap;
 
 use xtask::artifact::{dsse::Envelope, provenance::Statement};
-use xtask::inspect::{self, Depth, record};
+use xtask::inspect::{self, Depth, Files, record};
 
 /// The files of `tests/fuzz/TARGET`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -23,9 +23,15 @@ fn texts() {
     for data in files {
         let text = String::from_utf8_lossy(&data);
         for windows in [false, true] {
-            let _ = inspect::start_defaults(&text, Some(&text), "2.6.0", windows, true);
+            let files = Files {
+                rendezvous: &text,
+                static_rendezvous: Some(&text),
+                c10d_backend: Some(&text),
+                dynamic_rendezvous: Some(&text),
+            };
+            let _ = inspect::start_defaults(files, "2.6.0", windows, true);
         }
-        let _ = xtask::doctor::explain(&text);
+        let _ = xtask::doctor::explain(&data);
         let _ = record::parse(&text);
         let _ = Statement::parse(&data, "corpus");
         let _ = Envelope::parse(&data, "corpus").map(|e| e.payload("corpus"));

@@ -209,6 +209,9 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
             let Some(end) = end else {
                 return Err(Error::misuse("library", "an image of this fat file lies past the file's end"));
             };
+            if image_is_32_bit(source, start) {
+                continue; // of a universal library; images_not_read names it
+            }
             let inside: Vec<Hit> = hits
                 .iter()
                 .filter(|h| (start..end).contains(&h.offset))
@@ -216,9 +219,27 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
                 .collect();
             out.push(one(&Part { of: source, start, size }, Format::MachO, &inside).map_err(unreadable)?);
         }
+        if out.is_empty() {
+            return Err(Error::misuse("library", "not a readable 64-bit Mach-O file: all of its images are 32-bit"));
+        }
         return Ok(out);
     }
     Ok(vec![one(source, format, hits).map_err(unreadable)?])
+}
+
+/// Whether what begins at `start` is a 32-bit Mach-O image, as old universal libraries have for i386.
+fn image_is_32_bit(source: &dyn ReadAt, start: u64) -> bool {
+    slice(source, start, 4).is_some_and(|magic| magic == [0xce, 0xfa, 0xed, 0xfe] || magic == [0xfe, 0xed, 0xfa, 0xce])
+}
+
+/// The images of a fat file that are not read here: 32-bit ones, which no torch has been for since 2018.
+pub(super) fn images_not_read(source: &dyn ReadAt) -> Vec<&'static str> {
+    if slice(source, 0, 2).is_none_or(|magic| magic != [0xca, 0xfe]) {
+        return Vec::new();
+    }
+    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let images = macho::fat_images(&cache).unwrap_or_default();
+    images.iter().filter(|(start, _)| image_is_32_bit(source, *start)).map(|_| "32-bit (i386)").collect()
 }
 
 /// What is known of a library of `size` bytes that nowhere holds the name of c10d's libuv store, by the

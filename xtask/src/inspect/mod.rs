@@ -24,6 +24,7 @@ mod fatbin;
 mod inflate;
 mod library;
 mod macho;
+pub mod makers;
 mod marker;
 mod pe;
 mod read;
@@ -37,7 +38,7 @@ use std::path::Path;
 
 use crate::error::{Context, Result};
 
-pub use defaults::{Defaults, Outcome, defaults as start_defaults};
+pub use defaults::{Defaults, Files, Outcome, defaults as start_defaults};
 pub use elf::{Elf, VersionNeed};
 pub use fatbin::count as gpu_images;
 pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};

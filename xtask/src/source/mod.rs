@@ -1,6 +1,7 @@
 //! Getting bytes: one file a kind of coordinate; unpacking; patching. Whatever comes from outside
 //! is hostile until its digest is known.
 
+pub mod choice;
 mod crates;
 pub mod debian;
 mod fetch;

@@ -20,6 +20,8 @@ pub struct IndexFile {
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
+    /// When it was uploaded (PEP 700, RFC 3339), where the index says it.
+    pub uploaded: Option<String>,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -132,6 +134,8 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         url: String,
         #[serde(default)]
         hashes: std::collections::BTreeMap<String, String>,
+        #[serde(default, rename = "upload-time")]
+        uploaded: Option<String>,
     }
     let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
     let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
@@ -151,7 +155,8 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
             .into_iter()
             .map(|f| {
                 let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
-                Ok(IndexFile { url, filename: f.filename, sha256: f.hashes.get("sha256").cloned().or(fragment) })
+                let sha256 = f.hashes.get("sha256").cloned().or(fragment);
+                Ok(IndexFile { url, filename: f.filename, sha256, uploaded: f.uploaded })
             })
             .collect();
     }
@@ -159,7 +164,7 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         .into_iter()
         .filter_map(|(href, filename)| {
             let (url, sha256) = absolute(&href).ok()?;
-            Some(IndexFile { filename, url, sha256 })
+            Some(IndexFile { filename, url, sha256, uploaded: None })
         })
         .collect())
 }

@@ -19,6 +19,7 @@
 //! uvstore     ◄─ canary                the store of this torch as a program of its own
 //! ```
 
+pub mod advice;
 mod build;
 pub mod engine;
 pub mod environment;

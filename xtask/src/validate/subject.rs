@@ -206,10 +206,10 @@ fn no_torch(name: &str) -> Error {
 fn facts(name: &str, folder: &Path, sha256: String) -> Result<Facts> {
     let report = inspect::inspect_folder(name, folder, Depth::Full)?;
     let backends = [
-        ("gloo", report.backends.gloo),
-        ("nccl", report.backends.nccl),
-        ("mpi", report.backends.mpi),
-        ("ucc", report.backends.ucc),
+        ("gloo", report.backends.gloo == Some(true)),
+        ("nccl", report.backends.nccl == Some(true)),
+        ("mpi", report.backends.mpi == Some(true)),
+        ("ucc", report.backends.ucc == Some(true)),
     ];
     let uv = report.uv.as_ref().map(|uv| {
         let linkage = if uv.linkage == Linkage::Static { "compiled in" } else { "a library of its own" };

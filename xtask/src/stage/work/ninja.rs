@@ -9,6 +9,7 @@ use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
+use crate::stage::advice;
 use crate::stage::build::Build;
 use crate::stage::environment;
 use crate::toolchain::{
@@ -315,18 +316,15 @@ impl Failure {
 
     /// Whether the step failed because the kernel ended a process of it, or gave it no memory.
     fn is_for_want_of_memory(&self) -> bool {
-        let (marks, _) = CAUSES[0];
-        self.lines.iter().any(|l| marks.iter().any(|m| l.contains(m)))
+        let lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
+        advice::wants_memory(&lines)
     }
 
     fn explain(&self, text: &str, log: &Path, jobs: usize) -> Error {
         let step = self.lines.first().map_or("ninja", |l| l.trim_start_matches("FAILED: ").trim());
         // The command itself is one long line that nobody reads.
-        let body: Vec<&String> = self.lines.iter().skip(2).collect();
-        let first = body.iter().position(|l| {
-            l.contains("error:") || l.contains("Error") || l.contains("undefined reference") || l.contains("Killed")
-        });
-        let shown: Vec<&String> = match first {
+        let body: Vec<&str> = self.lines.iter().skip(2).map(String::as_str).collect();
+        let shown: Vec<&str> = match advice::first_error(&body) {
             Some(i) => body[i.saturating_sub(1)..].iter().take(8).copied().collect(),
             None => body.iter().rev().take(8).rev().copied().collect(),
         };
@@ -335,62 +333,18 @@ impl Failure {
         } else {
             shown.iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
         };
-        let all = if self.lines.is_empty() { text.to_owned() } else { self.lines.join("\n") };
+        let all: Vec<&str> = if self.lines.is_empty() {
+            text.lines().collect()
+        } else {
+            self.lines.iter().map(String::as_str).collect()
+        };
         let mut e = Error::world("compile", format!("{step} failed:\n{shown}"));
-        for advice in advice(&all, jobs) {
-            e = e.next(advice);
+        for advice in advice::advice(&all, jobs).into_iter().take(2) {
+            e = e.next(advice.tell);
         }
         e.next(format!("the whole output is in {}", log.display()))
             .next("run the same command again once the cause is gone: what was compiled stays compiled")
     }
-}
-
-/// Known causes: what the output holds, and what to tell.
-const CAUSES: &[(&[&str], &str)] = &[
-    (
-        &[
-            "Killed",
-            "[code=137]",
-            "signal terminated program cc1plus",
-            "Cannot allocate memory",
-            "out of memory",
-            "virtual memory exhausted",
-        ],
-        "the kernel ended the compiler for lack of memory: close other programs, or use fewer jobs (--jobs)",
-    ),
-    (
-        &["No space left on device", "Disk quota exceeded"],
-        "the disk is full: free space, or move the store with --store",
-    ),
-    (
-        &["Could not resolve host", "Failed to connect", "Connection refused", "127.0.0.1:9"],
-        "the build tried to download something: builds run without network; the source that it wants belongs into the recipe",
-    ),
-    (&["Python.h: No such file"], "Python's headers are missing: install python3-dev"),
-    (
-        &["fatal error: ", "No such file or directory"],
-        "a header is missing: a source of the recipe is incomplete, or a feature is on that needs one more",
-    ),
-    (
-        &["internal compiler error", "Segmentation fault"],
-        "the compiler itself crashed: often bad memory or an overheated machine; try again, or another compiler (CC, CXX)",
-    ),
-];
-
-fn advice(text: &str, jobs: usize) -> Vec<String> {
-    CAUSES
-        .iter()
-        .filter(|(marks, _)| {
-            // The header advice needs both of its marks; the others any one.
-            if marks[0] == "fatal error: " {
-                marks.iter().all(|m| text.contains(m))
-            } else {
-                marks.iter().any(|m| text.contains(m))
-            }
-        })
-        .map(|(_, tell)| tell.replace("(--jobs)", &format!("(--jobs {})", (jobs / 2).max(1))))
-        .take(2)
-        .collect()
 }
 
 #[cfg(test)]
@@ -425,7 +379,8 @@ mod tests {
             e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"),
             "{e}"
         );
-        assert!(advice("c++: fatal error: Killed signal terminated program cc1plus", 4)[0].contains("--jobs 2"));
-        assert!(advice("a.cpp:1: fatal error: zz.h: No such file or directory", 4)[0].contains("header is missing"));
+        let told = |line: &str| advice::advice(&[line], 4)[0].tell.clone();
+        assert!(told("c++: fatal error: Killed signal terminated program cc1plus").contains("--jobs 2"));
+        assert!(told("a.cpp:1: fatal error: zz.h: No such file or directory").contains("header is missing"));
     }
 }
