@@ -1,10 +1,6 @@
 //! What people read first.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
-use support::Workspace;
+use crate::support::Workspace;
 
 const COMMANDS: &[&str] = &[
     "build-torch",
