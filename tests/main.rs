@@ -20,6 +20,7 @@ mod cuda;
 mod fuzz_corpus;
 mod help;
 mod inspect;
+mod manners;
 mod mirror;
 mod pipeline;
 mod provenance;

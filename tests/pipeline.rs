@@ -403,7 +403,7 @@ fn ctrl_c_stops_all_children_and_the_next_run_goes_on() {
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(said.contains("stopped on request") && said.contains("goes on where it stopped"), "{said}");
     assert!(!running_in(&work), "a child was left behind");
     build(&w, &[]).exits(0);

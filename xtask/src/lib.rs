@@ -2,7 +2,7 @@
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ci`, `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
-//! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
+//! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `logging`, `platform`, `error`. A module
 //! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
@@ -13,6 +13,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod inspect;
+pub mod logging;
 pub mod mirror;
 pub mod platform;
 pub mod recipe;
@@ -24,4 +25,4 @@ pub mod toolchain;
 pub mod ui;
 pub mod validate;
 
-pub use error::{Error, Exit, Result};
+pub use error::{Answer, Error, Exit, Kind, Result};

@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
 use crate::doctor::{self, Diagnosis, Start};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::ui;
 
 /// Find out whether the rendezvous of this machine's torch will run, and what helps if not
@@ -17,8 +17,10 @@ Examples:
   cargo xtask doctor --python ~/env/bin/python --json
   cargo xtask doctor --explain < traceback.txt
 
-Two short jobs on this machine's loopback interface are tried, with the environment as it is.
-Exit code: 0 starting works, 1 it does not (or the traceback is of no known case).")]
+Two short jobs on this machine's loopback interface are tried, with the
+environment as it is.
+Exit code: 0 starting works, 1 it does not (or the traceback is of no known
+case).")]
 pub struct Args {
     /// The Python whose torch is meant: a path or a name (default: python3)
     #[arg(long, value_name = "PYTHON")]
@@ -34,8 +36,15 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether it starts nothing.
+    pub fn only_reads(&self) -> bool {
+        self.explain
+    }
+}
+
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
     if args.explain {
         return explain(args.json);
@@ -46,10 +55,10 @@ pub fn run(args: Args) -> Result<()> {
     } else {
         show(&diagnosis);
     }
-    if diagnosis.healthy { Ok(()) } else { Err(Error::no("unhealthy", diagnosis.finding)) }
+    Ok(if diagnosis.healthy { Answer::Yes } else { Answer::no("unhealthy", diagnosis.finding) })
 }
 
-fn explain(json: bool) -> Result<()> {
+fn explain(json: bool) -> Result<Answer> {
     // A log may be long; the case is in its end or its beginning, and this is plenty for both.
     let mut bytes = Vec::new();
     std::io::stdin()
@@ -61,14 +70,14 @@ fn explain(json: bool) -> Result<()> {
         print_json(&serde_json::json!({ "schema_version": 1, "explanation": found }));
     }
     let Some(found) = found else {
-        return Err(Error::no("unknown-case", "this is none of the known cases")
+        return Ok(Answer::no("unknown-case", "this is none of the known cases")
             .next("is the whole traceback there? The first error is usually the one that matters")
             .next("`cargo xtask doctor` examines the torch of this machine"));
     };
     if !json {
         println!("{}\n  {}\n  next: {}", found.case, found.what, found.next);
     }
-    Ok(())
+    Ok(Answer::Yes)
 }
 
 fn show(d: &Diagnosis) {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde::Serialize;
 
 use super::Interpreter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::toolchain::Process;
 
 /// How long one trial may take: importing torch alone can take many seconds on a cold disk.
@@ -93,8 +93,10 @@ fn run(python: &Interpreter, name: &'static str, script: &str) -> Result<Trial> 
                 trial.error = Some(last_error(&output.text));
             }
         }
-        Err(e) if e.code() == "timeout" => trial.error = Some(format!("it did not end within {} s", LIMIT.as_secs())),
-        Err(e) if e.code() == "cancelled" => return Err(e),
+        Err(e) if e.kind() == Some(Kind::Timeout) => {
+            trial.error = Some(format!("it did not end within {} s", LIMIT.as_secs()));
+        }
+        Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
         Err(e) => return Err(Error::world("trial", format!("{name}: {e}"))),
     }
     trial.seconds = started.elapsed().as_secs_f64();
