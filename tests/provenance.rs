@@ -5,6 +5,8 @@ use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use xshell::{Shell, cmd};
+
 use crate::standin::{dist, files, fresh_files, workspace, workspace_with};
 use crate::support::{Ran, Workspace, sha256};
 
@@ -19,10 +21,10 @@ fn text(path: &Path) -> &str {
 /// A key pair as people make it: `signing.pem` and `signing.pub`.
 fn keys(w: &Workspace, name: &str) -> (PathBuf, PathBuf) {
     let (private, public) = (w.path().join(format!("{name}.pem")), w.path().join(format!("{name}.pub")));
-    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", text(&private)]).output();
-    assert!(made.is_ok_and(|o| o.status.success()), "no openssl that makes Ed25519 keys is on this machine");
-    let out = Command::new("openssl").args(["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]).output();
-    assert!(out.unwrap().status.success());
+    let sh = Shell::new().unwrap();
+    let made = cmd!(sh, "openssl genpkey -algorithm ed25519 -out {private}").quiet().ignore_stderr().run();
+    made.expect("an openssl that makes Ed25519 keys");
+    cmd!(sh, "openssl pkey -in {private} -pubout -out {public}").quiet().run().unwrap();
     (private, public)
 }
 

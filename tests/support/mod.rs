@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use xshell::{Shell, cmd};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -320,17 +321,16 @@ pub fn python_environment(name: &str, packages: &[&str]) -> PathBuf {
     if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {
         return env;
     }
-    let _ = std::fs::remove_dir_all(&env);
-    assert!(std::process::Command::new("python3").args(["-m", "venv"]).arg(&env).status().unwrap().success());
+    let sh = Shell::new().unwrap();
+    sh.remove_path(&env).unwrap();
+    cmd!(sh, "python3 -m venv {env}").quiet().run().unwrap();
+    let python = env.join("bin/python");
     let mut said = String::new();
     for _ in 0..3 {
-        let out = std::process::Command::new(env.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(packages)
-            .output()
-            .unwrap();
+        let install = cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check {packages...}");
+        let out = install.quiet().ignore_status().output().unwrap();
         if out.status.success() {
-            std::fs::write(done, packages.join(" ")).unwrap();
+            sh.write_file(done, packages.join(" ")).unwrap();
             return env;
         }
         said = String::from_utf8_lossy(&out.stderr).into_owned();
@@ -344,25 +344,23 @@ pub struct SmallDisk(PathBuf);
 impl SmallDisk {
     /// Mounted at `at`, which is made.
     pub fn mount(at: &Path, size: &str) -> Self {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output()
-            .is_ok_and(|o| o.status.success());
-        assert!(mounted, "no right to mount a small file system");
+        let sh = Shell::new().unwrap();
+        sh.create_dir(at).unwrap();
+        cmd!(sh, "mount -t tmpfs -o size={size} tmpfs {at}").quiet().run().expect("the right to mount a file system");
         Self(at.to_owned())
     }
 
     pub fn grow(&self, size: &str) {
-        let mut mount = std::process::Command::new("mount");
-        let grown = mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0).status().unwrap();
-        assert!(grown.success());
+        let (sh, at) = (Shell::new().unwrap(), &self.0);
+        cmd!(sh, "mount -o remount,size={size} {at}").quiet().run().unwrap();
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let at = &self.0;
+        if let Ok(sh) = Shell::new() {
+            let _ = cmd!(sh, "umount -l {at}").quiet().run();
+        }
     }
 }

@@ -50,7 +50,7 @@ fn end_where_nobody_reads() {
     const AS_SHELLS_COUNT: i32 = 128 + 13;
     let usual = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
-        if panic.payload_as_str().is_some_and(|said| said.starts_with("failed printing to std")) {
+        if panic.payload().downcast_ref::<String>().is_some_and(|said| said.starts_with("failed printing to std")) {
             std::process::exit(AS_SHELLS_COUNT);
         }
         usual(panic);

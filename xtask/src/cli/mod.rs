@@ -146,30 +146,30 @@ pub fn main() -> ExitCode {
     }
     interrupt::watch(cli.command.leave());
     let result: Result<Answer> = match cli.command {
-        Command::BuildTorch(args) => build_torch::run(args).map(Answer::from),
-        Command::Canary(args) => canary::run(&args).map(Answer::from),
-        Command::Fetch(args) => fetch::run(args).map(Answer::from),
-        Command::Lock(args) => lock::run(args),
-        Command::Libuv(args) => libuv::run(args).map(Answer::from),
-        Command::Tree(args) => tree::run(args).map(Answer::from),
-        Command::Toolchain(args) => toolchain::run(args).map(Answer::from),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Doctor(args) => doctor::run(args),
-        Command::Uvstore(args) => uvstore::run(&args).map(Answer::from),
-        Command::Validate(args) => validate::run(args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Sign(args) => sign::run(&args).map(Answer::from),
-        Command::Diff(args) => diff::run(&args),
-        Command::Repro(args) => repro::run(&args),
-        Command::Rebuild(args) => rebuild::run(&args),
-        Command::Mirror(args) => mirror::run(args),
-        Command::Publish(args) => publish::run(&args).map(Answer::from),
-        Command::Shell(args) => shell::run(args).map(Answer::from),
-        Command::Ci(args) => ci::run(&args),
-        Command::Clean(args) => clean::run(args).map(Answer::from),
-        Command::Schema(args) => schema::run(args).map(Answer::from),
-        Command::Completions(args) => completions::run(&args).map(Answer::from),
-        Command::Man(args) => man::run(&args).map(Answer::from),
+        Command::BuildTorch(args) => ended(build_torch::run(args)),
+        Command::Canary(args) => ended(canary::run(&args)),
+        Command::Fetch(args) => ended(fetch::run(args)),
+        Command::Lock(args) => ended(lock::run(args)),
+        Command::Libuv(args) => ended(libuv::run(args)),
+        Command::Tree(args) => ended(tree::run(args)),
+        Command::Toolchain(args) => ended(toolchain::run(args)),
+        Command::Inspect(args) => ended(inspect::run(args)),
+        Command::Doctor(args) => ended(doctor::run(args)),
+        Command::Uvstore(args) => ended(uvstore::run(&args)),
+        Command::Validate(args) => ended(validate::run(args)),
+        Command::Verify(args) => ended(verify::run(&args)),
+        Command::Sign(args) => ended(sign::run(&args)),
+        Command::Diff(args) => ended(diff::run(&args)),
+        Command::Repro(args) => ended(repro::run(&args)),
+        Command::Rebuild(args) => ended(rebuild::run(&args)),
+        Command::Mirror(args) => ended(mirror::run(args)),
+        Command::Publish(args) => ended(publish::run(&args)),
+        Command::Shell(args) => ended(shell::run(args)),
+        Command::Ci(args) => ended(ci::run(&args)),
+        Command::Clean(args) => ended(clean::run(args)),
+        Command::Schema(args) => ended(schema::run(args)),
+        Command::Completions(args) => ended(completions::run(&args)),
+        Command::Man(args) => ended(man::run(&args)),
     };
     // Whatever failed because it was stopped, it was stopped.
     let result = result.map_err(|e| if platform::cancelled() && e.kind().is_none() { Error::cancelled() } else { e });
@@ -186,6 +186,11 @@ pub fn main() -> ExitCode {
             ExitCode::from(e.exit() as u8)
         }
     }
+}
+
+/// Most commands have nothing to answer but that it is done.
+fn ended(result: Result<impl Into<Answer>>) -> Result<Answer> {
+    result.map(Into::into)
 }
 
 /// The one JSON document of a command that printed no result.

@@ -105,7 +105,7 @@ pub enum Outcome {
 /// One scenario on both builds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pair {
-    /// The scenario.
+    /// The scenario's name, as its script is called.
     pub name: String,
     /// What it shows.
     pub what: String,
