@@ -1,14 +1,10 @@
 //! How this program is put together: which module may know which, what is in keys, and that the pictures of the
 //! stages are the table.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use support::root;
+use super::support::root;
 use syn::visit::{self, Visit};
 use xtask::stage::graph::{STAGES, diagram};
 

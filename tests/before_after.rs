@@ -3,24 +3,20 @@
 //! our wheel. Needs root, debootstrap and a gigabyte of packages, so it runs only when asked for:
 //!
 //! ```text
-//! cargo test --test before_after -- --ignored --nocapture
+//! cargo test --test main before_after:: -- --ignored --nocapture
 //! ```
 //!
 //! `TORCHMILL_DEBIAN_13` names a folder to keep the chroot in between runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::root;
+use crate::support::root;
 
 const KNOWN_ERROR: &str = "use_libuv was requested but PyTorch was build without libuv support";
 
 #[test]
-#[ignore = "needs root, debootstrap and a gigabyte of Debian 13"]
+#[ignore = "takes too much: root, debootstrap and a gigabyte of Debian 13"]
 fn debian_13s_own_torch_ends_with_the_known_error_and_only_for_want_of_libuv() {
     let scratch = tempfile::tempdir().unwrap();
     let chroot =

@@ -1,18 +1,14 @@
 //! `doctor` and `--explain`, from the outside: what people paste, and torches of every kind of trouble. The torches are
 //! packages made here, whose Python part does what the real one does where it counts; none is installed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::support::{Ran, root};
 use serde_json::Value;
-use support::{Ran, root};
 
 const KNOWN: &str = "use_libuv was requested but PyTorch was build without libuv support";
 

@@ -1,10 +1,6 @@
 //! What fuzzing found, once and for all: every file of `tests/fuzz/TARGET` goes through what that
 //! target of `xtask/fuzz` calls, and must end without a panic.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::collections::BTreeMap;
 
 use xtask::artifact::{dsse::Envelope, provenance::Statement};
@@ -12,7 +8,7 @@ use xtask::inspect::{self, Depth, Files, record};
 
 /// The files of `tests/fuzz/TARGET`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
-    let dir = support::root().join("tests/fuzz").join(target);
+    let dir = crate::support::root().join("tests/fuzz").join(target);
     std::fs::read_dir(&dir).into_iter().flatten().flatten().map(|e| std::fs::read(e.path()).unwrap()).collect()
 }
 

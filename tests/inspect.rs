@@ -1,15 +1,11 @@
 //! `inspect` and `doctor`: what a torch is, told from files that are made here, real in what counts:
 //! compiled by this machine's compiler, packed like wheels, served like an index serves them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Answer, Ran, Server};
+use crate::support::{Answer, Ran, Server};
 
 const NAME: &str = "N4c10d6detail16LibUVStoreDaemonE";
 
@@ -353,7 +349,8 @@ fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
             needed += entry.compressed_size();
         }
     }
-    let sent: usize = asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+    let sent: usize =
+        asked.iter().flatten().filter_map(|r| crate::support::wanted(r, size)).map(|(from, to)| to - from).sum();
     assert!(sent as u64 <= needed + 1_000_000, "{sent} bytes asked for, {needed} needed");
     assert!(read.contains("KiB of 3.") && size > 3 << 20, "{read}");
     // A server that knows no ranges sends it whole, once.
@@ -418,7 +415,7 @@ fn a_verdict_from_afar_leaves_the_end_of_a_library_where_it_is() {
         assert_eq!(report["libraries"][0]["size"], library.len());
         let asked = server.ranges("/torch.whl");
         let sent: usize =
-            asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+            asked.iter().flatten().filter_map(|r| crate::support::wanted(r, size)).map(|(from, to)| to - from).sum();
         // Of the last 2 MiB a piece is asked for at a time.
         assert_eq!(sent < library.len() - (1 << 20), saved, "{name}, {code}: {sent} bytes of {}", library.len());
         // All of it, as ever, where it is at hand.

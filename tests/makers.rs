@@ -2,16 +2,12 @@
 //! files of stock wheels come from the index that pip uses (some hundred KB of each wheel, by ranges), and are run with a
 //! TCPStore that notes how it is called. Nothing compiled is fetched, and no torch is installed.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::io::{BufReader, Read};
 use std::path::Path;
 use std::process::Command;
 
+use super::support::root;
 use serde_json::Value;
-use support::root;
 use xtask::inspect::makers::{self, Choice, Maker};
 use xtask::inspect::{Cursor, Files, Outcome, Remote, start_defaults};
 use xtask::source::choice::{self, Wanted};

@@ -1,13 +1,9 @@
 //! Sources: every byte is judged by its digest, whatever the server does on the way.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
-use support::{Answer, Server, Workspace, sha256};
+use crate::support::{Answer, Server, Workspace, sha256};
 use xtask::event::Silent;
 use xtask::recipe::Coordinate;
 use xtask::source::{Fetcher, Want};
@@ -130,11 +126,11 @@ fn a_passing_failure_is_asked_again() {
 fn a_stalled_server_is_given_up_on() {
     let server = Server::start([("/f", Answer::Stall(b"beginning".to_vec()))]);
     let w = Workspace::new();
-    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
+    w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
     command.env("TORCHMILL_STALL_SECONDS", "1");
     let started = std::time::Instant::now();
-    support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
+    crate::support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
     assert!(started.elapsed().as_secs() < 60);
 }
 
@@ -156,10 +152,13 @@ fn a_debian_coordinate_goes_to_the_mirror_of_the_setting() {
     let content = bytes(777);
     let server = Server::start([("/mirror/pool/main/x/xx/xx_1%2B2%7E3.orig.tar.gz", Answer::Ok(content.clone()))]);
     let w = Workspace::new();
-    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"));
+    w.write(
+        "recipes/x.toml",
+        crate::support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"),
+    );
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
     command.env("TORCHMILL_DEBIAN_MIRROR", format!("{}/mirror", server.url));
-    support::Ran::of(&mut command, w.path()).exits(0);
+    crate::support::Ran::of(&mut command, w.path()).exits(0);
     assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
 }
 
@@ -174,10 +173,10 @@ fn a_pypi_coordinate_goes_to_the_index_that_pip_is_told_of_json_or_html() {
             ("/files/thing-1.0.tar.gz", Answer::Ok(content.clone())),
         ]);
         let w = Workspace::new();
-        w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "pypi:thing/1.0/thing-1.0.tar.gz"));
+        w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", "pypi:thing/1.0/thing-1.0.tar.gz"));
         let mut command = w.xtask(&["lock", "--recipe", "x"]);
         command.env("PIP_INDEX_URL", format!("{}/simple", server.url));
-        support::Ran::of(&mut command, w.path()).exits(0);
+        crate::support::Ran::of(&mut command, w.path()).exits(0);
         assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
     }
 }

@@ -2,8 +2,8 @@
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
-//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `event`,
-//! `error`. A module imports only from its own layer and those to its right, and never in a circle
+//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `logging`, `platform`,
+//! `event`, `error`. A module imports only from its own layer and those to its right, and never in a circle
 //! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
@@ -14,6 +14,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod inspect;
+pub mod logging;
 pub mod mirror;
 pub mod platform;
 pub mod recipe;
@@ -25,4 +26,4 @@ pub mod toolchain;
 pub mod ui;
 pub mod validate;
 
-pub use error::{Error, Exit, Result};
+pub use error::{Answer, Error, Exit, Kind, Result};

@@ -19,7 +19,8 @@ Examples:
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
 
-An interrupted build goes on where it stopped when the same command is run again.")]
+An interrupted build goes on where it stopped when the same command is run
+again.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

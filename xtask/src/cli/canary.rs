@@ -17,9 +17,10 @@ Examples:
   cargo xtask canary
   cargo xtask canary --target windows
 
-For Windows, libuv, c10 and the store of the recipe's tree are compiled with mingw-w64 and run with Wine:
-a server on each system, client processes on both, one of them killed in the middle. What mingw-w64 alone
-needs changed stands in patches/mingw and goes into no torch.")]
+For Windows, libuv, c10 and the store of the recipe's tree are compiled with
+mingw-w64 and run with Wine: a server on each system, client processes on both,
+one of them killed in the middle. What mingw-w64 alone needs changed stands in
+patches/mingw and goes into no torch.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

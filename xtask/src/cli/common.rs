@@ -5,6 +5,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
+use clap_complete::engine::ArgValueCandidates;
+
+use super::completions::recipes;
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -26,9 +29,21 @@ pub fn set_json(json: bool) {
 }
 
 /// Who is told of what happens, as the command was asked; notes whether it was asked for JSON.
-pub fn sink(json: bool, quiet: bool) -> Box<dyn Sink> {
+pub fn sink(json: bool) -> Box<dyn Sink> {
     set_json(json);
-    if json { Box::new(JsonEvents) } else { Box::new(Reporter::new(quiet)) }
+    if json { Box::new(JsonEvents) } else { Box::new(Reporter::new(quiet())) }
+}
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether only warnings, errors and the result are wanted.
+pub fn quiet() -> bool {
+    QUIET.load(Ordering::SeqCst)
+}
+
+/// Notes that only those are wanted.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::SeqCst);
 }
 
 static PRINTED: AtomicBool = AtomicBool::new(false);
@@ -49,7 +64,7 @@ pub fn print_json(value: &serde_json::Value) {
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     /// Recipe: a name in recipes/, or a path to a .toml file
-    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME")]
+    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME", add = ArgValueCandidates::new(recipes))]
     pub recipe: String,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
@@ -60,9 +75,6 @@ pub struct RecipeArgs {
     /// Print the result as JSON on standard output (events as JSON lines on standard error)
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// The system that a program is for
@@ -95,7 +107,7 @@ pub struct Session {
 impl RecipeArgs {
     /// Opens workspace, store and event sink.
     pub fn session(&self) -> Result<Session> {
-        let events = sink(self.json, self.quiet);
+        let events = sink(self.json);
         Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
     }
 }

@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json, workspace};
 use crate::doctor::{self, Diagnosis, Explanation, Role, Start};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::ui;
 
 /// Most bytes of a log that are read; of a longer one its two ends.
@@ -23,8 +23,10 @@ Examples:
   cargo xtask doctor --explain < traceback.txt
   Get-Content train.log | cargo xtask doctor --explain        (PowerShell, which has no <)
 
-Two short jobs on this machine's loopback interface are tried, with the environment as it is.
-Exit code: 0 starting works, 1 it does not (or the traceback is of no known case, or not of the rendezvous).")]
+Two short jobs on this machine's loopback interface are tried, with the
+environment as it is.
+Exit code: 0 starting works, 1 it does not (or the traceback is of no known
+case, or not of the rendezvous).")]
 pub struct Args {
     /// The Python whose torch is meant: a path or a name (default: python3)
     #[arg(long, value_name = "PYTHON")]
@@ -40,8 +42,15 @@ pub struct Args {
     json: bool,
 }
 
+impl Args {
+    /// Whether it starts nothing.
+    pub fn only_reads(&self) -> bool {
+        self.explain.is_some()
+    }
+}
+
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
     if let Some(file) = &args.explain {
         return explain(file, args.json);
@@ -54,10 +63,10 @@ pub fn run(args: Args) -> Result<()> {
     } else {
         show(&diagnosis);
     }
-    if diagnosis.healthy { Ok(()) } else { Err(Error::no("unhealthy", diagnosis.finding)) }
+    Ok(if diagnosis.healthy { Answer::Yes } else { Answer::no("unhealthy", diagnosis.finding) })
 }
 
-fn explain(file: &Path, json: bool) -> Result<()> {
+fn explain(file: &Path, json: bool) -> Result<Answer> {
     let (bytes, left_out) = if file == Path::new("-") { standard_input()? } else { read_log(file)? };
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Err(Error::misuse("empty", "there is nothing to explain: the text is empty")
@@ -71,24 +80,24 @@ fn explain(file: &Path, json: bool) -> Result<()> {
         let others = found.get(1..).unwrap_or_default();
         print_json(&serde_json::json!({ "schema_version": 1, "explanation": found.first(), "others": others }));
     }
-    let Some(first) = found.first() else { return Err(unknown(&bytes)) };
+    let Some(first) = found.first() else { return unknown(&bytes) };
     if !json {
         show_explanations(&found);
     }
     if first.ours {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    Err(Error::no("not-ours", "this is not the rendezvous: nothing here is known of it"))
+    Ok(Answer::no("not-ours", "this is not the rendezvous: nothing here is known of it"))
 }
 
-fn unknown(bytes: &[u8]) -> Error {
+fn unknown(bytes: &[u8]) -> Result<Answer> {
     if doctor::is_noise(bytes) {
-        return Error::misuse("no-text", "this is not a text: neither a traceback nor a log is in it")
-            .next("copy the messages themselves: a picture of them cannot be read here");
+        return Err(Error::misuse("no-text", "this is not a text: neither a traceback nor a log is in it")
+            .next("copy the messages themselves: a picture of them cannot be read here"));
     }
-    Error::no("unknown-case", "this is none of the known cases")
+    Ok(Answer::no("unknown-case", "this is none of the known cases")
         .next("is the whole traceback there? The first error is usually the one that matters")
-        .next("`cargo xtask doctor` examines the torch of this machine")
+        .next("`cargo xtask doctor` examines the torch of this machine"))
 }
 
 /// What is piped in, or pasted; and how much of its middle was left out.

@@ -13,8 +13,9 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask fetch
-  cargo xtask fetch --recipe torch-2.6.0-cpu --all-pythons     fill a store for an air-gapped machine
-  cargo xtask fetch --offline                                  is everything there?")]
+  cargo xtask fetch --recipe torch-2.6.0-cpu --all-pythons
+      fill a store for an air-gapped machine
+  cargo xtask fetch --offline  is everything there?")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{print_json, sink};
-use crate::error::{Error, Result};
+use super::common::{print_json, quiet, sink};
+use crate::error::{Answer, Error, Result};
 use crate::event::Sink;
 use crate::mirror::{self, Index, Outcome, push, serve};
 use crate::source::http_agent;
@@ -23,22 +23,23 @@ Examples:
 
   pip install --index-url http://localhost:8080/simple/ 'torch==2.6.0+cpu.libuv'
 
-The folder is a static index (PEP 503, 691, 700, 714, 592): any web server or object store can serve it.
-A published file never changes; docs/mirror.md says how to use it beside another index, safely.")]
+The folder is a static index (PEP 503, 691, 700, 714, 592): any web server or
+object store can serve it. A published file never changes; docs/mirror.md says
+how to use it beside another index, safely.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// Print the result as JSON on standard output
     #[arg(long, global = true)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short, global = true)]
-    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Publish wheels: all of them, or none
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror add --index /srv/wheels dist/*.whl")]
     Add {
         /// Folder of the index; made where nothing is
         #[arg(long, value_name = "DIR")]
@@ -48,6 +49,10 @@ enum Command {
         wheels: Vec<PathBuf>,
     },
     /// Mark a file so that installers leave it out unless it is asked for exactly (PEP 592)
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --reason bug
+  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --undo")]
     Yank {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -62,6 +67,9 @@ enum Command {
         undo: bool,
     },
     /// Remove a file; its name stays taken for ever
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror remove --index /srv/wheels demo-1.0.whl --reason 'leaked'")]
     Remove {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -69,10 +77,14 @@ enum Command {
         /// File name
         file: String,
         /// Why: what people read who look for it
-        #[arg(long)]
+        #[arg(long, value_name = "WHY")]
         reason: String,
     },
     /// Look whether everything that the index names exists and hashes right, and every wheel is what it says
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror check --index /srv/wheels
+  cargo xtask mirror check --index /srv/wheels --shallow --json")]
     Check {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -82,8 +94,15 @@ enum Command {
         shallow: bool,
     },
     /// Serve an index: on this machine only, unless told otherwise
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror serve --index /srv/wheels --port 8080
+  cargo xtask mirror serve --index /srv/wheels --read-token token.txt")]
     Serve(ServeArgs),
     /// Upload wheels to a server: pypiserver, devpi, this one
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror push --to https://devpi.example.com/t/s/ dist/*.whl")]
     Push(PushArgs),
 }
 
@@ -145,12 +164,20 @@ impl ServerArgs {
     }
 }
 
+impl Args {
+    /// Whether it serves until it is stopped.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
+pub fn run(args: Args) -> Result<Answer> {
+    let events = sink(args.json);
     let print = |value: serde_json::Value, text: &dyn Fn()| if args.json { print_json(&value) } else { text() };
-    match args.command {
+    let done: Result<()> = match args.command {
         Command::Add { index, wheels } => {
+            let _said = ui::Waiting::new(move || "looking at the wheels, and publishing them".into());
             let wheels = push::examine(&wheels)?;
             let added = Index::open_or_create(&index)?.add(&wheels, events.as_ref())?;
             print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
@@ -175,14 +202,17 @@ pub fn run(args: Args) -> Result<()> {
             });
             Ok(())
         }
-        Command::Check { index, shallow } => check(&Index::open(&index)?, shallow, args.json),
-        Command::Serve(serve) => run_server(&serve, args.quiet),
+        Command::Check { index, shallow } => return check(&Index::open(&index)?, shallow, args.json),
+        Command::Serve(serve) => run_server(&serve),
         Command::Push(push) => run_push(&push, events.as_ref(), args.json),
-    }
+    };
+    done.map(Answer::from)
 }
 
-fn check(index: &Index, shallow: bool, json: bool) -> Result<()> {
+fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
+    let said = ui::Waiting::new(|| "reading the index and its wheels".into());
     let (count, findings) = mirror::check(index, !shallow)?;
+    drop(said);
     let serious = findings.iter().filter(|f| f.serious).count();
     if json {
         print_json(
@@ -195,10 +225,9 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<()> {
         println!("{count} files, {serious} of {} findings serious", findings.len());
     }
     if serious == 0 {
-        Ok(())
-    } else {
-        Err(Error::no("index-damaged", format!("{serious} things in the index are not right")))
+        return Ok(Answer::Yes);
     }
+    Ok(Answer::no("index-damaged", format!("{serious} things in the index are not right")))
 }
 
 fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::Token>> {
@@ -218,7 +247,8 @@ fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::To
     Ok(Some(serve::Token::new(text)))
 }
 
-fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
+fn run_server(args: &ServeArgs) -> Result<()> {
+    let quiet = quiet();
     let options = serve::Options {
         address: SocketAddr::new(args.bind, args.port),
         read: token(args.read_token.as_deref(), None)?,

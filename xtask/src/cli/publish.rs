@@ -15,17 +15,22 @@ use crate::ui;
 /// Verify and inspect wheels, then publish them: all of them, or none
 #[derive(Debug, ClapArgs)]
 #[command(
+    // As clap would write it, but within 80 columns.
+    override_usage = "cargo xtask publish [OPTIONS] <--index DIR|--to URL|--dry-run> WHEELS",
     group = ArgGroup::new("where").required(true).args(["index", "to", "dry_run"]).multiple(true),
     after_help = "\
 Examples:
   cargo xtask publish --index /srv/wheels dist
-  cargo xtask publish --to https://devpi.example.com/team/stable/ --key build.pub dist/*.whl
+  cargo xtask publish --to https://devpi.example.com/t/s/ --key k.pub dist/*.whl
   cargo xtask publish --dry-run --policy policy.toml dist
 
-A wheel goes out if its statement, RECORD and recipe hold, signature and policy are as asked for, and the
-store of a torch has libuv. What stands beside it (statement, bill of materials, manifest, the report of
-`validate --html NAME.validate.html`) goes with it to an index; the upload API has no place for it.
-Exit code 0: published, or there before. 1: one may not go out, and nothing was published."
+A wheel goes out if its statement, RECORD and recipe hold, signature and policy
+are as asked for, and the store of a torch has libuv. What stands beside it
+(statement, bill of materials, manifest, the report of `validate --html
+NAME.validate.html`) goes with it to an index; the upload API has no place for
+it.
+Exit code 0: published, or there before. 1: one may not go out, and nothing was
+published."
 )]
 pub struct Args {
     /// Folder of an index (as `mirror add`)
@@ -54,14 +59,11 @@ pub struct Args {
     /// Print the result as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
+    let events = sink(args.json);
     let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
     for key in &args.key {
         policy.keys.push(dsse::public_key(key)?);

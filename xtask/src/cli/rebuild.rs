@@ -6,7 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{ToolArgs, print_json, sink};
 use crate::artifact::audit::Artifact;
-use crate::error::{Error, Result};
+use crate::error::{Answer, Result};
 use crate::repro::rebuild;
 use crate::stage::Options;
 use crate::store::Store;
@@ -15,11 +15,12 @@ use crate::store::Store;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask rebuild torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl
-  cargo xtask rebuild libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --no-compiler-cache
+  cargo xtask rebuild torch-2.6.0*.whl
+  cargo xtask rebuild libtorch-2.6.0.tar.gz --no-compiler-cache
 
-Nothing of an earlier build is used but downloads, whose digests the lock judges, and the compiler
-cache. Exit code 0: the same bytes. 1: they differ, and in what.")]
+Nothing of an earlier build is used but downloads, whose digests the lock
+judges, and the compiler cache.
+Exit code 0: the same bytes. 1: they differ, and in what.")]
 pub struct Args {
     /// The wheel or bundle
     #[arg(value_name = "ARTIFACT")]
@@ -41,14 +42,11 @@ pub struct Args {
     /// Print the result as JSON on standard output (events as JSON lines on standard error)
     #[arg(long)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
+pub fn run(args: &Args) -> Result<Answer> {
+    let events = sink(args.json);
     let artifact = Artifact::open(&args.artifact)?;
     let store = Store::open(args.store.as_deref())?;
     let options = Options {
@@ -82,12 +80,12 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if same {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    let e = Error::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
-    Err(if rebuilt.toolchain.is_empty() {
-        e
+    let no = Answer::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
+    Ok(if rebuilt.toolchain.is_empty() {
+        no
     } else {
-        e.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
+        no.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
     })
 }

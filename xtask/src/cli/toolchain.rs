@@ -10,6 +10,9 @@ use crate::toolchain::cuda::Toolkit;
 
 /// Assemble a toolchain of a recipe, try it, and print where it is
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -21,10 +24,10 @@ enum What {
     #[command(after_help = "\
 Examples:
   cargo xtask toolchain cuda --recipe torch-2.6.0-cu124
-  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124 --cuda-home /usr/local/cuda-12.4
+  cargo xtask toolchain cuda -r torch-2.6.0-cu124 --cuda-home /usr/local/cuda
 
-The toolkit is tried by compiling, linking and running a program with cub, cuBLAS, cuDNN and NCCL. No GPU
-and no driver are needed.")]
+The toolkit is tried by compiling, linking and running a program with cub,
+cuBLAS, cuDNN and NCCL. No GPU and no driver are needed.")]
     Cuda(CudaArgs),
 }
 

@@ -14,13 +14,14 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask uvstore                          dist/uvstore-2.6.0-linux-x86_64.tar.gz
-  cargo xtask uvstore --target windows         dist/uvstore-2.6.0-windows-x86_64.zip
-  uvstore run -- python train.py               in any environment with a stock torch
+  cargo xtask uvstore                   dist/uvstore-2.6.0-linux-x86_64.tar.gz
+  cargo xtask uvstore --target windows  dist/uvstore-2.6.0-windows-x86_64.zip
+  uvstore run -- python train.py        in any environment with a stock torch
   uvstore run -- torchrun --nproc-per-node 4 train.py
 
-It is made of the store's own sources of the recipe's torch, with libuv, and tried with 32 clients in two
-processes before it is packed. docs/uvstore.md says what it does for a stock torch, and what it cannot.")]
+It is made of the store's own sources of the recipe's torch, with libuv, and
+tried with 32 clients in two processes before it is packed. docs/uvstore.md says
+what it does for a stock torch, and what it cannot.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

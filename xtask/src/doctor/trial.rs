@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::Interpreter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::toolchain::Process;
 
 /// How long all of it may take: importing torch alone can take many seconds on a cold disk.
@@ -125,11 +125,11 @@ pub fn all(python: &Interpreter) -> Result<Trials> {
                 trials.all.extend(next.map(|step| Trial::failed(step, error)));
             }
         }
-        Err(e) if e.code() == "timeout" => {
+        Err(e) if e.kind() == Some(Kind::Timeout) => {
             let error = format!("it did not end within {} s", LIMIT.as_secs());
             trials.all.extend(next.map(|step| Trial::failed(step, error)));
         }
-        Err(e) if e.code() == "cancelled" => return Err(e),
+        Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
         Err(e) => return Err(Error::world("trial", format!("cannot try this Python: {e}"))),
     }
     Ok(trials)

@@ -20,6 +20,7 @@
 mod container;
 mod defaults;
 mod elf;
+mod evidence;
 mod fatbin;
 mod inflate;
 mod library;
@@ -40,9 +41,10 @@ use crate::error::{Context, Result};
 
 pub use defaults::{Defaults, Files, Outcome, defaults as start_defaults};
 pub use elf::{Elf, VersionNeed};
+pub use evidence::{Evidence, Linkage, Uv};
 pub use fatbin::count as gpu_images;
 pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
-pub use library::{Evidence, Format, Library, Linkage, Uv, on_every_system, read as library};
+pub use library::{Format, Library, on_every_system, read as library};
 pub use marker::{Class, Hit};
 pub use read::{Cursor, FileAt, ReadAt, pump};
 pub use remote::Remote;

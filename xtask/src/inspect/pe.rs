@@ -4,7 +4,7 @@
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile64};
 use object::{LittleEndian as LE, ReadRef};
 
-use super::library::{Evidence, Uv};
+use super::evidence::{Evidence, Uv};
 use super::marker::{Class, Hit};
 use super::read::{ReadAt, slice};
 use super::uv;

@@ -10,7 +10,8 @@ use sha2::{Digest, Sha256};
 
 use super::container::{self, Content, Member, Want};
 use super::defaults::{self, Defaults, Files, Outcome};
-use super::library::{self, Evidence, Format, Library, Linkage, Uv};
+use super::evidence::{Evidence, Linkage, Uv};
+use super::library::{self, Format, Library};
 use super::makers;
 use super::marker::{Class, Hit};
 use super::read::{Cursor, ReadAt, slice};

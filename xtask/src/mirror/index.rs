@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 
 use super::page::{self, File, ProjectPage, RootPage, Tombstone, Yanked};
 use super::wheel::{Wheel, sha256};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::event::Sink;
 use crate::platform;
 use crate::source::pypi;
@@ -360,14 +360,14 @@ fn place(page: &mut Project, wheel: &Wheel, beside: &BTreeMap<String, String>, t
             return Ok(Outcome::AlreadyThere);
         }
         return Err(Error::misuse(
-            "taken",
+            Kind::Taken.code(),
             format!("'{filename}' is published with the SHA-256 {old}; {} has {}", wheel.path.display(), wheel.sha256),
         )
         .next("a published file never changes: build with another version, local label or build number"));
     }
     if let Some(stone) = page.removed.get(filename) {
         return Err(Error::misuse(
-            "removed",
+            Kind::Removed.code(),
             format!("'{filename}' was removed at {} ({}): its name is never used again", stone.time, stone.reason),
         )
         .next("build with another version, local label or build number"));

@@ -15,7 +15,7 @@ use url::Url;
 pub use credentials::Credentials;
 
 use super::wheel::Wheel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::source::pypi::{self, IndexFile};
@@ -105,7 +105,7 @@ impl Target<'_> {
                 return Ok(true);
             }
             return Err(Error::misuse(
-                "taken",
+                Kind::Taken.code(),
                 format!(
                     "{} has '{}' with the SHA-256 {digest}; {} has {}",
                     page.host_str().unwrap_or("the server"),

@@ -20,8 +20,8 @@ use std::time::Duration;
 pub use imp::{
     available_memory, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec, free_space,
     is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable, new_process_group, other_user,
-    own_variables, peak_memory, raise_open_files, remove_link, run_measured, sandbox_exec, sandbox_supported,
-    set_umask, stderr_is_terminal, symlink, system_programs,
+    outlive_terminal, own_variables, peak_memory, raise_open_files, remove_link, run_measured, sandbox_exec,
+    sandbox_supported, set_umask, stderr_is_terminal, symlink, system_programs,
 };
 
 use crate::error::{Error, Result};

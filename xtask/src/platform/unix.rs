@@ -32,6 +32,39 @@ pub fn die_of_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
+/// Lets this process outlive its terminal and its readers: when the terminal goes away, what is read from it or written
+/// to it leads nowhere; writing from the background stops nothing; a reader that ends is an error of that write and no
+/// more. Programs that are started later are as they always are.
+pub fn outlive_terminal() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: a handler that does nothing may run at any time; unlike SIG_IGN it is not inherited.
+    unsafe {
+        for signal in [libc::SIGHUP, libc::SIGPIPE] {
+            libc::signal(signal, nothing as *const () as libc::sighandler_t);
+        }
+        // With a handler the kernel would send it again and again.
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+    }
+    // SAFETY: isatty takes an integer.
+    let terminals: Vec<libc::c_int> = (0..=2).filter(|&fd| unsafe { libc::isatty(fd) } == 1).collect();
+    if !terminals.is_empty() {
+        std::thread::spawn(move || let_go_of(&terminals));
+    }
+}
+
+/// Waits until the terminal is gone, and has its file descriptors lead nowhere: who writes to a terminal that is gone
+/// gets an error, and a background process is sent no signal.
+fn let_go_of(terminals: &[libc::c_int]) {
+    let mut watched: Vec<_> = terminals.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+    // SAFETY: the list lives across the call, and its length is its own.
+    while unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) } < 1 {}
+    let Ok(nowhere) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for &fd in terminals {
+        // SAFETY: both are open file descriptors.
+        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&nowhere), fd) };
+    }
+}
+
 /// Asks the kernel to end this process when its parent dies (even by kill -9). Linux only.
 pub fn die_with_parent() {
     #[cfg(target_os = "linux")]

@@ -176,5 +176,8 @@ pub fn stderr_is_terminal() -> bool {
 /// Nothing to do: Windows has no such signal.
 pub fn die_of_broken_pipes() {}
 
+/// Nothing to do: a console that closes ends its programs.
+pub fn outlive_terminal() {}
+
 /// There is no limit that a process could raise.
 pub fn raise_open_files() {}

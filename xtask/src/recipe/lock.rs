@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::model::Recipe;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The version of the lock format that this program reads and writes.
 pub const LOCK_VERSION: u32 = 1;
@@ -87,7 +87,7 @@ impl Lock {
         let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);
         if !path.exists() {
             return Err(Error::misuse(
-                "lock-missing",
+                Kind::LockMissing.code(),
                 format!("{} does not exist: nothing says which bytes this recipe means", path.display()),
             )
             .next(relock));
@@ -106,7 +106,7 @@ impl Lock {
         }
         if lock.recipe != Self::recipe_digest(recipe) {
             return Err(Error::misuse(
-                "lock-stale",
+                Kind::LockStale.code(),
                 format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()),
             )
             .next(relock));

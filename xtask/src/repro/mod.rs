@@ -26,7 +26,7 @@ pub use world::World;
 /// What is compared, and how it came out.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// What.
+    /// What is compared: a stage's result, or an artifact's file name.
     pub name: String,
     /// In what the two differ.
     pub difference: Difference,

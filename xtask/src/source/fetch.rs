@@ -11,7 +11,7 @@ use ureq::Agent;
 
 use super::http::{self, Failure, Progress};
 use super::{crates, debian, git, pypi};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::Coordinate;
@@ -128,10 +128,12 @@ impl Fetcher<'_> {
             platform::check_cancelled()?;
             match self.fetch_one(agent, want, coordinate) {
                 Ok(blob) => return Ok(blob),
-                Err(e) if matches!(e.code(), "cancelled" | "disk-full" | "permission") => return Err(e),
+                Err(e) if matches!(e.kind(), Some(Kind::Cancelled | Kind::DiskFull | Kind::Permission)) => {
+                    return Err(e);
+                }
                 Err(e) => {
                     reasons.push(format!("\n    {coordinate}: {}", e.what()));
-                    if e.code() == "digest" {
+                    if e.kind() == Some(Kind::Digest) {
                         mismatch = Some(e);
                     }
                 }
@@ -265,7 +267,7 @@ impl Fetcher<'_> {
                 .quarantine(part, &format!("{}-{}", &digest[..16], coordinate.file_name()))
                 .doing(|| "keeping the wrong file aside".into())?;
             return Err(Error::world(
-                "digest",
+                Kind::Digest.code(),
                 format!(
                     "{coordinate} does not have the locked bytes:\n    locked    sha256:{expected}  {expected_size} bytes\n    received  sha256:{digest}  {size} bytes\n    kept in   {}",
                     aside.display()

@@ -147,7 +147,9 @@ impl Store {
     /// Folder of a finished stage result, or `None` if it was not made yet.
     pub fn finished(&self, stage: &str, key: &Key) -> Option<PathBuf> {
         let dir = self.stage_dir(stage, key);
-        dir.join("stage.json").is_file().then(|| dir.join("out"))
+        let there = dir.join("stage.json").is_file();
+        tracing::info!(target: "store", there, "{stage} {}", key.short());
+        there.then(|| dir.join("out"))
     }
 
     /// Removes a finished result.
@@ -159,7 +161,7 @@ impl Store {
         self.root.join("stages").join(stage).join(key.short())
     }
 
-    /// What [`Store::finish`] was told about a finished result.
+    /// What [`Pending::finish`] was told about a finished result.
     pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Option<T> {
         let text = std::fs::read(self.stage_dir(stage, key).join("stage.json")).ok()?;
         serde_json::from_slice(&text).ok()
@@ -180,7 +182,7 @@ impl Store {
         newest_first(own.map(|folder| folder.path().join(name)))
     }
 
-    /// A fresh folder to make a stage's output in; [`Store::finish`] turns it into the result.
+    /// A fresh folder to make a stage's output in; [`Pending::finish`] turns it into the result.
     pub fn begin(&self, stage: &str, key: &Key) -> Result<Pending> {
         let parent = self.root.join("stages").join(stage);
         fs_err::create_dir_all(&parent)?;
@@ -229,6 +231,7 @@ pub fn lock_exclusively(file: &File, path: &Path, pause: std::time::Duration, wa
             return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
         }
         if let Some(waiting) = waiting.take() {
+            tracing::info!(target: "lock", "waiting for {}", path.display());
             waiting();
         }
         platform::check_cancelled()?;

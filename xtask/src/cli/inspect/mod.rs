@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::inspect::{self, Depth, Evidence, FileAt, Linkage, ReadAt, Remote, Report};
 use crate::source::choice::{self, Wanted};
 use crate::source::{http_agent, pypi};
@@ -17,14 +17,15 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask inspect dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_34_x86_64.whl
+  cargo xtask inspect dist/torch-2.6.0*.whl
   cargo xtask inspect pypi:torch==2.9.1 --platform win_amd64 --verdict
   cargo xtask inspect https://example.com/libtorch.zip --json
   cargo xtask inspect /usr/lib/python3/dist-packages
   cargo xtask inspect torch_cpu.dll
 
-Nothing is installed, imported or run. Of a file on a server only the parts that are needed are read.
-What was not read is `null` in JSON, and stands under not_read; --verdict reads one library and some text.
+Nothing is installed, imported or run. Of a file on a server only the parts that
+are needed are read. What was not read is `null` in JSON, and stands under
+not_read; --verdict reads one library and some text.
 Exit code: 0 the store has libuv, 1 it has not, 2 this is not a torch.")]
 pub struct Args {
     /// A path, an https URL, or pypi:torch==VERSION
@@ -48,9 +49,9 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
-    let Some(what) = &args.what else { return survey::run(args.json) };
+    let Some(what) = &args.what else { return survey::run(args.json).map(Answer::from) };
     let depth = if args.verdict { Depth::Verdict } else { Depth::Full };
     let (report, chosen) = report(what, &args, depth)?;
     if args.json {
@@ -63,14 +64,16 @@ pub fn run(args: Args) -> Result<()> {
         show(&report);
     }
     if report.libuv {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    Err(Error::no("no-libuv", format!("the TCPStore of {} has no libuv", report.subject))
+    Ok(Answer::no("no-libuv", format!("the TCPStore of {} has no libuv", report.subject))
         .next("`cargo xtask doctor` tells the remedies; `cargo xtask build-torch` builds one that has it"))
 }
 
 /// The report, and of an index which file it chose and why.
 fn report(what: &str, args: &Args, depth: Depth) -> Result<(Report, Option<serde_json::Value>)> {
+    let subject = what.to_owned();
+    let _said = ui::Waiting::new(move || format!("reading {subject}"));
     if let Some(requirement) = what.strip_prefix("pypi:") {
         return pypi_report(what, requirement, args, depth);
     }
