@@ -5,9 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
-use clap_complete::engine::ArgValueCandidates;
-
-use super::completions::recipes;
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -15,6 +13,12 @@ use crate::recipe::{Recipe, Workspace};
 use crate::stage::{Build, Chosen, Options};
 use crate::store::Store;
 use crate::ui::{JsonEvents, Reporter};
+
+/// The recipes that are there, for `--recipe`.
+fn recipes() -> Vec<CompletionCandidate> {
+    let names = workspace().map(|w| w.recipe_names()).unwrap_or_default();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
 
 static JSON: OnceLock<bool> = OnceLock::new();
 

@@ -5,10 +5,8 @@
 //! takes over for that word alone and asks the program that was built last.
 
 use clap::{Args as ClapArgs, ValueEnum};
-use clap_complete::engine::CompletionCandidate;
 use clap_complete::env::Shells;
 
-use super::common::workspace;
 use crate::error::{Error, Result};
 
 /// Set by the shell's function; its value is the shell.
@@ -114,10 +112,4 @@ complete --keep-order --exclusive --command cargo --condition '__fish_seen_subco
         }
         Shell::Elvish | Shell::Powershell => return None,
     })
-}
-
-/// The recipes that are there, for `--recipe`.
-pub fn recipes() -> Vec<CompletionCandidate> {
-    let names = workspace().map(|w| w.recipe_names()).unwrap_or_default();
-    names.into_iter().map(CompletionCandidate::new).collect()
 }
