@@ -8,7 +8,8 @@ mod support;
 use std::collections::BTreeMap;
 
 use xtask::artifact::{dsse::Envelope, provenance::Statement};
-use xtask::inspect::{self, Depth, record};
+use xtask::inspect::{self, Depth};
+use xtask::wheel::record;
 
 /// The files of `tests/fuzz/TARGET`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {

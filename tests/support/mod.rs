@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod figures;
+pub mod zips;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

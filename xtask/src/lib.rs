@@ -2,7 +2,7 @@
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
-//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `event`,
+//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` → `platform`, `event`,
 //! `error`. A module imports only from its own layer and those to its right, and never in a circle
 //! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
@@ -24,5 +24,6 @@ pub mod store;
 pub mod toolchain;
 pub mod ui;
 pub mod validate;
+pub mod wheel;
 
 pub use error::{Error, Exit, Result};

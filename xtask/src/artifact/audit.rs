@@ -2,20 +2,18 @@
 //! and is that enough for a policy? Nothing in it is believed before its digest is known.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::dsse::{self, Envelope};
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::Policy;
-use crate::error::{Error, Result};
-use crate::inspect::{Cursor, FileAt, pump, record};
+use crate::error::{Error, Exit, Result};
 use crate::store::digest_file;
+use crate::wheel::{self, Archive, FileAt};
 
 /// Most bytes of one file of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
@@ -106,16 +104,13 @@ impl Artifact {
         match self.kind {
             Kind::Wheel => {
                 let file = self.file()?;
-                let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-                for i in 0..archive.len() {
-                    let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
-                    let name = entry.name().map(|n| n.into_owned()).unwrap_or_default();
-                    let mut segments = name.splitn(3, '/');
+                let archive = Archive::open(&file).map_err(|e| self.refused(e))?;
+                for member in archive.members().iter().filter(|m| !m.is_folder()) {
+                    let mut segments = member.name.splitn(3, '/');
                     if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())
                         && top.ends_with(".dist-info")
                     {
-                        let mut entry = archive.by_index(i).map_err(|e| self.unreadable(e))?;
-                        take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
+                        take(rest, &mut archive.read(member)).map_err(|e| self.unreadable(e))?;
                     }
                 }
             }
@@ -144,128 +139,22 @@ impl Artifact {
     /// wrong.
     ///
     /// # Errors
-    /// Bad input: it cannot be read.
+    /// Bad input: it is no wheel that every reader understands alike.
     pub fn record(&self) -> Result<std::result::Result<String, String>> {
+        let name: wheel::Name = self.name.parse().map_err(|e: String| Error::misuse("filename", e))?;
         let file = self.file()?;
-        let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-        let mut members: Vec<(usize, String, u64)> = Vec::new();
-        for i in 0..archive.len() {
-            let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
-            let name = entry.name().map(|n| n.into_owned()).map_err(|e| self.unreadable(e))?;
-            if !name.ends_with('/') {
-                members.push((i, name, entry.size()));
-            }
+        let wheel = wheel::Wheel::open(&name, &file).map_err(|e| self.refused(e))?;
+        let faults = wheel.faults()?;
+        if faults.is_empty() {
+            let files = wheel.members().iter().filter(|m| !m.is_folder()).count();
+            return Ok(Ok(format!("{} files are as RECORD says", files - 1)));
         }
-        let is_record = |name: &str| {
-            name.split_once('/').is_some_and(|(top, file)| top.ends_with(".dist-info") && file == "RECORD")
-        };
-        let Some((at, record_name, _)) = members.iter().find(|(_, n, _)| is_record(n)).cloned() else {
-            return Ok(Err("the wheel has no RECORD".into()));
-        };
-        let mut text = String::new();
-        let entry = archive.by_index(at).map_err(|e| self.unreadable(e))?;
-        if entry.take(MOST_ORIGIN.0).read_to_string(&mut text).is_err() {
-            return Ok(Err(format!("{record_name} cannot be read: damaged, or not UTF-8")));
-        }
-        let entries = match record::parse(&text) {
-            Ok(entries) => entries,
-            Err(why) => return Ok(Err(why)),
-        };
-        let mut stated: BTreeMap<&str, &record::Entry> = BTreeMap::new();
-        let mut wrong = Vec::new();
-        for entry in &entries {
-            if stated.insert(&entry.path, entry).is_some() {
-                wrong.push(format!("RECORD lists '{}' twice", entry.path));
-            }
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for (_, name, _) in &members {
-            if !seen.insert(name.as_str()) {
-                wrong.push(format!("the wheel holds '{name}' twice"));
-            }
-        }
-        wrong.extend(
-            stated
-                .keys()
-                .filter(|path| !seen.contains(**path))
-                .map(|p| format!("RECORD lists '{p}', which is missing")),
-        );
-        // The largest first: it takes longest.
-        members.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
-        let found: Vec<Option<String>> = members
-            .par_iter()
-            .with_max_len(1)
-            .map_init(
-                || archive.clone(),
-                |archive, (i, name, _)| {
-                    // Signatures over RECORD and RECORD itself stand in no RECORD (PEP 427).
-                    if *name == record_name
-                        || name.strip_prefix(record_name.as_str()).is_some_and(|x| x == ".jws" || x == ".p7s")
-                    {
-                        return None;
-                    }
-                    let Some(entry) = stated.get(name.as_str()) else {
-                        return Some(format!("'{name}' is in the wheel and not in RECORD"));
-                    };
-                    let (Some(sha256), Some(size)) = (entry.sha256, entry.size) else {
-                        return Some(format!("RECORD states no digest or no size for '{name}'"));
-                    };
-                    match digest_member(archive, *i, size) {
-                        Err(e) => Some(format!("'{name}' is damaged: {e}")),
-                        Ok((_, n)) if n != size => Some(format!("'{name}' has not the {size} bytes that RECORD says")),
-                        Ok((d, _)) if d != sha256 => Some(format!(
-                            "'{name}' has the SHA-256 {}; RECORD says {}",
-                            hex::encode(d),
-                            hex::encode(sha256)
-                        )),
-                        Ok(_) => None,
-                    }
-                },
-            )
-            .collect();
-        wrong.extend(found.into_iter().flatten());
-        if wrong.is_empty() {
-            return Ok(Ok(format!("{} files are as RECORD says", members.len() - 1)));
-        }
-        let more = wrong.len().saturating_sub(8);
-        wrong.truncate(8);
-        if more > 0 {
-            wrong.push(format!("and {more} more"));
-        }
-        Ok(Err(wrong.join("; ")))
+        Ok(Err(wheel::listed(faults)))
     }
-}
 
-/// SHA-256 and size of a member; an error once it is larger than `limit`. RECORD's digest says all that
-/// the archive's checksum could, so that one is not looked at.
-fn digest_member<R: Read + Seek>(
-    archive: &mut zip::ZipArchive<R>,
-    index: usize,
-    limit: u64,
-) -> std::io::Result<([u8; 32], u64)> {
-    let mut hash = Sha256::new();
-    let mut digest = |reader: &mut dyn Read| -> std::io::Result<u64> {
-        // Worth a thread of its own?
-        if limit > 2 << 20 {
-            return pump(reader, limit, &mut |piece| {
-                hash.update(piece);
-                Ok(())
-            });
-        }
-        let mut bytes = Vec::new();
-        reader.take(limit + 1).read_to_end(&mut bytes)?;
-        hash.update(&bytes);
-        Ok(bytes.len() as u64)
-    };
-    let raw = archive.by_index_raw(index).map_err(std::io::Error::other)?;
-    let size = if raw.compression() == zip::CompressionMethod::Deflated {
-        let buffer = usize::try_from(raw.compressed_size()).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20);
-        digest(&mut flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(buffer, raw)))?
-    } else {
-        drop(raw);
-        digest(&mut archive.by_index(index).map_err(std::io::Error::other)?)?
-    };
-    Ok((hash.finalize().into(), size))
+    fn refused(&self, e: Error) -> Error {
+        if e.exit() == Exit::Misuse { self.unreadable(e.what()) } else { e }
+    }
 }
 
 /// A statement and the envelope that it came in.

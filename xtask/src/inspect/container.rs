@@ -10,8 +10,8 @@ use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::inflate::Packed;
-use super::read::{Cursor, FileAt, ReadAt, slice};
 use crate::error::{Context, Error, Result};
+use crate::wheel::{Archive, Cursor, FileAt, ReadAt, slice};
 
 /// Members of one container: a torch wheel has about 15,000.
 const MOST_MEMBERS: usize = 400_000;
@@ -144,6 +144,9 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         ranges.push((start, start.saturating_add(entry.compressed_size())));
         members.push(Member { name, size: entry.size() });
     }
+    if members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL")) {
+        hold_wheel(source)?;
+    }
     ranges.sort_unstable();
     if ranges.windows(2).any(|w| w[0].1 > w[1].0) || ranges.last().is_some_and(|r| r.1 > size) {
         return Err(broken("its members overlap, or lie past the file's end"));
@@ -190,6 +193,16 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         }
     }
     Ok(members)
+}
+
+/// Every reader of a wheel must see the same files in it: what is said of one is said of what is installed.
+/// From afar, its directory alone is asked.
+///
+/// # Errors
+/// What readers would differ in.
+pub fn hold_wheel(source: &dyn ReadAt) -> Result<()> {
+    let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
+    held.map(drop)
 }
 
 /// A reader that gives as many bytes as the directory says, with its checksum, or an error.

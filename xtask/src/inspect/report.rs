@@ -12,9 +12,9 @@ use super::container::{self, Content, Member, Want};
 use super::defaults::{self, Defaults};
 use super::library::{self, Evidence, Format, Library, Linkage, Uv};
 use super::marker::{Class, Hit};
-use super::read::{Cursor, ReadAt, slice};
-use super::record;
 use crate::error::{Error, Result};
+use crate::wheel::record;
+use crate::wheel::{Cursor, ReadAt, slice};
 
 /// Version of the JSON form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -499,6 +499,9 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 /// If it is not a torch, or is broken.
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
+    if subject.ends_with(".whl") {
+        container::hold_wheel(source)?;
+    }
     if let Some(kind) = container::kind_of(source) {
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");

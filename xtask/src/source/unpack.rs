@@ -9,6 +9,7 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
+use crate::wheel::read_up_to;
 
 /// What may follow the end of a tar: tools pad archives to the size of a tape's record.
 const MAX_PADDING: u64 = 1 << 20;
@@ -97,18 +98,6 @@ pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, ep
     };
     result.and_then(|()| sink.materialize_links()).doing(|| format!("unpacking {what}"))?;
     Ok(sink.done)
-}
-
-/// Reads until `buffer` is full or nothing is left.
-pub fn read_up_to(file: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match file.read(&mut buffer[n..])? {
-            0 => break,
-            m => n += m,
-        }
-    }
-    Ok(n)
 }
 
 struct Sinkhole<'a> {

@@ -11,6 +11,7 @@ use crate::error::{Error, Result};
 use crate::inspect::{self, Depth, Evidence, FileAt, Linkage, ReadAt, Remote, Report};
 use crate::source::{http_agent, pypi};
 use crate::ui;
+use crate::wheel::{Name, fits_platform};
 
 /// Tell what a wheel, archive, library, folder or environment is, above all whether its TCPStore has libuv
 #[derive(Debug, ClapArgs)]
@@ -106,13 +107,15 @@ fn pypi_url(requirement: &str, platform: Option<&str>, python: Option<&str>) -> 
             .next("write pypi:torch==2.9.1"));
     };
     let files = pypi::files(&http_agent(), name)?;
-    let wheels: Vec<_> = files
-        .iter()
-        .filter(|f| f.filename.ends_with(".whl"))
-        .filter(|f| f.filename.split('-').nth(1) == Some(version))
-        .filter(|f| platform.is_none_or(|p| fits_platform(&f.filename, p)))
-        .filter(|f| python.is_none_or(|p| f.filename.contains(&format!("-cp{}-", p.replace('.', "")))))
-        .collect();
+    let python = python.map(|p| format!("cp{}", p.replace('.', "")));
+    let fits = |f: &&pypi::IndexFile| {
+        f.filename.parse::<Name>().is_ok_and(|n| {
+            n.is_of(name, version)
+                && platform.is_none_or(|p| fits_platform(&n, p))
+                && python.as_deref().is_none_or(|p| n.python.split('.').chain(n.abi.split('.')).any(|tag| tag == p))
+        })
+    };
+    let wheels: Vec<_> = files.iter().filter(fits).collect();
     let chosen = match (platform, &wheels[..]) {
         (_, []) => None,
         // Without a platform: this machine's, if there is one.
@@ -135,17 +138,6 @@ fn pypi_url(requirement: &str, platform: Option<&str>, python: Option<&str>) -> 
         } else {
             e.next(format!("choose --platform and --python-version for one of: {}", there.join(", ")))
         }
-    })
-}
-
-/// Whether a wheel's platform tag is `wanted`, or of the same system and machine where `wanted` is
-/// just that (`linux_x86_64`).
-fn fits_platform(filename: &str, wanted: &str) -> bool {
-    let platforms = filename.trim_end_matches(".whl").rsplit('-').next().unwrap_or("");
-    platforms.split('.').any(|p| {
-        p == wanted
-            || wanted.strip_prefix("linux_").is_some_and(|machine| p.contains("linux") && p.ends_with(machine))
-            || wanted.strip_prefix("macosx_").is_some_and(|machine| p.starts_with("macosx") && p.ends_with(machine))
     })
 }
 

@@ -9,6 +9,7 @@ use crate::inspect::{Depth, Report};
 use crate::platform;
 use crate::source::{debian, http_agent, pypi};
 use crate::ui;
+use crate::wheel::Name;
 
 /// Platforms, by what a wheel's platform tag holds.
 const PLATFORMS: &[(&str, &str, &str)] = &[
@@ -41,12 +42,9 @@ pub fn run(json: bool) -> Result<()> {
     for version in latest_patches(&files) {
         for (platform, system, machine) in PLATFORMS {
             let fits = |f: &&pypi::IndexFile| {
-                let mut parts = f.filename.trim_end_matches(".whl").rsplit('-');
-                let tag = parts.next().unwrap_or("");
-                f.filename.ends_with(".whl")
-                    && f.filename.split('-').nth(1) == Some(version.as_str())
-                    && tag.contains(system)
-                    && tag.ends_with(machine)
+                f.filename
+                    .parse::<Name>()
+                    .is_ok_and(|n| n.version == version && n.platform.contains(system) && n.platform.ends_with(machine))
             };
             let mut wheels: Vec<_> = files.iter().filter(fits).collect();
             // One Python for all, where there is one: the library is the same for each.
