@@ -30,8 +30,10 @@ mod provenance;
 mod real_sources;
 mod recipes;
 mod sources;
+mod store;
 mod uvstore;
 mod validate;
+mod wheels;
 mod windows;
 
 use support::standin;

@@ -4,6 +4,7 @@
 pub mod browser;
 pub mod figures;
 pub mod standin;
+pub mod zips;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};

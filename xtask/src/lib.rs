@@ -2,8 +2,8 @@
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
-//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `logging`, `platform`,
-//! `event`, `error`. A module imports only from its own layer and those to its right, and never in a circle
+//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` → `logging`,
+//! `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never in a circle
 //! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
@@ -25,5 +25,6 @@ pub mod store;
 pub mod toolchain;
 pub mod ui;
 pub mod validate;
+pub mod wheel;
 
 pub use error::{Answer, Error, Exit, Kind, Result};

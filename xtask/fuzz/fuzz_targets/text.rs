@@ -3,7 +3,8 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use xtask::artifact::{dsse::Envelope, provenance::Statement};
-use xtask::inspect::{Files, record};
+use xtask::inspect::Files;
+use xtask::wheel::record;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);

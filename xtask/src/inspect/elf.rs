@@ -10,9 +10,9 @@ use serde::Serialize;
 
 use super::evidence::{Evidence, Uv};
 use super::marker::{self, Class, Hit};
-use super::read::{ReadAt, slice};
 use super::uv;
 use crate::error::{Error, Result};
+use crate::wheel::{ReadAt, slice};
 
 type Header = FileHeader64<Endianness>;
 

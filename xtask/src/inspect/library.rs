@@ -9,9 +9,9 @@ use serde::Serialize;
 use super::elf::{self, Elf, VersionNeed};
 use super::evidence::{Evidence, Linkage, Uv};
 use super::marker::{Class, Hit, Scanner};
-use super::read::{Cursor, ReadAt, slice};
 use super::{fatbin, macho, pe};
 use crate::error::{Error, Result};
+use crate::wheel::{Cursor, ReadAt, slice};
 
 /// Bytes that parsing one library may read: many times what a real one needs, so that a table that
 /// claims to be huge ends in an error and not in the machine's memory.

@@ -28,8 +28,6 @@ mod macho;
 pub mod makers;
 mod marker;
 mod pe;
-mod read;
-pub mod record;
 mod remote;
 mod report;
 mod uv;
@@ -46,10 +44,11 @@ pub use fatbin::count as gpu_images;
 pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
 pub use library::{Format, Library, on_every_system, read as library};
 pub use marker::{Class, Hit};
-pub use read::{Cursor, FileAt, ReadAt, pump};
 pub use remote::Remote;
 pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
 pub use uv::version_in_code as uv_version_in_code;
+
+pub use crate::wheel::{Cursor, FileAt, ReadAt, pump};
 
 /// Whether the linked library at `path` holds c10d's libuv store, proved by symbol or type info.
 ///

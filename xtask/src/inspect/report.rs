@@ -14,9 +14,9 @@ use super::evidence::{Evidence, Linkage, Uv};
 use super::library::{self, Format, Library};
 use super::makers;
 use super::marker::{Class, Hit};
-use super::read::{Cursor, ReadAt, slice};
-use super::record;
 use crate::error::{Error, Result};
+use crate::wheel::record;
+use crate::wheel::{Cursor, ReadAt, slice};
 
 /// Version of the JSON form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -725,6 +725,9 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
     if let Some(kind) = container::kind_of(source) {
+        if subject.ends_with(".whl") && kind == container::Kind::Zip {
+            container::hold_wheel(source)?;
+        }
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
         let members = collector.inner.take().unwrap_or(outer);
@@ -752,6 +755,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
     }
     let member = Member { name: subject.to_owned(), size: source.size() };
     collector.alone = true;
+    container::hold_size(&member)?;
     collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }

@@ -27,7 +27,6 @@ use super::wheel::{Wheel, sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::source::pypi;
 use crate::store::{copy_digesting, lock_exclusively, write_atomically};
 
 /// Version of the format on disk.
@@ -462,5 +461,5 @@ pub fn project_name(segment: &str) -> Option<String> {
     let fits = segment.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && !segment.is_empty()
         && !segment.starts_with('.');
-    fits.then(|| pypi::normalize(segment))
+    fits.then(|| crate::wheel::normalize(segment))
 }

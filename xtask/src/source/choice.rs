@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::pypi::IndexFile;
 use crate::error::{Error, Result};
+use crate::wheel::{Name, fits_platform};
 
 /// When each CPython was released (python.org's release schedules, PEP 619 and its successors): a wheel from before
 /// that day is for a preview.
@@ -41,37 +42,27 @@ pub struct Chosen<'a> {
     pub why: String,
 }
 
-/// A wheel's name, taken apart (PEP 427).
+/// A wheel of the index, and its name.
 struct Wheel<'a> {
     file: &'a IndexFile,
-    version: &'a str,
-    build: u32,
-    python: &'a str,
-    abi: &'a str,
-    platforms: &'a str,
-}
-
-fn parse(file: &IndexFile) -> Option<Wheel<'_>> {
-    let parts: Vec<&str> = file.filename.strip_suffix(".whl")?.split('-').collect();
-    let (version, build, [python, abi, platforms]) = match parts[..] {
-        [_, version, python, abi, platforms] => (version, 0, [python, abi, platforms]),
-        [_, version, build, python, abi, platforms] => {
-            let digits: String = build.chars().take_while(char::is_ascii_digit).collect();
-            (version, digits.parse().unwrap_or(0), [python, abi, platforms])
-        }
-        _ => return None,
-    };
-    Some(Wheel { file, version, build, python, abi, platforms })
+    name: Name,
 }
 
 impl Wheel<'_> {
     /// `11` of `cp311`.
     fn minor(&self) -> u32 {
-        self.python.strip_prefix("cp3").and_then(|m| m.parse().ok()).unwrap_or(0)
+        self.name.python.strip_prefix("cp3").and_then(|m| m.parse().ok()).unwrap_or(0)
+    }
+
+    /// The number that its build tag begins with; 0 without one.
+    fn build(&self) -> u32 {
+        let tag = self.name.build.as_deref().unwrap_or_default();
+        let digits: String = tag.chars().take_while(char::is_ascii_digit).collect();
+        digits.parse().unwrap_or(0)
     }
 
     fn free_threaded(&self) -> bool {
-        self.abi.ends_with('t')
+        self.name.abi.ends_with('t')
     }
 
     /// Whether it is for a Python that was no more than a preview when the wheel was made.
@@ -88,25 +79,15 @@ impl Wheel<'_> {
     /// `3.11`, `3.13t`.
     fn python_version(&self) -> String {
         let t = if self.free_threaded() { "t" } else { "" };
-        self.python.strip_prefix("cp3").map_or_else(|| self.python.to_owned(), |minor| format!("3.{minor}{t}"))
+        self.name.python.strip_prefix("cp3").map_or_else(|| self.name.python.clone(), |minor| format!("3.{minor}{t}"))
     }
 
     fn is_for(&self, python: &str) -> bool {
         let (wanted, free) = python.strip_suffix('t').map_or((python, false), |p| (p, true));
         // `3.11.7` is a 3.11.
         let minor: Vec<&str> = wanted.split('.').take(2).collect();
-        self.python == format!("cp{}", minor.concat()) && self.free_threaded() == free
+        self.name.python == format!("cp{}", minor.concat()) && self.free_threaded() == free
     }
-}
-
-/// Whether a wheel's platform tag is `wanted`, or of the same system and machine where `wanted` is
-/// just that (`linux_x86_64`).
-fn fits_platform(platforms: &str, wanted: &str) -> bool {
-    platforms.split('.').any(|p| {
-        p == wanted
-            || wanted.strip_prefix("linux_").is_some_and(|machine| p.contains("linux") && p.ends_with(machine))
-            || wanted.strip_prefix("macosx_").is_some_and(|machine| p.starts_with("macosx") && p.ends_with(machine))
-    })
 }
 
 /// Chooses: this machine's platform where none was named, a final CPython before a preview and before a free-threaded
@@ -115,23 +96,30 @@ fn fits_platform(platforms: &str, wanted: &str) -> bool {
 /// # Errors
 /// If no wheel fits; with all that there are.
 pub fn choose<'a>(files: &'a [IndexFile], wanted: Wanted<'_>) -> Result<Chosen<'a>> {
-    let all: Vec<Wheel<'_>> = files.iter().filter_map(parse).filter(|w| w.version == wanted.version).collect();
+    let all: Vec<Wheel<'_>> = files
+        .iter()
+        .filter_map(|file| Some(Wheel { file, name: file.filename.parse().ok()? }))
+        .filter(|w: &Wheel<'_>| w.name.is_of(wanted.name, wanted.version))
+        .collect();
     let fits = |w: &&Wheel<'_>| {
-        wanted.platform.is_none_or(|p| fits_platform(w.platforms, p)) && wanted.python.is_none_or(|p| w.is_for(p))
+        wanted.platform.is_none_or(|p| fits_platform(&w.name, p)) && wanted.python.is_none_or(|p| w.is_for(p))
     };
     let mut left: Vec<&Wheel<'_>> = all.iter().filter(fits).collect();
     let mut why = Vec::new();
     if wanted.platform.is_none() {
         let here = format!("_{}", std::env::consts::ARCH);
-        let own: Vec<&Wheel<'_>> =
-            left.iter().filter(|w| w.platforms.contains("linux") && w.platforms.ends_with(&here)).copied().collect();
+        let own: Vec<&Wheel<'_>> = left
+            .iter()
+            .filter(|w| w.name.platform.contains("linux") && w.name.platform.ends_with(&here))
+            .copied()
+            .collect();
         if !own.is_empty() {
             left = own;
             why.push(format!("Linux{here} as no --platform was named"));
         }
     }
     let of = left.len();
-    left.sort_by_key(|w| (w.free_threaded(), w.preview(), std::cmp::Reverse((w.minor(), w.build))));
+    left.sort_by_key(|w| (w.free_threaded(), w.preview(), std::cmp::Reverse((w.minor(), w.build()))));
     let Some(first) = left.first() else { return Err(none_fits(&all, wanted)) };
     if wanted.python.is_none() {
         let kind = match (first.free_threaded(), first.preview()) {
@@ -141,8 +129,8 @@ pub fn choose<'a>(files: &'a [IndexFile], wanted: Wanted<'_>) -> Result<Chosen<'
         };
         why.push(format!("CPython {} as no --python-version was named: {kind}", first.python_version()));
     }
-    if first.build > 0 {
-        why.push(format!("build {}, the last one", first.build));
+    if first.build() > 0 {
+        why.push(format!("build {}, the last one", first.build()));
     }
     let why = if why.is_empty() { "the only one that fits".to_owned() } else { why.join("; ") };
     Ok(Chosen { file: first.file, of, why })
@@ -160,7 +148,7 @@ fn none_fits(all: &[Wheel<'_>], wanted: Wanted<'_>) -> Error {
     }
     let mut there: BTreeMap<&str, Vec<&Wheel<'_>>> = BTreeMap::new();
     for wheel in all {
-        there.entry(wheel.platforms).or_default().push(wheel);
+        there.entry(wheel.name.platform.as_str()).or_default().push(wheel);
     }
     e = e.next("choose --platform and --python-version for one of these:");
     for (platform, mut wheels) in there {

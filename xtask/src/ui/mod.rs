@@ -169,8 +169,8 @@ impl Sink for Reporter {
             Event::CompileProgress { done, total, seconds_left, current } => {
                 inner.compile(done, total, seconds_left, &current)
             }
-            Event::Note { text } => inner.line(&format!("  {text}")),
-            Event::Warning { text } => inner.line(&format!("{} {text}", paint("33", "warning:"))),
+            Event::Note { text } => inner.line(&format!("  {}", visible(&text))),
+            Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), visible(&text))),
         }
     }
 }
@@ -193,22 +193,22 @@ impl Sink for JsonEvents {
 
 /// Shows an error to a person.
 pub fn error(e: &Error) {
-    say(&format!("{} {}", paint("1;31", "error:"), e.what()));
+    say(&format!("{} {}", paint("1;31", "error:"), visible(e.what())));
     for doing in e.context() {
-        say(&format!("  while {doing}"));
+        say(&format!("  while {}", visible(doing)));
     }
     next_steps(e.next_steps());
 }
 
 /// Shows an answer of no to a person.
 pub fn no(what: &str, next: &[String]) {
-    say(&format!("{} {what}", paint("1;31", "no:")));
+    say(&format!("{} {}", paint("1;31", "no:"), visible(what)));
     next_steps(next);
 }
 
 fn next_steps(next: &[String]) {
     for next in next {
-        say(&format!("  {} {next}", paint("36", "next:")));
+        say(&format!("  {} {}", paint("36", "next:"), visible(next)));
     }
 }
 
@@ -278,6 +278,18 @@ impl Drop for Waiting {
             let _ = shower.join();
         }
     }
+}
+
+/// Text of others as a terminal may show it: control characters are visible, and do nothing. Lines stay.
+pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
+    let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    if text.chars().all(harmless) {
+        return text.into();
+    }
+    text.chars()
+        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
+        .collect::<String>()
+        .into()
 }
 
 /// `75` as `1 min 15 s`.

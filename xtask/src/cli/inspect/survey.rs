@@ -9,6 +9,7 @@ use crate::inspect::{Depth, Outcome, Report};
 use crate::platform;
 use crate::source::{debian, http_agent, pypi};
 use crate::ui;
+use crate::wheel::Name;
 
 /// Platforms, by what a wheel's platform tag holds.
 const PLATFORMS: &[(&str, &str, &str)] = &[
@@ -42,12 +43,9 @@ pub fn run(json: bool) -> Result<()> {
         // On Windows what is in a wheel changed between patch releases too.
         for (platform, system, machine) in PLATFORMS.iter().filter(|(_, system, _)| last || *system == "win") {
             let fits = |f: &&pypi::IndexFile| {
-                let mut parts = f.filename.trim_end_matches(".whl").rsplit('-');
-                let tag = parts.next().unwrap_or("");
-                f.filename.ends_with(".whl")
-                    && f.filename.split('-').nth(1) == Some(version.as_str())
-                    && tag.contains(system)
-                    && tag.ends_with(machine)
+                f.filename
+                    .parse::<Name>()
+                    .is_ok_and(|n| n.version == version && n.platform.contains(system) && n.platform.ends_with(machine))
             };
             let mut wheels: Vec<_> = files.iter().filter(fits).collect();
             // One Python for all, where there is one: the library is the same for each.

@@ -1,11 +1,9 @@
-//! Reading at an offset: all that inspecting asks of where the bytes are.
+//! Reading at an offset: all that reading wheels, and inspecting, asks of where the bytes are.
 
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::ops::Range;
 use std::sync::mpsc;
-
-use crate::source::unpack::read_up_to;
 
 /// Something of known size that can be read at any offset.
 pub trait ReadAt: Send + Sync {
@@ -158,6 +156,11 @@ impl<'a> Cursor<'a> {
     pub fn new(source: &'a dyn ReadAt) -> Self {
         Self { source, at: 0 }
     }
+
+    /// Goes on at `at`.
+    pub fn go_to(&mut self, at: u64) {
+        self.at = at;
+    }
 }
 
 impl Read for Cursor<'_> {
@@ -196,7 +199,7 @@ pub fn slice(source: &dyn ReadAt, offset: u64, length: u64) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// Reading; a source that ends before `end`, where the buffer has room for more.
-pub(super) fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub(crate) fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let room = buffer.len().min(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
     let mut done = 0;
     while done < room {
@@ -206,4 +209,19 @@ pub(super) fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) ->
         }
     }
     Ok(done)
+}
+
+/// Reads until `buffer` is full or the reader ends; returns how much there was.
+///
+/// # Errors
+/// Reading.
+pub fn read_up_to(file: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
+    let mut n = 0;
+    while n < buffer.len() {
+        match file.read(&mut buffer[n..])? {
+            0 => break,
+            m => n += m,
+        }
+    }
+    Ok(n)
 }
