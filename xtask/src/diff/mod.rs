@@ -12,14 +12,9 @@ use serde::Serialize;
 
 use crate::error::{Context, Result};
 use crate::store::digest_file;
-use tree::{Entry, Tree};
+use tree::{Entry, LARGEST, MOST, Tree};
 
 pub use cause::Cause;
-
-/// Most bytes of a member that is looked into: two of them are in memory.
-const LARGEST: u64 = 160 << 20;
-/// Most bytes of all members that are looked into: they are unpacked to disk.
-const MOST: u64 = 4 << 30;
 
 /// What two artifacts, folders or files differ in.
 #[derive(Debug, Clone, Serialize)]

@@ -13,7 +13,10 @@ use crate::source::tarball::Guarded;
 use crate::store::digest_reader;
 use crate::wheel::{Cursor, FileAt};
 
-use super::{LARGEST, MOST};
+/// Most bytes of a member that is looked into: two of them are in memory.
+pub const LARGEST: u64 = 160 << 20;
+/// Most bytes of all members that are looked into: they are unpacked to disk.
+pub const MOST: u64 = 4 << 30;
 
 /// Most members of an archive, and files of a folder.
 const MOST_MEMBERS: usize = 400_000;

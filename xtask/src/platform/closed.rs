@@ -12,7 +12,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::unix;
 use crate::error::Error;
+
+/// The hidden command that builds a closed room and becomes a program in it.
+pub const CLOSED_COMMAND: &str = "__closed";
 
 /// What a program in the room can reach.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,7 +71,7 @@ pub fn supported() -> Result<(), String> {
     let room = Room { read: vec![(me.clone(), me.clone())], ..room };
     let spec = serde_json::to_string(&room).map_err(|e| e.to_string())?;
     let out = std::process::Command::new(me)
-        .args([crate::platform::CLOSED_COMMAND, &spec, "/bin/sh", "-c", "test -e /proc/self/exe"])
+        .args([CLOSED_COMMAND, &spec, "/bin/sh", "-c", "test -e /proc/self/exe"])
         .env_clear()
         .stdin(std::process::Stdio::null())
         .output()
@@ -105,13 +109,13 @@ fn init(room: &Room, argv: &[OsString]) -> ! {
     // SAFETY: PR_SET_PDEATHSIG takes a signal number: nothing in the room outlives the helper.
     unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
     let end = |e: &Error| -> ! {
-        super::imp::say(&format!("{}\n", e.what()));
+        unix::say(&format!("{}\n", e.what()));
         std::process::exit(3)
     };
     if let Err((what, e)) = build(room) {
         end(&Error::world("closed-room", format!("no closed room: {what}: {e}")));
     }
-    super::imp::loopback_up();
+    unix::loopback_up();
     // SAFETY: as above.
     match unsafe { libc::fork() } {
         -1 => end(&Error::world("closed-room", io::Error::last_os_error().to_string())),
@@ -119,13 +123,13 @@ fn init(room: &Room, argv: &[OsString]) -> ! {
             if let Err(e) = drop_privileges() {
                 end(&Error::world("closed-room", format!("no closed room: privileges cannot be given up: {e}")));
             }
-            super::set_umask(0o022);
+            unix::set_umask(0o022);
             // SAFETY: SIG_DFL is a valid disposition.
             unsafe {
                 libc::signal(libc::SIGTERM, libc::SIG_DFL);
                 libc::signal(libc::SIGINT, libc::SIG_DFL);
             }
-            end(&super::exec(argv))
+            end(&unix::exec(argv))
         }
         program => loop {
             let mut status = 0;
@@ -174,7 +178,7 @@ fn namespaces() -> Step {
     let users = unsafe { libc::unshare(libc::CLONE_NEWUSER | ALL) };
     if users < 0 {
         let e = io::Error::last_os_error();
-        if !super::is_root() {
+        if !unix::is_root() {
             return Err(("namespaces", e));
         }
         // SAFETY: as above. Without user namespaces root keeps no capability all the same.

@@ -30,10 +30,11 @@ pub use imp::{
 use crate::error::{Error, Result};
 
 #[cfg(target_os = "linux")]
-pub use closed::{Room, enter as enter_room, no_dumps, supported as room_supported};
+pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported as room_supported};
 pub use secrets::scrub_environment;
 
 /// The hidden command that builds a closed room and becomes a program in it.
+#[cfg(not(target_os = "linux"))]
 pub const CLOSED_COMMAND: &str = "__closed";
 
 /// What a program in a closed room can reach.

@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::digest_file;
+use super::digest::digest_file;
 use crate::error::{Error, Result};
 
 /// What a file was when it was hashed. No time stands for the bytes; all of them together say that

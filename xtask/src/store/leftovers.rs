@@ -4,7 +4,6 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use super::{Store, remove_tree};
 use crate::error::Result;
 
 /// The file in a folder under way that its maker holds locked; the lock goes when the maker does.
@@ -45,31 +44,20 @@ fn begins_with(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
 }
 
-impl Store {
-    /// What killed runs left, and nobody uses.
-    pub fn leftovers(&self) -> Vec<PathBuf> {
-        let under_way = entries(&self.root.join("stages"))
-            .into_iter()
-            .flat_map(|stage| entries(&stage))
-            .filter(|p| begins_with(p, ".") && p.is_dir() && !is_held(p));
-        let old = |folder: &str, age: Duration| {
-            entries(&self.root.join(folder)).into_iter().filter(move |p| is_older(p, age))
-        };
-        let temporary = ["cache", "locks", ""].into_iter().flat_map(|folder| {
-            let all = entries(&self.root.join(folder)).into_iter();
-            all.filter(|p| begins_with(p, ".torchmill-") && is_older(p, OLD_TEMPORARY))
-        });
-        let mut found: Vec<PathBuf> = under_way.chain(temporary).collect();
-        found.extend(old("parts", OLD_PART));
-        found.extend(old("quarantine", OLD_ASIDE));
-        found.sort();
-        found
-    }
-
-    /// Removes them. What cannot be removed stays for the next run.
-    pub fn sweep(&self) {
-        for path in self.leftovers() {
-            let _ = if path.is_dir() { remove_tree(&path) } else { std::fs::remove_file(&path).map_err(Into::into) };
-        }
-    }
+/// What killed runs left, and nobody uses.
+pub(super) fn find(root: &Path) -> Vec<PathBuf> {
+    let under_way = entries(&root.join("stages"))
+        .into_iter()
+        .flat_map(|stage| entries(&stage))
+        .filter(|p| begins_with(p, ".") && p.is_dir() && !is_held(p));
+    let old = |folder: &str, age: Duration| entries(&root.join(folder)).into_iter().filter(move |p| is_older(p, age));
+    let temporary = ["cache", "locks", ""].into_iter().flat_map(|folder| {
+        let all = entries(&root.join(folder)).into_iter();
+        all.filter(|p| begins_with(p, ".torchmill-") && is_older(p, OLD_TEMPORARY))
+    });
+    let mut found: Vec<PathBuf> = under_way.chain(temporary).collect();
+    found.extend(old("parts", OLD_PART));
+    found.extend(old("quarantine", OLD_ASIDE));
+    found.sort();
+    found
 }

@@ -15,6 +15,7 @@
 //! standing here: blobs and results are hashed when they are used ([`judge`]). Who can write here can
 //! have code run by whoever builds, so root uses no store that others can write to.
 
+mod digest;
 mod judge;
 mod key;
 mod leftovers;
@@ -26,8 +27,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
+pub use digest::{copy_digesting, digest_file, digest_reader};
 pub use judge::{digest_now, spent as judging_spent};
 pub use key::{Key, KeyBuilder};
 pub use parts::{Part, Parts};
@@ -120,6 +121,18 @@ impl Store {
     /// How others than this user can write here: owner and mode; `None` where they cannot.
     pub fn shared(&self) -> Option<String> {
         platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
+    }
+
+    /// What killed runs left, and nobody uses.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        leftovers::find(&self.root)
+    }
+
+    /// Removes them. What cannot be removed stays for the next run.
+    pub fn sweep(&self) {
+        for path in self.leftovers() {
+            let _ = if path.is_dir() { remove_tree(&path) } else { std::fs::remove_file(&path).map_err(Into::into) };
+        }
     }
 
     /// What was found changed, and set aside, since this was asked last.
@@ -478,35 +491,4 @@ pub fn share_tree(from: &Path, to: &Path) -> Result<()> {
         fs_err::OpenOptions::new().write(true).open(to)?.file().set_modified(modified)?;
         Ok(())
     })
-}
-
-/// SHA-256 and size of what `reader` gives.
-pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
-    copy_digesting(reader, &mut std::io::sink())
-}
-
-/// Copies what `reader` gives; its SHA-256 and size.
-pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<(String, u64)> {
-    let mut hash = Sha256::new();
-    // A small one first: of small files there may be hundreds of thousands.
-    let mut buffer = vec![0u8; 1 << 13];
-    let mut size = 0u64;
-    loop {
-        let n = reader.read(&mut buffer)?;
-        if n == 0 {
-            return Ok((hex::encode(hash.finalize()), size));
-        }
-        hash.update(&buffer[..n]);
-        writer.write_all(&buffer[..n])?;
-        size += n as u64;
-        if n == buffer.len() {
-            buffer.resize(1 << 18, 0);
-        }
-    }
-}
-
-/// SHA-256 and size of the file at `path`.
-pub fn digest_file(path: &Path) -> Result<(String, u64)> {
-    let mut file = fs_err::File::open(path)?;
-    Ok(digest_reader(&mut file)?)
 }
