@@ -205,6 +205,32 @@ fn a_wheel_is_published_once_and_never_changes() {
 }
 
 #[test]
+#[cfg(unix)]
+fn only_plain_files_of_the_folder_are_published_beside_a_wheel() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let good = wheel(&dir.path().join("good"), "demo", "1.0", "");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "PRIVATE KEY MATERIAL").unwrap();
+    let stem = s(&good).trim_end_matches(".whl").to_owned();
+    let report = PathBuf::from(format!("{stem}.validate.html"));
+    std::os::unix::fs::symlink(&secret, &report).unwrap();
+    let add = |what: &Path| run(dir.path(), &["add", "--index", s(&index), s(what)]);
+    add(&good).exits(2).says("would be published with the wheel beside it, and is a symbolic link");
+    std::fs::remove_file(&report).unwrap();
+    let pipe = format!("{stem}.cdx.json");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    add(&good).exits(2).says("would be published with the wheel beside it, and is no regular file");
+    std::fs::remove_file(&pipe).unwrap();
+    let device = dir.path().join("zero-1.0-py3-none-any.whl");
+    std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+    add(&device).exits(2).says("it is no regular file");
+    assert!(!index.join("simple/demo").exists());
+    std::fs::write(&report, "<html>").unwrap();
+    add(&good).exits(0);
+}
+
+#[test]
 fn what_may_not_be_published_is_refused_and_nothing_stays() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index");

@@ -306,7 +306,7 @@ fn bad_input_exits_2_with_one_clear_sentence() {
             }
         });
         std::fs::write(&copy, out.finish().unwrap().into_inner()).unwrap();
-        let ran = w.run(&["rebuild", text(&copy)]).exits(2);
+        let ran = w.run(&["rebuild", "--trust", text(&copy)]).exits(2);
         assert!(ran.stderr.contains(says), "{from}: {}", ran.stderr);
     }
 }
@@ -318,7 +318,7 @@ fn an_artifact_is_built_again_from_itself_alone() {
     // Neither recipe nor patches are at hand, nor any stage's result: only the downloads.
     let nowhere = tempfile::tempdir().unwrap();
     let rebuild = |artifact: &Path| {
-        let mut c = w.xtask(&["rebuild", "--offline", text(artifact)]);
+        let mut c = w.xtask(&["rebuild", "--trust", "--offline", text(artifact)]);
         Ran::of(c.current_dir(nowhere.path()), w.path())
     };
     for name in ["recipes", "patches"] {
@@ -332,6 +332,145 @@ fn an_artifact_is_built_again_from_itself_alone() {
     std::fs::write(&d.wheel, out.finish().unwrap().into_inner()).unwrap();
     rebuild(&d.wheel).exits(1).says("differs, here:").says("likely cause: compression");
     assert!(d.dir.is_dir());
+}
+
+#[cfg(target_os = "linux")]
+/// The wheel with another CMake module in it, which writes down what it can see and reach, and a RECORD that is right.
+fn with_code_in_it(w: &Workspace, wheel: &Path, module: &str) -> PathBuf {
+    use base64::Engine;
+    let digest =
+        |b: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(<sha2::Sha256 as sha2::Digest>::digest(b));
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(wheel).unwrap()).unwrap();
+    let mut files = Vec::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let (name, mut bytes) = (entry.name().unwrap().into_owned(), Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        if name.ends_with("torchmill/patches/cmake/torchmill.cmake") {
+            bytes = [module.as_bytes(), &bytes].concat();
+        }
+        files.push((name, bytes));
+    }
+    let (record, _) = files.pop().unwrap();
+    let mut text: String = files.iter().map(|(n, b)| format!("{n},sha256={},{}\n", digest(b), b.len())).collect();
+    text.push_str(&format!("{record},,\n"));
+    files.push((record, text.into_bytes()));
+    let dir = w.path().join("theirs");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(wheel.file_name().unwrap());
+    let mut out = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in &files {
+        out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(bytes).unwrap();
+    }
+    out.finish().unwrap();
+    path
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn code_in_an_artifact_runs_only_when_it_is_trusted_and_then_in_a_closed_room() {
+    let Some(w) = workspace(&fresh_files()) else { return };
+    let d = dist(&w);
+    let outside = w.write("outside/secret", "SECRET-FILE");
+    let reached = w.path().join("outside/reached");
+    // What it sees goes to its own output, which the build's log has.
+    let module = format!(
+        "execute_process(COMMAND sh -c \"echo RAN; id -u; cat {secret}; ls {home}; env; for p in /proc/[0-9]*; do tr '\\\\0' ' ' < $p/environ; tr '\\\\0' ' ' < $p/cmdline; done; \\
+ls /sys/class/net; touch {reached}; mount -t tmpfs none /usr && echo MOUNTED; cat /etc/shadow; echo x > /usr/here && echo WROTE\" OUTPUT_VARIABLE seen ERROR_VARIABLE seen)\nfile(WRITE \"${{CMAKE_BINARY_DIR}}/seen.txt\" \"${{seen}}\")\nmessage(FATAL_ERROR \"SEEN<<${{seen}}>>\")\n",
+        secret = text(&outside),
+        home = std::env::var("HOME").unwrap(),
+        reached = text(&reached),
+    );
+    let theirs = with_code_in_it(&w, &d.wheel, &module);
+    let run = |args: &[&str]| {
+        let mut c = w.xtask(args);
+        c.env("SIGNING_KEY", "SECRET-KEY").env("TORCHMILL_UPLOAD_TOKEN", "SECRET-TOKEN");
+        Ran::of(&mut c, w.path())
+    };
+    // Nobody signed it: it is shown, and does not run.
+    let ran = run(&["rebuild", "--offline", text(&theirs)]).exits(1).says("nobody whom you trust signed it");
+    assert!(ran.stderr.contains("patches/cmake/torchmill.cmake") && !ran.stderr.contains("RAN"), "{ran:?}");
+    let digest = ran.stderr.split("--trust=").nth(1).unwrap()[..64].to_owned();
+    run(&["rebuild", "--offline", text(&theirs), &format!("--trust={}", sha256(b"other"))])
+        .exits(1)
+        .says("is not what --trust=");
+    // A signature over another artifact's statement does not make it trusted.
+    if let Some((private, public)) = keys(&w, "signing") {
+        w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+        let stem = d.statement.to_str().unwrap().replace(".provenance.json", ".provenance.dsse.json");
+        let beside = theirs.parent().unwrap().join(Path::new(&stem).file_name().unwrap());
+        std::fs::copy(&stem, beside).unwrap();
+        let ran = run(&["rebuild", "--offline", text(&theirs), "--key", text(&public), "--trust"])
+            .exits(1)
+            .says("is not run: digest");
+        assert!(!ran.stderr.contains("SEEN"), "{ran:?}");
+    }
+    // Trusted, it runs, and sees nothing.
+    let ran = run(&["rebuild", "--offline", text(&theirs), &format!("--trust={digest}")]).exits(3).says("SEEN<<RAN");
+    let seen = ran.stderr.split("SEEN<<").nth(1).unwrap().split(">>").next().unwrap();
+    for never in ["SECRET-FILE", "SECRET-KEY", "SECRET-TOKEN", "MOUNTED", "WROTE", "root:", "eth0"] {
+        assert!(!seen.contains(never), "{never} in {seen}");
+    }
+    assert!(!reached.exists(), "it wrote outside of its room");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
+    let Some(w) = workspace(&files()) else { return };
+    let elsewhere = tempfile::tempdir().unwrap();
+    let theirs = elsewhere.path().join("standin.toml");
+    for ending in ["toml", "lock"] {
+        std::fs::copy(w.path().join(format!("recipes/standin.{ending}")), theirs.with_extension(ending)).unwrap();
+    }
+    for command in ["tree", "shell", "build-torch"] {
+        let ran = w.run(&[command, "--offline", "--recipe", text(&theirs)]).exits(1);
+        assert!(ran.stderr.contains("standin from file:standin.tar") && ran.stderr.contains("--trust="), "{ran:?}");
+    }
+    w.run(&["libuv", "--offline", "--recipe", text(&theirs)]).exits(1).says("came from elsewhere");
+    let ran = w.run(&["tree", "--recipe", text(&theirs), "--trust"]).exits(0).says("trusted because --trust was given");
+    let tree = PathBuf::from(ran.stdout.trim().replace("[DIR]", text(w.path())));
+    assert!(tree.join("setup.py").exists() && text(&tree).contains("/inner/"), "{}", tree.display());
+    let ran =
+        w.run(&["shell", "--recipe", text(&theirs), "--trust", "--", "sh", "-c", "ls -a $HOME /root /home; echo done"]);
+    assert!(ran.exits(0).stdout.contains("done"));
+    // One of the workspace's own is asked nothing.
+    w.run(&["tree", "--recipe", "standin"]).exits(0);
+}
+
+#[test]
+fn a_policy_fails_closed() {
+    let Some(w) = workspace(&files()) else { return };
+    let d = dist(&w);
+    let verify = |policy: &str, more: &[&str]| {
+        let path = w.write("policy.toml", policy);
+        w.run(&[&["verify", text(&d.wheel), "--policy", text_of(&path)], more].concat())
+    };
+    let predicate = &json(&d.statement)["predicate"];
+    let recipe = predicate["buildDefinition"]["externalParameters"]["recipe"]["sha256"].as_str().unwrap();
+    // What an unsigned statement says of itself counts for nothing.
+    verify(&format!("schema = 1\nrecipes = [\"{recipe}\"]\n"), &[])
+        .exits(1)
+        .says("is not signed")
+        .says("it proves nothing");
+    verify("schema = 1\n", &[]).exits(2).says("demands nothing");
+    let Some((private, public)) = keys(&w, "signing") else { return };
+    let Some((_, other)) = keys(&w, "other") else { return };
+    w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+    for list in ["keys", "recipes", "toolchains", "builders"] {
+        let text_of_it = if list == "keys" {
+            "schema = 1\nkeys = []\n".into()
+        } else {
+            format!("schema = 1\nkeys = [\"signing.pub\"]\n{list} = []\n")
+        };
+        verify(&text_of_it, &[]).exits(1).says(&format!("the list '{list}' is empty: it allows nothing"));
+    }
+    // The policy's keys and those of the command line must both hold.
+    let policy = "schema = 1\nkeys = [\"signing.pub\"]\n";
+    verify(policy, &["--key", text(&public)]).exits(0);
+    verify(policy, &["--key", text(&other)]).exits(1).says("no signature of");
+    verify(&format!("schema = 1\nrecipes = [\"{recipe}\"]\n"), &["--key", text(&public)]).exits(0);
 }
 
 #[test]

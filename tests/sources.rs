@@ -314,6 +314,50 @@ fn a_git_server_over_http_gives_the_same_bytes_as_the_files() {
     assert_eq!(over_http, from_files);
 }
 
+/// An object of git's, made of what git reads from its standard input.
+fn git_object(dir: &Path, args: &[&str], input: &str) -> String {
+    let mut command = Command::new("git");
+    command.args(args).current_dir(dir).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "git {args:?}");
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_git_tree_of_a_hundred_million_files_ends_at_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("bomb");
+    std::fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q"]);
+    // Each level has ten names for the one below.
+    let mut tree = git_object(&repo, &["hash-object", "-w", "--stdin"], &"x".repeat(1000));
+    for level in 0..8 {
+        let kind = if level == 0 { "100644 blob" } else { "040000 tree" };
+        let names: String = (0..10).map(|n| format!("{kind} {tree}\tf{n}\n")).collect();
+        tree = git_object(&repo, &["mktree"], &names);
+    }
+    let commit = git(&repo, &["commit-tree", &tree, "-m", "bomb"]);
+    git(&repo, &["update-ref", "refs/heads/main", &commit]);
+    let (_dir, store) = store();
+    let want = Want {
+        name: "bomb".into(),
+        coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()],
+        // As a lock has it that was made of something smaller.
+        expected: Some(("0".repeat(64), 64 << 10)),
+    };
+    let e = fetch(&store, &want).unwrap_err();
+    assert!(e.what().contains("has more than 128 files or 65536 bytes"), "{e}");
+    let link = git_object(&repo, &["hash-object", "-w", "--stdin"], &"x".repeat(5000));
+    let tree = git_object(&repo, &["mktree"], &format!("120000 blob {link}\tl\n"));
+    let commit = git(&repo, &["commit-tree", &tree, "-m", "link"]);
+    git(&repo, &["update-ref", "refs/heads/main", &commit]);
+    let long = Want { coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()], ..want };
+    let e = fetch(&store, &long).unwrap_err();
+    assert!(e.what().contains("'l' has 5000 bytes; at most 4096 are read"), "{e}");
+}
+
 /// git's own HTTP backend, behind a few lines that speak CGI (gitprotocol-http).
 struct GitServer {
     url: String,

@@ -12,10 +12,13 @@ use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::Policy;
 use crate::error::{Error, Exit, Result};
+use crate::source::tarball::Guarded;
 use crate::store::digest_file;
 use crate::wheel::{self, Archive, FileAt};
 
-/// Most bytes of one file of `torchmill/`, and most files: more is not what we wrote.
+/// Most bytes of a statement.
+const MOST_STATEMENT: u64 = 16 << 20;
+/// Most bytes of all files of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
 
 /// What kind of artifact.
@@ -92,12 +95,19 @@ impl Artifact {
     /// Bad input: it cannot be read.
     pub fn origin(&self) -> Result<Option<Origin>> {
         let mut files = BTreeMap::new();
+        let mut left = MOST_ORIGIN.0;
         let mut take = |path: &str, reader: &mut dyn Read| -> std::io::Result<()> {
             let mut bytes = Vec::new();
-            reader.take(MOST_ORIGIN.0 + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MOST_ORIGIN.0 || files.len() >= MOST_ORIGIN.1 {
-                return Err(std::io::Error::other(format!("'{path}' is larger than anything that torchmill writes")));
-            }
+            reader.take(left + 1).read_to_end(&mut bytes)?;
+            let Some(rest) = left.checked_sub(bytes.len() as u64).filter(|_| files.len() < MOST_ORIGIN.1) else {
+                return Err(std::io::Error::other(format!(
+                    "with '{}' it carries more than {} bytes or {} files of its making, more than torchmill writes",
+                    path.escape_debug(),
+                    MOST_ORIGIN.0,
+                    MOST_ORIGIN.1
+                )));
+            };
+            left = rest;
             files.insert(path.to_owned(), bytes);
             Ok(())
         };
@@ -116,7 +126,7 @@ impl Artifact {
             }
             Kind::Bundle => {
                 let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
-                let mut archive = tar::Archive::new(flate2::bufread::GzDecoder::new(file));
+                let mut archive = tar::Archive::new(Guarded::new(flate2::bufread::GzDecoder::new(file)));
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -167,7 +177,17 @@ struct Found {
 
 fn read_statement(path: &Path) -> Result<Found> {
     let whence = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{whence} cannot be read: {e}")))?;
+    let unreadable = |e: &dyn std::fmt::Display| Error::misuse("statement", format!("{whence} cannot be read: {e}"));
+    // A pipe or a device has no end.
+    if !path.metadata().map_err(|e| unreadable(&e))?.is_file() {
+        return Err(unreadable(&"it is no file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+    file.take(MOST_STATEMENT + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+    if bytes.len() as u64 > MOST_STATEMENT {
+        return Err(unreadable(&format!("it has more than {MOST_STATEMENT} bytes")));
+    }
     let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
     let (payload, envelope) = if signed {
         let envelope = Envelope::parse(&bytes, &whence)?;
@@ -267,9 +287,16 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         Err(e) => soften(e)?,
     };
     checks.push(Check::new("recipe", origin));
-    checks.push(signature(&found, policy));
+    let signature = signature(&found, policy);
+    let signed = signature.ok == Some(true);
+    checks.push(signature);
     let listed = |name: &'static str, allowed: &Option<Vec<String>>, is: &str| match allowed {
         None => Check { name, ok: None, said: is.to_owned() },
+        Some(_) if !signed => Check {
+            name,
+            ok: Some(false),
+            said: format!("{is}, says a statement that no trusted key signed: it proves nothing"),
+        },
         Some(list) if list.iter().any(|l| l == is) => Check { name, ok: Some(true), said: is.to_owned() },
         Some(_) => Check { name, ok: Some(false), said: format!("{is} is not in the policy") },
     };
@@ -281,29 +308,44 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
 
 fn signature(found: &Found, policy: &Policy) -> Check {
     let name = "signature";
-    match (&found.envelope, policy.keys.is_empty()) {
-        (None, true) => Check { name, ok: None, said: "not signed".into() },
-        (Some(e), true) => Check {
-            name,
-            ok: None,
-            said: format!("{} signature(s); not checked: no key was given (--key)", e.signatures.len()),
-        },
-        (None, false) => Check::new(name, Err(format!("{} is not signed", file_name(&found.whence)))),
-        (Some(e), false) if e.signatures.is_empty() => {
-            Check::new(name, Err(format!("the signatures of {} were taken away", file_name(&found.whence))))
-        }
-        (Some(e), false) => Check::new(
-            name,
-            match e.signed_by(&found.payload, &policy.keys) {
-                Some(key) => Ok(format!("by the key {}", dsse::key_id(key))),
-                None => Err(format!(
-                    "no signature of {} is by the key {}: another key made it, or the statement was changed",
-                    file_name(&found.whence),
-                    policy.keys.iter().map(dsse::key_id).collect::<Vec<_>>().join(" or ")
-                )),
-            },
-        ),
+    let whence = file_name(&found.whence);
+    let Some(envelope) = &found.envelope else {
+        return if policy.demands() {
+            Check::new(name, Err(format!("{whence} is not signed")))
+        } else {
+            Check { name, ok: None, said: "not signed".into() }
+        };
+    };
+    if !policy.demands() {
+        let count = envelope.signatures.len();
+        return Check { name, ok: None, said: format!("{count} signature(s); not checked: no key was given (--key)") };
     }
+    if envelope.signatures.is_empty() {
+        return Check::new(name, Err(format!("the signatures of {whence} were taken away")));
+    }
+    if policy.signers.is_empty() {
+        return Check::new(name, Err("neither the policy nor --key names a key that must have signed".into()));
+    }
+    // Every group must be met: the policy's keys, and those of the command line.
+    let by: std::result::Result<Vec<String>, String> = policy
+        .signers
+        .iter()
+        .map(|keys| match envelope.signed_by(&found.payload, keys) {
+            Some(key) => Ok(dsse::key_id(key)),
+            None if keys.is_empty() => Err("the policy's list of keys is empty: it allows nothing".into()),
+            None => Err(format!(
+                "no signature of {whence} is by the key {}: another key made it, or the statement was changed",
+                keys.iter().map(dsse::key_id).collect::<Vec<_>>().join(" or ")
+            )),
+        })
+        .collect();
+    Check::new(
+        name,
+        by.map(|mut ids| {
+            ids.dedup();
+            format!("by the key {}", ids.join(" and "))
+        }),
+    )
 }
 
 fn file_name(path: &str) -> &str {

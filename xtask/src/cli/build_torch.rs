@@ -5,7 +5,8 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, ToolArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json};
+use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
 use crate::{platform, ui};
@@ -18,6 +19,7 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
+  cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
 An interrupted build goes on where it stopped when the same command is run again.")]
 pub struct Args {
@@ -25,6 +27,8 @@ pub struct Args {
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Compiler processes at a time (default: by cores and free memory)
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -51,10 +55,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
+    if session.in_room(&args.recipe, &args.python, &args.trust, std::slice::from_ref(&args.out), false)? {
+        return Ok(());
+    }
+    // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
-    if let Some(key) = &key {
-        // A key that cannot be used is found out before the hours, not after.
-        key.load()?;
+    let secret = key.as_ref().map(KeySource::load).transpose()?;
+    if let Some(KeySource::Environment(name)) = &key {
+        platform::scrub_environment(Some(name));
     }
     let build = session.build(
         &args.recipe,
@@ -85,10 +93,11 @@ pub fn run(args: Args) -> Result<()> {
         let text = report(&build, artifacts, seconds)?;
         crate::store::write_atomically(path, text.as_bytes())?;
     }
-    if let (Some(key), Outcome::Done(artifacts)) = (&key, &outcome) {
-        let (envelope, id) = super::sign::sign(&artifacts.statement, key)?;
+    if let (Some(secret), Outcome::Done(artifacts)) = (&secret, &outcome) {
+        let (envelope, id) = super::sign::sign(&artifacts.statement, secret)?;
         session.events.note(format!("{} signed by the key {id}", envelope.display()));
     }
+    let (judging, judged) = crate::store::judging_spent();
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
@@ -97,6 +106,8 @@ pub fn run(args: Args) -> Result<()> {
             "outcome": outcome,
             "seconds": seconds,
             "peak_memory": platform::peak_memory(),
+            // What was hashed in the store because it was used; seconds are added up over all threads.
+            "judged": { "bytes": judged, "thread_seconds": judging.as_secs_f64() },
         }));
     } else {
         match outcome {

@@ -56,7 +56,7 @@ pub fn show(found: &Difference) {
     }
     let line = |f: &Finding| {
         let cause = f.cause.map(|c| format!("\n      likely cause: {c}")).unwrap_or_default();
-        println!("    {}: {}{cause}", f.place, f.what);
+        println!("    {}: {}{cause}", ui::visible(&f.place), ui::visible(&f.what));
     };
     if !found.container.is_empty() {
         println!("  the archives themselves");
@@ -64,11 +64,11 @@ pub fn show(found: &Difference) {
     }
     for (which, names) in [("A", &found.only_in_a), ("B", &found.only_in_b)] {
         if !names.is_empty() {
-            println!("  only in {which}: {}", shortened(names));
+            println!("  only in {which}: {}", ui::visible(&shortened(names)));
         }
     }
     for member in &found.members {
-        println!("  {} ({} and {})", member.name, ui::bytes(member.size[0]), ui::bytes(member.size[1]));
+        println!("  {} ({} and {})", ui::visible(&member.name), ui::bytes(member.size[0]), ui::bytes(member.size[1]));
         member.findings.iter().for_each(line);
     }
     println!("  {} members are the same", found.same);

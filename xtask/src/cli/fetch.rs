@@ -29,7 +29,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     let downloads = if args.all_pythons { Downloads::AllPythons } else { Downloads::Build };
-    let build = session.build(&args.recipe, &args.python, Options { downloads, ..Options::default() })?;
+    let build = session.read(&args.recipe, &args.python, Options { downloads, ..Options::default() })?;
     let blobs = ensure::<Fetch>(&build)?.record;
     let total: u64 = blobs.iter().map(|b| b.size).sum();
     if args.recipe.json {

@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs};
 
-use super::common::{print_json, sink};
+use super::common::{policy_of, print_json, sink};
 use super::mirror::{ServerArgs, show_added, show_pushed};
-use crate::artifact::dsse;
-use crate::artifact::trust::Policy;
 use crate::error::Result;
 use crate::mirror::{Index, publish};
 use crate::ui;
@@ -62,17 +60,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let events = sink(args.json, args.quiet);
-    let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
-    for key in &args.key {
-        policy.keys.push(dsse::public_key(key)?);
-    }
+    let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();
     let libuv_only = !args.without_libuv;
     let judged = publish::judge(&publish::wheels(&args.what)?, &policy, libuv_only)?;
     if !args.json {
         for j in &judged {
             println!("{} {}", ui::mark(Some(j.ok)), j.filename);
             for check in &j.checks {
-                println!("    {} {:18} {}", ui::mark(check.ok), check.name, check.said);
+                println!("    {} {:18} {}", ui::mark(check.ok), check.name, ui::visible(&check.said));
             }
             if let Some(libuv) = j.libuv {
                 let mark = if libuv || libuv_only { Some(libuv) } else { None };

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, print_json, sink};
+use super::common::{ToolArgs, TrustArgs, print_json, sink};
 use crate::artifact::audit::Artifact;
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::repro::rebuild;
 use crate::stage::Options;
 use crate::store::Store;
@@ -15,17 +16,28 @@ use crate::store::Store;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask rebuild torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl
-  cargo xtask rebuild libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --no-compiler-cache
+  cargo xtask rebuild torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl --key build.pub
+  cargo xtask rebuild libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --policy policy.toml --no-compiler-cache
+  cargo xtask rebuild theirs.whl --trust        after showing what will run
 
-Nothing of an earlier build is used but downloads, whose digests the lock judges, and the compiler
-cache. Exit code 0: the same bytes. 1: they differ, and in what.")]
+What an artifact carries is code of whoever made it. It runs when a key that you name signed it, or with
+--trust, and in a closed room: no network, no other process, of the file system the toolchain, the
+downloads and a store of its own. Nothing of an earlier build is used but downloads, whose digests the
+lock judges. Exit code 0: the same bytes. 1: they differ, and in what; or nobody trusts it.")]
 pub struct Args {
     /// The wheel or bundle
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     #[command(flatten)]
     python: ToolArgs,
+    /// A public key (PEM) that must have signed its statement; may be given several times: one of them must
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// A policy that it must meet: which keys, recipes, toolchains, builders (default: TORCHMILL_POLICY)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -57,7 +69,12 @@ pub fn run(args: &Args) -> Result<()> {
         no_compiler_cache: args.no_compiler_cache,
         ..Options::default()
     };
-    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options)?;
+    let mut trust = args.trust.with(&args.key, args.policy.as_deref())?;
+    trust.telling.extend(args.json.then_some("--json"));
+    trust.telling.extend(args.quiet.then_some("--quiet"));
+    platform::scrub_environment(None);
+    platform::no_dumps(false);
+    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options, &trust)?;
     let same = rebuilt.difference.identical;
     if args.json {
         print_json(&serde_json::json!({

@@ -41,7 +41,7 @@ pub fn run(args: Args) -> Result<()> {
     let What::Cuda(args) = args.what;
     let session = args.recipe.session()?;
     let options = Options { downloads: Downloads::Only(cuda::is_part), ..Options::default() };
-    let build = session.build(&args.recipe, &args.tools, options)?;
+    let build = session.read(&args.recipe, &args.tools, options)?;
     cuda::wanted(&build)?;
     let made = ensure::<Cuda>(&build)?;
     let (dir, versions) = (made.folder, made.record.versions);

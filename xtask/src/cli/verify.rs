@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{print_json, set_json};
+use super::common::{policy_of, print_json, set_json};
 use crate::artifact::audit::{Artifact, audit};
-use crate::artifact::dsse;
-use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::ui;
 
@@ -42,10 +40,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     set_json(args.json);
-    let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
-    for key in &args.key {
-        policy.keys.push(dsse::public_key(key)?);
-    }
+    let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();
     let artifact = Artifact::open(&args.artifact)?;
     let checks = audit(&artifact, args.statement.as_deref(), &policy)?;
     let failed: Vec<&str> = checks.iter().filter(|c| c.ok == Some(false)).map(|c| c.name).collect();
@@ -60,7 +55,7 @@ pub fn run(args: &Args) -> Result<()> {
     } else {
         println!("{}", artifact.name);
         for check in &checks {
-            println!("  {} {:18} {}", ui::mark(check.ok), check.name, check.said);
+            println!("  {} {:18} {}", ui::mark(check.ok), check.name, ui::visible(&check.said));
         }
     }
     if failed.is_empty() {

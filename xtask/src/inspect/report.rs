@@ -499,10 +499,10 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 /// If it is not a torch, or is broken.
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
-    if subject.ends_with(".whl") {
-        container::hold_wheel(source)?;
-    }
     if let Some(kind) = container::kind_of(source) {
+        if subject.ends_with(".whl") && kind == container::Kind::Zip {
+            container::hold_wheel(source)?;
+        }
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
         let members = collector.inner.take().unwrap_or(outer);
@@ -529,6 +529,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
         return Err(e.next("name a wheel, a libtorch archive or folder, a library, or an environment"));
     }
     let member = Member { name: subject.to_owned(), size: source.size() };
+    container::hold_size(&member)?;
     collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }

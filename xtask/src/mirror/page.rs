@@ -285,7 +285,11 @@ fn row(f: &File, is_torch: bool) -> Markup {
                 details { summary { "digest, making" }
                     code { "sha256:" (f.hashes.get("sha256").map_or("", String::as_str)) }
                     ul { @for name in f.beside.keys() {
-                        li { a href=(beside(f, name)) { (name) } }
+                        li {
+                            a href=(beside(f, name)) { (name) }
+                            // What nobody signed proves nothing, whatever it says.
+                            @if name.ends_with(".provenance.json") { " (unsigned)" }
+                        }
                     } }
                 }
             }

@@ -7,7 +7,7 @@ use pep440_rs::VersionSpecifiers;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::inspect::{self, Depth, FileAt};
 use crate::store::digest_file;
 use crate::wheel;
@@ -63,8 +63,21 @@ impl Wheel {
         let bad = |what: String| Error::misuse("no-wheel", format!("{shown}: {what}"));
         let filename = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("not the path of a file".into()))?;
         let name: Name = filename.parse().map_err(bad)?;
-        let file = regular(path)?;
-        let wheel = wheel::Wheel::open(&name, &file).map_err(|e| e.doing(format!("examining {shown}")))?;
+        // A pipe or a device has no end that one could wait for.
+        match path.metadata() {
+            Ok(about) if about.is_file() => {}
+            Ok(_) => return Err(bad("it is no regular file".into()).next("name the wheel itself")),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(bad("there is no such file".into())),
+            Err(e) => return Err(bad(format!("it cannot be read: {e}"))),
+        }
+        let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+        let wheel = wheel::Wheel::open(&name, &file).map_err(|e| {
+            if e.exit() != Exit::Misuse {
+                return e;
+            }
+            let no = Error::misuse("no-wheel", format!("{shown} is no readable wheel: {}", e.what()));
+            e.next_steps().iter().cloned().fold(no, Error::next)
+        })?;
         let faults = wheel.faults()?;
         if !faults.is_empty() {
             return Err(bad(format!("its RECORD does not hold: {}", wheel::listed(faults)))
@@ -89,13 +102,7 @@ impl Wheel {
         let metadata = wheel.metadata().to_vec();
         let stem = filename.trim_end_matches(".whl");
         let dir = path.parent().unwrap_or(Path::new("."));
-        let mut beside = Vec::new();
-        for path in BESIDE.iter().map(|ending| dir.join(format!("{stem}{ending}"))) {
-            if path.symlink_metadata().is_ok() {
-                regular(&path)?;
-                beside.push(path);
-            }
-        }
+        let beside = beside(dir, stem)?;
         Ok(Self {
             path: path.to_owned(),
             filename: filename.to_owned(),
@@ -110,17 +117,27 @@ impl Wheel {
     }
 }
 
-/// Opens a file that stands in its folder itself: what a link or a pipe leads to is not what was put there.
-fn regular(path: &Path) -> Result<FileAt> {
-    let about = path
-        .symlink_metadata()
-        .map_err(|e| Error::misuse("no-wheel", format!("{} cannot be read: {e}", path.display())))?;
-    if !about.is_file() {
-        let what = if about.is_symlink() { "a symbolic link" } else { "no plain file" };
-        return Err(Error::misuse("no-file", format!("{} is {what}; only plain files are published", path.display()))
-            .next("put the file itself there"));
+/// What tells of the making of the wheel `stem` in `dir`.
+///
+/// # Errors
+/// Bad input: one of them is a link, a pipe, a folder: what is published must be a file of the folder itself.
+fn beside(dir: &Path, stem: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in BESIDE.iter().map(|ending| dir.join(format!("{stem}{ending}"))) {
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_file() => found.push(path),
+            Ok(meta) => {
+                let what = if meta.is_symlink() { "a symbolic link" } else { "no regular file" };
+                return Err(Error::misuse(
+                    "beside",
+                    format!("{} would be published with the wheel beside it, and is {what}", path.display()),
+                )
+                .next("put the file itself there, or remove it"));
+            }
+            Err(_) => {}
+        }
     }
-    Ok(FileAt::new(fs_err::File::open(path)?.into_file())?)
+    Ok(found)
 }
 
 /// SHA-256 of bytes, in hexadecimal.

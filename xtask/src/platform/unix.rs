@@ -17,6 +17,14 @@ pub fn new_process_group(command: &mut Command) {
     command.process_group(0);
 }
 
+/// Gives the command a session of its own as well: it has no terminal, so nothing in it can type into ours.
+pub fn new_session(command: &mut Command) {
+    // SAFETY: setsid() may be called between fork and exec, and touches no memory.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
 /// Ends a process group: SIGTERM first, so that ninja and compilers clean up.
 pub fn kill_tree(pid: u32, hard: bool) {
     if let Ok(pid) = i32::try_from(pid) {
@@ -64,6 +72,8 @@ pub fn sandbox_supported() -> bool {
             unsafe {
                 let pid = libc::fork();
                 if pid == 0 {
+                    // Who may not be dumped may not write its own map of users.
+                    libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
                     libc::_exit(i32::from(unshare_network().is_err()));
                 }
                 let mut status = 0;
@@ -97,7 +107,7 @@ fn unshare_network() -> std::io::Result<()> {
 
 /// Brings the loopback interface up in a fresh network namespace: stores under test listen on it.
 #[cfg(target_os = "linux")]
-fn loopback_up() {
+pub(super) fn loopback_up() {
     // SAFETY: the request structure is zeroed and lives across both calls.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
@@ -163,6 +173,12 @@ pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     Ok((code, peak))
 }
 
+/// Says something where there is nobody else to say it.
+#[cfg(target_os = "linux")]
+pub(super) fn say(text: &str) {
+    write_stderr(text);
+}
+
 fn write_stderr(text: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -203,6 +219,23 @@ pub fn own_variables(_work: &Path) -> Vec<(String, String)> {
 pub fn is_root() -> bool {
     // SAFETY: geteuid() cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// The user that this process runs as.
+pub fn this_user() -> u32 {
+    // SAFETY: geteuid() cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// How others than this user can write to `root` or to its `folders`, by owner and mode; `None` where they cannot.
+pub fn shared_with(root: &Path, folders: &[&str]) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    folders.iter().map(|f| if f.is_empty() { root.to_owned() } else { root.join(f) }).find_map(|path| {
+        let about = std::fs::metadata(&path).ok()?;
+        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+        let shared = owner != this_user() || mode & 0o022 != 0;
+        shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", path.display()))
+    })
 }
 
 /// Another user that programs can be started as: `nobody`, if we are root, and if that user may run

@@ -16,6 +16,11 @@ pub fn new_process_group(command: &mut Command) {
     command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
+/// Windows has no sessions of this kind.
+pub fn new_session(command: &mut Command) {
+    new_process_group(command);
+}
+
 /// Ends a process and its children.
 pub fn kill_tree(pid: u32, _hard: bool) {
     let _ = Command::new("taskkill").args(["/T", "/F", "/PID", &pid.to_string()]).output();
@@ -46,6 +51,16 @@ pub fn exec(argv: &[OsString]) -> Error {
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     let status = super::status_of(argv)?;
     Ok((status.code().unwrap_or(3), 0))
+}
+
+/// Users have no numbers.
+pub fn this_user() -> u32 {
+    0
+}
+
+/// Who may write is in access lists, which are not read here.
+pub fn shared_with(_root: &Path, _folders: &[&str]) -> Option<String> {
+    None
 }
 
 /// No umask.

@@ -10,6 +10,6 @@ mod near;
 
 pub use coordinate::Coordinate;
 pub use load::{SCHEMA, Workspace, pinned};
-pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock};
+pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;

@@ -1,6 +1,7 @@
 //! Is it the same, bit for bit, when somebody else builds it? A second build in another world,
 //! compared with the first one; and building an artifact again from what it carries.
 
+pub mod foreign;
 mod rebuild;
 mod world;
 
@@ -133,6 +134,8 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
         std::thread::sleep(std::time::Duration::from_millis(200));
     };
     platform::check_cancelled()?;
+    // What another user made is ours from here on: nobody else may change it while it is compared.
+    world.give_back(&second.store)?;
     if !status.success() {
         return Err(Error::world("second-build", format!("the second build ended with {status}"))
             .next("what it said stands above; the same command goes on where it stopped"));

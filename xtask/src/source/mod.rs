@@ -8,6 +8,7 @@ mod git;
 mod http;
 pub mod patch;
 pub mod pypi;
+pub mod tarball;
 pub mod unpack;
 
 pub use fetch::{Fetcher, Want};

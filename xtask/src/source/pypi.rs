@@ -8,7 +8,9 @@ use ureq::Agent;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::wheel::normalize;
+use crate::recipe::is_sha256;
+
+pub use crate::wheel::normalize;
 
 /// One file of a project.
 #[derive(Debug, Clone)]
@@ -135,7 +137,11 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
             .into_iter()
             .map(|f| {
                 let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
-                Ok(IndexFile { url, filename: f.filename, sha256: f.hashes.get("sha256").cloned().or(fragment) })
+                Ok(IndexFile {
+                    url,
+                    filename: f.filename,
+                    sha256: f.hashes.get("sha256").cloned().or(fragment).filter(|d| is_sha256(d)),
+                })
             })
             .collect();
     }
@@ -143,6 +149,7 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         .into_iter()
         .filter_map(|(href, filename)| {
             let (url, sha256) = absolute(&href).ok()?;
+            let sha256 = sha256.filter(|d| is_sha256(d));
             Some(IndexFile { filename, url, sha256 })
         })
         .collect())

@@ -11,6 +11,8 @@ use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::wheel::read_up_to;
 
+use super::tarball::Guarded;
+
 /// What may follow the end of a tar: tools pad archives to the size of a tape's record.
 const MAX_PADDING: u64 = 1 << 20;
 
@@ -156,7 +158,7 @@ impl Sinkhole<'_> {
     }
 
     fn tar(&mut self, reader: impl Read) -> Result<()> {
-        let mut archive = tar::Archive::new(reader);
+        let mut archive = tar::Archive::new(Guarded::new(reader));
         let entries = archive.entries().map_err(|e| self.broken(&e))?;
         for entry in entries {
             platform::check_cancelled()?;

@@ -164,6 +164,13 @@ fn demand_system(recipe: &Recipe) -> Result<()> {
 }
 
 impl Build<'_> {
+    /// Tells what the store found changed.
+    pub fn tell_found(&self) {
+        for found in self.store.take_found() {
+            self.events.warn(found);
+        }
+    }
+
     /// Path of `file` of source `name` in the store; the fetch stage has put it there.
     pub(crate) fn blob(&self, name: &str) -> Result<PathBuf> {
         let locked = self.lock.source.get(name).ok_or_else(|| {

@@ -97,6 +97,14 @@ pub fn work(build: &Build<'_>) -> Result<Work> {
     Run::new(build).work()
 }
 
+/// Whether the result of `S` is there. Nothing is run.
+///
+/// # Errors
+/// An input cannot be read.
+pub fn is_made<S: Step>(build: &Build<'_>) -> Result<bool> {
+    Run::new(build).is_there(row(S::NAME)?, &(S::NAME, String::new()))
+}
+
 /// How long each stage of this build took.
 ///
 /// # Errors
@@ -129,7 +137,9 @@ fn kept<R: Serialize>(
     make: impl FnOnce(&Pending) -> Result<R>,
 ) -> Result<PathBuf> {
     let there = || {
-        let out = build.store.finished(stage, key)?;
+        let found = build.store.finished(stage, key);
+        build.tell_found();
+        let out = found?;
         build.events.emit(Event::StageCached { stage });
         Some(out)
     };
@@ -197,7 +207,7 @@ pub struct Plan {
 /// # Errors
 /// An input cannot be read.
 pub fn plan(build: &Build<'_>) -> Result<Plan> {
-    let mut run = Run::new(build);
+    let mut run = Run { planning: true, ..Run::new(build) };
     let last = build.options.until.as_deref().unwrap_or(Verify::NAME);
     let to_do = run.outstanding(&results(build, row(last)?))?;
     let mut stages = Vec::new();
@@ -249,11 +259,23 @@ struct Run<'b> {
     made: Made,
     settled: BTreeSet<Id>,
     holds_work: bool,
+    /// Nothing is used: what is there is taken for what it was, and not judged.
+    planning: bool,
 }
 
 impl<'b> Run<'b> {
     fn new(build: &'b Build<'b>) -> Self {
-        Self { build, made: Made::default(), settled: BTreeSet::new(), holds_work: false }
+        Self { build, made: Made::default(), settled: BTreeSet::new(), holds_work: false, planning: false }
+    }
+
+    /// The folder of a result in the store: judged, unless this is a plan.
+    fn stored(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+        if self.planning {
+            return self.build.store.has(stage, key);
+        }
+        let found = self.build.store.finished(stage, key);
+        self.build.tell_found();
+        found
     }
 
     /// The inputs of a result, read once in the life of a build; `None` where they hold bytes that are not there
@@ -325,7 +347,7 @@ impl<'b> Run<'b> {
         let key = parts.key();
         let found = match stage.place {
             Place::Work => self.work()?.done(stage.name, &key).map(|record| (self.work().map(|w| w.dir), record)),
-            Place::Store | Place::Home => self.build.store.finished(stage.name, &key).map(|folder| {
+            Place::Store | Place::Home => self.stored(stage.name, &key).map(|folder| {
                 let record = self.build.store.record(stage.name, &key).unwrap_or_default();
                 (Ok(folder), record)
             }),

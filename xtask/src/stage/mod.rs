@@ -37,7 +37,7 @@ pub use build::{Build, Chosen, Downloads, Options};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
 pub use graph::ORDER;
 pub use origin::origin;
-pub use publish::{Artifacts, Files, Outcome, files, run};
+pub use publish::{Artifacts, Files, Outcome, files, made, run};
 pub use shell::shell;
 pub use step::{Done, Step};
 pub use timing::Timing;

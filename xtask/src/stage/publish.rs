@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::build::Build;
-use super::engine::{ensure, ensure_named, timings};
+use super::engine::{ensure, ensure_named, is_made, timings};
 use super::graph::STAGES;
 use super::origin::{json_file, name_of};
 use super::step::Step;
@@ -91,6 +91,15 @@ pub fn files(build: &Build<'_>) -> Result<Files> {
         provenance: provenance.folder,
         record: provenance.record,
     })
+}
+
+/// What the stages before verify made, if all of them are done. Nothing is run.
+///
+/// # Errors
+/// An input cannot be read.
+pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
+    let all = is_made::<Wheel>(build)? && is_made::<Bundle>(build)? && is_made::<Provenance>(build)?;
+    all.then(|| files(build)).transpose()
 }
 
 /// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,

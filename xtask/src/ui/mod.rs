@@ -154,8 +154,8 @@ impl Sink for Reporter {
             Event::CompileProgress { done, total, seconds_left, current } => {
                 inner.compile(done, total, seconds_left, &current)
             }
-            Event::Note { text } => inner.line(&format!("  {text}")),
-            Event::Warning { text } => inner.line(&format!("{} {text}", paint("33", "warning:"))),
+            Event::Note { text } => inner.line(&format!("  {}", visible(&text))),
+            Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), visible(&text))),
         }
     }
 }
@@ -177,13 +177,25 @@ impl Sink for JsonEvents {
 
 /// Shows an error to a person.
 pub fn error(e: &Error) {
-    eprintln!("{} {}", paint("1;31", "error:"), e.what());
+    eprintln!("{} {}", paint("1;31", "error:"), visible(e.what()));
     for doing in e.context() {
-        eprintln!("  while {doing}");
+        eprintln!("  while {}", visible(doing));
     }
     for next in e.next_steps() {
-        eprintln!("  {} {next}", paint("36", "next:"));
+        eprintln!("  {} {}", paint("36", "next:"), visible(next));
     }
+}
+
+/// Text of others as a terminal may show it: control characters are visible, and do nothing. Lines stay.
+pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
+    let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    if text.chars().all(harmless) {
+        return text.into();
+    }
+    text.chars()
+        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
+        .collect::<String>()
+        .into()
 }
 
 /// `75` as `1 min 15 s`.

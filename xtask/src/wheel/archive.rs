@@ -489,7 +489,12 @@ fn hold_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
     let follows = flags & FOLLOWS != 0;
     let own = (member.crc, member.packed, member.size);
     if (crc, packed, size) != own && !(follows && (crc, packed, size) == (0, 0, 0)) {
-        return Err(bad("has another size or checksum in front of its bytes than in the directory"));
+        let how = if size < member.size { "less" } else { "more" };
+        return Err(bad(&if size != member.size {
+            format!("unpacks to {how} than its directory says: {size} bytes, as the header in front of them has it")
+        } else {
+            "has another packed size or checksum in front of its bytes than in the directory".to_owned()
+        }));
     }
     let data = member.header + 30 + name + extra.len() as u64;
     let end = data + member.packed;

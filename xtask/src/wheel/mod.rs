@@ -15,7 +15,7 @@ mod tag;
 
 pub use archive::{Archive, Member};
 pub use metadata::Metadata;
-pub use name::{Identity, Name, normalize};
+pub use name::{Name, normalize};
 pub use read::{Cursor, FileAt, ReadAt, pump, read_up_to};
 pub(crate) use read::{fill, slice};
 pub use strict::{Wheel, listed, target};

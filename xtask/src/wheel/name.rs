@@ -1,7 +1,6 @@
 //! File names of wheels: `{distribution}-{version}(-{build})?-{python}-{abi}-{platform}.whl`
 //! (the binary distribution format, "File name convention").
 
-use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use pep440_rs::Version;
@@ -23,38 +22,10 @@ pub struct Name {
     pub platform: String,
 }
 
-/// What makes two wheels the same release however their names are spelled.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Identity {
-    /// Normalized project name.
-    pub project: String,
-    /// The version, parsed: `1.0` and `1.0.0` are one.
-    pub version: Version,
-    /// The build tag: its number, and what follows.
-    pub build: Option<(u64, String)>,
-    /// Every `python-abi-platform` that the compressed tags stand for.
-    pub tags: BTreeSet<String>,
-}
-
 impl Name {
     /// The version, parsed.
     pub fn parsed_version(&self) -> Option<Version> {
         Version::from_str(&self.version).ok()
-    }
-
-    /// What identifies the release; `None` only for a value that was not made by parsing.
-    pub fn identity(&self) -> Option<Identity> {
-        let build = self.build.as_deref().map(|b| {
-            let digits = b.find(|c: char| !c.is_ascii_digit()).unwrap_or(b.len());
-            (b[..digits].parse().unwrap_or(u64::MAX), b[digits..].to_ascii_lowercase())
-        });
-        let mut tags = BTreeSet::new();
-        for python in self.python.split('.') {
-            for abi in self.abi.split('.') {
-                tags.extend(self.platform.split('.').map(|p| format!("{python}-{abi}-{p}").to_ascii_lowercase()));
-            }
-        }
-        Some(Identity { project: self.project.clone(), version: self.parsed_version()?, build, tags })
     }
 
     /// Whether `name` and `version`, as METADATA or a folder's name has them, are this wheel's.
@@ -136,16 +107,6 @@ mod tests {
     }
 
     #[test]
-    fn one_release_has_one_identity_however_it_is_spelled() {
-        let same = |a: &str, b: &str| parsed(a).identity().unwrap() == parsed(b).identity().unwrap();
-        assert!(same("Demo_X-1.0-py2.py3-none-any.whl", "demo.x-1.0.0-py3.py2-none-any.whl"));
-        assert!(same("demo-1.0-01a-py3-none-any.whl", "demo-1.0-1A-py3-none-any.whl"));
-        assert!(!same("demo-1.0-py3-none-any.whl", "demo-1.0-1-py3-none-any.whl"));
-        assert!(!same("demo-1.0-py3-none-any.whl", "demo-1.0-py2-none-any.whl"));
-        assert!(!same("demo-1.0-py3-none-any.whl", "demo-1.0.post1-py3-none-any.whl"));
-    }
-
-    #[test]
     fn what_is_no_wheels_name_is_refused() {
         for bad in [
             "torch.whl",
@@ -169,7 +130,7 @@ mod tests {
             if let Ok(parsed) = name.parse::<Name>() {
                 proptest::prop_assert!(!name.contains('/') && !name.contains('\\'));
                 proptest::prop_assert!(parsed.project.chars().all(|c| c.is_ascii_alphanumeric() || c == '-'));
-                proptest::prop_assert!(parsed.identity().is_some());
+                proptest::prop_assert!(parsed.parsed_version().is_some());
             }
         }
     }

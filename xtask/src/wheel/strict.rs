@@ -39,8 +39,9 @@ impl<'a> Wheel<'a> {
     /// Bad input: what readers would differ in, or what is missing. The world: it cannot be read.
     pub fn open(name: &Name, source: &'a dyn ReadAt) -> Result<Self> {
         let archive = Archive::open(source)?;
-        let dist_info = dist_info(&archive, name)?;
+        let dist_info = dist_info(&archive)?;
         let (metadata, headers) = metadata(&archive, &dist_info, name)?;
+        fits(&dist_info, name)?;
         wheel_version(&archive, &dist_info)?;
         targets(&archive, &dist_info)?;
         Ok(Self { archive, dist_info, metadata, headers })
@@ -209,8 +210,8 @@ impl Hash {
     }
 }
 
-/// The name of the one `dist-info` folder, which fits the file's name.
-fn dist_info(archive: &Archive<'_>, name: &Name) -> Result<String> {
+/// The name of the one `dist-info` folder.
+fn dist_info(archive: &Archive<'_>) -> Result<String> {
     // By any spelling: on a file system that ignores case, `X.DIST-INFO` is one too.
     let tops: BTreeSet<&str> =
         archive.members().iter().filter_map(|m| m.name.split_once('/')).map(|(top, _)| top).collect();
@@ -218,17 +219,22 @@ fn dist_info(archive: &Archive<'_>, name: &Name) -> Result<String> {
     let [one] = found[..] else {
         return Err(unfit(format!("it holds {} folders *.dist-info, not one", found.len())));
     };
-    let fits = one.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-'));
-    if !fits.is_some_and(|(own, version)| name.is_of(own, version)) {
-        return Err(unfit(format!(
-            "its folder '{one}' is not that of {} {}, which its file name says",
-            name.project, name.version
-        )));
-    }
     if let Some(file) = INSTALLERS.iter().find(|file| archive.member(&format!("{one}/{file}")).is_some()) {
         return Err(unfit(format!("it holds {one}/{file}, which installers write and no wheel may bring")));
     }
     Ok(one.to_owned())
+}
+
+/// The folder is called as the file is: some installers go by the one, some by the other.
+fn fits(dist_info: &str, name: &Name) -> Result<()> {
+    let stem = dist_info.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-'));
+    if stem.is_some_and(|(own, version)| name.is_of(own, version)) {
+        return Ok(());
+    }
+    Err(unfit(format!(
+        "its folder '{dist_info}' is not that of {} {}, which its file name says",
+        name.project, name.version
+    )))
 }
 
 /// METADATA, whose name and version are those of the file's name.

@@ -18,7 +18,7 @@ use crate::recipe::Coordinate;
 use crate::stage::environment;
 use crate::stage::origin::{components, json_file, name_of, origin, toolchain};
 use crate::stage::step::{Cx, Done, Step};
-use crate::store::{Parts, digest_file, write_atomically};
+use crate::store::{Parts, digest_file};
 
 /// The stage.
 pub struct Provenance;
@@ -55,7 +55,7 @@ impl Step for Provenance {
             (wheel.folder.join(&wheel.record.file), bundle.folder.join(&bundle.record.file));
         let mut digests = BTreeMap::new();
         for file in [&wheel_file, &bundle_file] {
-            let (sha256, size) = cached_digest(file)?;
+            let (sha256, size) = digest_file(file)?;
             digests.insert(name_of(file), Input { sha256, size, license: None, coordinates: Vec::new() });
         }
         let stem = name_of(&wheel_file).trim_end_matches(".whl").to_owned();
@@ -160,18 +160,4 @@ fn build_tools(env: &Path) -> Result<serde_json::Value> {
         tools.insert(name.into(), serde_json::json!({ "version": version, "sha256": digest_file(&real)?.0 }));
     }
     Ok(tools.into())
-}
-
-/// The digest of a finished artifact: hashed once, then read from beside it.
-fn cached_digest(file: &Path) -> Result<(String, u64)> {
-    let beside = file.with_file_name(format!("{}.sha256", name_of(file)));
-    let size = fs_err::metadata(file)?.len();
-    if let Ok(text) = std::fs::read_to_string(&beside)
-        && text.trim().len() == 64
-    {
-        return Ok((text.trim().to_owned(), size));
-    }
-    let (digest, size) = digest_file(file)?;
-    write_atomically(&beside, digest.as_bytes())?;
-    Ok((digest, size))
 }
