@@ -10,6 +10,7 @@ const COMMANDS: &[&str] = &[
     "build-torch",
     "fetch",
     "lock",
+    "recipe",
     "libuv",
     "tree",
     "inspect",

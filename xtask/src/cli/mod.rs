@@ -19,6 +19,7 @@ mod lock;
 mod mirror;
 mod publish;
 mod rebuild;
+mod recipe;
 mod repro;
 mod schema;
 mod shell;
@@ -56,6 +57,7 @@ enum Command {
     Canary(canary::Args),
     Fetch(fetch::Args),
     Lock(lock::Args),
+    Recipe(recipe::Args),
     Libuv(libuv::Args),
     Tree(tree::Args),
     Toolchain(toolchain::Args),
@@ -106,6 +108,7 @@ pub fn main() -> ExitCode {
         Command::Canary(args) => canary::run(&args),
         Command::Fetch(args) => fetch::run(args),
         Command::Lock(args) => lock::run(args),
+        Command::Recipe(args) => recipe::run(args),
         Command::Libuv(args) => libuv::run(args),
         Command::Tree(args) => tree::run(args),
         Command::Toolchain(args) => toolchain::run(args),

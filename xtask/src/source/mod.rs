@@ -4,7 +4,7 @@
 mod crates;
 pub mod debian;
 mod fetch;
-mod git;
+pub mod git;
 mod http;
 pub mod patch;
 pub mod pypi;

@@ -20,6 +20,8 @@ pub struct IndexFile {
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
+    /// When it was uploaded (`2026-06-17T21:08:43.160075Z`), where the index says it (PEP 700).
+    pub uploaded: Option<String>,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -132,6 +134,8 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         url: String,
         #[serde(default)]
         hashes: std::collections::BTreeMap<String, String>,
+        #[serde(default, rename = "upload-time")]
+        uploaded: Option<String>,
     }
     let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
     let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
@@ -151,7 +155,8 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
             .into_iter()
             .map(|f| {
                 let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
-                Ok(IndexFile { url, filename: f.filename, sha256: f.hashes.get("sha256").cloned().or(fragment) })
+                let sha256 = f.hashes.get("sha256").cloned().or(fragment);
+                Ok(IndexFile { url, filename: f.filename, sha256, uploaded: f.uploaded })
             })
             .collect();
     }
@@ -159,10 +164,36 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         .into_iter()
         .filter_map(|(href, filename)| {
             let (url, sha256) = absolute(&href).ok()?;
-            Some(IndexFile { filename, url, sha256 })
+            Some(IndexFile { filename, url, sha256, uploaded: None })
         })
         .collect())
 }
+
+/// The METADATA that an index serves beside a wheel (PEP 658); `None` where it serves none.
+///
+/// # Errors
+/// The world: the index does not answer.
+pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String>> {
+    let failed = |what: String| {
+        Error::world(
+            "index",
+            format!("the package index did not answer for the METADATA of {}: {what}", wheel.filename),
+        )
+        .next("check the network, or PIP_INDEX_URL and pip's configuration")
+    };
+    let mut response = agent.get(format!("{}.metadata", wheel.url)).call().map_err(|e| failed(e.to_string()))?;
+    match response.status().as_u16() {
+        200 => {
+            let text = response.body_mut().with_config().limit(MOST_METADATA).read_to_string();
+            text.map(Some).map_err(|e| failed(e.to_string()))
+        }
+        403 | 404 | 410 => Ok(None),
+        status => Err(failed(format!("HTTP {status}"))),
+    }
+}
+
+/// Largest METADATA that is read, bytes.
+const MOST_METADATA: u64 = 4 << 20;
 
 /// `(href, text)` of each anchor of a PEP 503 page.
 fn anchors(html: &str) -> Vec<(String, String)> {
