@@ -19,6 +19,7 @@ mod before_after;
 mod ci;
 mod cuda;
 mod doctor;
+mod drafts;
 mod fuzz_corpus;
 mod help;
 mod inspect;

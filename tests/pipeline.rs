@@ -629,3 +629,28 @@ fn a_store_whose_path_a_compiler_cannot_be_given_is_refused_and_one_in_another_s
     build(&w, &["--no-compiler-cache"]).exits(0);
     artifact(&w, "bundle", ".tar.gz");
 }
+
+#[test]
+fn what_a_list_file_would_download_is_named_by_a_prefix() {
+    // As NNPACK's does with six: it downloads what no variable names.
+    let mut f = files();
+    f.get_mut("CMakeLists.txt").unwrap().push_str(
+        "if(NOT DEFINED PYTHON_SIX_SOURCE_DIR OR NOT EXISTS \"${PYTHON_SIX_SOURCE_DIR}/six.py\")\n  \
+         message(FATAL_ERROR \"six would be downloaded, '${PYTHON_SIX_SOURCE_DIR}' has none\")\nendif()\n",
+    );
+    let six = crate::support::tar("six-1.17.0", &[("six.py".to_owned(), "moves = {}\n".to_owned())].into());
+    let with_six = |recipe: String| {
+        let cmake = "[cmake]\nPYTHON_SIX_SOURCE_DIR = \"{prefix:six}\"\n[limits]";
+        recipe.replace("[limits]", cmake)
+            + "[[source]]\nname = \"six\"\ncoordinates = [\"file:six.tar\"]\ninto = [{ prefix = \"six\", strip = 1 }]\n\
+               license = \"MIT\"\nlinked = false\n"
+    };
+    let w = workspace_with(&f, with_six);
+    w.write("six.tar", &six);
+    let path = w.path().join("recipes/standin.lock");
+    let mut lock: xtask::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let locked = xtask::recipe::Locked { sha256: sha256(&six), size: six.len() as u64, coordinate: None };
+    lock.source.insert("six".into(), locked);
+    std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();
+    w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
+}

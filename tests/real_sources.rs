@@ -51,6 +51,61 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     assert!(objects["difference"]["same"].as_u64().unwrap() > 250, "{objects}");
 }
 
+/// The top-level list file of a version, out of Debian's archive of it; `None`, and a clear word, where it cannot be
+/// downloaded.
+fn list_file(version: &str, sha256: &str, size: u64) -> Option<String> {
+    use xtask::source::{Fetcher, Want, unpack};
+    let store = xtask::store::Store::open(Some(&shared_store())).unwrap();
+    let coordinate = format!("debian:main/p/pytorch/pytorch_{version}+dfsg.orig.tar.xz");
+    let want = Want {
+        name: "pytorch".into(),
+        coordinates: vec![coordinate.parse().unwrap()],
+        expected: Some((sha256.into(), size)),
+    };
+    let fetcher = Fetcher { store: &store, events: &xtask::event::Silent, offline: false, root: &root() };
+    let fetched = (0..3).map(|_| fetcher.fetch_all(std::slice::from_ref(&want))).find_map(|got| match got {
+        Err(e) if matches!(e.code(), "fetch" | "no-debian-mirror") => {
+            eprintln!("{e}");
+            None
+        }
+        got => Some(got.unwrap()),
+    });
+    let Some(blobs) = fetched else {
+        eprintln!("SKIPPED: the source of {version} cannot be downloaded here");
+        return None;
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let target = unpack::Target { strip: 1, keep: vec!["CMakeLists.txt".into()], ..unpack::Target::all(dir.path()) };
+    let bounds = unpack::Bounds { bytes: 8 << 30, members: 400_000 };
+    unpack::unpack(&blobs[0].path, "pytorch", &[target], bounds, 1).unwrap();
+    Some(std::fs::read_to_string(dir.path().join("CMakeLists.txt")).unwrap())
+}
+
+#[test]
+fn the_table_of_switches_has_every_option_of_the_real_trees() {
+    use xtask::recipe::features;
+    let real = [
+        ("2.6.0", "099a9601bc40d67656e75735c44abedb0fbe92d08817852ab7472eebb7e6ddff", 27_212_640),
+        ("2.12.1", "95b6f85e1da2776f0cb0e5a635c4430b4e3f05b6ccb9e00237f3cecd15572875", 41_566_092),
+    ];
+    let mut seen = std::collections::BTreeSet::new();
+    for (version, sha256, size) in real {
+        let Some(text) = list_file(version, sha256, size) else { return };
+        let declared = features::declared(&text);
+        assert!(declared.len() > 80, "{version}: {declared:?}");
+        let unknown: Vec<_> = declared.iter().filter(|name| !features::KNOWN.contains(&name.as_str())).collect();
+        assert!(unknown.is_empty(), "features.rs does not know these switches of {version}: {unknown:?}");
+        seen.extend(declared);
+    }
+    // What no tree declares is there for a reason that is written down: it is no option, or was one in between.
+    let in_between = ["USE_FBGEMM_GENAI"];
+    let strange: Vec<_> = features::KNOWN
+        .iter()
+        .filter(|name| !seen.contains(**name) && !features::NO_OPTION.contains(name) && !in_between.contains(name))
+        .collect();
+    assert!(strange.is_empty(), "no tree declares these: {strange:?}");
+}
+
 /// A folder that another user can come to, as the second build is another user's where root runs this.
 fn elsewhere() -> std::path::PathBuf {
     use std::os::unix::fs::PermissionsExt;

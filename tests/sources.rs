@@ -257,7 +257,7 @@ fn names_in(blob: &Path) -> Vec<String> {
     archive.entries().unwrap().map(|e| e.unwrap().path().unwrap().display().to_string()).collect()
 }
 
-const NESTED: &[&str] = &[
+const NESTED: [&str; 5] = [
     ".gitmodules",
     "deps/middle/.gitmodules",
     "deps/middle/deps/inner/inner.txt",
@@ -357,17 +357,118 @@ fn a_git_tree_of_a_hundred_million_files_ends_at_the_bound() {
     assert!(e.what().contains("'l' has 5000 bytes; at most 4096 are read"), "{e}");
 }
 
+/// The submodules' URLs are relative, so they are redirected as the repository itself is.
+fn fetched_through(url: &str, commit: &str) -> xtask::Result<(Vec<String>, String)> {
+    let (_dir, store) = store();
+    let w = Want {
+        name: "outer".into(),
+        coordinates: vec![format!("git+{url}/outer#{commit}").parse().unwrap()],
+        expected: None,
+    };
+    fetch(&store, &w).map(|blobs| (names_in(&blobs[0].path), blobs[0].sha256.clone()))
+}
+
+#[test]
+fn a_repository_that_moved_to_another_path_or_host_is_followed_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let there = GitServer::start(dir.path());
+    let (_, straight) = fetched_through(&there.url, &commit).unwrap();
+    for status in [301, 302, 307, 308] {
+        // Renamed, as a forge does it, and then moved to another host.
+        let elsewhere = there.url.clone();
+        let renamed = GitServer::redirecting(dir.path(), status, move |target| {
+            let rest = target.strip_prefix("/old/")?;
+            Some(if rest.starts_with("outer") { format!("{elsewhere}/{rest}") } else { format!("/{rest}") })
+        });
+        let (names, digest) = fetched_through(&format!("{}/old", renamed.url), &commit).unwrap();
+        assert_eq!((names.as_slice(), &digest), (NESTED.map(str::to_owned).as_slice(), &straight), "HTTP {status}");
+        // Only what asks for the references is sent on; the rest goes to where that ended.
+        let posts: Vec<_> = renamed.requests().into_iter().filter(|r| r.method == "POST").collect();
+        assert!(posts.iter().all(|r| !r.target.starts_with("/old/")), "{posts:?}");
+        assert!(!posts.is_empty() && there.requests().iter().any(|r| r.method == "POST"));
+    }
+}
+
+#[test]
+fn a_name_and_password_are_not_carried_to_another_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let there = GitServer::start(dir.path());
+    let elsewhere = there.url.clone();
+    let here = GitServer::redirecting(dir.path(), 301, move |target| {
+        Some(format!("{elsewhere}/{}", target.strip_prefix("/private/")?))
+    });
+    let with_password = here.url.replace("http://", "http://me:secret@");
+    let (_, digest) = fetched_through(&format!("{with_password}/private"), &commit).unwrap();
+    assert_eq!(digest, fetched_through(&there.url, &commit).unwrap().1);
+    assert!(here.requests()[0].authorization.is_some(), "the server that it is for was not told the password");
+    assert!(there.requests().iter().all(|r| r.authorization.is_none()), "{:?}", there.requests());
+}
+
+#[test]
+fn a_redirect_that_leads_nowhere_is_told_and_nothing_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let told = |to: fn(&str) -> Option<String>, what: &str| {
+        let server = GitServer::redirecting(dir.path(), 301, to);
+        let (kept, store) = store();
+        let w = Want {
+            name: "outer".into(),
+            coordinates: vec![format!("git+{}/outer#{commit}", server.url).parse().unwrap()],
+            expected: None,
+        };
+        let e = fetch(&store, &w).unwrap_err();
+        assert!(e.to_string().contains(what) || e.what().contains(what), "no '{what}' in {e}");
+        let blobs = std::fs::read_dir(kept.path().join("v1/blobs")).into_iter().flatten().count();
+        assert_eq!(blobs, 0, "something was kept");
+        server.requests().len()
+    };
+    // Two addresses that send us to each other; one that sends us to ever new ones.
+    told(
+        |t| Some(t.replace("/outer/", "/other/")).filter(|n| n != t).or(Some(t.replace("/other/", "/outer/"))),
+        "never end",
+    );
+    let asked = told(|t| Some(t.replacen("/outer/", "/outer/x/", 1)), "never end");
+    assert!(asked <= 3 * 22, "asked {asked} times");
+    told(|t| t.contains("info/refs").then(|| "/outer/HEAD".into()), "does not lead to a repository's info/refs");
+    told(|_| Some("file:///etc/passwd".into()), "no address of http");
+}
+
+/// What a client asked for.
+#[derive(Debug, Clone)]
+struct Asked {
+    method: String,
+    target: String,
+    authorization: Option<String>,
+}
+
+type Redirect = Box<dyn Fn(&str) -> Option<String> + Send>;
+
 /// git's own HTTP backend, behind a few lines that speak CGI (gitprotocol-http).
 struct GitServer {
     url: String,
+    asked: std::sync::Arc<std::sync::Mutex<Vec<Asked>>>,
 }
 
 impl GitServer {
     fn start(root: &Path) -> Self {
+        Self::redirecting(root, 301, |_| None)
+    }
+
+    fn requests(&self) -> Vec<Asked> {
+        self.asked.lock().unwrap().clone()
+    }
+
+    /// A server that sends some targets elsewhere; as forges do, it answers a POST to them with 400.
+    fn redirecting(root: &Path, status: u16, to: impl Fn(&str) -> Option<String> + Send + 'static) -> Self {
         use std::io::{BufRead, BufReader, Read, Write};
+        let to: Redirect = Box::new(to);
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let root = root.to_owned();
+        let asked = std::sync::Arc::new(std::sync::Mutex::new(Vec::new()));
+        let log = std::sync::Arc::clone(&asked);
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let mut reader = BufReader::new(stream.try_clone().unwrap());
@@ -376,6 +477,7 @@ impl GitServer {
                 let mut words = line.split(' ');
                 let (method, target) = (words.next().unwrap().to_owned(), words.next().unwrap().to_owned());
                 let (mut length, mut kind, mut chunked) = (0usize, String::new(), false);
+                let mut authorization = None;
                 loop {
                     let mut header = String::new();
                     reader.read_line(&mut header).unwrap();
@@ -384,12 +486,24 @@ impl GitServer {
                         "content-length" => length = value.trim().parse().unwrap(),
                         "content-type" => kind = value.trim().to_owned(),
                         "transfer-encoding" => chunked = value.contains("chunked"),
+                        "authorization" => authorization = Some(value.trim().to_owned()),
                         _ => {}
                     }
                 }
                 assert!(!chunked, "the client sends a length");
                 let mut body = vec![0; length];
                 reader.read_exact(&mut body).unwrap();
+                log.lock().unwrap().push(Asked { method: method.clone(), target: target.clone(), authorization });
+                if let Some(location) = to(&target) {
+                    let head = if method == "GET" {
+                        format!("HTTP/1.1 {status} Moved\r\nLocation: {location}\r\n")
+                    } else {
+                        "HTTP/1.1 400 Bad Request\r\n".to_owned()
+                    };
+                    let mut stream = stream;
+                    write!(stream, "{head}Connection: close\r\nContent-Length: 0\r\n\r\n").unwrap();
+                    continue;
+                }
                 let (path, query) = target.split_once('?').unwrap_or((&target, ""));
                 let mut child =
                     Command::new("git")
@@ -429,6 +543,6 @@ impl GitServer {
                 stream.write_all(content).unwrap();
             }
         });
-        Self { url }
+        Self { url, asked }
     }
 }

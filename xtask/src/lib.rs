@@ -1,9 +1,10 @@
 //! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
-//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` → `logging`,
-//! `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never in a circle
+//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `draft`, `mirror`, `validate`, `repro`,
+//! `doctor` → `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` →
+//! `logging`, `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never
+//! in a circle
 //! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
@@ -11,6 +12,7 @@ pub mod ci;
 pub mod cli;
 pub mod diff;
 pub mod doctor;
+pub mod draft;
 pub mod error;
 pub mod event;
 pub mod inspect;

@@ -65,6 +65,14 @@ pub fn run(args: Args) -> Result<()> {
     if let Some(KeySource::Environment(name)) = &key {
         platform::scrub_environment(Some(name));
     }
+    // Before anything that can fail or take hours: nobody knows yet what comes of a draft.
+    let recipe = session.recipe(&args.recipe)?;
+    if recipe.torch.status.is_draft() {
+        session.events.warn(format!(
+            "{} is a draft: it was never built to the end here, and may stop anywhere (`cargo xtask recipe list`)",
+            recipe.name
+        ));
+    }
     let build = session.build(
         &args.recipe,
         &args.python,
@@ -80,7 +88,7 @@ pub fn run(args: Args) -> Result<()> {
         let plan = stage::plan(&build)?;
         if args.recipe.json {
             print_json(
-                &serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "python": build.python.version, "plan": plan }),
+                &serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft(), "python": build.python.version, "plan": plan }),
             );
         } else {
             show_plan(&build, &plan);
@@ -103,6 +111,7 @@ pub fn run(args: Args) -> Result<()> {
         print_json(&serde_json::json!({
             "schema_version": 1,
             "recipe": build.recipe.name,
+            "draft": build.recipe.torch.status.is_draft(),
             "python": build.python.version,
             "outcome": outcome,
             "seconds": seconds,
@@ -121,8 +130,9 @@ pub fn run(args: Args) -> Result<()> {
 
 fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
     println!(
-        "{} {} for Python {} with {}",
+        "{}{} {} for Python {} with {}",
         build.recipe.name,
+        if build.recipe.torch.status.is_draft() { " (a draft)" } else { "" },
         build.recipe.torch.full_version(),
         build.python.version,
         build.compiler.banner

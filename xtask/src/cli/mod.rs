@@ -21,6 +21,7 @@ mod man;
 mod mirror;
 mod publish;
 mod rebuild;
+mod recipe;
 mod repro;
 mod schema;
 mod shell;
@@ -81,6 +82,7 @@ enum Command {
     Canary(canary::Args),
     Fetch(fetch::Args),
     Lock(lock::Args),
+    Recipe(recipe::Args),
     Libuv(libuv::Args),
     Tree(tree::Args),
     Toolchain(toolchain::Args),
@@ -150,6 +152,7 @@ pub fn main() -> ExitCode {
         Command::Canary(args) => ended(canary::run(&args)),
         Command::Fetch(args) => ended(fetch::run(args)),
         Command::Lock(args) => ended(lock::run(args)),
+        Command::Recipe(args) => ended(recipe::run(args)),
         Command::Libuv(args) => ended(libuv::run(args)),
         Command::Tree(args) => ended(tree::run(args)),
         Command::Toolchain(args) => ended(toolchain::run(args)),

@@ -49,6 +49,28 @@ impl Workspace {
         names
     }
 
+    /// The recipes for people, drafts by themselves. What is known of a recipe stands in its own file.
+    fn listed(&self, names: &[String]) -> Vec<String> {
+        let built = |n: &&String| self.file(n).is_ok_and(|f| f.torch.status == Some(model::Status::BuiltHere));
+        let (built, drafts): (Vec<_>, Vec<_>) = names.iter().partition(built);
+        let line = |what: &str, names: Vec<&String>| {
+            (!names.is_empty())
+                .then(|| format!("{what}: {}", names.iter().map(|n| n.as_str()).collect::<Vec<_>>().join(", ")))
+        };
+        [line("recipes built here", built), line("drafts, never built to the end", drafts)]
+            .into_iter()
+            .flatten()
+            .collect()
+    }
+
+    /// The file of the recipe called `name` as it was typed, by itself.
+    pub fn file(&self, name: &str) -> Result<RecipeFile> {
+        let path = self.recipe_path(name);
+        let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
+        let located = Located { path, text };
+        toml::from_str(&located.text).map_err(|e| located.toml_error(&e))
+    }
+
     /// Reads, merges and checks the recipe called `name` (or the file at that path).
     pub fn load(&self, name: &str) -> Result<Recipe> {
         let path = self.recipe_path(name);
@@ -58,7 +80,7 @@ impl Workspace {
             if let Some(near) = nearest(name, names.iter().map(String::as_str)) {
                 e = e.next(format!("did you mean '{near}'?"));
             }
-            return Err(e.next(format!("recipes here: {}", names.join(", "))));
+            return Err(self.listed(&names).into_iter().fold(e, Error::next));
         }
         let mut chain = Vec::new();
         let mut next = Some(path.clone());
@@ -299,6 +321,10 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.system, over.system);
     base.source.retain(|s| !over.without.contains(&s.name));
     base.patch.retain(|p| !over.without.contains(&p.file));
+    if over.torch.version.as_ref().is_some_and(|own| base.torch.version.as_ref() != Some(own)) {
+        // A tch fits one version of torch; it compiles against no other, and says so only after hours.
+        base.torch.tch = None;
+    }
     put(&mut base.torch.version, over.torch.version);
     put(&mut base.torch.commit, over.torch.commit);
     put(&mut base.torch.local, over.torch.local);

@@ -43,7 +43,7 @@ pub struct RecipeFile {
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
     /// CMake cache entries set right after `project(Torch)`, for options that PyTorch's build
-    /// does not hand through.
+    /// does not hand through. `{prefix:NAME}` as in settings.
     #[serde(default)]
     pub cmake: BTreeMap<String, CmakeValue>,
     /// The libuv that goes in.
@@ -81,7 +81,7 @@ pub struct TorchFile {
     pub local: Option<String>,
     /// Seconds since 1970 that stand for "now" everywhere in the build (SOURCE_DATE_EPOCH).
     pub epoch: Option<i64>,
-    /// The version of the `tch` crate that fits this torch.
+    /// The version of the `tch` crate that fits this torch. Not taken over from a recipe of another version.
     pub tch: Option<String>,
     /// How the PEP 517 backend of this version is told to configure only.
     pub backend: Option<Backend>,
@@ -142,8 +142,16 @@ impl System {
 pub enum Status {
     /// Built to the end, results in `docs/results/`.
     BuiltHere,
-    /// Written from upstream's files, not built yet.
+    /// A draft: written from upstream's files, never built to the end.
     NotYetBuiltHere,
+}
+
+impl Status {
+    /// Whether nothing is known yet of what comes out: it was never built to the end.
+    #[must_use]
+    pub fn is_draft(self) -> bool {
+        self == Self::NotYetBuiltHere
+    }
 }
 
 /// `[python]`, as typed.
@@ -163,11 +171,12 @@ pub struct PythonFile {
     pub verify: Option<Vec<String>>,
 }
 
-/// `[toolchain]`, as typed: PEP 440-like ranges by compiler family.
+/// `[toolchain]`, as typed: ranges by compiler family, written as in PEP 440. An upper end says that newer
+/// compilers are known to fail, or were not tried.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ToolchainFile {
-    /// Range of GCC versions, such as `>=9.3`.
+    /// Range of GCC versions, such as `>=11.3, <15`.
     pub gcc: Option<String>,
     /// Range of Clang versions.
     pub clang: Option<String>,

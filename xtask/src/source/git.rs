@@ -4,13 +4,14 @@
 //! libgit2 is built without a TLS library; HTTPS goes through the same client as every other
 //! download, so certificates and proxies are set up once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Once;
+use std::sync::{Arc, Mutex, Once, PoisonError};
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 use git2::{FetchOptions, ObjectType, Oid, Repository};
+use url::Url;
 
 use super::http;
 use super::unpack::Bounds;
@@ -66,6 +67,106 @@ pub fn archive(
     }
     tar.into_inner()?.flush()?;
     Ok(())
+}
+
+/// The tags of the repository at `url`, each with the commit that it leads to.
+///
+/// # Errors
+/// The repository cannot be reached.
+pub fn tags(url: &str) -> Result<BTreeMap<String, String>> {
+    register_transport();
+    let git = |e: git2::Error| unreachable_repository(url, &e);
+    let mut remote = git2::Remote::create_detached(url).map_err(git)?;
+    remote.connect(git2::Direction::Fetch).map_err(git)?;
+    let mut out = BTreeMap::new();
+    for head in remote.list().map_err(git)? {
+        let Some(name) = head.name().strip_prefix("refs/tags/") else { continue };
+        match name.strip_suffix("^{}") {
+            // What an annotated tag leads to; it is listed behind the tag itself.
+            Some(peeled) => out.insert(peeled.to_owned(), head.oid().to_string()),
+            None => out.insert(name.to_owned(), head.oid().to_string()),
+        };
+    }
+    Ok(out)
+}
+
+/// One commit of a repository, to look into without its submodules.
+pub struct Snapshot {
+    repository: Repository,
+    commit: Oid,
+    url: String,
+}
+
+/// A submodule: another repository at a commit of its own.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Submodule {
+    /// Where it stands in the tree.
+    pub path: String,
+    /// Its repository.
+    pub url: String,
+    /// Its commit.
+    pub commit: String,
+}
+
+impl Snapshot {
+    /// Fetches `commit` of the repository at `url`, into the same bare repositories that [`archive`] uses.
+    ///
+    /// # Errors
+    /// The repository cannot be reached, or has no such commit.
+    pub fn fetch(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<Self> {
+        register_transport();
+        let repository = mirror(url, commit, mirrors, events).doing(|| format!("fetching {url} at {commit}"))?;
+        let commit = Oid::from_str(commit).map_err(|e| Error::misuse("git", e.message().to_owned()))?;
+        Ok(Self { repository, commit, url: url.to_owned() })
+    }
+
+    fn tree(&self) -> Result<git2::Tree<'_>> {
+        self.repository.find_commit(self.commit).and_then(|c| c.tree()).map_err(|e| self.error(&e))
+    }
+
+    fn error(&self, e: &git2::Error) -> Error {
+        Error::world("git", format!("{}: {}", self.url, e.message()))
+    }
+
+    /// When it was committed, seconds since 1970.
+    ///
+    /// # Errors
+    /// The repository on disk is damaged.
+    pub fn time(&self) -> Result<i64> {
+        Ok(self.repository.find_commit(self.commit).map_err(|e| self.error(&e))?.time().seconds())
+    }
+
+    /// The text of the file at `path`; `None` where there is no such file.
+    ///
+    /// # Errors
+    /// The repository on disk is damaged.
+    pub fn text(&self, path: &str) -> Result<Option<String>> {
+        let tree = self.tree()?;
+        let Some(entry) = tree.get_path(Path::new(path)).ok().filter(|e| e.kind() == Some(ObjectType::Blob)) else {
+            return Ok(None);
+        };
+        let blob = self.repository.find_blob(entry.id()).map_err(|e| self.error(&e))?;
+        Ok(Some(String::from_utf8_lossy(blob.content()).into_owned()))
+    }
+
+    /// The submodules that stand in the tree and in `.gitmodules`, by path.
+    ///
+    /// # Errors
+    /// The repository on disk is damaged.
+    pub fn submodules(&self) -> Result<Vec<Submodule>> {
+        let tree = self.tree()?;
+        let named = submodules(&self.repository, &tree).map_err(|e| self.error(&e))?;
+        let links = named.into_iter().filter_map(|(path, url)| {
+            let entry = tree.get_path(Path::new(&path)).ok().filter(|e| e.kind() == Some(ObjectType::Commit))?;
+            Some(Submodule { url: resolve(&self.url, &url), commit: entry.id().to_string(), path })
+        });
+        Ok(links.collect())
+    }
+}
+
+fn unreachable_repository(url: &str, e: &git2::Error) -> Error {
+    Error::world("git", format!("{url}: {}", e.message()))
+        .next("check the URL and the network; a private repository needs a mirror that can be read")
 }
 
 const LINK: i32 = 0o120_000;
@@ -239,10 +340,7 @@ fn resolve(parent: &str, url: &str) -> String {
 fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<Repository> {
     use sha2::{Digest, Sha256};
     let dir = mirrors.join(&hex::encode(Sha256::digest(url.as_bytes()))[..24]);
-    let git = |e: git2::Error| {
-        Error::world("git", format!("{url}: {}", e.message()))
-            .next("check the URL and the network; a private repository needs a mirror that can be read")
-    };
+    let git = |e: git2::Error| unreachable_repository(url, &e);
     let repository = match Repository::open_bare(&dir) {
         Ok(r) => r,
         Err(_) => {
@@ -299,7 +397,8 @@ fn register_transport() {
             #[allow(unsafe_code)] // git2 marks registration unsafe because it is not synchronized
             let registered = unsafe {
                 git2::transport::register(scheme, move |remote| {
-                    Transport::smart(remote, true, HttpTransport { agent: http::agent() })
+                    let transport = HttpTransport { agent: http::agent_following(0), base: Arc::default() };
+                    Transport::smart(remote, true, transport)
                 })
             };
             debug_assert!(registered.is_ok());
@@ -310,19 +409,23 @@ fn register_transport() {
 /// The smart HTTP protocol (gitprotocol-http) over our HTTP client.
 struct HttpTransport {
     agent: ureq::Agent,
+    /// Where the repository really is, once `info/refs` was answered: redirects are followed there and nowhere else,
+    /// as git does (`http.followRedirects=initial`).
+    base: Arc<Mutex<Option<Url>>>,
 }
 
 impl SmartSubtransport for HttpTransport {
     fn action(&self, url: &str, action: Service) -> Result<Box<dyn SmartSubtransportStream>, git2::Error> {
-        let url = url.trim_end_matches('/');
-        let (url, post) = match action {
-            Service::UploadPackLs => (format!("{url}/info/refs?service=git-upload-pack"), false),
-            Service::UploadPack => (format!("{url}/git-upload-pack"), true),
+        let post = match action {
+            Service::UploadPackLs => false,
+            Service::UploadPack => true,
             Service::ReceivePackLs | Service::ReceivePack => {
                 return Err(git2::Error::from_str("pushing is not supported"));
             }
         };
-        Ok(Box::new(HttpStream { agent: self.agent.clone(), url, post, request: Vec::new(), response: None }))
+        let asked = Url::parse(url.trim_end_matches('/')).map_err(|e| git2::Error::from_str(&format!("{url}: {e}")))?;
+        let (agent, base) = (self.agent.clone(), Arc::clone(&self.base));
+        Ok(Box::new(HttpStream { agent, asked, base, post, request: Vec::new(), response: None }))
     }
 
     fn close(&self) -> Result<(), git2::Error> {
@@ -332,7 +435,9 @@ impl SmartSubtransport for HttpTransport {
 
 struct HttpStream {
     agent: ureq::Agent,
-    url: String,
+    /// The repository as it was asked for.
+    asked: Url,
+    base: Arc<Mutex<Option<Url>>>,
     post: bool,
     request: Vec<u8>,
     response: Option<Box<dyn Read + Send>>,
@@ -352,23 +457,122 @@ impl Write for HttpStream {
 impl Read for HttpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.response.is_none() {
-            let response = if self.post {
-                self.agent
-                    .post(&self.url)
-                    .header("Content-Type", "application/x-git-upload-pack-request")
-                    .header("Accept", "application/x-git-upload-pack-result")
-                    .send(&self.request[..])
-            } else {
-                self.agent.get(&self.url).call()
-            }
-            .map_err(io::Error::other)?;
-            if response.status().as_u16() != 200 {
-                return Err(io::Error::other(format!("HTTP {} from {}", response.status(), self.url)));
-            }
+            let response = if self.post { self.upload_pack() } else { self.info_refs() }?;
             self.response = Some(Box::new(response.into_body().into_with_config().limit(MOST_SENT).reader()));
         }
         self.response.as_mut().map_or(Ok(0), |r| r.read(buffer))
     }
+}
+
+type Response = ureq::http::Response<ureq::Body>;
+
+impl HttpStream {
+    /// Asks for the references, follows where the server sends us, and keeps the base that was found.
+    fn info_refs(&self) -> io::Result<Response> {
+        let mut url = below(&self.asked, INFO_REFS);
+        url.set_query(Some(INFO_REFS_QUERY));
+        let mut seen = BTreeSet::from([without_user(&url).to_string()]);
+        loop {
+            let response = self.agent.get(url.as_str()).call().map_err(io::Error::other)?;
+            match response.status().as_u16() {
+                200 => {
+                    *self.base.lock().unwrap_or_else(PoisonError::into_inner) = Some(base_of(&url)?);
+                    return Ok(response);
+                }
+                301 | 302 | 303 | 307 | 308 => {
+                    let location = response.headers().get("location").and_then(|v| v.to_str().ok());
+                    let next = redirected(&url, location.unwrap_or_default())?;
+                    if seen.len() > MAX_REDIRECTS || !seen.insert(without_user(&next).to_string()) {
+                        return Err(io::Error::other(format!(
+                            "the redirects never end: after {} of them {} sends us to {}",
+                            seen.len() - 1,
+                            without_user(&url),
+                            without_user(&next)
+                        )));
+                    }
+                    url = next;
+                }
+                status => return Err(io::Error::other(format!("HTTP {status} from {}", without_user(&url)))),
+            }
+        }
+    }
+
+    /// Sends the request to where `info/refs` was answered.
+    fn upload_pack(&self) -> io::Result<Response> {
+        let base = self.base.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let url = below(base.as_ref().unwrap_or(&self.asked), UPLOAD_PACK);
+        let response = self
+            .agent
+            .post(url.as_str())
+            .header("Content-Type", "application/x-git-upload-pack-request")
+            .header("Accept", "application/x-git-upload-pack-result")
+            .send(&self.request[..])
+            .map_err(io::Error::other)?;
+        match response.status().as_u16() {
+            200 => Ok(response),
+            status => Err(io::Error::other(format!("HTTP {status} from {}", without_user(&url)))),
+        }
+    }
+}
+
+const INFO_REFS: &str = "info/refs";
+const INFO_REFS_QUERY: &str = "service=git-upload-pack";
+const UPLOAD_PACK: &str = "git-upload-pack";
+
+/// As many as curl follows for git.
+const MAX_REDIRECTS: usize = 20;
+
+/// `url` with `path` behind its own.
+fn below(url: &Url, path: &str) -> Url {
+    let mut out = url.clone();
+    out.set_path(&format!("{}/{path}", url.path().trim_end_matches('/')));
+    out
+}
+
+/// The repository whose `info/refs` is at `url`. A server that sends us to anything else knows no git.
+fn base_of(url: &Url) -> io::Result<Url> {
+    let path = url.path().strip_suffix(INFO_REFS).filter(|p| p.ends_with('/'));
+    let (Some(path), Some(INFO_REFS_QUERY)) = (path, url.query()) else {
+        return Err(io::Error::other(format!(
+            "the redirect to {} does not lead to a repository's {INFO_REFS}?{INFO_REFS_QUERY}",
+            without_user(url)
+        )));
+    };
+    let mut base = url.clone();
+    base.set_query(None);
+    base.set_path(path.trim_end_matches('/'));
+    Ok(base)
+}
+
+/// Where `location` leads from `from`. Who spoke TLS is not sent on in the clear, and a name and password go nowhere
+/// but to the server that they are for.
+fn redirected(from: &Url, location: &str) -> io::Result<Url> {
+    let shown = without_user(from);
+    let mut next = from
+        .join(location)
+        .ok()
+        .filter(|u| !location.is_empty() && matches!(u.scheme(), "http" | "https"))
+        .ok_or_else(|| io::Error::other(format!("{shown} redirects to '{location}', which is no address of http")))?;
+    if from.scheme() == "https" && next.scheme() == "http" {
+        return Err(io::Error::other(format!(
+            "{shown} redirects to plain http ({}), which is not followed: what was asked for over TLS is not fetched in the clear",
+            without_user(&next)
+        )));
+    }
+    let (user, password) = if from.origin() == next.origin() { (from.username(), from.password()) } else { ("", None) };
+    // Fails only for addresses without a host, and these have one.
+    let _ = next.set_username(user);
+    let _ = next.set_password(password);
+    next.set_fragment(None);
+    Ok(next)
+}
+
+/// `url` as it may be shown.
+fn without_user(url: &Url) -> Url {
+    let mut shown = url.clone();
+    let _ = shown.set_username("");
+    let _ = shown.set_password(None);
+    shown
 }
 
 #[cfg(test)]
@@ -380,5 +584,39 @@ mod tests {
         assert_eq!(resolve("https://h/a/b.git", "../c.git"), "https://h/a/c.git");
         assert_eq!(resolve("https://h/a/b.git", "./c"), "https://h/a/b.git/c");
         assert_eq!(resolve("https://h/a/b.git", "https://x/y"), "https://x/y");
+    }
+
+    fn go(from: &str, location: &str) -> Result<String, String> {
+        redirected(&Url::parse(from).unwrap(), location).map(|u| u.to_string()).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn a_name_and_password_stay_with_the_server_that_they_are_for() {
+        let from = "https://me:secret@h/a/info/refs?service=git-upload-pack";
+        assert_eq!(go(from, "/b/info/refs").unwrap(), "https://me:secret@h/b/info/refs");
+        assert_eq!(go(from, "https://h:443/b").unwrap(), "https://me:secret@h/b");
+        // Another host, another port, a name that the server chose: none of them gets it.
+        assert_eq!(go(from, "https://other/b").unwrap(), "https://other/b");
+        assert_eq!(go(from, "https://h:8443/b").unwrap(), "https://h:8443/b");
+        assert_eq!(go("https://h/a", "https://you:x@other/b").unwrap(), "https://other/b");
+    }
+
+    #[test]
+    fn tls_is_never_left_and_only_http_is_spoken() {
+        let refused = go("https://me:secret@h/a", "http://h/a").unwrap_err();
+        assert!(refused.contains("redirects to plain http (http://h/a)") && !refused.contains("secret"), "{refused}");
+        assert_eq!(go("http://h/a", "https://h/a").unwrap(), "https://h/a");
+        for location in ["", "file:///etc/passwd", "ssh://h/a"] {
+            assert!(go("http://h/a", location).unwrap_err().contains("no address of http"), "{location}");
+        }
+    }
+
+    #[test]
+    fn the_base_is_what_stands_before_info_refs() {
+        let base = |u: &str| base_of(&Url::parse(u).unwrap()).map(|u| u.to_string());
+        assert_eq!(base("https://h/x/y.git/info/refs?service=git-upload-pack").unwrap(), "https://h/x/y.git");
+        for strange in ["https://h/login?service=git-upload-pack", "https://h/x/info/refs", "https://h/info/refs?a=b"] {
+            assert!(base(strange).is_err(), "{strange}");
+        }
     }
 }

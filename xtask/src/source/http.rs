@@ -18,6 +18,11 @@ const STALL: Duration = Duration::from_secs(30);
 
 /// Builds the agent that everything here uses: the machine's certificates and proxies.
 pub fn agent() -> Agent {
+    agent_following(8)
+}
+
+/// The same, following at most this many redirects; with none, the redirect itself is the answer.
+pub fn agent_following(redirects: u32) -> Agent {
     let stall =
         std::env::var("TORCHMILL_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
     let config: Config = Agent::config_builder()
@@ -27,7 +32,7 @@ pub fn agent() -> Agent {
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(stall))
-        .max_redirects(8)
+        .max_redirects(redirects)
         .middleware(tell)
         .build();
     config.new_agent()

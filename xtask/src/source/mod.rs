@@ -5,7 +5,7 @@ pub mod choice;
 mod crates;
 pub mod debian;
 mod fetch;
-mod git;
+pub mod git;
 mod http;
 pub mod patch;
 pub mod pypi;

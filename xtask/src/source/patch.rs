@@ -1,5 +1,6 @@
-//! Applying patches: exactly, or not at all. No fuzz, no offset. A tree in which a patch is already
-//! there, or half there, is told apart from one that it does not fit.
+//! Applying patches: exactly, or not at all. No fuzz, no offset; only a file whose lines all end as Windows ends them
+//! (CRLF: upstream's own checkout there) takes a patch of plain lines, and keeps its ends. A tree in which a patch is
+//! already there, or half there, is told apart from one that it does not fit.
 
 use std::path::{Path, PathBuf};
 
@@ -160,7 +161,41 @@ fn strip_path(path: &str, strip: usize) -> Option<PathBuf> {
     Some(segments.iter().collect())
 }
 
+/// `before` with plain line ends, if all of its lines end as Windows ends them.
+fn without_carriage_returns(before: &[u8]) -> Option<Vec<u8>> {
+    let mut lines = before.split_inclusive(|b| *b == b'\n').filter(|l| l.ends_with(b"\n")).peekable();
+    lines.peek()?;
+    lines.all(|l| l.ends_with(b"\r\n")).then(|| {
+        let plain = |(i, b): (usize, &u8)| (*b != b'\r' || before.get(i + 1) != Some(&b'\n')).then_some(*b);
+        before.iter().enumerate().filter_map(plain).collect()
+    })
+}
+
+/// How the hunks fit a file: as it is, or, where only its line ends are Windows', with those ends put aside.
 fn fit(hunks: &[Hunk<'_, [u8]>], before: &[u8]) -> Fit {
+    let patch_has_returns = hunks.iter().flat_map(|h| h.lines()).any(|line| {
+        let (Line::Insert(text) | Line::Context(text) | Line::Delete(text)) = line;
+        text.ends_with(b"\r\n")
+    });
+    let Some(plain) = without_carriage_returns(before).filter(|_| !patch_has_returns) else {
+        return fit_exactly(hunks, before);
+    };
+    match fit_exactly(hunks, &plain) {
+        Fit::Applies(after) => {
+            let mut out = Vec::with_capacity(after.len() + after.len() / 32);
+            for line in after.split_inclusive(|b| *b == b'\n') {
+                match line.strip_suffix(b"\n") {
+                    Some(text) => out.extend([text, b"\r\n"].concat()),
+                    None => out.extend_from_slice(line),
+                }
+            }
+            Fit::Applies(out)
+        }
+        other => other,
+    }
+}
+
+fn fit_exactly(hunks: &[Hunk<'_, [u8]>], before: &[u8]) -> Fit {
     match apply_hunks(hunks, before) {
         Ok(after) => Fit::Applies(after),
         Err((hunk, why)) => {
@@ -246,6 +281,18 @@ mod tests {
         let (result, f) = run("one\ntwo\nthree\n", "x\n");
         result.unwrap();
         assert_eq!(f, "one\nTWO\nthree\n");
+    }
+
+    #[test]
+    fn a_file_with_the_line_ends_of_windows_takes_a_plain_patch_and_keeps_its_ends() {
+        let (result, f) = run("one\r\ntwo\r\nthree\r\n", "x\n");
+        result.unwrap();
+        assert_eq!(f, "one\r\nTWO\r\nthree\r\n");
+        assert_eq!(run("one\r\nTWO\r\nthree\r\n", "y\r\n").0.unwrap_err().code(), "patch-already-applied");
+        // Ends of both kinds are no habit of a checkout: the patch does not fit such a file.
+        let (result, f) = run("one\r\ntwo\nthree\r\n", "x\n");
+        assert_eq!(result.unwrap_err().code(), "patch-does-not-apply");
+        assert_eq!(f, "one\r\ntwo\nthree\r\n");
     }
 
     #[test]

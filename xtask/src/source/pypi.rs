@@ -156,6 +156,32 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         .collect())
 }
 
+/// The METADATA that an index serves beside a wheel (PEP 658); `None` where it serves none.
+///
+/// # Errors
+/// The world: the index does not answer.
+pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String>> {
+    let failed = |what: String| {
+        Error::world(
+            "index",
+            format!("the package index did not answer for the METADATA of {}: {what}", wheel.filename),
+        )
+        .next("check the network, or PIP_INDEX_URL and pip's configuration")
+    };
+    let mut response = agent.get(format!("{}.metadata", wheel.url)).call().map_err(|e| failed(e.to_string()))?;
+    match response.status().as_u16() {
+        200 => {
+            let text = response.body_mut().with_config().limit(MOST_METADATA).read_to_string();
+            text.map(Some).map_err(|e| failed(e.to_string()))
+        }
+        403 | 404 | 410 => Ok(None),
+        status => Err(failed(format!("HTTP {status}"))),
+    }
+}
+
+/// Largest METADATA that is read, bytes.
+const MOST_METADATA: u64 = 4 << 20;
+
 /// `(href, text)` of each anchor of a PEP 503 page.
 fn anchors(html: &str) -> Vec<(String, String)> {
     let unescape = |s: &str| {

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
 
-use pep440_rs::{Version, VersionSpecifiers};
+use pep440_rs::{Operator, Version, VersionSpecifier, VersionSpecifiers};
 use rayon::prelude::*;
 
 use super::compiler::{Compiler, Family};
@@ -48,18 +48,37 @@ impl Compiler {
             Family::Clang => &demands.clang,
             Family::Msvc => &demands.msvc,
         };
-        if let (Some(range), Ok(v)) = (range, Version::from_str(&found.version))
-            && let Ok(specifiers) = VersionSpecifiers::from_str(range)
-            && !specifiers.contains(&v)
-        {
-            let (name, version) = (found.family.name(), &found.version);
-            return Err(Error::world(
-                "compiler-version",
-                format!("{} is {name} {version}; the recipe demands {name} {range}", found.cxx.display()),
-            )
-            .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
+        if let Some(range) = range {
+            found.demand(range)?;
         }
         Ok(found)
+    }
+
+    /// An error if this compiler is not in `range` (PEP 440): older than upstream demands, or newer than what the
+    /// recipe is known to compile with.
+    fn demand(&self, range: &str) -> Result<()> {
+        let (name, version, path) = (self.family.name(), &self.version, self.cxx.display());
+        let wrong = |what: String| Error::world("compiler-version", what);
+        let (Ok(own), Ok(specifiers)) = (Version::from_str(version), VersionSpecifiers::from_str(range)) else {
+            return Err(wrong(format!(
+                "{path} calls its version '{version}', which cannot be held against {name} {range}"
+            )));
+        };
+        if specifiers.contains(&own) {
+            return Ok(());
+        }
+        let said = format!("{path} is {name} {version}; the recipe demands {name} {range}");
+        let ends_below = |s: &VersionSpecifier| {
+            matches!(s.operator(), Operator::LessThan | Operator::LessThanEqual) && !s.contains(&own)
+        };
+        if specifiers.iter().any(ends_below) {
+            return Err(wrong(format!("{said}: this one is too new, the sources are not known to compile with it"))
+                .next(format!(
+                    "install an older {name} beside it and name it, as in CC=gcc-14 CXX=g++-14 cargo xtask build-torch"
+                ))
+                .next("or raise the upper end in the recipe's [toolchain], and see whether it compiles"));
+        }
+        Err(wrong(said).next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")))
     }
 
     /// Finds compilers of GCC's kind, which are asked by GCC's options.
@@ -153,4 +172,40 @@ fn libc_banner(library: &Path) -> String {
     let Some(at) = memchr::memmem::find(&bytes, b"GNU C Library (") else { return String::new() };
     let line: Vec<u8> = bytes[at..].iter().copied().take(200).take_while(|b| *b >= b' ').collect();
     String::from_utf8_lossy(&line).trim_end_matches('.').to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gcc(version: &str) -> Compiler {
+        Compiler {
+            cc: "/usr/bin/gcc".into(),
+            cxx: "/usr/bin/g++".into(),
+            family: Family::Gcc,
+            version: version.into(),
+            banner: String::new(),
+            target: String::new(),
+            linker: String::new(),
+            assembler: String::new(),
+            libc: String::new(),
+            files: BTreeMap::new(),
+            env: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_range_has_two_ends_and_each_says_what_is_wrong() {
+        for good in ["11.3.0", "12.2.0", "14.3.0", "14"] {
+            gcc(good).demand(">=11.3, <15").unwrap();
+        }
+        let old = gcc("11.2.0").demand(">=11.3, <15").unwrap_err();
+        assert!(old.what().ends_with("GCC 11.2.0; the recipe demands GCC >=11.3, <15"), "{old}");
+        for new in ["15.0.1", "15.2.0", "16.1.0"] {
+            let e = gcc(new).demand(">=11.3, <15").unwrap_err();
+            assert!(e.what().contains(&format!("is GCC {new};")) && e.what().contains("too new"), "{e}");
+            assert!(e.next_steps().iter().any(|n| n.contains("CC=gcc-14")), "{e}");
+        }
+        assert!(gcc("trunk!").demand(">=9.3").unwrap_err().what().contains("'trunk!'"));
+    }
 }

@@ -210,7 +210,7 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     for (name, value) in &build.recipe.cmake {
         match value {
             CmakeValue::Bool(on) => entry(name, "BOOL", if *on { "ON" } else { "OFF" }),
-            CmakeValue::Text(t) => entry(name, "STRING", t),
+            CmakeValue::Text(t) => entry(name, "STRING", &build.expand(t, work)),
         }
     }
     if let Some(value) = build.recipe.settings.get(PREFIX_PATH) {

@@ -1,0 +1,215 @@
+//! `recipe`: what recipes there are and what is known of them, and one for a version that has none.
+
+use clap::{Args as ClapArgs, Subcommand};
+
+use super::common::{print_json, sink, workspace};
+use crate::draft::{self, Asked, UPSTREAM};
+use crate::error::{Error, Result};
+use crate::recipe::{Lock, Recipe, Workspace};
+use crate::store::Store;
+
+/// All recipes with their state; a recipe for a version that has none
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask recipe list
+  cargo xtask recipe new 2.16.0")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// All recipes: state, torch, CUDA, system, machines, Pythons
+    #[command(after_help = "\
+Examples:
+  cargo xtask recipe list
+  cargo xtask recipe list --json
+
+State: 'built here' has results in docs/results. Everything else is a draft: it was never built to the end.
+A draft that is locked can be built; one that is not needs `cargo xtask lock --recipe NAME` first.")]
+    List {
+        /// Print the list as JSON on standard output
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a draft for a version, from upstream's tree, the stock wheel and the nearest recipe
+    #[command(after_help = "\
+Examples:
+  cargo xtask recipe new 2.16.0
+  cargo xtask recipe new 2.16.0 --cuda                          and one for the CUDA of the stock wheel
+  cargo xtask recipe new 2.16.0 --git https://git.example.org/mirrors/pytorch.git
+
+Tag, commit, backend, build requirements, minima, switches and submodules come from upstream's tree; Pythons, the
+day and CUDA's packages from the stock wheel on the index that pip uses. What nobody could tell stands in the file
+as a comment that begins with NOT FOUND OUT. Next: `cargo xtask lock --recipe torch-2.16.0-cpu`.")]
+    New(New),
+}
+
+#[derive(Debug, ClapArgs)]
+struct New {
+    /// Version of PyTorch, such as 2.16.0
+    version: String,
+    /// Write a recipe for the CUDA of the stock wheel too
+    #[arg(long)]
+    cuda: bool,
+    /// Repository to read, if not upstream's own
+    #[arg(long, value_name = "URL", default_value = UPSTREAM)]
+    git: String,
+    /// Do without the stock wheel, for a version that the index does not have yet
+    #[arg(long, conflicts_with = "cuda")]
+    without_wheel: bool,
+    /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
+    #[arg(long, value_name = "DIR")]
+    store: Option<std::path::PathBuf>,
+    /// Print the result as JSON on standard output (events as JSON lines on standard error)
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+pub fn run(args: Args) -> Result<()> {
+    match args.what {
+        What::List { json } => list(json),
+        What::New(args) => new(&args),
+    }
+}
+
+fn new(args: &New) -> Result<()> {
+    let events = sink(args.json);
+    let git = args.git.strip_prefix("git+").unwrap_or(&args.git);
+    if !["https://", "http://", "file://"].iter().any(|scheme| git.starts_with(scheme)) {
+        return Err(Error::misuse("git-url", format!("--git '{}' is no URL of https or file", args.git))
+            .next("name a repository, as https://git.example.org/pytorch.git or file:///srv/pytorch"));
+    }
+    if url::Url::parse(git).is_ok_and(|u| !u.username().is_empty() || u.password().is_some()) {
+        return Err(Error::misuse("git-url", "--git has a name or password in it, which would stand in the recipe")
+            .next("name the repository without them, or a mirror that can be read without them"));
+    }
+    let asked = Asked { version: &args.version, git, cuda: args.cuda, without_wheel: args.without_wheel };
+    let store = Store::open(args.store.as_deref())?;
+    let written = draft::write(&workspace()?, &store, events.as_ref(), &asked)?;
+    if args.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "written": written }));
+        return Ok(());
+    }
+    for file in &written.files {
+        println!("{}", file.display());
+    }
+    println!("a draft from {} ({}), the rest from {}", written.tag, &written.commit[..12], written.nearest);
+    println!("not found out ({}), each a comment in the file:", written.open.len());
+    for open in &written.open {
+        println!("  - {open}");
+    }
+    for recipe in &written.recipes {
+        println!("next: cargo xtask lock --recipe {recipe}");
+    }
+    Ok(())
+}
+
+/// One recipe, as the list has it.
+#[derive(Debug, serde::Serialize)]
+struct Row {
+    recipe: String,
+    state: &'static str,
+    draft: bool,
+    lock: &'static str,
+    torch: String,
+    version: String,
+    cuda: Option<String>,
+    system: &'static str,
+    machines: Vec<String>,
+    pythons: Vec<String>,
+    description: String,
+}
+
+impl Row {
+    fn of(workspace: &Workspace, recipe: Recipe) -> Self {
+        let lock = match Lock::load(&recipe, &workspace.recipe_path(&recipe.name)) {
+            Ok(_) => "fits",
+            Err(e) if e.code() == "lock-missing" => "none",
+            Err(_) => "stale",
+        };
+        let draft = recipe.torch.status.is_draft();
+        let state = match (draft, lock) {
+            (false, _) => "built here",
+            (true, "fits") => "draft, locked",
+            (true, "stale") => "draft, lock is stale",
+            (true, _) => "draft",
+        };
+        Self {
+            state,
+            draft,
+            lock,
+            version: recipe.torch.full_version(),
+            torch: recipe.torch.version,
+            cuda: recipe.cuda.map(|c| c.version),
+            system: recipe.system.name(),
+            machines: recipe.python.machines,
+            pythons: recipe.python.versions,
+            description: recipe.description,
+            recipe: recipe.name,
+        }
+    }
+}
+
+fn list(json: bool) -> Result<()> {
+    super::common::set_json(json);
+    let workspace = workspace()?;
+    let (mut rows, mut unreadable) = (Vec::new(), Vec::new());
+    for name in workspace.recipe_names() {
+        match workspace.load(&name) {
+            Ok(recipe) => rows.push(Row::of(&workspace, recipe)),
+            Err(e) => unreadable.push((name, e)),
+        }
+    }
+    // By version, as a person reads it: 2.9.1 stands before 2.10.0.
+    rows.sort_by_cached_key(|r| (r.torch.parse::<pep440_rs::Version>().ok(), r.recipe.clone()));
+    if json {
+        let broken: Vec<_> = unreadable
+            .iter()
+            .map(|(name, e)| serde_json::json!({ "recipe": name, "error": { "code": e.code(), "message": e.what() } }))
+            .collect();
+        print_json(&serde_json::json!({ "schema_version": 1, "recipes": rows, "unreadable": broken }));
+    } else {
+        print(&rows);
+    }
+    match unreadable.into_iter().next() {
+        // One that cannot be read does not hide the others, and is not passed over either.
+        Some((_, e)) => Err(e),
+        None => Ok(()),
+    }
+}
+
+fn print(rows: &[Row]) {
+    let head = ["recipe", "state", "torch", "CUDA", "system", "machines", "Pythons"].map(str::to_owned);
+    let cells: Vec<[String; 7]> = std::iter::once(head)
+        .chain(rows.iter().map(|r| {
+            [
+                r.recipe.clone(),
+                r.state.to_owned(),
+                r.torch.clone(),
+                r.cuda.clone().unwrap_or_else(|| "-".into()),
+                r.system.to_owned(),
+                r.machines.join(" "),
+                span(&r.pythons),
+            ]
+        }))
+        .collect();
+    let width = |column: usize| cells.iter().map(|c| c[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    for row in &cells {
+        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
+        println!("{}", line.join("  ").trim_end());
+    }
+}
+
+/// `3.9 to 3.13`, or the list where it has gaps.
+fn span(versions: &[String]) -> String {
+    let minors: Option<Vec<u32>> = versions.iter().map(|v| v.strip_prefix("3.")?.parse().ok()).collect();
+    match minors.as_deref() {
+        Some([first, .., last]) if (last - first) as usize + 1 == versions.len() => format!("3.{first} to 3.{last}"),
+        _ => versions.join(" "),
+    }
+}

@@ -1,0 +1,352 @@
+//! The draft as text: what is known as keys, what is not as comments where it would stand.
+
+use std::fmt::Write;
+
+use pep440_rs::Version;
+
+use super::known::Known;
+use super::pins::Pins;
+use super::stock::cuda_of;
+use crate::artifact::civil_date;
+use crate::error::{Error, Result};
+use crate::recipe::Backend;
+
+/// A recipe's text, and what it leaves open.
+#[derive(Debug)]
+pub struct Draft {
+    /// Name of the recipe.
+    pub name: String,
+    /// The file.
+    pub text: String,
+    /// What nobody could tell, a line each.
+    pub open: Vec<String>,
+}
+
+/// Text that grows line by line, with what it leaves open.
+#[derive(Default)]
+struct Page {
+    text: String,
+    open: Vec<String>,
+}
+
+impl Page {
+    fn line(&mut self, line: impl std::fmt::Display) {
+        // Writing to a string does not fail.
+        let _ = writeln!(self.text, "{line}");
+    }
+
+    fn comment(&mut self, words: impl std::fmt::Display) {
+        for line in folded(&words.to_string()) {
+            self.line(format_args!("# {line}"));
+        }
+    }
+
+    /// A thing that was not found out: a comment, and a line for whoever ran the command.
+    fn open(&mut self, what: impl std::fmt::Display) {
+        self.comment(format_args!("NOT FOUND OUT: {what}"));
+        self.open.push(what.to_string());
+    }
+
+    fn table(&mut self, name: &str, table: &toml::Table) {
+        if !table.is_empty() {
+            self.line(format_args!("\n[{name}]"));
+            for (key, value) in table {
+                self.line(format_args!("{key} = {value}"));
+            }
+        }
+    }
+
+    fn list(&mut self, key: &str, items: &[impl AsRef<str>]) {
+        self.line(format_args!("{key} = ["));
+        for item in items {
+            self.line(format_args!("    {},", quoted(item.as_ref())));
+        }
+        self.line("]");
+    }
+}
+
+/// A TOML string.
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Lines of at most 116 characters.
+fn folded(words: &str) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in words.split_whitespace() {
+        let full = lines.last().is_some_and(|l| !l.is_empty() && l.len() + 1 + word.len() > 116);
+        if full {
+            lines.push(String::new());
+        }
+        if let Some(line) = lines.last_mut() {
+            if !line.is_empty() {
+                line.push(' ');
+            }
+            line.push_str(word);
+        }
+    }
+    lines
+}
+
+/// The recipe for CPUs.
+pub fn cpu(known: &Known, pins: &Pins, git: &str) -> Draft {
+    let (version, upstream, nearest) = (&known.version, &known.upstream, &known.nearest);
+    let mut p = Page::default();
+    p.line("#:schema recipe.schema.json");
+    p.comment(format_args!(
+        "A draft, written by `cargo xtask recipe new {version}` from upstream's tree, the stock wheel and {}. It was \
+         never locked and never built: look at every line, above all at what says NOT FOUND OUT.",
+        nearest.recipe.name
+    ));
+    p.line("schema = 1");
+    p.line(format_args!("extends = {}", quoted(nearest.file.extends.as_deref().unwrap_or(&nearest.recipe.name))));
+    p.line(format_args!(
+        "description = {}",
+        quoted(&format!("PyTorch {version} from upstream git, CPU, libuv TCPStore"))
+    ));
+    torch(&mut p, known);
+    python(&mut p, known, pins);
+    toolchain(&mut p, known);
+    features(&mut p, known);
+    submodules(&mut p, known);
+    p.line("\n[[source]]");
+    p.line("name = \"pytorch\"");
+    p.line(format_args!("coordinates = [{}]", quoted(&format!("git+{git}#{}", upstream.commit))));
+    p.line("into = [{ tree = \".\" }]");
+    p.line("license = \"BSD-3-Clause\"");
+    p.line("license-files = [\"LICENSE\", \"NOTICE\"]");
+    Draft { name: format!("torch-{version}-cpu"), text: p.text, open: p.open }
+}
+
+fn torch(p: &mut Page, known: &Known) {
+    let (version, upstream) = (&known.version, &known.upstream);
+    p.line("\n[torch]");
+    p.line(format_args!("version = \"{version}\""));
+    let tag = &upstream.tag;
+    match known.stock.as_ref().and_then(|s| s.commit.as_ref()) {
+        Some(stock) if *stock == upstream.commit => {
+            p.comment(format_args!("What the tag {tag} leads to, and torch/version.py of the stock wheel states."));
+        }
+        Some(stock) => p.open(format_args!(
+            "why torch/version.py of the stock wheel states the commit {stock}: this is what the tag {tag} leads to"
+        )),
+        None => p.open(format_args!(
+            "whether the stock wheel is of this commit, to which the tag {tag} leads: its torch/version.py was not read"
+        )),
+    }
+    p.line(format_args!("commit = \"{}\"", upstream.commit));
+    match known.stock.as_ref().and_then(|s| s.day.as_ref()) {
+        Some((epoch, day)) => {
+            p.line(format_args!("epoch = {epoch}               # {day}, the day of the first upload, at midnight UTC"));
+        }
+        None => {
+            let days = upstream.time.div_euclid(86_400);
+            let (y, m, d) = civil_date(days);
+            p.open(format_args!("the day of the release: {y}-{m:02}-{d:02} is the day of the commit"));
+            p.line(format_args!("epoch = {}", days * 86_400));
+        }
+    }
+    p.open(format_args!("which tch fits {version}: `tch = \"…\"`, once one is published and was tried"));
+    let backend = match upstream.backend {
+        Backend::Setuptools => "setuptools",
+        Backend::ScikitBuildCore => "scikit-build-core",
+    };
+    p.line(format_args!(
+        "backend = \"{backend}\" # pyproject.toml: {}; CMake's project: {}",
+        upstream.backend_name, upstream.project
+    ));
+    p.line("status = \"not-yet-built-here\"");
+}
+
+fn python(p: &mut Page, known: &Known, pins: &Pins) {
+    let of_wheels = known.stock.as_ref().map(|s| s.pythons.as_slice()).filter(|v| !v.is_empty());
+    let versions = of_wheels.unwrap_or(&known.upstream.pythons);
+    let minors: Vec<u32> = versions.iter().filter_map(|v| v.strip_prefix("3.")?.parse().ok()).collect();
+    p.line("\n[python]");
+    let (Some(first), Some(last)) = (minors.iter().min(), minors.iter().max()) else {
+        p.open(format_args!("for which Pythons it is: those of {} stand", known.nearest.recipe.name));
+        return;
+    };
+    if of_wheels.is_none() {
+        p.open("for which Pythons the stock wheels are: these are the classifiers of pyproject.toml");
+    }
+    p.line(format_args!("requires = \">=3.{first},<3.{}\"", last + 1));
+    let list: Vec<String> = versions.iter().map(|v| quoted(v)).collect();
+    p.line(format_args!("versions = [{}]", list.join(", ")));
+    if let Some(stock) = known.stock.as_ref().filter(|s| !s.free_threaded.is_empty()) {
+        p.comment(format_args!(
+            "Stock also has wheels for Python without its global lock ({}): not built by this program.",
+            stock.free_threaded.join(", ")
+        ));
+    }
+    let known_before = &known.nearest.recipe.python.versions;
+    let new: Vec<&str> = versions.iter().filter(|v| !known_before.contains(v)).map(String::as_str).collect();
+    if !new.is_empty() {
+        p.open(format_args!(
+            "whether every pin has a wheel for Python {}: `cargo xtask lock` names the first that has none",
+            new.join(", ")
+        ));
+    }
+    for (requirement, why) in &pins.unmet {
+        p.open(format_args!("what meets '{requirement}' of upstream: {why}"));
+    }
+    if !pins.missing.is_empty() {
+        p.open(format_args!(
+            "whether the build needs {}: upstream asks for it, and the list here has none",
+            pins.missing.join(", ")
+        ));
+    }
+    if let Some(build) = &pins.build {
+        for (name, requirement) in &pins.changed {
+            p.comment(format_args!("{name} is pinned anew: upstream asks for {requirement}."));
+        }
+        p.list("build", build);
+    } else if pins.unmet.is_empty() {
+        p.comment("The build's packages are the base's: their pins meet what pyproject.toml asks for.");
+    }
+}
+
+fn toolchain(p: &mut Page, known: &Known) {
+    let upstream = &known.upstream;
+    let mut table = toml::Table::try_from(&known.nearest.file.toolchain).unwrap_or_default();
+    let inherited = known.nearest.recipe.toolchain.gcc.as_deref().unwrap_or_default();
+    match &upstream.gcc {
+        Some(oldest) if inherited != format!(">={oldest}") => {
+            table.insert("gcc".into(), toml::Value::String(format!(">={oldest}")));
+        }
+        Some(_) => {}
+        None => p.open(format_args!("the oldest GCC: CMakeLists.txt names none; the base says '{inherited}'")),
+    }
+    p.table("toolchain", &table);
+    p.comment(format_args!(
+        "CMakeLists.txt: GCC {}, C++{}, CMake {}.",
+        upstream.gcc.as_deref().unwrap_or("?"),
+        upstream.standard.as_deref().unwrap_or("?"),
+        upstream.cmake.as_deref().unwrap_or("?")
+    ));
+    p.open(format_args!(
+        "the oldest Clang and MSVC (the base says Clang '{}'), and the newest compilers: write an upper end once one fails",
+        known.nearest.recipe.toolchain.clang.as_deref().unwrap_or("any")
+    ));
+}
+
+fn features(p: &mut Page, known: &Known) {
+    let file = &known.nearest.file;
+    p.table("features", &toml::Table::try_from(&file.features).unwrap_or_default());
+    p.table("settings", &toml::Table::try_from(&file.settings).unwrap_or_default());
+    p.table("cmake", &toml::Table::try_from(&file.cmake).unwrap_or_default());
+    for (machine, own) in &file.machine {
+        p.table(&format!("machine.{machine}.features"), &toml::Table::try_from(&own.features).unwrap_or_default());
+        p.table(&format!("machine.{machine}.settings"), &toml::Table::try_from(&own.settings).unwrap_or_default());
+    }
+    p.line("");
+    p.comment(format_args!("Features are those of {}.", known.nearest.recipe.name));
+    let gone = known.gone();
+    if !gone.is_empty() {
+        p.open(format_args!("what became of {}: CMakeLists.txt no longer declares them", gone.join(", ")));
+    }
+    let new = known.new_switches();
+    if !new.is_empty() {
+        p.open(format_args!(
+            "what these switches do, which are new: {} (they stay as upstream has them)",
+            new.join(", ")
+        ));
+    }
+}
+
+fn submodules(p: &mut Page, known: &Known) {
+    let submodules = &known.upstream.submodules;
+    let paths: Vec<&str> = submodules.iter().map(|s| s.path.as_str()).collect();
+    if paths.is_empty() {
+        p.open("where what stands in third_party comes from: the tree has no submodules");
+    } else {
+        p.comment(format_args!("Submodules of its tree ({}), which come with it: {}.", paths.len(), paths.join(", ")));
+    }
+    let elsewhere: Vec<String> = submodules
+        .iter()
+        .filter(|s| !s.url.starts_with("https://"))
+        .map(|s| format!("{} ({})", s.path, s.url))
+        .collect();
+    if !elsewhere.is_empty() {
+        p.open(format_args!("whether these submodules can be had, whose URLs are not https: {}", elsewhere.join(", ")));
+    }
+}
+
+/// The recipe for the CUDA of the stock wheel, on top of the one for CPUs called `base`.
+pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
+    let version = &known.version;
+    let stock = known.stock.as_ref().ok_or_else(|| {
+        Error::misuse("no-cuda", "the stock wheel says which CUDA it is for, and --without-wheel does without it")
+            .next("choose one of --cuda and --without-wheel")
+    })?;
+    let release = cuda_of(stock, version)?;
+    let short = format!("cu{}", release.version.replace('.', ""));
+    let mut p = Page::default();
+    p.line("#:schema recipe.schema.json");
+    p.comment(format_args!(
+        "A draft, written by `cargo xtask recipe new {version} --cuda` from the Requires-Dist of the stock wheel. It was \
+         never locked and never built. The toolkit is an installed one (--cuda-home): no sources of it stand here."
+    ));
+    p.line("schema = 1");
+    p.line(format_args!("extends = {}", quoted(base)));
+    let description =
+        format!("PyTorch {version} from upstream git, CUDA {} (--cuda-home), libuv TCPStore", release.version);
+    p.line(format_args!("description = {}", quoted(&description)));
+    p.line("\n[torch]");
+    p.line(format_args!("local = \"{short}.libuv\""));
+    p.line("status = \"not-yet-built-here\"");
+    p.line("\n[python]\nmachines = [\"x86_64\"]");
+    p.open("the packages of the verify environment for what the wheel depends on: python.verify is the base's");
+    p.line("\n[cuda]");
+    p.line(format_args!("version = \"{}\"", release.version));
+    let (of, architectures) = architectures(known, release);
+    p.open(format_args!("for which GPUs stock is compiled: no METADATA says it; these are {of}"));
+    let list: Vec<String> = architectures.iter().map(|a| quoted(a)).collect();
+    p.line(format_args!("architectures = [{}]", list.join(", ")));
+    let (pinned, choice) = stock.cuda_requires();
+    for requirement in &choice {
+        p.open(format_args!("which version of '{requirement}': stock leaves a choice, and the wheel must pin one"));
+    }
+    p.list("requires", &pinned);
+    p.line("nvcc-threads = 2");
+    let has = |name: &str| stock.requires.iter().flatten().any(|r| r.starts_with("nvidia-") && r.contains(name));
+    let toolkit_has =
+        |part: &str| stock.requires.iter().flatten().any(|r| r.starts_with("cuda-toolkit") && r.contains(part));
+    p.line("\n[features]");
+    p.line("USE_CUDA = true");
+    for (switch, on) in [
+        ("USE_CUDNN", has("cudnn")),
+        ("USE_NCCL", has("nccl")),
+        ("USE_SYSTEM_NCCL", has("nccl")),
+        ("USE_CUSPARSELT", has("cusparselt")),
+        ("USE_NVSHMEM", has("nvshmem")),
+        ("USE_CUFILE", has("cufile") || toolkit_has("cufile")),
+        ("USE_CUDSS", has("cudss") || toolkit_has("cudss")),
+    ] {
+        p.line(format_args!("{switch} = {on}"));
+    }
+    p.comment("From what the wheel depends on. USE_SYSTEM_NCCL: without it, configure would clone NCCL.");
+    p.open(
+        "USE_FLASH_ATTENTION, USE_MEM_EFF_ATTENTION, USE_MSLK: METADATA does not tell; they are as upstream has them",
+    );
+    p.line("\n[settings]\nCUDNN_ROOT = \"{prefix:cuda}\"");
+    p.line("\n[limits]\ndisk = 61440");
+    Ok(Draft { name: format!("torch-{version}-{short}"), text: p.text, open: p.open })
+}
+
+/// Architectures to begin with: those of the newest recipe for the same CUDA, else all that the release knows but the
+/// variants of one chip.
+fn architectures(known: &Known, release: &'static crate::recipe::cuda::Release) -> (String, Vec<String>) {
+    let same = known
+        .cuda_recipes
+        .iter()
+        .filter(|r| r.cuda.as_ref().is_some_and(|c| c.version == release.version))
+        .max_by_key(|r| r.torch.version.parse::<Version>().ok());
+    match same.and_then(|r| Some((r, r.cuda.as_ref()?))) {
+        Some((recipe, cuda)) => (format!("those of {}", recipe.name), cuda.architectures.clone()),
+        None => {
+            let plain = release.architectures.iter().filter(|a| a.ends_with(|c: char| c.is_ascii_digit()));
+            (format!("all that CUDA {} knows", release.version), plain.map(|a| (*a).to_owned()).collect())
+        }
+    }
+}
