@@ -203,10 +203,11 @@ class _Server:
 
 def _server_for(asked):
     """A server that `asked` can be a client of, and a connection that keeps it alive until then, or None."""
+    host, port = asked["host_name"], int(asked["port"])
+    ours = port in servers
     for server in list(servers.values()):
         if not server.is_alive():
             server.forget()
-    host, port = asked["host_name"], int(asked["port"])
     running = servers.get(port)
     if running is not None and asked.get("multi_tenant"):
         # As torch shares a server among the stores of one process.
@@ -217,7 +218,16 @@ def _server_for(asked):
             return running, holding
         except OSError:
             running.forget()  # it was about to end
-    server = _start(host, port, asked.get("master_listen_fd"))
+    # One of ours whose store has just gone is still going; torch's own would have gone with the store.
+    deadline = time.monotonic() + (2 if ours else 0)
+    while True:
+        try:
+            server = _start(host, port, asked.get("master_listen_fd"))
+            break
+        except _Taken:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
     servers[server.port] = server
     return server, None
 
