@@ -99,10 +99,11 @@ void listen_on_second(uv_tcp_t* handle, int backlog) {
 }
 
 void note_owner(uv_stream_t* stream, ssize_t size, const uv_buf_t* buffer) {
-  // A request is the kind, the key's length, and the key.
-  constexpr std::size_t kHead = 1 + 8;
-  if (static_cast<std::size_t>(size) == kHead + owner_key.size() &&
-      std::memcmp(buffer->base + kHead, owner_key.data(), owner_key.size()) == 0) {
+  // A request ends with its key, and its sender waits for the answer: nothing comes after it, but something else, such
+  // as the greeting, may have come with it.
+  const auto at = static_cast<std::size_t>(size) - owner_key.size();
+  if (static_cast<std::size_t>(size) >= owner_key.size() &&
+      std::memcmp(buffer->base + at, owner_key.data(), owner_key.size()) == 0) {
     owners.insert(stream);
   }
 }
