@@ -25,7 +25,7 @@ def rank_main(rank, world, started):
         store = dist.distributed_c10d._get_default_store()
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
-        served = f"{store.host}:{store.port}" == os.environ["UVSTORE"]
+        served = f"{store.host}:{store.port}" == os.environ["UVSTORE_SERVER"]
         assert served, f"the store is at {store.host}:{store.port}, uvstore at {os.environ['UVSTORE']}"
         print(json.dumps({"scenario": "uvstore_ranks", "torch": torch.__version__, "ranks": world,
                           "seconds_to_join": round(joined, 3), "served_by_uvstore": served}), flush=True)

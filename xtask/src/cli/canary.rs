@@ -6,8 +6,8 @@ use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
 use crate::error::Result;
 use crate::stage::peers::Meeting;
 use crate::stage::steps::canary::Canary;
-use crate::stage::steps::uvstore::{Target, Uvstore, program};
-use crate::stage::{Build, Options, ensure, ensure_of};
+use crate::stage::steps::uvstore::{Target, Uvstore, is_part, program};
+use crate::stage::{Build, Downloads, Options, ensure, ensure_of};
 use crate::ui;
 
 /// Prove within minutes that the store of a recipe runs on libuv, here or on Windows
@@ -34,7 +34,11 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let build = session.build(&args.recipe, &args.tools, Options::default())?;
+    let options = match args.target {
+        TargetArg::Host => Options::default(),
+        TargetArg::Windows => Options { downloads: Downloads::Only(is_part), ..Options::default() },
+    };
+    let build = session.build(&args.recipe, &args.tools, options)?;
     match args.target {
         TargetArg::Host => here(args, &build),
         TargetArg::Windows => windows(args, &build),

@@ -65,7 +65,7 @@ pub const STAGES: &[Stage] = &[
             from::<Cuda>(),
         ],
     ),
-    Stage::of::<Uvstore>(2, Place::Store, &[from::<Configure>(), after::<Canary>(), after::<Pyenv>(), CACHE]),
+    Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Pyenv>()]),
 ];
 
 /// The compiler cache: it leaves no trace in what is compiled through it.

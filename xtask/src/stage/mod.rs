@@ -32,6 +32,7 @@ mod shell;
 pub mod step;
 pub mod steps;
 mod timing;
+pub mod uvstore_pack;
 mod work;
 
 pub use build::{Build, Chosen, Downloads, Options};

@@ -1,24 +1,23 @@
 //! uvstore: the store of this very torch, with libuv and c10, as a small program that needs no torch:
-//! a libuv rendezvous for builds that have none. Made after canary, whose build folder has the headers
-//! that torch's build writes.
+//! a libuv rendezvous for builds that have none. Made of the store's own sources alone: nothing of
+//! torch is configured, generated or compiled for it.
 
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
-use super::prefix::compiler_cache;
+use super::libuv;
 use super::pyenv::Pyenv;
-use super::{bundle, libuv};
-use crate::artifact::wheel::collect;
-use crate::artifact::{Content, Member, ZipWriter};
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::source::patch;
+use crate::recipe::{Coordinate, Patch, Placement};
+use crate::source::{patch, unpack};
 use crate::stage::build::Build;
 use crate::stage::environment;
 use crate::stage::peers::Peer;
 use crate::stage::step::{Cx, Done, Step};
-use crate::stage::work::{Work, ninja};
+use crate::stage::work::ninja;
 use crate::store::{Parts, digest_file};
 use crate::toolchain::Process;
 use crate::toolchain::mingw::{Mingw, Wine};
@@ -26,11 +25,30 @@ use crate::toolchain::mingw::{Mingw, Wine};
 /// The stage: a result for each system that the program can be made for.
 pub struct Uvstore;
 
-const SOURCES: &[(&str, &str)] = &[
+/// The program's own files, by their paths below its source folder.
+pub const SOURCES: &[(&str, &str)] = &[
     ("CMakeLists.txt", include_str!("../uvstore/CMakeLists.txt")),
     ("main.cpp", include_str!("../uvstore/main.cpp")),
-    ("sitecustomize.py", include_str!("../uvstore/sitecustomize.py")),
+    ("net.cpp", include_str!("../uvstore/net.cpp")),
+    ("net.h", include_str!("../uvstore/net.h")),
+    ("numeric_names.h", include_str!("../uvstore/numeric_names.h")),
+    ("tie.cpp", include_str!("../uvstore/tie.cpp")),
+    ("tie.h", include_str!("../uvstore/tie.h")),
+    ("include/no_tensors.h", include_str!("../uvstore/include/no_tensors.h")),
+    ("include/ATen/ATen.h", include_str!("../uvstore/include/ATen/ATen.h")),
+    ("include/ATen/core/Tensor.h", include_str!("../uvstore/include/ATen/core/Tensor.h")),
+    ("include/ATen/core/ivalue.h", include_str!("../uvstore/include/ATen/core/ivalue.h")),
+    ("include/torch/custom_class.h", include_str!("../uvstore/include/torch/custom_class.h")),
+    ("python/sitecustomize.py", include_str!("../uvstore/python/sitecustomize.py")),
+    ("python/uvstore.pth", include_str!("../uvstore/python/uvstore.pth")),
+    ("python/uvstore/__init__.py", include_str!("../uvstore/python/uvstore/__init__.py")),
+    ("python/uvstore/__main__.py", include_str!("../uvstore/python/uvstore/__main__.py")),
+    ("python/uvstore/hook.py", include_str!("../uvstore/python/uvstore/hook.py")),
 ];
+
+/// What of torch's tree the store is made of.
+const PARTS: &[&str] =
+    &["c10/", "torch/csrc/distributed/c10d/", "torch/headeronly/", "CMakeLists.txt", "LICENSE", "NOTICE"];
 
 /// The name of the result for Windows.
 const WINDOWS: &str = "windows";
@@ -77,14 +95,16 @@ impl Target {
         }
     }
 
-    fn os(&self) -> &'static str {
+    /// Its system's name.
+    pub fn os(&self) -> &'static str {
         match self {
             Self::Host => std::env::consts::OS,
             Self::Windows(..) => "windows",
         }
     }
 
-    fn file(&self) -> String {
+    /// The program's file name.
+    pub fn file(&self) -> String {
         match self {
             Self::Host => format!("uvstore{}", std::env::consts::EXE_SUFFIX),
             Self::Windows(..) => "uvstore.exe".into(),
@@ -109,13 +129,74 @@ fn mingw_patch(build: &Build<'_>) -> String {
     format!("mingw/pytorch-{}.patch", build.recipe.torch.version)
 }
 
-/// What came out, and what its own clients made of it.
+/// What came out, what its own clients made of it, and how long it took.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// The program's file name.
     pub file: String,
     /// What `uvstore check` printed, against a server of the same program.
     pub check: serde_json::Value,
+    /// Seconds of each step.
+    pub steps: Vec<Step>,
+}
+
+/// One step of a build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Step {
+    /// What was done.
+    pub name: String,
+    /// Wall time.
+    pub seconds: f64,
+    /// CPU time of all processes.
+    pub cpu: f64,
+}
+
+/// The source that is placed at `tree`.
+fn source<'b>(build: &'b Build<'_>, tree: &str) -> Result<(&'b str, &'b Placement)> {
+    let places = build.recipe.source.iter().flat_map(|s| s.into.iter().map(move |p| (s.name.as_str(), p)));
+    places.into_iter().find(|(_, p)| p.tree.as_deref() == Some(tree)).ok_or_else(|| {
+        Error::misuse("no-source", format!("the recipe {} has no source for '{tree}'", build.recipe.name))
+    })
+}
+
+/// Whether the program draws in the source or package called `name`: what has to be fetched for it.
+pub fn is_part(build: &Build<'_>, name: &str) -> bool {
+    let placed = |tree| source(build, tree).is_ok_and(|(found, _)| found == name);
+    let tool = |lock: &crate::recipe::PythonLock| {
+        lock.build.iter().any(|l| matches!(&l.coordinate, Some(Coordinate::Pypi { name: tool, .. }) if tool == name))
+    };
+    placed(".") || placed("third_party/fmt") || name == build.recipe.libuv.source || build.python_lock().is_ok_and(tool)
+}
+
+/// The recipe's patches to those files of torch that the program is made of.
+fn patches<'b>(cx: &Cx<'b>) -> Result<Vec<&'b Patch>> {
+    let mut found = Vec::new();
+    for patch in &cx.build.recipe.patch {
+        let text = fs_err::read_to_string(cx.patch(&patch.file)?)?;
+        let ours = |name: &str| PARTS.iter().any(|part| name.starts_with(part));
+        if text.lines().filter_map(|l| l.strip_prefix("--- a/")).any(ours) {
+            found.push(patch);
+        }
+    }
+    Ok(found)
+}
+
+/// What a static program takes from this machine.
+fn linked(build: &Build<'_>) -> Result<Vec<String>> {
+    if !cfg!(target_os = "linux") {
+        return Ok(Vec::new());
+    }
+    let digest = |name: &str| {
+        let found =
+            Process::new(&build.compiler.cxx).arg(format!("-print-file-name={name}")).check("compiler", None)?;
+        let path = PathBuf::from(found.text.trim());
+        if path.is_absolute() {
+            return Ok(digest_file(&path)?.0);
+        }
+        Err(Error::world("no-static-libc", format!("the compiler has no {name}, and uvstore is a static program"))
+            .next("install it: `apt-get install libc6-dev` (Debian, Ubuntu), `dnf install glibc-static libstdc++-static` (Fedora)"))
+    };
+    ["libc.a", "libstdc++.a", "libgcc.a"].into_iter().map(digest).collect()
 }
 
 impl Step for Uvstore {
@@ -129,45 +210,39 @@ impl Step for Uvstore {
     }
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
-        let target = Target::called(cx.build, cx.of)?;
-        if let Some((mingw, wine)) = target.tools()? {
-            parts.text("mingw", mingw);
-            parts.text("wine", wine);
-            let patch = mingw_patch(cx.build);
-            cx.patch_input(&patch, parts).map_err(|_| {
-                Error::misuse(
-                    "no-mingw-patch",
-                    format!("there is no patches/{patch}: the store of this torch was never compiled with mingw-w64"),
-                )
-                .next("choose a recipe of torch 2.6.0, or write that patch")
-            })?;
-            cx.patch_input(MINGW_HEADERS, parts)?;
+        let build = cx.build;
+        parts.json("parts", &PARTS);
+        parts.text("torch", &build.recipe.torch.version);
+        parts.text("product", env!("CARGO_PKG_VERSION"));
+        parts.json("epoch", &build.recipe.torch.epoch);
+        for name in [source(build, ".")?.0, source(build, "third_party/fmt")?.0, &build.recipe.libuv.source] {
+            parts.digest(format!("source {name}"), build.locked(name));
         }
-        Ok(())
+        for patch in patches(cx)? {
+            cx.patch_input(&patch.file, parts)?;
+            parts.json(format!("strip of {}", patch.file), &patch.strip);
+        }
+        let target = Target::called(build, cx.of)?;
+        let Some((mingw, wine)) = target.tools()? else {
+            parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
+            parts.json("linked", &linked(build)?);
+            return Ok(());
+        };
+        parts.text("mingw", mingw);
+        parts.text("wine", wine);
+        let patch = mingw_patch(build);
+        cx.patch_input(&patch, parts).map_err(|_| {
+            Error::misuse(
+                "no-mingw-patch",
+                format!("there is no patches/{patch}: the store of this torch was never compiled with mingw-w64"),
+            )
+            .next("choose a recipe of torch 2.6.0, or write that patch")
+        })?;
+        cx.patch_input(MINGW_HEADERS, parts)
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
-        let (build, work, out) = (cx.build, cx.work()?, cx.out()?);
-        let target = Target::called(build, cx.of)?;
-        let scratch = cx.scratch()?;
-        compile(cx, &target, work, &scratch, &out.join("build.log"))?;
-        // Licences of what is linked in.
-        let uv = scratch.join("libuv");
-        for (name, source) in [("pytorch", &work.src()), ("fmt", &work.src().join("third_party/fmt")), ("libuv", &uv)] {
-            let text = ["LICENSE", "LICENSE.rst"].map(|n| source.join(n)).into_iter().find(|p| p.is_file());
-            let text = text.ok_or_else(|| Error::world("license", format!("the source of {name} has no LICENSE")))?;
-            let folder = out.join("licenses").join(name);
-            fs_err::create_dir_all(&folder)?;
-            fs_err::copy(text, folder.join("LICENSE"))?;
-        }
-        let file = target.file();
-        let program = out.join(&file);
-        fs_err::copy(scratch.join("build").join(&file), &program)?;
-        platform::mark_executable(&program, true)?;
-        let peer = target.peer(&program);
-        let check = peer.check_itself();
-        peer.stop();
-        Ok(Record { check: check?, file })
+        make(cx, &cx.scratch()?, &cx.out()?)
     }
 }
 
@@ -176,123 +251,144 @@ pub fn program(done: &Done<Record>) -> PathBuf {
     done.folder.join(&done.record.file)
 }
 
-/// Packs the program at `program` into the folder `to`; the archive and its SHA-256.
-///
-/// # Errors
-/// The archive cannot be written.
-pub fn pack(build: &Build<'_>, target: &Target, program: &Path, to: &Path) -> Result<(PathBuf, String)> {
-    let torch = &build.recipe.torch;
-    let stem = format!("uvstore-{}-{}-{}", torch.version, target.os(), build.python.machine);
-    let folder = program.parent().unwrap_or(Path::new("."));
-    let mut members = collect(&folder.join("licenses"))?;
-    for member in &mut members {
-        member.name = format!("{stem}/licenses/{}", member.name);
-    }
-    let file = program.file_name().unwrap_or_default().to_string_lossy();
-    members.push(Member { name: format!("{stem}/{file}"), content: Content::File(program.into()), executable: true });
-    let readme = README.replace("VERSION", &torch.version).into_bytes();
-    members.push(Member { name: format!("{stem}/README.txt"), content: Content::Bytes(readme), executable: false });
-    members.sort_by(|a, b| a.name.cmp(&b.name));
-    fs_err::create_dir_all(to)?;
-    let beside = tempfile::Builder::new().prefix(".uvstore-").tempfile_in(to)?;
-    // What each system opens by itself.
-    let archive = match target {
-        Target::Host => {
-            bundle::write_tar(&members, beside.reopen()?, torch.epoch)?;
-            to.join(format!("{stem}.tar.gz"))
-        }
-        Target::Windows(..) => {
-            let mut zip = ZipWriter::new(beside.reopen()?, torch.epoch);
-            zip.add_all(&members)?;
-            zip.finish()?.sync_all()?;
-            to.join(format!("{stem}.zip"))
-        }
-    };
-    platform::make_readable(beside.as_file())?;
-    platform::persist(beside, &archive)?;
-    let (sha256, _) = digest_file(&archive)?;
-    Ok((archive, sha256))
+fn make(cx: &Cx<'_>, scratch: &Path, out: &Path) -> Result<Record> {
+    let (target, tools) = (Target::called(cx.build, cx.of)?, cx.made::<Pyenv>()?.folder);
+    let mut steps = Vec::new();
+    step(&mut steps, "unpack", || unpack_all(cx, scratch))?;
+    let maker = Maker { cx, target: &target, tools: &tools, scratch, log: &out.join("build.log") };
+    step(&mut steps, "configure", || maker.configure())?;
+    step(&mut steps, "compile", || maker.compile())?;
+    licenses(scratch, &out.join("licenses"))?;
+    let file = target.file();
+    let program = out.join(&file);
+    fs_err::copy(scratch.join("build").join(&file), &program)?;
+    platform::mark_executable(&program, true)?;
+    let peer = target.peer(&program);
+    let check = step(&mut steps, "check", || peer.check_itself());
+    peer.stop();
+    let check = check?;
+    let shown: Vec<String> = steps.iter().map(|s| format!("{} {:.0} s", s.name, s.cpu)).collect();
+    cx.build.events.note(format!("uvstore took this much CPU: {}", shown.join(", ")));
+    Ok(Record { file, check, steps })
 }
 
-const README: &str = "\
-uvstore, made from PyTorch VERSION: a TCPStore server on libuv, for a torch that was built without it.
+fn step<T>(steps: &mut Vec<Step>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    platform::check_cancelled()?;
+    let (started, cpu) = (Instant::now(), platform::cpu_seconds());
+    let result = work()?;
+    let (seconds, cpu) = (started.elapsed().as_secs_f64(), platform::cpu_seconds() - cpu);
+    steps.push(Step { name: name.into(), seconds, cpu });
+    Ok(result)
+}
 
-  ./uvstore run -- python train.py
-  ./uvstore run -- torchrun --nproc-per-node 4 train.py
-  ./uvstore --help
+/// Torch's parts, patched, to `torch`; fmt to `fmt`; libuv to `libuv`; the program's own files to `source`.
+fn unpack_all(cx: &Cx<'_>, scratch: &Path) -> Result<()> {
+    let build = cx.build;
+    let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+    let keep: Vec<String> = PARTS.iter().map(|&p| p.to_owned()).collect();
+    for (tree, to, keep) in [(".", "torch", keep), ("third_party/fmt", "fmt", Vec::new())] {
+        let (name, place) = source(build, tree)?;
+        let target = unpack::Target { dir: scratch.join(to), strip: place.strip, only: place.only.clone(), keep };
+        unpack::unpack(&build.blob(name)?, name, &[target], bounds, build.recipe.torch.epoch)?;
+    }
+    for p in patches(cx)? {
+        patch::apply(&cx.patch(&p.file)?, &scratch.join("torch"), p.strip)?;
+    }
+    libuv::unpack_source(build, &scratch.join("libuv"))?;
+    for (name, text) in SOURCES {
+        let path = scratch.join("source").join(name);
+        fs_err::create_dir_all(path.parent().unwrap_or(scratch))?;
+        fs_err::write(path, with_version(text))?;
+    }
+    Ok(())
+}
 
-Licences of what is linked in: licenses/. More: docs/uvstore.md of torchmill.
-";
+/// One of [`SOURCES`] as it is used: the package says which version it is.
+pub fn with_version(text: &str) -> String {
+    text.replace("__version__ = \"VERSION\"", concat!("__version__ = \"", env!("CARGO_PKG_VERSION"), "\""))
+}
+
+/// Licences of what is linked in.
+fn licenses(scratch: &Path, to: &Path) -> Result<()> {
+    for (name, folder) in [("pytorch", "torch"), ("fmt", "fmt"), ("libuv", "libuv")] {
+        let source = scratch.join(folder);
+        let text = ["LICENSE", "LICENSE.rst"].map(|n| source.join(n)).into_iter().find(|p| p.is_file());
+        let text = text.ok_or_else(|| Error::world("license", format!("the source of {name} has no LICENSE")))?;
+        fs_err::create_dir_all(to.join(name))?;
+        fs_err::copy(text, to.join(name).join("LICENSE"))?;
+    }
+    Ok(())
+}
 
 /// Copies of the tree's files that the patch for mingw-w64 names, patched: no product is made of them.
-fn overlay(cx: &Cx<'_>, work: &Work, to: &Path) -> Result<()> {
+fn overlay(cx: &Cx<'_>, torch: &Path, to: &Path) -> Result<()> {
     let patch_file = cx.patch(&mingw_patch(cx.build))?;
     for line in fs_err::read_to_string(&patch_file)?.lines() {
         if let Some(name) = line.strip_prefix("--- a/") {
             let copy = to.join(name);
             fs_err::create_dir_all(copy.parent().unwrap_or(to))?;
-            fs_err::copy(work.src().join(name), copy)?;
+            fs_err::copy(torch.join(name), copy)?;
         }
     }
     patch::apply(&patch_file, to, 1).doing(|| "changing what mingw-w64 does not compile".into())
 }
 
-fn compile(cx: &Cx<'_>, target: &Target, work: &Work, scratch: &Path, log: &Path) -> Result<()> {
-    let build = cx.build;
-    let (source, uv) = (scratch.join("source"), scratch.join("libuv"));
-    fs_err::create_dir_all(&source)?;
-    for (name, text) in SOURCES {
-        fs_err::write(source.join(name), text)?;
-    }
-    libuv::unpack_source(build, &uv)?;
-    let (pyenv, cache) = (cx.made::<Pyenv>()?.folder, compiler_cache(cx)?);
-    let here = Work { dir: scratch.to_owned() };
-    fs_err::create_dir_all(scratch.join("tmp"))?;
-    let base = |program: &Path| {
-        Process::new(program)
-            .env("PATH", build.tool_path(&pyenv))
+/// What both halves of a build read.
+struct Maker<'m> {
+    cx: &'m Cx<'m>,
+    target: &'m Target,
+    tools: &'m Path,
+    scratch: &'m Path,
+    log: &'m Path,
+}
+
+impl Maker<'_> {
+    fn tool(&self, name: &str) -> Process {
+        Process::new(environment::tool(self.tools, name))
+            .env("PATH", self.cx.build.tool_path(self.tools))
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")
-            .env("HOME", scratch)
-            .env("SOURCE_DATE_EPOCH", build.recipe.torch.epoch.to_string())
-            .env("CC", &build.compiler.cc)
-            .env("CXX", &build.compiler.cxx)
-            .envs(cache.env(build, &here))
-            .cwd(&source)
-    };
-    let flags =
-        format!("-ffile-prefix-map={}=/uvstore -ffile-prefix-map={}=/torch", scratch.display(), work.dir.display());
-    let mut configure = base(&environment::tool(&pyenv, "cmake"))
-        .args(["-S", ".", "-B"])
-        .arg(scratch.join("build"))
-        .args(["-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
-        .arg(format!("-DTORCH_SOURCE={}", work.src().display()))
-        .arg(format!("-DTORCH_GENERATED={}", work.build().display()))
-        .arg(format!("-DUV_SOURCE={}", uv.display()))
-        .arg(format!("-DCMAKE_C_FLAGS={flags}"))
-        .arg(format!("-DCMAKE_CXX_FLAGS={flags}"));
-    if let Target::Windows(mingw, _) = target {
-        let changed = scratch.join("overlay");
-        overlay(cx, work, &changed)?;
-        configure = configure
-            .arg("-DCMAKE_SYSTEM_NAME=Windows")
-            .arg(format!("-DCMAKE_C_COMPILER={}", mingw.cc.display()))
-            .arg(format!("-DCMAKE_CXX_COMPILER={}", mingw.cxx.display()))
-            .arg(format!("-DCMAKE_RC_COMPILER={}", mingw.rc.display()))
-            .arg(format!("-DOVERLAY={}", changed.display()))
-            .arg(format!("-DOVERLAY_INCLUDE={}", cx.patch(MINGW_HEADERS)?.display()));
+            .env("HOME", self.scratch)
+            .env("SOURCE_DATE_EPOCH", self.cx.build.recipe.torch.epoch.to_string())
+            .env("CC", &self.cx.build.compiler.cc)
+            .env("CXX", &self.cx.build.compiler.cxx)
+            .cwd(self.scratch)
     }
-    if let Some(program) = cache.program() {
-        for language in ["C", "CXX"] {
-            configure = configure.arg(format!("-DCMAKE_{language}_COMPILER_LAUNCHER={}", program.display()));
+
+    fn configure(&self) -> Result<()> {
+        let here = |name: &str| self.scratch.join(name).display().to_string();
+        let flags = format!("-ffile-prefix-map={}=/uvstore", self.scratch.display());
+        let mut configure = self
+            .tool("cmake")
+            .args(["-S", "source", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
+            .arg(format!("-DTORCH_SOURCE={}", here("torch")))
+            .arg(format!("-DTORCH_VERSION={}", self.cx.build.recipe.torch.version))
+            .arg(format!("-DUVSTORE_VERSION={}", env!("CARGO_PKG_VERSION")))
+            .arg(format!("-DFMT_SOURCE={}", here("fmt")))
+            .arg(format!("-DUV_SOURCE={}", here("libuv")))
+            .arg(format!("-DHOOK={}", here("source/python")))
+            .arg(format!("-DCMAKE_C_FLAGS={flags}"))
+            .arg(format!("-DCMAKE_CXX_FLAGS={flags}"));
+        if let Target::Windows(mingw, _) = self.target {
+            let changed = self.scratch.join("overlay");
+            overlay(self.cx, &self.scratch.join("torch"), &changed)?;
+            configure = configure
+                .arg("-DCMAKE_SYSTEM_NAME=Windows")
+                .arg(format!("-DCMAKE_C_COMPILER={}", mingw.cc.display()))
+                .arg(format!("-DCMAKE_CXX_COMPILER={}", mingw.cxx.display()))
+                .arg(format!("-DCMAKE_RC_COMPILER={}", mingw.rc.display()))
+                .arg(format!("-DOVERLAY={}", changed.display()))
+                .arg(format!("-DOVERLAY_INCLUDE={}", self.cx.patch(MINGW_HEADERS)?.display()));
         }
+        configure.check("uvstore-configure", Some(self.log)).doing(|| "configuring uvstore".into())?;
+        Ok(())
     }
-    configure.check("uvstore-configure", Some(log)).doing(|| "configuring uvstore".into())?;
-    base(&environment::tool(&pyenv, "ninja"))
-        .arg("-C")
-        .arg(scratch.join("build"))
-        .args(["-j", &ninja::jobs(build).to_string(), "uvstore"])
-        .check("uvstore-build", Some(log))
-        .doing(|| "compiling uvstore".into())?;
-    Ok(())
+
+    fn compile(&self) -> Result<()> {
+        self.tool("ninja")
+            .args(["-C", "build", "-j", &ninja::jobs(self.cx.build).to_string(), "uvstore"])
+            .check("uvstore-build", Some(self.log))
+            .doing(|| "compiling uvstore".into())?;
+        Ok(())
+    }
 }

@@ -1,14 +1,20 @@
 // uvstore: c10d's TCPStore server on libuv, as a program of its own, for builds of torch that have none.
 //
-//   uvstore serve [--port N] [--world-size N]      a server, until it is told to stop
+//   uvstore serve [--port N] [--address A]         a server, until it is told to stop
 //   uvstore run [--port N] [--address A] -- PROGRAM ARGUMENTS…
 //                                                  a server, and a program whose ranks use it
 //   uvstore check --port N [--address A] …         clients that try every operation of a server
 //
 // Made of the sources of the torch that it is for, so the protocol is that torch's.
 
+#include "net.h"
+#include "tie.h"
+
 #include <c10/util/Logging.h>
 #include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <torch/csrc/distributed/c10d/TCPStoreBackend.hpp>
+#include <torch/csrc/distributed/c10d/socket.h>
+#include <uv.h>
 
 #include <atomic>
 #include <chrono>
@@ -22,6 +28,7 @@
 #include <fstream>
 #include <memory>
 #include <optional>
+#include <random>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -30,13 +37,20 @@
 #ifdef _WIN32
 #include <process.h>
 #else
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #endif
 
-#include "hook.h" // kHook: sitecustomize.py
-
 namespace {
+
+// The files of the hook, by their names.
+constexpr const char* kHook[][2] = {
+#include "hook.inc"
+};
 
 // Exit codes as everywhere in torchmill: 1 the answer is no, 2 misuse, 3 the world failed.
 constexpr int kNo = 1;
@@ -44,21 +58,26 @@ constexpr int kMisuse = 2;
 constexpr int kWorld = 3;
 
 constexpr const char* kHelp =
-    "usage: uvstore serve [--port N]\n"
+    "usage: uvstore serve [--port N] [--address A] [--tie PID]\n"
     "       uvstore run [--port N] [--address A] [--join] -- PROGRAM ARGUMENTS...\n"
     "       uvstore check --port N [--address A] [--clients N] [--rounds N] [--first N]\n"
+    "       uvstore --version\n"
     "\n"
     "A TCPStore server on libuv, for a torch that was built without it.\n"
-    "  serve   prints {\"port\": N, \"libuv\": true} and serves until it is stopped\n"
+    "  serve   prints {\"port\": N, \"libuv\": true} and serves until it is stopped; with --tie until the process\n"
+    "          that started it ends, or has closed the stores that it said are its own\n"
     "  run     serves and runs a program, `python train.py` or `torchrun ...`, whose ranks connect to it;\n"
     "          with --join the server of another node at --address and --port is used\n"
     "  check   tries every operation of a server with clients of its own, and says how it went\n"
     "\n"
+    "It listens where --address says: on loopback alone for localhost (as if nothing is said), 127.0.0.1 and ::1; on\n"
+    "one address of this machine if it is given in digits; on all for a host's name, and for `everywhere`.\n"
+    "\n"
     "examples:\n"
     "  uvstore run -- python train.py\n"
     "  uvstore run -- torchrun --nproc-per-node 4 train.py\n"
-    "  uvstore run --port 29500 -- torchrun --nnodes 2 --node-rank 0 ...     the first node\n"
-    "  uvstore run --join --address node0 --port 29500 -- torchrun ...       the others\n";
+    "  uvstore run --address node0 --port 29500 -- torchrun --nnodes 2 --node-rank 0 ...    the first node\n"
+    "  uvstore run --join --address node0 --port 29500 -- torchrun ...                      the others\n";
 
 struct Misuse : std::runtime_error {
   using std::runtime_error::runtime_error;
@@ -69,6 +88,8 @@ struct Arguments {
   std::uint16_t port = 0;
   std::string address = "127.0.0.1";
   bool join = false;
+  long tie = 0;
+  std::optional<int> listening;
   int clients = 8;
   int rounds = 50;
   int first = 0;
@@ -112,6 +133,10 @@ Arguments parse(int argc, char** argv) {
       a.port = static_cast<std::uint16_t>(number(name, value, 0, 65535));
     } else if (name == "--address") {
       a.address = value;
+    } else if (name == "--tie" && a.command == "serve") {
+      a.tie = number(name, value, 1, 0x7fffffff);
+    } else if (name == "--fd" && a.command == "serve") {
+      a.listening = static_cast<int>(number(name, value, 0, 0x7fffffff));
     } else if (name == "--clients") {
       a.clients = static_cast<int>(number(name, value, 1, 4096));
     } else if (name == "--rounds") {
@@ -145,12 +170,18 @@ c10d::TCPStoreOptions options(bool server, std::uint16_t port) {
   return o;
 }
 
-std::unique_ptr<c10d::TCPStore> serve(std::uint16_t port) {
-  auto store = std::make_unique<c10d::TCPStore>("127.0.0.1", options(true, port));
-  if (!store->isLibUvBackend()) {
-    throw std::runtime_error("the store does not run on libuv");
+using Server = std::unique_ptr<c10d::detail::BackgroundThread>;
+
+Server serve(const Arguments& a) {
+  net::listen_on(a.address);
+  auto o = options(true, a.port);
+  if (a.listening) {
+    o.masterListenFd = a.listening;
   }
-  return store;
+  c10d::detail::Socket::initialize();
+  auto daemon = c10d::detail::create_libuv_tcpstore_backend(o);
+  daemon->start();
+  return daemon;
 }
 
 std::atomic<bool> stopped{false};
@@ -159,9 +190,75 @@ void stop(int) {
   stopped = true;
 }
 
+// Measured with a thousand clients that come at one time; before any thread or loop is made.
+void prepare_for_many_clients() {
+#ifndef _WIN32
+  // Every rank is a file here, and a shell's limit is often 1024.
+  rlimit files{};
+  if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
+    files.rlim_cur = files.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &files);
+  }
+#endif
+#ifdef __GLIBC__
+  // One thread serves. The memory of a thread that is not the first grows by a page and a system call at a time.
+  mallopt(M_ARENA_MAX, 1);
+  mallopt(M_TOP_PAD, 4 << 20);
+#endif
+}
+
+std::string random_text() {
+  std::random_device device;
+  std::string text = "uvstore-owner-";
+  for (int i = 0; i < 32; ++i) {
+    text += "0123456789abcdef"[device() % 16];
+  }
+  return text;
+}
+
+long own_process() {
+#ifdef _WIN32
+  return _getpid();
+#else
+  return getpid();
+#endif
+}
+
+// A server for the process that started this one. What goes wrong is told on standard output, where that one reads.
+int run_tied(const Arguments& a) {
+  try {
+    tie::to(a.tie);
+    const auto token = random_text();
+    net::end_with_owner(token);
+    const auto server = serve(a);
+    std::printf(
+        "{\"port\": %d, \"libuv\": true, \"pid\": %ld, \"owner\": \"%s\"}\n",
+        static_cast<int>(server->port()),
+        own_process(),
+        token.c_str());
+    std::fflush(stdout);
+    for (;;) {
+      std::this_thread::sleep_for(std::chrono::hours(24));
+    }
+  } catch (const std::exception& e) {
+    std::string said = e.what();
+    said = said.substr(0, said.find('\n'));
+    for (auto& c : said) {
+      c = c == '"' || c == '\\' || static_cast<unsigned char>(c) < ' ' ? ' ' : c;
+    }
+    std::printf("{\"error\": \"%s\", \"taken\": %s}\n", said.c_str(), net::address_is_taken() ? "true" : "false");
+    std::fflush(stdout);
+    std::_Exit(kWorld);
+  }
+}
+
 int run_server(const Arguments& a) {
-  const auto store = serve(a.port);
-  std::printf("{\"port\": %d, \"libuv\": true}\n", static_cast<int>(store->getPort()));
+  prepare_for_many_clients();
+  if (a.tie != 0) {
+    return run_tied(a);
+  }
+  const auto server = serve(a);
+  std::printf("{\"port\": %d, \"libuv\": true}\n", static_cast<int>(server->port()));
   std::fflush(stdout);
   std::signal(SIGINT, stop);
   std::signal(SIGTERM, stop);
@@ -177,7 +274,7 @@ int run_server(const Arguments& a) {
 
 // Every operation of the protocol, as rank `rank` of ranks that count from `first`.
 void client(const Arguments& a, int rank) {
-  c10d::TCPStore store(a.address, options(false, a.port));
+  c10d::TCPStore store(net::numeric(a.address), options(false, a.port));
   const auto me = std::to_string(a.first + rank);
   for (int i = 0; i < a.rounds; ++i) {
     const auto key = "k" + me + "/" + std::to_string(i);
@@ -263,7 +360,7 @@ int run_check(const Arguments& a) {
       return kNo;
     }
   }
-  c10d::TCPStore store(a.address, options(false, a.port));
+  c10d::TCPStore store(net::numeric(a.address), options(false, a.port));
   std::printf(
       "{\"ok\": true, \"clients\": %d, \"rounds\": %d, \"sum\": %lld}\n",
       a.clients,
@@ -380,20 +477,35 @@ int wait_for(const std::vector<std::string>& program) {
 #endif
 }
 
+std::string own_path() {
+  char path[4096];
+  std::size_t size = sizeof path;
+  return uv_exepath(path, &size) == 0 ? std::string(path, size) : std::string();
+}
+
+void put_hook(const std::filesystem::path& folder) {
+  for (const auto& file : kHook) {
+    const auto path = folder / file[0];
+    std::filesystem::create_directories(path.parent_path());
+    std::ofstream(path, std::ios::binary) << file[1];
+  }
+}
+
 int run_program(const Arguments& a) {
-  std::unique_ptr<c10d::TCPStore> store;
+  Server server;
   std::uint16_t port = a.port;
   if (a.join) {
     // The other node may be slower than this one: a client waits for it.
     auto o = options(false, a.port);
     o.timeout = std::chrono::minutes(5);
-    const c10d::TCPStore found(a.address, o);
+    const c10d::TCPStore found(net::numeric(a.address), o);
   } else {
-    store = serve(a.port);
-    port = store->getPort();
+    prepare_for_many_clients();
+    server = serve(a);
+    port = server->port();
   }
   const Folder folder;
-  std::ofstream(folder.path / "sitecustomize.py", std::ios::binary) << kHook;
+  put_hook(folder.path);
 #ifdef _WIN32
   const char separator = ';';
 #else
@@ -402,13 +514,22 @@ int run_program(const Arguments& a) {
   const char* path = std::getenv("PYTHONPATH");
   const auto own = folder.path.string();
   set_env("PYTHONPATH", path != nullptr && *path != '\0' ? own + separator + path : own);
-  set_env("UVSTORE", a.address + ":" + std::to_string(port));
+  set_env("UVSTORE_PROGRAM", own_path());
+  set_env("UVSTORE_SERVER", a.address + ":" + std::to_string(port));
   set_env("MASTER_ADDR", a.address);
   set_env("MASTER_PORT", std::to_string(port));
   // torchrun reads its own options from variables of these names.
   set_env("PET_MASTER_ADDR", a.address);
   set_env("PET_MASTER_PORT", std::to_string(port));
-  return wait_for(a.program);
+  const int code = wait_for(a.program);
+  if (!std::filesystem::exists(folder.path / "ran")) {
+    std::fprintf(
+        stderr,
+        "uvstore: no Python of this run read the hook: there was none, or one that ignores PYTHONPATH (python -I or -E, "
+        "an embeddable Python with a ._pth file).\n"
+        "  next: install uvstore into that Python (`python -m pip install uvstore`), and start the program as always\n");
+  }
+  return code;
 }
 
 } // namespace
@@ -416,6 +537,10 @@ int run_program(const Arguments& a) {
 int main(int argc, char** argv) {
   if (argc > 1 && (std::strcmp(argv[1], "--help") == 0 || std::strcmp(argv[1], "-h") == 0)) {
     std::fputs(kHelp, stdout);
+    return 0;
+  }
+  if (argc > 1 && std::strcmp(argv[1], "--version") == 0) {
+    std::printf("uvstore " UVSTORE_VERSION " (the store of PyTorch " TORCH_VERSION ", libuv %s)\n", uv_version_string());
     return 0;
   }
   // c10d warns of what is expected here, such as a wait that runs out; who sets a level gets that one.
