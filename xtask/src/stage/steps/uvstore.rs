@@ -137,12 +137,12 @@ pub struct Record {
     /// What `uvstore check` printed, against a server of the same program.
     pub check: serde_json::Value,
     /// Seconds of each step.
-    pub steps: Vec<Step>,
+    pub steps: Vec<Took>,
 }
 
 /// One step of a build.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-pub struct Step {
+pub struct Took {
     /// What was done.
     pub name: String,
     /// Wall time.
@@ -272,12 +272,12 @@ fn make(cx: &Cx<'_>, scratch: &Path, out: &Path) -> Result<Record> {
     Ok(Record { file, check, steps })
 }
 
-fn step<T>(steps: &mut Vec<Step>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+fn step<T>(steps: &mut Vec<Took>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     platform::check_cancelled()?;
     let (started, cpu) = (Instant::now(), platform::cpu_seconds());
     let result = work()?;
     let (seconds, cpu) = (started.elapsed().as_secs_f64(), platform::cpu_seconds() - cpu);
-    steps.push(Step { name: name.into(), seconds, cpu });
+    steps.push(Took { name: name.into(), seconds, cpu });
     Ok(result)
 }
 
