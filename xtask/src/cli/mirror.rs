@@ -1,7 +1,9 @@
 //! `mirror`: an internal wheel index: what is in it, a server for it, uploads to others.
 
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
 
@@ -107,9 +109,18 @@ struct ServeArgs {
     /// Largest upload, MiB
     #[arg(long, value_name = "MIB", default_value_t = 8192)]
     max_upload: u64,
-    /// Connections at a time; more wait
+    /// Connections at a time; the stillest one gives way to a new one, else more wait
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     max_connections: u32,
+    /// Connections at a time from one address (default: half of all; behind a proxy: as many as all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    max_connections_per_address: Option<u32>,
+    /// How long a client may take to send the head of a request, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    head_timeout: u64,
+    /// How long a client may let a transfer stand still, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    stall_timeout: u64,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -225,15 +236,20 @@ fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
         upload: token(args.upload_token.as_deref(), Some("TORCHMILL_UPLOAD_TOKEN"))?,
         most_upload: args.max_upload << 20,
         most_connections: args.max_connections as usize,
+        most_of_one: args.max_connections_per_address.map(|n| n as usize),
+        head_timeout: Duration::from_secs(args.head_timeout),
+        stall_timeout: Duration::from_secs(args.stall_timeout),
         log: !quiet,
     };
     let open = !args.bind.is_loopback() && options.read.is_none();
     // Whoever may upload may begin.
     let index = if options.upload.is_some() { Index::open_or_create(&args.index)? } else { Index::open(&args.index)? };
     serve::serve(index, options, |address| {
-        println!("http://{address}/");
+        // Whoever started it may not listen: that is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "http://{address}/");
         if open && !quiet {
-            eprintln!("everyone who reaches {address} can read this index (--read-token)");
+            let _ =
+                writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
         }
     })
 }

@@ -29,6 +29,7 @@ mod uvstore;
 mod validate;
 mod verify;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -96,8 +97,10 @@ pub fn main() -> ExitCode {
             // Asked twice: whoever waits for children stops waiting.
             std::process::exit(Exit::World as i32);
         }
-        eprintln!("\nstopping: children are ended, nothing half-written stays (again: at once)");
         platform::cancel();
+        // Said after it is done, and by what cannot fail: whoever listened may be gone.
+        let _ = std::io::stderr()
+            .write_all(b"\nstopping: children are ended, nothing half-written stays (again: at once)\n");
     }) {
         eprintln!("warning: Ctrl-C will not be handled: {e}");
     }

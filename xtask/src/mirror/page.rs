@@ -203,6 +203,14 @@ impl RootPage {
     }
 }
 
+/// What stands on the start page where only the server knows what belongs there.
+pub const HERE: &str = "URL-OF-THIS-INDEX";
+
+/// What a page of the index may do in a browser: nothing but what it brings along.
+pub fn policy() -> &'static str {
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+}
+
 const STYLE: &str = include_str!("style.css");
 
 /// The start page: which wheels are there, for whom, and the line that installs them.
@@ -223,7 +231,7 @@ pub fn start(projects: &[ProjectPage]) -> String {
                 h1 { "Wheels" }
                 @if let Some(f) = newest {
                     p { "To install the newest torch of this index:" }
-                    pre id="install" { "pip install --index-url " span.here { "URL-OF-THIS-INDEX" } "/simple/ 'torch==" (f.version) "'" }
+                    pre id="install" { "pip install --index-url " span.here { (HERE) } "/simple/ 'torch==" (f.version) "'" }
                     p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
                 }
                 @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
