@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
+use zeroize::Zeroizing;
 
 use super::common::{print_json, sink};
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::mirror::{self, Index, Outcome, push, serve};
+use crate::platform;
 use crate::source::http_agent;
 use crate::ui;
 
@@ -63,7 +65,7 @@ enum Command {
         #[arg(long, conflicts_with = "reason")]
         undo: bool,
     },
-    /// Remove a file; its name stays taken for ever
+    /// Remove a file; its release stays taken for ever: only the same bytes may come back
     Remove {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -180,9 +182,9 @@ pub fn run(args: Args) -> Result<()> {
             Ok(())
         }
         Command::Remove { index, file, reason } => {
-            Index::open(&index)?.remove(&file, &reason, events.as_ref())?;
+            Index::open(&index)?.remove(&[&file], &reason, events.as_ref())?;
             print(serde_json::json!({ "schema_version": 1, "file": file, "removed": true }), &|| {
-                println!("{file}: removed; its name is never used again");
+                println!("{file}: removed; only the same bytes may come back");
             });
             Ok(())
         }
@@ -213,11 +215,17 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<()> {
 }
 
 fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::Token>> {
+    platform::forbid_core_dumps();
     let text = match (file, variable.and_then(|v| std::env::var(v).ok())) {
-        (Some(file), _) => fs_err::read_to_string(file).map_err(|e| Error::misuse("token", e.to_string()))?,
+        (Some(file), _) => std::fs::read_to_string(file).map_err(|e| {
+            // Whoever gave the token in place of its file shall not find it in a log.
+            Error::misuse("token", format!("the file with the token cannot be read: {e}"))
+                .next("give the path of a file that holds the token, not the token")
+        })?,
         (None, Some(text)) => text,
         (None, None) => return Ok(None),
     };
+    let text = Zeroizing::new(text);
     let text = text.trim();
     if text.len() < 16 {
         return Err(Error::misuse(

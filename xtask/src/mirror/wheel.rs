@@ -24,6 +24,8 @@ pub struct Name {
     pub project: String,
     /// The version as written.
     pub version: String,
+    /// Build tag, as written.
+    pub build: Option<String>,
     /// Python tags, joined by dots.
     pub python: String,
     /// ABI tags.
@@ -42,9 +44,11 @@ impl FromStr for Name {
             return Err(format!("'{name}' holds {bad:?}, which no wheel's name does (PEP 427)"));
         }
         let parts: Vec<&str> = stem.split('-').collect();
-        let (distribution, version, tags) = match parts[..] {
-            [d, v, p, a, l] => (d, v, [p, a, l]),
-            [d, v, build, p, a, l] if build.starts_with(|c: char| c.is_ascii_digit()) => (d, v, [p, a, l]),
+        let (distribution, version, build, tags) = match parts[..] {
+            [d, v, p, a, l] => (d, v, None, [p, a, l]),
+            [d, v, build, p, a, l] if build.starts_with(|c: char| c.is_ascii_digit()) => {
+                (d, v, Some(build.to_owned()), [p, a, l])
+            }
             _ => return Err(format!("'{name}' is not NAME-VERSION-PYTHON-ABI-PLATFORM.whl (PEP 427)")),
         };
         if distribution.is_empty()
@@ -55,7 +59,7 @@ impl FromStr for Name {
         }
         Version::from_str(version).map_err(|e| format!("'{name}': '{version}' is no version (PEP 440): {e}"))?;
         let [python, abi, platform] = tags.map(str::to_owned);
-        Ok(Self { project: pypi::normalize(distribution), version: version.to_owned(), python, abi, platform })
+        Ok(Self { project: pypi::normalize(distribution), version: version.to_owned(), build, python, abi, platform })
     }
 }
 
@@ -108,6 +112,11 @@ impl Wheel {
         let bad = |what: String| Error::misuse("no-wheel", format!("{shown}: {what}"));
         let filename = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("not the path of a file".into()))?;
         let name: Name = filename.parse().map_err(bad)?;
+        // A pipe or a device has no end that one could wait for.
+        let kind = fs_err::metadata(path).ok();
+        if kind.is_some_and(|m| !m.is_file()) {
+            return Err(bad("it is no regular file".into()).next("name the wheel itself"));
+        }
         let artifact = Artifact::open(path)?;
         artifact.record()?.map_err(|why| {
             bad(format!("its RECORD does not hold: {why}"))
@@ -152,7 +161,7 @@ impl Wheel {
         let (sha256, size) = digest_file(path)?;
         let stem = filename.trim_end_matches(".whl");
         let dir = path.parent().unwrap_or(Path::new("."));
-        let beside = BESIDE.iter().map(|e| dir.join(format!("{stem}{e}"))).filter(|p| p.is_file()).collect();
+        let beside = beside(dir, stem)?;
         Ok(Self {
             path: path.to_owned(),
             filename: filename.to_owned(),
@@ -165,6 +174,29 @@ impl Wheel {
             beside,
         })
     }
+}
+
+/// What tells of the making of the wheel `stem` in `dir`.
+///
+/// # Errors
+/// Bad input: one of them is a link, a pipe, a folder: what is published must be a file of the folder itself.
+fn beside(dir: &Path, stem: &str) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for path in BESIDE.iter().map(|ending| dir.join(format!("{stem}{ending}"))) {
+        match path.symlink_metadata() {
+            Ok(meta) if meta.is_file() => found.push(path),
+            Ok(meta) => {
+                let what = if meta.is_symlink() { "a symbolic link" } else { "no regular file" };
+                return Err(Error::misuse(
+                    "beside",
+                    format!("{} would be published with the wheel beside it, and is {what}", path.display()),
+                )
+                .next("put the file itself there, or remove it"));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(found)
 }
 
 /// METADATA of the wheel at `path`.

@@ -122,6 +122,10 @@ fn collect(
             Error::misuse("git", format!("{url}: '{prefix}{path}' is a submodule, but .gitmodules has no URL for it"))
         })?;
         let sub_url = resolve(url, relative);
+        if url.starts_with("https://") && sub_url.starts_with("http://") {
+            return Err(Error::misuse("git", format!("{url} comes by https, and its submodule by plain http: {sub_url}"))
+                .next("name the submodule as a source of its own, by an https address"));
+        }
         if !sub_url.starts_with("https://") && !sub_url.starts_with("http://") && !sub_url.starts_with("file://") {
             return Err(Error::misuse(
                 "git",
@@ -295,13 +299,17 @@ impl Read for HttpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.response.is_none() {
             let response = if self.post {
+                let https = self.url.starts_with("https://");
                 self.agent
                     .post(&self.url)
+                    .config()
+                    .https_only(https)
+                    .build()
                     .header("Content-Type", "application/x-git-upload-pack-request")
                     .header("Accept", "application/x-git-upload-pack-result")
                     .send(&self.request[..])
             } else {
-                self.agent.get(&self.url).call()
+                http::get(&self.agent, &self.url).call()
             }
             .map_err(io::Error::other)?;
             if response.status().as_u16() != 200 {

@@ -32,6 +32,12 @@ pub fn agent() -> Agent {
     config.new_agent()
 }
 
+/// A request for `url`. What was asked for by https does not come by http, whatever a server redirects to.
+pub fn get(agent: &Agent, url: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+    let https = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+    agent.get(url).config().https_only(https).build()
+}
+
 /// Why a download did not work, and whether asking again may help.
 #[derive(Debug)]
 pub enum Failure {
@@ -106,7 +112,7 @@ pub fn download(
     if expected.is_some_and(|size| size == progress.size) {
         return Ok(());
     }
-    let mut request = agent.get(url).header("Accept-Encoding", "identity");
+    let mut request = get(agent, url).header("Accept-Encoding", "identity");
     if progress.size > 0 {
         request = request.header("Range", format!("bytes={}-", progress.size));
     }

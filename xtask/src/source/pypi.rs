@@ -4,6 +4,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::Deserialize;
 use ureq::Agent;
 use url::Url;
@@ -20,6 +21,8 @@ pub struct IndexFile {
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
+    /// PEP 592.
+    pub yanked: bool,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -95,7 +98,7 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         if attempt > 0 {
             std::thread::sleep(std::time::Duration::from_millis(300 << attempt));
         }
-        let response = agent.get(&page_url).header("Accept", ACCEPT).call();
+        let response = super::http_get(agent, &page_url).header("Accept", ACCEPT).call();
         let response = match response {
             Ok(r) => r,
             Err(e) => {
@@ -122,6 +125,20 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
 /// # Errors
 /// The world: it is no such page.
 pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> Result<Vec<IndexFile>> {
+    let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
+    parse_page(&text.map_err(|e| unreadable(e.to_string()))?, json, base)
+}
+
+fn unreadable(what: String) -> Error {
+    Error::world("index", format!("a page of the index cannot be read: {what}"))
+}
+
+/// The files that the text of a page names, which stands at `base`: PEP 691 if it is JSON, else PEP 503.
+///
+/// # Errors
+/// The world: it is no such page, or leads from https to plain http.
+pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> {
     #[derive(Deserialize)]
     struct Page {
         files: Vec<File>,
@@ -132,42 +149,42 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         url: String,
         #[serde(default)]
         hashes: std::collections::BTreeMap<String, String>,
+        #[serde(default)]
+        yanked: serde_json::Value,
     }
-    let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
-    let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
-    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
     // The digest stands in the fragment (PEP 503).
-    let absolute = |href: &str| {
-        base.join(href).map(|mut u| {
-            let sha256 = u.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned);
-            u.set_fragment(None);
-            (u.to_string(), sha256)
-        })
+    let file = |filename: String, href: &str, sha256: Option<String>, yanked: bool| {
+        let mut url = base.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
+        if base.scheme() == "https" && url.scheme() == "http" {
+            return Err(unreadable(format!("it came by https and leads to plain http for {filename}")));
+        }
+        let sha256 = sha256.or_else(|| url.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned));
+        url.set_fragment(None);
+        Ok(IndexFile { filename, url: url.to_string(), sha256, yanked })
     };
     if json {
-        let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
-        return page
-            .files
-            .into_iter()
-            .map(|f| {
-                let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
-                Ok(IndexFile { url, filename: f.filename, sha256: f.hashes.get("sha256").cloned().or(fragment) })
-            })
-            .collect();
+        let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
+        let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
+        let read = |f: File| {
+            let yanked = is_yanked(&f.yanked);
+            file(f.filename, &f.url, f.hashes.get("sha256").cloned(), yanked)
+        };
+        return page.files.into_iter().map(read).collect();
     }
-    Ok(anchors(&text)
-        .into_iter()
-        .filter_map(|(href, filename)| {
-            let (url, sha256) = absolute(&href).ok()?;
-            Some(IndexFile { filename, url, sha256 })
-        })
-        .collect())
+    anchors(text).into_iter().map(|a| file(a.text, &a.href, None, a.yanked)).collect()
 }
 
-/// `(href, text)` of each anchor of a PEP 503 page.
-fn anchors(html: &str) -> Vec<(String, String)> {
+/// An anchor of a PEP 503 page.
+#[derive(Debug, PartialEq, Eq)]
+struct Anchor {
+    href: String,
+    text: String,
+    yanked: bool,
+}
+
+fn anchors(html: &str) -> Vec<Anchor> {
     let unescape = |s: &str| {
-        s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">")
+        s.replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     };
     let mut out = Vec::new();
     for part in html.split("<a ").skip(1) {
@@ -176,9 +193,60 @@ fn anchors(html: &str) -> Vec<(String, String)> {
         let Some(value) = tag.split_once("href=").map(|(_, v)| v.trim_start()) else { continue };
         let quote = value.chars().next().unwrap_or('"');
         let href = value.trim_start_matches(quote).split(quote).next().unwrap_or("");
-        out.push((unescape(href), unescape(text.trim())));
+        out.push(Anchor {
+            href: unescape(href),
+            text: unescape(text.trim()),
+            yanked: tag.contains("data-yanked"),
+        });
     }
     out
+}
+
+/// Where wheels must run.
+#[derive(Debug, Clone, Copy)]
+pub struct Platform<'a> {
+    /// Operating system.
+    pub system: System,
+    /// `x86_64`, `aarch64`.
+    pub machine: &'a str,
+    /// `3.11`.
+    pub minor: &'a str,
+}
+
+impl Platform<'_> {
+    /// What markers are read against (PEP 508).
+    ///
+    /// # Errors
+    /// Bad input: `minor` is no Python version.
+    pub fn environment(self) -> Result<MarkerEnvironment> {
+        let Self { system, machine, minor } = self;
+        // As Python says it there: platform.machine(), platform.system(), os.name, sys.platform.
+        let machine = match (system, machine) {
+            (System::Windows, "x86_64") => "AMD64",
+            (System::Macos, "aarch64") => "arm64",
+            _ => machine,
+        };
+        let (os, name, sys) = match system {
+            System::Linux => ("posix", "Linux", "linux"),
+            System::Windows => ("nt", "Windows", "win32"),
+            System::Macos => ("posix", "Darwin", "darwin"),
+        };
+        let full = format!("{minor}.0");
+        MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+            implementation_name: "cpython",
+            implementation_version: &full,
+            os_name: os,
+            platform_machine: machine,
+            platform_python_implementation: "CPython",
+            platform_release: "",
+            platform_system: name,
+            platform_version: "",
+            python_full_version: &full,
+            python_version: minor,
+            sys_platform: sys,
+        })
+        .map_err(|e| Error::misuse("recipe", format!("'{minor}' is no Python version: {e}")))
+    }
 }
 
 /// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`): smaller
@@ -289,11 +357,22 @@ mod tests {
     }
 
     #[test]
+    fn a_page_that_came_by_https_leads_to_nothing_by_http() {
+        let base = Url::parse("https://h/simple/x/").unwrap();
+        let html = |href: &str| format!("<a href=\"{href}\" data-yanked=\"\">x-1.whl</a>");
+        let e = parse_page(&html("http://h/x-1.whl"), false, &base).unwrap_err();
+        assert!(e.what().contains("plain http"), "{e}");
+        let json = r#"{"files": [{"filename": "x-1.whl", "url": "http://h/x-1.whl"}]}"#;
+        assert!(parse_page(json, true, &base).is_err());
+        let files = parse_page(&html("../../f/x-1.whl#sha256=00"), false, &base).unwrap();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        assert_eq!((file.url.as_str(), file.sha256.as_deref(), file.yanked), ("https://h/f/x-1.whl", Some("00"), true));
+    }
+
+    #[test]
     fn an_html_index_page_is_read() {
         let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
-        assert_eq!(
-            got,
-            [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]
-        );
+        let got: Vec<_> = got.iter().map(|a| (a.href.as_str(), a.text.as_str())).collect();
+        assert_eq!(got, [("../../f/x-1.whl#sha256=00", "x-1.whl"), ("/y", "y")]);
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Request};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
@@ -20,6 +20,9 @@ use crate::mirror::wheel::{Name, Wheel};
 
 /// Most bytes of a field that is no file.
 const MOST_FIELD: usize = 1 << 20;
+
+/// Folder for what is uploaded, in that of the change.
+const UPLOAD: &str = "upload";
 
 /// Bytes of an upload that are written at once.
 const AT_ONCE: usize = 256 << 10;
@@ -73,15 +76,22 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
     let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
     let request = {
         let (parts, body) = request.into_parts();
+
         let limited = http_body_util::Limited::new(
             body,
             usize::try_from(shared.options.most_upload).unwrap_or(usize::MAX) + MOST_FIELD,
         );
-        Request::from_parts(parts, axum::body::Body::new(limited))
+        let mut request = Request::from_parts(parts, axum::body::Body::new(limited));
+        // The extractor's own bound is far below a wheel.
+        DefaultBodyLimit::disable().apply(&mut request);
+        request
     };
     let mut form = Multipart::from_request(request, &()).await.map_err(|e| Refusal(e.status(), e.body_text()))?;
-    let dir = tempfile::Builder::new().prefix(".upload-").tempdir_in(shared.index.root())?;
-    let read = read_form(&mut form, dir.path(), shared.options.most_upload).await;
+    // Somebody else's change may have to be waited for.
+    let place = tokio::task::block_in_place(|| shared.index.begin(&Silent))?;
+    let dir = place.place(UPLOAD);
+    fs_err::create_dir(&dir)?;
+    let read = read_form(&mut form, &dir, shared.options.most_upload).await;
     if read.is_err() {
         // Whoever is told no in the middle of sending hears it only after having sent.
         let _ = tokio::time::timeout(PATIENCE, drain(&mut form)).await;
@@ -107,7 +117,7 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
         index.add(&[wheel], &Silent)
     })
     .await;
-    drop(dir);
+    drop(place);
     match done {
         Ok(added) => added?.first().map(|a| a.outcome).ok_or_else(|| bad("nothing was published")),
         Err(_) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the upload could not be examined".into())),
