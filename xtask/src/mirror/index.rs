@@ -26,6 +26,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::change::Change;
 use self::identity::Identity;
+use super::lock::IndexLock;
 use super::page::{self, File, ProjectPage, RootPage, Tombstone, Yanked};
 use super::wheel::{Wheel, sha256};
 use crate::error::{Context, Error, Result};
@@ -204,6 +205,37 @@ impl Index {
     /// # Errors
     /// Bad input: a name that is taken by other bytes. The world: no space.
     pub fn add(&self, wheels: &[Wheel], events: &dyn Sink) -> Result<Vec<Added>> {
+        self.publish(wheels, &[], &|_| {}, events)
+    }
+
+    /// Publishes wheels as a lock states them: at their old times, yanked where they were, with all tombstones.
+    ///
+    /// # Errors
+    /// As [`Index::add`].
+    pub fn restore(&self, wheels: &[Wheel], lock: &IndexLock, events: &dyn Sink) -> Result<Vec<Added>> {
+        let of = |name: &str| name.parse::<super::wheel::Name>().ok().map(|n| n.project);
+        let projects: Vec<String> = lock.removed.keys().filter_map(|n| of(n)).collect();
+        let edit = |page: &mut Project| {
+            for file in &mut page.files {
+                if let Some(locked) = lock.file.iter().find(|l| l.name == file.filename) {
+                    file.yanked = locked.yank();
+                    file.upload_time.clone_from(&locked.upload_time);
+                }
+            }
+            let stones = lock.removed.iter().filter(|(n, _)| of(n).as_deref() == Some(&page.name));
+            page.removed.extend(stones.map(|(n, s)| (n.clone(), s.clone())));
+        };
+        self.publish(wheels, &projects, &edit, events)
+    }
+
+    /// Publishes wheels; the pages of theirs and of `more` projects go through `edit`.
+    fn publish(
+        &self,
+        wheels: &[Wheel],
+        more: &[String],
+        edit: &dyn Fn(&mut Project),
+        events: &dyn Sink,
+    ) -> Result<Vec<Added>> {
         let mut change = self.begin(events)?;
         // Copies take long and need no lock.
         let mut staged = Vec::new();
@@ -213,6 +245,9 @@ impl Index {
         }
         let _lock = self.lock(events)?;
         let mut drafts: BTreeMap<String, Draft> = BTreeMap::new();
+        for project in more {
+            drafts.insert(project.clone(), Draft::of(self.project(project)?));
+        }
         let mut added = Vec::new();
         let time = now();
         for (wheel, staged) in wheels.iter().zip(staged) {
@@ -230,7 +265,9 @@ impl Index {
             added.push(Added { filename, sha256: wheel.sha256.clone(), outcome });
         }
         // Also where all was there: pages of an earlier version may look otherwise.
-        self.write(&mut change, drafts.into_values().map(Draft::finish).collect())?;
+        let mut pages: Vec<Project> = drafts.into_values().map(Draft::finish).collect();
+        pages.iter_mut().for_each(edit);
+        self.write(&mut change, pages)?;
         change.commit(events)?;
         Ok(added)
     }
@@ -310,6 +347,14 @@ impl Index {
             Some(near) => e.next(format!("is '{near}' meant?")),
             None => e.next("name the whole file name, as the project's page shows it"),
         })
+    }
+
+    /// Finishes or undoes what killed changes left.
+    ///
+    /// # Errors
+    /// The world: the index cannot be written to.
+    pub fn heal(&self, events: &dyn Sink) -> Result<()> {
+        self.lock(events).map(drop)
     }
 
     /// What killed changes left, by name.
@@ -522,16 +567,24 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 /// UTC as PEP 700 has it: `2026-01-31T12:34:56.000000Z`.
 pub fn now() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
+    at(i64::try_from(since.as_secs()).unwrap_or(0), since.subsec_micros())
+}
+
+/// The time so many days ago, in the same form: times of this form sort as text.
+pub fn days_ago(days: u32) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    at(i64::try_from(since.as_secs()).unwrap_or(0) - i64::from(days) * 86_400, 0)
+}
+
+fn at(seconds: i64, micros: u32) -> String {
     let (y, m, d) = crate::artifact::civil_date(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);
-    format!(
-        "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60,
-        since.subsec_micros()
-    )
+    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{micros:06}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// Whether two versions are the same, as PEP 440 understands them.
+pub fn same_version(a: &str, b: &str) -> bool {
+    matches!((Version::from_str(a), Version::from_str(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// A project's name as a path segment of a request: normalized, or `None` for what is no name.

@@ -11,4 +11,4 @@ pub mod pypi;
 pub mod unpack;
 
 pub use fetch::{Fetcher, Want};
-pub use http::{agent as http_agent, get as http_get};
+pub use http::{agent as http_agent, download_to, get as http_get};

@@ -23,6 +23,8 @@ pub struct IndexFile {
     pub sha256: Option<String>,
     /// PEP 592.
     pub yanked: bool,
+    /// `Requires-Python`, where the index says it.
+    pub requires_python: Option<String>,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -151,27 +153,29 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         hashes: std::collections::BTreeMap<String, String>,
         #[serde(default)]
         yanked: serde_json::Value,
+        #[serde(default, rename = "requires-python")]
+        requires_python: Option<String>,
     }
     // The digest stands in the fragment (PEP 503).
-    let file = |filename: String, href: &str, sha256: Option<String>, yanked: bool| {
+    let file = |filename: String, href: &str, sha256: Option<String>, yanked: bool, requires_python: Option<String>| {
         let mut url = base.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
         if base.scheme() == "https" && url.scheme() == "http" {
             return Err(unreadable(format!("it came by https and leads to plain http for {filename}")));
         }
         let sha256 = sha256.or_else(|| url.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned));
         url.set_fragment(None);
-        Ok(IndexFile { filename, url: url.to_string(), sha256, yanked })
+        Ok(IndexFile { filename, url: url.to_string(), sha256, yanked, requires_python })
     };
     if json {
         let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
         let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
         let read = |f: File| {
             let yanked = is_yanked(&f.yanked);
-            file(f.filename, &f.url, f.hashes.get("sha256").cloned(), yanked)
+            file(f.filename, &f.url, f.hashes.get("sha256").cloned(), yanked, f.requires_python)
         };
         return page.files.into_iter().map(read).collect();
     }
-    anchors(text).into_iter().map(|a| file(a.text, &a.href, None, a.yanked)).collect()
+    anchors(text).into_iter().map(|a| file(a.text, &a.href, None, a.yanked, a.requires_python)).collect()
 }
 
 /// An anchor of a PEP 503 page.
@@ -180,6 +184,7 @@ struct Anchor {
     href: String,
     text: String,
     yanked: bool,
+    requires_python: Option<String>,
 }
 
 fn anchors(html: &str) -> Vec<Anchor> {
@@ -190,13 +195,17 @@ fn anchors(html: &str) -> Vec<Anchor> {
     for part in html.split("<a ").skip(1) {
         let Some((tag, rest)) = part.split_once('>') else { continue };
         let Some((text, _)) = rest.split_once("</a>") else { continue };
-        let Some(value) = tag.split_once("href=").map(|(_, v)| v.trim_start()) else { continue };
-        let quote = value.chars().next().unwrap_or('"');
-        let href = value.trim_start_matches(quote).split(quote).next().unwrap_or("");
+        let value = |key: &str| {
+            let value = tag.split_once(key).map(|(_, v)| v.trim_start())?;
+            let quote = value.chars().next().unwrap_or('"');
+            Some(unescape(value.trim_start_matches(quote).split(quote).next().unwrap_or("")))
+        };
+        let Some(href) = value("href=") else { continue };
         out.push(Anchor {
-            href: unescape(href),
+            href,
             text: unescape(text.trim()),
             yanked: tag.contains("data-yanked"),
+            requires_python: value("data-requires-python="),
         });
     }
     out

@@ -8,7 +8,7 @@ use pep508_rs::{Requirement, VerbatimUrl};
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, System, pinned};
+use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, pinned};
 use crate::source::pypi::{self, Platform};
 use crate::source::{Fetcher, Want};
 use crate::store::Store;
