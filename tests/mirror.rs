@@ -342,6 +342,10 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
     assert_eq!(get(&server, &url, "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n").0, 200);
     assert_eq!(get(&server, &url, &format!("If-None-Match: \"{}\"\r\n", sha256(&bytes))).0, 304);
     assert_eq!(get(&server, &url, "Range: bytes=99999999-\r\n").0, 416);
+    // More of the end than there is means all of it (RFC 9110, 14.1.2).
+    let (status, _, body) = get(&server, &url, "Range: bytes=-99999999\r\n");
+    assert_eq!((status, &body), (200, &bytes));
+    assert_eq!(get(&server, &url, "Range: bytes=-7\r\n").2, bytes[bytes.len() - 7..]);
     let (status, head, body) = ask(&server, "HEAD", &url, "");
     assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
     let metadata = get(&server, &format!("{url}.metadata"), "");
@@ -523,7 +527,8 @@ fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
             stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
             // What was on its way may still come; then it is over.
             let over = std::io::copy(stream, &mut std::io::sink());
-            let kept = over.is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+            let kept =
+                over.is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
             assert!(!kept, "{attack}: the connection is kept");
         }
     }
@@ -595,7 +600,11 @@ fn what_a_token_guards_is_kept_by_nobody_and_no_error_is_kept() {
     }
     for path in ["/", "/simple/", "/simple/demo/", file] {
         let head = get(&open, path, "").1;
-        for wanted in ["x-content-type-options: nosniff", "referrer-policy: no-referrer", "content-security-policy: default-src 'none'"] {
+        for wanted in [
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "content-security-policy: default-src 'none'",
+        ] {
             assert!(head.contains(wanted), "{path}: {wanted} is not in\n{head}");
         }
     }
@@ -637,7 +646,8 @@ fn a_release_has_one_identity_however_it_is_spelled() {
         add(&spelled("a", name, &first)).exits(0).says("my_demo-1.0-py3-none-any.whl: already there, the same bytes");
     }
     // After it was removed as well; the same bytes may come back.
-    run(dir.path(), &["remove", "--index", s(&index), "my_demo-1.0-py3-none-any.whl", "--reason", "a mistake"]).exits(0);
+    run(dir.path(), &["remove", "--index", s(&index), "my_demo-1.0-py3-none-any.whl", "--reason", "a mistake"])
+        .exits(0);
     for name in spellings {
         add(&spelled("b", name, &other)).exits(2).says("was removed at").says("a mistake");
     }
@@ -696,7 +706,8 @@ fn killed_adds_and_uploads_leave_all_or_nothing_and_what_they_leave_is_named_and
         std::thread::sleep(Duration::from_millis(10 + 12 * i));
         let _ = child.kill();
         killed += usize::from(child.wait().unwrap().code().is_none());
-        let named: Vec<String> = checked()["findings"].as_array().unwrap().iter().map(|f| f["path"].to_string()).collect();
+        let named: Vec<String> =
+            checked()["findings"].as_array().unwrap().iter().map(|f| f["path"].to_string()).collect();
         for name in left() {
             assert!(named.iter().any(|n| n.contains(&name)), "{name} is not in {named:?}");
         }
@@ -777,6 +788,54 @@ fn a_full_disk_publishes_nothing_and_keeps_what_is_there() {
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
 }
 
+/// Uploads a wheel as twine does; the status.
+fn upload(server: &Server, token: &str, w: &Path) -> u16 {
+    let (name, bytes) = (w.file_name().unwrap().to_str().unwrap(), std::fs::read(w).unwrap());
+    let begin = format!(
+        "--b\r\nContent-Disposition: form-data; name=\":action\"\r\n\r\nfile_upload\r\n--b\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{name}\"\r\n\r\n"
+    );
+    let body = [begin.as_bytes(), &bytes, b"\r\n--b--\r\n"].concat();
+    let head = format!(
+        "POST /legacy/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    raw(server.address(), &[head.as_bytes(), &body].concat()).0
+}
+
+#[test]
+fn a_disk_that_runs_full_at_any_step_publishes_nothing_that_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let Some(_small) = SmallDisk::mount(&disk, "4m") else { return };
+    let index = disk.join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-for-uploads-0123").unwrap();
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    let fill = || {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(disk.join("fill")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    };
+    let mut seen = [0, 0];
+    for pages in 1..=22 {
+        fill();
+        let file = std::fs::OpenOptions::new().write(true).open(disk.join("fill")).unwrap();
+        let size = file.metadata().unwrap().len();
+        file.set_len(size.saturating_sub(4096 * pages)).unwrap();
+        let name = format!("edge{pages}");
+        let status = upload(&server, "a-token-for-uploads-0123", &wheel(&dir.path().join("w"), &name, "1.0", ""));
+        let there = get(&server, &format!("/simple/{name}/"), "").0;
+        match status {
+            200 => assert_eq!(there, 200, "{pages} pages"),
+            507 => assert_eq!(there, 404, "{pages} pages"),
+            other => panic!("{other} with {pages} pages"),
+        }
+        seen[usize::from(status == 200)] += 1;
+        run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}: the disk was never full, or always");
+}
+
 /// A wheel with a module that holds `bytes`, and a true RECORD.
 fn large_wheel(dir: &Path, name: &str, version: &str, bytes: &[u8]) -> PathBuf {
     build_wheel(dir, name, version, "", |files| {
@@ -812,7 +871,8 @@ fn the_start_page_is_for_people() {
     }
     assert!(!dom.contains("<b>a</b>"));
     // Every link of the page leads somewhere, the report to a page that may load nothing.
-    let links: Vec<&str> = dom.split("<a ").skip(1).filter_map(|l| l.split("href=\"").nth(1)?.split('"').next()).collect();
+    let links: Vec<&str> =
+        dom.split("<a ").skip(1).filter_map(|l| l.split("href=\"").nth(1)?.split('"').next()).collect();
     assert!(links.len() > 40, "{links:?}");
     for link in &links {
         let (status, head, _) = get(&server, &format!("/{link}"), "");
@@ -1098,18 +1158,7 @@ fn wheels_are_pushed_to_a_real_pypiserver() {
     std::fs::create_dir(&packages).unwrap();
     let port = free_port();
     let mut command = client(&env, "pypi-server", dir.path());
-    command.args([
-        "run",
-        "-p",
-        &port.to_string(),
-        "-i",
-        "127.0.0.1",
-        "-a",
-        ".",
-        "-P",
-        ".",
-        s(&packages),
-    ]);
+    command.args(["run", "-p", &port.to_string(), "-i", "127.0.0.1", "-a", ".", "-P", ".", s(&packages)]);
     let _server = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     wait_for(port);
     let to = format!("http://127.0.0.1:{port}/");
@@ -1182,10 +1231,11 @@ fn wheels_are_pushed_to_a_real_devpi() {
     }
     let to = format!("{base}/{user}/team/");
     // The page of the team's index shows what the base has.
-    let shown = format!("GET /{user}/team/+simple/demo/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let shown =
+        format!("GET /{user}/team/+simple/demo/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
     let (status, _, body) = raw(&base["http://".len()..], shown.as_bytes());
     let page = String::from_utf8_lossy(&body).into_owned();
-    assert!(status == 200 && page.contains("demo-1.0-py3-none-any.whl") && page.contains("/root/public/+"), "{page}");
+    assert!(status == 200 && page.contains("demo-1.0-py3-none-any.whl") && page.contains("/public/+f/"), "{page}");
     let push = |w: &Path, netrc: bool| {
         let mut command = mirror(&["push", "--to", &to, s(w)]);
         let file = dir.path().join("netrc");
@@ -1309,12 +1359,16 @@ fn an_upload_that_a_server_throws_away_is_not_called_one() {
         ("POST", _) => ("200 OK".into(), b"thank you".to_vec()),
         _ => ("404 None".into(), Vec::new()),
     });
-    push_with_password(dir.path(), &format!("{url}/"), &w).exits(3).says("took demo-1.0-py3-none-any.whl and does not show it");
+    push_with_password(dir.path(), &format!("{url}/"), &w)
+        .exits(3)
+        .says("took demo-1.0-py3-none-any.whl and does not show it");
     let (url, _) = scripted("127.0.0.1:0", |method, _| match method {
         "POST" => ("200 OK".into(), Vec::new()),
         _ => ("404 None".into(), Vec::new()),
     });
-    push_with_password(dir.path(), &format!("{url}/"), &w).exits(3).says("its index was not found: name it with --simple");
+    push_with_password(dir.path(), &format!("{url}/"), &w)
+        .exits(3)
+        .says("its index was not found: name it with --simple");
 }
 
 #[test]
@@ -1327,7 +1381,9 @@ fn no_password_stands_in_a_message() {
         "http://bob:S3CRET@127.0.0.1:1/",
         "http://S3CRET@127.0.0.1:1/",
     ] {
-        for args in [vec!["push", "--to", to, s(&w)], vec!["push", "--to", "http://127.0.0.1:1/", "--simple", to, s(&w)]] {
+        for args in
+            [vec!["push", "--to", to, s(&w)], vec!["push", "--to", "http://127.0.0.1:1/", "--simple", to, s(&w)]]
+        {
             let ran = run(dir.path(), &args).exits(2);
             assert!(!ran.stderr.contains("S3CRET") && !ran.stdout.contains("S3CRET"), "{to}: {}", ran.stderr);
         }
@@ -1356,7 +1412,8 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     // A folder; what is missing is named, and what only Windows needs is not.
     let ran = run(dir.path(), &["add", "--index", s(&staging), s(&w)]).exits(0);
     ran.says("needs dep>=2, which this index does not have");
-    let json: Value = serde_json::from_str(&run(dir.path(), &["check", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
+    let json: Value =
+        serde_json::from_str(&run(dir.path(), &["check", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
     assert_eq!(json["missing"].as_array().unwrap().len(), 1, "{json}");
     // A requirements file: the wheel beside it, if it has the digest that the file says.
     let more = dir.path().join("more");
@@ -1366,20 +1423,28 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     std::fs::write(&requirements, "dep==2.0\n").unwrap();
     run(dir.path(), &["add", "--index", s(&staging), s(&requirements)]).exits(2).says("dep==2.0 has no --hash");
     std::fs::write(&requirements, format!("# all of it\ndep==2.0 \\\n    --hash=sha256:{digest}\n")).unwrap();
-    let ran = run(dir.path(), &["add", "--index", s(&staging), s(&requirements)]).exits(0).says("dep-2.0-py3-none-any.whl: published");
+    let ran = run(dir.path(), &["add", "--index", s(&staging), s(&requirements)])
+        .exits(0)
+        .says("dep-2.0-py3-none-any.whl: published");
     assert!(!ran.stdout.contains("does not have"), "{}", ran.stdout);
 
     run(dir.path(), &["yank", "--index", s(&staging), "demo-1.1-py3-none-any.whl", "--reason", "broken"]).exits(0);
     let ran = run(dir.path(), &["list", "--index", s(&staging), "demo"]).exits(0);
-    assert!(ran.stdout.starts_with("project  version  for") && ran.stdout.ends_with("3 files of 1 projects\n"), "{}", ran.stdout);
+    assert!(
+        ran.stdout.starts_with("project  version  for") && ran.stdout.ends_with("3 files of 1 projects\n"),
+        "{}",
+        ran.stdout
+    );
     ran.says("yanked: broken").says("py3-none-any");
-    let json: Value = serde_json::from_str(&run(dir.path(), &["list", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
+    let json: Value =
+        serde_json::from_str(&run(dir.path(), &["list", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
     assert_eq!(json["files"].as_array().unwrap().len(), 5);
     assert_eq!(json["files"][1]["yanked"], "broken");
     run(dir.path(), &["list", "--index", s(&staging), "demi"]).exits(2).says("is 'demo' meant?");
 
     // All or nothing: one file is not what its page says, and nothing is promoted.
-    let copy = |which: &[&str]| run(dir.path(), &[&["copy", "--from", s(&staging), "--to", s(&stable)][..], which].concat());
+    let copy =
+        |which: &[&str]| run(dir.path(), &[&["copy", "--from", s(&staging), "--to", s(&stable)][..], which].concat());
     let path = staging.join("files/dep/dep-2.0-py3-none-any.whl");
     let good = std::fs::read(&path).unwrap();
     std::fs::copy(wheel(&dir.path().join("changed"), "dep", "2.0", "Summary: changed\n"), &path).unwrap();
@@ -1394,9 +1459,15 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
 
     // Retention: shown, then done; the newest always stays.
     run(dir.path(), &["prune", "--index", s(&staging)]).exits(2).says("--keep");
-    let prune = |more: &[&str]| run(dir.path(), &[&["prune", "--index", s(&staging), "--keep", "1"][..], more].concat());
+    let prune =
+        |more: &[&str]| run(dir.path(), &[&["prune", "--index", s(&staging), "--keep", "1"][..], more].concat());
     prune(&["--older-than", "1"]).exits(0).says("0 files");
-    prune(&["--dry-run"]).exits(0).says("would remove demo-1.0").says("would remove demo-1.1").says("would remove dep-1.0").says("3 files");
+    prune(&["--dry-run"])
+        .exits(0)
+        .says("would remove demo-1.0")
+        .says("would remove demo-1.1")
+        .says("would remove dep-1.0")
+        .says("3 files");
     run(dir.path(), &["check", "--index", s(&staging)]).exits(0).says("5 files");
     prune(&["demo"]).exits(0).says("removed demo-1.0").says("2 files");
     run(dir.path(), &["check", "--index", s(&staging)]).exits(0).says("3 files, 0 of 0");
@@ -1414,7 +1485,10 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     make(&[&w]).exits(2).says("1 of 3 files are found nowhere: dep-2.0-py3-none-any.whl");
     make(&[&w, &more]).exits(0);
     for page in ["simple/demo/index.json", "simple/dep/index.json", "simple/index.json", "index.html"] {
-        assert_eq!(std::fs::read_to_string(again.join(page)).unwrap(), std::fs::read_to_string(staging.join(page)).unwrap());
+        assert_eq!(
+            std::fs::read_to_string(again.join(page)).unwrap(),
+            std::fs::read_to_string(staging.join(page)).unwrap()
+        );
     }
     run(dir.path(), &["check", "--index", s(&again)]).exits(0).says("3 files, 0 of 0");
     make(&[&w, &more]).exits(2).says("holds something already");

@@ -194,7 +194,10 @@ mod tests {
             ("http://s3cret@h/ and http://b:s3cret@h/", "http://…@h/ and http://…@h/"),
             ("https://h/a@b", "https://h/a@b"),
             ("no '://' here", "no '://' here"),
-            ("cannot read '-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----': no", "cannot read '(a private key)': no"),
+            (
+                "cannot read '-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----': no",
+                "cannot read '(a private key)': no",
+            ),
             ("-----BEGIN PRIVATE KEY-----s3cret", "(a private key)"),
             ("MC4CAQAwBQYDK2VwBCIEIs3cret=: no such file", "(a private key): no such file"),
         ] {

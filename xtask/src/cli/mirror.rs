@@ -303,12 +303,18 @@ pub fn run(args: Args) -> Result<()> {
 fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
     for python in &args.python {
         if !python.strip_prefix("3.").is_some_and(|minor| minor.parse::<u32>().is_ok()) {
-            return Err(Error::misuse("python", format!("'{python}' is no version of Python 3")).next("write it as 3.11"));
+            return Err(
+                Error::misuse("python", format!("'{python}' is no version of Python 3")).next("write it as 3.11")
+            );
         }
     }
     // What cannot be read at all makes no index.
     let local = args.what.iter().all(|w| !w.starts_with("pypi:") && !w.ends_with(".txt")) && !args.with_deps;
-    let early = if local { Some(push::examine(&publish::wheels(&args.what.iter().map(PathBuf::from).collect::<Vec<_>>())?)?) } else { None };
+    let early = if local {
+        Some(push::examine(&publish::wheels(&args.what.iter().map(PathBuf::from).collect::<Vec<_>>())?)?)
+    } else {
+        None
+    };
     let index = Index::open_or_create(&args.index)?;
     let added = match early {
         Some(wheels) => index.add(&wheels, events)?,
@@ -334,7 +340,9 @@ fn show_missing(missing: &[depends::Missing]) {
         println!("{} {} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
     }
     if !missing.is_empty() {
-        println!("  `mirror add --with-deps` brings along what is missing; an installer that looks nowhere else fails without");
+        println!(
+            "  `mirror add --with-deps` brings along what is missing; an installer that looks nowhere else fails without"
+        );
     }
 }
 
@@ -484,8 +492,7 @@ fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
         // Whoever started it may not listen: that is no reason not to serve.
         let _ = writeln!(std::io::stdout(), "http://{address}/");
         if open && !quiet {
-            let _ =
-                writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
+            let _ = writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
         }
     })
 }

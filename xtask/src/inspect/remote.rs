@@ -51,8 +51,10 @@ impl Remote {
                 std::thread::sleep(std::time::Duration::from_millis(200 << attempt));
             }
             crate::platform::check_cancelled()?;
-            let asked =
-                http_get(&agent, url).header("Accept-Encoding", "identity").header("Range", format!("bytes=-{WINDOW}")).call();
+            let asked = http_get(&agent, url)
+                .header("Accept-Encoding", "identity")
+                .header("Range", format!("bytes=-{WINDOW}"))
+                .call();
             let response = match asked {
                 Ok(response) => response,
                 Err(e @ (ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects)) => {

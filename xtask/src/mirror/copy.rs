@@ -56,7 +56,9 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
             let said = file.hashes.get("sha256").map_or("", String::as_str);
             if wheel.sha256 != said {
                 let what = format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256);
-                return Err(Error::no("changed", what).next("nothing was promoted: `mirror check` says what else is wrong"));
+                return Err(
+                    Error::no("changed", what).next("nothing was promoted: `mirror check` says what else is wrong")
+                );
             }
             Ok(wheel)
         })

@@ -42,7 +42,11 @@ pub fn platform_of(name: &Name) -> Platform<'static> {
 }
 
 /// What METADATA asks for where `platform` is; lines that cannot be read ask for nothing.
-pub fn requirements(metadata: &str, extras: &[pep508_rs::ExtraName], platform: Platform<'_>) -> Vec<Requirement<VerbatimUrl>> {
+pub fn requirements(
+    metadata: &str,
+    extras: &[pep508_rs::ExtraName],
+    platform: Platform<'_>,
+) -> Vec<Requirement<VerbatimUrl>> {
     let Ok(environment) = platform.environment() else { return Vec::new() };
     let lines = metadata.lines().take_while(|l| !l.is_empty());
     let values = lines.filter_map(|l| {

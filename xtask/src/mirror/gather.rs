@@ -156,7 +156,9 @@ impl Gathering<'_> {
             let (machine, system) = (std::env::consts::ARCH, System::here().name());
             Error::misuse(
                 "no-wheel",
-                format!("the package index has no wheel of {name} {version}{at} for CPython {python} on {machine} {system}"),
+                format!(
+                    "the package index has no wheel of {name} {version}{at} for CPython {python} on {machine} {system}"
+                ),
             )
             .next("check the version, or say for which Python: --python 3.11")
         })?;
@@ -201,7 +203,9 @@ impl Gathering<'_> {
             specifiers.is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
         };
         let fits = |f: &&IndexFile| {
-            !f.yanked && runs(f) && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
+            !f.yanked
+                && runs(f)
+                && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
                 && pypi::fit(&f.filename, minor, system, machine).is_some()
         };
         let version = |f: &IndexFile| release_of(f).and_then(|v| Version::from_str(&v).ok());
@@ -209,8 +213,11 @@ impl Gathering<'_> {
         // The newest that is no pre-release, unless there is no other (PEP 440).
         versions.sort_by_key(|v| (!v.any_prerelease(), v.clone()));
         let newest = versions.pop().ok_or_else(|| {
-            Error::misuse("no-wheel", format!("the package index has no wheel for '{requirement}' that fits CPython {python}"))
-                .next("build one and add it with the others")
+            Error::misuse(
+                "no-wheel",
+                format!("the package index has no wheel for '{requirement}' that fits CPython {python}"),
+            )
+            .next("build one and add it with the others")
         })?;
         let chosen = best(&files, python, |f| version(f).as_ref() == Some(&newest));
         chosen.map_or(Ok(()), |f| self.take(f))

@@ -424,12 +424,7 @@ impl Draft {
     }
 
     /// Puts a wheel on the page, unless it is there; says under which name it is.
-    fn place(
-        &mut self,
-        wheel: &Wheel,
-        beside: &BTreeMap<String, String>,
-        time: &str,
-    ) -> Result<(String, Outcome)> {
+    fn place(&mut self, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> Result<(String, Outcome)> {
         let filename = &wheel.filename;
         let id = Identity::of(&wheel.name)
             .ok_or_else(|| Error::misuse("filename", format!("'{}' is no version (PEP 440)", wheel.name.version)))?;
@@ -440,7 +435,11 @@ impl Draft {
             Some(Taken::Published(there, old)) => {
                 return Err(taken(
                     "taken",
-                    format!("'{there}' is published with the SHA-256 {old}; {} has {}", wheel.path.display(), wheel.sha256),
+                    format!(
+                        "'{there}' is published with the SHA-256 {old}; {} has {}",
+                        wheel.path.display(),
+                        wheel.sha256
+                    ),
                 ));
             }
             Some(Taken::Removed(there)) => {

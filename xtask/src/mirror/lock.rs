@@ -128,7 +128,8 @@ impl IndexLock {
             }
         }
         if !missing.is_empty() {
-            let what = format!("{} of {} files are found nowhere: {}", missing.len(), self.file.len(), missing.join(", "));
+            let what =
+                format!("{} of {} files are found nowhere: {}", missing.len(), self.file.len(), missing.join(", "));
             return Err(Error::misuse("missing", what).next("name the folders or indexes that have them with --from"));
         }
         index.restore(&wheels, self, events)
@@ -166,12 +167,7 @@ fn find(file: &LockedFile, places: &[PathBuf]) -> Result<Option<PathBuf>> {
     Ok(None)
 }
 
-fn download(
-    file: &LockedFile,
-    to: &super::index::Change,
-    offline: bool,
-    events: &dyn Sink,
-) -> Result<Option<PathBuf>> {
+fn download(file: &LockedFile, to: &super::index::Change, offline: bool, events: &dyn Sink) -> Result<Option<PathBuf>> {
     if offline {
         return Ok(None);
     }

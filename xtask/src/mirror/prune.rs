@@ -48,7 +48,8 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
         }
         let files = index.project(&project)?.files;
         let version = |f: &File| Version::from_str(&f.version).ok();
-        let mut versions: Vec<Version> = files.iter().filter(|f| f.yanked.reason().is_none()).filter_map(version).collect();
+        let mut versions: Vec<Version> =
+            files.iter().filter(|f| f.yanked.reason().is_none()).filter_map(version).collect();
         versions.sort();
         versions.dedup();
         let newest: Vec<Version> = versions.into_iter().rev().take(rule.keep.unwrap_or(1).max(1)).collect();
@@ -58,11 +59,7 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
                 .filter(|f| !version(f).is_some_and(|v| newest.contains(&v)) || f.yanked.reason().is_some())
                 .filter(|f| !rule.yanked || f.yanked.reason().is_some())
                 .filter(|f| before.as_ref().is_none_or(|b| f.upload_time < *b))
-                .map(|f| Pruned {
-                    filename: f.filename.clone(),
-                    size: f.size,
-                    upload_time: f.upload_time.clone(),
-                }),
+                .map(|f| Pruned { filename: f.filename.clone(), size: f.size, upload_time: f.upload_time.clone() }),
         );
     }
     Ok(gone)

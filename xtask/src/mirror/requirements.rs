@@ -102,7 +102,10 @@ mod tests {
         let read = parse(&text).unwrap();
         assert_eq!(read.len(), 2);
         assert_eq!((read[0].version.as_str(), &read[0].sha256), ("3.13.1", &vec![a.clone(), "b".repeat(64)]));
-        assert_eq!((read[1].requirement.name.to_string().as_str(), read[1].version.as_str()), ("torch", "2.6.0+cpu.libuv"));
+        assert_eq!(
+            (read[1].requirement.name.to_string().as_str(), read[1].version.as_str()),
+            ("torch", "2.6.0+cpu.libuv")
+        );
     }
 
     #[test]

@@ -26,8 +26,9 @@ use axum::body::{Body, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
 use percent_encoding::percent_decode_str;
 
 pub use accept::Form;
@@ -80,10 +81,13 @@ const MOST_HEADERS: usize = 64;
 const MOST_HEAD: usize = 16 << 10;
 /// Files that a connection may have open besides its socket, and what the program itself needs.
 const FILES_OF_ONE: u64 = 2;
-const FILES_OF_OURS: u64 = 64;
+const FILES_OF_OURS: u64 = 128;
+/// Clients that wait for a place because their address has all that one may have, and how long.
+const MOST_WAITING: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(800);
 /// Bytes of files that are on their way to all clients together, and bounds of one piece.
 const ON_THEIR_WAY: usize = 48 << 20;
-const PIECE: (usize, usize) = (8 << 10, 256 << 10);
+const PIECE: (usize, usize) = (8 << 10, 64 << 10);
 /// Uploads that are examined at once.
 const MOST_EXAMINED: usize = 2;
 /// How often it looks around: whether it is to end, and who stands still.
@@ -146,16 +150,31 @@ async fn run(shared: Arc<Shared>, ready: impl FnOnce(SocketAddr)) -> Result<()> 
     Ok(())
 }
 
-/// Lets clients in, for ever. Between a client's coming and its place: one at a time, so that no more than one has neither.
+/// Lets clients in, for ever. Between a client's coming and its place: one at a time, and a few of addresses that have
+/// all they may have, which wait for one of their own to give way.
 async fn accept(shared: &Arc<Shared>, listener: &tokio::net::TcpListener, end: &GracefulShutdown) {
+    let waiting = Arc::new(tokio::sync::Semaphore::new(MOST_WAITING));
     loop {
-        match listener.accept().await {
-            Ok((socket, peer)) => match shared.places.take(peer.ip().to_canonical()).await {
-                Some(place) => connect(shared, socket, peer, place, end),
-                None => refuse(&socket),
-            },
-            // A client that is gone, or no file descriptor left: neither ends the server.
-            Err(_) => tokio::time::sleep(TICK / 5).await,
+        // A client that is gone, or no file descriptor left: neither ends the server.
+        let Ok((socket, peer)) = listener.accept().await else {
+            tokio::time::sleep(TICK / 5).await;
+            continue;
+        };
+        let address = peer.ip().to_canonical();
+        match (shared.places.take(address).await, Arc::clone(&waiting).try_acquire_owned()) {
+            (Some(place), _) => connect(shared, socket, peer, place, end.watcher()),
+            (None, Ok(turn)) => {
+                let (shared, watcher) = (Arc::clone(shared), end.watcher());
+                tokio::spawn(async move {
+                    let place = shared.places.take_within(address, PATIENCE).await;
+                    drop(turn);
+                    match place {
+                        Some(place) => connect(&shared, socket, peer, place, watcher),
+                        None => refuse(&socket),
+                    }
+                });
+            }
+            (None, Err(_)) => refuse(&socket),
         }
     }
 }
@@ -170,13 +189,7 @@ async fn told_to_end(shared: &Shared) {
 }
 
 /// Answers the requests of a connection, until it ends or has to give up its place.
-fn connect(
-    shared: &Arc<Shared>,
-    socket: tokio::net::TcpStream,
-    peer: SocketAddr,
-    place: Place,
-    end: &GracefulShutdown,
-) {
+fn connect(shared: &Arc<Shared>, socket: tokio::net::TcpStream, peer: SocketAddr, place: Place, end: Watcher) {
     let _ = socket.set_nodelay(true);
     let (shared, line) = (Arc::clone(shared), Arc::clone(&place.line));
     let mut builder = hyper::server::conn::http1::Builder::new();
@@ -398,7 +411,8 @@ fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Resp
         let Ok(file) = platform::open_regular(&path, false) else { return missing() };
         let Ok(size) = file.metadata().map(|m| m.len()) else { return missing() };
         if published.size.is_some_and(|s| s != size) {
-            let said = "the file was changed after it was published: `mirror check` says more to whoever keeps this index\n";
+            let said =
+                "the file was changed after it was published: `mirror check` says more to whoever keeps this index\n";
             return text(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
         let range_holds = headers.get(header::IF_RANGE).is_none_or(|v| *v == tag);
@@ -423,10 +437,13 @@ fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Resp
 fn send(shared: &Shared, file: std::fs::File, size: u64, range: Option<&HeaderValue>) -> Response {
     let ranges = range
         .and_then(|v| v.to_str().ok())
-        .and_then(|v| http_range_header::parse_range_header(v).ok())
+        .and_then(|v| parse_range_header(v).ok())
+        .filter(|_| size > 0)
         .map(|parsed| parsed.validate(size));
     let (status, range) = match ranges.as_ref().map(|r| r.as_deref()) {
         Some(Ok([one])) => (StatusCode::PARTIAL_CONTENT, *one.start()..one.end() + 1),
+        // More of the end than there is: all of it.
+        Some(Err(RangeUnsatisfiableError::FileSuffixOutOfBounds)) => (StatusCode::OK, 0..size),
         Some(Err(_)) => {
             let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such range\n");
             content_range(&mut response, &format!("bytes */{size}"));

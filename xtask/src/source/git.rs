@@ -123,8 +123,11 @@ fn collect(
         })?;
         let sub_url = resolve(url, relative);
         if url.starts_with("https://") && sub_url.starts_with("http://") {
-            return Err(Error::misuse("git", format!("{url} comes by https, and its submodule by plain http: {sub_url}"))
-                .next("name the submodule as a source of its own, by an https address"));
+            return Err(Error::misuse(
+                "git",
+                format!("{url} comes by https, and its submodule by plain http: {sub_url}"),
+            )
+            .next("name the submodule as a source of its own, by an https address"));
         }
         if !sub_url.starts_with("https://") && !sub_url.starts_with("http://") && !sub_url.starts_with("file://") {
             return Err(Error::misuse(

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 /// A connection on which something moved within this time is not taken away from its client for another one.
-const SLACK: Duration = Duration::from_millis(250);
+const SLACK: Duration = Duration::from_millis(100);
 /// How long an answer that was sent before the request was read to its end may wait for the client to take note: were
 /// the connection closed at once, the client's system would throw the answer away.
 const LINGER: Duration = Duration::from_secs(2);
@@ -141,6 +141,18 @@ impl Places {
                 Err(Full::Wait) => drop(tokio::time::timeout(SLACK / 4, self.freed.notified()).await),
             }
         }
+    }
+
+    /// A place for a client whose address has too many, if one of them stands still within `patience`.
+    pub async fn take_within(self: &Arc<Self>, peer: IpAddr, patience: Duration) -> Option<Place> {
+        let begun = Instant::now();
+        while begun.elapsed() < patience {
+            if let Some(place) = self.take(peer).await {
+                return Some(place);
+            }
+            tokio::time::sleep(SLACK / 4).await;
+        }
+        None
     }
 
     fn try_take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
