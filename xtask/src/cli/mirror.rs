@@ -302,7 +302,7 @@ pub fn run(args: Args) -> Result<()> {
 
 fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
     for python in &args.python {
-        if !python.strip_prefix("3.").is_some_and(|minor| minor.parse::<u32>().is_ok()) {
+        if python.strip_prefix("3.").is_none_or(|minor| minor.parse::<u32>().is_err()) {
             return Err(
                 Error::misuse("python", format!("'{python}' is no version of Python 3")).next("write it as 3.11")
             );
@@ -335,7 +335,7 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
 }
 
 /// A line for each thing that is needed and not there.
-fn show_missing(missing: &[depends::Missing]) {
+pub fn show_missing(missing: &[depends::Missing]) {
     for m in missing {
         println!("{} {} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
     }

@@ -116,7 +116,7 @@ pub fn raise_open_files() -> u64 {
             }
         }
     }
-    limit.rlim_cur as u64
+    limit.rlim_cur
 }
 
 /// Whether the network can be cut off from a child: a network namespace can be made.

@@ -51,8 +51,9 @@ impl Change {
             .tempdir_in(root)
             .doing(|| format!("writing to {}", root.display()))?;
         let lock = fs_err::File::create(dir.path().join(LOCK))?.into_file();
-        // A file system without locks: its age alone says when a folder is given up.
-        let _ = lock.try_lock();
+        // Whoever looks for leftovers may hold it for an instant. On a file system without locks a folder's age alone
+        // says when it is given up.
+        let _ = lock.lock();
         Ok(Self { root: root.to_owned(), dir, _lock: lock, commit: Commit::default() })
     }
 

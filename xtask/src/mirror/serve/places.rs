@@ -59,11 +59,12 @@ impl Line {
         self.moved.store(milliseconds(self.started), Ordering::Relaxed);
     }
 
-    fn still(&self) -> Duration {
+    /// How long nothing has moved, at the time `now`.
+    fn still(&self, now: u64) -> Duration {
         if self.working.load(Ordering::Relaxed) > 0 {
             return Duration::ZERO;
         }
-        Duration::from_millis(milliseconds(self.started).saturating_sub(self.moved.load(Ordering::Relaxed)))
+        Duration::from_millis(now.saturating_sub(self.moved.load(Ordering::Relaxed)))
     }
 
     /// From now until the value is dropped it is we who are waited for.
@@ -94,22 +95,14 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut open = self.places.open();
-        open.lines.remove(&self.id);
-        if let Some(n) = open.of.get_mut(&self.line.peer) {
-            *n -= 1;
-            if *n == 0 {
-                open.of.remove(&self.line.peer);
-            }
-        }
-        drop(open);
+        self.places.open().remove(self.id);
         self.places.freed.notify_one();
     }
 }
 
 /// Why there is no place.
 enum Full {
-    /// Some are being freed, or all are in use.
+    /// All are in use.
     Wait,
     /// This address has all that one may have, and uses them.
     Address,
@@ -137,7 +130,7 @@ impl Places {
             match self.try_take(peer) {
                 Ok(place) => return Some(place),
                 Err(Full::Address) => return None,
-                // A place is free, or one may be taken away by now.
+                // One is free, or may be taken away by now.
                 Err(Full::Wait) => drop(tokio::time::timeout(SLACK / 4, self.freed.notified()).await),
             }
         }
@@ -157,23 +150,25 @@ impl Places {
 
     fn try_take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
         let mut open = self.open();
+        let now = milliseconds(self.started);
         let own = open.of.get(&peer).copied().unwrap_or(0);
         if own >= self.most_of_one {
-            return Err(if open.give_up(peer, own) { Full::Wait } else { Full::Address });
-        }
-        if open.lines.len() >= self.most {
-            // The address that has most gives one up.
-            if let Some((&greedy, &n)) = open.of.iter().max_by_key(|(_, n)| **n) {
-                open.give_up(greedy, n);
+            if !open.give_up(peer, now) {
+                return Err(Full::Address);
             }
-            return Err(Full::Wait);
+        } else if open.lines.len() >= self.most {
+            // The address that has most gives one up.
+            let greedy = open.of.iter().max_by_key(|(_, n)| **n).map(|(peer, _)| *peer);
+            if !greedy.is_some_and(|peer| open.give_up(peer, now)) {
+                return Err(Full::Wait);
+            }
         }
         let id = open.next;
         open.next += 1;
         let line = Arc::new(Line {
             peer,
             started: self.started,
-            moved: AtomicU64::new(milliseconds(self.started)),
+            moved: AtomicU64::new(now),
             working: AtomicU32::new(0),
             closing: AtomicBool::new(false),
             cut: Notify::new(),
@@ -185,9 +180,10 @@ impl Places {
 
     /// Cuts whoever let the connection stand still for longer than `stall`.
     pub fn sweep(&self, stall: Duration) {
+        let now = milliseconds(self.started);
         for line in self.open().lines.values() {
             let most = if line.closing.load(Ordering::Relaxed) { LINGER } else { stall };
-            if line.still() > most {
+            if line.still(now) > most {
                 line.cut.notify_one();
             }
         }
@@ -195,15 +191,26 @@ impl Places {
 }
 
 impl Open {
-    /// Cuts the stillest of the `n` connections from `peer`, a few at once; whether there was one to cut.
-    fn give_up(&self, peer: IpAddr, n: usize) -> bool {
-        let still = |l: &&Arc<Line>| l.peer == peer && l.still() > SLACK;
-        let mut lines: Vec<&Arc<Line>> = self.lines.values().filter(still).collect();
-        lines.sort_by_cached_key(|l| std::cmp::Reverse(l.still()));
-        for line in lines.iter().take(1 + n / 16) {
+    /// Takes the stillest connection from `peer` away from its client; whether there was one that stood still.
+    fn give_up(&mut self, peer: IpAddr, now: u64) -> bool {
+        let lines = self.lines.iter().filter(|(_, l)| l.peer == peer);
+        let stillest = lines.map(|(id, l)| (l.still(now), *id)).max();
+        let Some((_, id)) = stillest.filter(|(still, _)| *still > SLACK) else { return false };
+        if let Some(line) = self.remove(id) {
             line.cut.notify_one();
         }
-        !lines.is_empty()
+        true
+    }
+
+    fn remove(&mut self, id: u64) -> Option<Arc<Line>> {
+        let line = self.lines.remove(&id)?;
+        if let Some(n) = self.of.get_mut(&line.peer) {
+            *n -= 1;
+            if *n == 0 {
+                self.of.remove(&line.peer);
+            }
+        }
+        Some(line)
     }
 }
 
@@ -308,7 +315,7 @@ mod tests {
         let (idle, busy) = (places.try_take(at(1)).ok().unwrap(), places.try_take(at(1)).ok().unwrap());
         let _working = busy.line.working();
         std::thread::sleep(SLACK + Duration::from_millis(50));
-        assert!(matches!(places.try_take(at(2)), Err(Full::Wait)));
+        let _new = places.try_take(at(2)).ok().unwrap();
         let told = |place: &Place| {
             let mut told = std::pin::pin!(place.line.cut.notified());
             told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
@@ -316,6 +323,7 @@ mod tests {
         assert!(told(&idle));
         assert!(!told(&busy));
         drop(idle);
-        assert!(places.try_take(at(2)).is_ok());
+        assert_eq!(places.taken(), 2);
+        assert!(matches!(places.try_take(at(2)), Err(Full::Wait)));
     }
 }
