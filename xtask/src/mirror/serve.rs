@@ -88,6 +88,8 @@ const PATIENCE: Duration = Duration::from_millis(800);
 /// Bytes of files that are on their way to all clients together, and bounds of one piece.
 const ON_THEIR_WAY: usize = 48 << 20;
 const PIECE: (usize, usize) = (8 << 10, 64 << 10);
+/// Bytes that wait in the kernel for a client.
+const UNSENT: i32 = 128 << 10;
 /// Uploads that are examined at once.
 const MOST_EXAMINED: usize = 2;
 /// How often it looks around: whether it is to end, and who stands still.
@@ -191,6 +193,7 @@ async fn told_to_end(shared: &Shared) {
 /// Answers the requests of a connection, until it ends or has to give up its place.
 fn connect(shared: &Arc<Shared>, socket: tokio::net::TcpStream, peer: SocketAddr, place: Place, end: Watcher) {
     let _ = socket.set_nodelay(true);
+    platform::bound_unsent(&socket, UNSENT);
     let (shared, line) = (Arc::clone(shared), Arc::clone(&place.line));
     let mut builder = hyper::server::conn::http1::Builder::new();
     builder

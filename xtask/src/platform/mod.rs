@@ -18,7 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use imp::{
-    available_memory, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec,
+    available_memory, bound_unsent, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec,
     forbid_core_dumps, free_space, is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable,
     new_process_group, open_regular, other_user, outlive_listeners, own_variables, peak_memory, raise_open_files,
     read_at, read_at_once, remove_link, run_measured, sandbox_exec, sandbox_supported, set_umask, stderr_is_terminal,

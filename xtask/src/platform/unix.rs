@@ -56,6 +56,21 @@ pub fn forbid_core_dumps() {
     }
 }
 
+/// Lets no more than `bytes` of what is written to a TCP socket wait in the kernel unsent: a client that does not read then
+/// costs that, and not the megabytes that a fast one may have on the way.
+#[cfg(target_os = "linux")]
+pub fn bound_unsent(socket: &impl std::os::fd::AsRawFd, bytes: i32) {
+    // SAFETY: the option is an int, which lives across the call.
+    unsafe {
+        let (value, size) = ((&raw const bytes).cast(), size_of::<i32>() as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, size);
+    }
+}
+
+/// The kernel's own bound holds.
+#[cfg(not(target_os = "linux"))]
+pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
+
 /// Opens a regular file for reading, and nothing else: no folder, no device, no pipe that nobody writes to; unless
 /// `follow`, no symbolic link either.
 ///
