@@ -548,7 +548,7 @@ fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
         }
     }
     // All at once.
-    let held: Vec<TcpStream> = attacks.iter().flat_map(|(_, bytes)| begin(bytes, 60)).collect();
+    let held: Vec<TcpStream> = attacks.iter().flat_map(|(_, bytes)| begin(bytes, 12)).collect();
     others_are_served(&server, "all at once");
     // With all of them connected it ends when it is told to.
     server.ends(0);
