@@ -1,9 +1,5 @@
 //! Archives are hostile until proved otherwise.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
@@ -50,7 +46,7 @@ fn raw_tar(members: &[(&str, tar::EntryType, &str)]) -> Vec<u8> {
 }
 
 fn sample() -> Vec<u8> {
-    support::tar(
+    crate::support::tar(
         "top-1.0",
         &BTreeMap::from([("a.txt".to_owned(), "a".to_owned()), ("d/b.txt".to_owned(), "b".to_owned())]),
     )
@@ -180,13 +176,13 @@ fn links_become_real_files() {
 #[test]
 fn bombs_stop_at_the_bound() {
     let big = "0".repeat(2 << 20);
-    let tar = support::tar("t", &BTreeMap::from([("big".to_owned(), big)]));
+    let tar = crate::support::tar("t", &BTreeMap::from([("big".to_owned(), big)]));
     let mut e = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     e.write_all(&tar).unwrap();
     let (_d, result) = try_unpack(&e.finish().unwrap(), all);
     assert!(result.unwrap_err().what().contains("bound of 1 MiB"));
     let many: BTreeMap<String, String> = (0..101).map(|i| (i.to_string(), String::new())).collect();
-    let (_d, result) = try_unpack(&support::tar("t", &many), all);
+    let (_d, result) = try_unpack(&crate::support::tar("t", &many), all);
     assert!(result.unwrap_err().what().contains("bound of 100 members"));
 }
 

@@ -3,24 +3,20 @@
 //! our wheel. Needs root, debootstrap and a gigabyte of packages, so it runs only when asked for:
 //!
 //! ```text
-//! cargo test --test before_after -- --ignored --nocapture
+//! cargo test --test main before_after:: -- --ignored --nocapture
 //! ```
 //!
 //! `TORCHMILL_DEBIAN_13` names a folder to keep the chroot in between runs.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use support::root;
+use crate::support::root;
 
 const KNOWN_ERROR: &str = "use_libuv was requested but PyTorch was build without libuv support";
 
 #[test]
-#[ignore = "needs root, debootstrap and a gigabyte of Debian 13"]
+#[ignore = "takes too much: root, debootstrap and a gigabyte of Debian 13"]
 fn debian_13s_own_torch_ends_with_the_known_error_and_only_for_want_of_libuv() {
     let scratch = tempfile::tempdir().unwrap();
     let chroot =
@@ -43,11 +39,39 @@ fn debian_13s_own_torch_ends_with_the_known_error_and_only_for_want_of_libuv() {
     let worked_around = succeeds(in_chroot(&chroot, &["python3", "/s2_around.py"]));
     assert!(worked_around.contains("\"libuv\": false"), "{worked_around}");
 
+    // What the table says of each way to make a store is what this torch does.
+    let makers = std::fs::read_to_string(root().join("tests/scenarios/who_crashes.py")).unwrap();
+    std::fs::write(chroot.join("who_crashes.py"), makers).unwrap();
+    let crashed = succeeds(in_chroot(&chroot, &["python3", "/who_crashes.py"]));
+    let crashed: serde_json::Value = serde_json::from_str(crashed.lines().last().unwrap_or_default()).unwrap();
+    assert_eq!(crashed, expected(&version), "{version}");
+
+    println!("who crashes: {crashed}");
     println!("packages: {}", package.split_whitespace().collect::<Vec<_>>().join(" "));
     println!("torch: {}", version.trim());
     println!("s2_train.py: exit {}, {}", before.status.code().unwrap_or(-1), error.trim());
     let result = worked_around.lines().last().unwrap_or_default();
     println!("s2_train.py with use_libuv=False: exit 0, {result}");
+}
+
+/// Which ways crash without libuv, by the table.
+fn expected(version: &str) -> serde_json::Value {
+    use xtask::inspect::makers::{Maker, era};
+    let era = era(version.trim()).unwrap();
+    let of = |maker: Maker| maker == Maker::Binding && era.binding;
+    serde_json::json!({
+        "env": era.env.default,
+        "env USE_LIBUV=0": era.env.default && !era.env.variable,
+        "env url": era.env.default && !era.env.url,
+        "tcp": era.tcp.default,
+        "tcp url": era.tcp.default && !era.tcp.url,
+        "worker": of(era.worker),
+        "worker USE_LIBUV=0": of(era.worker),
+        "worker url": of(era.worker),
+        "static USE_LIBUV=0": of(era.r#static),
+        "c10d USE_LIBUV=0": of(era.c10d),
+        "own call USE_LIBUV=0": era.binding,
+    })
 }
 
 /// Debian 13 with its `python3-torch`, from the mirror that this machine's APT names.

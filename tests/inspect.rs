@@ -1,15 +1,11 @@
 //! `inspect` and `doctor`: what a torch is, told from files that are made here, real in what counts:
 //! compiled by this machine's compiler, packed like wheels, served like an index serves them.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use support::{Answer, Ran, Server};
+use crate::support::{Answer, Ran, Server};
 
 const NAME: &str = "N4c10d6detail16LibUVStoreDaemonE";
 
@@ -353,7 +349,8 @@ fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
             needed += entry.compressed_size();
         }
     }
-    let sent: usize = asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+    let sent: usize =
+        asked.iter().flatten().filter_map(|r| crate::support::wanted(r, size)).map(|(from, to)| to - from).sum();
     assert!(sent as u64 <= needed + 1_000_000, "{sent} bytes asked for, {needed} needed");
     assert!(read.contains("KiB of 3.") && size > 3 << 20, "{read}");
     // A server that knows no ranges sends it whole, once.
@@ -418,7 +415,7 @@ fn a_verdict_from_afar_leaves_the_end_of_a_library_where_it_is() {
         assert_eq!(report["libraries"][0]["size"], library.len());
         let asked = server.ranges("/torch.whl");
         let sent: usize =
-            asked.iter().flatten().filter_map(|r| support::wanted(r, size)).map(|(from, to)| to - from).sum();
+            asked.iter().flatten().filter_map(|r| crate::support::wanted(r, size)).map(|(from, to)| to - from).sum();
         // Of the last 2 MiB a piece is asked for at a time.
         assert_eq!(sent < library.len() - (1 << 20), saved, "{name}, {code}: {sent} bytes of {}", library.len());
         // All of it, as ever, where it is at hand.
@@ -485,6 +482,160 @@ fn what_is_no_torch_gets_one_clear_sentence_and_exit_code_2() {
     xtask(&["inspect", &format!("{}/page", server.url)]).exits(2).says("is a web page");
     xtask(&["inspect", &format!("{}/absent", server.url)]).exits(3).says("HTTP 404");
     xtask(&["inspect", "pypi:torch"]).exits(2).says("names no exact version");
+}
+
+#[test]
+fn a_verdict_says_null_of_what_it_did_not_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.whl");
+    std::fs::write(&path, linux_wheel(WITH)).unwrap();
+    let report = json(&inspect(&path, &["--verdict"]).exits(0));
+    for not_read in ["gpu", "cudnn", "floor", "missing"] {
+        assert!(report[not_read].is_null(), "{not_read}: {}", report[not_read]);
+        assert!(report["not_read"].as_array().unwrap().contains(&not_read.into()), "{not_read}");
+    }
+    assert!(report["backends"]["nccl"].is_null() && report["backends"]["ucc"].is_null(), "{}", report["backends"]);
+    assert_eq!(report["backends"]["gloo"], false);
+    // All was looked at; the library for GPUs is no library here, and might have held NCCL.
+    let report = json(&inspect(&path, &[]).exits(0));
+    assert_eq!(report["not_read"], serde_json::json!(["nccl", "ucc"]));
+    assert!(report["gpu"].is_object() && report["floor"].is_object());
+    // All was read: what is not there is not there.
+    let library = std::fs::read(compile(dir.path(), WITH, &[])).unwrap();
+    std::fs::write(&path, archive(&[("torch/lib/libtorch_cpu.so", &library)])).unwrap();
+    let report = json(&inspect(&path, &[]).exits(0));
+    assert_eq!(report["not_read"], serde_json::json!([]));
+    assert_eq!(report["backends"]["nccl"], false);
+    std::fs::write(&path, linux_wheel(WITH)).unwrap();
+    let ran = xtask(&["inspect", path.to_str().unwrap(), "--verdict"]).exits(0);
+    assert!(ran.stdout.contains("NCCL not read"), "{}", ran.stdout);
+}
+
+#[test]
+fn what_holds_nothing_of_c10d_is_no_torch_and_a_part_is_named_as_one() {
+    inspect(Path::new("/bin/ls"), &[]).exits(2).says("nothing of c10d is in it");
+    let dir = tempfile::tempdir().unwrap();
+    for part in ["libc10.so", "libtorch_python.so", "libtorch_cuda.so", "libtorch.so"] {
+        let library = compile(dir.path(), WITHOUT, &[]);
+        let path = dir.path().join(part);
+        std::fs::rename(library, &path).unwrap();
+        inspect(&path, &[]).exits(2).says("is a part of torch, and not the one with the TCPStore");
+    }
+    // Whatever its name: one that holds c10d's store is judged.
+    let path = dir.path().join("monolith.so");
+    std::fs::rename(compile(dir.path(), WITH, &[]), &path).unwrap();
+    inspect(&path, &[]).exits(0);
+}
+
+/// A zip archive of these files.
+fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        zip.start_file(*name, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+    }
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_torch_before_libtorch_cpu_is_a_torch_and_python_parts_alone_are_named_for_what_they_are() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch-1.4.0-cp37-cp37m-linux_x86_64.whl");
+    let old = |version: &str| format!("__version__ = '{version}'\n").into_bytes();
+    std::fs::write(
+        &path,
+        archive(&[
+            ("torch/version.py", &old("1.4.0")),
+            ("torch/lib/libtorch.so", b"\x7fELF"),
+            ("torch/lib/libc10.so", b""),
+        ]),
+    )
+    .unwrap();
+    let report = json(&inspect(&path, &["--verdict"]).exits(1));
+    assert!(report["store_library"].is_null() && report["backends"]["gloo"].is_null(), "{report}");
+    assert!(report["notes"][0].as_str().unwrap().contains("older than libtorch_cpu (1.5)"), "{report}");
+
+    let mut data = tar::Builder::new(Vec::new());
+    let version = old("2.6.0+debian");
+    let mut header = tar::Header::new_gnu();
+    header.set_size(version.len() as u64);
+    header.set_mode(0o644);
+    data.append_data(&mut header, "./usr/lib/python3/dist-packages/torch/version.py", &version[..]).unwrap();
+    let packed = zstd::encode_all(&data.into_inner().unwrap()[..], 3).unwrap();
+    let mut deb = ar::Builder::new(Vec::new());
+    deb.append(&ar::Header::new(b"data.tar.zst".to_vec(), packed.len() as u64), &packed[..]).unwrap();
+    let path = dir.path().join("python3-torch.deb");
+    std::fs::write(&path, deb.into_inner().unwrap()).unwrap();
+    inspect(&path, &[]).exits(2).says("holds the Python parts of torch 2.6.0+debian alone").says("libtorch2.6");
+}
+
+#[test]
+fn a_library_beside_torch_that_cannot_be_read_is_a_note_and_not_the_end_of_the_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = std::fs::read(compile(dir.path(), WITH, &[])).unwrap();
+    let path = dir.path().join("torch.whl");
+    std::fs::write(
+        &path,
+        archive(&[
+            ("torch/version.py", b"__version__ = '2.6.0'\n"),
+            ("torch/lib/libtorch_cpu.so", &store),
+            ("torch/lib/libcut.so", &store[..2000]),
+            ("torch/lib/libtorch_cpu.so.orig", &store[..100]),
+            ("torch/lib/libscript.so", b"INPUT(libreal.so.1)\n"),
+            ("torch-2.6.0.dist-info/WHEEL", b"Wheel-Version: 1.0\n"),
+        ]),
+    )
+    .unwrap();
+    let report = json(&inspect(&path, &[]).exits(0));
+    let notes = report["notes"].to_string();
+    assert!(notes.contains("libcut.so is not read") && notes.contains("libscript.so is not read"), "{notes}");
+}
+
+/// A 32-bit Mach-O header, as old universal libraries have for i386.
+const I386: u32 = 7;
+
+#[test]
+fn a_universal_library_with_an_image_for_i386_is_judged_by_the_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("libtorch_cpu.dylib");
+    let mut image = macho(X86_64, &format!("__ZTI{NAME}"), true);
+    std::fs::write(
+        &path,
+        fat(&[(I386, [&0xfeed_face_u32.to_le_bytes()[..], &[0; 60]].concat()), (X86_64, image.clone())]),
+    )
+    .unwrap();
+    let report = json(&inspect(&path, &[]).exits(0));
+    assert_eq!(report["libraries"].as_array().unwrap().len(), 1);
+    assert!(report["notes"][0].as_str().unwrap().contains("i386"), "{report}");
+    image[0] = 0xce; // all of it is 32-bit
+    std::fs::write(&path, fat(&[(I386, image)])).unwrap();
+    inspect(&path, &[]).exits(2).says("32-bit");
+}
+
+#[test]
+fn the_transport_of_gloo_is_part_of_the_verdict() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.whl");
+    let names = |names: &[&str]| {
+        let mut library = pe(false, false);
+        for (i, name) in names.iter().enumerate() {
+            let at = 0x400 + 0x180 + 0x60 * i;
+            library[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+        wheel("2.8.0", "cp311-cp311-win_amd64", RENDEZVOUS_27, ("torch_cpu.dll", &library))
+    };
+    let gloo = ".?AVProcessGroupGloo@c10d@@";
+    std::fs::write(&path, names(&[gloo])).unwrap();
+    let report = json(&inspect(&path, &["--verdict"]).exits(1));
+    assert_eq!(report["backends"]["gloo"], true);
+    assert_eq!(report["backends"]["gloo_can_start"], false);
+    let ran = xtask(&["inspect", path.to_str().unwrap(), "--verdict"]).exits(1);
+    assert!(ran.stdout.contains("cannot start with gloo, which has no transport"), "{}", ran.stdout);
+    std::fs::write(&path, names(&[gloo, ".?AVDevice@uv@transport@gloo@@"])).unwrap();
+    let report = json(&inspect(&path, &["--verdict"]).exits(1));
+    assert_eq!(report["backends"]["gloo_can_start"], true);
+    let ran = xtask(&["inspect", path.to_str().unwrap(), "--verdict"]).exits(1);
+    assert!(ran.stdout.contains("init_process_group() runs on the legacy store"), "{}", ran.stdout);
 }
 
 #[test]

@@ -1,19 +1,12 @@
 //! The pipeline on a stand-in for PyTorch: every stage, failure and resume.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-#[path = "support/standin.rs"]
-mod standin;
-
-mod support;
-
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
-use standin::{build, command, files, fresh_files, work_folder, workspace, workspace_with};
-use support::{Answer, Ran, Server, Workspace, sha256, shared_store};
+use crate::standin::{build, command, files, fresh_files, work_folder, workspace, workspace_with};
+use crate::support::{Answer, Ran, Server, Workspace, sha256, shared_store};
 
 /// A store of the workspace's own that shares the downloads of the common one.
 fn own_store(w: &mut Workspace) {
@@ -69,7 +62,7 @@ fn has_libuv_store(library: &[u8]) -> bool {
 
 #[test]
 fn a_wheel_and_a_bundle_with_libuv_come_out() {
-    let Some(w) = workspace(&fresh_files()) else { return };
+    let w = workspace(&fresh_files());
     build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
     let wheel = artifact(&w, "wheel", ".whl");
     let name = wheel.file_name().unwrap().to_str().unwrap();
@@ -157,13 +150,13 @@ fn one_libuv_and_it_is_ours(w: &Workspace) {
 
 #[test]
 fn a_version_whose_setup_py_hands_nothing_to_cmake_gets_our_libuv() {
-    let Some(w) = workspace(&standin::files_of_2_12()) else { return };
+    let w = workspace(&crate::standin::files_of_2_12());
     one_libuv_and_it_is_ours(&w);
 }
 
 #[test]
 fn a_tree_from_upstream_with_a_newer_libuv_of_its_own_gets_ours() {
-    let Some(w) = workspace(&standin::files_from_upstream()) else { return };
+    let w = workspace(&crate::standin::files_from_upstream());
     one_libuv_and_it_is_ours(&w);
 }
 
@@ -172,7 +165,7 @@ fn a_tree_that_is_not_pytorch_is_refused_at_configure() {
     let mut f = fresh_files();
     let list = f.get_mut("CMakeLists.txt").unwrap();
     *list = list.replace("project(Torch ", "project(Flashlight ");
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     let ran = build(&w, &[]).exits(3).says("the tree's project is called 'Flashlight', not Torch");
     assert!(!ran.stderr.contains("» canary"), "{}", ran.stderr);
 }
@@ -181,7 +174,7 @@ fn a_tree_that_is_not_pytorch_is_refused_at_configure() {
 fn a_module_that_would_run_twice_is_refused_at_configure() {
     let mut f = fresh_files();
     f.get_mut("CMakeLists.txt").unwrap().push_str("include(${CMAKE_SOURCE_DIR}/../torchmill.cmake)\n");
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     build(&w, &[]).exits(3).says("its module was included a second time, in the project 'Torch'");
 }
 
@@ -190,28 +183,19 @@ fn a_build_in_which_the_module_did_not_run_is_stopped_at_configure() {
     let mut f = fresh_files();
     let setup = f.get_mut("setup.py").unwrap();
     *setup = setup.replace("*defs, \"..\"", "*defs, \"-DCMAKE_TOOLCHAIN_FILE=\", \"..\"");
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     build(&w, &[]).exits(3).says("CMake ended without running torchmill's module");
 }
 
 #[test]
 fn a_version_that_is_built_by_scikit_build_core_goes_the_same_way() {
-    let files = standin::files_of_2_14();
-    let Some(w) = workspace_with(&files, |recipe| {
+    let files = crate::standin::files_of_2_14();
+    let w = workspace_with(&files, |recipe| {
         let recipe = recipe.replace("epoch =", "backend = \"scikit-build-core\"\nepoch =");
         recipe.replace("build = [", "build = [\"scikit-build-core==1.1.1\", \"pathspec==0.12.1\",")
-    }) else {
-        return;
-    };
+    });
     // Two packages more than the real recipe has: their digests come from the index.
-    let locked = w.run(&["lock", "--recipe", "standin", "--json"]);
-    if locked.code != Some(0) {
-        let json: serde_json::Value = serde_json::from_str(&locked.stdout).unwrap();
-        let code = json["error"]["code"].as_str().unwrap();
-        assert!(matches!(code, "fetch" | "index" | "no-index"), "{locked:?}");
-        eprintln!("SKIPPED: scikit-build-core cannot be downloaded here: {}", json["error"]["message"]);
-        return;
-    }
+    w.run(&["lock", "--recipe", "standin"]).exits(0);
     // Configure alone compiles nothing.
     w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
     assert_eq!(compiled(&work_folder(&w)), Vec::<String>::new());
@@ -223,7 +207,7 @@ fn a_version_that_is_built_by_scikit_build_core_goes_the_same_way() {
 
 #[test]
 fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     build(&w, &[]).exits(0);
     let wheel = artifact(&w, "wheel", ".whl");
     let env = w.path().join("env");
@@ -260,7 +244,7 @@ fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
 fn two_builds_in_different_stores_give_the_same_bytes() {
     let mut digests = Vec::new();
     for more in [&["--jobs", "1"][..], &["--jobs", "3", "--no-compiler-cache"]] {
-        let Some(mut w) = workspace(&files()) else { return };
+        let mut w = workspace(&files());
         own_store(&mut w);
         if digests.is_empty() {
             // Another length of path, too.
@@ -279,7 +263,7 @@ fn two_builds_in_different_stores_give_the_same_bytes() {
 
 #[test]
 fn a_second_run_does_nothing_and_needs_no_network() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     build(&w, &[]).exits(0);
     let again = build(&w, &["--offline"]).exits(0);
     assert!(!again.stderr.contains('»'), "something ran again:\n{}", again.stderr);
@@ -287,7 +271,7 @@ fn a_second_run_does_nothing_and_needs_no_network() {
 
 #[test]
 fn a_dry_run_shows_the_plan_and_does_nothing() {
-    let Some(mut w) = workspace(&files()) else { return };
+    let mut w = workspace(&files());
     w.store = w.path().join("empty");
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
     for stage in xtask::stage::ORDER.iter().skip(1) {
@@ -297,9 +281,92 @@ fn a_dry_run_shows_the_plan_and_does_nothing() {
     assert!(walk(&w.store).iter().all(|p| p.starts_with(w.store.join("v1/locks"))), "{:?}", walk(&w.store));
 }
 
+/// What a dry run says of a stage: its state, and why it would run.
+fn planned(w: &Workspace, stage: &str) -> (String, Vec<String>) {
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    said_of(&ran, stage)
+}
+
+fn said_of(ran: &Ran, stage: &str) -> (String, Vec<String>) {
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let stages = json["plan"]["stages"].as_array().unwrap();
+    let said = stages.iter().find(|s| s["stage"] == stage).unwrap();
+    let why = said["why"].as_array().unwrap().iter().map(|w| w.as_str().unwrap().to_owned()).collect();
+    (said["state"].as_str().unwrap().to_owned(), why)
+}
+
+#[test]
+fn a_dry_run_says_in_which_input_a_stage_differs_from_its_nearest_earlier_result() {
+    let mut w = workspace(&files());
+    own_store(&mut w);
+    assert_eq!(planned(&w, "configure"), ("to-do".into(), vec!["it was never made in this store".into()]));
+    build(&w, &[]).exits(0);
+    assert_eq!(planned(&w, "configure"), ("done".into(), vec![]));
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    let changed = |from: &str, to: &str| {
+        assert!(recipe.contains(from));
+        w.write("recipes/standin.toml", recipe.replace(from, to));
+    };
+
+    changed("local = \"standin\"", "local = \"another\"");
+    let why = ["version: 2.6.0+standin → 2.6.0+another"].map(str::to_owned).to_vec();
+    assert_eq!(planned(&w, "configure"), ("to-do".into(), why));
+    assert_eq!(planned(&w, "canary"), ("to-do".into(), vec!["configure changed".into()]));
+    assert_eq!(planned(&w, "tree").0, "done");
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
+    assert!(ran.stdout.contains("      because version: 2.6.0+standin → 2.6.0+another\n"), "{}", ran.stdout);
+
+    changed("BUILD_TEST = false", "BUILD_TEST = true");
+    assert_eq!(planned(&w, "configure").1, ["feature BUILD_TEST: off → on"]);
+    changed("epoch = 1738108800", "epoch = 1738108801");
+    assert_eq!(planned(&w, "libuv").1, ["epoch: 1738108800 → 1738108801"]);
+    changed(
+        "[[source]]\nname = \"libuv\"",
+        "[[patch]]\nfile = \"x.patch\"\nreason = \"r\"\n[[source]]\nname = \"libuv\"",
+    );
+    w.write("patches/x.patch", "--- a/LICENSE\n+++ b/LICENSE\n@@ -1 +1 @@\n-stand-in licence\n+another licence\n");
+    assert!(planned(&w, "tree").1.contains(&"patches/x.patch is new".into()), "{:?}", planned(&w, "tree"));
+    w.run(&["tree", "--recipe", "standin"]).exits(0);
+    w.write("patches/x.patch", "--- a/LICENSE\n+++ b/LICENSE\n@@ -1 +1 @@\n-stand-in licence\n+a third licence\n");
+    assert_eq!(planned(&w, "tree").1, ["patches/x.patch changed"]);
+    w.write("recipes/standin.toml", &recipe);
+
+    // Another compiler.
+    let other = w.write(
+        "other-g++",
+        "#!/bin/sh\ncase \"$1\" in --version) echo 'g++ (Other) 99.1';; *) exec g++ \"$@\";; esac\n",
+    );
+    std::process::Command::new("chmod").arg("+x").arg(&other).status().unwrap();
+    let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]);
+    command.env("CXX", &other);
+    let (_, why) = said_of(&Ran::of(&mut command, w.path()).exits(0), "libuv");
+    assert!(why[0].starts_with("compiler: ") && why[0].ends_with(" → g++ (Other) 99.1"), "{why:?}");
+
+    // The wheel is there: what comes before it is not looked at. Without it, what was begun is finished.
+    let records = walk(&w.store.join("v1/work")).into_iter().filter(|p| p.ends_with("canary.json"));
+    assert_eq!(records.map(|record| std::fs::remove_file(record).unwrap()).count(), 1);
+    assert_eq!(planned(&w, "canary").0, "not-needed");
+    std::fs::remove_dir_all(w.store.join("v1/stages/wheel")).unwrap();
+    assert_eq!(planned(&w, "canary"), ("to-do".into(), vec!["it was begun and not finished".into()]));
+    assert_eq!(planned(&w, "configure").0, "done");
+}
+
+#[test]
+fn a_stage_that_a_recipe_has_nothing_for_is_refused_and_a_single_one_can_be_asked_for() {
+    let w = workspace(&files());
+    let until = |stage: &str| w.run(&["build-torch", "--recipe", "standin", "--until", stage]);
+    until("cuda").exits(2).says("the recipe standin has nothing for the stage 'cuda' to do").says("--dry-run");
+    until("prefix").exits(2).says("the recipe standin has nothing for the stage 'prefix' to do");
+    until("pyenv").exits(0).says("stopped after pyenv");
+    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--until", "pyenv", "--json"]).exits(0);
+    assert_eq!(said_of(&plan, "pyenv").0, "done");
+    assert_eq!(said_of(&plan, "prefix").0, "not-of-this-build");
+    assert!(!plan.stdout.contains("to-do"), "{}", plan.stdout);
+}
+
 #[test]
 fn a_silent_downgrade_stops_the_build_at_configure() {
-    let Some(w) = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true")) else { return };
+    let w = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true"));
     build(&w, &[]).exits(3).says("USE_MKLDNN: the recipe says on, CMake ended with 'OFF'");
 }
 
@@ -309,7 +376,7 @@ fn a_build_that_would_end_without_libuv_stops_at_the_canary() {
     f.get_mut("caffe2/CMakeLists.txt").unwrap().push_str(
         "set_source_files_properties(${d}/TCPStoreLibUvBackend.cpp PROPERTIES COMPILE_OPTIONS -UTORCH_USE_LIBUV)\n",
     );
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     let ran = build(&w, &[]).exits(3).says("was compiled without the libuv store");
     assert!(!ran.stderr.contains("» compile"), "{}", ran.stderr);
 }
@@ -319,7 +386,7 @@ fn a_store_that_answers_wrongly_stops_at_the_canary() {
     let mut f = files();
     let cpp = f.get_mut("torch/csrc/distributed/c10d/TCPStore.cpp").unwrap();
     *cpp = cpp.replace("counters[k] += n", "counters[k] += n + 1");
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     build(&w, &[]).exits(3).says("canary: the counter says").says("would end without a working libuv store");
 }
 
@@ -327,7 +394,7 @@ fn a_store_that_answers_wrongly_stops_at_the_canary() {
 fn the_first_compile_error_is_shown_with_advice() {
     let mut f = files();
     f.insert("fill/f3.cpp".into(), "#include <no_such_header.h>\n".into());
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     build(&w, &["--jobs", "1"]).exits(3).says("no_such_header.h").says("a header is missing").says("compile.log");
 }
 
@@ -335,7 +402,7 @@ fn the_first_compile_error_is_shown_with_advice() {
 fn a_patch_that_does_not_apply_stops_the_build_and_names_its_hunk() {
     let mut files = files();
     files.insert("a.txt".into(), "one\ntwo\n".into());
-    let Some(w) = workspace(&files) else { return };
+    let w = workspace(&files);
     w.write("patches/x.patch", "--- a/a.txt\n+++ b/a.txt\n@@ -1,2 +1,2 @@\n one\n-zwei\n+2\n");
     let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
     w.write("recipes/standin.toml", format!("{recipe}\n[[patch]]\nfile = \"x.patch\"\nreason = \"r\"\n"));
@@ -379,7 +446,7 @@ fn compiled(work: &Path) -> Vec<String> {
 
 #[test]
 fn a_build_that_was_killed_goes_on_without_recompiling_what_was_done() {
-    let Some(w) = workspace(&slow_files("kill -9")) else { return };
+    let w = workspace(&slow_files("kill -9"));
     let work = work_folder(&w);
     let mut child = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
     wait_for("two objects", || compiled(&work).len() >= 2);
@@ -412,14 +479,14 @@ fn running_in(work: &Path) -> bool {
 
 #[test]
 fn ctrl_c_stops_all_children_and_the_next_run_goes_on() {
-    let Some(w) = workspace(&slow_files("ctrl-c")) else { return };
+    let w = workspace(&slow_files("ctrl-c"));
     let work = work_folder(&w);
     let mut child = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
     wait_for("an object", || !compiled(&work).is_empty());
     std::process::Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(3), "{said}");
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{said}");
     assert!(said.contains("stopped on request") && said.contains("goes on where it stopped"), "{said}");
     assert!(!running_in(&work), "a child was left behind");
     build(&w, &[]).exits(0);
@@ -427,7 +494,7 @@ fn ctrl_c_stops_all_children_and_the_next_run_goes_on() {
 
 #[test]
 fn a_second_build_of_the_same_thing_waits_and_says_for_whom() {
-    let Some(w) = workspace(&slow_files("two at once")) else { return };
+    let w = workspace(&slow_files("two at once"));
     let work = work_folder(&w);
     let mut first = spawn(&w, &["--jobs", "1", "--no-compiler-cache"]);
     wait_for("an object", || !compiled(&work).is_empty());
@@ -438,22 +505,21 @@ fn a_second_build_of_the_same_thing_waits_and_says_for_whom() {
 }
 
 #[test]
+#[ignore = "needs network namespaces"]
 fn the_build_cannot_reach_the_network() {
-    if !xtask::platform::sandbox_supported() {
-        eprintln!("SKIPPED: this machine cannot make network namespaces");
-        return;
-    }
+    assert!(xtask::platform::sandbox_supported(), "this machine cannot make network namespaces");
     let server = Server::start([("/x", Answer::Ok(b"x".to_vec()))]);
     let mut f = files();
     f.get_mut("CMakeLists.txt").unwrap().push_str(&format!("file(DOWNLOAD {}/x ${{CMAKE_BINARY_DIR}}/x STATUS s)\nlist(GET s 0 code)\nif(code EQUAL 0)\n  message(FATAL_ERROR \"downloaded\")\nendif()\n", server.url));
-    let Some(w) = workspace(&f) else { return };
+    let w = workspace(&f);
     build(&w, &[]).exits(0);
     assert!(server.requests.lock().unwrap().is_empty());
 }
 
 #[test]
+#[ignore = "needs ccache"]
 fn the_compiler_cache_hits_across_build_folders() {
-    let Some(mut w) = workspace(&files()) else { return };
+    let mut w = workspace(&files());
     own_store(&mut w);
     build(&w, &[]).exits(0);
     let ccache = |w: &Workspace| {
@@ -464,10 +530,7 @@ fn the_compiler_cache_hits_across_build_folders() {
             .output();
         out.ok().map(|o| String::from_utf8_lossy(&o.stdout).into_owned())
     };
-    let Some(before) = ccache(&w).filter(|s| s.contains("cache_miss")) else {
-        eprintln!("SKIPPED: no ccache on this machine");
-        return;
-    };
+    let before = ccache(&w).filter(|s| s.contains("cache_miss")).expect("ccache");
     let number =
         |s: &str, name: &str| s.lines().find_map(|l| l.strip_prefix(name)?.trim().parse::<u64>().ok()).unwrap_or(0);
     let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
@@ -480,7 +543,7 @@ fn the_compiler_cache_hits_across_build_folders() {
 
 #[test]
 fn too_little_disk_space_is_said_before_anything_is_done() {
-    let Some(w) = workspace_with(&fresh_files(), |r| r.replace("disk = 64", "disk = 900000000")) else { return };
+    let w = workspace_with(&fresh_files(), |r| r.replace("disk = 64", "disk = 900000000"));
     build(&w, &[]).exits(3).says("MiB free; a build of standin needs about 900000000 MiB");
     // What comes before compile takes less.
     w.run(&["build-torch", "--recipe", "standin", "--until", "canary"]).exits(3).says("needs about 300000000 MiB");
@@ -489,7 +552,7 @@ fn too_little_disk_space_is_said_before_anything_is_done() {
 #[test]
 fn what_a_build_has_taken_already_is_not_asked_for_again() {
     // 12 TiB: more than a disk has, and less than a file system lets a file of holes claim.
-    let Some(w) = workspace_with(&fresh_files(), |r| r.replace("disk = 64", "disk = 12582912")) else { return };
+    let w = workspace_with(&fresh_files(), |r| r.replace("disk = 64", "disk = 12582912"));
     build(&w, &[]).exits(3).says("needs about 12582912 MiB");
     w.run(&["build-torch", "--recipe", "standin", "--until", "canary"]).exits(3).says("needs about 4194304 MiB");
     let work = work_folder(&w);
@@ -500,32 +563,28 @@ fn what_a_build_has_taken_already_is_not_asked_for_again() {
 
 #[test]
 fn a_store_that_cannot_be_written_is_named() {
-    let Some(mut w) = workspace(&files()) else { return };
+    let mut w = workspace(&files());
     w.store = w.write("a-file", "not a folder");
     build(&w, &[]).exits(3).says("cannot be written").says("--store DIR");
 }
 
 #[test]
 fn a_missing_or_too_old_compiler_is_named() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let mut c = command(&w, &[]);
     c.env("CXX", "no-such-compiler");
     Ran::of(&mut c, w.path()).exits(3).says("no C++ compiler").says("apt-get install g++");
-    let Some(w) = workspace_with(&files(), |r| format!("{r}\n[toolchain]\ngcc = \">=99\"\nclang = \">=99\"\n")) else {
-        return;
-    };
+    let w = workspace_with(&files(), |r| format!("{r}\n[toolchain]\ngcc = \">=99\"\nclang = \">=99\"\n"));
     build(&w, &[]).exits(3).says("the recipe demands").says(">=99");
 }
 
 #[test]
 fn a_python_that_does_not_fit_or_has_no_headers_is_named() {
-    let Some(w) = workspace_with(&files(), |r| r.replace("requires = \">=3.9,<3.14\"", "requires = \">=3.99\"")) else {
-        return;
-    };
+    let w = workspace_with(&files(), |r| r.replace("requires = \">=3.9,<3.14\"", "requires = \">=3.99\""));
     build(&w, &[]).exits(2).says("is for Python >=3.99");
     build(&w, &["--python", "no-such-python"]).exits(3).says("there is no Python 'no-such-python'");
     // An interpreter that answers, but whose headers are not there.
-    let Some(w) = workspace_with(&files(), |r| format!("{r}\n")) else { return };
+    let w = workspace_with(&files(), |r| format!("{r}\n"));
     let answer = r#"{"executable":"","version":"3.11.9","implementation":"cpython","include":"/nowhere","ext_suffix":".so","machine":"x86_64","free_threaded":false}"#;
     let fake = w.write("fake-python", format!("#!/bin/sh\necho '{answer}'\n"));
     std::process::Command::new("chmod").arg("+x").arg(&fake).status().unwrap();
@@ -536,11 +595,12 @@ fn a_python_that_does_not_fit_or_has_no_headers_is_named() {
 }
 
 #[test]
+#[ignore = "needs the right to mount a file system"]
 fn a_disk_that_fills_up_leaves_nothing_half_written() {
-    let Some(mut w) = workspace(&files()) else { return };
+    let mut w = workspace(&files());
     Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
     let mount = w.path().join("small");
-    let Some(disk) = support::SmallDisk::mount(&mount, "190m") else { return };
+    let disk = crate::support::SmallDisk::mount(&mount, "190m");
     w.store = mount.clone();
     // The downloads alone fit; what is unpacked from them does not.
     let ran = build(&w, &[]);
@@ -559,7 +619,7 @@ fn a_disk_that_fills_up_leaves_nothing_half_written() {
 
 #[test]
 fn a_store_whose_path_a_compiler_cannot_be_given_is_refused_and_one_in_another_script_is_built_in() {
-    let Some(mut w) = workspace(&fresh_files()) else { return };
+    let mut w = workspace(&fresh_files());
     own_store(&mut w);
     let (plain, spaces) = (w.path().join("größer-als-日本"), w.path().join("ein Ordner"));
     std::fs::rename(&w.store, &plain).unwrap();

@@ -1,19 +1,14 @@
 //! Who made this, from what, and does it come out the same again? Statement, signature, policy,
 //! `verify`, `diff`, `repro`, `rebuild`, on a stand-in for PyTorch.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-#[path = "support/standin.rs"]
-mod standin;
-
-mod support;
-
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use standin::{dist, files, fresh_files, workspace, workspace_with};
-use support::{Ran, Workspace, sha256};
+use xshell::{Shell, cmd};
+
+use crate::standin::{dist, files, fresh_files, workspace, workspace_with};
+use crate::support::{Ran, Workspace, sha256};
 
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -24,16 +19,13 @@ fn text(path: &Path) -> &str {
 }
 
 /// A key pair as people make it: `signing.pem` and `signing.pub`.
-fn keys(w: &Workspace, name: &str) -> Option<(PathBuf, PathBuf)> {
+fn keys(w: &Workspace, name: &str) -> (PathBuf, PathBuf) {
     let (private, public) = (w.path().join(format!("{name}.pem")), w.path().join(format!("{name}.pub")));
-    let made = Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", text(&private)]).output();
-    if !made.is_ok_and(|o| o.status.success()) {
-        eprintln!("SKIPPED: no openssl that makes Ed25519 keys is on this machine");
-        return None;
-    }
-    let out = Command::new("openssl").args(["pkey", "-in", text(&private), "-pubout", "-out", text(&public)]).output();
-    assert!(out.unwrap().status.success());
-    Some((private, public))
+    let sh = Shell::new().unwrap();
+    let made = cmd!(sh, "openssl genpkey -algorithm ed25519 -out {private}").quiet().ignore_stderr().run();
+    made.expect("an openssl that makes Ed25519 keys");
+    cmd!(sh, "openssl pkey -in {private} -pubout -out {public}").quiet().run().unwrap();
+    (private, public)
 }
 
 /// The wheel at `path` packed again by another program, each member as `edit` leaves it. More can be
@@ -62,7 +54,7 @@ fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
 
 #[test]
 fn what_stands_beside_an_artifact_agrees_with_it() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
     let (statement, manifest, sbom) = (json(&d.statement), json(&d.manifest), json(&d.sbom));
     // in-toto's and SLSA's own names.
@@ -100,7 +92,7 @@ fn what_stands_beside_an_artifact_agrees_with_it() {
     assert_eq!(member("sboms/torchmill.cdx.json"), std::fs::read(&d.sbom).unwrap());
     assert_eq!(
         member("torchmill/patches/cmake/torchmill.cmake"),
-        std::fs::read(support::root().join("patches/cmake/torchmill.cmake")).unwrap()
+        std::fs::read(crate::support::root().join("patches/cmake/torchmill.cmake")).unwrap()
     );
     assert!(String::from_utf8(member("torchmill/recipes/standin.toml")).unwrap().contains("USE_DISTRIBUTED = true"));
     let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&d.bundle).unwrap()));
@@ -117,7 +109,7 @@ fn what_stands_beside_an_artifact_agrees_with_it() {
 
 #[test]
 fn an_intact_artifact_passes_and_a_changed_one_is_named() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
     w.run(&["verify", text(&d.wheel)]).exits(0).says("files are as RECORD says").says("not signed");
     w.run(&["verify", text(&d.bundle)]).exits(0);
@@ -141,7 +133,7 @@ fn an_intact_artifact_passes_and_a_changed_one_is_named() {
 
 #[test]
 fn a_wheel_that_lies_in_record_is_named_whatever_its_statement_says() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
     let before = sha256(&std::fs::read(&d.wheel).unwrap());
     // One byte of a member changes, another member is added, and RECORD stays as it was.
@@ -162,9 +154,9 @@ fn a_wheel_that_lies_in_record_is_named_whatever_its_statement_says() {
 
 #[test]
 fn signatures_hold_break_and_agree_with_openssl() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
-    let (Some((private, public)), Some((_, other))) = (keys(&w, "signing"), keys(&w, "other")) else { return };
+    let ((private, public), (_, other)) = (keys(&w, "signing"), keys(&w, "other"));
     // Asked for a signature where there is none.
     w.run(&["verify", text(&d.wheel), "--key", text(&public)]).exits(1).says("is not signed");
     let ran = w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
@@ -218,9 +210,9 @@ fn signatures_hold_break_and_agree_with_openssl() {
 
 #[test]
 fn a_key_is_never_taken_from_the_command_line_and_never_shown() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
-    let Some((private, public)) = keys(&w, "signing") else { return };
+    let (private, public) = keys(&w, "signing");
     let secret = std::fs::read_to_string(&private).unwrap();
     let body = secret.lines().nth(1).unwrap().to_owned();
     let never = |ran: Ran| {
@@ -239,9 +231,9 @@ fn a_key_is_never_taken_from_the_command_line_and_never_shown() {
 
 #[test]
 fn a_policy_says_who_what_and_with_which_toolchain() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
-    let Some((private, _)) = keys(&w, "signing") else { return };
+    let (private, _) = keys(&w, "signing");
     w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
     let predicate = &json(&d.statement)["predicate"];
     let recipe = predicate["buildDefinition"]["externalParameters"]["recipe"]["sha256"].as_str().unwrap();
@@ -270,7 +262,7 @@ fn text_of(path: &Path) -> &str {
 
 #[test]
 fn bad_input_exits_2_with_one_clear_sentence() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let d = dist(&w);
     let whole = std::fs::read(&d.wheel).unwrap();
     let alone = w.path().join("alone");
@@ -306,19 +298,19 @@ fn bad_input_exits_2_with_one_clear_sentence() {
             }
         });
         std::fs::write(&copy, out.finish().unwrap().into_inner()).unwrap();
-        let ran = w.run(&["rebuild", text(&copy)]).exits(2);
+        let ran = w.run(&["rebuild", "--trust", text(&copy)]).exits(2);
         assert!(ran.stderr.contains(says), "{from}: {}", ran.stderr);
     }
 }
 
 #[test]
 fn an_artifact_is_built_again_from_itself_alone() {
-    let Some(w) = workspace(&fresh_files()) else { return };
+    let w = workspace(&fresh_files());
     let d = dist(&w);
     // Neither recipe nor patches are at hand, nor any stage's result: only the downloads.
     let nowhere = tempfile::tempdir().unwrap();
     let rebuild = |artifact: &Path| {
-        let mut c = w.xtask(&["rebuild", "--offline", text(artifact)]);
+        let mut c = w.xtask(&["rebuild", "--trust", "--offline", text(artifact)]);
         Ran::of(c.current_dir(nowhere.path()), w.path())
     };
     for name in ["recipes", "patches"] {
@@ -334,9 +326,147 @@ fn an_artifact_is_built_again_from_itself_alone() {
     assert!(d.dir.is_dir());
 }
 
+#[cfg(target_os = "linux")]
+/// The wheel with another CMake module in it, which writes down what it can see and reach, and a RECORD that is right.
+fn with_code_in_it(w: &Workspace, wheel: &Path, module: &str) -> PathBuf {
+    use base64::Engine;
+    let digest =
+        |b: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(<sha2::Sha256 as sha2::Digest>::digest(b));
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(wheel).unwrap()).unwrap();
+    let mut files = Vec::new();
+    for i in 0..archive.len() {
+        let mut entry = archive.by_index(i).unwrap();
+        let (name, mut bytes) = (entry.name().unwrap().into_owned(), Vec::new());
+        entry.read_to_end(&mut bytes).unwrap();
+        if name.ends_with("torchmill/patches/cmake/torchmill.cmake") {
+            bytes = [module.as_bytes(), &bytes].concat();
+        }
+        files.push((name, bytes));
+    }
+    let (record, _) = files.pop().unwrap();
+    let mut text: String = files.iter().map(|(n, b)| format!("{n},sha256={},{}\n", digest(b), b.len())).collect();
+    text.push_str(&format!("{record},,\n"));
+    files.push((record, text.into_bytes()));
+    let dir = w.path().join("theirs");
+    std::fs::create_dir_all(&dir).unwrap();
+    let path = dir.join(wheel.file_name().unwrap());
+    let mut out = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
+    for (name, bytes) in &files {
+        out.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
+        out.write_all(bytes).unwrap();
+    }
+    out.finish().unwrap();
+    path
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn code_in_an_artifact_runs_only_when_it_is_trusted_and_then_in_a_closed_room() {
+    let w = workspace(&fresh_files());
+    let d = dist(&w);
+    let outside = w.write("outside/secret", "SECRET-FILE");
+    let reached = w.path().join("outside/reached");
+    // What it sees goes to its own output, which the build's log has.
+    let module = format!(
+        "execute_process(COMMAND sh -c \"echo RAN; id -u; cat {secret}; ls {home}; env; for p in /proc/[0-9]*; do tr '\\\\0' ' ' < $p/environ; tr '\\\\0' ' ' < $p/cmdline; done; \\
+ls /sys/class/net; touch {reached}; mount -t tmpfs none /usr && echo MOUNTED; cat /etc/shadow; echo x > /usr/here && echo WROTE\" OUTPUT_VARIABLE seen ERROR_VARIABLE seen)\nfile(WRITE \"${{CMAKE_BINARY_DIR}}/seen.txt\" \"${{seen}}\")\nmessage(FATAL_ERROR \"SEEN<<${{seen}}>>\")\n",
+        secret = text(&outside),
+        home = std::env::var("HOME").unwrap(),
+        reached = text(&reached),
+    );
+    let theirs = with_code_in_it(&w, &d.wheel, &module);
+    let run = |args: &[&str]| {
+        let mut c = w.xtask(args);
+        c.env("SIGNING_KEY", "SECRET-KEY").env("TORCHMILL_UPLOAD_TOKEN", "SECRET-TOKEN");
+        Ran::of(&mut c, w.path())
+    };
+    // Nobody signed it: it is shown, and does not run.
+    let ran = run(&["rebuild", "--offline", text(&theirs)]).exits(1).says("nobody whom you trust signed it");
+    assert!(ran.stderr.contains("patches/cmake/torchmill.cmake") && !ran.stderr.contains("RAN"), "{ran:?}");
+    let digest = ran.stderr.split("--trust=").nth(1).unwrap()[..64].to_owned();
+    run(&["rebuild", "--offline", text(&theirs), &format!("--trust={}", sha256(b"other"))])
+        .exits(1)
+        .says("is not what --trust=");
+    // A signature over another artifact's statement does not make it trusted.
+    let (private, public) = keys(&w, "signing");
+    w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+    let stem = d.statement.to_str().unwrap().replace(".provenance.json", ".provenance.dsse.json");
+    let beside = theirs.parent().unwrap().join(Path::new(&stem).file_name().unwrap());
+    std::fs::copy(&stem, beside).unwrap();
+    let ran = run(&["rebuild", "--offline", text(&theirs), "--key", text(&public), "--trust"])
+        .exits(1)
+        .says("is not run: digest");
+    assert!(!ran.stderr.contains("SEEN"), "{ran:?}");
+    // Trusted, it runs, and sees nothing.
+    let ran = run(&["rebuild", "--offline", text(&theirs), &format!("--trust={digest}")]).exits(3).says("SEEN<<RAN");
+    let seen = ran.stderr.split("SEEN<<").nth(1).unwrap().split(">>").next().unwrap();
+    for never in ["SECRET-FILE", "SECRET-KEY", "SECRET-TOKEN", "MOUNTED", "WROTE", "root:", "eth0"] {
+        assert!(!seen.contains(never), "{never} in {seen}");
+    }
+    assert!(!reached.exists(), "it wrote outside of its room");
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
+    let w = workspace(&files());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let theirs = elsewhere.path().join("standin.toml");
+    for ending in ["toml", "lock"] {
+        std::fs::copy(w.path().join(format!("recipes/standin.{ending}")), theirs.with_extension(ending)).unwrap();
+    }
+    for command in ["tree", "shell", "build-torch"] {
+        let ran = w.run(&[command, "--offline", "--recipe", text(&theirs)]).exits(1);
+        assert!(ran.stderr.contains("standin from file:standin.tar") && ran.stderr.contains("--trust="), "{ran:?}");
+    }
+    w.run(&["libuv", "--offline", "--recipe", text(&theirs)]).exits(1).says("came from elsewhere");
+    let ran = w.run(&["tree", "--recipe", text(&theirs), "--trust"]).exits(0).says("trusted because --trust was given");
+    let tree = PathBuf::from(ran.stdout.trim().replace("[DIR]", text(w.path())));
+    assert!(tree.join("setup.py").exists() && text(&tree).contains("/inner/"), "{}", tree.display());
+    let ran =
+        w.run(&["shell", "--recipe", text(&theirs), "--trust", "--", "sh", "-c", "ls -a $HOME /root /home; echo done"]);
+    assert!(ran.exits(0).stdout.contains("done"));
+    // One of the workspace's own is asked nothing.
+    w.run(&["tree", "--recipe", "standin"]).exits(0);
+}
+
+#[test]
+fn a_policy_fails_closed() {
+    let w = workspace(&files());
+    let d = dist(&w);
+    let verify = |policy: &str, more: &[&str]| {
+        let path = w.write("policy.toml", policy);
+        w.run(&[&["verify", text(&d.wheel), "--policy", text_of(&path)], more].concat())
+    };
+    let predicate = &json(&d.statement)["predicate"];
+    let recipe = predicate["buildDefinition"]["externalParameters"]["recipe"]["sha256"].as_str().unwrap();
+    // What an unsigned statement says of itself counts for nothing.
+    verify(&format!("schema = 1\nrecipes = [\"{recipe}\"]\n"), &[])
+        .exits(1)
+        .says("is not signed")
+        .says("it proves nothing");
+    verify("schema = 1\n", &[]).exits(2).says("demands nothing");
+    let (private, public) = keys(&w, "signing");
+    let (_, other) = keys(&w, "other");
+    w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+    for list in ["keys", "recipes", "toolchains", "builders"] {
+        let text_of_it = if list == "keys" {
+            "schema = 1\nkeys = []\n".into()
+        } else {
+            format!("schema = 1\nkeys = [\"signing.pub\"]\n{list} = []\n")
+        };
+        verify(&text_of_it, &[]).exits(1).says(&format!("the list '{list}' is empty: it allows nothing"));
+    }
+    // The policy's keys and those of the command line must both hold.
+    let policy = "schema = 1\nkeys = [\"signing.pub\"]\n";
+    verify(policy, &["--key", text(&public)]).exits(0);
+    verify(policy, &["--key", text(&other)]).exits(1).says("no signature of");
+    verify(&format!("schema = 1\nrecipes = [\"{recipe}\"]\n"), &["--key", text(&public)]).exits(0);
+}
+
 #[test]
 fn two_builds_in_two_worlds_give_the_same_bytes() {
-    let Some(w) = workspace(&fresh_files()) else { return };
+    let w = workspace(&fresh_files());
     // Where another user can go, the second build is another user's.
     #[cfg(unix)]
     std::fs::set_permissions(w.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
@@ -359,7 +489,7 @@ fn a_build_that_writes_down_its_machine_is_caught() {
     // What real projects do: write down where they were built.
     let version = "git_version: Optional[str] = 'Unknown'";
     *setup = setup.replace(version, &format!("{version}\\nbuilt_on = '{{os.uname().nodename}}'"));
-    let Some(w) = workspace(&files) else { return };
+    let w = workspace(&files);
     let second = w.path().join("second");
     let ran = w.run(&["repro", "--recipe", "standin", "--until", "bundle", "--second", text(&second)]).exits(1);
     assert!(ran.stdout.contains("torch/version.py"), "{ran:?}");
@@ -368,7 +498,7 @@ fn a_build_that_writes_down_its_machine_is_caught() {
 
 #[test]
 fn libuv_comes_out_the_same_in_another_world() {
-    let Some(w) = workspace(&files()) else { return };
+    let w = workspace(&files());
     let second = w.path().join("second");
     w.run(&["repro", "--recipe", "standin", "--until", "libuv", "--second", text(&second)])
         .exits(0)
@@ -430,12 +560,9 @@ fn a_difference_is_told_with_its_place_and_cause() {
 #[test]
 fn a_recipe_says_the_same_whatever_is_written_around_it() {
     // The artifact carries the recipe's normal form: a comment or a status does not change it.
-    let Some(plain) = workspace(&files()) else { return };
-    let Some(chatty) =
-        workspace_with(&files(), |r| format!("# a comment\n{}", r.replace("a stand-in", "another description")))
-    else {
-        return;
-    };
+    let plain = workspace(&files());
+    let chatty =
+        workspace_with(&files(), |r| format!("# a comment\n{}", r.replace("a stand-in", "another description")));
     let wheel = |w: &Workspace| sha256(&std::fs::read(dist(w).wheel).unwrap());
     assert_eq!(wheel(&plain), wheel(&chatty));
 }

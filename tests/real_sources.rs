@@ -1,13 +1,9 @@
 //! libuv, tree, configure and canary on the real sources of PyTorch: minutes, where a whole build
 //! takes hours. What is made is kept below `target/`, so only the first run takes that long.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::process::Command;
 
-use support::{Ran, root, shared_store};
+use crate::support::{Ran, root, shared_store};
 
 fn xtask(args: &[&str]) -> Ran {
     let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -23,11 +19,6 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
             break;
         }
         fetched = xtask(&["fetch", "--json"]);
-    }
-    let json: serde_json::Value = serde_json::from_str(&fetched.stdout).unwrap_or_default();
-    if matches!(json["error"]["code"].as_str(), Some("fetch" | "index" | "no-index" | "no-debian-mirror")) {
-        eprintln!("SKIPPED: the sources cannot be downloaded here: {}", json["error"]["message"]);
-        return;
     }
     fetched.exits(0);
     xtask(&["build-torch", "--until", "canary", "--json"]).exits(0);

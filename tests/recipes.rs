@@ -1,10 +1,6 @@
 //! Recipes and locks: what people write gets an answer that lets them go on.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
-use support::{Workspace, recipe};
+use crate::support::{Workspace, recipe};
 
 /// Runs `lock --check` on a recipe and returns what it says.
 fn complaint(text: &str) -> String {
@@ -130,10 +126,10 @@ fn a_source_that_comes_from_elsewhere_now_gets_that_files_digest() {
         let lock = std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap();
         toml::from_str::<xtask::recipe::Lock>(&lock).unwrap().source["libuv"].sha256.clone()
     };
-    assert_eq!(digest(), support::sha256(b"the one"));
+    assert_eq!(digest(), crate::support::sha256(b"the one"));
     // By the same name, in another file: the lock must not keep what it knew.
     w.write("recipes/x.toml", recipe("").replace("file:uv.tar", "file:other.tar"));
-    assert_eq!(digest(), support::sha256(b"the other"));
+    assert_eq!(digest(), crate::support::sha256(b"the other"));
 }
 
 #[test]
@@ -146,7 +142,7 @@ fn a_lock_of_a_newer_format_is_refused() {
 
 #[test]
 fn every_recipe_of_the_repository_is_read_and_its_lock_fits() {
-    let workspace = xtask::recipe::Workspace { root: support::root() };
+    let workspace = xtask::recipe::Workspace { root: crate::support::root() };
     let names = workspace.recipe_names();
     assert!(names.contains(&"torch-2.6.0-cpu".to_owned()));
     for name in names {

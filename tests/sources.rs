@@ -1,13 +1,9 @@
 //! Sources: every byte is judged by its digest, whatever the server does on the way.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::path::Path;
 use std::process::Command;
 
-use support::{Answer, Server, Workspace, sha256};
+use crate::support::{Answer, Server, Workspace, sha256};
 use xtask::event::Silent;
 use xtask::recipe::Coordinate;
 use xtask::source::{Fetcher, Want};
@@ -130,11 +126,11 @@ fn a_passing_failure_is_asked_again() {
 fn a_stalled_server_is_given_up_on() {
     let server = Server::start([("/f", Answer::Stall(b"beginning".to_vec()))]);
     let w = Workspace::new();
-    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
+    w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
     command.env("TORCHMILL_STALL_SECONDS", "1");
     let started = std::time::Instant::now();
-    support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
+    crate::support::Ran::of(&mut command, w.path()).exits(3).says("cannot be had from any of its coordinates");
     assert!(started.elapsed().as_secs() < 60);
 }
 
@@ -156,10 +152,13 @@ fn a_debian_coordinate_goes_to_the_mirror_of_the_setting() {
     let content = bytes(777);
     let server = Server::start([("/mirror/pool/main/x/xx/xx_1%2B2%7E3.orig.tar.gz", Answer::Ok(content.clone()))]);
     let w = Workspace::new();
-    w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"));
+    w.write(
+        "recipes/x.toml",
+        crate::support::recipe("").replace("file:uv.tar", "debian:main/x/xx/xx_1+2~3.orig.tar.gz"),
+    );
     let mut command = w.xtask(&["lock", "--recipe", "x"]);
     command.env("TORCHMILL_DEBIAN_MIRROR", format!("{}/mirror", server.url));
-    support::Ran::of(&mut command, w.path()).exits(0);
+    crate::support::Ran::of(&mut command, w.path()).exits(0);
     assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
 }
 
@@ -174,10 +173,10 @@ fn a_pypi_coordinate_goes_to_the_index_that_pip_is_told_of_json_or_html() {
             ("/files/thing-1.0.tar.gz", Answer::Ok(content.clone())),
         ]);
         let w = Workspace::new();
-        w.write("recipes/x.toml", support::recipe("").replace("file:uv.tar", "pypi:thing/1.0/thing-1.0.tar.gz"));
+        w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", "pypi:thing/1.0/thing-1.0.tar.gz"));
         let mut command = w.xtask(&["lock", "--recipe", "x"]);
         command.env("PIP_INDEX_URL", format!("{}/simple", server.url));
-        support::Ran::of(&mut command, w.path()).exits(0);
+        crate::support::Ran::of(&mut command, w.path()).exits(0);
         assert!(std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap().contains(&sha256(&content)));
     }
 }
@@ -312,6 +311,50 @@ fn a_git_server_over_http_gives_the_same_bytes_as_the_files() {
     assert_eq!(names, NESTED);
     let (_, from_files, _b) = get(format!("git+file://{}/outer#{commit}", dir.path().display()));
     assert_eq!(over_http, from_files);
+}
+
+/// An object of git's, made of what git reads from its standard input.
+fn git_object(dir: &Path, args: &[&str], input: &str) -> String {
+    let mut command = Command::new("git");
+    command.args(args).current_dir(dir).stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "git {args:?}");
+    String::from_utf8(out.stdout).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_git_tree_of_a_hundred_million_files_ends_at_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("bomb");
+    std::fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q"]);
+    // Each level has ten names for the one below.
+    let mut tree = git_object(&repo, &["hash-object", "-w", "--stdin"], &"x".repeat(1000));
+    for level in 0..8 {
+        let kind = if level == 0 { "100644 blob" } else { "040000 tree" };
+        let names: String = (0..10).map(|n| format!("{kind} {tree}\tf{n}\n")).collect();
+        tree = git_object(&repo, &["mktree"], &names);
+    }
+    let commit = git(&repo, &["commit-tree", &tree, "-m", "bomb"]);
+    git(&repo, &["update-ref", "refs/heads/main", &commit]);
+    let (_dir, store) = store();
+    let want = Want {
+        name: "bomb".into(),
+        coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()],
+        // As a lock has it that was made of something smaller.
+        expected: Some(("0".repeat(64), 64 << 10)),
+    };
+    let e = fetch(&store, &want).unwrap_err();
+    assert!(e.what().contains("has more than 128 files or 65536 bytes"), "{e}");
+    let link = git_object(&repo, &["hash-object", "-w", "--stdin"], &"x".repeat(5000));
+    let tree = git_object(&repo, &["mktree"], &format!("120000 blob {link}\tl\n"));
+    let commit = git(&repo, &["commit-tree", &tree, "-m", "link"]);
+    git(&repo, &["update-ref", "refs/heads/main", &commit]);
+    let long = Want { coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()], ..want };
+    let e = fetch(&store, &long).unwrap_err();
+    assert!(e.what().contains("'l' has 5000 bytes; at most 4096 are read"), "{e}");
 }
 
 /// git's own HTTP backend, behind a few lines that speak CGI (gitprotocol-http).

@@ -1,15 +1,11 @@
 //! uvstore's hook, on a torch that this file makes up; and, on request, the program with a real one.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)] // a test that cannot go on panics
-
-mod support;
-
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use support::{Ran, root, shared_store};
+use crate::support::{Ran, root, shared_store};
 
 /// A torch of two modules, whose TCPStore says what it was made with.
 fn fake_torch(dir: &Path) {
@@ -89,7 +85,7 @@ fn the_hook_leaves_other_programs_and_other_sitecustomizes_alone() {
 }
 
 #[test]
-#[ignore = "compiles for minutes; TORCHMILL_STOCK_PYTHONS names Pythons with a stock torch: cargo test --test uvstore -- --ignored"]
+#[ignore = "takes too much: compiles for minutes, and TORCHMILL_STOCK_PYTHONS must name Pythons with a stock torch"]
 fn stock_torches_meet_on_the_program() {
     let out = tempfile::tempdir().unwrap();
     let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
@@ -126,7 +122,7 @@ fn stock_torches_meet_on_the_program() {
     server.kill().unwrap();
     server.wait().unwrap();
 
-    let pythons = std::env::var("TORCHMILL_STOCK_PYTHONS").unwrap_or_default();
+    let pythons = std::env::var("TORCHMILL_STOCK_PYTHONS").expect("TORCHMILL_STOCK_PYTHONS");
     for python in pythons.split(':').filter(|p| !p.is_empty()) {
         let script = "tests/scenarios/uvstore_ranks.py";
         for ranks in ["2", "64"] {

@@ -1,11 +1,10 @@
 //! What the integration tests share: a workspace of their own, a stand-in for PyTorch made by code,
 //! and a server that misbehaves on request.
 
-#![allow(dead_code)] // each test file uses its part
-#![allow(clippy::print_stderr)] // a test that is skipped says so
-
 pub mod browser;
 pub mod figures;
+pub mod standin;
+pub mod zips;
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Read, Write};
@@ -15,6 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
+use xshell::{Shell, cmd};
 
 /// The repository's root.
 pub fn root() -> PathBuf {
@@ -312,63 +312,56 @@ fn serve(
     Ok(())
 }
 
-/// A Python environment with `packages`, made once below `target/`; `None`, and a clear word, where they
-/// cannot be downloaded. Tests of one program that ask at one time wait for each other.
-pub fn python_environment(name: &str, packages: &[&str]) -> Option<PathBuf> {
+/// A Python environment with `packages`, made once below `target/`. Tests that ask at one time wait for
+/// each other.
+pub fn python_environment(name: &str, packages: &[&str]) -> PathBuf {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let env = root().join("target").join(name);
     let done = env.join("complete");
     if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {
-        return Some(env);
+        return env;
     }
-    let _ = std::fs::remove_dir_all(&env);
-    assert!(std::process::Command::new("python3").args(["-m", "venv"]).arg(&env).status().unwrap().success());
+    let sh = Shell::new().unwrap();
+    sh.remove_path(&env).unwrap();
+    cmd!(sh, "python3 -m venv {env}").quiet().run().unwrap();
+    let python = env.join("bin/python");
     let mut said = String::new();
     for _ in 0..3 {
-        let out = std::process::Command::new(env.join("bin/python"))
-            .args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check"])
-            .args(packages)
-            .output()
-            .unwrap();
+        let install = cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check {packages...}");
+        let out = install.quiet().ignore_status().output().unwrap();
         if out.status.success() {
-            std::fs::write(done, packages.join(" ")).unwrap();
-            return Some(env);
+            sh.write_file(done, packages.join(" ")).unwrap();
+            return env;
         }
         said = String::from_utf8_lossy(&out.stderr).into_owned();
     }
-    eprintln!("SKIPPED: {} cannot be installed here: {said}", packages.join(", "));
-    None
+    panic!("{} cannot be installed here: {said}", packages.join(", "))
 }
 
 /// A small file system in memory, gone with this value.
 pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    /// Mounted at `at`, which is made; `None`, and a clear word, where this user may not mount.
-    pub fn mount(at: &Path, size: &str) -> Option<Self> {
-        std::fs::create_dir_all(at).unwrap();
-        let mounted = std::process::Command::new("mount")
-            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "tmpfs"])
-            .arg(at)
-            .output()
-            .is_ok_and(|o| o.status.success());
-        if !mounted {
-            eprintln!("SKIPPED: no right to mount a small file system");
-            return None;
-        }
-        Some(Self(at.to_owned()))
+    /// Mounted at `at`, which is made.
+    pub fn mount(at: &Path, size: &str) -> Self {
+        let sh = Shell::new().unwrap();
+        sh.create_dir(at).unwrap();
+        cmd!(sh, "mount -t tmpfs -o size={size} tmpfs {at}").quiet().run().expect("the right to mount a file system");
+        Self(at.to_owned())
     }
 
     pub fn grow(&self, size: &str) {
-        let mut mount = std::process::Command::new("mount");
-        let grown = mount.args(["-o", &format!("remount,size={size}")]).arg(&self.0).status().unwrap();
-        assert!(grown.success());
+        let (sh, at) = (Shell::new().unwrap(), &self.0);
+        cmd!(sh, "mount -o remount,size={size} {at}").quiet().run().unwrap();
     }
 }
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+        let at = &self.0;
+        if let Ok(sh) = Shell::new() {
+            let _ = cmd!(sh, "umount -l {at}").quiet().run();
+        }
     }
 }

@@ -12,6 +12,99 @@ pub enum Exit {
     Misuse = 2,
     /// 3: the outside world failed (network, compiler, disk).
     World = 3,
+    /// 130: stopped from outside (Ctrl-C, SIGTERM), as shells count it: 128 and SIGINT's number.
+    Stopped = 130,
+}
+
+/// What a command found where nothing failed: an answer of no is an exit code, not an error.
+#[must_use]
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Answer {
+    /// Exit code 0: done, or the answer is yes.
+    Yes,
+    /// Exit code 1: everything worked and the answer is no.
+    No {
+        /// A stable name of the answer, for `--json` and tests.
+        code: &'static str,
+        /// What does not hold, with the value.
+        what: String,
+        /// The next steps.
+        next: Vec<String>,
+    },
+}
+
+impl Answer {
+    /// An answer of no.
+    pub fn no(code: &'static str, what: impl Into<String>) -> Self {
+        Self::No { code, what: what.into(), next: Vec::new() }
+    }
+
+    /// Adds a next step for the reader.
+    pub fn next(mut self, step: impl Into<String>) -> Self {
+        if let Self::No { next, .. } = &mut self {
+            next.push(step.into());
+        }
+        self
+    }
+}
+
+impl From<()> for Answer {
+    /// Most commands have nothing to answer but that it is done.
+    fn from((): ()) -> Self {
+        Self::Yes
+    }
+}
+
+/// The kinds of error that code decides by. All others are told to people, and only their exit code counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Stopped from outside.
+    Cancelled,
+    /// A program or a server took too long.
+    Timeout,
+    /// No room on a disk.
+    DiskFull,
+    /// The file system lets this user not do it.
+    Permission,
+    /// Bytes are not those of the digest that was named.
+    Digest,
+    /// The lock does not fit the recipe.
+    LockStale,
+    /// There is no lock.
+    LockMissing,
+    /// A name is in use, for other bytes.
+    Taken,
+    /// A name was in use, and its file was removed.
+    Removed,
+}
+
+impl Kind {
+    const ALL: [Self; 9] = [
+        Self::Cancelled,
+        Self::Timeout,
+        Self::DiskFull,
+        Self::Permission,
+        Self::Digest,
+        Self::LockStale,
+        Self::LockMissing,
+        Self::Taken,
+        Self::Removed,
+    ];
+
+    /// Its name in `--json`.
+    pub fn code(self) -> &'static str {
+        match self {
+            Self::Cancelled => "cancelled",
+            Self::Timeout => "timeout",
+            Self::DiskFull => "disk-full",
+            Self::Permission => "permission",
+            Self::Digest => "digest",
+            Self::LockStale => "lock-stale",
+            Self::LockMissing => "lock-missing",
+            Self::Taken => "taken",
+            Self::Removed => "removed",
+        }
+    }
 }
 
 /// Short form used all over the crate.
@@ -26,12 +119,13 @@ struct Inner {
     what: String,
     doing: Vec<String>,
     next: Vec<String>,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl Error {
     fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
         let what = without_secrets(&what.into());
-        Self(Box::new(Inner { exit, code, what, doing: Vec::new(), next: Vec::new() }))
+        Self(Box::new(Inner { exit, code, what, doing: Vec::new(), next: Vec::new(), source: None }))
     }
 
     /// Exit code 1: everything worked and the answer is no.
@@ -51,7 +145,15 @@ impl Error {
 
     /// The build was stopped from outside (Ctrl-C, SIGTERM).
     pub fn cancelled() -> Self {
-        Self::world("cancelled", "stopped on request").next("run the same command again: it goes on where it stopped")
+        Self::new(Exit::Stopped, Kind::Cancelled.code(), "stopped on request")
+            .next("run the same command again: it goes on where it stopped")
+    }
+
+    /// Keeps the error that led to this one, for [`std::error::Error::source`]. Its text is not shown again.
+    #[must_use]
+    pub fn because(mut self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.0.source = Some(source.into());
+        self
     }
 
     /// Adds what was being done, outermost last.
@@ -71,6 +173,11 @@ impl Error {
     /// The exit code this error leads to.
     pub fn exit(&self) -> Exit {
         self.0.exit
+    }
+
+    /// Its kind, if it is one of those that code decides by.
+    pub fn kind(&self) -> Option<Kind> {
+        Kind::ALL.into_iter().find(|k| k.code() == self.0.code)
     }
 
     /// A stable name of the kind of error, for `--json` and tests.
@@ -154,19 +261,24 @@ impl fmt::Debug for Error {
     }
 }
 
-impl std::error::Error for Error {}
+impl std::error::Error for Error {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source.as_deref().map(|e| e as &(dyn std::error::Error + 'static))
+    }
+}
 
 impl From<std::io::Error> for Error {
     /// I/O errors come from `fs-err`, so their text names the file.
     fn from(e: std::io::Error) -> Self {
         use std::io::ErrorKind as K;
         match e.kind() {
-            K::StorageFull | K::QuotaExceeded => Self::world("disk-full", e.to_string())
+            K::StorageFull | K::QuotaExceeded => Self::world(Kind::DiskFull.code(), e.to_string())
                 .next("free disk space and run the same command again: it goes on where it stopped"),
-            K::PermissionDenied | K::ReadOnlyFilesystem => Self::world("permission", e.to_string())
+            K::PermissionDenied | K::ReadOnlyFilesystem => Self::world(Kind::Permission.code(), e.to_string())
                 .next("check owner and mode, or choose another folder with --store / TORCHMILL_STORE"),
             _ => Self::world("io", e.to_string()),
         }
+        .because(e)
     }
 }
 
@@ -185,6 +297,23 @@ impl<T, E: Into<Error>> Context<T> for std::result::Result<T, E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_error_keeps_what_led_to_it_and_knows_its_kind() {
+        let full = Error::from(std::io::Error::from(std::io::ErrorKind::StorageFull));
+        assert_eq!(full.kind(), Some(Kind::DiskFull));
+        let source = std::error::Error::source(&full).and_then(|e| e.downcast_ref::<std::io::Error>());
+        assert_eq!(source.map(std::io::Error::kind), Some(std::io::ErrorKind::StorageFull));
+        assert_eq!(Error::cancelled().kind(), Some(Kind::Cancelled));
+        assert_eq!(Error::world("spawn", "x").kind(), None);
+    }
+
+    #[test]
+    fn no_two_kinds_have_one_name() {
+        let mut names = Kind::ALL.map(Kind::code);
+        names.sort_unstable();
+        assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    }
 
     #[test]
     fn no_secret_stands_in_a_message() {

@@ -57,12 +57,12 @@ pub enum Event {
     },
     /// A line for people.
     Note {
-        /// The text.
+        /// One line, without markup.
         text: String,
     },
     /// A line that people should not miss.
     Warning {
-        /// The text.
+        /// One line, without markup; `warning:` is put before it.
         text: String,
     },
 }

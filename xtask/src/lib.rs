@@ -1,9 +1,10 @@
 //! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `ci`, `mirror`, `validate`, `repro`, `doctor` → `stage` → `diff`,
-//! `artifact`, `inspect` → `source`, `toolchain` → `store` → `recipe` → `platform`, `error`. A module
-//! imports only from those to its right; nothing imports `cli`. Stages emit [`event::Event`]s; only [`ui`] draws.
+//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `mirror`, `validate`, `repro`, `doctor` →
+//! `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` → `logging`,
+//! `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never in a circle
+//! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
 
 pub mod artifact;
 pub mod ci;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod error;
 pub mod event;
 pub mod inspect;
+pub mod logging;
 pub mod mirror;
 pub mod platform;
 pub mod recipe;
@@ -23,5 +25,6 @@ pub mod store;
 pub mod toolchain;
 pub mod ui;
 pub mod validate;
+pub mod wheel;
 
-pub use error::{Error, Exit, Result};
+pub use error::{Answer, Error, Exit, Kind, Result};

@@ -3,15 +3,17 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 use xtask::artifact::{dsse::Envelope, provenance::Statement};
-use xtask::inspect::record;
+use xtask::inspect::Files;
+use xtask::wheel::record;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let (version, rest) = text.split_once('\n').unwrap_or(("2.6.0", &text));
     for windows in [false, true] {
-        let _ = xtask::inspect::start_defaults(rest, Some(rest), version, windows, true);
+        let files = Files { rendezvous: rest, static_rendezvous: Some(rest), c10d_backend: Some(rest), dynamic_rendezvous: Some(rest) };
+        let _ = xtask::inspect::start_defaults(files, version, windows, true);
     }
-    let _ = xtask::doctor::explain(&text);
+    let _ = xtask::doctor::explain(data);
     for aarch64 in [false, true] {
         let _ = xtask::inspect::uv_version_in_code(data, aarch64);
     }

@@ -14,7 +14,7 @@ pub fn library(magic: &[u8], data: &[u8]) {
     let whole = [magic, data, names].concat();
     let _ = xtask::inspect::library(&whole);
     // Longer than what is always read of one.
-    let _ = inspect("fuzz", &Far(wheel(&[&whole[..], &[0; 40 << 10]].concat())), Depth::Verdict);
+    let _ = inspect("fuzz", &Far(archive_of(&[&whole[..], &[0; 40 << 10]].concat())), Depth::Verdict);
 }
 
 /// Bytes that come from afar.
@@ -35,7 +35,7 @@ impl ReadAt for Far {
 }
 
 /// An archive with nothing but the store's library.
-fn wheel(library: &[u8]) -> Vec<u8> {
+fn archive_of(library: &[u8]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
     zip.start_file("torch/lib/torch_cpu.dll", options).unwrap();
@@ -90,8 +90,7 @@ pub fn inflate(data: &[u8]) {
     let mut plain = Vec::new();
     let _ = flate2::read::DeflateDecoder::new(&stream[..]).take(64 << 20).read_to_end(&mut plain);
     let length = stream.len() as u64;
-    let packed =
-        Packed { source: &stream, range: 0..length, size: plain.len() as u64, crc: crc32fast::hash(&plain) };
+    let packed = Packed { source: &stream, range: 0..length, size: plain.len() as u64, crc: crc32fast::hash(&plain) };
     let say = |beside| {
         let scanned = scan_packed_from(&packed, length * u64::from(*at) / 256, beside);
         // What is wrong first depends on how far one reads at a time.
@@ -120,4 +119,145 @@ pub fn pages(text: &str) {
     }
     let _ = requirements::parse(text);
     let _ = Form::wanted(text);
+}
+
+/// A wheel that is right.
+fn right_wheel() -> &'static [u8] {
+    static WHEEL: OnceLock<Vec<u8>> = OnceLock::new();
+    WHEEL.get_or_init(|| {
+        let files: [(&str, &[u8]); 3] = [
+            ("demo/__init__.py", b"x = 1\n"),
+            ("demo-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n\n"),
+            ("demo-1.0.dist-info/WHEEL", b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+        ];
+        let record = "demo-1.0.dist-info/RECORD";
+        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+        let text = xtask::wheel::record::own_line(record);
+        for (name, bytes) in files.into_iter().chain([(record, text.as_bytes())]) {
+            zip.start_file(name, options).unwrap();
+            zip.write_all(bytes).unwrap();
+        }
+        zip.finish().unwrap().into_inner()
+    })
+}
+
+/// What the strict reader takes, another reader reads the same.
+pub fn wheel(data: &[u8]) {
+    let bytes = match data {
+        [0, rest @ ..] => rest.to_vec(),
+        [_, changes @ ..] => {
+            let mut bytes = right_wheel().to_vec();
+            // Place and byte in turn; beyond the end, a byte more.
+            for change in changes.chunks_exact(3) {
+                let place = usize::from(u16::from_le_bytes([change[0], change[1]])) % (bytes.len() + 1);
+                if place == bytes.len() { bytes.push(change[2]) } else { bytes[place] = change[2] }
+            }
+            bytes
+        }
+        [] => return,
+    };
+    if let Ok(wheel) = xtask::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), &bytes) {
+        let _ = wheel.faults();
+    }
+    let Ok(archive) = xtask::wheel::Archive::open(&bytes) else { return };
+    let mut other = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).expect("what is taken is an archive to others");
+    assert_eq!(archive.members().len(), other.len());
+    for member in archive.members().iter().filter(|m| m.size < 1 << 20) {
+        let mut ours = Vec::new();
+        if archive.read(member).read_to_end(&mut ours).is_err() {
+            continue;
+        }
+        let mut theirs = Vec::new();
+        other.by_name(&member.name).expect("by its name").read_to_end(&mut theirs).expect("its bytes");
+        assert_eq!(ours, theirs, "{}", member.name);
+    }
+}
+
+/// No envelope but the one that was signed counts as signed.
+pub fn dsse(data: &[u8]) {
+    use xtask::artifact::dsse::Envelope;
+    use xtask::artifact::provenance::Statement;
+    let _ = Statement::parse(data, "fuzz")
+        .map(|s| (s.recipe_sha256().len(), s.toolchain_sha256().len(), s.builder().len()));
+    let Ok(envelope) = Envelope::parse(data, "fuzz") else { return };
+    let Ok(payload) = envelope.payload("fuzz") else { return };
+    let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]);
+    assert!(envelope.signed_by(&payload, &[key.verifying_key()]).is_none(), "a signature that nobody made");
+    let signed = Envelope::sign(&payload, &key);
+    assert!(signed.signed_by(&payload, &[key.verifying_key()]).is_some());
+    let again = Envelope::parse(&signed.to_bytes().unwrap(), "fuzz").unwrap();
+    assert_eq!(again, signed);
+}
+
+/// Any text of a recipe, in a workspace of its own.
+pub fn recipe(data: &[u8]) {
+    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = DIR.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["recipes", "patches"] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        dir
+    });
+    std::fs::write(dir.path().join("recipes/fuzz.toml"), data).unwrap();
+    let workspace = xtask::recipe::Workspace { root: dir.path().to_owned() };
+    if let Err(e) = workspace.load("fuzz") {
+        assert!(!e.what().is_empty());
+    }
+}
+
+/// RECORD: what is read of it is written again and read the same.
+pub fn record(text: &str) {
+    use xtask::wheel::record::{Digest, Entry, line, own_line, parse};
+    let Ok(entries) = parse(text) else { return };
+    let again: String = entries
+        .iter()
+        .map(|e| match (&e.digest, e.size) {
+            (Some(Digest::Sha256(digest)), Some(size)) => line(&e.path, digest, size),
+            _ => own_line(&e.path),
+        })
+        .collect();
+    // An empty path, and one that begins with a mark, are lines that are none once they are alone.
+    if !entries.is_empty() && !entries.iter().any(|e| e.path.is_empty() || e.path.starts_with('\u{feff}')) {
+        let paths = |entries: &[Entry]| entries.iter().map(|e| e.path.clone()).collect::<Vec<_>>();
+        assert_eq!(parse(&again).map(|e| paths(&e)), Ok(paths(&entries)));
+    }
+}
+
+/// METADATA and file names: no value that counts goes over a line, whatever stands there.
+pub fn metadata(data: &[u8]) {
+    use xtask::wheel::{Metadata, Name, fit, target};
+    if let Ok(headers) = Metadata::parse(data) {
+        for key in ["Name", "Version", "Requires-Python"] {
+            if let Ok(value) = headers.one(key) {
+                assert!(!value.contains(['\n', '\r', '\0']));
+                assert_eq!(headers.all(key).count(), 1);
+            }
+        }
+    }
+    let text = String::from_utf8_lossy(data);
+    if let Ok(name) = text.parse::<Name>() {
+        assert!(name.parsed_version().is_some());
+        let _ = fit(&text, "3.11", xtask::recipe::System::Linux, "x86_64");
+    }
+    let _ = target(&text, "demo-1.0.data");
+}
+
+/// A policy that is read demands something.
+pub fn policy(text: &str) {
+    // Keys are files: none of the names that are made up here is one.
+    if let Ok(policy) = xtask::artifact::trust::Policy::parse(text, std::path::Path::new("/nonexistent"), "fuzz") {
+        assert!(policy.demands());
+    }
+}
+
+/// A lock that is read has digests only, and is written as it was read.
+pub fn lock(text: &str) {
+    use xtask::recipe::{Lock, is_sha256};
+    let path = std::path::Path::new("fuzz.lock");
+    let Ok(lock) = Lock::parse(text, path, "lock") else { return };
+    assert!(lock.source.values().all(|l| is_sha256(&l.sha256)));
+    let written = lock.to_toml("fuzz").expect("what was read is written");
+    assert_eq!(Lock::parse(&written, path, "lock").ok(), Some(lock));
 }

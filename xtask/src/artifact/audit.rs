@@ -2,22 +2,23 @@
 //! and is that enough for a policy? Nothing in it is believed before its digest is known.
 
 use std::collections::BTreeMap;
-use std::io::{BufReader, Read, Seek};
+use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use rayon::prelude::*;
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 
 use super::dsse::{self, Envelope};
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::Policy;
-use crate::error::{Error, Result};
-use crate::inspect::{Cursor, FileAt, pump, record};
+use crate::error::{Error, Exit, Result};
+use crate::source::tarball::Guarded;
 use crate::store::digest_file;
+use crate::wheel::{self, Archive, FileAt};
 
-/// Most bytes of one file of `torchmill/`, and most files: more is not what we wrote.
+/// Most bytes of a statement.
+const MOST_STATEMENT: u64 = 16 << 20;
+/// Most bytes of all files of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
 
 /// What kind of artifact.
@@ -94,34 +95,38 @@ impl Artifact {
     /// Bad input: it cannot be read.
     pub fn origin(&self) -> Result<Option<Origin>> {
         let mut files = BTreeMap::new();
+        let mut left = MOST_ORIGIN.0;
         let mut take = |path: &str, reader: &mut dyn Read| -> std::io::Result<()> {
             let mut bytes = Vec::new();
-            reader.take(MOST_ORIGIN.0 + 1).read_to_end(&mut bytes)?;
-            if bytes.len() as u64 > MOST_ORIGIN.0 || files.len() >= MOST_ORIGIN.1 {
-                return Err(std::io::Error::other(format!("'{path}' is larger than anything that torchmill writes")));
-            }
+            reader.take(left + 1).read_to_end(&mut bytes)?;
+            let Some(rest) = left.checked_sub(bytes.len() as u64).filter(|_| files.len() < MOST_ORIGIN.1) else {
+                return Err(std::io::Error::other(format!(
+                    "with '{}' it carries more than {} bytes or {} files of its making, more than torchmill writes",
+                    path.escape_debug(),
+                    MOST_ORIGIN.0,
+                    MOST_ORIGIN.1
+                )));
+            };
+            left = rest;
             files.insert(path.to_owned(), bytes);
             Ok(())
         };
         match self.kind {
             Kind::Wheel => {
                 let file = self.file()?;
-                let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-                for i in 0..archive.len() {
-                    let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
-                    let name = entry.name().map(|n| n.into_owned()).unwrap_or_default();
-                    let mut segments = name.splitn(3, '/');
+                let archive = Archive::open(&file).map_err(|e| self.refused(e))?;
+                for member in archive.members().iter().filter(|m| !m.is_folder()) {
+                    let mut segments = member.name.splitn(3, '/');
                     if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())
                         && top.ends_with(".dist-info")
                     {
-                        let mut entry = archive.by_index(i).map_err(|e| self.unreadable(e))?;
-                        take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
+                        take(rest, &mut archive.read(member)).map_err(|e| self.unreadable(e))?;
                     }
                 }
             }
             Kind::Bundle => {
                 let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
-                let mut archive = tar::Archive::new(flate2::bufread::GzDecoder::new(file));
+                let mut archive = tar::Archive::new(Guarded::new(flate2::bufread::GzDecoder::new(file)));
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -144,128 +149,22 @@ impl Artifact {
     /// wrong.
     ///
     /// # Errors
-    /// Bad input: it cannot be read.
+    /// Bad input: it is no wheel that every reader understands alike.
     pub fn record(&self) -> Result<std::result::Result<String, String>> {
+        let name: wheel::Name = self.name.parse().map_err(|e: String| Error::misuse("filename", e))?;
         let file = self.file()?;
-        let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-        let mut members: Vec<(usize, String, u64)> = Vec::new();
-        for i in 0..archive.len() {
-            let entry = archive.by_index_data(i).map_err(|e| self.unreadable(e))?;
-            let name = entry.name().map(|n| n.into_owned()).map_err(|e| self.unreadable(e))?;
-            if !name.ends_with('/') {
-                members.push((i, name, entry.size()));
-            }
+        let wheel = wheel::Wheel::open(&name, &file).map_err(|e| self.refused(e))?;
+        let faults = wheel.faults()?;
+        if faults.is_empty() {
+            let files = wheel.members().iter().filter(|m| !m.is_folder()).count();
+            return Ok(Ok(format!("{} files are as RECORD says", files - 1)));
         }
-        let is_record = |name: &str| {
-            name.split_once('/').is_some_and(|(top, file)| top.ends_with(".dist-info") && file == "RECORD")
-        };
-        let Some((at, record_name, _)) = members.iter().find(|(_, n, _)| is_record(n)).cloned() else {
-            return Ok(Err("the wheel has no RECORD".into()));
-        };
-        let mut text = String::new();
-        let entry = archive.by_index(at).map_err(|e| self.unreadable(e))?;
-        if entry.take(MOST_ORIGIN.0).read_to_string(&mut text).is_err() {
-            return Ok(Err(format!("{record_name} cannot be read: damaged, or not UTF-8")));
-        }
-        let entries = match record::parse(&text) {
-            Ok(entries) => entries,
-            Err(why) => return Ok(Err(why)),
-        };
-        let mut stated: BTreeMap<&str, &record::Entry> = BTreeMap::new();
-        let mut wrong = Vec::new();
-        for entry in &entries {
-            if stated.insert(&entry.path, entry).is_some() {
-                wrong.push(format!("RECORD lists '{}' twice", entry.path));
-            }
-        }
-        let mut seen = std::collections::BTreeSet::new();
-        for (_, name, _) in &members {
-            if !seen.insert(name.as_str()) {
-                wrong.push(format!("the wheel holds '{name}' twice"));
-            }
-        }
-        wrong.extend(
-            stated
-                .keys()
-                .filter(|path| !seen.contains(**path))
-                .map(|p| format!("RECORD lists '{p}', which is missing")),
-        );
-        // The largest first: it takes longest.
-        members.sort_by_key(|(_, _, size)| std::cmp::Reverse(*size));
-        let found: Vec<Option<String>> = members
-            .par_iter()
-            .with_max_len(1)
-            .map_init(
-                || archive.clone(),
-                |archive, (i, name, _)| {
-                    // Signatures over RECORD and RECORD itself stand in no RECORD (PEP 427).
-                    if *name == record_name
-                        || name.strip_prefix(record_name.as_str()).is_some_and(|x| x == ".jws" || x == ".p7s")
-                    {
-                        return None;
-                    }
-                    let Some(entry) = stated.get(name.as_str()) else {
-                        return Some(format!("'{name}' is in the wheel and not in RECORD"));
-                    };
-                    let (Some(sha256), Some(size)) = (entry.sha256, entry.size) else {
-                        return Some(format!("RECORD states no digest or no size for '{name}'"));
-                    };
-                    match digest_member(archive, *i, size) {
-                        Err(e) => Some(format!("'{name}' is damaged: {e}")),
-                        Ok((_, n)) if n != size => Some(format!("'{name}' has not the {size} bytes that RECORD says")),
-                        Ok((d, _)) if d != sha256 => Some(format!(
-                            "'{name}' has the SHA-256 {}; RECORD says {}",
-                            hex::encode(d),
-                            hex::encode(sha256)
-                        )),
-                        Ok(_) => None,
-                    }
-                },
-            )
-            .collect();
-        wrong.extend(found.into_iter().flatten());
-        if wrong.is_empty() {
-            return Ok(Ok(format!("{} files are as RECORD says", members.len() - 1)));
-        }
-        let more = wrong.len().saturating_sub(8);
-        wrong.truncate(8);
-        if more > 0 {
-            wrong.push(format!("and {more} more"));
-        }
-        Ok(Err(wrong.join("; ")))
+        Ok(Err(wheel::listed(faults)))
     }
-}
 
-/// SHA-256 and size of a member; an error once it is larger than `limit`. RECORD's digest says all that
-/// the archive's checksum could, so that one is not looked at.
-fn digest_member<R: Read + Seek>(
-    archive: &mut zip::ZipArchive<R>,
-    index: usize,
-    limit: u64,
-) -> std::io::Result<([u8; 32], u64)> {
-    let mut hash = Sha256::new();
-    let mut digest = |reader: &mut dyn Read| -> std::io::Result<u64> {
-        // Worth a thread of its own?
-        if limit > 2 << 20 {
-            return pump(reader, limit, &mut |piece| {
-                hash.update(piece);
-                Ok(())
-            });
-        }
-        let mut bytes = Vec::new();
-        reader.take(limit + 1).read_to_end(&mut bytes)?;
-        hash.update(&bytes);
-        Ok(bytes.len() as u64)
-    };
-    let raw = archive.by_index_raw(index).map_err(std::io::Error::other)?;
-    let size = if raw.compression() == zip::CompressionMethod::Deflated {
-        let buffer = usize::try_from(raw.compressed_size()).unwrap_or(usize::MAX).clamp(1 << 12, 1 << 20);
-        digest(&mut flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(buffer, raw)))?
-    } else {
-        drop(raw);
-        digest(&mut archive.by_index(index).map_err(std::io::Error::other)?)?
-    };
-    Ok((hash.finalize().into(), size))
+    fn refused(&self, e: Error) -> Error {
+        if e.exit() == Exit::Misuse { self.unreadable(e.what()) } else { e }
+    }
 }
 
 /// A statement and the envelope that it came in.
@@ -278,7 +177,17 @@ struct Found {
 
 fn read_statement(path: &Path) -> Result<Found> {
     let whence = path.display().to_string();
-    let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{whence} cannot be read: {e}")))?;
+    let unreadable = |e: &dyn std::fmt::Display| Error::misuse("statement", format!("{whence} cannot be read: {e}"));
+    // A pipe or a device has no end.
+    if !path.metadata().map_err(|e| unreadable(&e))?.is_file() {
+        return Err(unreadable(&"it is no file"));
+    }
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+    file.take(MOST_STATEMENT + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+    if bytes.len() as u64 > MOST_STATEMENT {
+        return Err(unreadable(&format!("it has more than {MOST_STATEMENT} bytes")));
+    }
     let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
     let (payload, envelope) = if signed {
         let envelope = Envelope::parse(&bytes, &whence)?;
@@ -378,9 +287,16 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         Err(e) => soften(e)?,
     };
     checks.push(Check::new("recipe", origin));
-    checks.push(signature(&found, policy));
+    let signature = signature(&found, policy);
+    let signed = signature.ok == Some(true);
+    checks.push(signature);
     let listed = |name: &'static str, allowed: &Option<Vec<String>>, is: &str| match allowed {
         None => Check { name, ok: None, said: is.to_owned() },
+        Some(_) if !signed => Check {
+            name,
+            ok: Some(false),
+            said: format!("{is}, says a statement that no trusted key signed: it proves nothing"),
+        },
         Some(list) if list.iter().any(|l| l == is) => Check { name, ok: Some(true), said: is.to_owned() },
         Some(_) => Check { name, ok: Some(false), said: format!("{is} is not in the policy") },
     };
@@ -392,29 +308,44 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
 
 fn signature(found: &Found, policy: &Policy) -> Check {
     let name = "signature";
-    match (&found.envelope, policy.keys.is_empty()) {
-        (None, true) => Check { name, ok: None, said: "not signed".into() },
-        (Some(e), true) => Check {
-            name,
-            ok: None,
-            said: format!("{} signature(s); not checked: no key was given (--key)", e.signatures.len()),
-        },
-        (None, false) => Check::new(name, Err(format!("{} is not signed", file_name(&found.whence)))),
-        (Some(e), false) if e.signatures.is_empty() => {
-            Check::new(name, Err(format!("the signatures of {} were taken away", file_name(&found.whence))))
-        }
-        (Some(e), false) => Check::new(
-            name,
-            match e.signed_by(&found.payload, &policy.keys) {
-                Some(key) => Ok(format!("by the key {}", dsse::key_id(key))),
-                None => Err(format!(
-                    "no signature of {} is by the key {}: another key made it, or the statement was changed",
-                    file_name(&found.whence),
-                    policy.keys.iter().map(dsse::key_id).collect::<Vec<_>>().join(" or ")
-                )),
-            },
-        ),
+    let whence = file_name(&found.whence);
+    let Some(envelope) = &found.envelope else {
+        return if policy.demands() {
+            Check::new(name, Err(format!("{whence} is not signed")))
+        } else {
+            Check { name, ok: None, said: "not signed".into() }
+        };
+    };
+    if !policy.demands() {
+        let count = envelope.signatures.len();
+        return Check { name, ok: None, said: format!("{count} signature(s); not checked: no key was given (--key)") };
     }
+    if envelope.signatures.is_empty() {
+        return Check::new(name, Err(format!("the signatures of {whence} were taken away")));
+    }
+    if policy.signers.is_empty() {
+        return Check::new(name, Err("neither the policy nor --key names a key that must have signed".into()));
+    }
+    // Every group must be met: the policy's keys, and those of the command line.
+    let by: std::result::Result<Vec<String>, String> = policy
+        .signers
+        .iter()
+        .map(|keys| match envelope.signed_by(&found.payload, keys) {
+            Some(key) => Ok(dsse::key_id(key)),
+            None if keys.is_empty() => Err("the policy's list of keys is empty: it allows nothing".into()),
+            None => Err(format!(
+                "no signature of {whence} is by the key {}: another key made it, or the statement was changed",
+                keys.iter().map(dsse::key_id).collect::<Vec<_>>().join(" or ")
+            )),
+        })
+        .collect();
+    Check::new(
+        name,
+        by.map(|mut ids| {
+            ids.dedup();
+            format!("by the key {}", ids.join(" and "))
+        }),
+    )
 }
 
 fn file_name(path: &str) -> &str {

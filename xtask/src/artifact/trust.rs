@@ -1,4 +1,5 @@
-//! A policy: whom a team believes. A TOML file; every list that is there must be met.
+//! A policy: whom a team believes. A TOML file; everything that is in it must be met, and what a
+//! statement says of recipe, toolchain and builder counts only under a signature.
 //!
 //! ```toml
 //! schema = 1
@@ -7,6 +8,7 @@
 //! toolchains = ["<sha256>"]
 //! builders = ["https://…"]      # runDetails.builder.id
 //! ```
+//! An empty list allows nothing, and says so when it is read.
 
 use std::path::Path;
 
@@ -20,8 +22,7 @@ use crate::error::{Error, Result};
 #[serde(deny_unknown_fields)]
 struct File {
     schema: u32,
-    #[serde(default)]
-    keys: Vec<String>,
+    keys: Option<Vec<String>>,
     recipes: Option<Vec<String>>,
     toolchains: Option<Vec<String>>,
     builders: Option<Vec<String>>,
@@ -30,14 +31,17 @@ struct File {
 /// Whom and what to believe.
 #[derive(Debug, Clone, Default)]
 pub struct Policy {
-    /// One of them must have signed; nobody needs to where there are none.
-    pub keys: Vec<VerifyingKey>,
+    /// Of each group one must have signed: the policy's own keys, and those of the command line. Of an
+    /// empty group nobody can.
+    pub signers: Vec<Vec<VerifyingKey>>,
     /// Digests of recipes.
     pub recipes: Option<Vec<String>>,
     /// Digests of toolchains.
     pub toolchains: Option<Vec<String>>,
     /// Builders.
     pub builders: Option<Vec<String>>,
+    /// What whoever wrote it may not have meant.
+    pub warnings: Vec<String>,
 }
 
 impl Policy {
@@ -48,17 +52,67 @@ impl Policy {
     pub fn load(path: &Path) -> Result<Self> {
         let bad = |what: String| Error::misuse("policy", format!("{}: {what}", path.display()));
         let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
-        let file: File = toml::from_str(&text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
+        Self::parse(&text, path.parent().unwrap_or(Path::new("")), &path.display().to_string())
+    }
+
+    /// Reads the text of a policy whose keys stand in `here`.
+    ///
+    /// # Errors
+    /// As [`Policy::load`].
+    pub fn parse(text: &str, here: &Path, whence: &str) -> Result<Self> {
+        let bad = |what: String| Error::misuse("policy", format!("{whence}: {what}"));
+        let file: File = toml::from_str(text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
         if file.schema != 1 {
             return Err(bad(format!("schema {} is not known to this program, which reads 1", file.schema)));
         }
         for digest in [&file.recipes, &file.toolchains].into_iter().flatten().flatten() {
-            if digest.len() != 64 || !digest.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
-                return Err(bad(format!("'{digest}' is not a SHA-256 in lower-case hexadecimal")));
+            if !crate::recipe::is_sha256(digest) {
+                return Err(bad(format!("'{}' is not a SHA-256 in lower-case hexadecimal", digest.escape_debug())));
             }
         }
-        let here = path.parent().unwrap_or(Path::new(""));
-        let keys = file.keys.iter().map(|k| dsse::public_key(&here.join(k))).collect::<Result<_>>()?;
-        Ok(Self { keys, recipes: file.recipes, toolchains: file.toolchains, builders: file.builders })
+        let lists = [
+            ("keys", &file.keys),
+            ("recipes", &file.recipes),
+            ("toolchains", &file.toolchains),
+            ("builders", &file.builders),
+        ];
+        if lists.iter().all(|(_, list)| list.is_none()) {
+            return Err(bad("it demands nothing, so it would allow everything".into())
+                .next("name whom you trust: keys = [\"build.pub\"]"));
+        }
+        let empty = lists.iter().filter(|(_, list)| list.as_ref().is_some_and(Vec::is_empty));
+        let warnings =
+            empty.map(|(name, _)| format!("{whence}: the list '{name}' is empty: it allows nothing")).collect();
+        let keys = |names: &Vec<String>| names.iter().map(|k| dsse::public_key(&here.join(k))).collect::<Result<_>>();
+        let signers = file.keys.as_ref().map(keys).transpose()?.into_iter().collect();
+        Ok(Self { signers, recipes: file.recipes, toolchains: file.toolchains, builders: file.builders, warnings })
+    }
+
+    /// Asks for a signature of one of `keys` as well.
+    pub fn demand(&mut self, keys: Vec<VerifyingKey>) {
+        if !keys.is_empty() {
+            self.signers.push(keys);
+        }
+    }
+
+    /// Whether it asks for anything.
+    pub fn demands(&self) -> bool {
+        !self.signers.is_empty() || self.recipes.is_some() || self.toolchains.is_some() || self.builders.is_some()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_absent_or_empty_allows_nothing() {
+        let parse = |text: &str| Policy::parse(text, Path::new(""), "p.toml");
+        assert!(parse("schema = 1\n").unwrap_err().what().contains("demands nothing"));
+        let policy = parse("schema = 1\nkeys = []\nrecipes = []\n").unwrap();
+        assert_eq!((policy.signers.len(), policy.warnings.len()), (1, 2));
+        assert!(policy.demands() && policy.warnings[0].contains("allows nothing"));
+        assert!(parse("schema = 1\nrecipes = [\"AA\"]\n").is_err());
+        assert!(parse("schema = 2\nkeys = []\n").is_err());
     }
 }

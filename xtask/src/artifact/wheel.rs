@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::zip::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
-use crate::inspect::record;
+use crate::wheel::record;
 
 /// Packs the folder `root`, which holds one `*.dist-info`, to `out`.
 pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {

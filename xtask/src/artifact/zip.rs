@@ -241,17 +241,12 @@ fn dos_time(epoch: i64) -> (u16, u16) {
     (time as u16, date as u16)
 }
 
-/// Year, month and day of a number of days since 1970 (Howard Hinnant's `civil_from_days`).
+/// Year, month and day of a number of days since 1970.
 pub fn civil_date(days: i64) -> (i64, i64, i64) {
-    let z = days + 719_468;
-    let era = z.div_euclid(146_097);
-    let doe = z.rem_euclid(146_097);
-    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
-    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
-    let mp = (5 * doy + 2) / 153;
-    let day = doy - (153 * mp + 2) / 5 + 1;
-    let month = if mp < 10 { mp + 3 } else { mp - 9 };
-    (yoe + era * 400 + i64::from(month <= 2), month, day)
+    const JULIAN_DAY_OF_1970: i64 = 2_440_588;
+    let julian = i32::try_from(days.saturating_add(JULIAN_DAY_OF_1970)).ok();
+    let date = julian.and_then(|day| time::Date::from_julian_day(day).ok()).unwrap_or(time::Date::MAX);
+    (date.year().into(), u8::from(date.month()).into(), date.day().into())
 }
 
 #[cfg(test)]

@@ -5,9 +5,10 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, ToolArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json};
+use crate::artifact::dsse::KeySource;
 use crate::error::Result;
-use crate::stage::{self, Artifacts, Options, Outcome, Plan};
+use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
 use crate::{platform, ui};
 
 /// Build PyTorch from source, with a proven libuv TCPStore: wheel and libtorch bundle
@@ -18,13 +19,17 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
+  cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
-An interrupted build goes on where it stopped when the same command is run again.")]
+An interrupted build goes on where it stopped when the same command is run
+again.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Compiler processes at a time (default: by cores and free memory)
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -35,7 +40,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Stop after a stage, and print where its result stands
-    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER))]
+    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER.iter()))]
     until: Option<String>,
     /// Write what was built, how long it took and what was verified, as Markdown
     #[arg(long, value_name = "FILE")]
@@ -51,10 +56,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
+    if session.in_room(&args.recipe, &args.python, &args.trust, std::slice::from_ref(&args.out), false)? {
+        return Ok(());
+    }
+    // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
-    if let Some(key) = &key {
-        // A key that cannot be used is found out before the hours, not after.
-        key.load()?;
+    let secret = key.as_ref().map(KeySource::load).transpose()?;
+    if let Some(KeySource::Environment(name)) = &key {
+        platform::scrub_environment(Some(name));
     }
     let build = session.build(
         &args.recipe,
@@ -85,10 +94,11 @@ pub fn run(args: Args) -> Result<()> {
         let text = report(&build, artifacts, seconds)?;
         crate::store::write_atomically(path, text.as_bytes())?;
     }
-    if let (Some(key), Outcome::Done(artifacts)) = (&key, &outcome) {
-        let (envelope, id) = super::sign::sign(&artifacts.statement, key)?;
+    if let (Some(secret), Outcome::Done(artifacts)) = (&secret, &outcome) {
+        let (envelope, id) = super::sign::sign(&artifacts.statement, secret)?;
         session.events.note(format!("{} signed by the key {id}", envelope.display()));
     }
+    let (judging, judged) = crate::store::judging_spent();
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
@@ -97,6 +107,8 @@ pub fn run(args: Args) -> Result<()> {
             "outcome": outcome,
             "seconds": seconds,
             "peak_memory": platform::peak_memory(),
+            // What was hashed in the store because it was used; seconds are added up over all threads.
+            "judged": { "bytes": judged, "thread_seconds": judging.as_secs_f64() },
         }));
     } else {
         match outcome {
@@ -115,13 +127,8 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         build.python.version,
         build.compiler.banner
     );
-    for s in &plan.stages {
-        println!(
-            "  {:10} {:9} {}",
-            s.stage,
-            if s.cached { "in store" } else { "to do" },
-            s.key.as_deref().map_or("", |k| &k[..20])
-        );
+    for stage in &plan.stages {
+        show_stage(stage);
     }
     let total: u64 = plan.downloads.iter().map(|(_, n)| n).sum();
     if plan.downloads.is_empty() {
@@ -130,6 +137,28 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         println!("to download: {} files, {}", plan.downloads.len(), ui::bytes(total));
     }
     println!("jobs: {}   work folder: {}", stage::jobs(build), plan.work.display());
+}
+
+/// Reasons that are shown: a recipe for another version differs in hundreds.
+const REASONS: usize = 6;
+
+fn show_stage(planned: &PlannedStage) {
+    let name = format!("{} {}", planned.stage, planned.name);
+    let state = match planned.state {
+        State::Done => "in store",
+        State::NotNeeded => "not needed",
+        State::ToDo => "to do",
+        State::NotOfThisBuild => "not in this recipe",
+    };
+    let key = planned.key.as_deref().filter(|_| planned.state != State::NotOfThisBuild).map_or("", |key| &key[..20]);
+    println!("  {:14} {state:10} {key}", name.trim_end());
+    let more = planned.why.len().saturating_sub(REASONS);
+    for why in planned.why.iter().take(REASONS) {
+        println!("      because {why}");
+    }
+    if more > 0 {
+        println!("      and {more} more (--json has all)");
+    }
 }
 
 /// The record of a build, for `docs/results`: the same for everyone but for what it measured.

@@ -3,10 +3,11 @@
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::stage::peers::Meeting;
-use crate::stage::uvstore::Target;
-use crate::stage::{self, Build, Options, Outcome, Work};
+use crate::stage::steps::canary::Canary;
+use crate::stage::steps::uvstore::{Target, Uvstore, program};
+use crate::stage::{Build, Options, ensure, ensure_of};
 use crate::ui;
 
 /// Prove within minutes that the store of a recipe runs on libuv, here or on Windows
@@ -16,9 +17,10 @@ Examples:
   cargo xtask canary
   cargo xtask canary --target windows
 
-For Windows, libuv, c10 and the store of the recipe's tree are compiled with mingw-w64 and run with Wine:
-a server on each system, client processes on both, one of them killed in the middle. What mingw-w64 alone
-needs changed stands in patches/mingw and goes into no torch.")]
+For Windows, libuv, c10 and the store of the recipe's tree are compiled with
+mingw-w64 and run with Wine: a server on each system, client processes on both,
+one of them killed in the middle. What mingw-w64 alone needs changed stands in
+patches/mingw and goes into no torch.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -32,8 +34,7 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
-    let build = session.build(&args.recipe, &args.tools, options)?;
+    let build = session.build(&args.recipe, &args.tools, Options::default())?;
     match args.target {
         TargetArg::Host => here(args, &build),
         TargetArg::Windows => windows(args, &build),
@@ -41,11 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn here(args: &Args, build: &Build<'_>) -> Result<()> {
-    let Outcome::Stopped { folder, .. } = stage::run(build)? else {
-        return Err(Error::world("canary", "the build went on after the canary"));
-    };
-    let record = Work { dir: folder }.record(stage::canary::STAGE).unwrap_or_default();
-    let report = &record["report"];
+    let report = &ensure::<Canary>(build)?.record.report;
     if args.recipe.json {
         print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "report": report }));
     } else {
@@ -62,9 +59,8 @@ fn here(args: &Args, build: &Build<'_>) -> Result<()> {
 fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
     // Both tools before minutes of compiling.
     let target = Target::windows(build)?;
-    let (windows, _) = stage::uvstore::run(build, &target)?;
-    let (linux, _) = stage::uvstore::run(build, &Target::Host)?;
-    let (windows, linux) = (target.peer(&windows), Target::Host.peer(&linux));
+    let made = |target: &Target| ensure_of::<Uvstore>(build, target.of()).map(|done| target.peer(&program(&done)));
+    let (windows, linux) = (made(&target)?, made(&Target::Host)?);
     let meet = || -> Result<Vec<Meeting>> {
         Ok(vec![
             windows.serve(&[&windows, &windows, &windows], true)?,

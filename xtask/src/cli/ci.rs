@@ -4,16 +4,17 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::common::{print_json, set_json, workspace};
 use crate::ci;
-use crate::error::{Error, Result};
+use crate::error::{Answer, Result};
 use crate::ui;
 
 /// The CI workflows and the build matrix, rendered from the recipes
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask ci render                write ci/github/build-torch.yml and ci/gitlab/build-torch.yml
-  cargo xtask ci check                 are the committed files what would be rendered?
-  cargo xtask ci matrix --json         for a CI of your own: recipe × Python × machine
+  cargo xtask ci render
+      write ci/github/build-torch.yml and ci/gitlab/build-torch.yml
+  cargo xtask ci check          are the committed files what would be rendered?
+  cargo xtask ci matrix --json  for a CI of your own: recipe × Python × machine
 
 Exit code of check: 0 up to date, 1 not.")]
 pub struct Args {
@@ -27,15 +28,24 @@ pub struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Write the workflows
+    #[command(after_help = "\
+Example:
+  cargo xtask ci render")]
     Render,
     /// Fail if a committed workflow differs from what would be rendered
+    #[command(after_help = "\
+Example:
+  cargo xtask ci check")]
     Check,
     /// Print the builds: one for each recipe with a lock, Python and machine
+    #[command(after_help = "\
+Example:
+  cargo xtask ci matrix --json")]
     Matrix,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let workspace = workspace()?;
     match args.command {
@@ -48,7 +58,7 @@ pub fn run(args: &Args) -> Result<()> {
             } else {
                 written.iter().for_each(|path| println!("{}", path.display()));
             }
-            Ok(())
+            Ok(Answer::Yes)
         }
         Command::Check => {
             let stale = ci::stale(&workspace)?;
@@ -59,7 +69,7 @@ pub fn run(args: &Args) -> Result<()> {
                 if !args.json {
                     println!("{} the workflows are what the recipes make", ui::mark(Some(true)));
                 }
-                return Ok(());
+                return Ok(Answer::Yes);
             }
             let told: Vec<String> = stale
                 .iter()
@@ -68,7 +78,7 @@ pub fn run(args: &Args) -> Result<()> {
                     None => format!("{} is missing", s.path),
                 })
                 .collect();
-            Err(Error::no("ci-stale", told.join("; ")).next("run `cargo xtask ci render` and commit what it writes"))
+            Ok(Answer::no("ci-stale", told.join("; ")).next("run `cargo xtask ci render` and commit what it writes"))
         }
         Command::Matrix => {
             let jobs = ci::matrix(&workspace)?;
@@ -80,7 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
                     println!("{} Python {} {}{state}", job.recipe, job.python, job.machine);
                 }
             }
-            Ok(())
+            Ok(Answer::Yes)
         }
     }
 }

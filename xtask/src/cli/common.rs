@@ -1,17 +1,29 @@
 //! Arguments that several commands share, and the way from arguments to a [`Build`].
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use clap::{Args, ValueEnum};
+use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 
+use crate::artifact::dsse;
+use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Recipe, Workspace};
-use crate::stage::{Build, Chosen, Options};
+use crate::platform;
+use crate::recipe::{Lock, Recipe, Workspace};
+use crate::repro::foreign::{self, Code, Said, Trust};
+use crate::stage::steps::fetch::Fetch;
+use crate::stage::{Build, Chosen, Options, ensure};
 use crate::store::Store;
 use crate::ui::{JsonEvents, Reporter};
+
+/// The recipes that are there, for `--recipe`.
+fn recipes() -> Vec<CompletionCandidate> {
+    let names = workspace().map(|w| w.recipe_names()).unwrap_or_default();
+    names.into_iter().map(CompletionCandidate::new).collect()
+}
 
 static JSON: OnceLock<bool> = OnceLock::new();
 
@@ -26,9 +38,21 @@ pub fn set_json(json: bool) {
 }
 
 /// Who is told of what happens, as the command was asked; notes whether it was asked for JSON.
-pub fn sink(json: bool, quiet: bool) -> Box<dyn Sink> {
+pub fn sink(json: bool) -> Box<dyn Sink> {
     set_json(json);
-    if json { Box::new(JsonEvents) } else { Box::new(Reporter::new(quiet)) }
+    if json { Box::new(JsonEvents) } else { Box::new(Reporter::new(quiet())) }
+}
+
+static QUIET: AtomicBool = AtomicBool::new(false);
+
+/// Whether only warnings, errors and the result are wanted.
+pub fn quiet() -> bool {
+    QUIET.load(Ordering::SeqCst)
+}
+
+/// Notes that only those are wanted.
+pub fn set_quiet(quiet: bool) {
+    QUIET.store(quiet, Ordering::SeqCst);
 }
 
 static PRINTED: AtomicBool = AtomicBool::new(false);
@@ -49,7 +73,7 @@ pub fn print_json(value: &serde_json::Value) {
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     /// Recipe: a name in recipes/, or a path to a .toml file
-    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME")]
+    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME", add = ArgValueCandidates::new(recipes))]
     pub recipe: String,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
@@ -60,9 +84,6 @@ pub struct RecipeArgs {
     /// Print the result as JSON on standard output (events as JSON lines on standard error)
     #[arg(long)]
     pub json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    pub quiet: bool,
 }
 
 /// The system that a program is for
@@ -85,6 +106,45 @@ pub struct ToolArgs {
     pub cuda_home: Option<PathBuf>,
 }
 
+/// On what grounds code that came from elsewhere runs.
+#[derive(Debug, Args)]
+pub struct TrustArgs {
+    /// Run code that came from elsewhere and that no trusted key signed: it is shown first. With the
+    /// digest that was shown before, that code and no other
+    #[arg(long, value_name = "SHA256", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub trust: Option<String>,
+    /// Run code from elsewhere without a closed room, where this system offers none
+    #[arg(long)]
+    pub unconfined: bool,
+}
+
+impl TrustArgs {
+    /// With whose signatures count: `keys`, a policy's, or that of TORCHMILL_POLICY.
+    pub fn with(&self, keys: &[PathBuf], policy: Option<&Path>) -> Result<Trust> {
+        let said = match self.trust.as_deref() {
+            None => Said::Nothing,
+            Some("") => Said::Yes,
+            Some(digest) => Said::Digest(digest.to_owned()),
+        };
+        let settings = std::env::var_os("TORCHMILL_POLICY").filter(|v| !v.is_empty()).map(PathBuf::from);
+        let policy = policy_of(keys, policy.or(settings.as_deref()))?;
+        Ok(Trust { policy, said, unconfined: self.unconfined, telling: Vec::new() })
+    }
+}
+
+/// Keys and policy as a command was given them; `None` if it was given neither.
+pub fn policy_of(keys: &[PathBuf], policy: Option<&Path>) -> Result<Option<Policy>> {
+    if keys.is_empty() && policy.is_none() {
+        return Ok(None);
+    }
+    let mut policy = policy.map(Policy::load).transpose()?.unwrap_or_default();
+    for warning in &policy.warnings {
+        eprintln!("warning: {warning}");
+    }
+    policy.demand(keys.iter().map(|k| dsse::public_key(k)).collect::<Result<_>>()?);
+    Ok(Some(policy))
+}
+
 /// What every command with a recipe stands on.
 pub struct Session {
     pub workspace: Workspace,
@@ -95,8 +155,15 @@ pub struct Session {
 impl RecipeArgs {
     /// Opens workspace, store and event sink.
     pub fn session(&self) -> Result<Session> {
-        let events = sink(self.json, self.quiet);
-        Ok(Session { workspace: workspace()?, store: Store::open(self.store.as_deref())?, events })
+        let events = sink(self.json);
+        let room = foreign::inside();
+        let store = Store::open(room.as_deref().or(self.store.as_deref()))?;
+        if let Some(how) = store.shared() {
+            events.note(format!("the store is shared: {how}"));
+        }
+        // What killed runs left goes before more is put beside it.
+        store.sweep();
+        Ok(Session { workspace: workspace()?, store, events })
     }
 }
 
@@ -106,8 +173,75 @@ impl Session {
         self.workspace.load(&args.recipe)
     }
 
-    /// All that a build reads.
+    /// All that a build reads, whose code is run.
+    ///
+    /// # Errors
+    /// As [`Build::open`]; a recipe from elsewhere, outside of a closed room.
     pub fn build(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
+        if foreign::inside().is_none() && foreign::is_foreign(&self.workspace, &args.recipe) {
+            return Err(Error::no(
+                "not-trusted",
+                format!("the recipe {} came from elsewhere: it is code of whoever wrote it", args.recipe),
+            )
+            .next("tree, shell and build-torch run it in a closed room, with --trust")
+            .next("or put it into recipes/, if it is yours"));
+        }
+        // From here on, code of others may run.
+        platform::scrub_environment(None);
+        platform::no_dumps(false);
+        self.read(args, tools, options)
+    }
+
+    /// Runs the command that was given again, in a closed room, if its recipe came from elsewhere and
+    /// the user trusts it; `false` if it is one of ours. `write` is for what comes out; `terminal`, whether a person is
+    /// to type into it.
+    ///
+    /// # Errors
+    /// The answer is no: nobody trusts it. The command's own end, if it did not end well.
+    pub fn in_room(
+        &self,
+        args: &RecipeArgs,
+        tools: &ToolArgs,
+        trust: &TrustArgs,
+        write: &[PathBuf],
+        terminal: bool,
+    ) -> Result<bool> {
+        if foreign::inside().is_some() || !foreign::is_foreign(&self.workspace, &args.recipe) {
+            return Ok(false);
+        }
+        let path = std::path::absolute(self.workspace.recipe_path(&args.recipe))?;
+        let code = Code::of_recipe(&self.workspace.load(&args.recipe)?, &path)?;
+        let trust = trust.with(&[], None)?;
+        code.admit(&args.recipe, &trust, self.events.as_ref())?;
+        platform::scrub_environment(None);
+        platform::no_dumps(false);
+        let build = self.read(args, tools, Options::default())?;
+        ensure::<Fetch>(&build)?;
+        let (root, _) = foreign::room_store(&self.store, &code.sha256[..20])?;
+        let mut read = vec![self.workspace.recipes(), self.workspace.patches(), path.clone(), Lock::path_for(&path)];
+        read.retain(|p| p.exists());
+        let mut write = write.iter().map(|p| Ok(std::path::absolute(p)?)).collect::<Result<Vec<_>>>()?;
+        write.retain(|p| fs_err::create_dir_all(p).is_ok());
+        let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+        let mut command = foreign::command(&build, &root, &arguments, &read, &write, trust.unconfined)?;
+        command.current_dir(std::env::current_dir()?);
+        let status = if terminal {
+            command.status().map_err(|e| Error::world("closed-room", format!("it cannot be started: {e}")))?
+        } else {
+            foreign::run(command)?
+        };
+        if status.success() {
+            return Ok(true);
+        }
+        // What went wrong was said inside; the same exit code says it again.
+        std::process::exit(status.code().unwrap_or(3))
+    }
+
+    /// All that a build reads, for commands that run nothing of it.
+    ///
+    /// # Errors
+    /// As [`Build::open`].
+    pub fn read(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
         let chosen =
             Chosen { recipe: &args.recipe, python: tools.python.as_deref(), cuda_home: tools.cuda_home.as_deref() };
         Build::open(
@@ -115,7 +249,7 @@ impl Session {
             &self.store,
             self.events.as_ref(),
             &chosen,
-            Options { offline: args.offline, ..options },
+            Options { offline: args.offline || foreign::inside().is_some(), ..options },
         )
     }
 }

@@ -6,18 +6,19 @@ use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
 use crate::diff::{Difference, Finding, diff};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Result};
 use crate::ui;
 
 /// Say in what two artifacts differ: members, sections, symbols, and the likely cause
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask diff dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl other/torch….whl
+  cargo xtask diff dist/torch-2.6.0*.whl other/torch….whl
   cargo xtask diff libtorch-a.tar.gz libtorch-b.tar.gz --json
   cargo xtask diff one/libuv.a two/libuv.a
 
-Wheels, tar.gz archives, folders, libraries, any two files. Exit code 0: the same, 1: they differ.")]
+Wheels, tar.gz archives, folders, libraries, any two files.
+Exit code 0: the same, 1: they differ.")]
 pub struct Args {
     /// One artifact
     #[arg(value_name = "A")]
@@ -31,7 +32,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let found = diff(&args.a, &args.b)?;
     if args.json {
@@ -40,9 +41,9 @@ pub fn run(args: &Args) -> Result<()> {
         show(&found);
     }
     if found.identical {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    Err(Error::no("differs", format!("{} and {} differ", args.a.display(), args.b.display())))
+    Ok(Answer::no("differs", format!("{} and {} differ", args.a.display(), args.b.display())))
 }
 
 /// Prints it for people.
@@ -56,7 +57,7 @@ pub fn show(found: &Difference) {
     }
     let line = |f: &Finding| {
         let cause = f.cause.map(|c| format!("\n      likely cause: {c}")).unwrap_or_default();
-        println!("    {}: {}{cause}", f.place, f.what);
+        println!("    {}: {}{cause}", ui::visible(&f.place), ui::visible(&f.what));
     };
     if !found.container.is_empty() {
         println!("  the archives themselves");
@@ -64,11 +65,11 @@ pub fn show(found: &Difference) {
     }
     for (which, names) in [("A", &found.only_in_a), ("B", &found.only_in_b)] {
         if !names.is_empty() {
-            println!("  only in {which}: {}", shortened(names));
+            println!("  only in {which}: {}", ui::visible(&shortened(names)));
         }
     }
     for member in &found.members {
-        println!("  {} ({} and {})", member.name, ui::bytes(member.size[0]), ui::bytes(member.size[1]));
+        println!("  {} ({} and {})", ui::visible(&member.name), ui::bytes(member.size[0]), ui::bytes(member.size[1]));
         member.findings.iter().for_each(line);
     }
     println!("  {} members are the same", found.same);

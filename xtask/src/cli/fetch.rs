@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::steps::fetch::Fetch;
+use crate::stage::{Downloads, Options, ensure};
 use crate::ui;
 
 /// Download everything that a recipe draws in, by digest, into the store
@@ -12,8 +13,9 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask fetch
-  cargo xtask fetch --recipe torch-2.6.0-cpu --all-pythons     fill a store for an air-gapped machine
-  cargo xtask fetch --offline                                  is everything there?")]
+  cargo xtask fetch --recipe torch-2.6.0-cpu --all-pythons
+      fill a store for an air-gapped machine
+  cargo xtask fetch --offline  is everything there?")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -27,8 +29,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let build = session.build(&args.recipe, &args.python, Options::default())?;
-    let blobs = stage::fetch::run(&build, args.all_pythons)?;
+    let downloads = if args.all_pythons { Downloads::AllPythons } else { Downloads::Build };
+    let build = session.read(&args.recipe, &args.python, Options { downloads, ..Options::default() })?;
+    let blobs = ensure::<Fetch>(&build)?.record;
     let total: u64 = blobs.iter().map(|b| b.size).sum();
     if args.recipe.json {
         let files: Vec<_> =

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::Error;
-use crate::stage::libuv;
+use crate::stage::steps::libuv;
 use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND};
 use crate::{platform, ui};
 
@@ -17,6 +17,7 @@ pub fn dispatch() -> Option<ExitCode> {
     let rest: Vec<OsString> = arguments.collect();
     let error = match command.to_str()? {
         SANDBOX_COMMAND => sandbox(&rest),
+        platform::CLOSED_COMMAND => closed(&rest),
         LAUNCH_COMMAND => launch(rest),
         libuv::HELPER_COMMAND => match &rest[..] {
             [source, install] => match libuv::helper(Path::new(source), Path::new(install)) {
@@ -35,6 +36,15 @@ fn sandbox(arguments: &[OsString]) -> Error {
     match arguments.split_first() {
         Some((mode, argv)) => platform::sandbox_exec(mode == "no-network", argv),
         None => Error::misuse("internal", "nothing to run"),
+    }
+}
+
+fn closed(arguments: &[OsString]) -> Error {
+    let room =
+        arguments.split_first().and_then(|(spec, argv)| Some((serde_json::from_str(spec.to_str()?).ok()?, argv)));
+    match room {
+        Some((room, argv)) => platform::enter_room(&room, argv),
+        None => Error::misuse("internal", "expected a room and what runs in it"),
     }
 }
 

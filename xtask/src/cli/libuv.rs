@@ -4,7 +4,8 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::steps::libuv::Libuv;
+use crate::stage::{Options, ensure};
 
 /// Build libuv from source, into a prefix of its own, and print the prefix
 #[derive(Debug, ClapArgs)]
@@ -22,9 +23,7 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     let build = session.build(&args.recipe, &args.python, Options::default())?;
-    stage::fetch::run(&build, false)?;
-    let pyenv = stage::pyenv::run(&build)?;
-    let dir = stage::libuv::run(&build, &pyenv)?;
+    let dir = ensure::<Libuv>(&build)?.folder;
     if args.recipe.json {
         print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "folder": dir }));
     } else {

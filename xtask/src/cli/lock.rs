@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, print_json};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Kind, Result};
 use crate::recipe::Lock;
 use crate::stage;
 use crate::store::write_atomically;
@@ -13,7 +13,7 @@ use crate::store::write_atomically;
 #[command(after_help = "\
 Examples:
   cargo xtask lock --recipe torch-2.6.0-cpu
-  cargo xtask lock --check                     exit 1 if the lock is stale, change nothing")]
+  cargo xtask lock --check  exit 1 if the lock is stale, change nothing")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -26,26 +26,26 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let recipe = session.recipe(&args.recipe)?;
     let recipe_path = session.workspace.recipe_path(&args.recipe.recipe);
     let path = Lock::path_for(&recipe_path);
     if args.check {
-        let state =
-            match Lock::load(&recipe, &recipe_path) {
-                Ok(_) => Ok(()),
-                Err(e) if matches!(e.code(), "lock-stale" | "lock-missing") => Err(Error::no(e.code(), e.what())
-                    .next(format!("run `cargo xtask lock --recipe {}`", args.recipe.recipe))),
-                Err(e) => Err(e),
-            };
-        state?;
+        match Lock::load(&recipe, &recipe_path) {
+            Ok(_) => {}
+            Err(e) if matches!(e.kind(), Some(Kind::LockStale | Kind::LockMissing)) => {
+                return Ok(Answer::no(e.code(), e.what())
+                    .next(format!("run `cargo xtask lock --recipe {}`", args.recipe.recipe)));
+            }
+            Err(e) => return Err(e),
+        }
         if args.recipe.json {
             print_json(&serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "fresh": true }));
         } else {
             println!("{} fits the recipe", path.display());
         }
-        return Ok(());
+        return Ok(Answer::Yes);
     }
     // A lock that cannot be read tells nothing; one of another recipe state still tells digests.
     let old = if args.update {
@@ -76,5 +76,5 @@ pub fn run(args: Args) -> Result<()> {
             recipe.python.machines.join(", ")
         );
     }
-    Ok(())
+    Ok(Answer::Yes)
 }

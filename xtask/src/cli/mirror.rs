@@ -9,8 +9,8 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 use zeroize::Zeroizing;
 
-use super::common::{print_json, sink};
-use crate::error::{Error, Result};
+use super::common::{print_json, quiet, sink};
+use crate::error::{Answer, Error, Result};
 use crate::event::{Silent, Sink};
 use crate::mirror::lock::IndexLock;
 use crate::mirror::{self, Index, Outcome, depends, gather, prune, publish, push, serve};
@@ -34,24 +34,30 @@ Examples:
 
   pip install --index-url http://localhost:8080/simple/ 'torch==2.6.0+cpu.libuv'
 
-The folder is a static index (PEP 503, 691, 700, 714, 592): any web server or object store can serve it.
-A published file never changes; docs/mirror.md says how to use it beside another index, safely.")]
+The folder is a static index (PEP 503, 691, 700, 714, 592): any web server or
+object store can serve it. A published file never changes; docs/mirror.md says
+how to use it beside another index, safely.")]
 pub struct Args {
     #[command(subcommand)]
     command: Command,
     /// Print the result as JSON on standard output
     #[arg(long, global = true)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short, global = true)]
-    quiet: bool,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Publish wheels: all of them, or none
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror add --index /srv/wheels dist --with-deps
+  cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11
+  cargo xtask mirror add --index /srv/wheels requirements.txt")]
     Add(AddArgs),
     /// Show what an index holds
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror list --index /srv/wheels torch")]
     List {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -60,6 +66,9 @@ enum Command {
         projects: Vec<String>,
     },
     /// Promote releases from one index to another: all of them, or none
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror copy --from staging --to /srv/wheels torch==2.6.0+cpu.libuv")]
     Copy {
         /// Folder of the index that has them
         #[arg(long, value_name = "DIR")]
@@ -71,7 +80,9 @@ enum Command {
         which: Vec<String>,
     },
     /// Remove what is old, by rule: a file goes if every rule that is given lets it go; the newest release always stays
-    #[command(group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]))]
+    #[command(group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]), after_help = "\
+Example:
+  cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run")]
     Prune {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -92,6 +103,9 @@ enum Command {
         projects: Vec<String>,
     },
     /// Write down what an index holds, so that it can be made again
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror lock --index /srv/wheels --out wheels.lock")]
     Lock {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -101,6 +115,9 @@ enum Command {
         out: Option<PathBuf>,
     },
     /// Make an index again from its lock
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror make --index again --lock wheels.lock --from old")]
     Make {
         /// Folder of the index: new, or empty
         #[arg(long, value_name = "DIR")]
@@ -116,6 +133,10 @@ enum Command {
         offline: bool,
     },
     /// Mark a file so that installers leave it out unless it is asked for exactly (PEP 592)
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --reason bug
+  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --undo")]
     Yank {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -130,6 +151,9 @@ enum Command {
         undo: bool,
     },
     /// Remove a file; its release stays taken for ever: only the same bytes may come back
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror remove --index /srv/wheels demo-1.0.whl --reason 'leaked'")]
     Remove {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -137,10 +161,14 @@ enum Command {
         /// File name
         file: String,
         /// Why: what people read who look for it
-        #[arg(long)]
+        #[arg(long, value_name = "WHY")]
         reason: String,
     },
     /// Look whether everything that the index names exists and hashes right, and every wheel is what it says
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror check --index /srv/wheels
+  cargo xtask mirror check --index /srv/wheels --shallow --json")]
     Check {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -150,8 +178,15 @@ enum Command {
         shallow: bool,
     },
     /// Serve an index: on this machine only, unless told otherwise
+    #[command(after_help = "\
+Examples:
+  cargo xtask mirror serve --index /srv/wheels --port 8080
+  cargo xtask mirror serve --index /srv/wheels --read-token token.txt")]
     Serve(ServeArgs),
     /// Upload wheels to a server: pypiserver, devpi, this one
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror push --to https://devpi.example.com/t/s/ dist/*.whl")]
     Push(PushArgs),
 }
 
@@ -239,11 +274,18 @@ impl ServerArgs {
     }
 }
 
+impl Args {
+    /// Whether it serves until it is stopped.
+    pub fn serves(&self) -> bool {
+        matches!(self.command, Command::Serve(_))
+    }
+}
+
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
+pub fn run(args: Args) -> Result<Answer> {
+    let events = sink(args.json);
     let print = |value: serde_json::Value, text: &dyn Fn()| if args.json { print_json(&value) } else { text() };
-    match args.command {
+    let done: Result<()> = match args.command {
         Command::Add(add) => run_add(&add, events.as_ref(), args.json),
         Command::List { index, projects } => list(&Index::open(&index)?, &projects, args.json),
         Command::Copy { from, to, which } => {
@@ -294,10 +336,11 @@ pub fn run(args: Args) -> Result<()> {
             });
             Ok(())
         }
-        Command::Check { index, shallow } => check(&Index::open(&index)?, shallow, args.json),
-        Command::Serve(serve) => run_server(&serve, args.quiet),
+        Command::Check { index, shallow } => return check(&Index::open(&index)?, shallow, args.json),
+        Command::Serve(serve) => run_server(&serve),
         Command::Push(push) => run_push(&push, events.as_ref(), args.json),
-    }
+    };
+    done.map(Answer::from)
 }
 
 fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
@@ -315,6 +358,7 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
     } else {
         None
     };
+    let _said = ui::Waiting::new(|| "looking at the wheels, and publishing them".into());
     let index = Index::open_or_create(&args.index)?;
     let added = match early {
         Some(wheels) => index.add(&wheels, events)?,
@@ -348,7 +392,7 @@ pub fn show_missing(missing: &[depends::Missing]) {
 
 fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
     let all = index.projects()?;
-    let wanted: Vec<String> = projects.iter().map(|p| crate::source::pypi::normalize(p)).collect();
+    let wanted: Vec<String> = projects.iter().map(|p| crate::wheel::normalize(p)).collect();
     if let Some(none) = wanted.iter().find(|w| !all.contains(w)) {
         let e = Error::misuse("not-published", format!("{} has no project '{none}'", index.root().display()));
         return Err(match crate::recipe::nearest(none, all.iter().map(String::as_str)) {
@@ -424,9 +468,11 @@ fn run_prune(index: &Index, rule: &prune::Rule, dry_run: bool, events: &dyn Sink
     Ok(())
 }
 
-fn check(index: &Index, shallow: bool, json: bool) -> Result<()> {
+fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
+    let said = ui::Waiting::new(|| "reading the index and its wheels".into());
     let (count, findings) = mirror::check(index, !shallow)?;
     let missing = depends::missing(index, |_| true)?;
+    drop(said);
     let serious = findings.iter().filter(|f| f.serious).count();
     if json {
         print_json(
@@ -440,14 +486,13 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<()> {
         println!("{count} files, {serious} of {} findings serious", findings.len());
     }
     if serious == 0 {
-        Ok(())
-    } else {
-        Err(Error::no("index-damaged", format!("{serious} things in the index are not right")))
+        return Ok(Answer::Yes);
     }
+    Ok(Answer::no("index-damaged", format!("{serious} things in the index are not right")))
 }
 
 fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::Token>> {
-    platform::forbid_core_dumps();
+    platform::no_dumps(false);
     let text = match (file, variable.and_then(|v| std::env::var(v).ok())) {
         (Some(file), _) => std::fs::read_to_string(file).map_err(|e| {
             // Whoever gave the token in place of its file shall not find it in a log.
@@ -469,7 +514,8 @@ fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::To
     Ok(Some(serve::Token::new(text)))
 }
 
-fn run_server(args: &ServeArgs, quiet: bool) -> Result<()> {
+fn run_server(args: &ServeArgs) -> Result<()> {
+    let quiet = quiet();
     let options = serve::Options {
         address: SocketAddr::new(args.bind, args.port),
         read: token(args.read_token.as_deref(), None)?,

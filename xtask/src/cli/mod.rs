@@ -14,8 +14,10 @@ mod doctor;
 mod fetch;
 mod inspect;
 mod internal;
+mod interrupt;
 mod libuv;
 mod lock;
+mod man;
 mod mirror;
 mod publish;
 mod rebuild;
@@ -29,13 +31,13 @@ mod uvstore;
 mod validate;
 mod verify;
 
-use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::error::Exit;
-use crate::{platform, ui};
+use crate::error::{Answer, Error, Exit, Result};
+use crate::{logging, platform, ui};
+use interrupt::Leave;
 
 /// torchmill: builds PyTorch from source with a proven libuv TCPStore.
 #[derive(Debug, Parser)]
@@ -44,12 +46,34 @@ use crate::{platform, ui};
     bin_name = "cargo xtask",
     version,
     about,
-    after_help = "Exit codes: 0 done, 1 the answer is no, 2 misuse or bad input, 3 the outside world failed.\n\nExample:\n  cargo xtask build-torch            wheel and libtorch of the default recipe, in dist/"
+    max_term_width = 80,
+    after_help = "\
+Exit codes: 0 done, 1 the answer is no, 2 misuse or bad input, 3 the outside
+world failed, 130 stopped by Ctrl-C.
+
+TORCHMILL_LOG says what is told, as RUST_LOG does elsewhere, of the targets
+command, http, key, lock, store: TORCHMILL_LOG=http=info,command=debug
+
+Examples:
+  cargo xtask build-torch        wheel and libtorch, in dist/
+  cargo xtask inspect torch.whl  does its store have libuv?
+  cargo xtask -v fetch           with every request that is made"
 )]
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    /// Say what is done: commands, cache decisions, requests, locks; twice: environments and keys too
+    #[arg(long, short, global = true, action = clap::ArgAction::Count, help_heading = GENERAL)]
+    verbose: u8,
+    /// Print nothing but warnings, errors and the result
+    #[arg(long, short, global = true, help_heading = GENERAL)]
+    quiet: bool,
+    /// Append all that -vv says to a file
+    #[arg(long, global = true, value_name = "FILE", help_heading = GENERAL)]
+    log: Option<std::path::PathBuf>,
 }
+
+const GENERAL: &str = "Every command";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -76,6 +100,28 @@ enum Command {
     Clean(clean::Args),
     Schema(schema::Args),
     Completions(completions::Args),
+    Man(man::Args),
+}
+
+impl Command {
+    /// How it is left when somebody wants it to end.
+    fn leave(&self) -> Leave {
+        match self {
+            Self::Inspect(_)
+            | Self::Verify(_)
+            | Self::Sign(_)
+            | Self::Diff(_)
+            | Self::Ci(_)
+            | Self::Clean(_)
+            | Self::Schema(_)
+            | Self::Completions(_)
+            | Self::Man(_) => Leave::AtOnce,
+            Self::Doctor(args) if args.only_reads() => Leave::AtOnce,
+            Self::Mirror(args) if args.serves() => Leave::Served,
+            Self::Shell(_) => Leave::WithTerminal,
+            _ => Leave::InOrder,
+        }
+    }
 }
 
 /// Parses the command line, runs the command, and says how it ended.
@@ -84,6 +130,7 @@ pub fn main() -> ExitCode {
     if let Some(code) = internal::dispatch() {
         return code;
     }
+    clap_complete::CompleteEnv::with_factory(Cli::command).var(completions::VARIABLE).complete();
     platform::die_of_broken_pipes();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
@@ -92,54 +139,66 @@ pub fn main() -> ExitCode {
             return if e.use_stderr() { ExitCode::from(Exit::Misuse as u8) } else { ExitCode::SUCCESS };
         }
     };
-    if let Err(e) = ctrlc::set_handler(|| {
-        if platform::cancelled() {
-            // Asked twice: whoever waits for children stops waiting.
-            std::process::exit(Exit::World as i32);
-        }
-        platform::cancel();
-        // Said after it is done, and by what cannot fail: whoever listened may be gone.
-        let _ = std::io::stderr()
-            .write_all(b"\nstopping: children are ended, nothing half-written stays (again: at once)\n");
-    }) {
-        eprintln!("warning: Ctrl-C will not be handled: {e}");
+    common::set_quiet(cli.quiet);
+    if let Err(e) = logging::start(cli.verbose, cli.log.as_deref(), || ui::Stderr) {
+        ui::error(&e);
+        return ExitCode::from(e.exit() as u8);
     }
-    let result = match cli.command {
-        Command::BuildTorch(args) => build_torch::run(args),
-        Command::Canary(args) => canary::run(&args),
-        Command::Fetch(args) => fetch::run(args),
-        Command::Lock(args) => lock::run(args),
-        Command::Libuv(args) => libuv::run(args),
-        Command::Tree(args) => tree::run(args),
-        Command::Toolchain(args) => toolchain::run(args),
-        Command::Inspect(args) => inspect::run(args),
-        Command::Doctor(args) => doctor::run(args),
-        Command::Uvstore(args) => uvstore::run(&args),
-        Command::Validate(args) => validate::run(args),
-        Command::Verify(args) => verify::run(&args),
-        Command::Sign(args) => sign::run(&args),
-        Command::Diff(args) => diff::run(&args),
-        Command::Repro(args) => repro::run(&args),
-        Command::Rebuild(args) => rebuild::run(&args),
-        Command::Mirror(args) => mirror::run(args),
-        Command::Publish(args) => publish::run(&args),
-        Command::Shell(args) => shell::run(args),
-        Command::Ci(args) => ci::run(&args),
-        Command::Clean(args) => clean::run(args),
-        Command::Schema(args) => schema::run(args),
-        Command::Completions(args) => completions::run(&args),
+    interrupt::watch(cli.command.leave());
+    let result: Result<Answer> = match cli.command {
+        Command::BuildTorch(args) => ended(build_torch::run(args)),
+        Command::Canary(args) => ended(canary::run(&args)),
+        Command::Fetch(args) => ended(fetch::run(args)),
+        Command::Lock(args) => ended(lock::run(args)),
+        Command::Libuv(args) => ended(libuv::run(args)),
+        Command::Tree(args) => ended(tree::run(args)),
+        Command::Toolchain(args) => ended(toolchain::run(args)),
+        Command::Inspect(args) => ended(inspect::run(args)),
+        Command::Doctor(args) => ended(doctor::run(args)),
+        Command::Uvstore(args) => ended(uvstore::run(&args)),
+        Command::Validate(args) => ended(validate::run(args)),
+        Command::Verify(args) => ended(verify::run(&args)),
+        Command::Sign(args) => ended(sign::run(&args)),
+        Command::Diff(args) => ended(diff::run(&args)),
+        Command::Repro(args) => ended(repro::run(&args)),
+        Command::Rebuild(args) => ended(rebuild::run(&args)),
+        Command::Mirror(args) => ended(mirror::run(args)),
+        Command::Publish(args) => ended(publish::run(&args)),
+        Command::Shell(args) => ended(shell::run(args)),
+        Command::Ci(args) => ended(ci::run(&args)),
+        Command::Clean(args) => ended(clean::run(args)),
+        Command::Schema(args) => ended(schema::run(args)),
+        Command::Completions(args) => ended(completions::run(&args)),
+        Command::Man(args) => ended(man::run(&args)),
     };
+    // Whatever failed because it was stopped, it was stopped.
+    let result = result.map_err(|e| if platform::cancelled() && e.kind().is_none() { Error::cancelled() } else { e });
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(Answer::Yes) => ExitCode::SUCCESS,
+        Ok(Answer::No { code, what, next }) => {
+            print_failure(code, &what, &[], &next);
+            ui::no(&what, &next);
+            ExitCode::from(Exit::No as u8)
+        }
         Err(e) => {
-            if common::json_requested() && !common::result_printed() {
-                common::print_json(&serde_json::json!({
-                    "schema_version": 1,
-                    "error": { "code": e.code(), "message": e.what(), "context": e.context(), "next": e.next_steps() },
-                }));
-            }
+            print_failure(e.code(), e.what(), e.context(), e.next_steps());
             ui::error(&e);
             ExitCode::from(e.exit() as u8)
         }
+    }
+}
+
+/// Most commands have nothing to answer but that it is done.
+fn ended(result: Result<impl Into<Answer>>) -> Result<Answer> {
+    result.map(Into::into)
+}
+
+/// The one JSON document of a command that printed no result.
+fn print_failure(code: &str, what: &str, context: &[String], next: &[String]) {
+    if common::json_requested() && !common::result_printed() {
+        common::print_json(&serde_json::json!({
+            "schema_version": 1,
+            "error": { "code": code, "message": what, "context": context, "next": next },
+        }));
     }
 }

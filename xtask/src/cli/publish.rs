@@ -4,10 +4,8 @@ use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs};
 
-use super::common::{print_json, sink};
+use super::common::{policy_of, print_json, sink};
 use super::mirror::{ServerArgs, show_added, show_missing, show_pushed};
-use crate::artifact::dsse;
-use crate::artifact::trust::Policy;
 use crate::error::Result;
 use crate::mirror::{Index, depends, publish};
 use crate::ui;
@@ -15,17 +13,22 @@ use crate::ui;
 /// Verify and inspect wheels, then publish them: all of them, or none
 #[derive(Debug, ClapArgs)]
 #[command(
+    // As clap would write it, but within 80 columns.
+    override_usage = "cargo xtask publish [OPTIONS] <--index DIR|--to URL|--dry-run> WHEELS",
     group = ArgGroup::new("where").required(true).args(["index", "to", "dry_run"]).multiple(true),
     after_help = "\
 Examples:
   cargo xtask publish --index /srv/wheels dist
-  cargo xtask publish --to https://devpi.example.com/team/stable/ --key build.pub dist/*.whl
+  cargo xtask publish --to https://devpi.example.com/t/s/ --key k.pub dist/*.whl
   cargo xtask publish --dry-run --policy policy.toml dist
 
-A wheel goes out if its statement, RECORD and recipe hold, signature and policy are as asked for, and the
-store of a torch has libuv. What stands beside it (statement, bill of materials, manifest, the report of
-`validate --html NAME.validate.html`) goes with it to an index; the upload API has no place for it.
-Exit code 0: published, or there before. 1: one may not go out, and nothing was published."
+A wheel goes out if its statement, RECORD and recipe hold, signature and policy
+are as asked for, and the store of a torch has libuv. What stands beside it
+(statement, bill of materials, manifest, the report of `validate --html
+NAME.validate.html`) goes with it to an index; the upload API has no place for
+it.
+Exit code 0: published, or there before. 1: one may not go out, and nothing was
+published."
 )]
 pub struct Args {
     /// Folder of an index (as `mirror add`)
@@ -54,25 +57,19 @@ pub struct Args {
     /// Print the result as JSON on standard output
     #[arg(long)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
-    let mut policy = args.policy.as_deref().map(Policy::load).transpose()?.unwrap_or_default();
-    for key in &args.key {
-        policy.keys.push(dsse::public_key(key)?);
-    }
+    let events = sink(args.json);
+    let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();
     let libuv_only = !args.without_libuv;
     let judged = publish::judge(&publish::wheels(&args.what)?, &policy, libuv_only)?;
     if !args.json {
         for j in &judged {
             println!("{} {}", ui::mark(Some(j.ok)), j.filename);
             for check in &j.checks {
-                println!("    {} {:18} {}", ui::mark(check.ok), check.name, check.said);
+                println!("    {} {:18} {}", ui::mark(check.ok), check.name, ui::visible(&check.said));
             }
             if let Some(libuv) = j.libuv {
                 let mark = if libuv || libuv_only { Some(libuv) } else { None };

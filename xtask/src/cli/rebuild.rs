@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, print_json, sink};
+use super::common::{ToolArgs, TrustArgs, print_json, quiet, sink};
 use crate::artifact::audit::Artifact;
-use crate::error::{Error, Result};
+use crate::error::{Answer, Result};
+use crate::platform;
 use crate::repro::rebuild;
 use crate::stage::Options;
 use crate::store::Store;
@@ -15,17 +16,29 @@ use crate::store::Store;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask rebuild torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl
-  cargo xtask rebuild libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz --no-compiler-cache
+  cargo xtask rebuild torch-2.6.0*.whl --key build.pub
+  cargo xtask rebuild libtorch-2.6.0.tar.gz --policy policy.toml
+  cargo xtask rebuild theirs.whl --trust        after showing what will run
 
-Nothing of an earlier build is used but downloads, whose digests the lock judges, and the compiler
-cache. Exit code 0: the same bytes. 1: they differ, and in what.")]
+What an artifact carries is code of whoever made it. It runs when a key that
+you name signed it, or with --trust, and in a closed room: no network, no other
+process, of the file system the toolchain, the downloads and a store of its own.
+Nothing of an earlier build is used but downloads, whose digests the lock judges.
+Exit code 0: the same bytes. 1: they differ, and in what; or nobody trusts it.")]
 pub struct Args {
     /// The wheel or bundle
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     #[command(flatten)]
     python: ToolArgs,
+    /// A public key (PEM) that must have signed its statement; may be given several times: one of them must
+    #[arg(long, value_name = "FILE")]
+    key: Vec<PathBuf>,
+    /// A policy that it must meet: which keys, recipes, toolchains, builders (default: TORCHMILL_POLICY)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]
     store: Option<PathBuf>,
@@ -41,14 +54,11 @@ pub struct Args {
     /// Print the result as JSON on standard output (events as JSON lines on standard error)
     #[arg(long)]
     json: bool,
-    /// Print nothing but warnings, errors and the result
-    #[arg(long, short)]
-    quiet: bool,
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
-    let events = sink(args.json, args.quiet);
+pub fn run(args: &Args) -> Result<Answer> {
+    let events = sink(args.json);
     let artifact = Artifact::open(&args.artifact)?;
     let store = Store::open(args.store.as_deref())?;
     let options = Options {
@@ -57,7 +67,12 @@ pub fn run(args: &Args) -> Result<()> {
         no_compiler_cache: args.no_compiler_cache,
         ..Options::default()
     };
-    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options)?;
+    let mut trust = args.trust.with(&args.key, args.policy.as_deref())?;
+    trust.telling.extend(args.json.then_some("--json"));
+    trust.telling.extend(quiet().then_some("--quiet"));
+    platform::scrub_environment(None);
+    platform::no_dumps(false);
+    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options, &trust)?;
     let same = rebuilt.difference.identical;
     if args.json {
         print_json(&serde_json::json!({
@@ -82,12 +97,12 @@ pub fn run(args: &Args) -> Result<()> {
         }
     }
     if same {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    let e = Error::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
-    Err(if rebuilt.toolchain.is_empty() {
-        e
+    let no = Answer::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
+    Ok(if rebuilt.toolchain.is_empty() {
+        no
     } else {
-        e.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
+        no.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
     })
 }

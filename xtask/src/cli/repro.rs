@@ -6,7 +6,7 @@ use std::time::Instant;
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Result};
 use crate::repro::{COMPARABLE, Comparison, Second, World, compare};
 use crate::stage::{self, Build, Options};
 use crate::ui;
@@ -15,14 +15,16 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask repro                      hours: a second build from an empty store, all artifacts
+  cargo xtask repro  hours: all, from an empty store
   cargo xtask repro --until libuv        seconds
   cargo xtask repro --until canary       minutes: the store's objects and c10
   cargo xtask repro --report docs/results/repro.md
 
-The second build has another store and build folder, user (if root runs this), home, host name, clock,
-time zone, locale, umask, order of folders, number of jobs, and no compiler cache.
-Exit code 0: the same. 1: not the same, and in what. An interrupted comparison goes on where it stopped.")]
+The second build has another store and build folder, user (if root runs this),
+home, host name, clock, time zone, locale, umask, order of folders, number of
+jobs, and no compiler cache.
+Exit code 0: the same. 1: not the same, and in what. An interrupted comparison
+goes on where it stopped.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -43,7 +45,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let build =
         session.build(&args.recipe, &args.python, Options { until: Some(args.until.clone()), ..Options::default() })?;
@@ -82,7 +84,7 @@ pub fn run(args: &Args) -> Result<()> {
             super::diff::show(&c.difference);
         }
     }
-    if same { Ok(()) } else { Err(Error::no("not-reproducible", "two builds of one recipe came out different")) }
+    Ok(if same { Answer::Yes } else { Answer::no("not-reproducible", "two builds of one recipe came out different") })
 }
 
 fn report(build: &Build<'_>, world: &World, found: &[Comparison], until: &str) -> String {

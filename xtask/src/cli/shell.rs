@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, ToolArgs};
+use super::common::{RecipeArgs, ToolArgs, TrustArgs};
 use crate::error::{Error, Result};
 use crate::stage::{self, Options};
 
@@ -11,12 +11,15 @@ use crate::stage::{self, Options};
 #[command(after_help = "\
 Examples:
   cargo xtask shell
-  cargo xtask shell -- ninja -C build -t commands lib/libc10.so")]
+  cargo xtask shell -- ninja -C build -t commands lib/libc10.so
+  cargo xtask shell --recipe ~/downloads/theirs.toml --trust     a recipe from elsewhere, in a closed room")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
     /// A command to run instead of a shell
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<std::ffi::OsString>,
@@ -25,6 +28,9 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
+    if session.in_room(&args.recipe, &args.python, &args.trust, &[], true)? {
+        return Ok(());
+    }
     let build = session.build(&args.recipe, &args.python, Options::default())?;
     let command = stage::shell(&build, &args.command)?;
     let mut command = command;

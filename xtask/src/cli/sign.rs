@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
+use ed25519_dalek::SigningKey;
 
 use super::common::{print_json, set_json};
 use crate::artifact::audit::ENDINGS;
@@ -17,10 +18,11 @@ use crate::store::write_atomically;
 Examples:
   openssl genpkey -algorithm ed25519 -out signing.pem
   openssl pkey -in signing.pem -pubout -out signing.pub
-  cargo xtask sign dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.provenance.json --key signing.pem
+  cargo xtask sign dist/torch-2.6.0*.provenance.json --key signing.pem
   cargo xtask sign dist/*.provenance.json --key env:SIGNING_KEY
 
-The key is read from a file or an environment variable; it is never given on the command line.")]
+The key is read from a file or an environment variable; it is never given on the
+command line.")]
 pub struct Args {
     /// The statement
     #[arg(value_name = "STATEMENT")]
@@ -36,7 +38,12 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     set_json(args.json);
-    let (path, id) = sign(&args.statement, &key_source(&args.key)?)?;
+    let key = key_source(&args.key)?;
+    let secret = key.load()?;
+    if key.readable_by_others() {
+        eprintln!("warning: the key's file can be read by others than its owner: chmod 600 it");
+    }
+    let (path, id) = sign(&args.statement, &secret)?;
     if args.json {
         print_json(&serde_json::json!({ "schema_version": 1, "envelope": path, "keyid": id }));
     } else {
@@ -52,7 +59,7 @@ pub fn key_source(text: &str) -> Result<KeySource> {
 }
 
 /// Writes the envelope beside the statement at `path`; returns where, and the key's id.
-pub fn sign(path: &std::path::Path, key: &KeySource) -> Result<(PathBuf, String)> {
+pub fn sign(path: &std::path::Path, secret: &SigningKey) -> Result<(PathBuf, String)> {
     let [signed, plain] = ENDINGS;
     let shown = path.display().to_string();
     let Some(stem) = shown.strip_suffix(plain) else {
@@ -60,11 +67,7 @@ pub fn sign(path: &std::path::Path, key: &KeySource) -> Result<(PathBuf, String)
     };
     let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{shown} cannot be read: {e}")))?;
     Statement::parse(&bytes, &shown)?;
-    let secret = key.load()?;
-    if key.readable_by_others() {
-        eprintln!("warning: the key's file can be read by others than its owner: chmod 600 it");
-    }
     let to = PathBuf::from(format!("{stem}{signed}"));
-    write_atomically(&to, &Envelope::sign(&bytes, &secret).to_bytes()?)?;
+    write_atomically(&to, &Envelope::sign(&bytes, secret).to_bytes()?)?;
     Ok((to, key_id(&secret.verifying_key())))
 }

@@ -4,11 +4,15 @@ use clap::{Args as ClapArgs, Subcommand};
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::steps::cuda::{self, Cuda};
+use crate::stage::{Downloads, Options, ensure};
 use crate::toolchain::cuda::Toolkit;
 
 /// Assemble a toolchain of a recipe, try it, and print where it is
 #[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -20,15 +24,15 @@ enum What {
     #[command(after_help = "\
 Examples:
   cargo xtask toolchain cuda --recipe torch-2.6.0-cu124
-  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124 --cuda-home /usr/local/cuda-12.4
+  cargo xtask toolchain cuda -r torch-2.6.0-cu124 --cuda-home /usr/local/cuda
 
-The toolkit is tried by compiling, linking and running a program with cub, cuBLAS, cuDNN and NCCL. No GPU
-and no driver are needed.")]
-    Cuda(Cuda),
+The toolkit is tried by compiling, linking and running a program with cub,
+cuBLAS, cuDNN and NCCL. No GPU and no driver are needed.")]
+    Cuda(CudaArgs),
 }
 
 #[derive(Debug, ClapArgs)]
-struct Cuda {
+struct CudaArgs {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
@@ -39,10 +43,11 @@ struct Cuda {
 pub fn run(args: Args) -> Result<()> {
     let What::Cuda(args) = args.what;
     let session = args.recipe.session()?;
-    let build = session.build(&args.recipe, &args.tools, Options::default())?;
-    stage::cuda::demand(&build)?;
-    stage::fetch::toolkit(&build)?;
-    let (dir, versions) = stage::cuda::tried(&build)?;
+    let options = Options { downloads: Downloads::Only(cuda::is_part), ..Options::default() };
+    let build = session.read(&args.recipe, &args.tools, options)?;
+    cuda::wanted(&build)?;
+    let made = ensure::<Cuda>(&build)?;
+    let (dir, versions) = (made.folder, made.record.versions);
     let nvcc = Toolkit { root: dir.clone() }.version()?;
     if args.recipe.json {
         print_json(&serde_json::json!({
@@ -52,7 +57,7 @@ pub fn run(args: Args) -> Result<()> {
             "installed": build.cuda_home.is_some(),
             "nvcc": nvcc,
             "versions": versions,
-            "identity": stage::cuda::identity(&build)?,
+            "identity": cuda::identity(&build)?,
         }));
     } else {
         println!("{}", dir.display());

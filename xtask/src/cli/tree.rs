@@ -2,28 +2,34 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, ToolArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options};
+use crate::stage::steps::tree::Tree;
+use crate::stage::{Options, ensure};
 
 /// Assemble and patch the source of PyTorch, and print the folder
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
-Example:
-  cargo xtask tree --recipe torch-2.6.0-cpu")]
+Examples:
+  cargo xtask tree --recipe torch-2.6.0-cpu
+  cargo xtask tree --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    #[command(flatten)]
+    trust: TrustArgs,
 }
 
 /// Runs the command.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
+    if session.in_room(&args.recipe, &args.python, &args.trust, &[], false)? {
+        return Ok(());
+    }
     let build = session.build(&args.recipe, &args.python, Options::default())?;
-    stage::fetch::run(&build, false)?;
-    let dir = stage::tree::run(&build)?;
+    let dir = ensure::<Tree>(&build)?.folder;
     if args.recipe.json {
         print_json(&serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "folder": dir }));
     } else {

@@ -6,20 +6,22 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
 use crate::error::Result;
-use crate::stage::{self, Options, uvstore::Target};
+use crate::stage::steps::uvstore::{Target, Uvstore, pack, program};
+use crate::stage::{Options, ensure_of};
 use crate::ui;
 
 /// Build uvstore: a libuv TCPStore server for a stock torch that has none, as a small program
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask uvstore                          dist/uvstore-2.6.0-linux-x86_64.tar.gz
-  cargo xtask uvstore --target windows         dist/uvstore-2.6.0-windows-x86_64.zip
-  uvstore run -- python train.py               in any environment with a stock torch
+  cargo xtask uvstore                   dist/uvstore-2.6.0-linux-x86_64.tar.gz
+  cargo xtask uvstore --target windows  dist/uvstore-2.6.0-windows-x86_64.zip
+  uvstore run -- python train.py        in any environment with a stock torch
   uvstore run -- torchrun --nproc-per-node 4 train.py
 
-It is made of the store's own sources of the recipe's torch, with libuv, and tried with 32 clients in two
-processes before it is packed. docs/uvstore.md says what it does for a stock torch, and what it cannot.")]
+It is made of the store's own sources of the recipe's torch, with libuv, and
+tried with 32 clients in two processes before it is packed. docs/uvstore.md says
+what it does for a stock torch, and what it cannot.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
@@ -36,14 +38,14 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
-    let options = Options { until: Some(stage::canary::STAGE.into()), ..Options::default() };
-    let build = session.build(&args.recipe, &args.python, options)?;
+    let build = session.build(&args.recipe, &args.python, Options::default())?;
     let target = match args.target {
         TargetArg::Windows => Target::windows(&build)?,
         TargetArg::Host => Target::Host,
     };
-    let (program, record) = stage::uvstore::run(&build, &target)?;
-    let (archive, sha256) = stage::uvstore::pack(&build, &target, &program, &args.out)?;
+    let made = ensure_of::<Uvstore>(&build, target.of())?;
+    let (program, check) = (program(&made), &made.record.check);
+    let (archive, sha256) = pack(&build, &target, &program, &args.out)?;
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
@@ -51,12 +53,12 @@ pub fn run(args: &Args) -> Result<()> {
             "archive": archive,
             "sha256": sha256,
             "program": program,
-            "check": record.check,
+            "check": check,
         }));
     } else {
         println!("{} {}", ui::mark(Some(true)), archive.display());
         println!("  sha256:{sha256}");
-        println!("  tried with 32 clients in two processes: {}", record.check);
+        println!("  tried with 32 clients in two processes: {check}");
     }
     Ok(())
 }

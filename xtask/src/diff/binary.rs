@@ -9,25 +9,27 @@ use super::{Cause, Finding, cause};
 /// Symbols that are named in one finding.
 const SHOWN: usize = 5;
 
+/// The bytes of all sections, by name.
+fn table<'d>(file: &object::File<'d>) -> BTreeMap<String, &'d [u8]> {
+    let mut out = BTreeMap::new();
+    for section in file.sections() {
+        let name = section.name().unwrap_or("?").to_owned();
+        let data = section.data().unwrap_or_default();
+        // Object files have many sections of one name.
+        let mut key = name.clone();
+        let mut n = 2;
+        while out.contains_key(&key) {
+            key = format!("{name} ({n})");
+            n += 1;
+        }
+        out.insert(key, data);
+    }
+    out
+}
+
 /// The sections that differ between two ELF, PE or Mach-O files; `None` where one is none.
 pub fn sections(a: &[u8], b: &[u8]) -> Option<Vec<Finding>> {
     let (one, two) = (object::File::parse(a).ok()?, object::File::parse(b).ok()?);
-    let table = |file: &object::File<'_>| -> BTreeMap<String, Vec<u8>> {
-        let mut out = BTreeMap::new();
-        for section in file.sections() {
-            let name = section.name().unwrap_or("?").to_owned();
-            let data = section.data().unwrap_or_default().to_vec();
-            // Object files have many sections of one name.
-            let mut key = name.clone();
-            let mut n = 2;
-            while out.contains_key(&key) {
-                key = format!("{name} ({n})");
-                n += 1;
-            }
-            out.insert(key, data);
-        }
-        out
-    };
     let (left, right) = (table(&one), table(&two));
     let mut out = Vec::new();
     for name in left.keys().chain(right.keys()).collect::<BTreeSet<_>>() {

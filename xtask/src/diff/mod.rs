@@ -8,7 +8,6 @@ mod tree;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Context, Result};
@@ -16,6 +15,11 @@ use crate::store::digest_file;
 use tree::{Entry, Tree};
 
 pub use cause::Cause;
+
+/// Most bytes of a member that is looked into: two of them are in memory.
+const LARGEST: u64 = 160 << 20;
+/// Most bytes of all members that are looked into: they are unpacked to disk.
+const MOST: u64 = 4 << 30;
 
 /// What two artifacts, folders or files differ in.
 #[derive(Debug, Clone, Serialize)]
@@ -98,14 +102,22 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
         .collect();
     out.same = both.len() - differing.len();
     let wanted: BTreeSet<String> = differing.iter().map(|(e, _)| e.name.clone()).collect();
-    let (left, right) = rayon::join(|| one.read(&wanted), || two.read(&wanted));
+    let (left, right) = rayon::join(|| one.contents(&wanted), || two.contents(&wanted));
     let (left, right) = (left?, right?);
+    // One pair at a time: two builds of torch's largest library are as much as may be in memory.
     out.members = differing
-        .par_iter()
+        .iter()
         .map(|(x, y)| {
-            let empty = Vec::new();
-            let bytes = |m: &BTreeMap<String, Vec<u8>>| m.get(&x.name).unwrap_or(&empty).clone();
-            let mut findings = contents(&x.name, &bytes(&left), &bytes(&right));
+            let mut findings = match (left.read(&x.name)?, right.read(&y.name)?) {
+                (Some(a), Some(b)) => contents(&x.name, &a, &b),
+                _ => vec![Finding {
+                    place: "contents".into(),
+                    what: format!(
+                        "differ; more than {LARGEST} bytes of one member, or {MOST} of all, are not looked into"
+                    ),
+                    cause: None,
+                }],
+            };
             if x.executable != y.executable {
                 findings.push(Finding {
                     place: "mode".into(),
@@ -120,9 +132,9 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
                     cause: None,
                 });
             }
-            Member { name: x.name.clone(), size: [x.size, y.size], findings }
+            Ok(Member { name: x.name.clone(), size: [x.size, y.size], findings })
         })
-        .collect();
+        .collect::<Result<_>>()?;
     // RECORD lists digests: it differs whenever anything else does.
     let alone = out.members.len() == 1 && out.only_in_a.is_empty() && out.only_in_b.is_empty();
     for member in out.members.iter_mut().filter(|m| !alone && m.name.ends_with(".dist-info/RECORD")) {

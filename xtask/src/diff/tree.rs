@@ -9,8 +9,16 @@ use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
-use crate::inspect::{Cursor, FileAt};
+use crate::source::tarball::Guarded;
 use crate::store::digest_reader;
+use crate::wheel::{Cursor, FileAt};
+
+use super::{LARGEST, MOST};
+
+/// Most members of an archive, and files of a folder.
+const MOST_MEMBERS: usize = 400_000;
+/// Deflate makes at most this many bytes of one.
+const MOST_FROM_ONE: u64 = 1032;
 
 /// A member of an archive, a file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +59,10 @@ impl Tree {
     pub fn open(path: &Path) -> Result<Self> {
         let missing = || Error::misuse("no-artifact", format!("there is no {}", path.display()));
         let mut tree = Self { path: path.to_owned(), kind: "file", header: String::new(), entries: Vec::new() };
+        let about = fs_err::metadata(path).map_err(|_| missing())?;
+        if !about.is_dir() && !about.is_file() {
+            return Err(Error::misuse("no-artifact", format!("{} is no file and no folder", path.display())));
+        }
         if path.is_dir() {
             tree.kind = "folder";
             tree.folder()?;
@@ -90,6 +102,18 @@ impl Tree {
             .filter(|e| e.as_ref().map_or(true, |e| !e.file_type().is_dir()))
             .collect::<std::result::Result<_, _>>()
             .map_err(|e| Error::world("io", e.to_string()))?;
+        if files.len() > MOST_MEMBERS {
+            return Err(Error::misuse(
+                "too-large",
+                format!("{} has more than {MOST_MEMBERS} files", self.path.display()),
+            ));
+        }
+        if let Some(odd) = files.iter().find(|f| !f.file_type().is_file() && !f.file_type().is_symlink()) {
+            return Err(Error::misuse(
+                "no-artifact",
+                format!("{} is no plain file: it cannot be compared", odd.path().display()),
+            ));
+        }
         self.entries = files
             .par_iter()
             .map(|file| {
@@ -109,6 +133,20 @@ impl Tree {
     fn zip(&mut self) -> Result<()> {
         let file = FileAt::new(fs_err::File::open(&self.path)?.into_file())?;
         let archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
+        let size = FileAt::new(fs_err::File::open(&self.path)?.into_file()).map(|f| crate::wheel::ReadAt::size(&f))?;
+        let mut unpacked = 0u64;
+        let counting = archive.clone();
+        for i in 0..counting.len() {
+            unpacked = unpacked.saturating_add(counting.by_index_data(i).map_err(|e| self.unreadable(e))?.size());
+        }
+        // Members that share bytes, or lie about their size, make more of a file than there can be in it.
+        let most = size.saturating_mul(MOST_FROM_ONE);
+        if archive.len() > MOST_MEMBERS || unpacked > most {
+            return Err(self.unreadable(format!(
+                "{} members of {unpacked} bytes; at most {MOST_MEMBERS} members, and of a file of {size} bytes at most {most}",
+                archive.len()
+            )));
+        }
         self.header = format!("comment '{}'", String::from_utf8_lossy(archive.comment()));
         self.entries = (0..archive.len())
             .into_par_iter()
@@ -127,8 +165,9 @@ impl Tree {
                         member.extra_data().map(hex::encode).unwrap_or_default()
                     );
                     let packed = member.compressed_size();
-                    let (sha256, size) =
-                        digest_reader(&mut member).map_err(|e| self.unreadable(format!("{name}: {e}")))?;
+                    let stated = member.size();
+                    let (sha256, size) = digest_reader(&mut (&mut member).take(stated.saturating_add(1)))
+                        .map_err(|e| self.unreadable(format!("{name}: {e}")))?;
                     Ok(Entry {
                         packed,
                         time,
@@ -154,6 +193,9 @@ impl Tree {
             let owner = format!("{}:{} {user}", text(header.uid()), text(header.gid()));
             let mode = header.mode().unwrap_or_default();
             let shown = format!("type {:?}, mode {mode:o}", header.entry_type());
+            if entries.len() >= MOST_MEMBERS {
+                return Err(std::io::Error::other(format!("more than {MOST_MEMBERS} members")));
+            }
             let (sha256, size) = digest_reader(entry)?;
             entries.push(Entry {
                 link,
@@ -171,7 +213,7 @@ impl Tree {
 
     fn each(&self, visit: &mut dyn FnMut(&mut tar::Entry<'_, Gunzip>) -> std::io::Result<()>) -> Result<()> {
         let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?.into_file());
-        let mut archive = tar::Archive::new(flate2::bufread::GzDecoder::new(file));
+        let mut archive = tar::Archive::new(Guarded::new(flate2::bufread::GzDecoder::new(file)));
         for entry in archive.entries().map_err(|e| self.unreadable(e))? {
             let mut entry = entry.map_err(|e| self.unreadable(e))?;
             visit(&mut entry).map_err(|e| self.unreadable(e))?;
@@ -179,51 +221,110 @@ impl Tree {
         Ok(())
     }
 
-    /// The contents of the members called `names`.
-    pub fn read(&self, names: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<u8>>> {
-        if names.is_empty() {
-            return Ok(BTreeMap::new());
+    /// The contents of the members called `names`, on disk where they are packed.
+    pub fn contents(&self, names: &BTreeSet<String>) -> Result<Contents> {
+        let (mut left_out, mut sum) = (BTreeSet::new(), 0u64);
+        for entry in self.entries.iter().filter(|e| names.contains(&e.name)) {
+            sum = sum.saturating_add(entry.size);
+            if entry.size > LARGEST || sum > MOST {
+                left_out.insert(entry.name.clone());
+            }
         }
-        let mut out = BTreeMap::new();
+        let names: BTreeSet<&String> = names.difference(&left_out).collect();
+        let mut places = BTreeMap::new();
+        let mut spool = None;
         match self.kind {
-            "zip" => {
+            "zip" if !names.is_empty() => {
                 let file = FileAt::new(fs_err::File::open(&self.path)?.into_file())?;
                 let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-                for (i, _) in self.entries.iter().enumerate().filter(|(_, e)| names.contains(&e.name)) {
-                    let mut bytes = Vec::new();
-                    archive
-                        .by_index(i)
-                        .map_err(|e| self.unreadable(e))?
-                        .read_to_end(&mut bytes)
-                        .map_err(|e| self.unreadable(e))?;
-                    out.insert(self.entries[i].name.clone(), bytes);
+                let mut out = Spool::new()?;
+                for (i, entry) in self.entries.iter().enumerate().filter(|(_, e)| names.contains(&e.name)) {
+                    let mut member = archive.by_index(i).map_err(|e| self.unreadable(e))?;
+                    let place = out.take(&mut member, entry.size).map_err(|e| self.unreadable(e))?;
+                    places.insert(entry.name.clone(), place);
                 }
+                spool = Some(out);
             }
-            "tar.gz" => self.each(&mut |entry| {
-                let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                if names.contains(&name) {
-                    let mut bytes = Vec::new();
-                    entry.read_to_end(&mut bytes)?;
-                    out.insert(name, bytes);
-                }
-                Ok(())
-            })?,
+            "tar.gz" if !names.is_empty() => {
+                let mut out = Spool::new()?;
+                self.each(&mut |entry| {
+                    let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
+                    if names.contains(&name) {
+                        let size = entry.size();
+                        places.insert(name, out.take(entry, size)?);
+                    }
+                    Ok(())
+                })?;
+                spool = Some(out);
+            }
             "folder" => {
                 for entry in self.entries.iter().filter(|e| names.contains(&e.name) && e.link.is_none()) {
-                    out.insert(entry.name.clone(), fs_err::read(self.path.join(&entry.name))?);
+                    places.insert(entry.name.clone(), Place::File(self.path.join(&entry.name)));
                 }
             }
-            _ => {
-                for entry in &self.entries {
-                    out.insert(entry.name.clone(), fs_err::read(&self.path)?);
-                }
-            }
+            "file" => places.extend(self.entries.iter().map(|e| (e.name.clone(), Place::File(self.path.clone())))),
+            _ => {}
         }
-        Ok(out)
+        let spool = spool.map(|s| FileAt::new(s.file)).transpose()?;
+        Ok(Contents { places, spool, left_out })
     }
 }
 
-type Gunzip = flate2::bufread::GzDecoder<BufReader<std::fs::File>>;
+enum Place {
+    File(PathBuf),
+    Spool(std::ops::Range<u64>),
+}
+
+/// A file without a name that members are unpacked to.
+struct Spool {
+    file: std::fs::File,
+    end: u64,
+}
+
+impl Spool {
+    fn new() -> Result<Self> {
+        Ok(Self { file: tempfile::tempfile()?, end: 0 })
+    }
+
+    fn take(&mut self, reader: &mut dyn Read, size: u64) -> std::io::Result<Place> {
+        let start = self.end;
+        self.end += std::io::copy(&mut reader.take(size), &mut self.file)?;
+        Ok(Place::Spool(start..self.end))
+    }
+}
+
+/// Contents of members, read when they are asked for.
+pub struct Contents {
+    places: BTreeMap<String, Place>,
+    spool: Option<FileAt>,
+    left_out: BTreeSet<String>,
+}
+
+impl Contents {
+    /// All of a member, which is empty where it has no contents; `None` where that is too much.
+    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+        if self.left_out.contains(name) {
+            return Ok(None);
+        }
+        let mut bytes = Vec::new();
+        self.open(name)?.read_to_end(&mut bytes)?;
+        Ok(Some(bytes))
+    }
+
+    fn open(&self, name: &str) -> Result<Box<dyn Read + '_>> {
+        Ok(match (self.places.get(name), &self.spool) {
+            (Some(Place::File(path)), _) => Box::new(fs_err::File::open(path)?),
+            (Some(Place::Spool(range)), Some(spool)) => {
+                let mut cursor = Cursor::new(spool);
+                cursor.go_to(range.start);
+                Box::new(BufReader::with_capacity(1 << 18, cursor).take(range.end - range.start))
+            }
+            _ => Box::new(std::io::empty()),
+        })
+    }
+}
+
+type Gunzip = Guarded<flate2::bufread::GzDecoder<BufReader<std::fs::File>>>;
 
 fn plain(name: String, size: u64, sha256: String) -> Entry {
     let sha256 = if sha256.is_empty() { hex::encode(Sha256::digest(b"")) } else { sha256 };

@@ -3,21 +3,32 @@
 
 mod explain;
 mod remedy;
+mod stock;
 mod trial;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
+use crate::inspect::makers::{self, era};
 use crate::inspect::{self, Depth, Outcome, Report};
 use crate::platform;
+use crate::recipe::Workspace;
+use crate::toolchain::Process;
 
-pub use explain::{Explanation, explain};
+pub use explain::{Explanation, Line, Role, explain, is_noise};
 pub use remedy::{Remedy, Start};
-pub use trial::Trial;
+pub use trial::{Step, Trial};
+
+use remedy::{Asker, Trouble};
+use trial::Trials;
+
+/// How long a Python may take to say where its torch is; it imports nothing for that.
+const ANSWER: Duration = Duration::from_millis(4500);
 
 /// Variables that decide how ranks find each other, by prefix.
 const VARIABLES: &[&str] = &[
@@ -44,6 +55,9 @@ pub struct Interpreter {
     pub platform: String,
     /// Folder of the package `torch`, where there is one.
     pub torch: Option<PathBuf>,
+    /// Whether it ignores its environment, as the embeddable Python of many installers does (a `._pth` file beside it).
+    #[serde(default)]
+    pub isolated: bool,
 }
 
 /// A GPU, as the driver's tool names it.
@@ -55,6 +69,8 @@ pub struct Gpu {
     pub driver: String,
     /// Memory, as the tool prints it.
     pub memory: String,
+    /// Compute capability, such as `8.6`, where the tool knows it.
+    pub compute_capability: Option<String>,
 }
 
 /// What was found.
@@ -68,8 +84,12 @@ pub struct Diagnosis {
     pub report: Option<Report>,
     /// Variables of the environment that matter.
     pub environment: BTreeMap<String, String>,
+    /// What those that are set do, where that is worth saying.
+    pub judged: Vec<String>,
     /// GPUs.
     pub gpus: Vec<Gpu>,
+    /// How each usual launcher's start ends, by what the files of this torch say and USE_LIBUV.
+    pub launchers: Vec<Launched>,
     /// What was tried.
     pub trials: Vec<Trial>,
     /// Whether starting works as things are.
@@ -78,6 +98,17 @@ pub struct Diagnosis {
     pub finding: String,
     /// What helps, best first.
     pub remedies: Vec<Remedy>,
+}
+
+/// A launcher, and how a start with it ends.
+#[derive(Debug, Clone, Serialize)]
+pub struct Launched {
+    /// What people call it.
+    pub launcher: &'static str,
+    /// How it ends.
+    pub outcome: Outcome,
+    /// Where it was read which stores it makes.
+    pub source: &'static str,
 }
 
 /// Finds the interpreter `wanted` (path or name; `python3` if `None`) and its torch, without
@@ -92,41 +123,106 @@ pub fn interpreter(wanted: Option<&str>) -> Result<Interpreter> {
             .next("name one with --python: a path, or a name on PATH")
     })?;
     const ASK: &str = "\
-import json, os, platform, sys
+import json, platform, sys
 from importlib.util import find_spec
 spec = find_spec('torch')
 place = spec and spec.submodule_search_locations and list(spec.submodule_search_locations)[0]
-print(json.dumps(dict(executable=sys.executable, version=platform.python_version(), platform=sys.platform, torch=place)))";
-    let out = Command::new(&program)
-        .args(["-c", ASK])
-        .output()
-        .map_err(|e| Error::world("python", format!("cannot run {}: {e}", program.display())))?;
-    let text = String::from_utf8_lossy(&out.stdout);
-    text.lines().last().and_then(|l| serde_json::from_str(l).ok()).ok_or_else(|| {
-        let said = String::from_utf8_lossy(&out.stderr);
-        let last = said.lines().last().unwrap_or("no message").to_owned();
-        Error::misuse("python", format!("{} does not answer like a Python 3: {last}", program.display()))
-    })
+print(json.dumps(dict(executable=sys.executable, version=platform.python_version(), platform=sys.platform, torch=place, isolated=bool(sys.flags.isolated or sys.flags.ignore_environment))))";
+    let asked = Process::new(&program).args(["-c", ASK]).envs(std::env::vars_os()).with_network().timeout(ANSWER);
+    let no_answer = |why: &str| {
+        Error::misuse("python", format!("{} does not answer like a Python 3: {why}", program.display()))
+            .next("try it: it must run `python -c \"print(1)\"`; name another one with --python")
+    };
+    let out = match asked.run(None, &mut |_| {}) {
+        Ok(out) => out,
+        Err(e) if e.code() == "timeout" => {
+            return Err(no_answer(
+                "it said nothing within 4.5 s (something that runs when it starts hangs: a sitecustomize, a .pth file)",
+            ));
+        }
+        Err(e) if e.code() == "cancelled" => return Err(e),
+        Err(e) => return Err(Error::world("python", format!("cannot run {}: {}", program.display(), e.what()))),
+    };
+    let last = out.text.lines().last().unwrap_or("no message");
+    out.last_json().and_then(|json| serde_json::from_value(json).ok()).ok_or_else(|| no_answer(last))
 }
 
-/// Examines `python`. With `dry`, nothing is started but Python itself.
+/// Examines `python`. With `dry`, nothing is started but Python itself. Recipes come from `workspace`, where there is one.
 ///
 /// # Errors
 /// If its torch cannot be read.
-pub fn examine(python: Interpreter, dry: bool) -> Result<Diagnosis> {
+pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) -> Result<Diagnosis> {
     let report = python.torch.as_deref().map(inspect_torch).transpose()?;
     let environment: BTreeMap<String, String> =
         std::env::vars().filter(|(name, _)| VARIABLES.iter().any(|v| name.starts_with(v))).collect();
     let trials = match &report {
         Some(_) if !dry => trial::all(&python)?,
-        _ => Vec::new(),
+        _ => Trials::default(),
     };
-    let (healthy, finding) = judge(report.as_ref(), &environment, &trials);
+    let gpus = gpus();
+    let verdict = match &report {
+        Some(report) => judge(report, &environment, &trials),
+        None => Verdict::no_torch(),
+    };
     let remedies = match &report {
-        Some(report) if !healthy || !report.libuv => remedy::list(report, &python, &environment),
+        Some(report) if !verdict.healthy || !report.libuv => remedy::list(&Asker {
+            report,
+            python: &python,
+            environment: &environment,
+            gpus: &gpus,
+            workspace,
+            init_fails: verdict.init_fails,
+            torchrun_fails: verdict.torchrun_fails,
+            trouble: verdict.trouble,
+        }),
         _ => Vec::new(),
     };
-    Ok(Diagnosis { schema_version: 1, python, report, environment, gpus: gpus(), trials, healthy, finding, remedies })
+    let (healthy, finding) = (verdict.healthy, verdict.finding);
+    let judged = judge_variables(&environment, report.as_ref());
+    let launchers = report.as_ref().map(|r| launchers(r, &environment)).unwrap_or_default();
+    Ok(Diagnosis {
+        schema_version: 1,
+        python,
+        report,
+        environment,
+        judged,
+        gpus,
+        launchers,
+        trials: trials.all,
+        healthy,
+        finding,
+        remedies,
+    })
+}
+
+/// What USE_LIBUV asks of `init_process_group()`, where this version reads it.
+fn asked_for(report: &Report, environment: &BTreeMap<String, String>) -> Option<bool> {
+    let era = report.torch.version.as_deref().and_then(era)?;
+    environment.get("USE_LIBUV").filter(|_| era.env.variable).map(|v| v == "1")
+}
+
+/// How `init_process_group()` ends, by what the files say and what is set.
+fn predicted(report: &Report, environment: &BTreeMap<String, String>) -> Option<Outcome> {
+    let default = report.defaults?.init_process_group;
+    Some(asked_for(report, environment).map_or(default, |asks| Outcome::of(asks, report.libuv)))
+}
+
+/// How each launcher's start ends.
+fn launchers(report: &Report, environment: &BTreeMap<String, String>) -> Vec<Launched> {
+    let (Some(defaults), Some(own)) = (report.defaults, predicted(report, environment)) else { return Vec::new() };
+    // 2.4's agent with the c10d backend leaves its workers to make their own store, which reads the variable.
+    let shares = report.torch.version.as_deref().and_then(era).is_some_and(|e| e.shares.iter().any(|s| s == "c10d"));
+    let c10d = if shares || asked_for(report, environment).is_none() { defaults.torchrun_c10d } else { own };
+    let of = |l: &'static makers::Launcher| Launched {
+        launcher: &l.name,
+        outcome: match l.stores {
+            makers::Stores::Static => defaults.torchrun,
+            makers::Stores::C10d => c10d,
+            makers::Stores::Env => own,
+        },
+        source: &l.source,
+    };
+    makers::table().launcher.iter().map(of).collect()
 }
 
 fn inspect_torch(folder: &Path) -> Result<Report> {
@@ -135,46 +231,143 @@ fn inspect_torch(folder: &Path) -> Result<Report> {
         .doing(|| format!("inspecting the torch in {}", folder.display()))
 }
 
-/// Whether starting works, and why.
-fn judge(report: Option<&Report>, environment: &BTreeMap<String, String>, trials: &[Trial]) -> (bool, String) {
-    let Some(report) = report else { return (false, "this Python has no torch".into()) };
-    let version = report.torch.version.as_deref().unwrap_or("of unknown version");
-    let failed = trials.iter().find(|t| !t.ok);
-    let chosen = environment.get("USE_LIBUV").map(|v| v == "1");
-    let outcome = report.defaults.map(|d| match chosen {
-        Some(true) if !report.libuv => Outcome::Crash,
-        Some(false) => Outcome::Legacy,
-        _ => d.init_process_group,
-    });
-    let torchrun_crashes = report.defaults.is_some_and(|d| d.torchrun == Outcome::Crash);
-    let store = if report.libuv { "has the libuv store" } else { "has no libuv store" };
-    match (outcome, failed) {
-        (_, Some(trial)) => {
-            let because = trial.error.as_deref().unwrap_or("no message");
-            (false, format!("torch {version} {store}, and {} failed: {because}", trial.name))
-        }
-        (Some(Outcome::Crash), None) => {
-            (false, format!("torch {version} {store}, and asks for it: init_process_group() will crash"))
-        }
-        (_, None) if torchrun_crashes => {
-            (false, format!("torch {version} {store}: init_process_group() starts, but torchrun will crash"))
-        }
-        (Some(outcome), None) => (true, format!("torch {version} {store}; init_process_group() {}", outcome.text())),
-        (None, None) => (report.libuv, format!("torch {version} {store}")),
+/// Whether starting works, and why not.
+struct Verdict<'a> {
+    healthy: bool,
+    finding: String,
+    init_fails: bool,
+    torchrun_fails: bool,
+    trouble: Trouble<'a>,
+}
+
+impl Verdict<'_> {
+    fn no_torch() -> Self {
+        let finding = "this Python has no torch: `python -m pip install torch`, with this very Python".into();
+        Verdict { healthy: false, finding, init_fails: true, torchrun_fails: true, trouble: Trouble::Store }
     }
+}
+
+/// Judges by what was tried; where nothing was, by what the files say.
+fn judge<'a>(report: &Report, environment: &BTreeMap<String, String>, trials: &'a Trials) -> Verdict<'a> {
+    let version = report.torch.version.as_deref().unwrap_or("of unknown version");
+    let all_fails =
+        |finding: String, trouble| Verdict { healthy: false, finding, init_fails: true, torchrun_fails: true, trouble };
+    let because = |trial: &Trial| trial.error.clone().unwrap_or_else(|| "no message".into());
+    if let Some(import) = trials.of(Step::Import).filter(|t| !t.ok) {
+        let error = because(import);
+        let said = import.error.as_deref().unwrap_or(&trials.said);
+        return all_fails(format!("torch {version} cannot be imported: {error}"), Trouble::Import(said));
+    }
+    let tried = trials.imported.as_ref().map(|i| i.distributed);
+    if tried == Some(false) || tried.is_none() && report.backends.distributed == Some(false) {
+        let finding = format!("torch {version} has no torch.distributed: it was built with USE_DISTRIBUTED off");
+        return all_fails(finding, Trouble::NoDistributed);
+    }
+    let init = trials.of(Step::Init);
+    if report.gloo_is_dead() && init.is_none_or(|t| !t.ok) {
+        let finding = format!(
+            "torch {version}: its Gloo has no transport, so no process group with gloo can start; no setting of the store changes that"
+        );
+        return all_fails(finding, Trouble::GlooDead);
+    }
+    let predicted = predicted(report, environment);
+    let torchrun_fails =
+        trials.of(Step::Agent).map_or_else(|| remedy::torchrun_crashes(report), |t| !t.ok && is_the_known_error(t));
+    let store = if report.libuv { "has the libuv store" } else { "has no libuv store" };
+    let verdict = |healthy, init_fails, finding| Verdict {
+        healthy,
+        finding,
+        init_fails,
+        torchrun_fails,
+        trouble: Trouble::Store,
+    };
+    let works = match init {
+        Some(init) if !init.ok => {
+            return verdict(
+                false,
+                true,
+                format!("torch {version} {store}, and {} failed: {}", init.name, because(init)),
+            );
+        }
+        Some(init) => {
+            let on = if init.libuv == Some(true) { "libuv" } else { "the legacy store" };
+            format!("init_process_group() works, on {on}")
+        }
+        None => match predicted {
+            Some(Outcome::Crash) => {
+                let finding = format!("torch {version} {store}, and asks for it: init_process_group() will crash");
+                return verdict(false, true, finding);
+            }
+            Some(outcome) => format!("init_process_group() {}", outcome.text()),
+            None => return verdict(report.libuv, !report.libuv, format!("torch {version} {store}")),
+        },
+    };
+    if !torchrun_fails {
+        return verdict(true, false, format!("torch {version} {store}; {works}"));
+    }
+    // Who has turned the default is told that it works: what is left is torchrun, which does not read it.
+    let chosen = asked_for(report, environment) == Some(false);
+    let by = if chosen { format!("{works}, as USE_LIBUV={} asks", environment["USE_LIBUV"]) } else { works };
+    let but = "but torchrun will crash: its own stores ask for libuv, and read neither USE_LIBUV nor the URL";
+    verdict(chosen, false, format!("torch {version} {store}; {by}; {but}"))
+}
+
+fn is_the_known_error(trial: &Trial) -> bool {
+    trial.error.as_deref().is_some_and(|e| e.contains("use_libuv was requested"))
+}
+
+/// What the variables that are set do, where that is worth saying.
+fn judge_variables(environment: &BTreeMap<String, String>, report: Option<&Report>) -> Vec<String> {
+    let mut out = Vec::new();
+    let reads = report.and_then(|r| r.torch.version.as_deref()).and_then(era).is_some_and(|e| e.env.variable);
+    if let Some(value) = environment.get("USE_LIBUV") {
+        out.push(match (value.as_str(), reads) {
+            (_, false) => format!("USE_LIBUV={value} is not read by this torch"),
+            ("1", true) => "USE_LIBUV=1 asks for the libuv store in init_process_group(); torchrun does not read it".into(),
+            (other, true) => format!(
+                "USE_LIBUV={other} turns libuv off in init_process_group(); torchrun's own stores and its workers' do not read it"
+            ),
+        });
+    }
+    if let Some(name) = environment.get("GLOO_SOCKET_IFNAME") {
+        let there = |n: &str| !cfg!(target_os = "linux") || Path::new("/sys/class/net").join(n).exists();
+        if name.contains('^') {
+            out.push(format!("GLOO_SOCKET_IFNAME={name}: Gloo takes names as they are, without ^"));
+        } else if let Some(missing) = name.split(',').find(|n| !there(n)) {
+            out.push(format!("GLOO_SOCKET_IFNAME={name}: this machine has no interface {missing}"));
+        }
+    }
+    if environment.get("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|v| v == "True") {
+        out.push("TORCHELASTIC_USE_AGENT_STORE=True: a process with it takes itself for a worker of an agent".into());
+    }
+    const FOUR: [&str; 4] = ["RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"];
+    let missing: Vec<&str> = FOUR.into_iter().filter(|n| !environment.contains_key(*n)).collect();
+    if !missing.is_empty() && missing.len() < FOUR.len() {
+        out.push(format!("env:// reads all of {}; not set: {}", FOUR.join(", "), missing.join(", ")));
+    }
+    out
 }
 
 /// GPUs, from the driver's own tool; none is fine.
 fn gpus() -> Vec<Gpu> {
     let Some(tool) = platform::which("nvidia-smi") else { return Vec::new() };
-    let asked =
-        Command::new(tool).args(["--query-gpu=name,driver_version,memory.total", "--format=csv,noheader"]).output();
-    let Ok(out) = asked else { return Vec::new() };
-    String::from_utf8_lossy(&out.stdout)
-        .lines()
+    let ask = |fields: &str| {
+        let out =
+            Command::new(&tool).args([&format!("--query-gpu={fields}"), "--format=csv,noheader"]).output().ok()?;
+        out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+    };
+    // Old drivers do not know the last field, and then say nothing of the others.
+    let fields = "name,driver_version,memory.total";
+    let Some(said) = ask(&format!("{fields},compute_cap")).or_else(|| ask(fields)) else { return Vec::new() };
+    said.lines()
         .filter_map(|l| {
             let mut fields = l.split(", ").map(str::to_owned);
-            Some(Gpu { name: fields.next()?, driver: fields.next()?, memory: fields.next()? })
+            Some(Gpu {
+                name: fields.next()?,
+                driver: fields.next()?,
+                memory: fields.next()?,
+                compute_capability: fields.next(),
+            })
         })
         .collect()
 }

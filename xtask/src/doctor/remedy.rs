@@ -1,12 +1,16 @@
-//! What helps a torch without libuv, for which start, at what cost. A table, so that it can be read
-//! and tested; sources: upstream's `rendezvous.py` and `static_tcp_rendezvous.py` of each version.
+//! What helps, for which start, at what cost, for the one who asks: the version, the system, CUDA or not, the Python,
+//! the number of GPUs. What each version reads is in `inspect/makers.toml`, what the stock wheels are in `stock.toml`.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
+use pep440_rs::{Version, VersionSpecifiers};
 use serde::Serialize;
 
-use super::Interpreter;
+use super::{Gpu, Interpreter, explain, stock};
+use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
+use crate::recipe::{Recipe, Status, System, Workspace};
 
 /// A way to start a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -22,84 +26,356 @@ pub enum Start {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Remedy {
     /// What to do, in a few words.
-    pub what: &'static str,
+    pub what: String,
     /// Lines to paste.
     pub lines: Vec<String>,
     /// Which starts it helps.
     pub helps: Vec<Start>,
     /// What it costs.
-    pub costs: &'static str,
+    pub costs: String,
+    /// Of a recipe: whether it was built here, or is a draft.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<&'static str>,
 }
 
+/// Who asks, and what is wrong.
+pub struct Asker<'a> {
+    /// The torch.
+    pub report: &'a Report,
+    /// The Python.
+    pub python: &'a Interpreter,
+    /// The variables that matter.
+    pub environment: &'a BTreeMap<String, String>,
+    /// The GPUs.
+    pub gpus: &'a [Gpu],
+    /// Where recipes are, if they are at hand.
+    pub workspace: Option<&'a Workspace>,
+    /// Whether `init_process_group()` fails.
+    pub init_fails: bool,
+    /// Whether torchrun fails.
+    pub torchrun_fails: bool,
+    /// Which trouble it is.
+    pub trouble: Trouble<'a>,
+}
+
+/// Kinds of trouble, each with cures of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Trouble<'a> {
+    /// torch does not import; what it said.
+    Import(&'a str),
+    /// There is no `torch.distributed`.
+    NoDistributed,
+    /// Gloo has no transport.
+    GlooDead,
+    /// No libuv, or nothing.
+    Store,
+}
+
+const BOTH: [Start; 2] = [Start::InitProcessGroup, Start::Torchrun];
 const LEGACY: &str =
     "the legacy store: fine for a few ranks, slow to start for hundreds, and upstream keeps it for compatibility only";
 
-/// The remedies that fit, best first.
-pub fn list(report: &Report, python: &Interpreter, environment: &BTreeMap<String, String>) -> Vec<Remedy> {
-    let mut out = Vec::new();
-    let windows = python.platform == "win32";
-    let minor: String = python.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    let version = report.torch.version.as_deref().unwrap_or("0");
-    if environment.get("USE_LIBUV").is_some_and(|v| v == "1") && !report.libuv {
-        out.push(Remedy {
-            what: "take USE_LIBUV=1 out of the environment: this build cannot do what it asks for",
-            lines: vec![if windows { "set USE_LIBUV=".into() } else { "unset USE_LIBUV".into() }],
-            helps: vec![Start::InitProcessGroup],
-            costs: "nothing",
-        });
+fn remedy(what: impl Into<String>, lines: Vec<String>, helps: &[Start], costs: impl Into<String>) -> Remedy {
+    Remedy { what: what.into(), lines, helps: helps.to_vec(), costs: costs.into(), state: None }
+}
+
+impl Asker<'_> {
+    fn windows(&self) -> bool {
+        self.python.platform == "win32"
     }
-    out.push(Remedy {
-        what: "a build of the same version that has libuv: nothing in the scripts changes",
-        lines: if windows {
-            vec!["cargo xtask build-torch --recipe torch-2.6.0-windows-cpu".into()]
+
+    fn version(&self) -> &str {
+        self.report.torch.version.as_deref().unwrap_or("0")
+    }
+
+    /// `2.6.0` of `2.6.0+cpu`.
+    fn release(&self) -> &str {
+        self.version().split('+').next().unwrap_or_default()
+    }
+
+    /// Whether a build without CUDA would take something away.
+    fn wants_cuda(&self) -> bool {
+        self.report.torch.cuda.is_some() || !self.gpus.is_empty()
+    }
+
+    /// How a variable is set in this system's shell.
+    fn set(&self, variable: &str, value: &str) -> String {
+        if self.windows() { format!("set {variable}={value}") } else { format!("export {variable}={value}") }
+    }
+
+    fn unset(&self, variable: &str) -> String {
+        if self.windows() { format!("set {variable}=") } else { format!("unset {variable}") }
+    }
+}
+
+/// The remedies that fit, best first.
+pub fn list(asker: &Asker<'_>) -> Vec<Remedy> {
+    match asker.trouble {
+        Trouble::Import(said) => import(said),
+        Trouble::NoDistributed => {
+            vec![of_case("no-distributed", "a torch with torch.distributed", "another build of torch")]
+        }
+        Trouble::GlooDead => gloo(asker),
+        Trouble::Store => store(asker),
+    }
+}
+
+/// A torch that does not import: what is missing, and how it comes in. Nothing else helps.
+fn import(said: &str) -> Vec<Remedy> {
+    match explain(said.as_bytes()).into_iter().next() {
+        Some(e) => {
+            let lines = e.next.lines().map(str::to_owned).collect();
+            vec![remedy(e.what, lines, &BOTH, "an installation")]
+        }
+        None => vec![remedy(
+            "install this torch again, with all that it asks for; its own message says what is missing",
+            vec![
+                "python -m pip install --force-reinstall torch==<the same version>, from the index that it came from"
+                    .into(),
+            ],
+            &BOTH,
+            "a download",
+        )],
+    }
+}
+
+fn of_case(case: &str, what: &str, costs: &str) -> Remedy {
+    remedy(what, explain::advised(case), &BOTH, costs)
+}
+
+/// A Gloo without a transport: no setting of the store helps.
+fn gloo(asker: &Asker<'_>) -> Vec<Remedy> {
+    let mut out = Vec::new();
+    if asker.gpus.len() == 1 {
+        out.push(without_launcher());
+    }
+    let wheels = stock::wheels();
+    let own = numbers(asker.version());
+    let fits =
+        |w: &&stock::Wheel| w.windows_gloo && w.is_for(&asker.python.version) && numbers(&w.version) >= [2, 7, 0];
+    let newer = wheels.iter().filter(fits).find(|w| numbers(&w.version) > own);
+    let older = wheels.iter().rev().filter(fits).find(|w| numbers(&w.version) < own);
+    for (wheel, how) in [(newer, "a later version"), (older, "an earlier version")] {
+        if let Some(wheel) = wheel.filter(|_| asker.windows()) {
+            let index = if asker.report.torch.cuda.is_some() {
+                ", from the index that yours came from: PyPI's has no CUDA"
+            } else {
+                ""
+            };
+            out.push(remedy(
+                format!("{how} whose Gloo has a transport: {}{index}", wheel.version),
+                vec![format!("python -m pip install torch=={}", wheel.version)],
+                &[Start::InitProcessGroup],
+                "another version of torch, with the torchvision and torchaudio that belong to it; torchrun still needs uvstore or a build with libuv",
+            ));
+        }
+    }
+    out.extend(recipes(asker));
+    out
+}
+
+fn without_launcher() -> Remedy {
+    remedy(
+        "with one GPU: start without the launcher; most scripts then make no process group at all",
+        vec![
+            "python train.py   # in place of: torchrun … train.py".into(),
+            "accelerate launch --num_processes 1 --num_machines 1 train.py   # accelerate".into(),
+        ],
+        &[Start::Torchrun],
+        "nothing",
+    )
+}
+
+fn store(asker: &Asker<'_>) -> Vec<Remedy> {
+    let mut out = Vec::new();
+    if asker.report.libuv {
+        return out;
+    }
+    if asker.environment.get("USE_LIBUV").is_some_and(|v| v == "1") {
+        let asks_anyway = era(asker.version()).is_some_and(|e| e.env.default_on(asker.windows()));
+        let costs = if asks_anyway {
+            "nothing; by itself it is not enough, since this version asks for libuv anyway"
         } else {
-            vec![format!("cargo xtask build-torch --python {minor}"), "python -m pip install dist/torch-*.whl".into()]
-        },
-        helps: vec![Start::InitProcessGroup, Start::Torchrun],
-        costs: "hours of compiling, once; then the wheel can be shared",
-    });
-    let crashes = |outcome: Option<Outcome>| outcome == Some(Outcome::Crash);
-    let (init, run) = (report.defaults.map(|d| d.init_process_group), report.defaults.map(|d| d.torchrun));
-    if numbers(version) >= (2, 4) && (crashes(init) || init.is_none()) {
-        out.push(Remedy {
-            what: "tell one call to use the legacy store",
-            lines: vec![
+            "nothing"
+        };
+        out.push(remedy(
+            "take USE_LIBUV=1 out of the environment: this build cannot do what it asks for",
+            vec![asker.unset("USE_LIBUV")],
+            &[Start::InitProcessGroup],
+            costs,
+        ));
+    }
+    if asker.torchrun_fails && asker.gpus.len() == 1 {
+        out.push(without_launcher());
+    }
+    out.extend(uvstore(asker));
+    out.extend(stock_wheel(asker));
+    out.extend(recipes(asker));
+    out.extend(legacy(asker));
+    out.extend(before_libuv(asker));
+    out
+}
+
+/// The libuv store as a program of its own.
+fn uvstore(asker: &Asker<'_>) -> Option<Remedy> {
+    if !["win32", "linux"].contains(&asker.python.platform.as_str()) || era(asker.version()).is_none() {
+        return None;
+    }
+    let costs = if asker.python.isolated {
+        "a small package. This Python ignores its environment (a ._pth file beside it): install uvstore into this very Python, and look whether `uvstore run` says that its hook did not run"
+    } else {
+        "a small package; no file of torch changes"
+    };
+    let lines = vec![
+        "python -m pip install uvstore".into(),
+        "uvstore run -- python train.py   # or: uvstore run -- torchrun … train.py".into(),
+    ];
+    Some(remedy("uvstore: a libuv store beside this torch, for everything that a command starts", lines, &BOTH, costs))
+}
+
+/// PyPI's own wheels for Linux and macOS have the libuv store.
+fn stock_wheel(asker: &Asker<'_>) -> Option<Remedy> {
+    let wheel = stock::wheel(asker.version()).filter(|w| w.is_for(&asker.python.version))?;
+    if asker.windows() || asker.report.torch.hip.is_some() || asker.report.torch.cuda.is_some() {
+        return None;
+    }
+    Some(remedy(
+        format!("PyPI's own wheel of {}: on Linux and macOS it has the libuv store", wheel.version),
+        vec!["python3 -m venv env".into(), format!("env/bin/python -m pip install torch=={}", wheel.version)],
+        &BOTH,
+        "an environment of its own beside the system's torch; on Linux the wheel brings CUDA's libraries, some GB",
+    ))
+}
+
+/// Stays on the legacy store: only where the start reads what is set.
+fn legacy(asker: &Asker<'_>) -> Vec<Remedy> {
+    let mut out = Vec::new();
+    let Some(era) = era(asker.version()) else { return out };
+    let off = asker.environment.get("USE_LIBUV").is_some_and(|v| v != "1");
+    if asker.init_fails && !off && era.env.url {
+        out.push(remedy(
+            "tell one call to use the legacy store",
+            vec![
                 "dist.init_process_group(backend, init_method=\"env://?use_libuv=False\", world_size=n, rank=r)".into(),
             ],
-            helps: vec![Start::InitProcessGroup],
-            costs: LEGACY,
-        });
-        out.push(Remedy {
-            what: "tell all calls of a process to use the legacy store",
-            lines: vec![if windows { "set USE_LIBUV=0".into() } else { "export USE_LIBUV=0".into() }],
-            helps: vec![Start::InitProcessGroup],
-            costs: LEGACY,
-        });
+            &[Start::InitProcessGroup],
+            LEGACY,
+        ));
+        out.push(remedy(
+            "tell all calls of a process to use the legacy store",
+            vec![asker.set("USE_LIBUV", "0")],
+            &[Start::InitProcessGroup],
+            LEGACY,
+        ));
     }
-    if numbers(version) >= (2, 4) && crashes(run) {
-        out.push(Remedy {
-            what: "start the ranks without torchrun, whose own store asks for libuv and listens to no variable",
-            lines: vec![
-                "torch.multiprocessing.spawn(main, args=(n,), nprocs=n)  # in the script".into(),
-                "and in main: init_process_group(…, init_method=\"env://?use_libuv=False\")".into(),
-            ],
-            helps: vec![Start::Torchrun],
-            costs: "no elastic restarts; and the legacy store's costs",
-        });
-    }
-    // The last version whose defaults ask for no libuv, with its companions; Python 3.8 to 3.12.
-    if (3, 8) <= numbers(&minor) && numbers(&minor) <= (3, 12) {
-        out.push(Remedy {
-            what: "the last version before libuv became the default",
-            lines: vec!["python -m pip install torch==2.3.1 torchvision==0.18.1 torchaudio==2.3.1".into()],
-            helps: vec![Start::InitProcessGroup, Start::Torchrun],
-            costs: "everything that came after 2.3: newer GPUs, fixes, and models that need them",
-        });
+    if asker.torchrun_fails {
+        let mut lines = vec!["torch.multiprocessing.spawn(main, args=(n,), nprocs=n)  # in the script".to_owned()];
+        if era.env.default_on(asker.windows()) && !off {
+            lines.push("and in main: init_process_group(…, init_method=\"env://?use_libuv=False\")".into());
+        }
+        out.push(remedy(
+            "start the ranks without torchrun, whose own stores ask for libuv and listen to no variable",
+            lines,
+            &[Start::Torchrun],
+            "no elastic restarts; and the legacy store's costs",
+        ));
     }
     out
 }
 
-fn numbers(version: &str) -> (u32, u32) {
-    let mut parts = version.split(['.', '+']).map(|n| n.parse().unwrap_or(0));
-    (parts.next().unwrap_or(0), parts.next().unwrap_or(0))
+/// The last version before libuv became the default.
+fn before_libuv(asker: &Asker<'_>) -> Option<Remedy> {
+    const LAST: &str = "2.3.1";
+    let fits = stock::wheel(LAST).is_some_and(|w| w.is_for(&asker.python.version));
+    // PyPI's wheel for Windows is a build without CUDA: it would silently take the GPU away.
+    let takes_the_gpu = asker.windows() && asker.wants_cuda();
+    if !fits || takes_the_gpu || !(asker.init_fails || asker.torchrun_fails) || asker.report.torch.hip.is_some() {
+        return None;
+    }
+    let cuda = if asker.wants_cuda() { " (PyPI's wheel is for CUDA 12.1)" } else { "" };
+    Some(remedy(
+        format!("another version: {LAST}, the last one before libuv became the default{cuda}"),
+        vec![format!("python -m pip install torch=={LAST} torchvision==0.18.1 torchaudio=={LAST}")],
+        &BOTH,
+        "everything that came after 2.3: newer GPUs, fixes, and models that need them",
+    ))
+}
+
+/// Builds with libuv: of the same version if there is a recipe, else of another one, which is said.
+fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
+    let Some(workspace) = asker.workspace.filter(|_| asker.report.torch.hip.is_none()) else { return Vec::new() };
+    let mut fits: Vec<Recipe> = workspace
+        .recipe_names()
+        .iter()
+        .filter_map(|name| workspace.load(name).ok())
+        .filter(|recipe| fits(asker, recipe))
+        .collect();
+    let same = |r: &Recipe| numbers(&r.torch.version) == numbers(asker.release());
+    if fits.iter().any(same) {
+        fits.retain(same);
+    }
+    // What was built, first; then the nearest version.
+    let distance = |r: &Recipe| {
+        let (a, b) = (numbers(&r.torch.version), numbers(asker.release()));
+        (a[0].abs_diff(b[0]), a[1].abs_diff(b[1]), a[2].abs_diff(b[2]))
+    };
+    fits.sort_by_key(|r| (r.torch.status != Status::BuiltHere, distance(r), r.name.len()));
+    fits.into_iter().take(2).map(|recipe| build(asker, &recipe)).collect()
+}
+
+fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
+    let same = numbers(&recipe.torch.version) == numbers(asker.release());
+    let cuda = recipe.cuda.as_ref().map_or(String::new(), |c| format!(", CUDA {}", c.version));
+    let (state, said) = match recipe.torch.status {
+        Status::BuiltHere => ("built here", "this recipe was built here to the end"),
+        Status::NotYetBuiltHere => ("draft", "this recipe is a draft: it was never built to its end"),
+    };
+    let what = if same {
+        format!("a build of the same version that has libuv{cuda}: nothing in the scripts changes ({said})")
+    } else {
+        format!(
+            "a build that has libuv, of another version: {} in place of {}{cuda} ({said})",
+            recipe.torch.version,
+            asker.release()
+        )
+    };
+    let minor: String = asker.python.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    let mut lines = vec![format!("cargo xtask build-torch --recipe {} --python {minor}", recipe.name)];
+    if !asker.windows() {
+        lines.push("python -m pip install dist/torch-*.whl".into());
+    }
+    let costs = "hours of compiling, once; then the wheel can be shared";
+    Remedy { state: Some(state), ..remedy(what, lines, &BOTH, costs) }
+}
+
+/// Whether what `recipe` makes would run where the asker is, and take nothing away.
+fn fits(asker: &Asker<'_>, recipe: &Recipe) -> bool {
+    let system = match asker.python.platform.as_str() {
+        "win32" => System::Windows,
+        "darwin" => System::Macos,
+        _ => System::Linux,
+    };
+    let python = || {
+        let range = VersionSpecifiers::from_str(&recipe.python.requires).ok()?;
+        Some(range.contains(&Version::from_str(&asker.python.version).ok()?))
+    };
+    // An architecture of the recipe runs on later GPUs of the same generation, and no others.
+    let runs_on = |gpu: &Gpu| {
+        let Some(architectures) = recipe.cuda.as_ref().map(|c| &c.architectures) else { return true };
+        let Some(own) = gpu.compute_capability.as_deref() else { return true };
+        let numbers = |text: &str| numbers(text.trim_end_matches("+PTX"));
+        architectures.iter().any(|a| {
+            let (has, own) = (numbers(a), numbers(own));
+            has[0] == own[0] && has[1] <= own[1] || a.ends_with("+PTX") && has < own
+        })
+    };
+    recipe.system == system
+        && recipe.cuda.is_some() == asker.wants_cuda()
+        && python().unwrap_or(false)
+        && asker.gpus.iter().all(runs_on)
+}
+
+/// Whether torchrun fails, by what the files of this torch say.
+pub fn torchrun_crashes(report: &Report) -> bool {
+    report.defaults.is_some_and(|d| d.torchrun == Outcome::Crash)
 }

@@ -1,19 +1,24 @@
-//! Trying it: a store, and two ranks that meet, in child processes under a time limit.
+//! Trying it: importing torch, two ranks that meet, a store, torchrun's store, in one go under a time limit. Both ranks
+//! are started at once, so torch is imported but once of wall time.
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Interpreter;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::toolchain::Process;
 
-/// How long one trial may take: importing torch alone can take many seconds on a cold disk.
+/// How long all of it may take: importing torch alone can take many seconds on a cold disk.
 const LIMIT: Duration = Duration::from_secs(90);
+
+const SCRIPT: &str = include_str!("trial.py");
 
 /// One trial and how it ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
+    /// Which one.
+    pub step: Step,
     /// What was tried.
     pub name: &'static str,
     /// Whether it worked.
@@ -26,79 +31,130 @@ pub struct Trial {
     pub seconds: f64,
 }
 
-const STORE: &str = r#"
-import json
-from datetime import timedelta
-import torch.distributed as dist
-s = dist.TCPStore("127.0.0.1", 0, None, True, timedelta(seconds=30), wait_for_workers=False)
-c = dist.TCPStore("127.0.0.1", s.port, None, False, timedelta(seconds=30))
-c.set("k", "v")
-assert s.get("k") == b"v"
-print(json.dumps({"libuv": bool(getattr(s, "libuvBackend", False))}))
-"#;
-
-const RENDEZVOUS: &str = r#"
-import json, os, socket, subprocess, sys
-if "DOCTOR_RANK" not in os.environ:
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        port = str(s.getsockname()[1])
-    common = dict(os.environ, MASTER_ADDR="127.0.0.1", MASTER_PORT=port, WORLD_SIZE="2")
-    ranks = [subprocess.Popen([sys.executable, "-c", os.environ["DOCTOR_SCRIPT"]],
-             env=dict(common, RANK=str(r), DOCTOR_RANK=str(r))) for r in range(2)]
-    codes = [r.wait() for r in ranks]
-    sys.exit(max(abs(c) for c in codes))
-import torch, torch.distributed as dist
-dist.init_process_group("gloo", init_method="env://")
-t = torch.ones(8) * (dist.get_rank() + 1)
-dist.all_reduce(t)
-assert torch.equal(t, torch.full((8,), 3.0)), t
-store = dist.distributed_c10d._get_default_store()
-while hasattr(store, "underlying_store"):
-    store = store.underlying_store
-libuv = bool(getattr(store, "libuvBackend", False))
-rank = dist.get_rank()
-dist.barrier()
-dist.destroy_process_group()
-if rank == 0:
-    print(json.dumps({"libuv": libuv}), flush=True)
-"#;
-
-/// Runs all trials with what `python` would import, in the user's own environment.
-pub fn all(python: &Interpreter) -> Result<Vec<Trial>> {
-    [("a TCPStore with default arguments", STORE), ("init_process_group() with two Gloo ranks", RENDEZVOUS)]
-        .into_iter()
-        .map(|(name, script)| run(python, name, script))
-        .collect()
+/// What is tried, in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Step {
+    /// `import torch`.
+    Import,
+    /// `init_process_group()`.
+    Init,
+    /// `TCPStore(…)`.
+    Store,
+    /// torchrun's agent.
+    Agent,
 }
 
-fn run(python: &Interpreter, name: &'static str, script: &str) -> Result<Trial> {
+impl Step {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Import => "import torch",
+            Self::Init => "init_process_group() with two Gloo ranks",
+            Self::Store => "a TCPStore with default arguments",
+            Self::Agent => "torchrun's own store, made as its agent makes it",
+        }
+    }
+
+    fn after(self) -> Option<Self> {
+        match self {
+            Self::Import => Some(Self::Init),
+            Self::Init => Some(Self::Store),
+            Self::Store => Some(Self::Agent),
+            Self::Agent => None,
+        }
+    }
+}
+
+/// What torch says of itself once it is imported.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct Imported {
+    /// `torch.distributed.is_available()`.
+    pub distributed: bool,
+    /// `torch.cuda.device_count()`.
+    pub devices: u32,
+}
+
+/// What was tried, and what torch said.
+#[derive(Debug, Clone, Default)]
+pub struct Trials {
+    /// In order.
+    pub all: Vec<Trial>,
+    /// Where the import worked.
+    pub imported: Option<Imported>,
+    /// The whole of what was printed where it did not.
+    pub said: String,
+}
+
+/// One line of the script.
+#[derive(Debug, Deserialize)]
+struct Report {
+    step: Step,
+    ok: bool,
+    libuv: Option<bool>,
+    error: Option<String>,
+    seconds: f64,
+    #[serde(flatten)]
+    imported: Option<Imported>,
+}
+
+/// Runs all trials with what `python` would import, in the user's own environment.
+///
+/// # Errors
+/// If the Python cannot be started, or somebody asked to stop.
+pub fn all(python: &Interpreter) -> Result<Trials> {
     // The job's own rank must not leak into the trial; all else is the user's environment.
     let own = ["RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"];
     let environment = std::env::vars_os()
         .filter(|(n, _)| !own.iter().any(|o| n == o) && !n.to_string_lossy().starts_with("TORCHELASTIC_"));
     let process = Process::new(&python.executable)
-        .args(["-c", script])
+        .args(["-c", SCRIPT])
         .envs(environment)
-        .env("DOCTOR_SCRIPT", script)
+        .env("DOCTOR_SCRIPT", SCRIPT)
+        // As the user would start it: GLOO_SOCKET_IFNAME may name an interface that a sandbox has not.
+        .with_network()
         .timeout(LIMIT);
-    let started = std::time::Instant::now();
-    let mut trial = Trial { name, ok: false, libuv: None, error: None, seconds: 0.0 };
-    match process.run(None, &mut |_| {}) {
+    let mut trials = Trials::default();
+    let ended = process.run(None, &mut |line| trials.take(line));
+    let next = trials.all.last().map_or(Some(Step::Import), |t| t.step.after());
+    match ended {
         Ok(output) => {
-            let said = output.text.lines().rev().find_map(|l| serde_json::from_str::<serde_json::Value>(l.trim()).ok());
-            trial.ok = output.status.success() && said.is_some();
-            trial.libuv = said.and_then(|s| s["libuv"].as_bool()).filter(|_| trial.ok);
-            if !trial.ok {
-                trial.error = Some(last_error(&output.text));
+            trials.said = output.text;
+            // A crash in compiled code says nothing in Python.
+            if !output.status.success() && trials.all.iter().all(|t| t.ok) {
+                let error = format!("{} ({})", last_error(&trials.said), output.status);
+                trials.all.extend(next.map(|step| Trial::failed(step, error)));
             }
         }
-        Err(e) if e.code() == "timeout" => trial.error = Some(format!("it did not end within {} s", LIMIT.as_secs())),
-        Err(e) if e.code() == "cancelled" => return Err(e),
-        Err(e) => return Err(Error::world("trial", format!("{name}: {e}"))),
+        Err(e) if e.kind() == Some(Kind::Timeout) => {
+            let error = format!("it did not end within {} s", LIMIT.as_secs());
+            trials.all.extend(next.map(|step| Trial::failed(step, error)));
+        }
+        Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
+        Err(e) => return Err(Error::world("trial", format!("cannot try this Python: {e}"))),
     }
-    trial.seconds = started.elapsed().as_secs_f64();
-    Ok(trial)
+    Ok(trials)
+}
+
+impl Trial {
+    fn failed(step: Step, error: String) -> Self {
+        Self { step, name: step.name(), ok: false, libuv: None, error: Some(error), seconds: 0.0 }
+    }
+}
+
+impl Trials {
+    fn take(&mut self, line: &str) {
+        let Ok(report) = serde_json::from_str::<Report>(line.trim()) else { return };
+        let Report { step, ok, libuv, error, seconds, imported } = report;
+        if step == Step::Import {
+            self.imported = imported.filter(|_| ok);
+        }
+        self.all.push(Trial { step, name: step.name(), ok, libuv: libuv.filter(|_| ok), error, seconds });
+    }
+
+    /// How a step ended; `None` where it was not tried.
+    pub fn of(&self, step: Step) -> Option<&Trial> {
+        self.all.iter().find(|t| t.step == step)
+    }
 }
 
 /// The line that a Python traceback ends with.

@@ -10,13 +10,16 @@ use sha2::{Digest, Sha256};
 use zip::{CompressionMethod, ZipArchive};
 
 use super::inflate::Packed;
-use super::read::{Cursor, FileAt, ReadAt, slice};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Exit, Result};
+use crate::source::tarball::Guarded;
+use crate::wheel::{Archive, Cursor, FileAt, ReadAt, slice};
 
 /// Members of one container: a torch wheel has about 15,000.
 const MOST_MEMBERS: usize = 400_000;
 /// Bytes of one member, unpacked: the largest library of a stock build has about 2 GiB.
 const LARGEST_MEMBER: u64 = 8 << 30;
+/// Members whose contents are read: a torch has about a hundred libraries, a whole environment a few thousand.
+const MOST_WANTED: usize = 50_000;
 /// Packed bytes at the end of a member that are asked for late, where perhaps they are not wanted.
 const LATE: u64 = 2 << 20;
 
@@ -144,11 +147,15 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         ranges.push((start, start.saturating_add(entry.compressed_size())));
         members.push(Member { name, size: entry.size() });
     }
+    if members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL")) {
+        hold_wheel(source)?;
+    }
     ranges.sort_unstable();
     if ranges.windows(2).any(|w| w[0].1 > w[1].0) || ranges.last().is_some_and(|r| r.1 > size) {
         return Err(broken("its members overlap, or lie past the file's end"));
     }
     let chosen: Vec<(usize, Want)> = (0..members.len()).map(|i| (i, wanted(&members[i]))).collect();
+    few_enough(chosen.iter().filter(|(_, want)| *want != Want::Nothing).count())?;
     let far = !source.is_near();
     for (i, want) in chosen.into_iter().filter(|(_, want)| *want != Want::Nothing) {
         let member = &members[i];
@@ -190,6 +197,33 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         }
     }
     Ok(members)
+}
+
+/// An error for a file that is larger than any library.
+pub fn hold_size(member: &Member) -> Result<()> {
+    if member.size > LARGEST_MEMBER {
+        let (name, size) = (&member.name, member.size);
+        return Err(broken(format_args!("'{name}' has {size} bytes; at most {LARGEST_MEMBER} are read")));
+    }
+    Ok(())
+}
+
+/// An error for more libraries and descriptions than a torch can have.
+fn few_enough(wanted: usize) -> Result<()> {
+    if wanted > MOST_WANTED {
+        return Err(broken(format_args!("{wanted} of its members are libraries; at most {MOST_WANTED} are read")));
+    }
+    Ok(())
+}
+
+/// Every reader of a wheel must see the same files in it: what is said of one is said of what is installed.
+/// From afar, its directory alone is asked.
+///
+/// # Errors
+/// What readers would differ in.
+pub fn hold_wheel(source: &dyn ReadAt) -> Result<()> {
+    let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
+    held.map(drop).map_err(|e| if e.exit() == Exit::Misuse { broken(e.what()) } else { e })
 }
 
 /// A reader that gives as many bytes as the directory says, with its checksum, or an error.
@@ -250,8 +284,8 @@ fn decompress<'a>(magic: &[u8], reader: impl BufRead + 'a) -> Result<Box<dyn Rea
 }
 
 fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
-    let mut archive = ::tar::Archive::new(reader);
-    let mut members = Vec::new();
+    let mut archive = ::tar::Archive::new(Guarded::new(reader));
+    let (mut members, mut read) = (Vec::new(), 0);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         if !entry.header().entry_type().is_file() {
@@ -263,7 +297,10 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>
         if members.len() >= MOST_MEMBERS || member.size > LARGEST_MEMBER {
             return Err(broken(format_args!("'{}' is one member too many, or too large", member.name)));
         }
-        let stop = wanted(&member) != Want::Nothing && each(&member, &mut Content::plain(&mut entry))?.is_break();
+        let want = wanted(&member) != Want::Nothing;
+        read += usize::from(want);
+        few_enough(read)?;
+        let stop = want && each(&member, &mut Content::plain(&mut entry))?.is_break();
         members.push(member);
         if stop {
             break;
@@ -292,7 +329,7 @@ fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
 /// # Errors
 /// If the folder cannot be read; or what `each` says.
 pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
-    let mut members = Vec::new();
+    let (mut members, mut read) = (Vec::new(), 0);
     let mut real = HashSet::new();
     for entry in walkdir::WalkDir::new(root).follow_links(true).sort_by_file_name() {
         let entry = match entry {
@@ -313,6 +350,9 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Vi
         let size = entry.metadata().map_err(|e| Error::world("io", e.to_string()))?.len();
         let member = Member { name, size };
         if wanted(&member) != Want::Nothing {
+            read += 1;
+            few_enough(read)?;
+            hold_size(&member)?;
             let mut file = fs_err::File::open(entry.path())?;
             if each(&member, &mut Content::plain(&mut file))?.is_break() {
                 members.push(member);

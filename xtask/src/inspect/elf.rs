@@ -8,11 +8,11 @@ use object::read::elf::{Dyn, FileHeader, ProgramHeader, Rela, SectionHeader, Sec
 use object::{Endianness, ReadRef, SectionIndex};
 use serde::Serialize;
 
-use super::library::{Evidence, Uv};
+use super::evidence::{Evidence, Uv};
 use super::marker::{self, Class, Hit};
-use super::read::{ReadAt, slice};
 use super::uv;
 use crate::error::{Error, Result};
+use crate::wheel::{ReadAt, slice};
 
 type Header = FileHeader64<Endianness>;
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::read::{ReadAt, slice};
+use crate::wheel::{ReadAt, slice};
 
 const MAGIC: u32 = 0xba55_ed50;
 const CONTAINER_HEADER: u64 = 16;

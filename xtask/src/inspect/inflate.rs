@@ -20,7 +20,7 @@ use libz_rs_sys as z;
 
 use super::library::HEAD;
 use super::marker::{Hit, Scanner};
-use super::read::{ReadAt, fill};
+use crate::wheel::{ReadAt, fill};
 
 /// Bytes that a copy can reach back (RFC 1951, section 2).
 const WINDOW: usize = 32 << 10;

@@ -7,10 +7,11 @@ use object::read::ReadCache;
 use serde::Serialize;
 
 use super::elf::{self, Elf, VersionNeed};
+use super::evidence::{Evidence, Linkage, Uv};
 use super::marker::{Class, Hit, Scanner};
-use super::read::{Cursor, ReadAt, slice};
 use super::{fatbin, macho, pe};
 use crate::error::{Error, Result};
+use crate::wheel::{Cursor, ReadAt, slice};
 
 /// Bytes that parsing one library may read: many times what a real one needs, so that a table that
 /// claims to be huge ends in an error and not in the machine's memory.
@@ -26,51 +27,6 @@ pub enum Format {
     Pe,
     /// macOS.
     MachO,
-}
-
-/// Why a class is taken to be compiled in.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(tag = "by", rename_all = "kebab-case")]
-pub enum Evidence {
-    /// A defined symbol that only the class' own code makes.
-    Symbol {
-        /// Its name.
-        name: String,
-        /// Where it is in memory.
-        address: u64,
-    },
-    /// A type info object (Itanium ABI) or a complete object locator (MSVC) that names the class.
-    TypeInfo {
-        /// Where it is in memory.
-        address: u64,
-        /// Where the name is that it points to.
-        name: u64,
-    },
-}
-
-/// A libuv and how it is there.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Uv {
-    /// Version, such as `1.50.0`, where it can be told.
-    pub version: Option<String>,
-    /// Compiled into the library, or a library of its own.
-    pub linkage: Linkage,
-}
-
-/// How libuv is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Linkage {
-    /// In the library itself.
-    Static,
-    /// A library of its own.
-    Shared,
-}
-
-impl Uv {
-    pub(super) fn built_in(version: Option<String>) -> Self {
-        Self { version, linkage: Linkage::Static }
-    }
 }
 
 /// What is known of a library.
@@ -209,6 +165,9 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
             let Some(end) = end else {
                 return Err(Error::misuse("library", "an image of this fat file lies past the file's end"));
             };
+            if image_is_32_bit(source, start) {
+                continue; // of a universal library; images_not_read names it
+            }
             let inside: Vec<Hit> = hits
                 .iter()
                 .filter(|h| (start..end).contains(&h.offset))
@@ -216,9 +175,27 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
                 .collect();
             out.push(one(&Part { of: source, start, size }, Format::MachO, &inside).map_err(unreadable)?);
         }
+        if out.is_empty() {
+            return Err(Error::misuse("library", "not a readable 64-bit Mach-O file: all of its images are 32-bit"));
+        }
         return Ok(out);
     }
     Ok(vec![one(source, format, hits).map_err(unreadable)?])
+}
+
+/// Whether what begins at `start` is a 32-bit Mach-O image, as old universal libraries have for i386.
+fn image_is_32_bit(source: &dyn ReadAt, start: u64) -> bool {
+    slice(source, start, 4).is_some_and(|magic| magic == [0xce, 0xfa, 0xed, 0xfe] || magic == [0xfe, 0xed, 0xfa, 0xce])
+}
+
+/// The images of a fat file that are not read here: 32-bit ones, which no torch has been for since 2018.
+pub(super) fn images_not_read(source: &dyn ReadAt) -> Vec<&'static str> {
+    if slice(source, 0, 2).is_none_or(|magic| magic != [0xca, 0xfe]) {
+        return Vec::new();
+    }
+    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let images = macho::fat_images(&cache).unwrap_or_default();
+    images.iter().filter(|(start, _)| image_is_32_bit(source, *start)).map(|_| "32-bit (i386)").collect()
 }
 
 /// What is known of a library of `size` bytes that nowhere holds the name of c10d's libuv store, by the

@@ -4,7 +4,7 @@ use object::macho::{self, MachHeader64};
 use object::read::macho::{FatArch, MachHeader, MachOFatFile32, MachOFatFile64, Nlist, Segment};
 use object::{Endianness, ReadRef};
 
-use super::library::{Evidence, Uv};
+use super::evidence::{Evidence, Uv};
 use super::marker::{self, Class};
 use super::uv;
 

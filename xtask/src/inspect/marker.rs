@@ -11,7 +11,8 @@ use serde::Serialize;
 pub enum Class {
     /// c10d's libuv store server.
     LibuvStore,
-    /// c10d's other store server: there in every build with `USE_DISTRIBUTED`.
+    /// c10d's other store server. Where its name is missing, that says nothing: Debian's 2.6.0 and PyPI's 2.15.0 for Linux
+    /// have the server and not this name.
     LegacyStore,
     /// ProcessGroupGloo.
     Gloo,
@@ -29,6 +30,8 @@ pub enum Class {
     Mpi,
     /// ProcessGroupUCC.
     Ucc,
+    /// The error of a store that was asked for libuv in vain: a text, and in every build with `USE_DISTRIBUTED`.
+    ErrorText,
     /// What `torch.__config__.show()` tells: the text begins here. No class, but a constant.
     BuildSettings,
     /// A function of c10 that takes a `std::string` of the C++11 ABI (libstdc++).
@@ -53,6 +56,7 @@ const NAMES: &[(Class, &str, &str)] = &[
 
 /// Other texts that tell something, each by itself.
 const TEXTS: &[(Class, &str)] = &[
+    (Class::ErrorText, "use_libuv was requested but PyTorch was bu"),
     (Class::BuildSettings, "BLAS_INFO="),
     (Class::NewAbi, "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_string"),
     (Class::OldAbi, "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"),

@@ -20,14 +20,14 @@
 mod container;
 mod defaults;
 mod elf;
+mod evidence;
 mod fatbin;
 mod inflate;
 mod library;
 mod macho;
+pub mod makers;
 mod marker;
 mod pe;
-mod read;
-pub mod record;
 mod remote;
 mod report;
 mod uv;
@@ -37,16 +37,18 @@ use std::path::Path;
 
 use crate::error::{Context, Result};
 
-pub use defaults::{Defaults, Outcome, defaults as start_defaults};
+pub use defaults::{Defaults, Files, Outcome, defaults as start_defaults};
 pub use elf::{Elf, VersionNeed};
+pub use evidence::{Evidence, Linkage, Uv};
 pub use fatbin::count as gpu_images;
 pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
-pub use library::{Evidence, Format, Library, Linkage, Uv, on_every_system, read as library};
+pub use library::{Format, Library, on_every_system, read as library};
 pub use marker::{Class, Hit};
-pub use read::{Cursor, FileAt, ReadAt, pump};
 pub use remote::Remote;
 pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
 pub use uv::version_in_code as uv_version_in_code;
+
+pub use crate::wheel::{Cursor, FileAt, ReadAt, pump};
 
 /// Whether the linked library at `path` holds c10d's libuv store, proved by symbol or type info.
 ///

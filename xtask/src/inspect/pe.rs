@@ -4,10 +4,10 @@
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile64};
 use object::{LittleEndian as LE, ReadRef};
 
-use super::library::{Evidence, Uv};
+use super::evidence::{Evidence, Uv};
 use super::marker::{Class, Hit};
-use super::read::{ReadAt, slice};
 use super::uv;
+use crate::wheel::{ReadAt, slice};
 
 /// What matters here of a 64-bit PE file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

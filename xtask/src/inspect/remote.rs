@@ -7,9 +7,9 @@ use std::sync::{Mutex, PoisonError};
 
 use ureq::Agent;
 
-use super::read::{FileAt, ReadAt};
 use crate::error::{Error, Result};
 use crate::source::http_get;
+use crate::wheel::{FileAt, ReadAt};
 
 /// Bytes asked for where nobody said how many will be needed.
 const WINDOW: u64 = 64 << 10;

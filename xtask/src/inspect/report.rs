@@ -9,12 +9,14 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::container::{self, Content, Member, Want};
-use super::defaults::{self, Defaults};
-use super::library::{self, Evidence, Format, Library, Linkage, Uv};
+use super::defaults::{self, Defaults, Files, Outcome};
+use super::evidence::{Evidence, Linkage, Uv};
+use super::library::{self, Format, Library};
+use super::makers;
 use super::marker::{Class, Hit};
-use super::read::{Cursor, ReadAt, slice};
-use super::record;
 use crate::error::{Error, Result};
+use crate::wheel::record;
+use crate::wheel::{Cursor, ReadAt, slice};
 
 /// Version of the JSON form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -79,19 +81,24 @@ pub struct Torch {
     pub cxx11_abi: Option<bool>,
 }
 
-/// Which process groups are compiled in.
+/// Which process groups are compiled in. `None` is *not read*: the library that would tell was not looked at.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Backends {
+    /// Whether there is any of `torch.distributed` at all (`USE_DISTRIBUTED`); `None` for a torch too old to be read.
+    pub distributed: Option<bool>,
     /// Gloo.
-    pub gloo: bool,
+    pub gloo: Option<bool>,
     /// Gloo's transports: `tcp`, `tls`, `uv`, `ibverbs`.
     pub gloo_transports: Vec<&'static str>,
-    /// NCCL (or RCCL).
-    pub nccl: bool,
+    /// Whether `init_process_group("gloo")` can start at all: a Gloo without a transport cannot. `None` where Gloo is a
+    /// library of its own that was not read.
+    pub gloo_can_start: Option<bool>,
+    /// NCCL (or RCCL), which is in the library for GPUs.
+    pub nccl: Option<bool>,
     /// MPI.
-    pub mpi: bool,
-    /// UCC.
-    pub ucc: bool,
+    pub mpi: Option<bool>,
+    /// UCC, which is in the library for GPUs.
+    pub ucc: Option<bool>,
 }
 
 /// The oldest system that all libraries run on, and what the tags claim.
@@ -118,7 +125,7 @@ pub struct Report {
     pub kind: Kind,
     /// The verdict: the store has the libuv backend.
     pub libuv: bool,
-    /// The library that holds the store.
+    /// The library that holds the store; `None` for a torch that is older than such a library.
     pub store_library: Option<String>,
     /// Why the verdict is yes. Empty where it is no: then the class' name is nowhere in the library,
     /// or only as a text that no type info points at.
@@ -133,18 +140,41 @@ pub struct Report {
     pub torch: Torch,
     /// Process groups.
     pub backends: Backends,
-    /// GPU code by kind and architecture, with the number of images.
-    pub gpu: BTreeMap<String, u64>,
-    /// cuDNN's major version, from the name of the library that is loaded.
+    /// GPU code by kind and architecture, with the number of images; `None` where it was not read.
+    pub gpu: Option<BTreeMap<String, u64>>,
+    /// cuDNN's major version, from the name of the library that is loaded; `None` where there is none or, with
+    /// [`Depth::Verdict`], where it was not read.
     pub cudnn: Option<String>,
-    /// Oldest system.
-    pub floor: Floor,
-    /// Libraries that are loaded and are neither inside nor on every system.
-    pub missing: BTreeMap<String, Vec<String>>,
+    /// Oldest system; `None` where it was not read.
+    pub floor: Option<Floor>,
+    /// Libraries that are loaded and are neither inside nor on every system; `None` where they were not read.
+    pub missing: Option<BTreeMap<String, Vec<String>>>,
+    /// Of what is above, what this report does not tell because it was not read.
+    pub not_read: Vec<&'static str>,
+    /// What else a reader should know: libraries beside the store's that cannot be read, a torch of another age.
+    pub notes: Vec<String>,
     /// Bytes by part, unpacked.
     pub sizes: BTreeMap<String, u64>,
     /// All libraries (with [`Depth::Full`]), or the store's.
     pub libraries: Vec<Found>,
+}
+
+impl Report {
+    /// Whether Gloo is there and cannot start, for want of a transport.
+    pub fn gloo_is_dead(&self) -> bool {
+        self.backends.gloo == Some(true) && self.backends.gloo_can_start == Some(false)
+    }
+
+    /// How a start ends, in words: the store's part of it, and what a Gloo without a transport makes of that.
+    pub fn start_text(&self, outcome: Outcome) -> String {
+        match outcome {
+            Outcome::Libuv | Outcome::Legacy if self.gloo_is_dead() => {
+                let store = if outcome == Outcome::Libuv { "libuv" } else { "the legacy store" };
+                format!("cannot start with gloo, which has no transport (its store would run on {store})")
+            }
+            _ => outcome.text().to_owned(),
+        }
+    }
 }
 
 /// Collects a report while a container is visited.
@@ -154,10 +184,32 @@ struct Collector {
     libraries: Vec<Found>,
     build_settings: Option<String>,
     names: BTreeSet<Class>,
+    notes: Vec<String>,
     /// Digests of the members that were read whole, with [`Depth::Full`].
     digests: BTreeMap<String, [u8; 32]>,
     /// Members of the archive inside, where the outer one is a `.conda` file.
     inner: Option<Vec<Member>>,
+    /// One library was named by itself, and is the one that counts.
+    alone: bool,
+    /// The library for GPUs is there and cannot be read: it might hold what the report would deny.
+    gpu_unread: bool,
+}
+
+/// Whether a Gloo can start: by the transports that were found, unless it is a library of its own (Debian), or it was
+/// not read what the library loads.
+fn gloo_can_start(gloo: bool, transports: &[&str], store: Option<&Library>) -> Option<bool> {
+    let store = store?;
+    let elsewhere = store.needed.iter().any(|n| {
+        let name = file_name(n);
+        name.strip_prefix("lib").unwrap_or(name).starts_with("gloo")
+    });
+    match (gloo, transports) {
+        (false, _) => Some(false),
+        (true, [_, ..]) => Some(true),
+        // Every torch loads c10: nothing at all is what was not read.
+        (true, []) if elsewhere || store.format == Format::Elf && store.needed.is_empty() => None,
+        (true, []) => Some(false),
+    }
 }
 
 /// `9` of `libcudnn.so.9` or `cudnn64_9.dll`.
@@ -172,7 +224,48 @@ fn file_name(path: &str) -> &str {
 /// Whether a file of this name is the library that holds c10d's store.
 fn is_store_library(path: &str) -> bool {
     let name = file_name(path);
-    name == "torch_cpu.dll" || name == "libtorch_cpu.dylib" || name.starts_with("libtorch_cpu.so")
+    let versioned =
+        |rest: &str| rest.is_empty() || rest.starts_with('.') && rest.bytes().all(|b| b == b'.' || b.is_ascii_digit());
+    name == "torch_cpu.dll"
+        || name == "libtorch_cpu.dylib"
+        || name.strip_prefix("libtorch_cpu.so").is_some_and(versioned)
+}
+
+/// Whether a file of this name is a part of a torch that never holds the store.
+fn is_other_part(path: &str) -> bool {
+    let name = file_name(path);
+    let stem = name.strip_prefix("lib").unwrap_or(name).split('.').next().unwrap_or("");
+    [
+        "c10",
+        "c10_cuda",
+        "c10_hip",
+        "torch",
+        "torch_python",
+        "torch_cuda",
+        "torch_hip",
+        "torch_global_deps",
+        "shm",
+        "caffe2",
+    ]
+    .contains(&stem)
+}
+
+/// Whether a file of this name is torch's library for GPUs, with NCCL and UCC.
+fn is_for_gpus(path: &str) -> bool {
+    let name = file_name(path);
+    ["torch_cuda", "torch_hip"].contains(&name.strip_prefix("lib").unwrap_or(name).split('.').next().unwrap_or(""))
+}
+
+/// Whether it is a library of a torch before 1.5, when there was no `libtorch_cpu`.
+fn is_of_old_torch(path: &str) -> bool {
+    let name = file_name(path);
+    let stem = name.strip_prefix("lib").unwrap_or(name).split('.').next().unwrap_or("");
+    stem == "torch" || stem == "caffe2"
+}
+
+/// Whether one of these names is only there where `torch.distributed` was compiled in.
+fn is_of_distributed(class: Class) -> bool {
+    !matches!(class, Class::BuildSettings | Class::NewAbi | Class::OldAbi)
 }
 
 fn is_library(path: &str) -> bool {
@@ -181,7 +274,13 @@ fn is_library(path: &str) -> bool {
     ends || name.split_once(".so.").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
 }
 
-const TEXTS: &[&str] = &["torch/version.py", defaults::RENDEZVOUS, defaults::STATIC_RENDEZVOUS];
+const TEXTS: &[&str] = &[
+    "torch/version.py",
+    defaults::RENDEZVOUS,
+    defaults::STATIC_RENDEZVOUS,
+    defaults::C10D_BACKEND,
+    defaults::DYNAMIC_RENDEZVOUS,
+];
 
 fn text_key(path: &str) -> Option<&'static str> {
     if let Some(known) = TEXTS.iter().find(|t| path == **t || path.ends_with(&format!("/{t}"))) {
@@ -277,11 +376,26 @@ impl Collector {
     fn library(&mut self, member: &Member, source: &dyn ReadAt, hits: &[Hit]) -> Result<()> {
         let path = &member.name;
         let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
-        if library::format_of(&magic).is_none() {
-            return Ok(()); // a linker script, or a text that is called .so
+        let it_counts = is_store_library(path) || self.alone;
+        if library::format_of(&magic).is_none() && !it_counts {
+            self.gpu_unread |= is_for_gpus(path);
+            self.notes
+                .push(format!("{path} is not read: it is no library (a linker's script, or a text of that name)"));
+            return Ok(());
         }
-        let libraries = library::read_scanned(source, hits).map_err(|e| e.doing(format!("reading '{path}'")))?;
-        self.keep(member, source, hits, libraries);
+        match library::read_scanned(source, hits) {
+            Ok(libraries) => {
+                let unread = library::images_not_read(source);
+                self.notes.extend(unread.into_iter().map(|image| format!("{path}: its {image} image is not read")));
+                self.keep(member, source, hits, libraries);
+            }
+            Err(e) if it_counts => return Err(e.doing(format!("reading '{path}'"))),
+            // What stands beside the store's library cannot change the verdict.
+            Err(e) => {
+                self.gpu_unread |= is_for_gpus(path);
+                self.notes.push(format!("{path} is not read: {}", e.what()));
+            }
+        }
         Ok(())
     }
 
@@ -300,67 +414,172 @@ impl Collector {
 
     fn report(self, subject: &str, kind: Kind, members: &[Member]) -> Result<Report> {
         let store: Vec<&Found> = self.libraries.iter().filter(|f| is_store_library(&f.path)).collect();
-        // A library that was named by itself is judged whatever it is called.
-        let store: Vec<&Found> =
-            if store.is_empty() && kind == Kind::Library { self.libraries.iter().collect() } else { store };
-        let Some(first) = store.first() else {
-            return Err(Error::misuse("no-torch", format!("{subject} is not a torch: no torch_cpu library is in it"))
-                .next("name a wheel, a libtorch archive or folder, a library, or an environment with torch in it"));
+        // A library that was named by itself is judged whatever it is called, if there is anything of c10d in it.
+        let judged = |f: &&Found| {
+            !f.library.store.is_empty()
+                || f.library.classes.iter().any(|c| is_of_distributed(*c)) && !is_other_part(&f.path)
         };
+        let store: Vec<&Found> = if store.is_empty() && kind == Kind::Library {
+            self.libraries.iter().filter(judged).collect()
+        } else {
+            store
+        };
+        if store.is_empty() {
+            return self.without_store_library(subject, kind, members);
+        }
         // Of a fat file, every architecture must have it.
         let libuv = store.iter().all(|f| !f.library.store.is_empty());
         let named = store.iter().any(|f| f.library.classes.contains(&Class::LibuvStore));
-        let windows = first.library.format == Format::Pe;
-        let torch = self.torch(&first.library);
+        let evidence = store.iter().flat_map(|f| f.library.store.clone()).collect();
+        let (path, first) = (store[0].path.clone(), store[0].library.clone());
         let shared_uv = self
             .libraries
             .iter()
             .find_map(|f| f.library.uv.clone().filter(|u| u.linkage == Linkage::Shared && u.version.is_some()));
-        let uv = match &first.library.uv {
+        let uv = match &first.uv {
             Some(uv) if uv.version.is_some() => Some(uv.clone()),
             other => shared_uv.or_else(|| other.clone()),
         };
-        let defaults = self.texts.get(defaults::RENDEZVOUS).map(|text| {
-            let torchrun = self.texts.get(defaults::STATIC_RENDEZVOUS).map(String::as_str);
-            defaults::defaults(text, torchrun, torch.version.as_deref().unwrap_or("0"), windows, libuv)
+        Ok(Report {
+            libuv,
+            store_library: Some(path),
+            evidence,
+            name_without_proof: named && !libuv,
+            uv,
+            ..self.described(subject, kind, members, Some(&first), libuv)
+        })
+    }
+
+    /// What is there without a library that holds the store: an old torch, a part of one, or none.
+    fn without_store_library(self, subject: &str, kind: Kind, members: &[Member]) -> Result<Report> {
+        let version = self.version();
+        let libraries: Vec<&Member> = members.iter().filter(|m| is_library(&m.name)).collect();
+        let before_1_5 = version.as_deref().is_some_and(|v| makers::numbers(v) < [1, 5, 0]);
+        if before_1_5 && libraries.iter().any(|m| is_of_old_torch(&m.name)) {
+            let mut report = self.described(subject, kind, members, None, false);
+            report.notes.insert(
+                0,
+                format!(
+                    "torch {} is older than libtorch_cpu (1.5) and than the libuv store (2.1): it cannot have it",
+                    version.unwrap_or_default()
+                ),
+            );
+            return Ok(report);
+        }
+        Err(self.no_torch(subject, kind, version.as_deref(), &libraries))
+    }
+
+    fn no_torch(&self, subject: &str, kind: Kind, version: Option<&str>, libraries: &[&Member]) -> Error {
+        let next = "name a wheel, a libtorch archive or folder, a library, or an environment with torch in it";
+        if kind == Kind::Library {
+            return if is_other_part(subject) {
+                let what = format!("{} is a part of torch, and not the one with the TCPStore", file_name(subject));
+                Error::misuse("no-torch", what)
+                    .next("the store is in libtorch_cpu (torch_cpu.dll on Windows): name that, or the folder it is in")
+            } else {
+                Error::misuse("no-torch", format!("{subject} is not a torch: nothing of c10d is in it")).next(next)
+            };
+        }
+        let Some(version) = version.filter(|_| libraries.iter().all(|m| !is_other_part(&m.name))) else {
+            return Error::misuse("no-torch", format!("{subject} is not a torch: no torch_cpu library is in it"))
+                .next(next);
+        };
+        // Debian has the Python parts and the libraries in packages of their own.
+        let mut numbers = version.split('.');
+        let minor = format!("{}.{}", numbers.next().unwrap_or(""), numbers.next().unwrap_or(""));
+        let e = Error::misuse(
+            "python-parts-alone",
+            format!(
+                "{subject} holds the Python parts of torch {version} alone: the TCPStore is in a library that is not in it"
+            ),
+        );
+        match kind {
+            Kind::DebianPackage => e.next(format!("inspect the package with its libraries: libtorch{minor}")),
+            _ => e.next("inspect what holds its libraries (libtorch_cpu, torch_cpu.dll)"),
+        }
+    }
+
+    /// All that does not hang on the store.
+    fn described(
+        mut self,
+        subject: &str,
+        kind: Kind,
+        members: &[Member],
+        store: Option<&Library>,
+        libuv: bool,
+    ) -> Report {
+        let windows = store.is_some_and(|l| l.format == Format::Pe);
+        let torch = self.torch(store);
+        let text = |name: &str| self.texts.get(name).map(String::as_str);
+        let defaults = text(defaults::RENDEZVOUS).map(|rendezvous| {
+            let files = Files {
+                rendezvous,
+                static_rendezvous: text(defaults::STATIC_RENDEZVOUS),
+                c10d_backend: text(defaults::C10D_BACKEND),
+                dynamic_rendezvous: text(defaults::DYNAMIC_RENDEZVOUS),
+            };
+            defaults::defaults(files, torch.version.as_deref().unwrap_or("0"), windows, libuv)
         });
+        let full = self.depth == Depth::Full;
+        let backends = self.backends(store, kind);
+        let mut not_read = Vec::new();
+        if store.is_none() {
+            not_read.extend(["gloo", "mpi"]);
+        }
+        if backends.nccl.is_none() {
+            not_read.extend(["nccl", "ucc"]);
+        }
+        if !full {
+            not_read.extend(["gpu", "cudnn", "floor", "missing"]);
+        }
+        let cudnn = self.libraries.iter().flat_map(|f| &f.library.needed).find_map(|name| cudnn_major(name));
+        Report {
+            schema_version: SCHEMA_VERSION,
+            subject: subject.to_owned(),
+            kind,
+            libuv: false,
+            store_library: None,
+            evidence: Vec::new(),
+            name_without_proof: false,
+            uv: None,
+            defaults,
+            backends,
+            gpu: full.then(|| self.gpu()),
+            cudnn: cudnn.map(str::to_owned),
+            floor: full.then(|| self.floor(&torch)),
+            missing: full.then(|| self.missing(members)),
+            not_read,
+            notes: std::mem::take(&mut self.notes),
+            sizes: sizes(members),
+            torch,
+            libraries: self.libraries,
+        }
+    }
+
+    fn gpu(&self) -> BTreeMap<String, u64> {
         let mut gpu = BTreeMap::new();
         for (name, n) in self.libraries.iter().flat_map(|f| &f.library.gpu) {
             *gpu.entry(name.clone()).or_default() += n;
         }
-        let cudnn =
-            self.libraries.iter().flat_map(|f| &f.library.needed).find_map(|name| cudnn_major(name)).map(str::to_owned);
-        Ok(Report {
-            schema_version: SCHEMA_VERSION,
-            subject: subject.to_owned(),
-            kind,
-            libuv,
-            store_library: Some(first.path.clone()),
-            evidence: store.iter().flat_map(|f| f.library.store.clone()).collect(),
-            name_without_proof: named && !libuv,
-            uv,
-            defaults,
-            backends: self.backends(),
-            gpu,
-            cudnn,
-            floor: self.floor(&torch),
-            missing: self.missing(members),
-            sizes: sizes(members),
-            torch,
-            libraries: self.libraries,
+        gpu
+    }
+
+    /// `torch.__version__`, or what a libtorch archive says.
+    fn version(&self) -> Option<String> {
+        self.field("__version__").or_else(|| self.texts.get("build-version").map(|t| t.trim().to_owned()))
+    }
+
+    /// A value of `torch/version.py`.
+    fn field(&self, name: &str) -> Option<String> {
+        self.texts.get("torch/version.py")?.lines().find_map(|l| {
+            let (key, value) = l.split_once('=')?;
+            let key = key.split(':').next()?.trim();
+            let value = value.trim().trim_matches(['\'', '"']);
+            (key == name && value != "None").then(|| value.to_owned())
         })
     }
 
-    fn torch(&self, store: &Library) -> Torch {
-        let version = self.texts.get("torch/version.py").map(String::as_str).unwrap_or_default();
-        let field = |name: &str| {
-            version.lines().find_map(|l| {
-                let (key, value) = l.split_once('=')?;
-                let key = key.split(':').next()?.trim();
-                let value = value.trim().trim_matches(['\'', '"']);
-                (key == name && value != "None").then(|| value.to_owned())
-            })
-        };
+    fn torch(&self, store: Option<&Library>) -> Torch {
         let wheel = self.texts.get("WHEEL").map(String::as_str).unwrap_or_default();
         let header = |name: &'static str| {
             wheel.lines().filter_map(move |l| l.strip_prefix(name)?.strip_prefix(':').map(|v| v.trim().to_owned()))
@@ -372,27 +591,33 @@ impl Collector {
             _ => None,
         };
         Torch {
-            version: field("__version__").or_else(|| plain("build-version")),
-            commit: field("git_version").or_else(|| plain("build-hash")),
-            cuda: field("cuda"),
-            hip: field("hip"),
+            version: self.version(),
+            commit: self.field("git_version").or_else(|| plain("build-hash")),
+            cuda: self.field("cuda"),
+            hip: self.field("hip"),
             tags: header("Tag").collect(),
             generator: header("Generator").next(),
             build_settings: self.build_settings.clone(),
-            cxx11_abi: abi.filter(|_| store.format == Format::Elf),
+            cxx11_abi: abi.filter(|_| store.is_some_and(|l| l.format == Format::Elf)),
         }
     }
 
-    fn backends(&self) -> Backends {
+    fn backends(&self, store: Option<&Library>, kind: Kind) -> Backends {
         let has = |class| self.names.contains(&class);
         let transports =
             [("tcp", Class::GlooTcp), ("tls", Class::GlooTls), ("uv", Class::GlooUv), ("ibverbs", Class::GlooIbverbs)];
+        let gloo_transports: Vec<_> = transports.into_iter().filter(|(_, c)| has(*c)).map(|(n, _)| n).collect();
+        // A torch for GPUs has NCCL and UCC in a library that a verdict leaves alone; what was found, was found.
+        let all_read = self.depth == Depth::Full && kind != Kind::Library && !self.gpu_unread;
+        let told = |class| if has(class) { Some(true) } else { all_read.then_some(false) };
         Backends {
-            gloo: has(Class::Gloo),
-            gloo_transports: transports.into_iter().filter(|(_, c)| has(*c)).map(|(n, _)| n).collect(),
-            nccl: has(Class::Nccl),
-            mpi: has(Class::Mpi),
-            ucc: has(Class::Ucc),
+            distributed: store.map(|_| self.names.iter().any(|c| is_of_distributed(*c))),
+            gloo: store.map(|_| has(Class::Gloo)),
+            gloo_can_start: gloo_can_start(has(Class::Gloo), &gloo_transports, store),
+            gloo_transports,
+            nccl: told(Class::Nccl),
+            mpi: store.map(|_| has(Class::Mpi)),
+            ucc: told(Class::Ucc),
         }
     }
 
@@ -500,6 +725,9 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
     if let Some(kind) = container::kind_of(source) {
+        if subject.ends_with(".whl") && kind == container::Kind::Zip {
+            container::hold_wheel(source)?;
+        }
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
         let members = collector.inner.take().unwrap_or(outer);
@@ -526,6 +754,8 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
         return Err(e.next("name a wheel, a libtorch archive or folder, a library, or an environment"));
     }
     let member = Member { name: subject.to_owned(), size: source.size() };
+    collector.alone = true;
+    container::hold_size(&member)?;
     collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }
@@ -538,8 +768,11 @@ impl Collector {
             libraries: Vec::new(),
             build_settings: None,
             names: BTreeSet::new(),
+            notes: Vec::new(),
             digests: BTreeMap::new(),
             inner: None,
+            alone: false,
+            gpu_unread: false,
         }
     }
 }

@@ -12,9 +12,9 @@ use crate::event::Sink;
 fn means(pattern: &str, project: &str, file: &File) -> bool {
     match pattern.split_once("==") {
         Some((name, version)) => {
-            crate::source::pypi::normalize(name) == project && super::index::same_version(version, &file.version)
+            crate::wheel::normalize(name) == project && super::index::same_version(version, &file.version)
         }
-        None => pattern == file.filename || crate::source::pypi::normalize(pattern) == project,
+        None => pattern == file.filename || crate::wheel::normalize(pattern) == project,
     }
 }
 

@@ -11,6 +11,7 @@ use super::page::ProjectPage;
 use super::wheel::Name;
 use crate::error::Result;
 use crate::recipe::System;
+use crate::wheel;
 use crate::source::pypi::{self, Platform};
 
 /// Which Python a wheel for all of them is asked about.
@@ -73,7 +74,7 @@ pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platfor
     page.files.iter().any(|f| {
         f.yanked.reason().is_none()
             && accepts(requirement, &f.version)
-            && pypi::fit(&f.filename, minor, system, machine).is_some()
+            && wheel::fit(&f.filename, minor, system, machine).is_some()
     })
 }
 
@@ -90,7 +91,7 @@ pub fn missing(index: &Index, of: impl Fn(&str) -> bool) -> Result<Vec<Missing>>
             let metadata = fs_err::read(&path)?;
             let platform = platform_of(&name);
             for requirement in requirements(&String::from_utf8_lossy(&metadata), &[], platform) {
-                let needed = pypi::normalize(requirement.name.as_ref());
+                let needed = wheel::normalize(requirement.name.as_ref());
                 if !meets(&index.project(&needed)?, &requirement, platform) {
                     let requirement = requirement.to_string();
                     let requirement = requirement.split(';').next().unwrap_or_default().trim().to_owned();

@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::platform;
 use crate::recipe::System;
+use crate::wheel;
 use crate::source::pypi::{self, IndexFile, Platform};
 use crate::source::{download_to, http_agent};
 use crate::store::digest_file;
@@ -116,7 +117,7 @@ impl Gathering<'_> {
     /// A line of a requirements file: wheels beside the file, else what the package index has; nothing where its marker
     /// does not hold.
     fn pinned(&mut self, pinned: &Pinned, dir: &Path) -> Result<Vec<PathBuf>> {
-        let project = pypi::normalize(pinned.requirement.name.as_ref());
+        let project = wheel::normalize(pinned.requirement.name.as_ref());
         let mut beside = Vec::new();
         for entry in fs_err::read_dir(dir)? {
             let path = entry?.path();
@@ -186,12 +187,12 @@ impl Gathering<'_> {
     }
 
     fn need(&mut self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<()> {
-        let project = pypi::normalize(requirement.name.as_ref());
+        let project = wheel::normalize(requirement.name.as_ref());
         let Platform { system, machine, minor } = here(python);
         let at_hand = self.wheels.iter().any(|w| {
             w.name.project == project
                 && depends::accepts(requirement, &w.name.version)
-                && pypi::fit(&w.filename, minor, system, machine).is_some()
+                && wheel::fit(&w.filename, minor, system, machine).is_some()
         });
         if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
             return Ok(());
@@ -206,7 +207,7 @@ impl Gathering<'_> {
             !f.yanked
                 && runs(f)
                 && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
-                && pypi::fit(&f.filename, minor, system, machine).is_some()
+                && wheel::fit(&f.filename, minor, system, machine).is_some()
         };
         let version = |f: &IndexFile| release_of(f).and_then(|v| Version::from_str(&v).ok());
         let mut versions: Vec<Version> = files.iter().filter(fits).filter_map(version).collect();
@@ -252,6 +253,6 @@ fn release_of(file: &IndexFile) -> Option<String> {
 
 fn best<'f>(files: &'f [IndexFile], python: &str, allowed: impl Fn(&IndexFile) -> bool) -> Option<&'f IndexFile> {
     let Platform { system, machine, minor } = here(python);
-    let fits = |f: &'f IndexFile| pypi::fit(&f.filename, minor, system, machine).map(|rank| (rank, f));
+    let fits = |f: &'f IndexFile| wheel::fit(&f.filename, minor, system, machine).map(|rank| (rank, f));
     files.iter().filter(|f| allowed(f)).filter_map(fits).min_by_key(|(rank, _)| *rank).map(|(_, f)| f)
 }

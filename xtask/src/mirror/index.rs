@@ -29,10 +29,9 @@ use self::identity::Identity;
 use super::lock::IndexLock;
 use super::page::{self, File, ProjectPage, RootPage, Tombstone, Yanked};
 use super::wheel::{Wheel, sha256};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Silent, Sink};
 use crate::platform;
-use crate::source::pypi;
 use crate::store::{copy_digesting, lock_exclusively};
 
 /// Version of the format on disk.
@@ -434,7 +433,7 @@ impl Draft {
             }
             Some(Taken::Published(there, old)) => {
                 return Err(taken(
-                    "taken",
+                    Kind::Taken.code(),
                     format!(
                         "'{there}' is published with the SHA-256 {old}; {} has {}",
                         wheel.path.display(),
@@ -446,7 +445,7 @@ impl Draft {
                 if let Some(stone) = self.page.removed.get(there).filter(|s| s.sha256 != wheel.sha256) {
                     let (time, reason, sha256) = (&stone.time, &stone.reason, &stone.sha256);
                     return Err(taken(
-                        "removed",
+                        Kind::Removed.code(),
                         format!(
                             "'{there}' was removed at {time} ({reason}): its name is never used again for other bytes \
                              than those with the SHA-256 {sha256}; {} has {}",
@@ -591,5 +590,5 @@ pub fn project_name(segment: &str) -> Option<String> {
     let fits = segment.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
         && !segment.is_empty()
         && !segment.starts_with('.');
-    fits.then(|| pypi::normalize(segment))
+    fits.then(|| crate::wheel::normalize(segment))
 }

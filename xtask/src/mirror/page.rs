@@ -345,7 +345,11 @@ fn row(project: &str, f: &File, is_torch: bool) -> Markup {
                     code { "sha256:" (digest) } " "
                     button hidden data-copy=(format!("{project}=={} --hash=sha256:{digest}", f.version)) { "copy" }
                     ul { @for name in f.beside.keys() {
-                        li { a href=(beside(f, name)) { (name) } }
+                        li {
+                            a href=(beside(f, name)) { (name) }
+                            // What nobody signed proves nothing, whatever it says.
+                            @if name.ends_with(".provenance.json") { " (unsigned)" }
+                        }
                     } }
                 }
             }

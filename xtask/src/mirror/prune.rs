@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::index::{self, Index};
 use super::page::File;
 use crate::error::Result;
-use crate::source::pypi;
+use crate::wheel;
 
 /// What goes: whatever none of the rules keeps. The newest release of a project always stays.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,7 @@ pub struct Pruned {
 /// # Errors
 /// The index cannot be read.
 pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
-    let only: Vec<String> = rule.projects.iter().map(|p| pypi::normalize(p)).collect();
+    let only: Vec<String> = rule.projects.iter().map(|p| wheel::normalize(p)).collect();
     let before = rule.days.map(index::days_ago);
     let mut gone = Vec::new();
     for project in index.projects()? {

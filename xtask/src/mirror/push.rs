@@ -20,7 +20,7 @@ use url::Url;
 pub use credentials::Credentials;
 
 use super::wheel::Wheel;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::source::http_get;
@@ -122,7 +122,7 @@ impl Target<'_> {
                 return Ok(Seen::Same);
             }
             return Err(Error::misuse(
-                "taken",
+                Kind::Taken.code(),
                 format!(
                     "{} has '{}' with the SHA-256 {digest}; {} has {}",
                     page.host_str().unwrap_or("the server"),

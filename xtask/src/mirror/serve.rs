@@ -103,7 +103,6 @@ const LAST: Duration = Duration::from_secs(2);
 /// # Errors
 /// The address cannot be listened on.
 pub fn serve(index: Index, mut options: Options, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    platform::outlive_listeners();
     let files = platform::raise_open_files().saturating_sub(FILES_OF_OURS) / FILES_OF_ONE;
     options.most_connections = options.most_connections.min(usize::try_from(files).unwrap_or(usize::MAX)).max(1);
     let most_of_one = options.most_of_one.unwrap_or(options.most_connections.div_ceil(2));

@@ -5,6 +5,9 @@
 mod unix;
 #[cfg(unix)]
 use unix as imp;
+#[cfg(target_os = "linux")]
+mod closed;
+mod secrets;
 #[cfg(windows)]
 mod windows;
 #[cfg(windows)]
@@ -19,13 +22,53 @@ use std::time::Duration;
 
 pub use imp::{
     available_memory, bound_unsent, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_world, exec,
-    forbid_core_dumps, free_space, is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable,
-    new_process_group, open_regular, other_user, outlive_listeners, own_variables, peak_memory, raise_open_files,
-    read_at, read_at_once, remove_link, run_measured, sandbox_exec, sandbox_supported, set_umask, stderr_is_terminal,
-    symlink, system_programs,
+    free_space, is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable,
+    new_process_group, new_session, open_regular, other_user, outlive_terminal, own_variables, peak_memory,
+    raise_open_files, read_at, read_at_once, remove_link, run_measured, sandbox_exec, sandbox_supported, set_umask,
+    shared_with, stderr_is_terminal, symlink, system_programs, this_user,
 };
 
 use crate::error::{Error, Result};
+
+#[cfg(target_os = "linux")]
+pub use closed::{Room, enter as enter_room, no_dumps, supported as room_supported};
+pub use secrets::scrub_environment;
+
+/// The hidden command that builds a closed room and becomes a program in it.
+pub const CLOSED_COMMAND: &str = "__closed";
+
+/// What a program in a closed room can reach.
+#[cfg(not(target_os = "linux"))]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct Room {
+    /// An empty folder.
+    pub at: PathBuf,
+    /// What can be read: where it is, and where it is in the room.
+    pub read: Vec<(PathBuf, PathBuf)>,
+    /// What can be written.
+    pub write: Vec<PathBuf>,
+    /// Where the program starts.
+    pub cwd: PathBuf,
+}
+
+/// No closed rooms here.
+///
+/// # Errors
+/// Always.
+#[cfg(not(target_os = "linux"))]
+pub fn room_supported() -> std::result::Result<(), String> {
+    Err("this system has no namespaces".into())
+}
+
+/// No closed rooms here.
+#[cfg(not(target_os = "linux"))]
+pub fn enter_room(_room: &Room, _argv: &[OsString]) -> Error {
+    Error::world("closed-room", "this system has no namespaces")
+}
+
+/// Memory dumps are the system's affair here.
+#[cfg(not(target_os = "linux"))]
+pub fn no_dumps(_core_only: bool) {}
 
 static CANCELLED: AtomicBool = AtomicBool::new(false);
 

@@ -17,6 +17,14 @@ pub fn new_process_group(command: &mut Command) {
     command.process_group(0);
 }
 
+/// Gives the command a session of its own as well: it has no terminal, so nothing in it can type into ours.
+pub fn new_session(command: &mut Command) {
+    // SAFETY: setsid() may be called between fork and exec, and touches no memory.
+    unsafe {
+        command.pre_exec(|| if libc::setsid() < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) });
+    }
+}
+
 /// Ends a process group: SIGTERM first, so that ninja and compilers clean up.
 pub fn kill_tree(pid: u32, hard: bool) {
     if let Ok(pid) = i32::try_from(pid) {
@@ -32,27 +40,36 @@ pub fn die_of_broken_pipes() {
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
 }
 
-/// Lets this process outlive who listens to it: a client or a reader of the log that goes away is an error of that write
-/// and not the end of the program, and a terminal that closes changes nothing. What programs are started later inherit
-/// that.
-pub fn outlive_listeners() {
-    // SAFETY: SIG_IGN is a valid disposition for each of them.
+/// Lets this process outlive its terminal and its readers: when the terminal goes away, what is read from it or written
+/// to it leads nowhere; writing from the background stops nothing; a reader that ends is an error of that write and no
+/// more. Programs that are started later are as they always are.
+pub fn outlive_terminal() {
+    extern "C" fn nothing(_: libc::c_int) {}
+    // SAFETY: a handler that does nothing may run at any time; unlike SIG_IGN it is not inherited.
     unsafe {
-        for signal in [libc::SIGPIPE, libc::SIGHUP, libc::SIGTTOU] {
-            libc::signal(signal, libc::SIG_IGN);
+        for signal in [libc::SIGHUP, libc::SIGPIPE] {
+            libc::signal(signal, nothing as *const () as libc::sighandler_t);
         }
+        // With a handler the kernel would send it again and again.
+        libc::signal(libc::SIGTTOU, libc::SIG_IGN);
+    }
+    // SAFETY: isatty takes an integer.
+    let terminals: Vec<libc::c_int> = (0..=2).filter(|&fd| unsafe { libc::isatty(fd) } == 1).collect();
+    if !terminals.is_empty() {
+        std::thread::spawn(move || let_go_of(&terminals));
     }
 }
 
-/// Keeps this process' memory out of core files: from here on it holds secrets.
-pub fn forbid_core_dumps() {
-    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-    // SAFETY: setrlimit reads the structure; PR_SET_DUMPABLE takes an integer.
-    unsafe {
-        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
-        // A pipe as core pattern takes no heed of the limit.
-        #[cfg(target_os = "linux")]
-        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+/// Waits until the terminal is gone, and has its file descriptors lead nowhere: who writes to a terminal that is gone
+/// gets an error, and a background process is sent no signal.
+fn let_go_of(terminals: &[libc::c_int]) {
+    let mut watched: Vec<_> = terminals.iter().map(|&fd| libc::pollfd { fd, events: 0, revents: 0 }).collect();
+    // SAFETY: the list lives across the call, and its length is its own.
+    while unsafe { libc::poll(watched.as_mut_ptr(), watched.len() as libc::nfds_t, -1) } < 1 {}
+    let Ok(nowhere) = File::options().read(true).write(true).open("/dev/null") else { return };
+    for &fd in terminals {
+        // SAFETY: both are open file descriptors.
+        unsafe { libc::dup2(std::os::fd::AsRawFd::as_raw_fd(&nowhere), fd) };
     }
 }
 
@@ -145,6 +162,8 @@ pub fn sandbox_supported() -> bool {
             unsafe {
                 let pid = libc::fork();
                 if pid == 0 {
+                    // Who may not be dumped may not write its own map of users.
+                    libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
                     libc::_exit(i32::from(unshare_network().is_err()));
                 }
                 let mut status = 0;
@@ -178,7 +197,7 @@ fn unshare_network() -> std::io::Result<()> {
 
 /// Brings the loopback interface up in a fresh network namespace: stores under test listen on it.
 #[cfg(target_os = "linux")]
-fn loopback_up() {
+pub(super) fn loopback_up() {
     // SAFETY: the request structure is zeroed and lives across both calls.
     unsafe {
         let socket = libc::socket(libc::AF_INET, libc::SOCK_DGRAM | libc::SOCK_CLOEXEC, 0);
@@ -244,6 +263,12 @@ pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     Ok((code, peak))
 }
 
+/// Says something where there is nobody else to say it.
+#[cfg(target_os = "linux")]
+pub(super) fn say(text: &str) {
+    write_stderr(text);
+}
+
 fn write_stderr(text: &str) {
     use std::io::Write;
     let _ = std::io::stderr().write_all(text.as_bytes());
@@ -284,6 +309,23 @@ pub fn own_variables(_work: &Path) -> Vec<(String, String)> {
 pub fn is_root() -> bool {
     // SAFETY: geteuid() cannot fail.
     unsafe { libc::geteuid() == 0 }
+}
+
+/// The user that this process runs as.
+pub fn this_user() -> u32 {
+    // SAFETY: geteuid() cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+/// How others than this user can write to `root` or to its `folders`, by owner and mode; `None` where they cannot.
+pub fn shared_with(root: &Path, folders: &[&str]) -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    folders.iter().map(|f| if f.is_empty() { root.to_owned() } else { root.join(f) }).find_map(|path| {
+        let about = std::fs::metadata(&path).ok()?;
+        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+        let shared = owner != this_user() || mode & 0o022 != 0;
+        shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", path.display()))
+    })
 }
 
 /// Another user that programs can be started as: `nobody`, if we are root, and if that user may run

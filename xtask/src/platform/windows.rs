@@ -16,6 +16,11 @@ pub fn new_process_group(command: &mut Command) {
     command.creation_flags(CREATE_NEW_PROCESS_GROUP);
 }
 
+/// Windows has no sessions of this kind.
+pub fn new_session(command: &mut Command) {
+    new_process_group(command);
+}
+
 /// Ends a process and its children.
 pub fn kill_tree(pid: u32, _hard: bool) {
     let _ = Command::new("taskkill").args(["/T", "/F", "/PID", &pid.to_string()]).output();
@@ -46,6 +51,16 @@ pub fn exec(argv: &[OsString]) -> Error {
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     let status = super::status_of(argv)?;
     Ok((status.code().unwrap_or(3), 0))
+}
+
+/// Users have no numbers.
+pub fn this_user() -> u32 {
+    0
+}
+
+/// Who may write is in access lists, which are not read here.
+pub fn shared_with(_root: &Path, _folders: &[&str]) -> Option<String> {
+    None
 }
 
 /// No umask.
@@ -176,19 +191,16 @@ pub fn stderr_is_terminal() -> bool {
 /// Nothing to do: Windows has no such signal.
 pub fn die_of_broken_pipes() {}
 
+/// Nothing to do: a console that closes ends its programs.
+pub fn outlive_terminal() {}
+
 /// There is no limit that a process could raise.
 pub fn raise_open_files() -> u64 {
     u64::MAX
 }
 
-/// No such signals.
-pub fn outlive_listeners() {}
-
 /// The system's own bound holds.
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
-
-/// Memory is written out only where the user set that up.
-pub fn forbid_core_dumps() {}
 
 /// Opens a regular file for reading, and nothing else; unless `follow`, no symbolic link either.
 ///

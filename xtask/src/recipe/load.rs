@@ -7,7 +7,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, cuda, features};
+use super::{coordinate::Coordinate, cuda, features, near::nearest};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -285,15 +285,6 @@ pub fn pinned(requirement: &Requirement<VerbatimUrl>) -> Option<String> {
         }
         _ => None,
     }
-}
-
-/// The candidate that is most like `word`, if one is like it at all.
-pub fn nearest<'a>(word: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    candidates
-        .map(|c| (strsim::damerau_levenshtein(word, c), c))
-        .min()
-        .filter(|(distance, c)| *distance <= 2 + c.len() / 5)
-        .map(|(_, c)| c)
 }
 
 /// Lays `over` over `base`: tables key by key, sources and patches by name, the rest whole.

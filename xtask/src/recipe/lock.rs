@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::model::Recipe;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 
 /// The version of the lock format that this program reads and writes.
 pub const LOCK_VERSION: u32 = 1;
@@ -51,6 +51,11 @@ pub struct PythonLock {
     pub verify: Vec<Locked>,
 }
 
+/// Whether `text` is a SHA-256 as this program writes it: 64 hexadecimal digits, lower case.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+}
+
 impl Lock {
     /// Path of the lock beside the recipe at `recipe_path`.
     pub fn path_for(recipe_path: &Path) -> PathBuf {
@@ -87,27 +92,48 @@ impl Lock {
         let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);
         if !path.exists() {
             return Err(Error::misuse(
-                "lock-missing",
+                Kind::LockMissing.code(),
                 format!("{} does not exist: nothing says which bytes this recipe means", path.display()),
             )
             .next(relock));
         }
         let text = fs_err::read_to_string(&path)?;
-        let lock: Self = toml::from_str(&text).map_err(|e| {
+        let lock = Self::parse(&text, &path, &relock)?;
+        if lock.recipe != Self::recipe_digest(recipe) {
+            return Err(Error::misuse(
+                Kind::LockStale.code(),
+                format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()),
+            )
+            .next(relock));
+        }
+        Ok(lock)
+    }
+
+    /// Reads the text of the lock at `path`; `relock` is what makes it anew.
+    ///
+    /// # Errors
+    /// Bad input: no lock, one of a newer format, or one whose digests are none.
+    pub fn parse(text: &str, path: &Path, relock: &str) -> Result<Self> {
+        let lock: Self = toml::from_str(text).map_err(|e| {
             // A newer format fails on its shape before its version can be compared.
-            match toml::from_str::<toml::Table>(&text).ok().and_then(|t| t.get("version")?.as_integer()) {
-                Some(v) if v > i64::from(LOCK_VERSION) => Self::newer(&path, v),
-                _ => Error::misuse("lock", format!("{}: {}", path.display(), e.to_string().trim_end()))
-                    .next(relock.clone()),
+            match toml::from_str::<toml::Table>(text).ok().and_then(|t| t.get("version")?.as_integer()) {
+                Some(v) if v > i64::from(LOCK_VERSION) => Self::newer(path, v),
+                _ => Error::misuse("lock", format!("{}: {}", path.display(), e.to_string().trim_end())).next(relock),
             }
         })?;
         if lock.version > LOCK_VERSION {
-            return Err(Self::newer(&path, i64::from(lock.version)));
+            return Err(Self::newer(path, i64::from(lock.version)));
         }
-        if lock.recipe != Self::recipe_digest(recipe) {
+        // A digest becomes a path in the store.
+        let locked = lock
+            .source
+            .values()
+            .chain(lock.python.values().flat_map(BTreeMap::values).flat_map(|p| p.build.iter().chain(&p.verify)));
+        let digests = locked.map(|l| &l.sha256).chain([&lock.recipe]);
+        if let Some(bad) = digests.into_iter().find(|d| !is_sha256(d)) {
             return Err(Error::misuse(
-                "lock-stale",
-                format!("{} is stale: the recipe's sources or packages changed after it was written", path.display()),
+                "lock",
+                format!("{}: '{}' is no SHA-256 of 64 hexadecimal digits", path.display(), bad.escape_debug()),
             )
             .next(relock));
         }

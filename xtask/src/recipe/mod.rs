@@ -6,8 +6,10 @@ pub mod features;
 mod load;
 mod lock;
 mod model;
+mod near;
 
 pub use coordinate::Coordinate;
-pub use load::{SCHEMA, Workspace, nearest, pinned};
-pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock};
+pub use load::{SCHEMA, Workspace, pinned};
+pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
+pub use near::nearest;

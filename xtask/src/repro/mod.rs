@@ -1,6 +1,7 @@
 //! Is it the same, bit for bit, when somebody else builds it? A second build in another world,
 //! compared with the first one; and building an artifact again from what it carries.
 
+pub mod foreign;
 mod rebuild;
 mod world;
 
@@ -12,7 +13,12 @@ use serde::Serialize;
 use crate::diff::{Difference, diff};
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::stage::{self, Build, Outcome, bundle, canary, libuv, provenance};
+use crate::stage::steps::bundle::Bundle;
+use crate::stage::steps::canary::Canary;
+use crate::stage::steps::fetch;
+use crate::stage::steps::libuv::Libuv;
+use crate::stage::steps::provenance::Provenance;
+use crate::stage::{self, Build, Step, ensure};
 use crate::store::Store;
 
 pub use rebuild::{Rebuilt, rebuild};
@@ -21,7 +27,7 @@ pub use world::World;
 /// What is compared, and how it came out.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// What.
+    /// What is compared: a stage's result, or an artifact's file name.
     pub name: String,
     /// In what the two differ.
     pub difference: Difference,
@@ -39,7 +45,7 @@ pub struct Second {
 }
 
 /// The stages after which there is something to compare.
-pub const COMPARABLE: [&str; 4] = [libuv::STAGE, canary::STAGE, bundle::STAGE, provenance::STAGE];
+pub const COMPARABLE: [&str; 4] = [Libuv::NAME, Canary::NAME, Bundle::NAME, Provenance::NAME];
 
 /// Builds a second time in `world` and compares with the first build, which is made or found.
 ///
@@ -51,7 +57,7 @@ pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<
     let chosen = stage::Chosen {
         recipe: &build.recipe.name,
         python: Some(&build.python.executable.to_string_lossy()),
-        cuda_home: build.cuda_home.as_ref().map(|t| t.toolkit.root.as_path()),
+        cuda_home: build.cuda_home.as_ref().map(|t| t.root.as_path()),
     };
     let options = stage::Options { offline: true, until: Some(second.until.into()), ..build.options.clone() };
     let other = Build::open(build.workspace, &store, build.events, &chosen, options)?;
@@ -86,7 +92,7 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
     }
     if build.options.offline {
         // Downloads are judged by their digests wherever they come from.
-        for (sha256, size) in stage::fetch::digests(build)? {
+        for (sha256, size) in fetch::digests(build)? {
             if let Some(blob) = build.store.blob(&sha256, size) {
                 let to = second.store.join("v1/blobs").join(&sha256[..2]);
                 fs_err::create_dir_all(&to)?;
@@ -128,6 +134,8 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
         std::thread::sleep(std::time::Duration::from_millis(200));
     };
     platform::check_cancelled()?;
+    // What another user made is ours from here on: nobody else may change it while it is compared.
+    world.give_back(&second.store)?;
     if !status.success() {
         return Err(Error::world("second-build", format!("the second build ended with {status}"))
             .next("what it said stands above; the same command goes on where it stopped"));
@@ -137,10 +145,10 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
 
 /// What there is to compare after `stage`: names and paths.
 fn outputs(build: &Build<'_>, until: &str) -> Result<Vec<(String, PathBuf)>> {
-    if until == bundle::STAGE || until == provenance::STAGE {
+    if until == Bundle::NAME || until == Provenance::NAME {
         let files = stage::files(build)?;
         let mut out = vec![("wheel".to_owned(), files.wheel.clone()), ("bundle".to_owned(), files.bundle.clone())];
-        if until == provenance::STAGE {
+        if until == Provenance::NAME {
             let names = ["manifest", "bill of materials", "statement"];
             let record = &files.record;
             let beside = [&record.manifest, &record.sbom, &record.statement].map(|name| files.provenance.join(name));
@@ -148,15 +156,16 @@ fn outputs(build: &Build<'_>, until: &str) -> Result<Vec<(String, PathBuf)>> {
         }
         return Ok(out);
     }
-    match stage::run(build)? {
-        Outcome::Stopped { after: libuv::STAGE, folder } => Ok(vec![("libuv".into(), folder)]),
-        Outcome::Stopped { after: canary::STAGE, folder } => {
+    match until {
+        Libuv::NAME => Ok(vec![("libuv".into(), ensure::<Libuv>(build)?.folder)]),
+        Canary::NAME => {
             // Objects have paths of their own: they are put side by side in a folder each.
+            let folder = ensure::<Canary>(build)?.folder;
             let objects = folder.join("canary-objects");
             gather_objects(&folder.join("src/build"), &objects)?;
             Ok(vec![("canary's objects".into(), objects)])
         }
-        other => Err(Error::misuse("until", format!("after {other:?} there is nothing to compare"))),
+        other => Err(Error::misuse("until", format!("after {other} there is nothing to compare"))),
     }
 }
 

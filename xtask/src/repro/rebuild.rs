@@ -1,13 +1,18 @@
 //! Building an artifact again from nothing but itself: the recipe, lock and patches that it carries.
 
-use std::path::PathBuf;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
+use super::foreign::{self, Trust};
 use crate::artifact::audit::{Artifact, Kind};
 use crate::diff::{Difference, diff};
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::Workspace;
-use crate::stage::{self, Build, Chosen, Options};
+use crate::stage::steps::fetch::Fetch;
+use crate::stage::steps::provenance::Provenance;
+use crate::stage::{self, Build, Chosen, Options, Step};
 use crate::store::{KeyBuilder, Store};
 
 /// How building it again ended.
@@ -21,27 +26,29 @@ pub struct Rebuilt {
     pub toolchain: Vec<String>,
 }
 
-/// Rebuilds `artifact`. Nothing but downloads (judged by the lock's digests) and the compiler cache
-/// is taken from `store`.
+/// Rebuilds `artifact`, whose recipe and patches are code of others, in a closed room. Nothing but
+/// downloads (judged by the lock's digests) is taken from `store`.
 ///
 /// # Errors
-/// Bad input: an artifact that carries no recipe, or one that this program or machine cannot build.
+/// The answer is no: nobody trusts it. Bad input: an artifact that carries no recipe, or one that this program or machine cannot build.
 pub fn rebuild(
     artifact: &Artifact,
     store: &Store,
     events: &dyn Sink,
     python: Option<&str>,
     options: Options,
+    trust: &Trust,
 ) -> Result<Rebuilt> {
     let origin = artifact.origin()?.ok_or_else(|| {
         Error::misuse("no-origin", format!("{} carries no recipe: torchmill did not make it", artifact.path.display()))
             .next("`cargo xtask inspect` tells what it is")
     })?;
     let facts = origin.facts()?;
+    foreign::admit(artifact, &origin, None, trust, events)?;
     let name =
         KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
-    let inner = store.inner(name.short())?;
-    let root = inner.root().join("workspace");
+    let (room, inner) = foreign::room_store(store, name.short())?;
+    let root = room.join("workspace");
     // What it carries is judged by what it is: a lock that does not fit its recipe ends here.
     if root.exists() {
         crate::store::remove_tree(&root)?;
@@ -50,9 +57,10 @@ pub fn rebuild(
         fs_err::create_dir_all(root.join(dir))?;
     }
     origin.write(&root)?;
+    foreign::mark(&root)?;
     let workspace = Workspace { root };
     let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None };
-    let build = Build::open(&workspace, &inner, events, &chosen, options)?;
+    let build = Build::open(&workspace, store, events, &chosen, options)?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {
         return Err(Error::misuse(
             "other-python",
@@ -68,7 +76,7 @@ pub fn rebuild(
         )
         .next(format!("name one with --python: a Python {}", facts.python)));
     }
-    let here = stage::provenance::origin(&build)?.facts()?;
+    let here = stage::origin(&build)?.facts()?;
     let mut toolchain = Vec::new();
     compare("", &facts.toolchain, &here.toolchain, &mut toolchain);
     if facts.torchmill != here.torchmill {
@@ -77,13 +85,43 @@ pub fn rebuild(
     for difference in &toolchain {
         events.warn(format!("this toolchain is not the artifact's: {difference}"));
     }
-    let files = stage::files(&build)?;
+    // Downloads, each of a digest that is known, are all that is done outside of the room.
+    stage::ensure::<Fetch>(&build)?;
+    in_room(&build, &room, trust)?;
+    let options = Options { offline: true, ..build.options.clone() };
+    let inside = Build::open(&workspace, &inner, events, &chosen, options)?;
+    let files = stage::made(&inside)?.ok_or_else(|| {
+        Error::world("rebuild", "the build ended well, and what it made is not in its store")
+            .next("run it again; `cargo xtask clean` removes what earlier runs left")
+    })?;
     let file = match artifact.kind {
         Kind::Wheel => files.wheel,
         Kind::Bundle => files.bundle,
     };
     let difference = diff(&artifact.path, &file)?;
     Ok(Rebuilt { file, difference, toolchain })
+}
+
+/// Builds, up to the statement, in a closed room.
+fn in_room(build: &Build<'_>, room: &Path, trust: &Trust) -> Result<()> {
+    let mut arguments: Vec<OsString> =
+        ["build-torch", "--recipe", &build.recipe.name, "--until", Provenance::NAME, "--offline"]
+            .map(OsString::from)
+            .into();
+    arguments.extend(["--python".into(), build.python.executable.clone().into_os_string()]);
+    // Memory and cores are asked where they can be seen.
+    arguments.extend(["--jobs".into(), stage::jobs(build).to_string().into()]);
+    arguments.extend(build.options.no_compiler_cache.then(|| OsString::from("--no-compiler-cache")));
+    arguments.extend(trust.telling.iter().map(OsString::from));
+    let read = [build.workspace.root.clone()];
+    let mut command = foreign::command(build, room, &arguments, &read, &[], trust.unconfined)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    let status = foreign::run(command)?;
+    if status.success() {
+        return Ok(());
+    }
+    Err(Error::world("rebuild", format!("building it again ended with {status}"))
+        .next("what it said stands above; the same command goes on where it stopped"))
 }
 
 /// Lists the leaves in which two JSON documents differ.

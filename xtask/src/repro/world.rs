@@ -92,6 +92,17 @@ impl World {
         }
     }
 
+    /// Takes `dir` back from the user of this world.
+    ///
+    /// # Errors
+    /// If it cannot be taken.
+    pub fn give_back(&self, dir: &Path) -> Result<()> {
+        match self.user {
+            Some(_) => platform::change_owner(dir, platform::this_user()),
+            None => Ok(()),
+        }
+    }
+
     /// Puts `command` into this world.
     pub fn enter(&self, command: &mut Command) {
         // What finds mirrors and certificates stays; the rest of the caller's environment does not.

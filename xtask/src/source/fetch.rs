@@ -6,12 +6,14 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use ureq::Agent;
 
 use super::http::{self, Failure, Progress};
+use super::unpack::Bounds;
 use super::{crates, debian, git, pypi};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::Coordinate;
@@ -19,6 +21,8 @@ use crate::store::{Blob, Store, digest_file};
 
 /// Downloads at a time.
 const PARALLEL: usize = 6;
+/// What a source may have while its lock is being written.
+const UNLOCKED: Bounds = Bounds { bytes: 16 << 30, members: 1_000_000 };
 /// Requests for one coordinate before the next one is tried.
 const ATTEMPTS: u32 = 5;
 
@@ -46,9 +50,13 @@ pub struct Fetcher<'a> {
 }
 
 impl Fetcher<'_> {
-    /// Gets all of `wants`, in their order. What is in the store already costs nothing.
+    /// Gets all of `wants`, in their order. What is in the store already costs its hashing.
     pub fn fetch_all(&self, wants: &[Want]) -> Result<Vec<Blob>> {
-        let mut blobs: Vec<Option<Blob>> = wants.iter().map(|w| self.stored(w)).collect();
+        // Each is hashed: a file that stands in the store is judged when it is used.
+        let mut blobs: Vec<Option<Blob>> = wants.par_iter().map(|w| self.stored(w)).collect();
+        for found in self.store.take_found() {
+            self.events.warn(found);
+        }
         let missing: Vec<usize> = (0..wants.len()).filter(|&i| blobs[i].is_none()).collect();
         if missing.is_empty() {
             return Ok(blobs.into_iter().flatten().collect());
@@ -128,10 +136,12 @@ impl Fetcher<'_> {
             platform::check_cancelled()?;
             match self.fetch_one(agent, want, coordinate) {
                 Ok(blob) => return Ok(blob),
-                Err(e) if matches!(e.code(), "cancelled" | "disk-full" | "permission") => return Err(e),
+                Err(e) if matches!(e.kind(), Some(Kind::Cancelled | Kind::DiskFull | Kind::Permission)) => {
+                    return Err(e);
+                }
                 Err(e) => {
                     reasons.push(format!("\n    {coordinate}: {}", e.what()));
-                    if e.code() == "digest" {
+                    if e.kind() == Some(Kind::Digest) {
                         mismatch = Some(e);
                     }
                 }
@@ -159,7 +169,10 @@ impl Fetcher<'_> {
             Coordinate::Git { url, commit } => {
                 let part = self.part(want, coordinate);
                 let mut out = std::io::BufWriter::new(fs_err::File::create(&part)?);
-                git::archive(url, commit, &self.store.cache("git"), &mut out, self.events)?;
+                // What is locked is as large as the lock says: headers and padding are part of it.
+                let bounds =
+                    want.expected.as_ref().map_or(UNLOCKED, |(_, size)| Bounds { bytes: *size, members: size / 512 });
+                git::archive(url, commit, &self.store.cache("git"), bounds, &mut out, self.events)?;
                 drop(out);
                 let (digest, size) = digest_file(&part)?;
                 self.judge(want, coordinate, &part, digest, size)
@@ -265,7 +278,7 @@ impl Fetcher<'_> {
                 .quarantine(part, &format!("{}-{}", &digest[..16], coordinate.file_name()))
                 .doing(|| "keeping the wrong file aside".into())?;
             return Err(Error::world(
-                "digest",
+                Kind::Digest.code(),
                 format!(
                     "{coordinate} does not have the locked bytes:\n    locked    sha256:{expected}  {expected_size} bytes\n    received  sha256:{digest}  {size} bytes\n    kept in   {}",
                     aside.display()

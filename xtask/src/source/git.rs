@@ -13,46 +13,101 @@ use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Trans
 use git2::{FetchOptions, ObjectType, Oid, Repository};
 
 use super::http;
+use super::unpack::Bounds;
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 
 /// Submodules of submodules deeper than this are a mistake or an attack.
 const MAX_DEPTH: usize = 8;
 
+/// Bytes of one blob, which libgit2 has in memory as a whole.
+const LARGEST_BLOB: u64 = 256 << 20;
+/// Bytes of what a symbolic link leads to.
+const LONGEST_LINK: u64 = 4096;
+/// Bytes of what a server sends for one fetch; all of PyTorch's history is smaller.
+const MOST_SENT: u64 = 8 << 30;
+/// Objects that a server sends for one fetch.
+const MOST_OBJECTS: usize = 5_000_000;
+
 /// Writes the tree of `commit` in the repository at `url`, submodules included, to `out` as a tar
-/// archive with sorted members. `mirrors` is a folder for bare repositories, kept between calls.
-pub fn archive(url: &str, commit: &str, mirrors: &Path, out: &mut impl Write, events: &dyn Sink) -> Result<()> {
+/// archive with sorted members. `mirrors` is a folder for bare repositories, kept between calls. Blobs
+/// are in memory one at a time, and all of them are within `bounds`.
+pub fn archive(
+    url: &str,
+    commit: &str,
+    mirrors: &Path,
+    bounds: Bounds,
+    out: &mut impl Write,
+    events: &dyn Sink,
+) -> Result<()> {
     register_transport();
-    let mut members = BTreeMap::new();
-    collect(url, commit, "", mirrors, &mut members, events, 0)?;
+    let mut found = Found { bounds, bytes: 0, repositories: Vec::new(), members: BTreeMap::new() };
+    collect(url, commit, "", mirrors, &mut found, events, 0)?;
     let mut tar = tar::Builder::new(out);
-    for (path, member) in members {
+    for (path, member) in &found.members {
+        crate::platform::check_cancelled()?;
+        let git = |e: git2::Error| Error::world("git", format!("{url}: '{path}': {}", e.message()));
+        let blob = found.repositories[member.repository].find_blob(member.blob).map_err(git)?;
         let mut header = tar::Header::new_gnu();
         header.set_mtime(0);
         header.set_uid(0);
         header.set_gid(0);
-        match member {
-            Member::File { bytes, executable } => {
-                header.set_entry_type(tar::EntryType::Regular);
-                header.set_mode(if executable { 0o755 } else { 0o644 });
-                header.set_size(bytes.len() as u64);
-                tar.append_data(&mut header, &path, bytes.as_slice())?;
-            }
-            Member::Link(target) => {
-                header.set_entry_type(tar::EntryType::Symlink);
-                header.set_mode(0o777);
-                header.set_size(0);
-                tar.append_link(&mut header, &path, &target)?;
-            }
+        if member.mode == LINK {
+            header.set_entry_type(tar::EntryType::Symlink);
+            header.set_mode(0o777);
+            header.set_size(0);
+            tar.append_link(&mut header, path, String::from_utf8_lossy(blob.content()).as_ref())?;
+        } else {
+            header.set_entry_type(tar::EntryType::Regular);
+            header.set_mode(if member.mode & 0o111 != 0 { 0o755 } else { 0o644 });
+            header.set_size(blob.content().len() as u64);
+            tar.append_data(&mut header, path, blob.content())?;
         }
     }
     tar.into_inner()?.flush()?;
     Ok(())
 }
 
-enum Member {
-    File { bytes: Vec<u8>, executable: bool },
-    Link(String),
+const LINK: i32 = 0o120_000;
+
+/// What the trees of a commit and of its submodules have.
+struct Found {
+    bounds: Bounds,
+    bytes: u64,
+    repositories: Vec<Repository>,
+    members: BTreeMap<String, Member>,
+}
+
+struct Member {
+    repository: usize,
+    blob: Oid,
+    mode: i32,
+}
+
+impl Found {
+    /// Takes a member in, if there is room for it.
+    fn take(&mut self, path: String, member: Member, size: u64, url: &str) -> Result<()> {
+        let most = if member.mode == LINK { LONGEST_LINK } else { LARGEST_BLOB };
+        if size > most {
+            return Err(Error::misuse(
+                "git-bound",
+                format!("{url}: '{path}' has {size} bytes; at most {most} are read"),
+            ));
+        }
+        self.bytes = self.bytes.saturating_add(size);
+        self.members.insert(path, member);
+        if self.bytes > self.bounds.bytes || self.members.len() as u64 > self.bounds.members {
+            return Err(Error::misuse(
+                "git-bound",
+                format!(
+                    "{url}: its tree has more than {} files or {} bytes, which is what the recipe's limits or its lock allow",
+                    self.bounds.members, self.bounds.bytes
+                ),
+            )
+            .next("if it is that large, raise limits.unpacked or limits.members in the recipe, and lock it again"));
+        }
+        Ok(())
+    }
 }
 
 fn collect(
@@ -60,7 +115,7 @@ fn collect(
     commit: &str,
     prefix: &str,
     mirrors: &Path,
-    members: &mut BTreeMap<String, Member>,
+    found: &mut Found,
     events: &dyn Sink,
     depth: usize,
 ) -> Result<()> {
@@ -71,11 +126,13 @@ fn collect(
         ));
     }
     let repository = mirror(url, commit, mirrors, events).doing(|| format!("fetching {url} at {commit}"))?;
+    let at = found.repositories.len();
     let git = |e: git2::Error| Error::world("git", format!("{url}: {}", e.message()));
     let oid = Oid::from_str(commit).map_err(git)?;
     // libgit2 hashes every object that it reads, so this is the commit and nothing else.
     let commit_object = repository.find_commit(oid).map_err(git)?;
     let tree = commit_object.tree().map_err(git)?;
+    let objects = repository.odb().map_err(git)?;
     let mut links = Vec::new();
     let mut failed = None;
     tree.walk(git2::TreeWalkMode::PreOrder, |dir, entry| {
@@ -88,13 +145,10 @@ fn collect(
             let path = format!("{prefix}{dir}{name}");
             match (entry.kind(), entry.filemode()) {
                 (Some(ObjectType::Blob), mode) => {
-                    let blob = repository.find_blob(entry.id()).map_err(git)?;
-                    let member = if mode == 0o120_000 {
-                        Member::Link(String::from_utf8_lossy(blob.content()).into_owned())
-                    } else {
-                        Member::File { bytes: blob.content().to_vec(), executable: mode & 0o111 != 0 }
-                    };
-                    members.insert(path, member);
+                    // Its size alone is read here: a tree can name one blob a hundred million times.
+                    let (size, _) = objects.read_header(entry.id()).map_err(git)?;
+                    let member = Member { repository: at, blob: entry.id(), mode };
+                    found.take(path, member, size as u64, url)?;
                 }
                 (Some(ObjectType::Commit), _) => links.push((format!("{dir}{name}"), entry.id().to_string())),
                 _ => {}
@@ -113,10 +167,9 @@ fn collect(
     if let Some(e) = failed {
         return Err(e);
     }
-    if links.is_empty() {
-        return Ok(());
-    }
-    let modules = submodules(&repository, &tree).map_err(git)?;
+    let modules = if links.is_empty() { BTreeMap::new() } else { submodules(&repository, &tree).map_err(git)? };
+    drop((tree, commit_object, objects));
+    found.repositories.push(repository);
     for (path, commit) in links {
         let relative = modules.get(&path).ok_or_else(|| {
             Error::misuse("git", format!("{url}: '{prefix}{path}' is a submodule, but .gitmodules has no URL for it"))
@@ -141,7 +194,7 @@ fn collect(
                 format!("{url}: submodule '{path}' points into this machine ('{sub_url}')"),
             ));
         }
-        collect(&sub_url, &commit, &format!("{prefix}{path}/"), mirrors, members, events, depth + 1)?;
+        collect(&sub_url, &commit, &format!("{prefix}{path}/"), mirrors, found, events, depth + 1)?;
     }
     Ok(())
 }
@@ -219,6 +272,11 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
     for (refspecs, depth) in attempts {
         let mut remote = repository.remote_anonymous(url).map_err(git)?;
         let mut options = FetchOptions::new();
+        let mut watch = git2::RemoteCallbacks::new();
+        watch.transfer_progress(|p| {
+            p.received_bytes() as u64 <= MOST_SENT && p.total_objects() <= MOST_OBJECTS && !crate::platform::cancelled()
+        });
+        options.remote_callbacks(watch);
         options.download_tags(git2::AutotagOption::None);
         if depth > 0 {
             options.depth(depth);
@@ -318,7 +376,7 @@ impl Read for HttpStream {
             if response.status().as_u16() != 200 {
                 return Err(io::Error::other(format!("HTTP {} from {}", response.status(), self.url)));
             }
-            self.response = Some(Box::new(response.into_body().into_with_config().limit(u64::MAX).reader()));
+            self.response = Some(Box::new(response.into_body().into_with_config().limit(MOST_SENT).reader()));
         }
         self.response.as_mut().map_or(Ok(0), |r| r.read(buffer))
     }

@@ -11,7 +11,7 @@ use ureq::tls::{RootCerts, TlsConfig};
 
 use crate::error::{Error, Result};
 use crate::event::{Event, Sink};
-use crate::platform;
+use crate::{logging, platform};
 
 /// A server that sends nothing for this long is given up on (and asked again).
 const STALL: Duration = Duration::from_secs(30);
@@ -28,8 +28,34 @@ pub fn agent() -> Agent {
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(stall))
         .max_redirects(8)
+        .middleware(tell)
         .build();
     config.new_agent()
+}
+
+/// Tells the log of a request and its answer.
+fn tell(
+    request: ureq::http::Request<ureq::SendBody<'_>>,
+    next: ureq::middleware::MiddlewareNext<'_>,
+) -> std::result::Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    let asked = tracing::enabled!(target: "http", tracing::Level::INFO).then(|| {
+        let part = request.headers().get("range").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        format!("{} {} {part}", request.method(), logging::redact(&request.uri().to_string()))
+    });
+    let started = std::time::Instant::now();
+    let answer = next.handle(request);
+    if let Some(asked) = asked {
+        let seconds = started.elapsed().as_secs_f64();
+        match &answer {
+            Ok(response) => {
+                tracing::info!(target: "http", seconds, "{}: {}", asked.trim_end(), response.status());
+            }
+            Err(e) => {
+                tracing::info!(target: "http", seconds, "{}: {}", asked.trim_end(), logging::redact(&e.to_string()));
+            }
+        }
+    }
+    answer
 }
 
 /// A request for `url`. What was asked for by https does not come by http, whatever a server redirects to.

@@ -1,6 +1,7 @@
 //! Getting bytes: one file a kind of coordinate; unpacking; patching. Whatever comes from outside
 //! is hostile until its digest is known.
 
+pub mod choice;
 mod crates;
 pub mod debian;
 mod fetch;
@@ -8,6 +9,7 @@ mod git;
 mod http;
 pub mod patch;
 pub mod pypi;
+pub mod tarball;
 pub mod unpack;
 
 pub use fetch::{Fetcher, Want};

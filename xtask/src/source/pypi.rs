@@ -1,5 +1,4 @@
-//! `pypi:` coordinates: files of the index that pip is configured with (PEP 503, PEP 691), and the
-//! choice of wheels for a lock.
+//! `pypi:` coordinates: files of the index that pip is configured with (PEP 503, PEP 691).
 
 use std::process::Command;
 use std::sync::OnceLock;
@@ -10,7 +9,9 @@ use ureq::Agent;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::recipe::System;
+use crate::recipe::is_sha256;
+
+pub use crate::wheel::normalize;
 
 /// One file of a project.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub struct IndexFile {
     pub yanked: bool,
     /// `Requires-Python`, where the index says it.
     pub requires_python: Option<String>,
+    /// When it was uploaded (PEP 700, RFC 3339), where the index says it.
+    pub uploaded: Option<String>,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -71,21 +74,6 @@ print(d.get('install.index-url') or d.get('download.index-url') or d.get('global
         }
     }
     Err(format!("cannot find out which package index pip uses ({})", reasons.join("; ")))
-}
-
-/// PEP 503 normalization.
-pub fn normalize(name: &str) -> String {
-    let mut out = String::new();
-    for c in name.chars() {
-        if matches!(c, '-' | '_' | '.') {
-            if !out.ends_with('-') {
-                out.push('-');
-            }
-        } else {
-            out.extend(c.to_lowercase());
-        }
-    }
-    out
 }
 
 /// The files of `project`, from the JSON form of the index or, failing that, its HTML.
@@ -155,27 +143,43 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         yanked: serde_json::Value,
         #[serde(default, rename = "requires-python")]
         requires_python: Option<String>,
+        #[serde(default, rename = "upload-time")]
+        uploaded: Option<String>,
     }
     // The digest stands in the fragment (PEP 503).
-    let file = |filename: String, href: &str, sha256: Option<String>, yanked: bool, requires_python: Option<String>| {
+    let named = |filename: String| IndexFile {
+        filename,
+        url: String::new(),
+        sha256: None,
+        uploaded: None,
+        yanked: false,
+        requires_python: None,
+    };
+    let placed = |file: IndexFile, href: &str| {
         let mut url = base.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
         if base.scheme() == "https" && url.scheme() == "http" {
-            return Err(unreadable(format!("it came by https and leads to plain http for {filename}")));
+            return Err(unreadable(format!("it came by https and leads to plain http for {}", file.filename)));
         }
-        let sha256 = sha256.or_else(|| url.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned));
+        let fragment = url.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned);
         url.set_fragment(None);
-        Ok(IndexFile { filename, url: url.to_string(), sha256, yanked, requires_python })
+        let sha256 = file.sha256.or(fragment).filter(|d| is_sha256(d));
+        Ok(IndexFile { url: url.to_string(), sha256, ..file })
     };
     if json {
         let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
         let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
         let read = |f: File| {
-            let yanked = is_yanked(&f.yanked);
-            file(f.filename, &f.url, f.hashes.get("sha256").cloned(), yanked, f.requires_python)
+            let (sha256, yanked) = (f.hashes.get("sha256").cloned(), is_yanked(&f.yanked));
+            let said =
+                IndexFile { sha256, uploaded: f.uploaded, yanked, requires_python: f.requires_python, ..named(f.filename) };
+            placed(said, &f.url)
         };
         return page.files.into_iter().map(read).collect();
     }
-    anchors(text).into_iter().map(|a| file(a.text, &a.href, None, a.yanked, a.requires_python)).collect()
+    let read = |a: Anchor| {
+        placed(IndexFile { yanked: a.yanked, requires_python: a.requires_python, ..named(a.text) }, &a.href)
+    };
+    anchors(text).into_iter().map(read).collect()
 }
 
 /// An anchor of a PEP 503 page.
@@ -258,112 +262,9 @@ impl Platform<'_> {
     }
 }
 
-/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`): smaller
-/// is better, `None` is not at all. PEP 425, PEP 600.
-pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Option<u32> {
-    let stem = filename.strip_suffix(".whl")?;
-    let parts: Vec<&str> = stem.split('-').collect();
-    let [.., pythons, abis, platforms] = parts[..] else { return None };
-    let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
-    let exact = format!("cp3{minor}");
-    let abi_rank = abis
-        .split('.')
-        .filter_map(|abi| match abi {
-            a if a == exact => Some(0),
-            "abi3" => Some(1),
-            "none" => Some(2),
-            _ => None,
-        })
-        .min()?;
-    let python_fits = pythons.split('.').any(|p| match p {
-        "py3" => true,
-        p if p == exact => true,
-        p => abi_rank == 1 && p.strip_prefix("cp3").and_then(|m| m.parse::<u32>().ok()).is_some_and(|m| m <= minor),
-    });
-    if !python_fits {
-        return None;
-    }
-    // Of several manylinux levels the lowest runs in most places.
-    let platform_rank = platforms
-        .split('.')
-        .filter_map(|p| {
-            if p == "any" {
-                return Some(1000);
-            }
-            match system {
-                System::Linux => manylinux(p, machine),
-                System::Windows => {
-                    let tag = if machine == "aarch64" { "win_arm64" } else { "win_amd64" };
-                    (p == tag).then_some(0)
-                }
-                System::Macos => macos(p, machine),
-            }
-        })
-        .min()?;
-    Some(abi_rank * 10_000 + platform_rank)
-}
-
-/// Rank of a manylinux tag: the minor version of its C library.
-fn manylinux(tag: &str, machine: &str) -> Option<u32> {
-    let rank = match tag.strip_suffix(machine)?.trim_end_matches('_') {
-        "manylinux1" => 5,
-        "manylinux2010" => 12,
-        "manylinux2014" => 17,
-        l => l.strip_prefix("manylinux_2_")?.parse().ok()?,
-    };
-    // Above the C library of Debian 11 a build machine may be too old for it.
-    (rank <= 31).then_some(rank)
-}
-
-/// Rank of a macOS tag: its version, and one more where it is for both kinds of machine.
-fn macos(tag: &str, machine: &str) -> Option<u32> {
-    let rest = tag.strip_prefix("macosx_")?;
-    let (version, kind) = rest.rsplit_once("_universal2").map(|(v, _)| (v, 1)).or_else(|| {
-        let own = if machine == "aarch64" { "arm64" } else { machine };
-        Some((rest.strip_suffix(own)?.strip_suffix('_')?, 0))
-    })?;
-    let (major, minor) = version.split_once('_')?;
-    let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
-    // What needs a newer macOS than 14 does not run where the official wheels do.
-    (major <= 14).then_some(major * 40 + minor * 2 + kind)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_exact_wheel_is_better_than_the_stable_abi_than_pure() {
-        let f = |n| fit(n, "3.11", System::Linux, "x86_64");
-        let exact = f("x-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl");
-        let stable = f("x-1-cp38-abi3-manylinux_2_17_x86_64.whl");
-        let tool = f("ninja-1.13.0-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl");
-        let pure = f("x-1-py2.py3-none-any.whl");
-        assert!(exact < stable && stable < tool && tool < pure, "{exact:?} {stable:?} {tool:?} {pure:?}");
-        assert_eq!(f("x-1-cp312-cp312-manylinux_2_17_x86_64.whl"), None);
-        assert_eq!(f("x-1-cp311-cp311-musllinux_1_2_x86_64.whl"), None);
-        assert_eq!(f("x-1-cp311-cp311-manylinux_2_17_aarch64.whl"), None);
-        assert_eq!(f("x-1-cp311-cp311-win_amd64.whl"), None);
-    }
-
-    #[test]
-    fn windows_and_macos_have_tags_of_their_own() {
-        let w = |n| fit(n, "3.11", System::Windows, "x86_64");
-        assert!(w("x-1-cp311-cp311-win_amd64.whl").is_some());
-        assert_eq!(w("x-1-cp311-cp311-win32.whl"), None);
-        assert_eq!(w("x-1-cp311-cp311-manylinux_2_17_x86_64.whl"), None);
-        let m = |n| fit(n, "3.11", System::Macos, "aarch64");
-        let own = m("x-1-cp311-cp311-macosx_11_0_arm64.whl");
-        assert!(own < m("x-1-cp311-cp311-macosx_11_0_universal2.whl"));
-        assert!(own < m("x-1-cp311-cp311-macosx_14_0_arm64.whl"));
-        assert_eq!(m("x-1-cp311-cp311-macosx_11_0_x86_64.whl"), None);
-        assert_eq!(m("x-1-cp311-cp311-macosx_15_0_arm64.whl"), None);
-    }
-
-    #[test]
-    fn names_are_normalized_as_pep_503_says() {
-        assert_eq!(normalize("Ty.Ping__Extensions"), "ty-ping-extensions");
-    }
 
     #[test]
     fn a_page_that_came_by_https_leads_to_nothing_by_http() {
@@ -373,9 +274,12 @@ mod tests {
         assert!(e.what().contains("plain http"), "{e}");
         let json = r#"{"files": [{"filename": "x-1.whl", "url": "http://h/x-1.whl"}]}"#;
         assert!(parse_page(json, true, &base).is_err());
-        let files = parse_page(&html("../../f/x-1.whl#sha256=00"), false, &base).unwrap();
+        let digest = "0".repeat(64);
+        let files = parse_page(&html(&format!("../../f/x-1.whl#sha256={digest}")), false, &base).unwrap();
         let [file] = &files[..] else { panic!("{files:?}") };
-        assert_eq!((file.url.as_str(), file.sha256.as_deref(), file.yanked), ("https://h/f/x-1.whl", Some("00"), true));
+        assert_eq!((file.url.as_str(), file.sha256.as_ref(), file.yanked), ("https://h/f/x-1.whl", Some(&digest), true));
+        // What is no digest promises nothing.
+        assert_eq!(parse_page(&html("x-1.whl#sha256=00"), false, &base).unwrap()[0].sha256, None);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
+use crate::wheel::read_up_to;
+
+use super::tarball::Guarded;
 
 /// What may follow the end of a tar: tools pad archives to the size of a tape's record.
 const MAX_PADDING: u64 = 1 << 20;
@@ -99,18 +102,6 @@ pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, ep
     Ok(sink.done)
 }
 
-/// Reads until `buffer` is full or nothing is left.
-pub fn read_up_to(file: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Result<usize> {
-    let mut n = 0;
-    while n < buffer.len() {
-        match file.read(&mut buffer[n..])? {
-            0 => break,
-            m => n += m,
-        }
-    }
-    Ok(n)
-}
-
 struct Sinkhole<'a> {
     what: &'a str,
     targets: &'a [Target],
@@ -167,7 +158,7 @@ impl Sinkhole<'_> {
     }
 
     fn tar(&mut self, reader: impl Read) -> Result<()> {
-        let mut archive = tar::Archive::new(reader);
+        let mut archive = tar::Archive::new(Guarded::new(reader));
         let entries = archive.entries().map_err(|e| self.broken(&e))?;
         for entry in entries {
             platform::check_cancelled()?;

@@ -152,7 +152,7 @@ impl Choice<'_> {
                 let of_file = f.filename.split('-').nth(1).and_then(|v| pep440_rs::Version::from_str(v).ok());
                 of_file.is_some() && of_file == wanted
             })
-            .filter_map(|f| Some((pypi::fit(&f.filename, minor, system, machine)?, f)))
+            .filter_map(|f| Some((crate::wheel::fit(&f.filename, minor, system, machine)?, f)))
             .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
         let Some((_, file)) = best else {
             return Err(Error::misuse(

@@ -3,21 +3,19 @@
 use std::ffi::OsString;
 use std::process::Command;
 
-use super::{Build, Work, configure, fetch, libuv, prefix, pyenv, tree};
+use super::build::Build;
+use super::engine::{ensure, ensure_needs, work};
+use super::steps::configure::Configure;
 use crate::error::{Error, Result};
 use crate::toolchain::Process;
 
 /// A command (an interactive shell if `argv` is empty) in the configured work folder, with the
 /// environment and the missing network of the build.
 pub fn shell(build: &Build<'_>, argv: &[OsString]) -> Result<Command> {
-    fetch::run(build, false)?;
-    let tree = tree::run(build)?;
-    let pyenv = pyenv::run(build)?;
-    let prefixes = prefix::run(build)?;
-    let libuv = libuv::run(build, &pyenv)?;
-    let work = Work::open(build, &configure::key(build)?)?;
+    ensure_needs::<Configure>(build)?;
+    let work = work(build)?;
     // A person who debugs a configure that fails wants the folder all the same.
-    if let Err(e) = configure::run(build, &work, &configure::Inputs { tree, pyenv, libuv, prefixes }) {
+    if let Err(e) = ensure::<Configure>(build) {
         build.events.warn(format!("configure failed; the shell opens in the folder as it is\n{e}"));
     }
     let (program, rest) = match argv.split_first() {

@@ -12,13 +12,22 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use super::{Build, pyenv};
+pub mod cache;
+pub mod ninja;
+pub mod room;
+
+pub use cache::CompilerCache;
+
+use super::build::{Build, CUDA};
+use super::environment;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
-use crate::store::Key;
-use crate::toolchain::CACHE_VARIABLE;
+use crate::store::{Key, Parts};
 use crate::toolchain::cuda::Toolkit;
+
+/// What the folders' names begin with.
+pub const FOLDER: &str = "torch";
 
 /// A work folder.
 #[derive(Debug, Clone)]
@@ -28,16 +37,15 @@ pub struct Work {
 }
 
 impl Work {
-    /// Opens the work folder of the build with this configure key.
-    pub fn open(build: &Build<'_>, key: &Key) -> Result<Self> {
-        let dir = Self::place(build, key);
-        fs_err::create_dir_all(&dir)?;
-        Ok(Self { dir })
+    /// The work folder of the build with this configure key: where it is, or would be.
+    pub fn of(build: &Build<'_>, configured: &Key) -> Self {
+        Self { dir: build.store.work(FOLDER, configured) }
     }
 
-    /// Where that folder is, or would be.
-    pub fn place(build: &Build<'_>, key: &Key) -> PathBuf {
-        build.store.work("torch", key)
+    /// The configure key in short: what tells work folders apart.
+    pub fn name(&self) -> String {
+        let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.strip_prefix(FOLDER).map_or(name.clone(), |key| key.trim_start_matches('-').to_owned())
     }
 
     /// The tree.
@@ -60,20 +68,42 @@ impl Work {
         self.dir.join("logs").join(format!("{stage}.log"))
     }
 
-    /// Whether `step` was done here.
-    pub fn is_done(&self, step: &str) -> bool {
-        self.dir.join(format!("{step}.json")).is_file()
+    /// The file with the inputs that `step` was done with.
+    pub fn parts_file(step: &str) -> String {
+        format!("{step}.parts.json")
     }
 
-    /// The record of a step that was done.
-    pub fn record(&self, step: &str) -> Option<serde_json::Value> {
-        serde_json::from_slice(&std::fs::read(self.dir.join(format!("{step}.json"))).ok()?).ok()
+    fn record_file(&self, step: &str) -> PathBuf {
+        self.dir.join(format!("{step}.json"))
     }
 
-    /// Notes that `step` is done.
-    pub fn done(&self, step: &str, record: &serde_json::Value) -> Result<()> {
-        let text = serde_json::to_vec_pretty(record).map_err(|e| Error::world("record", e.to_string()))?;
-        crate::store::write_atomically(&self.dir.join(format!("{step}.json")), &text)
+    /// The record of `step`, if it was done here under this key.
+    pub fn done(&self, step: &str, key: &Key) -> Option<serde_json::Value> {
+        let parts: Parts = serde_json::from_slice(&std::fs::read(self.dir.join(Self::parts_file(step))).ok()?).ok()?;
+        if parts.key() != *key {
+            return None;
+        }
+        serde_json::from_slice(&std::fs::read(self.record_file(step)).ok()?).ok()
+    }
+
+    /// Forgets that `step` was ever done here: it is about to be done with other inputs, or again.
+    pub fn begin(&self, step: &str) -> Result<()> {
+        fs_err::create_dir_all(&self.dir)?;
+        let record = self.record_file(step);
+        if record.exists() {
+            fs_err::remove_file(record)?;
+        }
+        Ok(())
+    }
+
+    /// Notes that `step` is done, with these inputs.
+    pub fn finish(&self, step: &str, parts: &Parts, record: &serde_json::Value) -> Result<()> {
+        let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::world("record", e.to_string()));
+        crate::store::write_atomically(
+            &self.dir.join(Self::parts_file(step)),
+            &json(serde_json::to_vec_pretty(parts))?,
+        )?;
+        crate::store::write_atomically(&self.record_file(step), &json(serde_json::to_vec_pretty(record))?)
     }
 
     /// Links `deps/NAME` to `target`.
@@ -143,110 +173,10 @@ fn same_file(a: &Path, b: &Path) -> bool {
     }
 }
 
-/// The compiler cache that compiles go through.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum CompilerCache {
-    /// None.
-    Off,
-    /// ccache: the user's, or the one of the recipe's prefix `ccache`.
-    Ccache {
-        /// The program.
-        program: PathBuf,
-        /// Where its own libraries are, if it brought them along.
-        libraries: Option<PathBuf>,
-    },
-    /// sccache of the build environment.
-    Sccache(PathBuf),
-}
-
-impl CompilerCache {
-    /// Chooses: the user's ccache, else the recipe's if it runs on this machine, else sccache from
-    /// the build environment. ccache comes first because it remembers the digests of headers by
-    /// inode, where sccache hashes all of an object's headers again for each hit.
-    pub fn choose(build: &Build<'_>, pyenv: &Path, prefixes: &BTreeMap<String, PathBuf>) -> Self {
-        if build.options.no_compiler_cache {
-            return Self::Off;
-        }
-        if let Some(program) = platform::which("ccache") {
-            return Self::Ccache { program, libraries: None };
-        }
-        if let Some(prefix) = prefixes.get("ccache") {
-            let program = prefix.join("usr/bin/ccache");
-            let libraries = prefix.join("usr/lib/x86_64-linux-gnu");
-            let runs = std::process::Command::new(&program)
-                .arg("--version")
-                .env("LD_LIBRARY_PATH", &libraries)
-                .output()
-                .is_ok_and(|o| o.status.success());
-            if runs {
-                return Self::Ccache { program, libraries: Some(libraries) };
-            }
-        }
-        let sccache = pyenv::tool(pyenv, "sccache");
-        if sccache.is_file() { Self::Sccache(sccache) } else { Self::Off }
-    }
-
-    /// The program, for commands that can be given a launcher. ccache with libraries of its own needs
-    /// them in the environment.
-    pub fn program(&self) -> Option<&Path> {
-        match self {
-            Self::Off => None,
-            Self::Ccache { program, .. } | Self::Sccache(program) => Some(program),
-        }
-    }
-
-    /// Name for people and records.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Off => "off",
-            Self::Ccache { .. } => "ccache",
-            Self::Sccache(_) => "sccache",
-        }
-    }
-
-    /// The environment that makes the launcher use it, with its data in the store.
-    pub fn env(&self, build: &Build<'_>, work: &Work) -> Vec<(String, String)> {
-        let dir = build.store.cache(self.name()).display().to_string();
-        let pair = |k: &str, v: String| (k.to_owned(), v);
-        match self {
-            Self::Off => Vec::new(),
-            Self::Ccache { program, libraries } => {
-                let mut env = vec![
-                    pair(CACHE_VARIABLE, program.display().to_string()),
-                    pair("CCACHE_DIR", dir),
-                    pair("CCACHE_CONFIGPATH", "/dev/null".into()),
-                    pair("CCACHE_MAXSIZE", "10G".into()),
-                    // The launcher makes all paths relative, so the folder says nothing.
-                    pair("CCACHE_NOHASHDIR", "1".into()),
-                    pair("CCACHE_COMPILERCHECK", "content".into()),
-                    // What was included is taken from the compiler's own dependency file: on a miss
-                    // the preprocessor does not run by itself before the compiler runs it again.
-                    pair("CCACHE_DEPEND", "1".into()),
-                    pair("CCACHE_TEMPDIR", work.dir.join("tmp").display().to_string()),
-                ];
-                if let Some(libraries) = libraries {
-                    env.push(pair("LD_LIBRARY_PATH", libraries.display().to_string()));
-                }
-                env
-            }
-            Self::Sccache(program) => vec![
-                pair(CACHE_VARIABLE, program.display().to_string()),
-                pair("SCCACHE_DIR", dir),
-                pair("SCCACHE_CACHE_SIZE", "10G".into()),
-                pair("SCCACHE_DIRECT", "true".into()),
-                pair("SCCACHE_IDLE_TIMEOUT", "60".into()),
-                pair("SCCACHE_SERVER_UDS", work.socket().display().to_string()),
-                // Its server says that it is up on another socket, below the temporary folder.
-                pair("TMPDIR", work.socket().parent().unwrap_or(&work.dir).display().to_string()),
-            ],
-        }
-    }
-}
-
 impl Build<'_> {
     /// PATH of everything that is built: the environment's tools, the compilers, the system.
     pub(crate) fn tool_path(&self, pyenv: &Path) -> String {
-        let mut dirs = pyenv::programs(pyenv);
+        let mut dirs = environment::programs(pyenv);
         dirs.extend(self.compiler.folders());
         dirs.extend(platform::system_programs());
         let mut seen = std::collections::HashSet::new();
@@ -285,7 +215,7 @@ impl Build<'_> {
         .into();
         env.extend(self.compiler.environment(&work.dir));
         if let Some(cuda) = &recipe.cuda {
-            let home = work.dep(super::cuda::PREFIX);
+            let home = work.dep(CUDA);
             env.extend(self.cuda_env(cuda, &home));
             env.insert("PYTORCH_EXTRA_INSTALL_REQUIREMENTS".into(), cuda.requires.join(" | "));
             if let Some(path) = env.get_mut("PATH") {
@@ -325,7 +255,7 @@ impl Build<'_> {
     /// Replaces `{prefix:NAME}` by that prefix' folder.
     pub(crate) fn expand(&self, value: &str, work: &Work) -> String {
         let mut out = value.to_owned();
-        let names = super::prefix::names(self).into_iter().chain([super::cuda::PREFIX.to_owned()]);
+        let names = self.prefixes().into_iter().chain([CUDA.to_owned()]);
         for name in names {
             out = out.replace(&format!("{{prefix:{name}}}"), &work.dep(&name).display().to_string());
         }

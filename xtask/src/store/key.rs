@@ -39,6 +39,7 @@ impl KeyBuilder {
     /// Adds a named text. Names and values are length-prefixed, so no two lists collide.
     #[must_use]
     pub fn text(mut self, name: &str, value: &str) -> Self {
+        tracing::debug!(target: "key", "{name} = {}", crate::logging::redact(value));
         for part in [name, value] {
             self.hash.update((part.len() as u64).to_le_bytes());
             self.hash.update(part.as_bytes());
@@ -61,7 +62,9 @@ impl KeyBuilder {
 
     /// The key.
     pub fn finish(self) -> Key {
-        Key(hex::encode(self.hash.finalize()))
+        let key = Key(hex::encode(self.hash.finalize()));
+        tracing::debug!(target: "key", "= {key}");
+        key
     }
 }
 

@@ -5,26 +5,39 @@
 //!   blobs/<2>/<sha256>        downloads; a file stands here only if it has that digest
 //!   parts/                    downloads under way, resumed by the next run
 //!   quarantine/               files that did not have the digest they should have
-//!   stages/<stage>/<key>/     finished results: `out/` and `stage.json`; made by rename
+//!   stages/<stage>/<key>/     finished results: `out/`, `files.json` (its digests), `stage.json` and `parts.json`,
+//!                             the named inputs of the key; made by rename
 //!   work/<stage>-<key>/       build folders, kept between runs so that a build resumes
 //!   cache/                    compiler cache, git mirrors, timings
 //!   locks/                    one file a key: two builds of one thing wait for each other
 //! ```
-//! Nothing here is secret or precious: deleting the folder costs time only.
+//! Nothing here is secret or precious: deleting the folder costs time only. And nothing is believed for
+//! standing here: blobs and results are hashed when they are used ([`judge`]). Who can write here can
+//! have code run by whoever builds, so root uses no store that others can write to.
 
+mod judge;
 mod key;
+mod leftovers;
+mod parts;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+pub use judge::{digest_now, spent as judging_spent};
 pub use key::{Key, KeyBuilder};
+pub use parts::{Part, Parts};
+
+use judge::Listing;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
+use crate::recipe::is_sha256;
 
 /// Layout version of the store: another one gets another folder.
 const LAYOUT: &str = "1";
@@ -33,12 +46,19 @@ const LAYOUT: &str = "1";
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
-    /// Where downloads and caches are: `root`, or another store's.
-    files: PathBuf,
+    /// What was found changed, until somebody tells it.
+    found: Arc<Mutex<Vec<String>>>,
+}
+
+/// `stage.json`: the record of a result, and the digest of `files.json` beside it.
+#[derive(Serialize, Deserialize)]
+struct Finished {
+    files_sha256: String,
+    record: serde_json::Value,
 }
 
 /// Bytes whose digest is known and was checked.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Blob {
     /// SHA-256, hexadecimal.
     pub sha256: String,
@@ -74,22 +94,41 @@ impl Store {
         fs_err::create_dir_all(&root).map_err(unwritable)?;
         let root = std::path::absolute(&root).map_err(unwritable)?;
         let root = root.join(format!("v{LAYOUT}"));
-        let store = Self { files: root.clone(), root };
+        let store = Self { root, found: Arc::default() };
         for dir in ["blobs", "parts", "stages", "work", "cache", "locks"] {
             fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
         }
         tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
+        store.hold_owner()?;
         Ok(store)
     }
 
-    /// A store inside this one, called `name`, that knows no stage's result: it has only the downloads
-    /// and the caches in common with this one.
-    pub fn inner(&self, name: &str) -> Result<Self> {
-        let root = self.root.join("inner").join(name);
-        for dir in ["stages", "work", "locks"] {
-            fs_err::create_dir_all(root.join(dir))?;
+    /// Root runs what is in its store; who else can write there would be root.
+    fn hold_owner(&self) -> Result<()> {
+        if let Some(how) = platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
+            && platform::is_root()
+        {
+            return Err(Error::misuse(
+                "store-shared",
+                format!("the store {} can be written by others than root: {how}", self.root.display()),
+            )
+            .next("give it to root alone (chown -R root, chmod -R go-w), or name another one with --store"));
         }
-        Ok(Self { root, files: self.files.clone() })
+        Ok(())
+    }
+
+    /// How others than this user can write here: owner and mode; `None` where they cannot.
+    pub fn shared(&self) -> Option<String> {
+        platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
+    }
+
+    /// What was found changed, and set aside, since this was asked last.
+    pub fn take_found(&self) -> Vec<String> {
+        std::mem::take(&mut *self.found.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn say(&self, what: String) {
+        self.found.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
     /// The folder.
@@ -99,24 +138,39 @@ impl Store {
 
     /// Folder for data that is only ever a speed-up.
     pub fn cache(&self, name: &str) -> PathBuf {
-        self.files.join("cache").join(name)
+        self.root.join("cache").join(name)
     }
 
     /// Where a download with this digest is collected while it arrives.
     pub fn part(&self, name: &str) -> PathBuf {
-        self.files.join("parts").join(name)
+        self.root.join("parts").join(name)
     }
 
     fn blob_path(&self, sha256: &str) -> PathBuf {
-        self.files.join("blobs").join(&sha256[..2]).join(sha256)
+        self.root.join("blobs").join(&sha256[..2]).join(sha256)
     }
 
-    /// The blob with this digest, if it is there. Its size is checked, its digest was checked when
-    /// it came in.
+    /// The blob with this digest, if it is there and has it still; one that has not is set aside.
     pub fn blob(&self, sha256: &str, size: u64) -> Option<Blob> {
+        if !is_sha256(sha256) {
+            return None;
+        }
         let path = self.blob_path(sha256);
-        let there = std::fs::metadata(&path).is_ok_and(|m| m.len() == size);
-        there.then(|| Blob { sha256: sha256.to_owned(), size, path })
+        let about = std::fs::symlink_metadata(&path).ok()?;
+        let intact = about.is_file() && about.len() == size && digest_now(&path).is_ok_and(|is| is == sha256);
+        if intact {
+            return Some(Blob { sha256: sha256.to_owned(), size, path });
+        }
+        let aside = self.quarantine(&path, &format!("{}-changed", &sha256[..16]));
+        let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
+        self.say(format!("{} has not the digest that it had when it came in: {whither}", path.display()));
+        None
+    }
+
+    /// Whether a file of this size stands where the blob does: for plans, which use nothing.
+    pub fn has_blob(&self, sha256: &str, size: u64) -> bool {
+        is_sha256(sha256)
+            && std::fs::symlink_metadata(self.blob_path(sha256)).is_ok_and(|m| m.is_file() && m.len() == size)
     }
 
     /// Takes the file at `from` (on the store's file system) in as a blob. The caller has hashed it.
@@ -126,24 +180,71 @@ impl Store {
         let size = file.metadata()?.len();
         file.sync_all()?;
         drop(file);
-        fs_err::create_dir_all(path.parent().unwrap_or(&self.files))?;
+        fs_err::create_dir_all(path.parent().unwrap_or(&self.root))?;
         platform::rename(from, &path)?;
         Ok(Blob { sha256: sha256.to_owned(), size, path })
     }
 
     /// Keeps a file with wrong bytes aside and returns where.
     pub fn quarantine(&self, from: &Path, name: &str) -> Result<PathBuf> {
-        let dir = self.files.join("quarantine");
+        let dir = self.root.join("quarantine");
         fs_err::create_dir_all(&dir)?;
-        let to = dir.join(name);
+        let mut to = dir.join(name);
+        let mut again = 1;
+        while to.symlink_metadata().is_ok() {
+            again += 1;
+            to = dir.join(format!("{name}-{again}"));
+        }
         platform::rename(from, &to)?;
         Ok(to)
     }
 
-    /// Folder of a finished stage result, or `None` if it was not made yet.
+    /// Folder of a stage's result, if it was made and is what it was then; one that is not is set aside.
     pub fn finished(&self, stage: &str, key: &Key) -> Option<PathBuf> {
         let dir = self.stage_dir(stage, key);
+        dir.join("stage.json").symlink_metadata().ok()?;
+        let why = self.fault(&dir);
+        tracing::info!(target: "store", there = why.is_none(), "{stage} {}", key.short());
+        let Some(why) = why else { return Some(dir.join("out")) };
+        let aside = self.quarantine(&dir, &format!("{stage}-{}", key.short()));
+        let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
+        self.say(format!("the result of the stage '{stage}' is not what it was when it was made ({why}): {whither}"));
+        None
+    }
+
+    /// Whether a stage's result was made: for plans, which use nothing.
+    pub fn has(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+        let dir = self.stage_dir(stage, key);
         dir.join("stage.json").is_file().then(|| dir.join("out"))
+    }
+
+    /// In what a result is not what it was.
+    fn fault(&self, dir: &Path) -> Option<String> {
+        let Ok(text) = std::fs::read(dir.join("stage.json")) else { return Some("stage.json cannot be read".into()) };
+        let out = dir.join("out");
+        let Ok(finished) = serde_json::from_slice::<Finished>(&text) else {
+            // Made before results had digests. An emptied or cut record is no JSON, and is made again.
+            return match serde_json::from_slice::<serde_json::Value>(&text) {
+                Ok(record) if record.as_object().is_some_and(|r| !r.is_empty()) => {
+                    self.adopt_old(dir, &record).err().map(|e| e.what().to_owned())
+                }
+                _ => Some("stage.json is no record".into()),
+            };
+        };
+        let Ok(files) = std::fs::read(dir.join("files.json")) else { return Some("files.json cannot be read".into()) };
+        if Listing::sha256(&files) != finished.files_sha256 {
+            return Some("files.json was changed".into());
+        }
+        match serde_json::from_slice::<Listing>(&files) {
+            Ok(listing) => listing.differs(&out).unwrap_or_else(|e| Some(e.what().to_owned())),
+            Err(_) => Some("files.json is no list of files".into()),
+        }
+    }
+
+    /// Gives a result of an earlier version its digests: what it is now is what it is held against from now on.
+    fn adopt_old(&self, dir: &Path, record: &serde_json::Value) -> Result<()> {
+        self.say(format!("{} was made before results had digests: taken as it is, this once", dir.display()));
+        seal(dir, record)
     }
 
     /// Removes a finished result.
@@ -155,13 +256,31 @@ impl Store {
         self.root.join("stages").join(stage).join(key.short())
     }
 
-    /// What [`Store::finish`] was told about a finished result.
+    /// What [`Pending::finish`] was told about a finished result.
     pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Option<T> {
         let text = std::fs::read(self.stage_dir(stage, key).join("stage.json")).ok()?;
-        serde_json::from_slice(&text).ok()
+        match serde_json::from_slice::<Finished>(&text) {
+            Ok(finished) => serde_json::from_value(finished.record).ok(),
+            Err(_) => serde_json::from_slice(&text).ok(),
+        }
     }
 
-    /// A fresh folder to make a stage's output in; [`Store::finish`] turns it into the result.
+    /// The inputs of all finished results of `stage`, the newest first. Results of a program that kept none are not
+    /// among them.
+    pub fn earlier(&self, stage: &str) -> Vec<Parts> {
+        let folders = std::fs::read_dir(self.root.join("stages").join(stage)).into_iter().flatten().flatten();
+        newest_first(folders.map(|folder| folder.path().join("parts.json")))
+    }
+
+    /// The same of what was done in the work folders of `stage`, from the files called `name`.
+    pub fn earlier_work(&self, stage: &str, name: &str) -> Vec<Parts> {
+        let folders = std::fs::read_dir(self.root.join("work")).into_iter().flatten().flatten();
+        let prefix = format!("{stage}-");
+        let own = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(&prefix));
+        newest_first(own.map(|folder| folder.path().join(name)))
+    }
+
+    /// A fresh folder to make a stage's output in; [`Pending::finish`] turns it into the result.
     pub fn begin(&self, stage: &str, key: &Key) -> Result<Pending> {
         let parent = self.root.join("stages").join(stage);
         fs_err::create_dir_all(&parent)?;
@@ -169,8 +288,9 @@ impl Store {
             .prefix(&format!(".{}-", key.short()))
             .tempdir_in(&parent)
             .doing(|| format!("making a folder in {}", parent.display()))?;
+        let owner = leftovers::hold(dir.path())?;
         fs_err::create_dir(dir.path().join("out"))?;
-        Ok(Pending { dir, target: self.stage_dir(stage, key) })
+        Ok(Pending { dir, target: self.stage_dir(stage, key), owner })
     }
 
     /// Where builds of `key` happen. What is there stays until `clean`, so that they resume.
@@ -210,6 +330,7 @@ pub fn lock_exclusively(file: &File, path: &Path, pause: std::time::Duration, wa
             return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display())));
         }
         if let Some(waiting) = waiting.take() {
+            tracing::info!(target: "lock", "waiting for {}", path.display());
             waiting();
         }
         platform::check_cancelled()?;
@@ -229,6 +350,8 @@ pub struct StoreLock {
 pub struct Pending {
     dir: tempfile::TempDir,
     target: PathBuf,
+    /// Held locked as long as this is being made: what nobody holds, a killed run left.
+    owner: File,
 }
 
 impl Pending {
@@ -244,23 +367,54 @@ impl Pending {
         Ok(dir)
     }
 
+    /// Keeps the inputs that the result's key is made of beside it.
+    pub fn note(&self, parts: &Parts) -> Result<()> {
+        let text = serde_json::to_vec_pretty(parts).map_err(|e| Error::world("record", e.to_string()))?;
+        write_atomically(&self.dir.path().join("parts.json"), &text)
+    }
+
     /// Puts the output under its final name, with `record` beside it.
-    pub fn finish<T: serde::Serialize>(self, record: &T) -> Result<PathBuf> {
-        let scratch = self.dir.path().join("scratch");
+    pub fn finish<T: Serialize>(self, record: &T) -> Result<PathBuf> {
+        let Self { dir, target, owner } = self;
+        let scratch = dir.path().join("scratch");
         if scratch.exists() {
             fs_err::remove_dir_all(&scratch)?;
         }
-        let text = serde_json::to_vec_pretty(record).map_err(|e| Error::world("record", e.to_string()))?;
-        write_atomically(&self.dir.path().join("stage.json"), &text)?;
-        if self.target.exists() {
-            remove_tree(&self.target)?;
+        seal(dir.path(), record)?;
+        if target.exists() {
+            remove_tree(&target)?;
         }
-        let dir = self.dir.keep();
-        platform::rename(&dir, &self.target)?;
+        let dir = dir.keep();
+        fs_err::remove_file(dir.join(leftovers::OWNER))?;
+        // Windows renames no folder in which a file is open.
+        drop(owner);
+        platform::rename(&dir, &target)?;
         // A temporary folder is private; a result is for everyone who may read the store.
-        platform::make_traversable(&self.target)?;
-        Ok(self.target.join("out"))
+        platform::make_traversable(&target)?;
+        Ok(target.join("out"))
     }
+}
+
+/// What stands in these files, the youngest first.
+fn newest_first(files: impl Iterator<Item = PathBuf>) -> Vec<Parts> {
+    let mut found: Vec<_> = files
+        .filter_map(|file| {
+            let parts = serde_json::from_slice(&std::fs::read(&file).ok()?).ok()?;
+            Some((std::fs::metadata(&file).and_then(|m| m.modified()).ok()?, parts))
+        })
+        .collect();
+    found.sort_by_key(|(written, _)| std::cmp::Reverse(*written));
+    found.into_iter().map(|(_, parts)| parts).collect()
+}
+
+/// Writes what a finished result in `dir` consists of: its files' digests, and the record that names their digest.
+fn seal(dir: &Path, record: &impl Serialize) -> Result<()> {
+    let json = |e: serde_json::Error| Error::world("record", e.to_string());
+    let files = serde_json::to_vec_pretty(&Listing::of(&dir.join("out"))?).map_err(json)?;
+    let record = serde_json::to_value(record).map_err(json)?;
+    let finished = Finished { files_sha256: Listing::sha256(&files), record };
+    write_atomically(&dir.join("files.json"), &files)?;
+    write_atomically(&dir.join("stage.json"), &serde_json::to_vec_pretty(&finished).map_err(json)?)
 }
 
 /// Writes `bytes` to `path` so that readers see the old file or the new one: beside, fsync, rename.
@@ -334,7 +488,8 @@ pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
 /// Copies what `reader` gives; its SHA-256 and size.
 pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<(String, u64)> {
     let mut hash = Sha256::new();
-    let mut buffer = vec![0u8; 1 << 18];
+    // A small one first: of small files there may be hundreds of thousands.
+    let mut buffer = vec![0u8; 1 << 13];
     let mut size = 0u64;
     loop {
         let n = reader.read(&mut buffer)?;
@@ -344,6 +499,9 @@ pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::i
         hash.update(&buffer[..n]);
         writer.write_all(&buffer[..n])?;
         size += n as u64;
+        if n == buffer.len() {
+            buffer.resize(1 << 18, 0);
+        }
     }
 }
 

@@ -46,7 +46,7 @@ const PROGRAMS: &[&str] = &[
 ];
 
 /// The program that a toolkit is tried with.
-const TRIAL: &str = include_str!("cuda/trial.cu");
+pub const TRIAL: &str = include_str!("cuda/trial.cu");
 
 /// A CUDA toolkit on this machine.
 #[derive(Debug, Clone)]

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod cargo;
 mod compiler;
 pub mod cuda;
+mod find;
 mod launch;
 pub mod mingw;
 pub mod msvc;

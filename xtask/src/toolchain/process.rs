@@ -9,8 +9,8 @@ use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::error::{Error, Result};
-use crate::platform;
+use crate::error::{Error, Kind, Result};
+use crate::{logging, platform};
 
 /// The hidden command that cuts the network off and becomes another program.
 pub const SANDBOX_COMMAND: &str = "__sandbox";
@@ -129,7 +129,22 @@ impl Process {
         if let Some(dir) = &self.cwd {
             command.current_dir(dir);
         }
+        self.tell();
         Ok(command)
+    }
+
+    /// Tells the log what is started, and how.
+    fn tell(&self) {
+        if !tracing::enabled!(target: "command", tracing::Level::INFO) {
+            return;
+        }
+        let words = logging::arguments(self.argv.iter().map(|a| a.to_string_lossy()));
+        let folder = self.cwd.as_deref().map_or_else(|| ".".into(), Path::to_string_lossy);
+        tracing::info!(target: "command", network = self.network, "{words} (in {folder})");
+        for (name, value) in &self.env {
+            let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+            tracing::debug!(target: "command", "  {name}={}", logging::value(&name, &value));
+        }
     }
 
     /// Runs it to the end. Each line of output goes to `log` (appended) and to `on_line`.
@@ -221,10 +236,11 @@ impl Process {
             let _ = reader.join();
         }
         drain(&mut text)?;
+        tracing::info!(target: "command", seconds = started.elapsed().as_secs_f64(), "{}: {status}", self.argv[0].to_string_lossy());
         platform::check_cancelled()?;
         if timed_out {
             return Err(Error::world(
-                "timeout",
+                Kind::Timeout.code(),
                 format!(
                     "{} did not end within {:?}; its last words:\n{}",
                     self.shown(),

@@ -2,17 +2,17 @@
 //! that prints. Messages go to standard error; results are printed by the commands, to standard
 //! output.
 
-#![allow(clippy::print_stderr)] // this is the module that prints
-
 use std::collections::HashMap;
-use std::sync::Mutex;
+use std::io::Write;
+use std::sync::{LazyLock, Mutex, mpsc};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::error::Error;
 use crate::event::{Event, Sink};
-use crate::platform;
+use crate::{logging, platform};
 
 /// How long a non-terminal goes without a line while something compiles.
 const QUIET: Duration = Duration::from_secs(30);
@@ -56,15 +56,23 @@ struct Inner {
     bars: Option<MultiProgress>,
     downloads: HashMap<String, ProgressBar>,
     compile: Option<ProgressBar>,
+    /// The stage that runs, and for how long.
+    stage: Option<ProgressBar>,
     last_line: Instant,
 }
 
 impl Reporter {
     /// A reporter; with `quiet` only warnings are shown.
     pub fn new(quiet: bool) -> Self {
-        let bars = (platform::stderr_is_terminal() && !quiet).then(MultiProgress::new);
+        let bars = (platform::stderr_is_terminal() && !quiet).then(|| BARS.clone());
         Self {
-            inner: Mutex::new(Inner { bars, downloads: HashMap::new(), compile: None, last_line: Instant::now() }),
+            inner: Mutex::new(Inner {
+                bars,
+                downloads: HashMap::new(),
+                compile: None,
+                stage: None,
+                last_line: Instant::now(),
+            }),
             quiet,
         }
     }
@@ -76,7 +84,7 @@ impl Inner {
             Some(bars) => {
                 let _ = bars.println(text);
             }
-            None => eprintln!("{text}"),
+            None => say(text),
         }
         self.last_line = Instant::now();
     }
@@ -96,6 +104,8 @@ impl Inner {
     }
 
     fn compile(&mut self, done: u64, total: u64, left: Option<f64>, current: &str) {
+        // The bar says more than that the stage runs.
+        self.stage = None;
         let left_text = left.map_or_else(String::new, |s| format!("{} left", duration(s)));
         if let Some(bars) = &self.bars {
             let bar = self.compile.get_or_insert_with(|| {
@@ -123,17 +133,22 @@ fn style(template: &str) -> ProgressStyle {
 
 impl Sink for Reporter {
     fn emit(&self, event: Event) {
+        logging::event(&event);
         let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.quiet && !matches!(event, Event::Warning { .. }) {
             return;
         }
         match event {
-            Event::StageStarted { stage } => inner.line(&format!("{} {stage}", paint("1;36", "»"))),
+            Event::StageStarted { stage } => {
+                inner.line(&format!("{} {stage}", paint("1;36", "»")));
+                inner.stage = inner.bars.as_ref().map(|bars| spinner(bars, stage));
+            }
             Event::StageCached { stage } => {
                 inner.line(&format!("{} {stage} {}", paint("32", "✓"), paint("2", "(in the store)")))
             }
             Event::StageFinished { stage, seconds, .. } => {
                 inner.compile = None;
+                inner.stage = None;
                 inner.line(&format!(
                     "{} {stage} {}",
                     paint("32", "✓"),
@@ -154,8 +169,8 @@ impl Sink for Reporter {
             Event::CompileProgress { done, total, seconds_left, current } => {
                 inner.compile(done, total, seconds_left, &current)
             }
-            Event::Note { text } => inner.line(&format!("  {text}")),
-            Event::Warning { text } => inner.line(&format!("{} {text}", paint("33", "warning:"))),
+            Event::Note { text } => inner.line(&format!("  {}", visible(&text))),
+            Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), visible(&text))),
         }
     }
 }
@@ -165,25 +180,116 @@ pub struct JsonEvents;
 
 impl Sink for JsonEvents {
     fn emit(&self, event: Event) {
+        logging::event(&event);
         // Bytes trickle in by the thousand; a log wants stages and steps.
         if matches!(event, Event::DownloadProgress { .. }) {
             return;
         }
         if let Ok(line) = serde_json::to_string(&event) {
-            eprintln!("{line}");
+            say(&line);
         }
     }
 }
 
 /// Shows an error to a person.
 pub fn error(e: &Error) {
-    eprintln!("{} {}", paint("1;31", "error:"), e.what());
+    say(&format!("{} {}", paint("1;31", "error:"), visible(e.what())));
     for doing in e.context() {
-        eprintln!("  while {doing}");
+        say(&format!("  while {}", visible(doing)));
     }
-    for next in e.next_steps() {
-        eprintln!("  {} {next}", paint("36", "next:"));
+    next_steps(e.next_steps());
+}
+
+/// Shows an answer of no to a person.
+pub fn no(what: &str, next: &[String]) {
+    say(&format!("{} {}", paint("1;31", "no:"), visible(what)));
+    next_steps(next);
+}
+
+fn next_steps(next: &[String]) {
+    for next in next {
+        say(&format!("  {} {}", paint("36", "next:"), visible(next)));
     }
+}
+
+/// All progress bars of this process: who prints beside them has to know them.
+static BARS: LazyLock<MultiProgress> = LazyLock::new(MultiProgress::new);
+
+/// Prints a line on standard error. A terminal that went away is no reason to stop.
+pub fn say(line: &str) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Standard error for those who print beside progress bars.
+pub struct Stderr;
+
+impl Write for Stderr {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        BARS.suspend(|| std::io::stderr().write_all(bytes))?;
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        std::io::stderr().flush()
+    }
+}
+
+fn spinner(bars: &MultiProgress, what: &str) -> ProgressBar {
+    let bar = bars.add(ProgressBar::new_spinner()).with_style(style("  {spinner} {msg} {elapsed}"));
+    bar.set_message(what.to_owned());
+    bar.enable_steady_tick(Duration::from_millis(120));
+    bar
+}
+
+/// Says what is waited for, from the first second on, until dropped; on a terminal only.
+pub struct Waiting {
+    over: Option<mpsc::Sender<()>>,
+    shower: Option<JoinHandle<()>>,
+}
+
+impl Waiting {
+    /// Begins; `what` is asked again and again, so it may say how far things are.
+    pub fn new(what: impl Fn() -> String + Send + 'static) -> Self {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        const STEP: Duration = Duration::from_millis(200);
+        if !platform::stderr_is_terminal() {
+            return Self { over: None, shower: None };
+        }
+        let (over, ended) = mpsc::channel::<()>();
+        let shower = std::thread::spawn(move || {
+            let waits = |time| ended.recv_timeout(time) == Err(mpsc::RecvTimeoutError::Timeout);
+            if !waits(PATIENCE) {
+                return;
+            }
+            let bar = spinner(&BARS, &what());
+            while waits(STEP) {
+                bar.set_message(what());
+            }
+            bar.finish_and_clear();
+        });
+        Self { over: Some(over), shower: Some(shower) }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.over = None;
+        if let Some(shower) = self.shower.take() {
+            let _ = shower.join();
+        }
+    }
+}
+
+/// Text of others as a terminal may show it: control characters are visible, and do nothing. Lines stay.
+pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
+    let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
+    if text.chars().all(harmless) {
+        return text.into();
+    }
+    text.chars()
+        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
+        .collect::<String>()
+        .into()
 }
 
 /// `75` as `1 min 15 s`.

@@ -8,7 +8,9 @@ use super::measured::{Collective, CollectiveOutput, Info, Job, Operators, Round,
 use super::subject::Subject;
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::stage::{Build, CompilerCache, Work, fetch, prefix, pyenv, tree};
+use crate::stage::steps::fetch::Fetch;
+use crate::stage::steps::tree::Tree;
+use crate::stage::{Build, Work, compiler_cache, engine, ensure, environment, stored};
 use crate::store::KeyBuilder;
 use crate::toolchain::{Output, Process, cargo};
 
@@ -59,10 +61,10 @@ pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
         .text("tch", &tch)
         .json("cuda", &cuda)
         .text("compiler", &build.compiler.identity())
-        .key("tree", &tree::key(build)?)
+        .key("tree", &engine::key::<Tree>(build)?)
         .finish();
-    let out = build.stage(STAGE, &key, |pending| {
-        fetch::run(build, false)?;
+    let out = stored(build, STAGE, &key, |pending| {
+        ensure::<Fetch>(build)?;
         compile(build, subject, &tch, &cuda, &pending.scratch()?, &pending.out())?;
         Ok(serde_json::json!({ "subject": subject.facts.name, "tch": tch }))
     })?;
@@ -117,9 +119,9 @@ fn cuda_includes(build: &Build<'_>, subject: &Subject) -> Result<Vec<PathBuf>> {
     }
     let Some(requirements) = subject.facts.cuda.as_deref().and_then(header_packages) else { return Ok(Vec::new()) };
     let key = KeyBuilder::new(HEADERS, VERSION).json("requirements", &requirements).finish();
-    let fetched = build.stage(HEADERS, &key, |pending| {
-        fetch::run(build, false)?;
-        pyenv::packages_from_index(build, &pending.out(), &pending.scratch()?, &requirements)?;
+    let fetched = stored(build, HEADERS, &key, |pending| {
+        ensure::<Fetch>(build)?;
+        environment::packages_from_index(build, &pending.out(), &pending.scratch()?, &requirements)?;
         Ok(serde_json::json!({ "requirements": requirements }))
     });
     match fetched {
@@ -172,7 +174,7 @@ fn compile(
         fs_err::remove_file(source.join("Cargo.lock"))?;
     }
     // torch's headers take a compiler most of a minute.
-    let cache = CompilerCache::choose(build, &pyenv::run(build)?, &prefix::run(build)?);
+    let cache = compiler_cache(build)?;
     let work = Work { dir: scratch.to_owned() };
     fs_err::create_dir_all(scratch.join("tmp"))?;
     let target = build.store.cache("benchmark");
@@ -187,7 +189,7 @@ fn compile(
         .env("LIBTORCH", &subject.libtorch)
         .env("LIBTORCH_CXX11_ABI", if subject.facts.cxx11_abi { "1" } else { "0" })
         .env("LIBTORCH_BYPASS_VERSION_CHECK", "1") // ours compares what matters: major and minor
-        .env("GLOO_SOURCE", tree::run(build)?.join("third_party/gloo"))
+        .env("GLOO_SOURCE", ensure::<Tree>(build)?.folder.join("third_party/gloo"))
         .env("CUDA_INCLUDES", std::env::join_paths(cuda).map_err(|e| Error::world("path", e.to_string()))?)
         .env("CARGO_TARGET_DIR", &target)
         .envs(cache.env(build, &work));

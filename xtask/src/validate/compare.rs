@@ -64,9 +64,9 @@ pub struct Cell {
     pub unit: &'static str,
     /// Which way is better.
     pub better: Better,
-    /// The candidate.
+    /// What the candidate reached.
     pub candidate: Figure,
-    /// The baseline.
+    /// What the baseline reached.
     pub baseline: Figure,
     /// Candidate / baseline.
     pub ratio: Option<Interval>,
@@ -82,7 +82,7 @@ pub struct Verdict {
     pub bar: &'static str,
     /// What is compared, in words.
     pub what: String,
-    /// The bar.
+    /// The worst value that still passes.
     pub threshold: f64,
     /// Which way is better.
     pub better: Better,

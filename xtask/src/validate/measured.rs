@@ -42,7 +42,7 @@ pub struct Job {
 pub struct Round {
     /// All-reduce, a job each.
     pub collective: Vec<Collective>,
-    /// The store.
+    /// The rendezvous store under load; `None` where it was not measured.
     pub store: Option<StoreRows>,
     /// Operators.
     pub operators: Option<Operators>,
@@ -51,7 +51,7 @@ pub struct Round {
 /// One job of all-reduces.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Collective {
-    /// Which.
+    /// Backend, device and number of ranks.
     pub job: Job,
     /// Rows, or why there are none.
     pub rows: Result<Vec<CollectiveRow>, String>,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::subject::Subject;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 use crate::stage::Build;
 use crate::toolchain::Process;
 
@@ -105,7 +105,7 @@ pub enum Outcome {
 /// One scenario on both builds.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pair {
-    /// The scenario.
+    /// The scenario's name, as its script is called.
     pub name: String,
     /// What it shows.
     pub what: String,
@@ -164,7 +164,7 @@ fn run_one(scenario: &Scenario, subject: &Subject, folder: &Path, many: u32) -> 
     let process = base.args(args);
     let output = match process.run(None, &mut |_| {}) {
         Ok(output) => output,
-        Err(e) if e.code() == "timeout" => {
+        Err(e) if e.kind() == Some(Kind::Timeout) => {
             return Ok(Outcome::Failed { seconds: 300.0, why: "it did not end within 300 s".into() });
         }
         Err(e) => return Err(e),

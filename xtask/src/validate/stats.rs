@@ -6,7 +6,7 @@ use serde::Serialize;
 /// An estimate with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// The estimate.
+    /// The estimate, in the unit of what was measured.
     pub value: f64,
     /// Lower end.
     pub low: f64,

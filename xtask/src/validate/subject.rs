@@ -8,7 +8,9 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::inspect::{self, Depth, FileAt, Linkage};
 use crate::source::unpack;
-use crate::stage::{Build, fetch, pyenv};
+use crate::stage::steps::fetch::Fetch;
+use crate::stage::steps::testenv::Testenv;
+use crate::stage::{Build, ensure, environment as python, stored};
 use crate::store::{Key, KeyBuilder, digest_file};
 
 /// Name in events and in the store.
@@ -90,7 +92,7 @@ fn from_index(build: &Build<'_>, requirement: &str) -> Result<Subject> {
             .next("write pypi:torch==2.6.0"));
     }
     let key = environment_key(build)?.text("index", requirement).finish();
-    environment(build, &key, &format!("pypi:{requirement}"), &pyenv::TorchFrom::Index(requirement), None)
+    environment(build, &key, &format!("pypi:{requirement}"), &python::TorchFrom::Index(requirement), None)
 }
 
 fn from_wheel(build: &Build<'_>, wheel: &Path) -> Result<Subject> {
@@ -98,7 +100,7 @@ fn from_wheel(build: &Build<'_>, wheel: &Path) -> Result<Subject> {
     inspect::inspect(&file_name(wheel), &FileAt::new(fs_err::File::open(wheel)?.into_file())?, Depth::Verdict)?;
     let (sha256, _) = digest_file(wheel)?;
     let key = environment_key(build)?.text("wheel", &sha256).finish();
-    environment(build, &key, &file_name(wheel), &pyenv::TorchFrom::Wheel(wheel), Some(sha256))
+    environment(build, &key, &file_name(wheel), &python::TorchFrom::Wheel(wheel), Some(sha256))
 }
 
 /// The part of an environment's key that all subjects have in common.
@@ -106,7 +108,7 @@ fn environment_key(build: &Build<'_>) -> Result<KeyBuilder> {
     let mut key = KeyBuilder::new(STAGE, VERSION)
         .text("python", &build.python.identity())
         .text("executable", &build.python.executable.to_string_lossy());
-    for wheel in &fetch::python_lock(build)?.verify {
+    for wheel in &build.python_lock()?.verify {
         key = key.text("package", &wheel.sha256);
     }
     Ok(key)
@@ -116,14 +118,15 @@ fn environment(
     build: &Build<'_>,
     key: &Key,
     name: &str,
-    torch: &pyenv::TorchFrom<'_>,
+    torch: &python::TorchFrom<'_>,
     sha256: Option<String>,
 ) -> Result<Subject> {
-    let env = build.stage(STAGE, key, |pending| {
-        fetch::run(build, false)?;
+    let env = stored(build, STAGE, key, |pending| {
+        ensure::<Fetch>(build)?;
         let env = pending.out();
-        let installed = pyenv::with_torch(build, &env, &pending.scratch()?, torch, None)?;
-        let digest = |p: &pyenv::InstalledPackage| {
+        let installed =
+            python::with_torch(build, &ensure::<Testenv>(build)?.folder, &env, &pending.scratch()?, torch, None)?;
+        let digest = |p: &python::InstalledPackage| {
             let hashes = p.download_info.archive_info.as_ref().map(|a| &a.hashes);
             hashes.and_then(|h| h.get("sha256")).cloned().unwrap_or_default()
         };
@@ -140,15 +143,15 @@ fn environment(
         .store
         .record(STAGE, key)
         .ok_or_else(|| Error::world("store", format!("the record of the environment of {name} cannot be read")))?;
-    let libtorch = pyenv::site_packages(&env, &build.python.minor()).join("torch");
-    Ok(Subject { name: name.to_owned(), libtorch, python: Some(pyenv::python(&env)), python_path: None, facts })
+    let libtorch = python::site_packages(&env, &build.python.minor()).join("torch");
+    Ok(Subject { name: name.to_owned(), libtorch, python: Some(python::python(&env)), python_path: None, facts })
 }
 
 fn from_archive(build: &Build<'_>, archive: &Path) -> Result<Subject> {
     let name = file_name(archive);
     let (sha256, _) = digest_file(archive)?;
     let key = KeyBuilder::new(STAGE, VERSION).text("archive", &sha256).finish();
-    let root = build.stage(STAGE, &key, |pending| {
+    let root = stored(build, STAGE, &key, |pending| {
         let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
         let targets = [unpack::Target::all(pending.out())];
         unpack::unpack(archive, &name, &targets, bounds, build.recipe.torch.epoch)?;
@@ -174,7 +177,7 @@ fn from_folder(build: &Build<'_>, folder: &Path) -> Result<Subject> {
     // A report is for others too: it names the folder, not where this machine has it.
     let facts = facts(&file_name(&folder), &folder, digest_file(&store)?.0)?;
     let has_python = libtorch.join("__init__.py").is_file();
-    let own = pyenv::python(&folder);
+    let own = python::python(&folder);
     let (python, python_path) = match (has_python, own.is_file()) {
         (false, _) => (None, None),
         (true, true) => (Some(own), None),
@@ -203,10 +206,10 @@ fn no_torch(name: &str) -> Error {
 fn facts(name: &str, folder: &Path, sha256: String) -> Result<Facts> {
     let report = inspect::inspect_folder(name, folder, Depth::Full)?;
     let backends = [
-        ("gloo", report.backends.gloo),
-        ("nccl", report.backends.nccl),
-        ("mpi", report.backends.mpi),
-        ("ucc", report.backends.ucc),
+        ("gloo", report.backends.gloo == Some(true)),
+        ("nccl", report.backends.nccl == Some(true)),
+        ("mpi", report.backends.mpi == Some(true)),
+        ("ucc", report.backends.ucc == Some(true)),
     ];
     let uv = report.uv.as_ref().map(|uv| {
         let linkage = if uv.linkage == Linkage::Static { "compiled in" } else { "a library of its own" };

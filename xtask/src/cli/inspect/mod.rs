@@ -7,8 +7,9 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::inspect::{self, Depth, Evidence, FileAt, Linkage, ReadAt, Remote, Report};
+use crate::source::choice::{self, Wanted};
 use crate::source::{http_agent, pypi};
 use crate::ui;
 
@@ -16,13 +17,15 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask inspect dist/torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_34_x86_64.whl
+  cargo xtask inspect dist/torch-2.6.0*.whl
   cargo xtask inspect pypi:torch==2.9.1 --platform win_amd64 --verdict
   cargo xtask inspect https://example.com/libtorch.zip --json
   cargo xtask inspect /usr/lib/python3/dist-packages
   cargo xtask inspect torch_cpu.dll
 
-Nothing is installed, imported or run. Of a file on a server only the parts that are needed are read.
+Nothing is installed, imported or run. Of a file on a server only the parts that
+are needed are read. What was not read is `null` in JSON, and stands under
+not_read; --verdict reads one library and some text.
 Exit code: 0 the store has libuv, 1 it has not, 2 this is not a torch.")]
 pub struct Args {
     /// A path, an https URL, or pypi:torch==VERSION
@@ -46,37 +49,64 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
-    let Some(what) = &args.what else { return survey::run(args.json) };
+    let Some(what) = &args.what else { return survey::run(args.json).map(Answer::from) };
     let depth = if args.verdict { Depth::Verdict } else { Depth::Full };
-    let report = report(what, &args, depth)?;
+    let (report, chosen) = report(what, &args, depth)?;
     if args.json {
-        let text = serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?;
-        print_json(&text);
+        let mut json = serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?;
+        if let Some(chosen) = chosen {
+            json["chosen"] = chosen;
+        }
+        print_json(&json);
     } else {
         show(&report);
     }
     if report.libuv {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
-    Err(Error::no("no-libuv", format!("the TCPStore of {} has no libuv", report.subject))
+    Ok(Answer::no("no-libuv", format!("the TCPStore of {} has no libuv", report.subject))
         .next("`cargo xtask doctor` tells the remedies; `cargo xtask build-torch` builds one that has it"))
 }
 
-fn report(what: &str, args: &Args, depth: Depth) -> Result<Report> {
+/// The report, and of an index which file it chose and why.
+fn report(what: &str, args: &Args, depth: Depth) -> Result<(Report, Option<serde_json::Value>)> {
+    let subject = what.to_owned();
+    let _said = ui::Waiting::new(move || format!("reading {subject}"));
     if let Some(requirement) = what.strip_prefix("pypi:") {
-        let url = pypi_url(requirement, args.platform.as_deref(), args.python_version.as_deref())?;
-        return remote_report(what, &url, depth);
+        return pypi_report(what, requirement, args, depth);
     }
     if what.starts_with("https://") || what.starts_with("http://") {
-        return remote_report(what, what, depth);
+        return Ok((remote_report(what, what, depth)?, None));
     }
     let path = PathBuf::from(what);
-    if path.is_dir() {
-        return inspect::inspect_folder(what, &path, depth);
-    }
-    inspect::inspect(what, &open(&path)?, depth)
+    let report = if path.is_dir() {
+        inspect::inspect_folder(what, &path, depth)?
+    } else {
+        inspect::inspect(what, &open(&path)?, depth)?
+    };
+    Ok((report, None))
+}
+
+/// The wheel that `requirement` (`torch==2.9.1`) means for a platform and a Python.
+fn pypi_report(
+    what: &str,
+    requirement: &str,
+    args: &Args,
+    depth: Depth,
+) -> Result<(Report, Option<serde_json::Value>)> {
+    let Some((name, version)) = requirement.split_once("==") else {
+        return Err(Error::misuse("requirement", format!("'pypi:{requirement}' names no exact version"))
+            .next("write pypi:torch==2.9.1"));
+    };
+    let files = pypi::files(&http_agent(), name)?;
+    let (platform, python) = (args.platform.as_deref(), args.python_version.as_deref());
+    let chosen = choice::choose(&files, Wanted { name, version, platform, python })?;
+    let file = &chosen.file.filename;
+    eprintln!("chose {file}, of {} that fit ({})", chosen.of, chosen.why);
+    let report = remote_report(what, &chosen.file.url, depth)?;
+    Ok((report, Some(serde_json::json!({ "file": file, "why": chosen.why, "of": chosen.of }))))
 }
 
 fn open(path: &Path) -> Result<FileAt> {
@@ -99,58 +129,7 @@ fn remote_report(subject: &str, url: &str, depth: Depth) -> Result<Report> {
     report
 }
 
-/// The address of the wheel that `requirement` (`torch==2.9.1`) means for a platform and a Python.
-fn pypi_url(requirement: &str, platform: Option<&str>, python: Option<&str>) -> Result<String> {
-    let Some((name, version)) = requirement.split_once("==") else {
-        return Err(Error::misuse("requirement", format!("'pypi:{requirement}' names no exact version"))
-            .next("write pypi:torch==2.9.1"));
-    };
-    let files = pypi::files(&http_agent(), name)?;
-    let wheels: Vec<_> = files
-        .iter()
-        .filter(|f| f.filename.ends_with(".whl"))
-        .filter(|f| f.filename.split('-').nth(1) == Some(version))
-        .filter(|f| platform.is_none_or(|p| fits_platform(&f.filename, p)))
-        .filter(|f| python.is_none_or(|p| f.filename.contains(&format!("-cp{}-", p.replace('.', "")))))
-        .collect();
-    let chosen = match (platform, &wheels[..]) {
-        (_, []) => None,
-        // Without a platform: this machine's, if there is one.
-        (None, all) => {
-            let here = format!("_{}.whl", std::env::consts::ARCH);
-            all.iter().rfind(|f| f.filename.contains("linux") && f.filename.ends_with(&here)).or(all.last())
-        }
-        (Some(_), all) => all.last(),
-    };
-    chosen.map(|f| f.url.clone()).ok_or_else(|| {
-        let mut there: Vec<&str> = files
-            .iter()
-            .filter(|f| f.filename.split('-').nth(1) == Some(version))
-            .map(|f| f.filename.as_str())
-            .collect();
-        there.truncate(12);
-        let e = Error::misuse("no-wheel", format!("the package index has no such wheel of {name} {version}"));
-        if there.is_empty() {
-            e.next("check the version")
-        } else {
-            e.next(format!("choose --platform and --python-version for one of: {}", there.join(", ")))
-        }
-    })
-}
-
-/// Whether a wheel's platform tag is `wanted`, or of the same system and machine where `wanted` is
-/// just that (`linux_x86_64`).
-fn fits_platform(filename: &str, wanted: &str) -> bool {
-    let platforms = filename.trim_end_matches(".whl").rsplit('-').next().unwrap_or("");
-    platforms.split('.').any(|p| {
-        p == wanted
-            || wanted.strip_prefix("linux_").is_some_and(|machine| p.contains("linux") && p.ends_with(machine))
-            || wanted.strip_prefix("macosx_").is_some_and(|machine| p.starts_with("macosx") && p.ends_with(machine))
-    })
-}
-
 fn show(report: &Report) {
-    let yes_no = |yes: bool| if yes { "yes" } else { "no" };
     let mark = if report.libuv { ui::paint_result("1;32", "yes") } else { ui::paint_result("1;31", "no") };
     println!("{}", report.subject);
     println!("  libuv TCPStore   {mark}");
@@ -170,8 +149,8 @@ fn show(report: &Report) {
         println!("  libuv            {}, {linkage}", uv.version.as_deref().unwrap_or("version unknown"));
     }
     if let Some(defaults) = &report.defaults {
-        println!("  by default       init_process_group() {}", defaults.init_process_group.text());
-        println!("                   torchrun {}", defaults.torchrun.text());
+        println!("  by default       init_process_group() {}", report.start_text(defaults.init_process_group));
+        println!("                   torchrun {}", report.start_text(defaults.torchrun));
     }
     let torch = &report.torch;
     let line = |name: &str, value: &str| println!("  {name:16} {value}");
@@ -189,38 +168,70 @@ fn show(report: &Report) {
     optional("CUDA", &torch.cuda);
     optional("ROCm", &torch.hip);
     optional("cuDNN", &report.cudnn);
-    if !report.gpu.is_empty() {
-        let images: Vec<String> = report.gpu.iter().map(|(name, n)| format!("{name} ({n})")).collect();
+    let gpu = report.gpu.clone().unwrap_or_default();
+    if !gpu.is_empty() {
+        let images: Vec<String> = gpu.iter().map(|(name, n)| format!("{name} ({n})")).collect();
         line("GPU code", &images.join(", "));
     }
-    let b = &report.backends;
-    if b.gloo || b.nccl || b.mpi || b.ucc {
-        let gloo = if b.gloo_transports.is_empty() {
-            yes_no(b.gloo).to_owned()
-        } else {
-            format!("{} ({})", yes_no(b.gloo), b.gloo_transports.join(", "))
-        };
-        let rest = format!("NCCL {}, MPI {}, UCC {}", yes_no(b.nccl), yes_no(b.mpi), yes_no(b.ucc));
-        line("process groups", &format!("Gloo {gloo}, {rest}"));
-    }
+    process_groups(report);
     if let Some(new) = torch.cxx11_abi {
         line("C++ strings", if new { "C++11 ABI" } else { "the ABI before C++11" });
     }
-    for (name, floor) in
-        [("glibc", &report.floor.glibc), ("libstdc++", &report.floor.glibcxx), ("macOS", &report.floor.macos)]
-    {
+    let floor = report.floor.clone().unwrap_or_default();
+    for (name, floor) in [("glibc", &floor.glibc), ("libstdc++", &floor.glibcxx), ("macOS", &floor.macos)] {
         if let Some((version, by)) = floor {
             line(name, &format!("{version} or later (for {by})"));
         }
     }
-    if report.floor.tag_holds == Some(false) {
+    if floor.tag_holds == Some(false) {
         line("", &ui::paint_result("33", "its tag claims to run on older systems than its symbols allow"));
     }
-    for (name, by) in &report.missing {
+    for (name, by) in report.missing.iter().flatten() {
         line("not inside", &format!("{name} (for {})", by.first().map_or("", String::as_str)));
     }
     for (part, size) in &report.sizes {
         line("size", &format!("{part} {}", ui::bytes(*size)));
     }
     optional("build settings", &torch.build_settings);
+    if !report.not_read.is_empty() {
+        line("not read", &report.not_read.join(", "));
+    }
+    for note in &report.notes {
+        line("note", note);
+    }
+}
+
+/// Which process groups there are, and whether Gloo's can start.
+fn process_groups(report: &Report) {
+    let b = &report.backends;
+    let line = |name: &str, value: &str| println!("  {name:16} {value}");
+    if b.distributed == Some(false) {
+        line("process groups", "none: nothing of torch.distributed is in it");
+        return;
+    }
+    if [b.gloo, b.nccl, b.mpi, b.ucc] == [Some(false); 4] {
+        return;
+    }
+    let told = |there: Option<bool>| match there {
+        Some(true) => "yes",
+        Some(false) => "no",
+        None => "not read",
+    };
+    let gloo = match (b.gloo, b.gloo_transports.as_slice()) {
+        (Some(true), [_, ..]) => format!("yes ({})", b.gloo_transports.join(", ")),
+        (there, _) => told(there).to_owned(),
+    };
+    let (nccl, mpi, ucc) = (told(b.nccl), told(b.mpi), told(b.ucc));
+    line("process groups", &format!("Gloo {gloo}, NCCL {nccl}, MPI {mpi}, UCC {ucc}"));
+    match b.gloo_can_start {
+        Some(false) if report.gloo_is_dead() => line(
+            "",
+            &ui::paint_result(
+                "1;31",
+                "Gloo has no transport: init_process_group(\"gloo\") cannot start, whatever the store",
+            ),
+        ),
+        None if b.gloo.is_some() => line("", "Gloo's transport is in a library of its own, which was not read"),
+        _ => {}
+    }
 }

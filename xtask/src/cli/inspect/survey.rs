@@ -1,14 +1,15 @@
 //! `inspect --survey`: who lacks libuv? The stock builds over versions and platforms, each read from
 //! where people get it, only the parts that tell.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{print_json, remote_report};
 use crate::error::{Error, Result};
-use crate::inspect::{Depth, Report};
+use crate::inspect::{Depth, Outcome, Report};
 use crate::platform;
 use crate::source::{debian, http_agent, pypi};
 use crate::ui;
+use crate::wheel::Name;
 
 /// Platforms, by what a wheel's platform tag holds.
 const PLATFORMS: &[(&str, &str, &str)] = &[
@@ -38,15 +39,13 @@ struct Row {
 pub fn run(json: bool) -> Result<()> {
     let files = pypi::files(&http_agent(), "torch")?;
     let mut rows = Vec::new();
-    for version in latest_patches(&files) {
-        for (platform, system, machine) in PLATFORMS {
+    for (version, last) in releases(&files) {
+        // On Windows what is in a wheel changed between patch releases too.
+        for (platform, system, machine) in PLATFORMS.iter().filter(|(_, system, _)| last || *system == "win") {
             let fits = |f: &&pypi::IndexFile| {
-                let mut parts = f.filename.trim_end_matches(".whl").rsplit('-');
-                let tag = parts.next().unwrap_or("");
-                f.filename.ends_with(".whl")
-                    && f.filename.split('-').nth(1) == Some(version.as_str())
-                    && tag.contains(system)
-                    && tag.ends_with(machine)
+                f.filename
+                    .parse::<Name>()
+                    .is_ok_and(|n| n.version == version && n.platform.contains(system) && n.platform.ends_with(machine))
             };
             let mut wheels: Vec<_> = files.iter().filter(fits).collect();
             // One Python for all, where there is one: the library is the same for each.
@@ -96,9 +95,9 @@ fn debian_report(path: &str) -> Result<Report> {
     Err(last)
 }
 
-/// The last patch release of each minor version, oldest first.
-fn latest_patches(files: &[pypi::IndexFile]) -> Vec<String> {
-    let mut latest: BTreeMap<(u32, u32), u32> = BTreeMap::new();
+/// All releases, oldest first; each with whether it is the last of its minor version.
+fn releases(files: &[pypi::IndexFile]) -> Vec<(String, bool)> {
+    let mut patches: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
     for file in files {
         let Some(version) = file.filename.split('-').nth(1) else { continue };
         let numbers: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
@@ -106,27 +105,46 @@ fn latest_patches(files: &[pypi::IndexFile]) -> Vec<String> {
             && version.split('.').count() == 3
             && (major, minor) >= FIRST
         {
-            let entry = latest.entry((major, minor)).or_default();
-            *entry = (*entry).max(patch);
+            patches.entry((major, minor)).or_default().insert(patch);
         }
     }
-    latest.into_iter().map(|((major, minor), patch)| format!("{major}.{minor}.{patch}")).collect()
+    let of = |((major, minor), patches): ((u32, u32), BTreeSet<u32>)| {
+        let last = patches.last().copied();
+        patches.into_iter().map(move |patch| (format!("{major}.{minor}.{patch}"), Some(patch) == last))
+    };
+    patches.into_iter().flat_map(of).collect()
 }
 
 fn show(rows: &[Row]) {
     println!(
-        "| version | platform | libuv store | `init_process_group()` | `torchrun` | file |\n|---|---|---|---|---|---|"
+        "| version | platform | libuv store | Gloo | `init_process_group(\"gloo\")` | `torchrun` | file |\n|---|---|---|---|---|---|---|"
     );
     for row in rows {
         let cells = match &row.found {
             Ok(report) => {
-                let (init, run) =
-                    report.defaults.map_or(("", ""), |d| (d.init_process_group.text(), d.torchrun.text()));
-                format!("{} | {init} | {run}", if report.libuv { "yes" } else { "**no**" })
+                let text = |outcome: Option<Outcome>| match outcome {
+                    Some(outcome) if outcome != Outcome::Crash && report.gloo_is_dead() => "**cannot start**",
+                    outcome => outcome.map_or("", Outcome::text),
+                };
+                let (init, run) = report.defaults.map(|d| (d.init_process_group, d.torchrun)).unzip();
+                let libuv = if report.libuv { "yes" } else { "**no**" };
+                format!("{libuv} | {} | {} | {}", gloo(report), text(init), text(run))
             }
-            Err(e) => format!("not read: {} | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
+            Err(e) => format!("not read: {} | | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
         };
         println!("| {} | {} | {cells} | `{}` |", row.version, row.platform, row.file);
     }
     println!("\n{} builds, read on {}.", rows.len(), ui::today());
+}
+
+/// Gloo's transports, as a cell.
+fn gloo(report: &Report) -> String {
+    let b = &report.backends;
+    match (b.gloo, b.gloo_can_start) {
+        (None, _) => "not read".into(),
+        (Some(false), _) => "no".into(),
+        (Some(true), Some(true)) => b.gloo_transports.join(", "),
+        (Some(true), Some(false)) => "**no transport**".into(),
+        (Some(true), None) => "a library of its own, not read".into(),
+    }
 }

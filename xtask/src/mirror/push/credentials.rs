@@ -36,7 +36,7 @@ impl Credentials {
     /// # Errors
     /// A command that fails; a netrc that cannot be read.
     pub fn find(url: &Url, command: Option<&str>) -> Result<Option<Self>> {
-        platform::forbid_core_dumps();
+        platform::no_dumps(false);
         if let Some(command) = command {
             return Self::from_command(command, url).map(Some);
         }

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Shared;
 use super::places::Line;
-use crate::error::{Error, Exit};
+use crate::error::{Error, Exit, Kind};
 use crate::event::Silent;
 use crate::mirror::index::Outcome;
 use crate::mirror::wheel::{Name, Wheel};
@@ -41,10 +41,10 @@ impl From<MultipartError> for Refusal {
 
 impl From<Error> for Refusal {
     fn from(e: Error) -> Self {
-        let status = match (e.exit(), e.code()) {
-            (_, "taken" | "removed") => StatusCode::CONFLICT,
-            (Exit::World, "disk-full") => StatusCode::INSUFFICIENT_STORAGE,
-            (Exit::World, _) => StatusCode::INTERNAL_SERVER_ERROR,
+        let status = match (e.exit(), e.kind()) {
+            (_, Some(Kind::Taken | Kind::Removed)) => StatusCode::CONFLICT,
+            (Exit::World, Some(Kind::DiskFull)) => StatusCode::INSUFFICIENT_STORAGE,
+            (Exit::World | Exit::Stopped, _) => StatusCode::INTERNAL_SERVER_ERROR,
             _ => StatusCode::BAD_REQUEST,
         };
         Self(status, e.what().to_owned())

@@ -1,0 +1,331 @@
+//! `doctor` and `--explain`, from the outside: what people paste, and torches of every kind of trouble. The torches are
+//! packages made here, whose Python part does what the real one does where it counts; none is installed.
+
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::support::{Ran, root};
+use serde_json::Value;
+
+const KNOWN: &str = "use_libuv was requested but PyTorch was build without libuv support";
+
+fn xtask() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    command.env("NO_COLOR", "1").current_dir(root());
+    for variable in ["USE_LIBUV", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"] {
+        command.env_remove(variable);
+    }
+    command
+}
+
+fn json(ran: &Ran) -> Value {
+    serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e} in\n{}\n{}", ran.stdout, ran.stderr))
+}
+
+// ------------------------------------------------------------------------------------------- --explain
+
+fn explain(args: &[&str], input: &[u8]) -> Ran {
+    let mut child = xtask()
+        .args(["doctor", "--explain"])
+        .args(args)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // A program that refuses at once reads nothing.
+    let _ = child.stdin.take().unwrap().write_all(input);
+    let out = child.wait_with_output().unwrap();
+    let text = |b: &[u8]| String::from_utf8_lossy(b).into_owned();
+    Ran { code: out.status.code(), stdout: text(&out.stdout), stderr: text(&out.stderr) }
+}
+
+#[test]
+fn a_log_is_explained_from_a_file_and_from_standard_input_with_the_line_it_was_read_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("a log.txt");
+    let text = format!("epoch 1\n  File \"x/torch/distributed/run.py\", line 918, in main\nRuntimeError: {KNOWN}\n");
+    std::fs::write(&log, &text).unwrap();
+    let by_file = explain(&[log.to_str().unwrap(), "--json"], b"").exits(0);
+    let by_input = explain(&["--json"], text.as_bytes()).exits(0);
+    assert_eq!(by_file.stdout, by_input.stdout);
+    let found = &json(&by_file)["explanation"];
+    assert_eq!(found["case"], "no-libuv-torchrun");
+    assert_eq!(found["line"]["number"], 3);
+    assert_eq!(found["sign"]["number"], 2);
+    assert!(found["next"].as_str().unwrap().contains("uvstore run"), "{found}");
+    explain(&[log.to_str().unwrap()], b"").exits(0).says("read from line 3: RuntimeError");
+}
+
+#[test]
+fn what_powershell_wrote_is_read_in_utf_16() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("log.txt");
+    let text = format!("PS D:\\m> torchrun chat.py\r\nDistStoreError: {KNOWN}\r\n");
+    let bytes: Vec<u8> = [0xfeff].into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect();
+    std::fs::write(&log, bytes).unwrap();
+    let ran = explain(&[log.to_str().unwrap(), "--json"], b"").exits(0);
+    assert_eq!(json(&ran)["explanation"]["case"], "no-libuv-torchrun");
+    assert_eq!(json(&ran)["explanation"]["line"]["text"], format!("DistStoreError: {KNOWN}"));
+}
+
+#[test]
+fn what_is_not_the_rendezvous_is_told_so_and_the_answer_is_no() {
+    let text = "  File \"/v/lib/python3.11/site-packages/uvicorn/server.py\", line 160\nOSError: [Errno 98] Address already in use\n";
+    let ran = explain(&["--json"], text.as_bytes()).exits(1);
+    let found = &json(&ran)["explanation"];
+    assert_eq!((&found["case"], &found["ours"]), (&Value::from("not-ours-web-server"), &Value::from(false)));
+    explain(&[], text.as_bytes()).exits(1).says("NOT the rendezvous");
+    explain(&[], b"Epoch 1: loss 0.3\n").exits(1).says("none of the known cases");
+}
+
+#[test]
+fn the_first_cause_comes_first_and_what_followed_after_it() {
+    let text = "[rank1]: torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 2.00 GiB.\n\
+                [rank0]: torch.distributed.DistNetworkError: Failed to recv, got 0 bytes. Connection was likely closed.\n";
+    let ran = explain(&["--json"], text.as_bytes()).exits(0);
+    assert_eq!(json(&ran)["explanation"]["case"], "cuda-memory");
+    assert_eq!(json(&ran)["others"][0]["case"], "peer-left");
+    explain(&[], text.as_bytes()).exits(0).says("which had this consequence: peer-left");
+}
+
+#[test]
+fn bad_input_is_answered_or_refused_in_time_and_never_ends_in_a_panic() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+    let noise: Vec<u8> = (0..1u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    let mut large = "2026-11-25 12:00:00 INFO step 1 loss 0.25 \x1b[32mok\x1b[0m\n".repeat(1_900_000).into_bytes();
+    large.extend(format!("RuntimeError: {KNOWN}\n").into_bytes());
+    assert!(large.len() > 90 << 20);
+    let one_line = vec![b'x'; 30 << 20];
+    let cases: [(&str, Vec<u8>, i32, &str); 7] = [
+        ("empty", Vec::new(), 2, "the text is empty"),
+        ("blank", b" \n\t\r\n".to_vec(), 2, "the text is empty"),
+        ("noise", noise, 2, "this is not a text"),
+        ("zeros", vec![0; 1 << 20], 2, "this is not a text"),
+        ("large", large, 0, "read from line 1900001"),
+        ("one line", one_line, 1, "none of the known cases"),
+        ("cut", b"\xff\xfe\x00".to_vec(), 1, "none of the known cases"),
+    ];
+    for (name, bytes, code, says) in cases {
+        std::fs::write(path(name), bytes).unwrap();
+        let started = Instant::now();
+        let ran = explain(&[&path(name)], b"").exits(code).says(says);
+        let took = started.elapsed();
+        assert!(!ran.stderr.contains("panicked"), "{name}: {}", ran.stderr);
+        // Machines are busy, and this is a build without optimizations.
+        assert!(took < Duration::from_secs(30), "{name}: {took:?}");
+    }
+    explain(&[&path("absent")], b"").exits(2).says("there is no");
+    explain(&[dir.path().to_str().unwrap()], b"").exits(2).says("is no file");
+}
+
+#[test]
+fn an_answer_shows_no_commands_for_a_terminal() {
+    let text = format!("\x1b]0;gone\x07\x1b[2JRuntimeError: {KNOWN}\x1b[8m\n");
+    let ran = explain(&[], text.as_bytes()).exits(0);
+    assert!(!ran.stdout.contains('\x1b'), "{:?}", ran.stdout);
+}
+
+// ----------------------------------------------------------------------------------- the torch of a Python
+
+/// Whether a library of this kind has a Gloo with a transport, and the text of the error.
+fn library(dir: &Path, transport: bool) -> Vec<u8> {
+    let transport = if transport { "\"N4gloo9transport3tcp6DeviceE\"," } else { "" };
+    let source = format!(
+        "extern \"C\" {{ const char* const table[] = {{\"N4c10d16ProcessGroupGlooE\", {transport} \"{KNOWN}\"}};\n\
+         const char* const* get() {{ return table; }} }}\n\
+         extern \"C\" double cos(double); double use(double x) {{ return cos(x); }}\n"
+    );
+    let (code, out) = (dir.join("lib.cpp"), dir.join("lib.so"));
+    std::fs::write(&code, source).unwrap();
+    let status = Command::new("c++").args(["-shared", "-fPIC", "-o"]).arg(&out).arg(&code).arg("-lm").status();
+    assert!(status.unwrap().success());
+    std::fs::read(out).unwrap()
+}
+
+/// A package called torch: its library, its version, and a Python part that does as the real one.
+struct Fake {
+    dir: tempfile::TempDir,
+}
+
+const INIT: &str = r#"
+class Tensor:
+    def __mul__(self, other): return self
+def ones(n): return Tensor()
+def full(shape, value): return Tensor()
+def equal(a, b): return True
+class cuda:
+    @staticmethod
+    def device_count(): return 0
+"#;
+
+const DISTRIBUTED: &str = r#"
+import os, sys, types
+ERROR = "use_libuv was requested but PyTorch was build without libuv support"
+class TCPStore:
+    libuvBackend = False
+    port = 1
+    def __init__(self, *args, use_libuv=True, **kwargs):
+        if use_libuv: raise RuntimeError(ERROR)
+    def set(self, *a): pass
+    def get(self, *a): return b"v"
+def is_available(): return AVAILABLE
+def init_process_group(*args, **kwargs):
+    TCPStore(use_libuv=os.environ.get("USE_LIBUV", "1") == "1")
+    if not TRANSPORT: raise RuntimeError("makeDeviceForHostname(): unsupported gloo device")
+def get_rank(): return 0
+def all_reduce(t): pass
+def barrier(): pass
+def destroy_process_group(): pass
+distributed_c10d = types.SimpleNamespace(_get_default_store=lambda: TCPStore(use_libuv=False))
+"#;
+
+const STATIC: &str = r#"
+from torch.distributed import TCPStore
+class Handler:
+    def next_rendezvous(self): self._store = TCPStore()
+def create_rdzv_handler(p): return Handler()
+"#;
+
+const RENDEZVOUS: &str = "def _get_use_libuv_from_query_dict(query_dict):\n    return query_dict.get(\"use_libuv\", os.environ.get(\"USE_LIBUV\", \"1\")) == \"1\"\n";
+
+impl Fake {
+    fn new(transport: bool, available: bool, before: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let distributed = DISTRIBUTED
+            .replace("AVAILABLE", if available { "True" } else { "False" })
+            .replace("TRANSPORT", if transport { "True" } else { "False" });
+        let elastic = "torch/distributed/elastic/rendezvous";
+        for (name, text) in [
+            ("torch/__init__.py", format!("{before}\n{INIT}")),
+            ("torch/version.py", "__version__ = '2.6.0'\n".into()),
+            ("torch/distributed/__init__.py", distributed),
+            ("torch/distributed/rendezvous.py", RENDEZVOUS.into()),
+            ("torch/distributed/elastic/__init__.py", String::new()),
+            (&format!("{elastic}/__init__.py"), "def RendezvousParameters(*a, **k): pass\n".into()),
+            (&format!("{elastic}/static_tcp_rendezvous.py"), STATIC.into()),
+        ] {
+            let path = dir.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        std::fs::create_dir_all(dir.path().join("torch/lib")).unwrap();
+        let library = library(dir.path(), transport);
+        std::fs::write(dir.path().join("torch/lib/libtorch_cpu.so"), library).unwrap();
+        Self { dir }
+    }
+
+    fn doctor(&self, args: &[&str], environment: &[(&str, &str)]) -> Ran {
+        let mut command = xtask();
+        command.args(["doctor", "--json"]).args(args).env("PYTHONPATH", self.dir.path());
+        command.envs(environment.iter().copied());
+        Ran::of(&mut command, self.dir.path())
+    }
+
+    /// A driver's tool that shows one GPU.
+    fn with_gpu(&self, capability: &str) -> String {
+        let bin = self.dir.path().join("bin");
+        std::fs::create_dir_all(&bin).unwrap();
+        let tool = bin.join("nvidia-smi");
+        std::fs::write(&tool, format!("#!/bin/sh\necho 'NVIDIA T, 550.54, 24564 MiB, {capability}'\n")).unwrap();
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
+    }
+}
+
+fn remedies(diagnosis: &Value) -> Vec<String> {
+    diagnosis["remedies"].as_array().unwrap().iter().map(Value::to_string).collect()
+}
+
+#[test]
+fn without_libuv_the_finding_is_the_crash_and_uvstore_is_the_first_remedy() {
+    let diagnosis = json(&Fake::new(true, true, "").doctor(&[], &[]).exits(1));
+    let finding = diagnosis["finding"].as_str().unwrap();
+    assert!(finding.contains("has no libuv store") && finding.contains(KNOWN), "{finding}");
+    let remedies = remedies(&diagnosis);
+    assert!(remedies[0].contains("pip install uvstore"), "{remedies:#?}");
+    let all = remedies.join("\n");
+    for line in ["cargo xtask build-torch --recipe torch-2.6.0-cpu ", "env://?use_libuv=False", "export USE_LIBUV=0"] {
+        assert!(all.contains(line), "{line} in {all}");
+    }
+    // A recipe says whether it was built.
+    assert!(all.contains("\"state\":\"built here\""), "{all}");
+}
+
+#[test]
+fn use_libuv_0_with_a_process_group_that_works_is_told_that_it_works() {
+    let diagnosis = json(&Fake::new(true, true, "").doctor(&[], &[("USE_LIBUV", "0")]).exits(0));
+    assert_eq!(diagnosis["healthy"], true);
+    let finding = diagnosis["finding"].as_str().unwrap();
+    assert!(finding.contains("init_process_group() works, on the legacy store"), "{finding}");
+    assert!(finding.contains("torchrun will crash"), "{finding}");
+    let all = remedies(&diagnosis).join("\n");
+    assert!(!all.contains("export USE_LIBUV=0") && !all.contains("?use_libuv=False"), "a cure that is in force: {all}");
+    assert!(diagnosis["judged"][0].as_str().unwrap().contains("turns libuv off"), "{diagnosis}");
+}
+
+#[test]
+fn a_torch_that_does_not_import_is_told_what_is_missing_and_nothing_of_libuv() {
+    let raises = "raise ImportError('libgomp.so.1: cannot open shared object file: No such file or directory')";
+    let diagnosis = json(&Fake::new(true, true, raises).doctor(&[], &[]).exits(1));
+    let finding = diagnosis["finding"].as_str().unwrap();
+    assert!(finding.contains("cannot be imported") && finding.contains("libgomp.so.1"), "{finding}");
+    let all = remedies(&diagnosis).join("\n");
+    assert!(all.contains("apt-get install libgomp1"), "{all}");
+    assert!(!all.contains("uvstore") && !all.contains("libuv"), "{all}");
+}
+
+#[test]
+fn a_gloo_without_a_transport_is_named_and_no_setting_of_the_store_is_advised() {
+    for args in [&["--dry-run"][..], &[]] {
+        let diagnosis = json(&Fake::new(false, true, "").doctor(args, &[("USE_LIBUV", "0")]).exits(1));
+        let finding = diagnosis["finding"].as_str().unwrap();
+        assert!(finding.contains("Gloo has no transport"), "{finding}");
+        assert_eq!(diagnosis["report"]["backends"]["gloo_can_start"], false);
+        let all = remedies(&diagnosis).join("\n");
+        assert!(!all.contains("pip install uvstore") && !all.contains("USE_LIBUV"), "{all}");
+    }
+}
+
+#[test]
+fn a_torch_without_distributed_is_told_so() {
+    let diagnosis = json(&Fake::new(true, false, "").doctor(&[], &[]).exits(1));
+    assert!(diagnosis["finding"].as_str().unwrap().contains("no torch.distributed"), "{diagnosis}");
+    let all = remedies(&diagnosis).join("\n");
+    assert!(!all.contains("uvstore") && !all.contains("USE_LIBUV"), "{all}");
+}
+
+#[test]
+fn with_one_gpu_starting_without_the_launcher_comes_first_and_no_build_without_cuda_is_named() {
+    let fake = Fake::new(true, true, "");
+    let path = fake.with_gpu("9.0");
+    let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
+    let named = remedies(&diagnosis);
+    assert!(named[0].contains("without the launcher"), "{named:#?}");
+    let all = named.join("\n");
+    assert!(!all.contains("torch-2.6.0-cpu"), "a build without CUDA for a machine with a GPU: {all}");
+    assert!(all.contains("--recipe torch-2.6.0-cu124"), "{all}");
+    // A recipe for one architecture is not for a GPU of another.
+    let path = fake.with_gpu("6.1");
+    let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
+    assert!(!remedies(&diagnosis).join("\n").contains("sm90"), "{diagnosis}");
+}
+
+#[test]
+fn a_python_that_hangs_or_is_none_is_refused_within_seconds() {
+    let dir = tempfile::tempdir().unwrap();
+    let hangs = dir.path().join("python");
+    std::fs::write(&hangs, "#!/bin/sh\nsleep 600\n").unwrap();
+    std::fs::set_permissions(&hangs, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let started = Instant::now();
+    let doctor = |python: &str| Ran::of(xtask().args(["doctor", "--python", python]), dir.path());
+    doctor(hangs.to_str().unwrap()).exits(2).says("it said nothing within 4.5 s");
+    assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+    doctor("/bin/true").exits(2).says("does not answer like a Python 3");
+    doctor("no-such-python").exits(2).says("there is no no-such-python");
+    doctor(dir.path().to_str().unwrap()).exits(2).says("there is no");
+}

@@ -1,0 +1,216 @@
+//! The store is judged when it is used: whatever changed in it is noticed, named, set aside, and made or
+//! fetched again; what killed runs left goes.
+
+use std::path::{Path, PathBuf};
+
+use super::support::standin::{files, workspace};
+use super::support::{Ran, Workspace, sha256, shared_store};
+use xtask::error::Exit;
+use xtask::store::{KeyBuilder, Store};
+
+/// A workspace whose store is its own, with copies of the downloads.
+fn own() -> Workspace {
+    let mut w = workspace(&files());
+    w.run(&["fetch", "--recipe", "standin"]).exits(0);
+    w.store = w.path().join("own-store");
+    let from = shared_store().join("v1/blobs");
+    for entry in below(&from) {
+        let to = w.store.join("v1/blobs").join(entry.strip_prefix(&from).unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&entry, &to).unwrap();
+    }
+    w
+}
+
+fn below(dir: &Path) -> Vec<PathBuf> {
+    let files = walkdir::WalkDir::new(dir).sort_by_file_name().into_iter().flatten();
+    files.filter(|e| e.file_type().is_file()).map(walkdir::DirEntry::into_path).collect()
+}
+
+/// Another byte in the middle, the same size, the same time.
+fn change(path: &Path) {
+    let modified = std::fs::metadata(path).unwrap().modified().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at] ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    std::fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
+}
+
+fn tree(w: &Workspace) -> Ran {
+    w.run(&["tree", "--recipe", "standin"])
+}
+
+fn folder(w: &Workspace, ran: &Ran) -> PathBuf {
+    PathBuf::from(ran.stdout.trim().replace("[DIR]", w.path().to_str().unwrap()))
+}
+
+#[test]
+fn a_download_that_was_changed_is_named_set_aside_and_fetched_again() {
+    let w = own();
+    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
+    let blob = w.store.join("v1/blobs").join(&digest[..2]).join(&digest);
+    change(&blob);
+    let ran = tree(&w).exits(0).says("has not the digest that it had when it came in").says("set aside as");
+    assert_eq!(sha256(&std::fs::read(&blob).unwrap()), digest, "{ran:?}");
+    assert_eq!(below(&w.store.join("v1/quarantine")).len(), 1);
+    // Where it cannot be had again, nothing is made of it.
+    change(&blob);
+    std::fs::remove_dir_all(w.store.join("v1/stages")).unwrap();
+    std::fs::rename(w.path().join("standin.tar"), w.path().join("gone.tar")).unwrap();
+    tree(&w).exits(3).says("has not the digest that it had when it came in");
+}
+
+#[test]
+fn a_result_that_was_changed_is_made_again_whatever_changed_in_it() {
+    let w = own();
+    let made = folder(&w, &tree(&w).exits(0));
+    let right = std::fs::read(made.join("setup.py")).unwrap();
+    let stage = made.parent().unwrap().to_owned();
+    type Harm = fn(&Path);
+    let harms: [(&str, Harm, &str); 6] = [
+        ("a byte", |out| change(&out.join("setup.py")), "'setup.py' was changed"),
+        (
+            "a file more",
+            |out| std::fs::write(out.join("sitecustomize.py"), "x").unwrap(),
+            "'sitecustomize.py' was put there",
+        ),
+        ("a file less", |out| std::fs::remove_file(out.join("setup.py")).unwrap(), "'setup.py' is gone"),
+        (
+            "an emptied record",
+            |out| std::fs::write(out.with_file_name("stage.json"), "").unwrap(),
+            "stage.json is no record",
+        ),
+        (
+            "a record of nothing",
+            |out| std::fs::write(out.with_file_name("stage.json"), "{}").unwrap(),
+            "stage.json is no record",
+        ),
+        (
+            "another list",
+            |out| std::fs::write(out.with_file_name("files.json"), "{\"files\":{}}").unwrap(),
+            "files.json was changed",
+        ),
+    ];
+    for (what, harm, says) in harms {
+        harm(&made);
+        // The tree's own check of times comes first where a time moved.
+        let epoch = std::fs::metadata(made.join("LICENSE")).unwrap().modified().unwrap();
+        for file in below(&made) {
+            std::fs::File::options().write(true).open(file).unwrap().set_modified(epoch).unwrap();
+        }
+        let ran = tree(&w).exits(0);
+        assert!(ran.stderr.contains(says) && ran.stderr.contains("set aside as"), "{what}: {}", ran.stderr);
+        assert_eq!(std::fs::read(made.join("setup.py")).unwrap(), right, "{what}");
+        assert!(!made.join("sitecustomize.py").exists() && stage.join("files.json").exists());
+        let again = tree(&w).exits(0);
+        assert!(!again.stderr.contains("set aside"), "{what}: {}", again.stderr);
+    }
+}
+
+#[test]
+fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let key = KeyBuilder::new("s", 1).finish();
+    let pending = store.begin("s", &key).unwrap();
+    std::fs::write(pending.out().join("a.py"), "x = 1\n").unwrap();
+    let out = pending.finish(&serde_json::json!({ "made": 1 })).unwrap();
+    std::fs::create_dir(out.join("__pycache__")).unwrap();
+    std::fs::write(out.join("__pycache__/a.cpython-311.pyc"), "planted").unwrap();
+    assert_eq!(store.finished("s", &key), Some(out.clone()));
+    assert!(below(&out.join("__pycache__")).is_empty());
+    assert!(store.take_found().is_empty());
+}
+
+#[test]
+fn a_result_of_an_earlier_version_is_taken_once_and_judged_from_then_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let key = KeyBuilder::new("s", 1).finish();
+    let pending = store.begin("s", &key).unwrap();
+    std::fs::write(pending.out().join("a"), "1").unwrap();
+    let out = pending.finish(&serde_json::json!({ "made": 1 })).unwrap();
+    // As they were written before: the record alone.
+    std::fs::write(out.with_file_name("stage.json"), "{\"made\": 1}").unwrap();
+    std::fs::remove_file(out.with_file_name("files.json")).unwrap();
+    assert!(store.finished("s", &key).is_some());
+    assert!(store.take_found()[0].contains("before results had digests"));
+    assert_eq!(store.record::<serde_json::Value>("s", &key).unwrap()["made"], 1);
+    change(&out.join("a"));
+    assert!(store.finished("s", &key).is_none());
+    assert!(store.take_found()[0].contains("'a' was changed"));
+}
+
+#[test]
+fn a_digest_of_a_lock_is_64_hexadecimal_digits_or_the_lock_is_refused() {
+    let w = own();
+    let path = w.path().join("recipes/standin.lock");
+    let lock = std::fs::read_to_string(&path).unwrap();
+    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
+    for bad in [
+        "../../../../evil.tar",
+        "a",
+        "é",
+        "",
+        &digest.to_uppercase(),
+        &digest[1..],
+        &format!("{digest}0"),
+        "\\u001b[2J",
+    ] {
+        std::fs::write(&path, lock.replace(&digest, bad)).unwrap();
+        let ran = w
+            .run(&["tree", "--recipe", "standin", "--offline"])
+            .exits(2)
+            .says("is no SHA-256 of 64 hexadecimal digits");
+        assert!(!ran.stderr.contains("panicked") && !ran.stderr.contains('\u{1b}'), "{bad:?}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_a_killed_run_left_is_shown_and_removed_and_what_is_under_way_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let key = |n| KeyBuilder::new("s", n).finish();
+    let alive = store.begin("s", &key(1)).unwrap();
+    // As a run that was killed leaves one: nobody holds it, nobody removes it.
+    let dead = store.begin("s", &key(2)).unwrap();
+    std::fs::write(dead.out().join("large"), vec![0; 5000]).unwrap();
+    let left = dead.out().parent().unwrap().with_file_name(".left-by-a-killed-run");
+    std::fs::create_dir(&left).unwrap();
+    std::fs::copy(dead.out().join("large"), left.join("large")).unwrap();
+    std::fs::write(left.join(".owner"), "").unwrap();
+    assert_eq!(store.leftovers(), std::slice::from_ref(&left));
+    let clean = |args: &[&str]| {
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+        Ran::of(c.args(["clean", "--store", dir.path().to_str().unwrap()]).args(args), dir.path()).exits(0)
+    };
+    let ran = clean(&["--dry-run"]);
+    assert!(ran.stdout.contains(".left-by-a-killed-run") && left.exists(), "{ran:?}");
+    clean(&[]);
+    assert!(!left.exists());
+    std::fs::create_dir(&left).unwrap();
+    std::fs::write(left.join(".owner"), "").unwrap();
+    store.sweep();
+    assert!(!left.exists() && alive.out().exists() && dead.out().exists());
+}
+
+#[test]
+#[cfg(unix)]
+fn root_uses_no_store_that_others_can_write_to() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    assert_eq!(store.shared(), None);
+    let blobs = store.root().join("blobs");
+    std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(store.shared().unwrap().ends_with("has the mode 0777"));
+    let opened = Store::open(Some(dir.path()));
+    if xtask::platform::is_root() {
+        let e = opened.unwrap_err();
+        assert_eq!((e.code(), e.exit()), ("store-shared", Exit::Misuse));
+        assert!(e.what().contains("mode 0777"), "{e}");
+    } else {
+        opened.unwrap();
+    }
+}

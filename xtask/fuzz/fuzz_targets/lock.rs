@@ -1,0 +1,5 @@
+//! A lock that is read has digests only, and is written as it was read.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| xtask_fuzz::lock(text));

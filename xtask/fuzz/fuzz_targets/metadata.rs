@@ -1,0 +1,5 @@
+//! METADATA and file names: no value that counts goes over a line, whatever stands there.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|data: &[u8]| xtask_fuzz::metadata(data));

@@ -1,0 +1,5 @@
+//! A policy that is read demands something.
+#![no_main]
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| xtask_fuzz::policy(text));

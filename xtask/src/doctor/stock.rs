@@ -1,0 +1,71 @@
+//! The stock wheels of PyPI: a table (`stock.toml`).
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::inspect::makers::numbers;
+
+/// A release.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Wheel {
+    /// Its version.
+    pub version: String,
+    /// First and last Python that it has wheels for.
+    python: [String; 2],
+    /// Whether the Gloo of its Windows wheel has a transport.
+    pub windows_gloo: bool,
+}
+
+impl Wheel {
+    /// Whether there is a wheel for `python` (`3.11.7`).
+    pub fn is_for(&self, python: &str) -> bool {
+        let [major, minor, _] = numbers(python);
+        let minor = [major, minor, 0];
+        numbers(&self.python[0]) <= minor && minor <= numbers(&self.python[1])
+    }
+}
+
+/// All of them, oldest first.
+pub fn wheels() -> &'static [Wheel] {
+    #[derive(Deserialize)]
+    struct Table {
+        wheel: Vec<Wheel>,
+    }
+    static TABLE: LazyLock<Table> = LazyLock::new(|| {
+        toml::from_str(include_str!("stock.toml")).unwrap_or_else(|e| unreachable!("a table that a test reads: {e}"))
+    });
+    &TABLE.wheel
+}
+
+/// The release called `version` (`2.6.0+cpu` is 2.6.0).
+pub fn wheel(version: &str) -> Option<&'static Wheel> {
+    wheels().iter().find(|w| numbers(&w.version) == numbers(version))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `inspect --survey` wrote down is what the table says.
+    #[test]
+    fn the_table_is_what_the_survey_read() {
+        let survey = include_str!("../../../docs/stock-builds.md");
+        let mut seen = 0;
+        for line in survey.lines().filter(|l| l.contains("| Windows x86-64 |")) {
+            let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+            let Some(wheel) = wheel(cells[1]) else { continue };
+            assert_eq!(wheel.windows_gloo, cells[4] == "uv", "{line}");
+            seen += 1;
+        }
+        assert_eq!(seen, wheels().len(), "a row of the table is not in docs/stock-builds.md");
+    }
+
+    #[test]
+    fn a_wheel_is_for_the_pythons_that_it_was_made_for() {
+        let of = |version: &str, python: &str| wheel(version).is_some_and(|w| w.is_for(python));
+        assert!(of("2.6.0+cpu", "3.13.5") && of("2.3.1", "3.8.10"));
+        assert!(!of("2.3.1", "3.13.0") && !of("2.15.0", "3.10.1") && !of("2.99.0", "3.11.0"));
+    }
+}

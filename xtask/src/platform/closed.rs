@@ -1,0 +1,345 @@
+//! A closed room for code of others: a program sees the folders that it is given and nothing else of
+//! the file system, no network, no other process, and has no privilege (Linux: namespaces(7)).
+//!
+//! The room is built by a helper, which is this program under a hidden command: outside → (namespaces)
+//! → init, process 1 of the room → the program. When the helper ends, the kernel ends all of them.
+#![allow(unsafe_code)] // namespaces, mounts and capabilities have no safe interface in std
+
+use std::ffi::{CString, OsString};
+use std::io;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::Error;
+
+/// What a program in the room can reach.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Room {
+    /// An empty folder, in which the room is built; nothing is written to it.
+    pub at: PathBuf,
+    /// Files and folders that can be read: where they are, and where they are in the room.
+    pub read: Vec<(PathBuf, PathBuf)>,
+    /// Folders that can be written too.
+    pub write: Vec<PathBuf>,
+    /// Where the program starts.
+    pub cwd: PathBuf,
+}
+
+/// What compilers, linkers and interpreters of the system stand in, and what they read of `/etc`.
+/// No secret is in it: `/etc` as a whole holds some.
+const SYSTEM: [&str; 22] = [
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc/alternatives",
+    "/etc/ld.so.cache",
+    "/etc/ld.so.conf",
+    "/etc/ld.so.conf.d",
+    "/etc/passwd",
+    "/etc/group",
+    "/etc/nsswitch.conf",
+    "/etc/localtime",
+    "/etc/os-release",
+    "/etc/debian_version",
+    "/etc/hosts",
+    "/etc/mime.types",
+    "/etc/ccache.conf",
+    "/etc/python3",
+    "/etc/python3.11",
+];
+/// Devices that hold nothing.
+const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
+
+/// Whether a room can be built here; the reason, if not.
+///
+/// # Errors
+/// What the kernel does not offer.
+pub fn supported() -> Result<(), String> {
+    let dir = tempfile::tempdir().map_err(|e| format!("no folder for it: {e}"))?;
+    let room = Room { at: dir.path().to_owned(), cwd: "/".into(), ..Room::default() };
+    let me = std::env::current_exe().map_err(|e| format!("this program's own file cannot be found: {e}"))?;
+    let room = Room { read: vec![(me.clone(), me.clone())], ..room };
+    let spec = serde_json::to_string(&room).map_err(|e| e.to_string())?;
+    let out = std::process::Command::new(me)
+        .args([crate::platform::CLOSED_COMMAND, &spec, "/bin/sh", "-c", "test -e /proc/self/exe"])
+        .env_clear()
+        .stdin(std::process::Stdio::null())
+        .output()
+        .map_err(|e| e.to_string())?;
+    if out.status.success() {
+        return Ok(());
+    }
+    Err(String::from_utf8_lossy(&out.stderr).lines().next().unwrap_or("the helper failed").to_owned())
+}
+
+/// Builds the room and runs `argv` in it; ends as it ended. Called in a helper process that has one
+/// thread. Returns only on failure.
+pub fn enter(room: &Room, argv: &[OsString]) -> Error {
+    let failed = |what: &str, e: io::Error| Error::world("closed-room", format!("no closed room: {what}: {e}"));
+    // SAFETY: plain numbers: it dies with its parent, and a request to stop is for the program inside.
+    unsafe {
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        libc::signal(libc::SIGTERM, libc::SIG_IGN);
+        libc::signal(libc::SIGINT, libc::SIG_IGN);
+    }
+    no_dumps(true);
+    if let Err((what, e)) = namespaces() {
+        return failed(what, e);
+    }
+    // SAFETY: this process has one thread; the child goes on with the same memory.
+    match unsafe { libc::fork() } {
+        -1 => failed("a process for it", io::Error::last_os_error()),
+        0 => init(room, argv),
+        child => std::process::exit(wait_for(child)),
+    }
+}
+
+/// Process 1: builds the room, starts the program, and takes in whoever is left without a parent.
+fn init(room: &Room, argv: &[OsString]) -> ! {
+    // SAFETY: PR_SET_PDEATHSIG takes a signal number: nothing in the room outlives the helper.
+    unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0) };
+    let end = |e: &Error| -> ! {
+        super::imp::say(&format!("{}\n", e.what()));
+        std::process::exit(3)
+    };
+    if let Err((what, e)) = build(room) {
+        end(&Error::world("closed-room", format!("no closed room: {what}: {e}")));
+    }
+    super::imp::loopback_up();
+    // SAFETY: as above.
+    match unsafe { libc::fork() } {
+        -1 => end(&Error::world("closed-room", io::Error::last_os_error().to_string())),
+        0 => {
+            if let Err(e) = drop_privileges() {
+                end(&Error::world("closed-room", format!("no closed room: privileges cannot be given up: {e}")));
+            }
+            super::set_umask(0o022);
+            // SAFETY: SIG_DFL is a valid disposition.
+            unsafe {
+                libc::signal(libc::SIGTERM, libc::SIG_DFL);
+                libc::signal(libc::SIGINT, libc::SIG_DFL);
+            }
+            end(&super::exec(argv))
+        }
+        program => loop {
+            let mut status = 0;
+            // SAFETY: waits for any child; the status is written before it is read.
+            let ended = unsafe { libc::waitpid(-1, &raw mut status, 0) };
+            if ended == program {
+                std::process::exit(code_of(status));
+            }
+            if ended < 0 && io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+                std::process::exit(3);
+            }
+        },
+    }
+}
+
+fn wait_for(child: i32) -> i32 {
+    loop {
+        let mut status = 0;
+        // SAFETY: waits for a child of ours; the status is written before it is read.
+        if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
+            return code_of(status);
+        }
+        if io::Error::last_os_error().kind() != io::ErrorKind::Interrupted {
+            return 3;
+        }
+    }
+}
+
+fn code_of(status: i32) -> i32 {
+    if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { 128 + libc::WTERMSIG(status) }
+}
+
+type Step<T = ()> = Result<T, (&'static str, io::Error)>;
+
+fn checked(what: &'static str, result: libc::c_int) -> Step {
+    if result < 0 { Err((what, io::Error::last_os_error())) } else { Ok(()) }
+}
+
+/// Namespaces of its own for users, mounts, processes, network, messages and the host's name.
+fn namespaces() -> Step {
+    const ALL: libc::c_int =
+        libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    // SAFETY: unshare() takes flags; getuid() and getgid() cannot fail.
+    let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
+    // SAFETY: as above. Root goes into a user namespace too: what is a device, or belongs to the kernel, is out of its reach.
+    let users = unsafe { libc::unshare(libc::CLONE_NEWUSER | ALL) };
+    if users < 0 {
+        let e = io::Error::last_os_error();
+        if !super::is_root() {
+            return Err(("namespaces", e));
+        }
+        // SAFETY: as above. Without user namespaces root keeps no capability all the same.
+        return checked("namespaces", unsafe { libc::unshare(ALL) });
+    }
+    let map = |path: &str, text: String| std::fs::write(path, text).map_err(|e| ("the user's map", e));
+    map("/proc/self/setgroups", "deny".into())?;
+    map("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
+    map("/proc/self/gid_map", format!("{gid} {gid} 1"))
+}
+
+/// Mounts what the room has, and turns it into the root.
+fn build(room: &Room) -> Step {
+    mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, "the mounts' own copy")?;
+    mount(Some("tmpfs"), &room.at, Some("tmpfs"), libc::MS_NOSUID | libc::MS_NODEV, "an empty root")?;
+    for path in SYSTEM.map(Path::new) {
+        match std::fs::read_link(path) {
+            // Where /bin is a link to /usr/bin, it is one in the room.
+            Ok(to) if path.components().count() == 2 => {
+                std::os::unix::fs::symlink(to, inside(room, path)).map_err(|e| ("the system's folders", e))?;
+            }
+            _ if path.exists() => bind(path, &inside(room, path), true)?,
+            _ => {}
+        }
+    }
+    for name in DEVICES {
+        let device = Path::new("/dev").join(name);
+        if device.exists() {
+            bind(&device, &inside(room, &device), false)?;
+        }
+    }
+    for (dir, what) in [("tmp", "an empty /tmp"), ("dev/shm", "an empty /dev/shm")] {
+        let dir = room.at.join(dir);
+        std::fs::create_dir_all(&dir).map_err(|e| (what, e))?;
+        mount(Some("tmpfs"), &dir, Some("tmpfs"), libc::MS_NOSUID | libc::MS_NODEV, what)?;
+    }
+    // After the empty ones: what is given may stand below /tmp. What stands below another comes after it.
+    let written = room.write.iter().map(|p| (p, p, false));
+    let mut given: Vec<_> = written.chain(room.read.iter().map(|(from, to)| (from, to, true))).collect();
+    given.sort_by_key(|(_, to, _)| to.components().count());
+    for (from, to, read_only) in given {
+        bind(from, &inside(room, to), read_only)?;
+    }
+    let processes = room.at.join("proc");
+    std::fs::create_dir_all(&processes).map_err(|e| ("/proc", e))?;
+    mount(
+        Some("proc"),
+        &processes,
+        Some("proc"),
+        libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+        "/proc of its own",
+    )?;
+    pivot(&room.at)?;
+    std::env::set_current_dir(&room.cwd).map_err(|e| ("the folder to start in", e))
+}
+
+fn inside(room: &Room, path: &Path) -> PathBuf {
+    room.at.join(path.strip_prefix("/").unwrap_or(path))
+}
+
+fn text(path: &Path) -> Step<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|e| ("a path", e.into()))
+}
+
+fn mount(from: Option<&str>, to: &Path, kind: Option<&str>, flags: libc::c_ulong, what: &'static str) -> Step {
+    let from = from.map(|f| text(Path::new(f))).transpose()?;
+    let kind = kind.map(|k| text(Path::new(k))).transpose()?;
+    let to = text(to)?;
+    let pointer = |s: &Option<CString>| s.as_ref().map_or(std::ptr::null(), |s| s.as_ptr());
+    // SAFETY: all pointers are null or C strings that outlive the call.
+    checked(what, unsafe { libc::mount(pointer(&from), to.as_ptr(), pointer(&kind), flags, std::ptr::null()) })
+}
+
+/// Shows `from` at `to`, with all that is mounted below it.
+fn bind(from: &Path, to: &Path, read_only: bool) -> Step {
+    let made = if from.is_dir() {
+        std::fs::create_dir_all(to)
+    } else {
+        std::fs::create_dir_all(to.parent().unwrap_or(to))
+            .and_then(|()| std::fs::OpenOptions::new().create(true).append(true).open(to).map(drop))
+    };
+    // A place that is there already, in a folder that can only be read, is as good.
+    made.or_else(|e| if to.exists() { Ok(()) } else { Err(e) }).map_err(|e| ("a place for what is shown", e))?;
+    let source = from.to_str().ok_or_else(|| ("a path", io::Error::other("it is not UTF-8")))?;
+    mount(Some(source), to, None, libc::MS_BIND | libc::MS_REC, "a folder that is shown")?;
+    attributes(to, read_only)
+}
+
+/// No set-user-ID below `to`, and no writing where it can only be read: for all mounts there (mount_setattr(2)).
+fn attributes(to: &Path, read_only: bool) -> Step {
+    #[repr(C)]
+    struct Attributes {
+        set: u64,
+        clear: u64,
+        propagation: u64,
+        users: u64,
+    }
+    const READ_ONLY: u64 = 1;
+    const NO_SETUID: u64 = 2;
+    const RECURSIVE: libc::c_uint = 0x8000;
+    let wanted =
+        Attributes { set: NO_SETUID | if read_only { READ_ONLY } else { 0 }, clear: 0, propagation: 0, users: 0 };
+    let path = text(to)?;
+    // SAFETY: the path is a C string, the structure has the size that is said, and both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            RECURSIVE,
+            &raw const wanted,
+            size_of::<Attributes>(),
+        )
+    };
+    checked("folders that can only be read (Linux 5.12)", if result < 0 { -1 } else { 0 })
+}
+
+/// Makes `root` the root, and the old one unreachable (pivot_root(2), "pivot_root(".", ".")").
+fn pivot(root: &Path) -> Step {
+    std::env::set_current_dir(root).map_err(|e| ("the new root", e))?;
+    // SAFETY: the paths are C strings; the old root is on top of the new one after the first call.
+    unsafe {
+        let moved = libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr());
+        checked("the new root", if moved < 0 { -1 } else { 0 })?;
+        checked("leaving the old root", libc::umount2(c".".as_ptr(), libc::MNT_DETACH))?;
+    }
+    std::env::set_current_dir("/").map_err(|e| ("the new root", e))
+}
+
+/// No capability is left, and none comes back by running a program.
+fn drop_privileges() -> io::Result<()> {
+    #[repr(C)]
+    struct Header {
+        version: u32,
+        pid: i32,
+    }
+    const VERSION_3: u32 = 0x2008_0522;
+    const LAST: libc::c_ulong = 63;
+    // SAFETY: prctl() takes numbers here; capset reads a header and six words that outlive the call.
+    unsafe {
+        for capability in 0..=LAST {
+            // EINVAL past the last one that this kernel knows.
+            libc::prctl(libc::PR_CAPBSET_DROP, capability, 0, 0, 0);
+        }
+        if libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let header = Header { version: VERSION_3, pid: 0 };
+        let none = [0u32; 6];
+        if libc::syscall(libc::SYS_capset, &raw const header, none.as_ptr()) != 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// This process leaves no memory behind when it breaks, and no process of the same user reads its memory
+/// or environment. With `core_only`, the second is left as it is.
+pub fn no_dumps(core_only: bool) {
+    let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: setrlimit reads the structure; PR_SET_DUMPABLE takes a number.
+    unsafe {
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        if !core_only {
+            libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        }
+    }
+}

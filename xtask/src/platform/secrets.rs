@@ -1,0 +1,87 @@
+//! Secrets in the environment: what this program does not need is gone, from the memory that other
+//! processes of the user can read as well, before anything of others is started.
+#![allow(unsafe_code)] // the environment's own memory has no safe interface in std
+
+/// Whether a variable of this name holds a secret, as far as names tell.
+fn is_secret(name: &str) -> bool {
+    let name = name.to_ascii_uppercase();
+    // What cargo reads a company's registry with: sources are fetched by it, after this.
+    if name.starts_with("CARGO_REGISTRIES_") {
+        return false;
+    }
+    let parts = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "APIKEY", "AUTHORIZATION"];
+    parts.iter().any(|part| name.contains(part))
+        || name == "KEY"
+        || name.ends_with("_KEY")
+        || name.contains("ACCESS_KEY")
+        || name.ends_with("_PAT")
+}
+
+/// Takes every secret out of the environment, and `also`. Who needs one reads it before.
+pub fn scrub_environment(also: Option<&str>) {
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    let secrets: Vec<String> = names.filter(|n| is_secret(n) || also == Some(n.as_str())).collect();
+    for name in &secrets {
+        // What removing leaves in memory, /proc shows.
+        #[cfg(unix)]
+        wipe(name);
+        // SAFETY: called by commands before they start threads that read the environment.
+        unsafe { std::env::remove_var(name) };
+    }
+}
+
+/// Overwrites the value of `name` where the environment has it.
+#[cfg(unix)]
+fn wipe(name: &str) {
+    unsafe extern "C" {
+        static mut environ: *mut *mut libc::c_char;
+    }
+    // SAFETY: `environ` is a list of C strings that ends with null; each is overwritten within its own bytes.
+    unsafe {
+        let mut entry = environ;
+        while !entry.is_null() && !(*entry).is_null() {
+            let text = *entry;
+            let length = libc::strlen(text);
+            let bytes = std::slice::from_raw_parts_mut(text.cast::<u8>(), length);
+            if bytes.len() > name.len() && bytes.starts_with(name.as_bytes()) && bytes[name.len()] == b'=' {
+                for byte in &mut bytes[name.len() + 1..] {
+                    std::ptr::write_volatile(byte, b'*');
+                }
+            }
+            entry = entry.add(1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_secret;
+
+    #[test]
+    fn names_of_secrets_are_known() {
+        for name in [
+            "SIGNING_KEY",
+            "TORCHMILL_UPLOAD_TOKEN",
+            "TWINE_PASSWORD",
+            "AWS_SECRET_ACCESS_KEY",
+            "GITHUB_TOKEN",
+            "api_key",
+            "MY_PAT",
+        ] {
+            assert!(is_secret(name), "{name}");
+        }
+        for name in [
+            "PATH",
+            "HOME",
+            "CC",
+            "PIP_INDEX_URL",
+            "KEYBOARD",
+            "TORCHMILL_STORE",
+            "LC_ALL",
+            "CARGO_REGISTRIES_OURS_TOKEN",
+            "PATH_INFO",
+        ] {
+            assert!(!is_secret(name), "{name}");
+        }
+    }
+}

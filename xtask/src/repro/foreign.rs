@@ -1,0 +1,291 @@
+//! Recipes, patches and CMake modules that came from elsewhere are code of whoever wrote them: they run
+//! only when a trusted key signed them or the user said so, and then in a closed room.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::artifact::audit::{Artifact, audit};
+use crate::artifact::origin::Origin;
+use crate::artifact::trust::Policy;
+use crate::error::{Context, Error, Result};
+use crate::event::Sink;
+use crate::platform::{self, Room};
+use crate::recipe::{Recipe, Workspace};
+use crate::stage::Build;
+use crate::store::Store;
+
+/// A file at the root of a workspace that came out of an artifact.
+const MARK: &str = ".from-an-artifact";
+/// Names the store of a closed room, to the program in it.
+pub const ROOM_VARIABLE: &str = "TORCHMILL_ROOM";
+
+/// Whether the user trusts code that nobody whom they trust signed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Said {
+    /// Nothing was said: it does not run.
+    Nothing,
+    /// `--trust`: it runs after it was shown.
+    Yes,
+    /// `--trust=SHA256`: it runs if it is what was shown before.
+    Digest(String),
+}
+
+/// On what grounds code of others runs.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Whose signature counts; keys are asked for if it is there.
+    pub policy: Option<Policy>,
+    /// What the user said.
+    pub said: Said,
+    /// Run it without a closed room where the kernel offers none.
+    pub unconfined: bool,
+    /// How the program in the room tells of its work: `--json`, `--quiet`.
+    pub telling: Vec<&'static str>,
+}
+
+/// What would run, for people.
+#[derive(Debug)]
+pub struct Code {
+    /// Digest of recipe, lock and patches.
+    pub sha256: String,
+    /// One line a part.
+    pub parts: Vec<String>,
+}
+
+impl Code {
+    /// What an artifact carries.
+    pub fn of_artifact(origin: &Origin) -> Self {
+        let parts = origin
+            .files
+            .iter()
+            .filter(|(path, _)| *path != "build.json")
+            .map(|(path, bytes)| {
+                format!(
+                    "{} ({} bytes, sha256:{})",
+                    path.escape_debug(),
+                    bytes.len(),
+                    &hex::encode(Sha256::digest(bytes))[..16]
+                )
+            })
+            .collect();
+        Self { sha256: origin.recipe_sha256(), parts }
+    }
+
+    /// What a recipe and its lock, which stand at `path`, draw in.
+    ///
+    /// # Errors
+    /// They cannot be read.
+    pub fn of_recipe(recipe: &Recipe, path: &Path) -> Result<Self> {
+        let mut hash = Sha256::new();
+        for file in [path.to_owned(), crate::recipe::Lock::path_for(path)] {
+            hash.update(Sha256::digest(fs_err::read(file)?));
+        }
+        let mut parts: Vec<String> = recipe
+            .source
+            .iter()
+            .flat_map(|s| {
+                s.coordinates
+                    .iter()
+                    .map(move |c| format!("{} from {}", s.name.escape_debug(), c.to_string().escape_debug()))
+            })
+            .collect();
+        parts.extend(recipe.patch.iter().map(|p| format!("patches/{}", p.file.escape_debug())));
+        Ok(Self { sha256: hex::encode(hash.finalize()), parts })
+    }
+
+    fn shown(&self, what: &str) -> String {
+        let parts: String = self.parts.iter().map(|p| format!("\n    {p}")).collect();
+        format!("{what} runs code of whoever wrote it, sha256:{}:{parts}", self.sha256)
+    }
+
+    /// Whether it may run for what the user said, nobody having signed it.
+    ///
+    /// # Errors
+    /// The answer is no; what would run stands in it.
+    pub fn admit(&self, what: &str, trust: &Trust, events: &dyn Sink) -> Result<()> {
+        let no = |why: &str| {
+            Error::no("not-trusted", format!("{why}: {}", self.shown(what)))
+                .next(format!("read it, and say so: --trust={}", self.sha256))
+        };
+        match &trust.said {
+            Said::Yes => {
+                events.warn(format!("trusted because --trust was given: {}", self.shown(what)));
+                Ok(())
+            }
+            Said::Digest(digest) if *digest == self.sha256 => Ok(()),
+            Said::Digest(digest) => Err(no(&format!("this is not what --trust={} names", digest.escape_debug()))),
+            Said::Nothing => Err(no("nobody whom you trust signed it")),
+        }
+    }
+}
+
+/// Whether what `artifact` carries may run.
+///
+/// # Errors
+/// The answer is no. Bad input: there are keys, and no statement.
+pub fn admit(
+    artifact: &Artifact,
+    origin: &Origin,
+    statement: Option<&Path>,
+    trust: &Trust,
+    events: &dyn Sink,
+) -> Result<()> {
+    let code = Code::of_artifact(origin);
+    let Some(policy) = &trust.policy else {
+        return code.admit(&artifact.name, trust, events).map_err(|e| {
+            e.next("or name the key that must have signed it: --key FILE, --policy FILE or TORCHMILL_POLICY")
+        });
+    };
+    let checks = audit(artifact, statement, policy)?;
+    let failed: Vec<String> =
+        checks.iter().filter(|c| c.ok == Some(false)).map(|c| format!("{}: {}", c.name, c.said)).collect();
+    let signed = checks.iter().any(|c| c.name == "signature" && c.ok == Some(true));
+    if signed && failed.is_empty() {
+        events.note(format!("{} is signed by a key that is trusted, and is what its statement says", artifact.name));
+        return Ok(());
+    }
+    let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
+    Err(Error::no("not-trusted", format!("{} is not run: {why}", artifact.name))
+        .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
+}
+
+/// Notes that the workspace at `root` came out of an artifact.
+///
+/// # Errors
+/// It cannot be written.
+pub fn mark(root: &Path) -> Result<()> {
+    Ok(fs_err::write(root.join(MARK), "What stands here is not ours: it is run with --trust, in a closed room.\n")?)
+}
+
+/// Whether `recipe` came from elsewhere: it stands outside of the workspace, or the workspace came out of an artifact.
+pub fn is_foreign(workspace: &Workspace, recipe: &str) -> bool {
+    if workspace.root.join(MARK).exists() {
+        return true;
+    }
+    let (Ok(path), Ok(own)) =
+        (fs_err::canonicalize(workspace.recipe_path(recipe)), fs_err::canonicalize(workspace.recipes()))
+    else {
+        return false; // what is not there is refused by name
+    };
+    !path.starts_with(own)
+}
+
+/// Whether this program runs in a closed room; then its store's folder.
+pub fn inside() -> Option<PathBuf> {
+    std::env::var_os(ROOM_VARIABLE).map(PathBuf::from)
+}
+
+/// The store of a room, inside `store`: it has nothing in common with it but the downloads, which it reads.
+///
+/// # Errors
+/// It cannot be made.
+pub fn room_store(store: &Store, name: &str) -> Result<(PathBuf, Store)> {
+    let root = store.root().join("inner").join(name);
+    let inner = Store::open(Some(&root))?;
+    Ok((root, inner))
+}
+
+/// This program again, with `arguments`, in a closed room: it reads the toolchain of `build`, the
+/// downloads of its store and `read`, and writes to the room's store at `root` and to `write`.
+///
+/// # Errors
+/// The kernel offers no such room, and the user did not say that it may run without one.
+pub fn command(
+    build: &Build<'_>,
+    root: &Path,
+    arguments: &[OsString],
+    read: &[PathBuf],
+    write: &[PathBuf],
+    unconfined: bool,
+) -> Result<Command> {
+    let me = std::env::current_exe()
+        .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
+    let home = platform::home_dir().and_then(|h| fs_err::canonicalize(h).ok());
+    let mut shown = vec![me.clone()];
+    shown.extend(read.iter().cloned());
+    for tool in [&build.python.executable, &build.compiler.cc, &build.compiler.cxx] {
+        shown.extend(installation(tool, home.as_deref())?);
+    }
+    shown.extend(build.cuda_home.as_ref().map(|c| c.root.clone()));
+    let mut read: Vec<(PathBuf, PathBuf)> = shown.into_iter().map(|p| (p.clone(), p)).collect();
+    read.push((build.store.root().join("blobs"), root.join("v1/blobs")));
+    let mut writable = vec![root.join("v1")];
+    writable.extend(write.iter().cloned());
+    let at = tempfile::Builder::new().prefix("torchmill-room-").tempdir()?.keep();
+    let room = Room { at, read, write: writable, cwd: build.workspace.root.clone() };
+    let mut command = match platform::room_supported() {
+        Ok(()) => {
+            let spec = serde_json::to_string(&room).map_err(|e| Error::world("closed-room", e.to_string()))?;
+            let mut command = Command::new(&me);
+            command.arg(platform::CLOSED_COMMAND).arg(spec).arg(&me);
+            command
+        }
+        Err(why) if unconfined => {
+            build.events.warn(format!("it runs without a closed room: {why}"));
+            fs_err::create_dir_all(root.join("v1"))?;
+            Command::new(&me)
+        }
+        Err(why) => {
+            return Err(Error::world("closed-room", format!("code of others is not run: {why}"))
+                .next("run it on a Linux that allows user namespaces (5.12 or later), or in a machine that you can lose: --unconfined"));
+        }
+    };
+    command.args(arguments).env_clear().current_dir(&build.workspace.root);
+    command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").env("LC_ALL", "C.UTF-8");
+    command.env("CC", &build.compiler.cc).env("CXX", &build.compiler.cxx).env(ROOM_VARIABLE, root);
+    for name in ["NO_COLOR", "TERM", "COLORTERM"] {
+        if let Some(value) = std::env::var_os(name) {
+            command.env(name, value);
+        }
+    }
+    Ok(command)
+}
+
+/// Runs a command of [`command`] to its end, without a terminal: code of others could type into it.
+///
+/// # Errors
+/// It cannot be started; the user stopped it.
+pub fn run(mut command: Command) -> Result<ExitStatus> {
+    platform::new_session(&mut command);
+    let mut child = command.spawn().doing(|| "starting what runs in a closed room".into())?;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break status;
+        }
+        if platform::cancelled() {
+            platform::kill_tree(child.id(), false);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    };
+    platform::check_cancelled()?;
+    Ok(status)
+}
+
+/// The folders that `tool` stands in as it was installed, if the room does not have them already.
+fn installation(tool: &Path, home: Option<&Path>) -> Result<Vec<PathBuf>> {
+    let mut out = Vec::new();
+    let real = fs_err::canonicalize(tool)?;
+    for path in [tool, real.as_path()] {
+        let Some(root) = path.parent().and_then(Path::parent) else { continue };
+        if ["/usr", "/bin", "/lib", "/sbin"].iter().any(|s| path.starts_with(s)) || root == Path::new("/") {
+            continue;
+        }
+        if home.is_some_and(|home| home.starts_with(root)) {
+            return Err(Error::misuse(
+                "closed-room",
+                format!(
+                    "{} stands in {}: showing it to code of others would show your home folder",
+                    tool.display(),
+                    root.display()
+                ),
+            )
+            .next("name one that is installed in a folder of its own: --python, CC, CXX"));
+        }
+        out.push(root.to_owned());
+    }
+    Ok(out)
+}

@@ -1,0 +1,217 @@
+//! All that a build reads, and what the user chose: what every stage is given.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, OnceLock};
+
+use crate::artifact::origin::Origin;
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::recipe::{Lock, PythonLock, Recipe, System, Workspace};
+use crate::source::unpack::Bounds;
+use crate::store::{Parts, Store};
+use crate::toolchain::cuda::{self, Toolkit};
+use crate::toolchain::{Compiler, Python};
+
+/// All that a build reads: one recipe, one Python, one machine.
+pub struct Build<'a> {
+    /// Recipes and patches.
+    pub workspace: &'a Workspace,
+    /// The recipe.
+    pub recipe: Recipe,
+    /// Its lock.
+    pub lock: Lock,
+    /// The store.
+    pub store: &'a Store,
+    /// Who is told.
+    pub events: &'a dyn Sink,
+    /// The interpreter that the wheel is for.
+    pub python: Python,
+    /// The compilers.
+    pub compiler: Compiler,
+    /// An installed CUDA toolkit that was asked for, in place of the recipe's.
+    pub cuda_home: Option<Toolkit>,
+    /// What the user chose.
+    pub options: Options,
+    /// The inputs of each stage's result, taken once: a patch that is edited while something compiles must not
+    /// put this build's result under the key of another one.
+    pub inputs: Mutex<BTreeMap<Id, Parts>>,
+    /// What decides what an installed toolkit makes, digested once.
+    pub cuda_identity: OnceLock<String>,
+    /// What the artifacts carry of their making, read once: several keys are made of it.
+    pub origin: OnceLock<Origin>,
+}
+
+/// What the user chose for this run; nothing here changes what comes out.
+#[derive(Debug, Clone, Default)]
+pub struct Options {
+    /// Never touch the network.
+    pub offline: bool,
+    /// Compiler processes at a time; by cores and memory if `None`.
+    pub jobs: Option<usize>,
+    /// Compile without a cache.
+    pub no_compiler_cache: bool,
+    /// Stop after this stage (one of those that [`super::ORDER`] names).
+    pub until: Option<String>,
+    /// What is fetched.
+    pub downloads: Downloads,
+    /// Where artifacts go.
+    pub out: PathBuf,
+}
+
+/// What the stage fetch brings into the store.
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Downloads {
+    /// All that a build for its Python draws in.
+    #[default]
+    Build,
+    /// That, with the packages for every Python of the lock: what a machine without network needs.
+    AllPythons,
+    /// Those sources and packages of a build whose names it takes, and nothing else.
+    Only(fn(&Build<'_>, &str) -> bool),
+}
+
+/// A result of a stage: the stage's name, and which of its results, where it has several (the prefixes).
+pub type Id = (&'static str, String);
+
+/// The prefix that a CUDA toolkit is made of, and the name of that toolkit in a work folder.
+pub const CUDA: &str = "cuda";
+
+/// The prefix that cuDNN lies in where it comes beside an installed toolkit.
+pub const CUDNN: &str = "cudnn";
+
+/// The prefix with the recipe's ccache.
+pub const CCACHE: &str = "ccache";
+
+/// Which recipe, for which Python, with which CUDA.
+#[derive(Debug, Clone, Copy)]
+pub struct Chosen<'a> {
+    /// The recipe: a name in `recipes/`, or a path.
+    pub recipe: &'a str,
+    /// A path, a name or a version; the default `python3` if `None`.
+    pub python: Option<&'a str>,
+    /// An installed CUDA toolkit to use; the recipe's if `None`.
+    pub cuda_home: Option<&'a Path>,
+}
+
+impl<'a> Build<'a> {
+    /// Reads recipe and lock, finds Python and compilers, and holds each against the others.
+    ///
+    /// # Errors
+    /// Bad input in recipe or lock; no Python or compiler, or none that fits.
+    pub fn open(
+        workspace: &'a Workspace,
+        store: &'a Store,
+        events: &'a dyn Sink,
+        chosen: &Chosen<'_>,
+        options: Options,
+    ) -> Result<Self> {
+        let recipe = workspace.load(chosen.recipe)?;
+        let lock = Lock::load(&recipe, &workspace.recipe_path(chosen.recipe))?;
+        demand_system(&recipe)?;
+        let python = Python::find(chosen.python, &recipe)?;
+        let recipe = recipe.on(&python.machine);
+        let compiler = Compiler::find(&recipe.toolchain)?;
+        let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
+        let recipe = match (&recipe.cuda, &cuda_home) {
+            (None, Some(_)) => {
+                return Err(Error::misuse(
+                    "no-cuda",
+                    format!("--cuda-home was given, and the recipe {} has no CUDA", recipe.name),
+                )
+                .next("choose a recipe that has, such as torch-2.6.0-cu124"));
+            }
+            (Some(cuda), _) => {
+                cuda::demand(cuda, &compiler)?;
+                if cuda_home.is_some() { recipe.without_prefix(CUDA) } else { recipe }
+            }
+            (None, None) => recipe,
+        };
+        let (inputs, cuda_identity, origin) = (Mutex::default(), OnceLock::new(), OnceLock::new());
+        Ok(Self {
+            workspace,
+            recipe,
+            lock,
+            store,
+            events,
+            python,
+            compiler,
+            cuda_home,
+            options,
+            inputs,
+            cuda_identity,
+            origin,
+        })
+    }
+}
+
+/// An error if the recipe is for another system than this one: nothing of it can be built here.
+fn demand_system(recipe: &Recipe) -> Result<()> {
+    let here = System::here();
+    if recipe.system == here {
+        return Ok(());
+    }
+    let e = Error::misuse(
+        "other-system",
+        format!("the recipe {} is for {}; this is {}", recipe.name, recipe.system.name(), here.name()),
+    )
+    .next(format!("run the same command on {}", recipe.system.name()));
+    Err(if recipe.system == System::Windows {
+        e.next("what can be proved of it here: cargo xtask canary --target windows")
+    } else {
+        e
+    })
+}
+
+impl Build<'_> {
+    /// Tells what the store found changed.
+    pub fn tell_found(&self) {
+        for found in self.store.take_found() {
+            self.events.warn(found);
+        }
+    }
+
+    /// Path of `file` of source `name` in the store; the fetch stage has put it there.
+    pub(crate) fn blob(&self, name: &str) -> Result<PathBuf> {
+        let locked = self.lock.source.get(name).ok_or_else(|| {
+            Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`")
+        })?;
+        self.store.blob(&locked.sha256, locked.size).map(|b| b.path).ok_or_else(|| {
+            Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`")
+        })
+    }
+
+    /// The digest that the lock has for the source `name`; empty where it has none, which fetch will tell.
+    pub(crate) fn locked(&self, name: &str) -> &str {
+        self.lock.source.get(name).map_or("", |l| &l.sha256)
+    }
+
+    /// Names of the prefixes that the recipe makes, sorted.
+    pub fn prefixes(&self) -> Vec<String> {
+        let mut names: Vec<String> =
+            self.recipe.source.iter().flat_map(|s| &s.into).filter_map(|p| p.prefix.clone()).collect();
+        names.sort();
+        names.dedup();
+        names
+    }
+
+    /// The wheels of the lock for this build's Python.
+    ///
+    /// # Errors
+    /// The lock has none for it.
+    pub fn python_lock(&self) -> Result<&PythonLock> {
+        let (machine, minor) = (&self.python.machine, self.python.minor());
+        self.lock.python.get(machine).and_then(|m| m.get(&minor)).ok_or_else(|| {
+            Error::misuse(
+                "python-not-locked",
+                format!("the lock of {} has no packages for Python {minor} on {machine}", self.recipe.name),
+            )
+            .next("add it to python.machines or python.versions of the recipe, and run `cargo xtask lock`")
+        })
+    }
+
+    /// What sources may unpack to.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds { bytes: self.recipe.limits.unpacked, members: self.recipe.limits.members }
+    }
+}

@@ -1,0 +1,101 @@
+//! What artifacts carry of their making, and the list of their parts.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::Serialize;
+
+use super::build::Build;
+use super::steps::configure;
+use super::steps::cuda;
+use crate::artifact::origin::{self, Facts, Origin};
+use crate::artifact::sbom::Component;
+use crate::error::{Error, Result};
+use crate::recipe::Coordinate;
+
+/// What the artifacts carry of their making.
+pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
+    if let Some(origin) = build.origin.get() {
+        return Ok(origin);
+    }
+    let origin = read_origin(build)?;
+    Ok(build.origin.get_or_init(|| origin))
+}
+
+fn read_origin(build: &Build<'_>) -> Result<Origin> {
+    let recipe = &build.recipe;
+    let facts = Facts {
+        schema_version: origin::SCHEMA_VERSION,
+        torchmill: env!("CARGO_PKG_VERSION").into(),
+        recipe: recipe.name.clone(),
+        python: build.python.minor(),
+        machine: build.python.machine.clone(),
+        toolchain: toolchain(build)?,
+    };
+    let mut patches = BTreeMap::new();
+    for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
+        patches.insert(file.to_owned(), fs_err::read(build.workspace.patches().join(file))?);
+    }
+    Origin::new(&facts, &recipe.normal, &build.lock.to_toml(&recipe.name)?, patches)
+}
+
+/// Compiler and Python, by versions and digests; no path of this machine.
+pub fn toolchain(build: &Build<'_>) -> Result<serde_json::Value> {
+    let mut out = serde_json::json!({ "compiler": build.compiler, "python": build.python });
+    if build.recipe.cuda.is_some() {
+        out["cuda"] = serde_json::json!({
+            "installed": build.cuda_home.is_some(),
+            "identity": cuda::identity(build)?,
+        });
+    }
+    Ok(out)
+}
+
+/// What the bill of materials lists: sources, libraries of the system that were taken inside
+/// (soname → SHA-256), and the packages that built it.
+pub fn components(build: &Build<'_>, grafted: &BTreeMap<String, String>) -> Result<Vec<Component>> {
+    let mut out: Vec<Component> = build
+        .recipe
+        .source
+        .iter()
+        .filter_map(|s| {
+            Some(Component {
+                name: s.name.clone(),
+                sha256: build.lock.source.get(&s.name)?.sha256.clone(),
+                license: Some(s.license.clone()),
+                coordinates: s.coordinates.clone(),
+                linked: s.linked,
+            })
+        })
+        .collect();
+    out.extend(grafted.iter().map(|(soname, sha256)| Component {
+        name: soname.clone(),
+        sha256: sha256.clone(),
+        license: None,
+        coordinates: Vec::new(),
+        linked: true,
+    }));
+    out.extend(build.python_lock()?.build.iter().filter_map(|l| {
+        let Some(Coordinate::Pypi { name, .. }) = &l.coordinate else { return None };
+        Some(Component {
+            name: format!("build:{name}"),
+            sha256: l.sha256.clone(),
+            license: None,
+            coordinates: l.coordinate.iter().cloned().collect(),
+            linked: false,
+        })
+    }));
+    Ok(out)
+}
+
+/// A JSON file's bytes.
+pub fn json_file(value: &impl Serialize) -> Result<Vec<u8>> {
+    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::world("manifest", e.to_string()))?;
+    text.push(b'\n');
+    Ok(text)
+}
+
+/// A path's last part.
+pub fn name_of(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}

@@ -1,0 +1,178 @@
+//! The end of a build: the artifacts, and what stands beside them, come into the output folder.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::build::Build;
+use super::engine::{ensure, ensure_named, is_made, timings};
+use super::graph::STAGES;
+use super::origin::{json_file, name_of};
+use super::step::Step;
+use super::steps::bundle::Bundle;
+use super::steps::provenance::{self, Provenance};
+use super::steps::verify::{self, Verify};
+use super::steps::wheel::Wheel;
+use crate::artifact::manifest::Input;
+use crate::error::{Error, Result};
+use crate::store::write_atomically;
+
+/// How a build ended.
+#[derive(Debug, Clone, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// All stages are done.
+    Done(Box<Artifacts>),
+    /// It was asked to stop after a stage; this is where that stage's result stands.
+    Stopped {
+        /// The stage's name.
+        after: &'static str,
+        /// Its folder.
+        folder: PathBuf,
+    },
+}
+
+/// What came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Artifacts {
+    /// The wheel in the output folder.
+    pub wheel: PathBuf,
+    /// The bundle in the output folder.
+    pub bundle: PathBuf,
+    /// The manifest in the output folder.
+    pub manifest: PathBuf,
+    /// The in-toto statement in the output folder.
+    pub statement: PathBuf,
+    /// Name → digest and size.
+    pub digests: BTreeMap<String, Input>,
+    /// What verify found out.
+    pub verified: verify::Record,
+}
+
+/// Runs all stages, or those until `options.until`, and puts the artifacts into the output folder.
+///
+/// # Errors
+/// A stage fails.
+pub fn run(build: &Build<'_>) -> Result<Outcome> {
+    let last = build.options.until.as_deref().unwrap_or(Verify::NAME);
+    let stage = STAGES.iter().find(|stage| stage.name == last);
+    let after = stage.ok_or_else(|| Error::misuse("until", format!("there is no stage '{last}'")))?.name;
+    if after != Verify::NAME {
+        return Ok(Outcome::Stopped { after, folder: ensure_named(build, after)? });
+    }
+    let verified = ensure::<Verify>(build)?.record;
+    Ok(Outcome::Done(Box::new(publish(build, files(build)?, verified)?)))
+}
+
+/// What the stages before verify made, in the store.
+#[derive(Debug, Clone)]
+pub struct Files {
+    /// The wheel.
+    pub wheel: PathBuf,
+    /// The bundle.
+    pub bundle: PathBuf,
+    /// The folder with manifest, bill of materials and statement.
+    pub provenance: PathBuf,
+    /// Their names, and all digests.
+    pub record: provenance::Record,
+}
+
+/// Runs all stages up to provenance and says which files came out.
+///
+/// # Errors
+/// A stage fails.
+pub fn files(build: &Build<'_>) -> Result<Files> {
+    let provenance = ensure::<Provenance>(build)?;
+    let (wheel, bundle) = (ensure::<Wheel>(build)?, ensure::<Bundle>(build)?);
+    Ok(Files {
+        wheel: wheel.folder.join(wheel.record.file),
+        bundle: bundle.folder.join(bundle.record.file),
+        provenance: provenance.folder,
+        record: provenance.record,
+    })
+}
+
+/// What the stages before verify made, if all of them are done. Nothing is run.
+///
+/// # Errors
+/// An input cannot be read.
+pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
+    let all = is_made::<Wheel>(build)? && is_made::<Bundle>(build)? && is_made::<Provenance>(build)?;
+    all.then(|| files(build)).transpose()
+}
+
+/// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,
+/// each whole or not at all.
+fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<Artifacts> {
+    let Files { wheel, bundle, provenance, record } = files;
+    let (wheel, bundle) = (wheel.as_path(), bundle.as_path());
+    let out = &build.options.out;
+    fs_err::create_dir_all(out)?;
+    for file in [wheel, bundle] {
+        place(file, &out.join(name_of(file)), record.digests.get(&name_of(file)).map_or(0, |d| d.size))?;
+    }
+    for name in [&record.manifest, &record.sbom, &record.statement] {
+        write_if_changed(&out.join(name), &fs_err::read(provenance.join(name))?)?;
+    }
+    // Seconds by stage, and what was verified: true of this build and no other, so not in SHA256SUMS.
+    let timings: BTreeMap<_, _> = timings(build)?.into_iter().collect();
+    let facts = serde_json::json!({ "schema_version": 1, "stages": timings, "verified": verified });
+    let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
+    write_if_changed(&out.join(format!("{stem}.timings.json")), &json_file(&facts)?)?;
+    // Other recipes' lines stay.
+    let sums_path = out.join("SHA256SUMS");
+    let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&sums_path)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
+        .filter(|(n, _)| out.join(n).exists())
+        .collect();
+    sums.extend(record.digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
+    let sums: String = sums.iter().map(|(n, d)| format!("{d}  {n}\n")).collect();
+    write_if_changed(&sums_path, sums.as_bytes())?;
+    Ok(Artifacts {
+        wheel: out.join(name_of(wheel)),
+        bundle: out.join(name_of(bundle)),
+        manifest: out.join(&record.manifest),
+        statement: out.join(&record.statement),
+        digests: record.digests,
+        verified,
+    })
+}
+
+/// Puts `from` at `to`: a link where that works, else a copy beside and a rename.
+fn place(from: &Path, to: &Path, size: u64) -> Result<()> {
+    use std::fs::Metadata;
+    #[cfg(unix)]
+    let same = |a: &Metadata, b: &Metadata| {
+        use std::os::unix::fs::MetadataExt;
+        a.dev() == b.dev() && a.ino() == b.ino()
+    };
+    #[cfg(not(unix))]
+    let same = |_: &Metadata, _: &Metadata| false;
+    if let (Ok(a), Ok(b)) = (std::fs::metadata(from), std::fs::metadata(to))
+        && b.len() == size
+        && (same(&a, &b) || a.modified().ok() == b.modified().ok())
+    {
+        return Ok(());
+    }
+    let dir = to.parent().unwrap_or(Path::new("."));
+    let beside = dir.join(format!(".{}.new-{}", name_of(to), std::process::id()));
+    let _ = std::fs::remove_file(&beside);
+    // A copy, not a link: whoever edits dist/ must not edit the store.
+    fs_err::copy(from, &beside)?;
+    let modified = fs_err::metadata(from)?.modified()?;
+    let file = fs_err::OpenOptions::new().write(true).open(&beside)?;
+    file.file().set_modified(modified)?;
+    file.sync_all()?;
+    crate::platform::rename(&beside, to)?;
+    Ok(())
+}
+
+fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
+    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+        return Ok(());
+    }
+    write_atomically(path, bytes)
+}

@@ -1,0 +1,101 @@
+//! bundle: the libtorch archive, from the wheel's install tree, in the layout of the official one:
+//! `libtorch/{bin,include,lib,share,build-version,build-hash}`.
+
+use serde::{Deserialize, Serialize};
+
+use super::wheel::Wheel;
+use crate::artifact::{Content, GzipWriter, origin::FOLDER, wheel::collect};
+use crate::error::{Error, Result};
+use crate::stage::step::{Cx, Step};
+use crate::store::Parts;
+
+/// The stage.
+pub struct Bundle;
+
+/// Libraries that only Python uses.
+const PYTHON_ONLY: &[&str] = &["libtorch_python.so", "libtorch_python.dylib"];
+
+/// What is kept beside the bundle.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// File name.
+    pub file: String,
+}
+
+impl Step for Bundle {
+    type Record = Record;
+    const NAME: &'static str = "bundle";
+    const WHAT: &'static str = "the libtorch archive, of the same install tree";
+
+    /// None of its own: it is what the wheel is.
+    fn inputs(_cx: &Cx<'_>, _parts: &mut Parts) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, wheel) = (cx.build, cx.made::<Wheel>()?);
+        let torch = &build.recipe.torch;
+        let os = if cfg!(target_os = "macos") { "macos" } else { "linux" };
+        let file = format!("libtorch-{}-{os}-{}.tar.gz", torch.full_version(), build.python.machine);
+        let root = wheel.folder.join("tree/torch");
+        let mut members = Vec::new();
+        for part in ["bin", "include", "lib", "share"] {
+            let dir = root.join(part);
+            if dir.is_dir() {
+                for mut member in collect(&dir)? {
+                    if part == "lib" && PYTHON_ONLY.contains(&member.name.as_str()) {
+                        continue;
+                    }
+                    member.name = format!("libtorch/{part}/{}", member.name);
+                    members.push(member);
+                }
+            }
+        }
+        for (name, text) in [("build-hash", torch.commit.clone()), ("build-version", torch.full_version())] {
+            members.push(crate::artifact::Member {
+                name: format!("libtorch/{name}"),
+                content: Content::Bytes(format!("{text}\n").into_bytes()),
+                executable: false,
+            });
+        }
+        let dist_info = wheel.folder.join("tree").join(crate::artifact::wheel::dist_info(&wheel.folder.join("tree"))?);
+        for (from, to) in [("licenses", "share/licenses"), (FOLDER, "share/torchmill"), ("sboms", "share/torchmill")] {
+            for mut member in collect(&dist_info.join(from))? {
+                member.name = format!("libtorch/{to}/{}", member.name);
+                members.push(member);
+            }
+        }
+        members.sort_by(|a, b| a.name.cmp(&b.name));
+        let out = fs_err::File::create(cx.out()?.join(&file))?.into_file();
+        write_tar(&members, out, torch.epoch)?;
+        Ok(Record { file })
+    }
+}
+
+/// Writes `members` as a compressed tar archive that is the same whenever it is made.
+pub fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
+    let mut tar = tar::Builder::new(GzipWriter::new(std::io::BufWriter::with_capacity(1 << 20, out))?);
+    for member in members {
+        crate::platform::check_cancelled()?;
+        let mut header = tar::Header::new_ustar();
+        header.set_entry_type(tar::EntryType::Regular);
+        header.set_mode(if member.executable { 0o755 } else { 0o644 });
+        header.set_mtime(u64::try_from(epoch).unwrap_or(0));
+        header.set_uid(0);
+        header.set_gid(0);
+        match &member.content {
+            Content::File(path) => {
+                let mut file = fs_err::File::open(path)?;
+                header.set_size(file.metadata()?.len());
+                tar.append_data(&mut header, &member.name, &mut file)?;
+            }
+            Content::Bytes(bytes) => {
+                header.set_size(bytes.len() as u64);
+                tar.append_data(&mut header, &member.name, bytes.as_slice())?;
+            }
+        }
+    }
+    let file = tar.into_inner()?.finish()?.into_inner().map_err(|e| Error::from(e.into_error()))?;
+    file.sync_all()?;
+    Ok(())
+}

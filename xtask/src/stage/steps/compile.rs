@@ -1,0 +1,51 @@
+//! compile: everything that is left, without network.
+
+use serde::{Deserialize, Serialize};
+
+use super::prefix::compiler_cache;
+use crate::error::Result;
+use crate::platform;
+use crate::stage::build::Build;
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::{ninja, room};
+use crate::store::Parts;
+
+/// The stage.
+pub struct Compile;
+
+/// What is kept of a compile.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The compiler cache that it went through.
+    pub cache: String,
+    /// Compiler processes at a time.
+    pub jobs: usize,
+}
+
+impl Step for Compile {
+    type Record = Record;
+    const NAME: &'static str = "compile";
+    const WHAT: &'static str = "all objects and libraries, without network";
+
+    /// None of its own: what it compiles, configure decided.
+    fn inputs(_cx: &Cx<'_>, _parts: &mut Parts) -> Result<()> {
+        Ok(())
+    }
+
+    fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
+        room::check_space(build, ahead.work.as_ref(), true)
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
+        if !platform::sandbox_supported() {
+            build.events.warn(
+                "this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it"
+                    .into(),
+            );
+        }
+        build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
+        ninja::run(build, work, &cache, &[], Self::NAME)?;
+        Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build) })
+    }
+}

@@ -1,0 +1,322 @@
+//! configure: CMake runs through the PEP 517 hook, our module injected; then what CMake decided is
+//! read back and held against the recipe, feature by feature.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::compile::Compile;
+use super::cuda::Cuda;
+use super::libuv::Libuv;
+use super::prefix::Prefix;
+use super::pyenv::Pyenv;
+use super::tree::Tree;
+use crate::error::{Context, Error, Result};
+use crate::recipe::{Backend, CmakeValue, System, features};
+use crate::stage::build::{Build, CUDA};
+use crate::stage::environment;
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::{Work, room};
+use crate::store::{Parts, share_tree};
+use crate::toolchain::{LAUNCH_COMMAND, Process};
+
+/// The stage. Its key is that of the work folder: all that decides what the compiler sees.
+pub struct Configure;
+
+/// What is kept of a configured build.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// Switches as CMake ended with them.
+    pub features: BTreeMap<String, bool>,
+}
+
+/// The module that decouples libuv from TensorPipe, below `patches/`.
+pub const MODULE: &str = "cmake/torchmill.cmake";
+
+/// What Windows needs beside it.
+pub const WINDOWS_MODULE: &str = "cmake/windows.cmake";
+
+/// Where `find_package` looks first.
+const PREFIX_PATH: &str = "CMAKE_PREFIX_PATH";
+
+/// The script that calls PEP 517 hooks.
+pub const PEP517: &str = include_str!("pep517.py");
+
+impl Step for Configure {
+    type Record = Record;
+    const NAME: &'static str = "configure";
+    const WHAT: &'static str = "CMake, and what it decided held against the recipe";
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("pep517.py", PEP517)];
+
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let (build, recipe) = (cx.build, &cx.build.recipe);
+        cx.patch_input(MODULE, parts)?;
+        if recipe.system == System::Windows {
+            cx.patch_input(WINDOWS_MODULE, parts)?;
+        }
+        parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
+        parts.known_as("python", &build.python.identity(), &build.python.version);
+        parts.text("version", recipe.torch.full_version());
+        parts.text("commit", &recipe.torch.commit);
+        parts.json("epoch", &recipe.torch.epoch);
+        parts.json("backend", &recipe.torch.backend);
+        parts.each("feature", &recipe.features);
+        parts.each("setting", &recipe.settings);
+        parts.each("cmake", &recipe.cmake);
+        if let Some(cuda) = &recipe.cuda {
+            parts.json("architectures", &cuda.architectures);
+            parts.json("what the wheel requires", &cuda.requires);
+            parts.json("threads of nvcc", &cuda.nvcc_threads);
+        }
+        Ok(())
+    }
+
+    fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
+        build.python.demand_headers()?;
+        room::check_path(build)?;
+        room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
+    }
+
+    fn enter(cx: &Cx<'_>) -> Result<()> {
+        let work = cx.work()?;
+        work.link("pyenv", &cx.made::<Pyenv>()?.folder)?;
+        work.link("uv", &cx.made::<Libuv>()?.folder)?;
+        for (name, folder) in cx.folders::<Prefix>() {
+            work.link(&name, &folder)?;
+        }
+        if let Some(toolkit) = cx.made_of::<Cuda>("")? {
+            work.link(CUDA, &toolkit.folder)?;
+        }
+        for dir in ["home", "tmp"] {
+            fs_err::create_dir_all(work.dir.join(dir))?;
+        }
+        work.install_launcher()?;
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work) = (cx.build, cx.work()?);
+        if work.src().exists() {
+            // Half configured by a run that was killed.
+            crate::store::remove_tree(&work.src())?;
+        }
+        // A build writes new files beside the tree's; writing into one is found out by its time
+        // ([`Tree`]'s `spoiled`). Files at the top are copied: setup.py writes into LICENSE and back.
+        share_tree(&cx.made::<Tree>()?.folder, &work.src())?;
+        write_project_module(cx, work)?;
+        let log = work.log(Self::NAME);
+        let output = hook(build, work, "configure", &[])
+            .run(Some(&log), &mut |_| {})
+            .doing(|| "running CMake through the PEP 517 hook".into())?;
+        if !output.status.success() {
+            return Err(explain(&output.text, &log));
+        }
+        let features = read_back(build, work)?;
+        keep_checks(build, work)?;
+        Ok(Record { features })
+    }
+}
+
+/// Where the store keeps what CMake found out about the compiler for this configure key, by which the work folder
+/// is called.
+fn checks_file(build: &Build<'_>, work: &Work) -> PathBuf {
+    build.store.cache("checks").join(format!("{}.cmake", work.name()))
+}
+
+/// Keeps the answers to CMake's questions about compiler and headers. The key digests both, so a build
+/// folder that is made again need not compile a hundred small programs to ask again.
+fn keep_checks(build: &Build<'_>, work: &Work) -> Result<()> {
+    let path = checks_file(build, work);
+    if path.is_file() {
+        return Ok(());
+    }
+    let cache = fs_err::read_to_string(work.build().join("CMakeCache.txt"))?;
+    crate::store::write_atomically(&path, checks(&cache).as_bytes())
+}
+
+/// The checks in a `CMakeCache.txt`, as CMake sets them. Only answers of compilers: what asks the
+/// machine, such as which instructions its processor has, is asked again.
+fn checks(cache: &str) -> String {
+    let is_check = |name: &str| {
+        let begins = ["HAS_", "HAVE_", "COMPILER_SUPPORTS_", "CAFFE2_COMPILER_SUPPORTS_", "protobuf_HAVE_"];
+        begins.iter().any(|b| name.starts_with(b))
+            && !name.contains("SIZE") // check_type_size() writes files beside its answer
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+    };
+    cache
+        .lines()
+        .filter_map(|line| line.split_once(":INTERNAL="))
+        .filter(|(name, value)| is_check(name) && ["", "1"].contains(value))
+        .map(|(name, value)| format!("set({name} \"{value}\" CACHE INTERNAL \"asked before\")\n"))
+        .collect()
+}
+
+/// The process that calls a PEP 517 hook in the work folder.
+pub fn hook(build: &Build<'_>, work: &Work, what: &str, arguments: &[&Path]) -> Process {
+    let backend = match build.recipe.torch.backend {
+        Backend::Setuptools => "setuptools",
+        Backend::ScikitBuildCore => "scikit-build-core",
+    };
+    Process::new(environment::python(&work.dep("pyenv")))
+        .arg("-c")
+        .arg(PEP517)
+        .arg(backend)
+        .arg(what)
+        .args(arguments)
+        .envs(build.torch_env(work))
+        .cwd(work.src())
+}
+
+/// A CMake bracket argument: nothing in `text` is expanded.
+fn bracket(text: impl std::fmt::Display) -> String {
+    format!("[==[{text}]==]")
+}
+
+/// What the environment names to CMake. It is read for every project and every trial program, so all
+/// of them compile through the launcher; only PyTorch's own project, known by its folder, gets the module.
+fn toolchain_file(work: &Work) -> String {
+    let launcher = [work.launcher().display().to_string(), LAUNCH_COMMAND.into(), work.dir.display().to_string()]
+        .map(bracket)
+        .join(" ");
+    let mut text = String::from("# Generated by torchmill's configure stage; CMAKE_TOOLCHAIN_FILE leads here.\n");
+    for language in ["C", "CXX", "CUDA"] {
+        text.push_str(&format!("set(CMAKE_{language}_COMPILER_LAUNCHER {launcher})\n"));
+    }
+    let (src, module) = (bracket(work.src().display()), bracket(work.dir.join("project.cmake").display()));
+    text.push_str(&format!(
+        "file(REAL_PATH \"${{CMAKE_SOURCE_DIR}}\" _tm_here)\nfile(REAL_PATH {src} _tm_torch)\n\
+         if(_tm_here STREQUAL _tm_torch)\n  set(CMAKE_PROJECT_TOP_LEVEL_INCLUDES {module})\nendif()\n"
+    ));
+    text
+}
+
+/// What CMake includes at PyTorch's `project(…)`: the recipe's values as cache entries, so that they
+/// hold whether or not a version hands them on from the environment, then our module.
+fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
+    use std::fmt::Write;
+    let build = cx.build;
+    let mut text = String::from("# Generated by torchmill's configure stage.\n");
+    let mut entry = |name: &str, kind: &str, value: &str| {
+        writeln!(text, "set({name} {} CACHE {kind} \"recipe\" FORCE)", bracket(value)).ok();
+    };
+    for (name, on) in &build.recipe.features {
+        // As the environment has it: PyTorch prints these values in torch.__config__.show().
+        entry(name, "BOOL", if *on { "1" } else { "0" });
+    }
+    for (name, value) in build.recipe.settings.iter().filter(|(name, _)| *name != PREFIX_PATH) {
+        entry(name, "STRING", &build.expand(value, work));
+    }
+    for (name, value) in &build.recipe.cmake {
+        match value {
+            CmakeValue::Bool(on) => entry(name, "BOOL", if *on { "ON" } else { "OFF" }),
+            CmakeValue::Text(t) => entry(name, "STRING", t),
+        }
+    }
+    if let Some(value) = build.recipe.settings.get(PREFIX_PATH) {
+        // Laid before what a backend adds (the environment's packages), not over it.
+        writeln!(text, "list(PREPEND {PREFIX_PATH} {})", bracket(build.expand(value, work))).ok();
+    }
+    let checks = work.dir.join("checks.cmake");
+    if let Ok(known) = std::fs::read(checks_file(build, work)) {
+        fs_err::write(&checks, known)?;
+    }
+    writeln!(text, "include({} OPTIONAL)", bracket(checks.display())).ok();
+    writeln!(text, "set(TORCHMILL_LIBUV_ROOT {})", bracket(work.dep("uv").display())).ok();
+    writeln!(text, "set(TORCHMILL_FEATURES {})", build.recipe.features.keys().cloned().collect::<Vec<_>>().join(" "))
+        .ok();
+    if build.recipe.system == System::Windows {
+        fs_err::copy(cx.patch(WINDOWS_MODULE)?, work.dir.join("windows.cmake"))?;
+        writeln!(text, "include({})", bracket(work.dir.join("windows.cmake").display())).ok();
+    }
+    fs_err::copy(cx.patch(MODULE)?, work.dir.join("torchmill.cmake"))?;
+    writeln!(text, "include({})", bracket(work.dir.join("torchmill.cmake").display())).ok();
+    fs_err::write(work.dir.join("project.cmake"), text)?;
+    fs_err::write(work.dir.join("toolchain.cmake"), toolchain_file(work))?;
+    Ok(())
+}
+
+/// Reads CMake's report: every feature of the recipe must have come out as asked for.
+fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
+    let path = work.build().join("torchmill-report.txt");
+    let text = fs_err::read_to_string(&path).map_err(|_| {
+        Error::world(
+            "configure",
+            "CMake ended without running torchmill's module: nothing would have given libuv to the store",
+        )
+        .next("CMake 3.24 or later is needed (CMAKE_PROJECT_TOP_LEVEL_INCLUDES): which one does python.build pin?")
+        .next(format!(
+            "does the tree's build name another CMAKE_TOOLCHAIN_FILE? see {}",
+            work.log(Configure::NAME).display()
+        ))
+    })?;
+    let report: BTreeMap<&str, &str> = text.lines().filter_map(|l| l.split_once('=')).collect();
+    let mut wrong = Vec::new();
+    let mut found = BTreeMap::new();
+    for (name, wanted) in &build.recipe.features {
+        let value = report.get(format!("feature:{name}").as_str()).copied().unwrap_or("");
+        let on = truthy(value);
+        found.insert(name.clone(), on);
+        if on != *wanted && !features::NOT_READ_BACK.contains(&name.as_str()) {
+            let shown = if value.is_empty() { "not set".to_owned() } else { format!("'{value}'") };
+            wrong.push(format!(
+                "{name}: the recipe says {}, CMake ended with {shown}",
+                if *wanted { "on" } else { "off" }
+            ));
+        }
+    }
+    if report.get("torch_cpu") != Some(&"libuv") {
+        wrong.push(format!(
+            "the target torch_cpu did not get libuv ({})",
+            report.get("torch_cpu").unwrap_or(&"no word of it")
+        ));
+    }
+    if wrong.is_empty() {
+        return Ok(found);
+    }
+    Err(Error::world(
+        "configure-downgrade",
+        format!("CMake decided otherwise than the recipe:\n    {}", wrong.join("\n    ")),
+    )
+    .next(format!("look for the warning that goes with it in {}", work.log(Configure::NAME).display()))
+    .next("change the recipe, or give the build what it missed"))
+}
+
+/// CMake's idea of true (`if(<constant>)`).
+fn truthy(value: &str) -> bool {
+    let v = value.to_ascii_uppercase();
+    !(v.is_empty()
+        || matches!(v.as_str(), "0" | "OFF" | "NO" | "FALSE" | "N" | "IGNORE" | "NOTFOUND")
+        || v.ends_with("-NOTFOUND"))
+}
+
+/// The first error of a CMake run, with the place where the rest is.
+fn explain(text: &str, log: &Path) -> Error {
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().position(|l| l.starts_with("CMake Error")).unwrap_or(lines.len().saturating_sub(20));
+    let shown: Vec<String> = lines[at..].iter().take(14).map(|l| format!("    {l}")).collect();
+    Error::world("configure", format!("CMake did not configure PyTorch; its first error:\n{}", shown.join("\n")))
+        .next(format!("the whole output is in {}", log.display()))
+        .next("`cargo xtask shell` opens a shell in this environment")
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn only_a_compilers_answers_are_kept() {
+        let cache = "HAS_WERROR:INTERNAL=1\nHAVE_MMAP:INTERNAL=\nHAVE_SIZE_OF_VOIDP:INTERNAL=TRUE\nHAVE_X:BOOL=1\n\
+                     CXX_HAS_AVX2_2:INTERNAL=1\nHAS_BAD-ADVANCED:INTERNAL=1\nHAVE_PATH:INTERNAL=/usr\n";
+        let kept = "set(HAS_WERROR \"1\" CACHE INTERNAL \"asked before\")\nset(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\")\n";
+        assert_eq!(super::checks(cache), kept);
+    }
+
+    #[test]
+    fn cmake_constants_are_read_as_cmake_reads_them() {
+        for v in ["1", "ON", "yes", "TRUE", "5"] {
+            assert!(super::truthy(v), "{v}");
+        }
+        for v in ["", "0", "off", "No", "FALSE", "X-NOTFOUND"] {
+            assert!(!super::truthy(v), "{v}");
+        }
+    }
+}

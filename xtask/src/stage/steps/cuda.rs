@@ -1,0 +1,148 @@
+//! cuda: the toolkit of a recipe with CUDA, made of its prefix `cuda` (or the installed one that was asked for),
+//! tried before anything is compiled with it.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::prefix::Prefix;
+use crate::error::{Error, Result};
+use crate::recipe::{Cuda as Wanted, Source};
+use crate::stage::build::{Build, CUDA, CUDNN};
+use crate::stage::step::{Ahead, Cx, Step};
+use crate::stage::work::room;
+use crate::store::{Key, KeyBuilder, Parts, share_tree};
+use crate::toolchain::cuda::{self, TRIAL, Toolkit, Versions};
+
+/// The stage.
+pub struct Cuda;
+
+/// What is kept beside a toolkit.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// What it said of itself when it was tried.
+    pub versions: Versions,
+}
+
+impl Step for Cuda {
+    type Record = Record;
+    const NAME: &'static str = "cuda";
+    const WHAT: &'static str = "the toolkit, put together of its packages and tried";
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL)];
+
+    fn of(build: &Build<'_>) -> Vec<String> {
+        build.recipe.cuda.iter().map(|_| String::new()).collect()
+    }
+
+    /// An installed toolkit may change from run to run: it is tried in each.
+    fn home(build: &Build<'_>) -> Option<PathBuf> {
+        build.cuda_home.as_ref().map(|toolkit| toolkit.root.clone())
+    }
+
+    /// What it is tried with, and for; its packages are the prefixes that it needs.
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        let cuda = wanted(cx.build)?;
+        parts.known_as("compiler", &cx.build.compiler.identity(), &cx.build.compiler.banner);
+        parts.text("version", &cuda.version);
+        parts.json("architecture", &cuda.architectures.first());
+        parts.json("packages", &cuda.packages().collect::<Vec<_>>());
+        parts.json("nccl", &has_nccl(cx.build));
+        Ok(())
+    }
+
+    fn identity(build: &Build<'_>) -> Result<Option<String>> {
+        identity(build).map(Some)
+    }
+
+    /// The disk has room for it.
+    fn check(build: &Build<'_>, _ahead: &Ahead) -> Result<()> {
+        if build.cuda_home.is_some() {
+            return Ok(());
+        }
+        let what = format!("the CUDA toolkit of {}, packages and all,", build.recipe.name);
+        room::check_room(build, space(build), &what)
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, cuda) = (cx.build, wanted(cx.build)?);
+        let beside = cx.made_of::<Prefix>(CUDNN)?.map(|done| done.folder);
+        let check = |toolkit: &Toolkit, scratch: &std::path::Path| {
+            toolkit.check(cuda, has_nccl(build), beside.as_deref(), &build.compiler, scratch)
+        };
+        if let Some(toolkit) = &build.cuda_home {
+            let scratch = tempfile::tempdir()?;
+            return Ok(Record { versions: check(toolkit, scratch.path())? });
+        }
+        let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| {
+            Error::misuse("recipe", format!("the recipe {} has CUDA and no sources for it", build.recipe.name))
+                .next("give it sources that go into the prefix 'cuda', or name a toolkit with --cuda-home")
+        })?;
+        let (out, scratch) = (cx.out()?, cx.scratch()?);
+        share_tree(&packages.folder, &out)?;
+        let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
+        Ok(Record { versions: check(&toolkit, &scratch)? })
+    }
+}
+
+/// The sources that a recipe's toolkit is made of, and what lies beside it.
+fn parts<'b>(build: &'b Build<'_>) -> impl Iterator<Item = &'b Source> {
+    build.recipe.source.iter().filter(|s| [CUDA, CUDNN].iter().any(|name| s.in_prefix(name).next().is_some()))
+}
+
+/// Whether a toolkit is made of the source `name`: all that has to be fetched for it.
+pub fn is_part(build: &Build<'_>, name: &str) -> bool {
+    parts(build).any(|source| source.name == name)
+}
+
+/// What decides what nvcc makes: packages and compiler, or the digests of an installed toolkit. It stands in
+/// artifacts, so it is made of the same as ever, whatever the key of this stage is made of.
+///
+/// # Errors
+/// An installed toolkit cannot be read.
+pub fn identity(build: &Build<'_>) -> Result<String> {
+    if let Some(known) = build.cuda_identity.get() {
+        return Ok(known.clone());
+    }
+    let found = match &build.cuda_home {
+        Some(toolkit) => serde_json::to_string(&toolkit.identity()?).unwrap_or_default(),
+        None => KeyBuilder::new(CUDA, 1)
+            .key("prefix", &packages(build))
+            .text("compiler", &build.compiler.identity())
+            .finish()
+            .to_string(),
+    };
+    Ok(build.cuda_identity.get_or_init(|| found).clone())
+}
+
+/// A digest of the packages that the toolkit is made of, and how.
+fn packages(build: &Build<'_>) -> Key {
+    let mut key = KeyBuilder::new("prefix", 1).json("epoch", &build.recipe.torch.epoch);
+    for source in &build.recipe.source {
+        for place in source.in_prefix(CUDA) {
+            key = key.text("source", build.locked(&source.name)).json("into", place);
+        }
+    }
+    key.finish()
+}
+
+/// Whether the recipe is built with NCCL.
+fn has_nccl(build: &Build<'_>) -> bool {
+    build.recipe.features.get("USE_NCCL").copied().unwrap_or(true)
+}
+
+/// What the recipe says of CUDA.
+///
+/// # Errors
+/// Nothing.
+pub fn wanted<'b>(build: &'b Build<'_>) -> Result<&'b Wanted> {
+    build.recipe.cuda.as_ref().ok_or_else(|| {
+        Error::misuse("no-cuda", format!("the recipe {} has no CUDA", build.recipe.name))
+            .next("choose one that has, such as torch-2.6.0-cu124")
+    })
+}
+
+/// Bytes that packages and toolkit take: libraries of GPU code unpack to 1.6 times their size.
+fn space(build: &Build<'_>) -> u64 {
+    let packages: u64 = parts(build).filter_map(|s| build.lock.source.get(&s.name)).map(|l| l.size).sum();
+    packages * 26 / 10
+}

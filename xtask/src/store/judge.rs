@@ -1,0 +1,159 @@
+//! Judging what is in the store when it is used: a file that has not the digest it had when it came in
+//! is noticed, whatever changed it. What was hashed once is remembered for this run alone, by where it
+//! is, its size and its times; a file whose times move is hashed again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::Metadata;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::digest_file;
+use crate::error::{Error, Result};
+
+/// What a file was when it was hashed. No time stands for the bytes; all of them together say that
+/// nobody wrote since.
+type Stamp = (u64, u64, u64, i128, i128);
+
+static HASHED: Mutex<Option<HashMap<Stamp, String>>> = Mutex::new(None);
+static SPENT: Mutex<(Duration, u64)> = Mutex::new((Duration::ZERO, 0));
+
+#[cfg(unix)]
+fn stamp(about: &Metadata, _path: &Path) -> Stamp {
+    use std::os::unix::fs::MetadataExt;
+    let time = |seconds: i64, nanos: i64| i128::from(seconds) * 1_000_000_000 + i128::from(nanos);
+    (
+        about.dev(),
+        about.ino(),
+        about.len(),
+        time(about.mtime(), about.mtime_nsec()),
+        time(about.ctime(), about.ctime_nsec()),
+    )
+}
+
+#[cfg(not(unix))]
+fn stamp(about: &Metadata, path: &Path) -> Stamp {
+    use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
+    let time =
+        about.modified().ok().and_then(|t| t.duration_since(std::time::UNIX_EPOCH).ok()).map_or(0, |d| d.as_nanos());
+    (0, BuildHasherDefault::<DefaultHasher>::default().hash_one(path), about.len(), time as i128, 0)
+}
+
+/// The SHA-256 of the file at `path`, read once a run unless something about it changes.
+pub fn digest_now(path: &Path) -> Result<String> {
+    let about = fs_err::symlink_metadata(path)?;
+    if !about.is_file() {
+        return Err(Error::world("store", format!("{} is no plain file", path.display())));
+    }
+    let before = stamp(&about, path);
+    let known = HASHED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(&before).cloned();
+    if let Some(known) = known {
+        return Ok(known);
+    }
+    let started = Instant::now();
+    let (digest, size) = digest_file(path)?;
+    {
+        let mut spent = SPENT.lock().unwrap_or_else(PoisonError::into_inner);
+        *spent = (spent.0 + started.elapsed(), spent.1 + size);
+    }
+    // Whoever writes while it is read is found out the next time.
+    if stamp(&fs_err::symlink_metadata(path)?, path) == before {
+        let mut hashed = HASHED.lock().unwrap_or_else(PoisonError::into_inner);
+        hashed.get_or_insert_default().insert(before, digest.clone());
+    }
+    Ok(digest)
+}
+
+/// Seconds, added up over all threads, and bytes that judging took in this run.
+pub fn spent() -> (Duration, u64) {
+    *SPENT.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What stands in a stage's result.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Listing {
+    /// Path, with `/` → what stands there.
+    files: BTreeMap<String, Entry>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Entry {
+    /// A file, by its SHA-256.
+    Sha256(String),
+    /// A link, by what it leads to.
+    Link(String),
+}
+
+impl Listing {
+    /// Lists the folder `out`, and hashes all of it.
+    pub fn of(out: &Path) -> Result<Self> {
+        let found = walk(out)?;
+        let hashed: Result<Vec<(String, Entry)>> = found
+            .into_par_iter()
+            .map(|(name, path)| {
+                let about = fs_err::symlink_metadata(&path)?;
+                let entry = if about.is_symlink() {
+                    Entry::Link(fs_err::read_link(&path)?.to_string_lossy().into_owned())
+                } else {
+                    Entry::Sha256(digest_now(&path)?)
+                };
+                Ok((name, entry))
+            })
+            .collect();
+        Ok(Self { files: hashed?.into_iter().collect() })
+    }
+
+    /// In what the folder `out` is not what it was: one sentence, or nothing. What Python compiled there
+    /// since is removed: it is code too, and nobody misses it.
+    pub fn differs(&self, out: &Path) -> Result<Option<String>> {
+        let mut found: BTreeMap<String, PathBuf> = walk(out)?.into_iter().collect();
+        found.retain(|name, path| {
+            let compiled = !self.files.contains_key(name) && name.contains("__pycache__/");
+            !(compiled && std::fs::remove_file(path).is_ok())
+        });
+        if let Some(more) = found.keys().find(|name| !self.files.contains_key(*name)) {
+            return Ok(Some(format!("'{}' was put there", more.escape_debug())));
+        }
+        let wrong: Result<Vec<Option<String>>> = self
+            .files
+            .par_iter()
+            .map(|(name, entry)| {
+                let Some(path) = found.get(name) else { return Ok(Some(format!("'{}' is gone", name.escape_debug()))) };
+                let same = match entry {
+                    Entry::Link(to) => std::fs::read_link(path).is_ok_and(|is| is.to_string_lossy() == *to),
+                    Entry::Sha256(digest) => !path.is_symlink() && digest_now(path)? == *digest,
+                };
+                Ok((!same).then(|| format!("'{}' was changed", name.escape_debug())))
+            })
+            .collect();
+        Ok(wrong?.into_iter().flatten().next())
+    }
+
+    /// The digest of the listing itself.
+    pub fn sha256(text: &[u8]) -> String {
+        hex::encode(Sha256::digest(text))
+    }
+}
+
+/// All files and links below `out`.
+fn walk(out: &Path) -> Result<Vec<(String, PathBuf)>> {
+    let mut found = Vec::new();
+    for entry in walkdir::WalkDir::new(out) {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        if entry.file_type().is_dir() {
+            continue;
+        }
+        if !entry.file_type().is_file() && !entry.file_type().is_symlink() {
+            return Err(Error::world("store", format!("{} is no plain file", entry.path().display())));
+        }
+        let relative = entry.path().strip_prefix(out).unwrap_or(entry.path());
+        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        found.push((name, entry.into_path()));
+    }
+    Ok(found)
+}

@@ -1,0 +1,75 @@
+//! What runs that were killed left in the store: found by whether anybody still holds it, and by age.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use super::{Store, remove_tree};
+use crate::error::Result;
+
+/// The file in a folder under way that its maker holds locked; the lock goes when the maker does.
+pub(super) const OWNER: &str = ".owner";
+/// A download that nobody went on with for so long is not gone on with.
+const OLD_PART: Duration = Duration::from_secs(14 * 86_400);
+/// What was set aside is looked at within that time, or never.
+const OLD_ASIDE: Duration = Duration::from_secs(30 * 86_400);
+/// A temporary file that nobody gave its name for so long.
+const OLD_TEMPORARY: Duration = Duration::from_secs(86_400);
+
+/// Takes hold of a folder under way.
+pub(super) fn hold(dir: &Path) -> Result<File> {
+    let file = fs_err::File::create(dir.join(OWNER))?.into_file();
+    // Where the file system knows no locks, age tells.
+    let _ = file.try_lock();
+    Ok(file)
+}
+
+/// Whether somebody holds a folder under way, or began it so shortly ago that it may not yet be held.
+fn is_held(dir: &Path) -> bool {
+    match File::options().read(true).write(true).open(dir.join(OWNER)) {
+        Ok(file) => file.try_lock().is_err(),
+        Err(_) => !is_older(dir, OLD_TEMPORARY),
+    }
+}
+
+fn is_older(path: &Path, age: Duration) -> bool {
+    let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
+    modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|passed| passed > age))
+}
+
+fn entries(dir: &Path) -> Vec<PathBuf> {
+    std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
+}
+
+fn begins_with(path: &Path, prefix: &str) -> bool {
+    path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
+}
+
+impl Store {
+    /// What killed runs left, and nobody uses.
+    pub fn leftovers(&self) -> Vec<PathBuf> {
+        let under_way = entries(&self.root.join("stages"))
+            .into_iter()
+            .flat_map(|stage| entries(&stage))
+            .filter(|p| begins_with(p, ".") && p.is_dir() && !is_held(p));
+        let old = |folder: &str, age: Duration| {
+            entries(&self.root.join(folder)).into_iter().filter(move |p| is_older(p, age))
+        };
+        let temporary = ["cache", "locks", ""].into_iter().flat_map(|folder| {
+            let all = entries(&self.root.join(folder)).into_iter();
+            all.filter(|p| begins_with(p, ".torchmill-") && is_older(p, OLD_TEMPORARY))
+        });
+        let mut found: Vec<PathBuf> = under_way.chain(temporary).collect();
+        found.extend(old("parts", OLD_PART));
+        found.extend(old("quarantine", OLD_ASIDE));
+        found.sort();
+        found
+    }
+
+    /// Removes them. What cannot be removed stays for the next run.
+    pub fn sweep(&self) {
+        for path in self.leftovers() {
+            let _ = if path.is_dir() { remove_tree(&path) } else { std::fs::remove_file(&path).map_err(Into::into) };
+        }
+    }
+}

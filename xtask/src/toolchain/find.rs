@@ -1,0 +1,156 @@
+//! Finds the C and C++ compilers as `cc` finds them: `CC`, `CXX`, the platform's usual names; on Windows without
+//! those, Visual Studio's.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+use rayon::prelude::*;
+
+use super::compiler::{Compiler, Family};
+use super::msvc;
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::recipe::ToolchainFile;
+use crate::store::digest_file;
+
+/// Programs that the driver starts.
+const PROGRAMS: &[&str] = &["cc1", "cc1plus", "collect2", "as", "ld", "ar", "ranlib", "objcopy", "strip"];
+
+/// Files that end in what is linked, or that the linker resolves symbols with.
+const LINKED: &[&str] = &[
+    "crt1.o",
+    "crti.o",
+    "crtn.o",
+    "Scrt1.o",
+    "crtbegin.o",
+    "crtbeginS.o",
+    "crtend.o",
+    "crtendS.o",
+    "libc.so.6",
+    "libc_nonshared.a",
+    "libm.so.6",
+    "libgcc.a",
+    "libgcc_s.so.1",
+    "libstdc++.so",
+    "libgomp.so",
+];
+
+impl Compiler {
+    /// Finds the compilers and checks them against the recipe's demands.
+    pub fn find(demands: &ToolchainFile) -> Result<Self> {
+        let named = ["CC", "CXX"].iter().any(|v| std::env::var_os(v).is_some_and(|v| !v.is_empty()));
+        let found = if cfg!(windows) && !named { msvc::find()? } else { Self::find_driver()? };
+        let range = match found.family {
+            Family::Gcc => &demands.gcc,
+            Family::Clang => &demands.clang,
+            Family::Msvc => &demands.msvc,
+        };
+        if let (Some(range), Ok(v)) = (range, Version::from_str(&found.version))
+            && let Ok(specifiers) = VersionSpecifiers::from_str(range)
+            && !specifiers.contains(&v)
+        {
+            let (name, version) = (found.family.name(), &found.version);
+            return Err(Error::world(
+                "compiler-version",
+                format!("{} is {name} {version}; the recipe demands {name} {range}", found.cxx.display()),
+            )
+            .next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")));
+        }
+        Ok(found)
+    }
+
+    /// Finds compilers of GCC's kind, which are asked by GCC's options.
+    fn find_driver() -> Result<Self> {
+        let missing = |what: &str| {
+            Error::world("no-compiler", format!("no {what} compiler was found on this machine"))
+                .next("install one: `apt-get install g++` (Debian, Ubuntu), `dnf install gcc-c++` (Fedora, RHEL)")
+                .next("or name one: CC=… CXX=… cargo xtask build-torch")
+        };
+        let pick = |variable: &str, names: &[&str]| -> Option<PathBuf> {
+            match std::env::var(variable) {
+                Ok(v) if !v.trim().is_empty() => platform::which(v.trim()),
+                _ => names.iter().find_map(|n| platform::which(n)),
+            }
+        };
+        let cc = pick("CC", &["cc", "gcc", "clang"]).ok_or_else(|| missing("C"))?;
+        let cxx = pick("CXX", &["c++", "g++", "clang++"]).ok_or_else(|| missing("C++"))?;
+        let ask = |args: &[&str]| -> Result<String> {
+            let out = Command::new(&cxx)
+                .args(args)
+                .env("LC_ALL", "C")
+                .output()
+                .map_err(|e| Error::world("compiler", format!("cannot run {}: {e}", cxx.display())))?;
+            Ok(String::from_utf8_lossy(&out.stdout).trim().to_owned())
+        };
+        let banner = ask(&["--version"])?.lines().next().unwrap_or_default().to_owned();
+        let family = if banner.to_lowercase().contains("clang") { Family::Clang } else { Family::Gcc };
+        let version = match family {
+            Family::Gcc => ask(&["-dumpfullversion", "-dumpversion"])?,
+            Family::Clang | Family::Msvc => ask(&["-dumpversion"])?,
+        };
+        let first_line = |text: String| text.lines().next().unwrap_or_default().to_owned();
+        let files = files(&cc, &cxx)?;
+        let libc = files.get("libc.so.6").map(|(path, _)| libc_banner(path)).unwrap_or_default();
+        let assembler = match files.get("as") {
+            Some((path, _)) => Command::new(path)
+                .arg("--version")
+                .env("LC_ALL", "C")
+                .output()
+                .map(|o| first_line(String::from_utf8_lossy(&o.stdout).into_owned()))
+                .unwrap_or_default(),
+            None => banner.clone(),
+        };
+        Ok(Self {
+            linker: first_line(ask(&["-Wl,--version"]).unwrap_or_default()),
+            target: ask(&["-dumpmachine"])?,
+            assembler,
+            libc,
+            files: files.into_iter().map(|(name, (_, sha256))| (name, sha256)).collect(),
+            cc,
+            cxx,
+            family,
+            version,
+            banner,
+            env: Vec::new(),
+        })
+    }
+}
+
+/// The files behind a driver, with their SHA-256: the drivers themselves, [`PROGRAMS`], [`LINKED`].
+/// What this driver does not have (Clang has no `cc1plus`) is left out.
+fn files(cc: &Path, cxx: &Path) -> Result<BTreeMap<String, (PathBuf, String)>> {
+    let ask = |question: String| -> Option<PathBuf> {
+        let out = Command::new(cxx).arg(question).env("LC_ALL", "C").output().ok()?;
+        let answer = PathBuf::from(String::from_utf8_lossy(&out.stdout).trim());
+        // A driver that knows no path answers with the name.
+        if answer.is_absolute() { Some(answer) } else { None }
+    };
+    let mut questions: Vec<(&str, Option<PathBuf>)> = vec![("cc", Some(cc.to_owned())), ("c++", Some(cxx.to_owned()))];
+    questions.extend(PROGRAMS.iter().chain(LINKED).map(|name| (*name, None)));
+    questions
+        .into_par_iter()
+        .filter_map(|(name, known)| {
+            let path = known.or_else(|| {
+                if LINKED.contains(&name) {
+                    ask(format!("-print-file-name={name}"))
+                } else {
+                    ask(format!("-print-prog-name={name}")).or_else(|| platform::which(name))
+                }
+            })?;
+            let real = fs_err::canonicalize(&path).ok().filter(|p| p.is_file())?;
+            Some(digest_file(&real).map(|(sha256, _)| (name.to_owned(), (real, sha256))))
+        })
+        .collect()
+}
+
+/// `GNU C Library (Debian GLIBC 2.36-9+deb12u13) stable release version 2.36.`, as the library
+/// holds it; empty where it holds no such line.
+fn libc_banner(library: &Path) -> String {
+    let Ok(bytes) = fs_err::read(library) else { return String::new() };
+    let Some(at) = memchr::memmem::find(&bytes, b"GNU C Library (") else { return String::new() };
+    let line: Vec<u8> = bytes[at..].iter().copied().take(200).take_while(|b| *b >= b' ').collect();
+    String::from_utf8_lossy(&line).trim_end_matches('.').to_owned()
+}

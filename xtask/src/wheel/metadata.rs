@@ -1,0 +1,90 @@
+//! METADATA and WHEEL: headers as e-mails have them (core metadata, "binary distribution format").
+
+/// The headers of METADATA, as far as anybody here asks for them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metadata {
+    headers: Vec<(String, String)>,
+}
+
+impl Metadata {
+    /// Reads the headers; what follows the first empty line is a description, and left alone.
+    ///
+    /// # Errors
+    /// What is no header, in a sentence.
+    pub fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let mut headers: Vec<(String, String)> = Vec::new();
+        for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
+            let line = line.strip_suffix(b"\r").unwrap_or(line);
+            if line.is_empty() {
+                break;
+            }
+            let line = std::str::from_utf8(line).map_err(|_| format!("line {} is not UTF-8", at + 1))?;
+            // Readers differ in what ends a line: these do for some of them.
+            if line.contains([
+                '\r', '\0', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}',
+            ]) {
+                return Err(format!("line {} holds a control character", at + 1));
+            }
+            if line.starts_with([' ', '\t']) {
+                let Some((_, value)) = headers.last_mut() else { return Err("it begins with a continued line".into()) };
+                value.push('\n');
+                value.push_str(line);
+                continue;
+            }
+            let (key, value) = line
+                .split_once(':')
+                .filter(|(k, _)| !k.is_empty() && k.bytes().all(|b| b.is_ascii_graphic()))
+                .ok_or_else(|| format!("line {} is no header: '{}'", at + 1, line.escape_debug()))?;
+            headers.push((key.to_owned(), value.trim().to_owned()));
+        }
+        Ok(Self { headers })
+    }
+
+    /// All values of a header, in their order.
+    pub fn all<'m>(&'m self, key: &'m str) -> impl Iterator<Item = &'m str> {
+        self.headers.iter().filter(move |(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.as_str())
+    }
+
+    /// The value of a header that stands there at most once; the first, where it stands there more often.
+    pub fn get(&self, key: &str) -> Option<&str> {
+        self.headers.iter().find(|(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.as_str())
+    }
+
+    /// The value of a header that must stand there once.
+    ///
+    /// # Errors
+    /// It stands there never, or twice: readers would differ in which one counts.
+    pub fn one<'m>(&'m self, key: &'m str) -> Result<&'m str, String> {
+        let mut values = self.all(key);
+        match (values.next(), values.next()) {
+            (Some(one), None) if !one.contains('\n') => Ok(one),
+            (Some(_), None) => Err(format!("its {key} goes over several lines")),
+            (None, _) => Err(format!("it has no {key}")),
+            (Some(a), Some(b)) => Err(format!("it has {key} twice: '{}' and '{}'", a.escape_debug(), b.escape_debug())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_end_at_the_first_empty_line() {
+        let m = Metadata::parse(b"Name: demo\nversion: 1\nSummary: a\n  b\n\nName: other\n").unwrap();
+        assert_eq!((m.one("Name"), m.one("Version")), (Ok("demo"), Ok("1")));
+        assert_eq!(m.get("summary"), Some("a\n  b"));
+    }
+
+    #[test]
+    fn what_readers_would_differ_in_is_refused() {
+        for bad in
+            [&b" x: 1\n"[..], b"Name demo\n", b"Name: a\rVersion: 2\n", b"Name: \xff\n", b": x\n", b"Name: a\x0cb\n"]
+        {
+            assert!(Metadata::parse(bad).is_err(), "{bad:?}");
+        }
+        let m = Metadata::parse(b"Name: a\nName: b\n\n").unwrap();
+        assert!(m.one("Name").unwrap_err().contains("twice"));
+        assert!(m.one("Version").is_err());
+    }
+}

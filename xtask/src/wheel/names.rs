@@ -1,0 +1,128 @@
+//! Names of members: which ones mean one and the same file to every reader, on every system.
+
+use icu_normalizer::ComposingNormalizerBorrowed;
+
+/// Longest name, bytes: what file systems take in a path.
+const LONGEST: usize = 4096;
+/// Longest segment, bytes.
+const LONGEST_SEGMENT: usize = 255;
+
+/// An error if some reader would take `name` for another file than it says.
+///
+/// # Errors
+/// Why, in words that follow the name.
+pub fn check(name: &str) -> Result<(), String> {
+    if name.is_empty() {
+        return Err("is empty".into());
+    }
+    if name.len() > LONGEST {
+        return Err(format!("has more than {LONGEST} bytes"));
+    }
+    if let Some(c) = name.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')) {
+        return Err(format!("holds the control character {c:?}"));
+    }
+    if let Some(c) = name.chars().find(|c| matches!(c, '\\' | ':' | '<' | '>' | '"' | '|' | '?' | '*')) {
+        return Err(format!("holds {c:?}, which means something else on Windows"));
+    }
+    if name.starts_with('/') {
+        return Err("is an absolute path".into());
+    }
+    name.strip_suffix('/').unwrap_or(name).split('/').try_for_each(segment)
+}
+
+fn segment(segment: &str) -> Result<(), String> {
+    match segment {
+        "" => return Err("has an empty part".into()),
+        "." | ".." => return Err(format!("has the part '{segment}'")),
+        _ => {}
+    }
+    if segment.len() > LONGEST_SEGMENT {
+        return Err(format!("has a part of more than {LONGEST_SEGMENT} bytes"));
+    }
+    if segment.ends_with(['.', ' ']) {
+        return Err(format!("has the part '{segment}', whose last character Windows drops"));
+    }
+    // "File names, paths and namespaces": a device whatever follows the first dot.
+    let stem = segment.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    let numbered = |device: &str| {
+        stem.strip_prefix(device)
+            .is_some_and(|n| matches!(n, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "¹" | "²" | "³"))
+    };
+    if matches!(stem.as_str(), "CON" | "PRN" | "AUX" | "NUL" | "CONIN$" | "CONOUT$")
+        || numbered("COM")
+        || numbered("LPT")
+    {
+        return Err(format!("has the part '{segment}', which is a device on Windows"));
+    }
+    Ok(())
+}
+
+/// What is the same for two names that some file system takes for one: case and the way in which
+/// accents are written do not count.
+pub fn fold(name: &str) -> String {
+    if name.is_ascii() {
+        return name.to_ascii_lowercase();
+    }
+    let compose = ComposingNormalizerBorrowed::new_nfc();
+    // By way of upper case: 'ß' and 'ẞ', 'ſ' and 's' meet there.
+    let folded = compose.normalize(name).to_uppercase().to_lowercase();
+    compose.normalize(&folded).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_mean_another_file_somewhere_are_refused() {
+        for bad in [
+            "",
+            "/a",
+            "a//b",
+            "../a",
+            "a/../b",
+            "./a",
+            "a\\b",
+            "C:a",
+            "a\0b",
+            "a\nb",
+            "a.",
+            "a /b",
+            "a/b.",
+            "nul",
+            "lib/AUX.py",
+            "com1.txt",
+            "LPT\u{b9}",
+            "a\u{2028}b",
+            "a:stream",
+            "what?",
+            "a\u{85}b",
+        ] {
+            assert!(check(bad).is_err(), "{bad:?}");
+        }
+        for good in [
+            "a",
+            "a/b.py",
+            "a/",
+            "torch/lib/libc10.so",
+            "größe/ñ.txt",
+            "console.py",
+            "com10",
+            "nulls/a",
+            ".hidden",
+            "a..b",
+        ] {
+            assert_eq!(check(good), Ok(()), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn names_that_a_file_system_takes_for_one_fold_to_one() {
+        for (a, b) in
+            [("A.py", "a.py"), ("e\u{301}", "\u{e9}"), ("\u{c9}", "e\u{301}"), ("STRASSE", "straße"), ("ſ", "S")]
+        {
+            assert_eq!(fold(a), fold(b), "{a} {b}");
+        }
+        assert_ne!(fold("a"), fold("b"));
+    }
+}

@@ -1,0 +1,359 @@
+//! A wheel as a whole, read so that what it is to one installer it is to every one: one `dist-info`
+//! that fits the file's name, METADATA that agrees, RECORD complete both ways, and no two members
+//! that land on one path. Held against pip and uv by `tests/wheels.rs`.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
+
+use rayon::prelude::*;
+use sha2::{Digest as _, Sha256, Sha384, Sha512};
+
+use super::archive::{Archive, Member, damaged, unfit};
+use super::record::{self, Digest};
+use super::{Metadata, Name, ReadAt, names, normalize, pump};
+use crate::error::{Exit, Result};
+
+/// Most bytes of METADATA and of WHEEL.
+const MOST_METADATA: u64 = 4 << 20;
+/// Most bytes of RECORD.
+const MOST_RECORD: u64 = 64 << 20;
+/// Members larger than this are hashed in a thread of their own.
+const LARGE: u64 = 2 << 20;
+/// Files of `dist-info` that an installer writes; in a wheel, one installer would keep them and another not.
+const INSTALLERS: [&str; 3] = ["INSTALLER", "REQUESTED", "direct_url.json"];
+/// Folders of `NAME-VERSION.data` (the binary distribution format, "The .data directory").
+const SCHEMES: [&str; 5] = ["purelib", "platlib", "headers", "scripts", "data"];
+
+/// A wheel whose structure holds; what its members' bytes are, [`Wheel::faults`] tells.
+pub struct Wheel<'a> {
+    archive: Archive<'a>,
+    dist_info: String,
+    metadata: Vec<u8>,
+    headers: Metadata,
+}
+
+impl<'a> Wheel<'a> {
+    /// Reads the wheel `name` in `source`.
+    ///
+    /// # Errors
+    /// Bad input: what readers would differ in, or what is missing. The world: it cannot be read.
+    pub fn open(name: &Name, source: &'a dyn ReadAt) -> Result<Self> {
+        let archive = Archive::open(source)?;
+        let dist_info = dist_info(&archive)?;
+        let (metadata, headers) = metadata(&archive, &dist_info, name)?;
+        fits(&dist_info, name)?;
+        wheel_version(&archive, &dist_info)?;
+        targets(&archive, &dist_info)?;
+        Ok(Self { archive, dist_info, metadata, headers })
+    }
+
+    /// Its members.
+    pub fn members(&self) -> &[Member] {
+        self.archive.members()
+    }
+
+    /// Its archive.
+    pub fn archive(&self) -> &Archive<'a> {
+        &self.archive
+    }
+
+    /// The name of its `dist-info` folder.
+    pub fn dist_info(&self) -> &str {
+        &self.dist_info
+    }
+
+    /// METADATA, as it stands there.
+    pub fn metadata(&self) -> &[u8] {
+        &self.metadata
+    }
+
+    /// METADATA's headers.
+    pub fn headers(&self) -> &Metadata {
+        &self.headers
+    }
+
+    /// All that is wrong with RECORD and with what it tells of; nothing, where it holds. Every member
+    /// is read to its end.
+    ///
+    /// # Errors
+    /// The world: it cannot be read.
+    pub fn faults(&self) -> Result<Vec<String>> {
+        let path = format!("{}/RECORD", self.dist_info);
+        let Some(record) = self.archive.member(&path) else { return Ok(vec!["the wheel has no RECORD".into()]) };
+        let text = match self.archive.small(record, MOST_RECORD) {
+            Ok(bytes) => String::from_utf8(bytes).ok(),
+            Err(e) if e.exit() == Exit::Misuse => None,
+            Err(e) => return Err(e),
+        };
+        let Some(text) = text else {
+            return Ok(vec![format!("{path} cannot be read: damaged, too large, or not UTF-8")]);
+        };
+        let entries = match record::parse(&text) {
+            Ok(entries) => entries,
+            Err(why) => return Ok(vec![why]),
+        };
+        let mut stated: BTreeMap<&str, &record::Entry> = BTreeMap::new();
+        let mut wrong = Vec::new();
+        for entry in &entries {
+            if stated.insert(&entry.path, entry).is_some() {
+                wrong.push(format!("RECORD lists '{}' twice", entry.path.escape_debug()));
+            }
+        }
+        let there: BTreeSet<&str> = self.members().iter().filter(|m| !m.is_folder()).map(|m| m.name.as_str()).collect();
+        let missing = stated.keys().filter(|path| !there.contains(**path));
+        wrong.extend(missing.map(|p| format!("RECORD lists '{}', which is missing", p.escape_debug())));
+        if !stated.contains_key(path.as_str()) {
+            wrong.push("RECORD does not list itself".into());
+        }
+        // The largest first: it takes longest.
+        let mut members: Vec<&Member> = self.members().iter().collect();
+        members.sort_by_key(|m| std::cmp::Reverse(m.size));
+        let found: Vec<Option<String>> =
+            members.par_iter().with_max_len(1).map(|m| self.fault(m, &path, &stated)).collect::<Result<_>>()?;
+        wrong.extend(found.into_iter().flatten());
+        Ok(wrong)
+    }
+
+    fn fault(&self, member: &Member, record: &str, stated: &BTreeMap<&str, &record::Entry>) -> Result<Option<String>> {
+        let name = member.name.escape_debug();
+        let own =
+            member.name == record || member.name.strip_prefix(record).is_some_and(|x| matches!(x, ".jws" | ".p7s"));
+        // Signatures over RECORD and RECORD itself stand in no RECORD; folders neither.
+        if own || member.is_folder() {
+            return match self.digest(member, &None) {
+                Ok(_) => Ok(None),
+                Err(e) if e.exit() == Exit::Misuse => Ok(Some(e.what().to_owned())),
+                Err(e) => Err(e),
+            };
+        }
+        let Some(entry) = stated.get(member.name.as_str()) else {
+            return Ok(Some(format!("'{name}' is in the wheel and not in RECORD")));
+        };
+        let (Some(digest), Some(size)) = (&entry.digest, entry.size) else {
+            return Ok(Some(format!("RECORD states no digest or no size for '{name}'")));
+        };
+        if size != member.size {
+            return Ok(Some(format!("'{name}' has not the {size} bytes that RECORD says")));
+        }
+        match self.digest(member, &entry.digest) {
+            Ok(Some(found)) if found == *digest => Ok(None),
+            Ok(found) => {
+                let (kind, says) = digest.shown();
+                let has = found.map(|d| d.shown().1).unwrap_or_default();
+                Ok(Some(format!("'{name}' has the {kind} {has}; RECORD says {says}")))
+            }
+            Err(e) if e.exit() == Exit::Misuse => Ok(Some(e.what().to_owned())),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Reads a member to its end, and hashes it as `like` was.
+    fn digest(&self, member: &Member, like: &Option<Digest>) -> Result<Option<Digest>> {
+        let mut hash = match like {
+            None => Hash::None,
+            Some(Digest::Sha256(_)) => Hash::Sha256(Sha256::new()),
+            Some(Digest::Sha384(_)) => Hash::Sha384(Sha384::new()),
+            Some(Digest::Sha512(_)) => Hash::Sha512(Sha512::new()),
+        };
+        let mut reader = self.archive.read(member);
+        // Worth a thread of its own?
+        if member.size > LARGE {
+            pump(&mut reader, member.size, &mut |piece| {
+                hash.update(piece);
+                Ok(())
+            })
+            .map_err(damaged)?;
+        } else {
+            let mut bytes = Vec::new();
+            reader.read_to_end(&mut bytes).map_err(damaged)?;
+            hash.update(&bytes);
+        }
+        Ok(hash.finish())
+    }
+}
+
+/// Faults as one text: the first few, and how many more there are.
+pub fn listed(mut faults: Vec<String>) -> String {
+    const SHOWN: usize = 8;
+    let more = faults.len().saturating_sub(SHOWN);
+    faults.truncate(SHOWN);
+    if more > 0 {
+        faults.push(format!("and {more} more"));
+    }
+    faults.join("; ")
+}
+
+enum Hash {
+    None,
+    Sha256(Sha256),
+    Sha384(Sha384),
+    Sha512(Sha512),
+}
+
+impl Hash {
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::None => {}
+            Self::Sha256(h) => h.update(bytes),
+            Self::Sha384(h) => h.update(bytes),
+            Self::Sha512(h) => h.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Option<Digest> {
+        match self {
+            Self::None => None,
+            Self::Sha256(h) => Some(Digest::Sha256(h.finalize().into())),
+            Self::Sha384(h) => Some(Digest::Sha384(h.finalize().into())),
+            Self::Sha512(h) => Some(Digest::Sha512(h.finalize().into())),
+        }
+    }
+}
+
+/// The name of the one `dist-info` folder.
+fn dist_info(archive: &Archive<'_>) -> Result<String> {
+    // By any spelling: on a file system that ignores case, `X.DIST-INFO` is one too.
+    let tops: BTreeSet<&str> =
+        archive.members().iter().filter_map(|m| m.name.split_once('/')).map(|(top, _)| top).collect();
+    let found: Vec<&str> = tops.into_iter().filter(|top| names::fold(top).ends_with(".dist-info")).collect();
+    let [one] = found[..] else {
+        return Err(unfit(format!("it holds {} folders *.dist-info, not one", found.len())));
+    };
+    if let Some(file) = INSTALLERS.iter().find(|file| archive.member(&format!("{one}/{file}")).is_some()) {
+        return Err(unfit(format!("it holds {one}/{file}, which installers write and no wheel may bring")));
+    }
+    Ok(one.to_owned())
+}
+
+/// The folder is called as the file is: some installers go by the one, some by the other.
+fn fits(dist_info: &str, name: &Name) -> Result<()> {
+    let stem = dist_info.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-'));
+    if stem.is_some_and(|(own, version)| name.is_of(own, version)) {
+        return Ok(());
+    }
+    Err(unfit(format!(
+        "its folder '{dist_info}' is not that of {} {}, which its file name says",
+        name.project, name.version
+    )))
+}
+
+/// METADATA, whose name and version are those of the file's name.
+fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<u8>, Metadata)> {
+    let Some(member) = archive.member(&format!("{dist_info}/METADATA")) else {
+        return Err(unfit("it has no METADATA"));
+    };
+    let bytes = archive.small(member, MOST_METADATA)?;
+    let headers = Metadata::parse(&bytes).map_err(|why| unfit(format!("its METADATA cannot be read: {why}")))?;
+    let one = |key| headers.one(key).map_err(|why| unfit(format!("its METADATA cannot be read: {why}")));
+    one("Metadata-Version")?;
+    let (own, version) = (one("Name")?, one("Version")?);
+    let disagree = |what: &str, own: &str, said: &str| {
+        unfit(format!("its METADATA says {what} {}, its file name {said}", own.escape_debug()))
+            .next("a wheel is renamed by building it again, not by moving the file")
+    };
+    if normalize(own) != name.project {
+        return Err(disagree("Name", own, &name.project));
+    }
+    if !name.is_of(own, version) {
+        return Err(disagree("Version", version, &name.version));
+    }
+    Ok((bytes, headers))
+}
+
+/// WHEEL is there, and of a version that is read here and everywhere.
+fn wheel_version(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
+    let Some(member) = archive.member(&format!("{dist_info}/WHEEL")) else {
+        return Err(unfit(format!("it has no {dist_info}/WHEEL")));
+    };
+    let bytes = archive.small(member, MOST_METADATA)?;
+    let bad = |why: String| unfit(format!("its WHEEL cannot be read: {why}"));
+    let headers = Metadata::parse(&bytes).map_err(bad)?;
+    let version = headers.one("Wheel-Version").map_err(bad)?;
+    let known = version
+        .split_once('.')
+        .is_some_and(|(major, minor)| major == "1" && !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()));
+    if !known {
+        return Err(bad(format!("its version is '{}'; 1.0 is known", version.escape_debug())));
+    }
+    match headers.one("Root-Is-Purelib").map_err(bad)? {
+        "true" | "false" => Ok(()),
+        other => Err(bad(format!("Root-Is-Purelib is '{}', neither true nor false", other.escape_debug()))),
+    }
+}
+
+/// No two members land on one path once they are installed.
+fn targets(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
+    let data = format!("{}.data", dist_info.trim_end_matches(".dist-info"));
+    let mut landed: BTreeMap<String, &str> = BTreeMap::new();
+    for member in archive.members() {
+        let target = target(&member.name, &data).map_err(unfit)?;
+        if let Some(other) = landed.insert(names::fold(&target), &member.name).filter(|_| !member.is_folder()) {
+            return Err(unfit(format!(
+                "'{}' and '{}' are installed to one path",
+                other.escape_debug(),
+                member.name.escape_debug()
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Where a member is installed: a path that begins with its scheme (`lib`, `scripts`, `headers`, `data`).
+///
+/// # Errors
+/// A member of a `*.data` folder that one installer would put elsewhere than another.
+pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
+    let shown = name.escape_debug();
+    let (top, rest) = name.split_once('/').unwrap_or((name, ""));
+    if !names::fold(top).ends_with(".data") {
+        return Ok(format!("lib/{name}"));
+    }
+    if top != data {
+        return Err(format!(
+            "'{shown}' stands in a data folder that is not '{data}': installers differ in what that is"
+        ));
+    }
+    let (scheme, rest) = rest.split_once('/').unwrap_or((rest, ""));
+    if scheme.is_empty() {
+        return Ok(name.to_owned()); // the folder itself
+    }
+    if !SCHEMES.contains(&scheme) || !name.ends_with('/') && rest.is_empty() {
+        return Err(format!("'{shown}' stands in the data folder and in none of {}", SCHEMES.join(", ")));
+    }
+    if scheme == "data" {
+        let folded = names::fold(rest);
+        if folded.split('/').any(|s| s == "site-packages" || s == "dist-packages") {
+            return Err(format!("'{shown}' would be installed among the packages by way of the data folder"));
+        }
+        for programs in ["bin/", "scripts/"] {
+            if let Some(program) = folded.strip_prefix(programs) {
+                return Ok(format!("scripts/{program}"));
+            }
+        }
+    }
+    let scheme = if matches!(scheme, "purelib" | "platlib") { "lib" } else { scheme };
+    Ok(format!("{scheme}/{rest}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn members_of_a_data_folder_land_where_their_scheme_says() {
+        let at = |name| target(name, "demo-1.0.data");
+        assert_eq!(at("demo/a.py").unwrap(), "lib/demo/a.py");
+        assert_eq!(at("demo-1.0.data/purelib/demo/a.py").unwrap(), "lib/demo/a.py");
+        assert_eq!(at("demo-1.0.data/scripts/x").unwrap(), at("demo-1.0.data/data/bin/x").unwrap());
+        for bad in [
+            "other-1.0.data/purelib/a.py",
+            "demo-1.0.DATA/purelib/a.py",
+            "demo-1.0.data/elsewhere/a.py",
+            "demo-1.0.data/a.py",
+            "demo-1.0.data/purelib",
+            "demo-1.0.data/data/lib/python3.11/site-packages/demo/a.py",
+        ] {
+            assert!(at(bad).is_err(), "{bad}");
+        }
+    }
+}

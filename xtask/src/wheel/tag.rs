@@ -1,0 +1,116 @@
+//! Tags: which interpreters and machines a wheel is for (PEP 425, PEP 600).
+
+use super::Name;
+use crate::recipe::System;
+
+/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`): smaller
+/// is better, `None` is not at all. PEP 425, PEP 600.
+pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Option<u32> {
+    let name: Name = filename.parse().ok()?;
+    let (pythons, abis, platforms) = (&name.python, &name.abi, &name.platform);
+    let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
+    let exact = format!("cp3{minor}");
+    let abi_rank = abis
+        .split('.')
+        .filter_map(|abi| match abi {
+            a if a == exact => Some(0),
+            "abi3" => Some(1),
+            "none" => Some(2),
+            _ => None,
+        })
+        .min()?;
+    let python_fits = pythons.split('.').any(|p| match p {
+        "py3" => true,
+        p if p == exact => true,
+        p => abi_rank == 1 && p.strip_prefix("cp3").and_then(|m| m.parse::<u32>().ok()).is_some_and(|m| m <= minor),
+    });
+    if !python_fits {
+        return None;
+    }
+    // Of several manylinux levels the lowest runs in most places.
+    let platform_rank = platforms
+        .split('.')
+        .filter_map(|p| {
+            if p == "any" {
+                return Some(1000);
+            }
+            match system {
+                System::Linux => manylinux(p, machine),
+                System::Windows => {
+                    let tag = if machine == "aarch64" { "win_arm64" } else { "win_amd64" };
+                    (p == tag).then_some(0)
+                }
+                System::Macos => macos(p, machine),
+            }
+        })
+        .min()?;
+    Some(abi_rank * 10_000 + platform_rank)
+}
+
+/// Rank of a manylinux tag: the minor version of its C library.
+fn manylinux(tag: &str, machine: &str) -> Option<u32> {
+    let rank = match tag.strip_suffix(machine)?.trim_end_matches('_') {
+        "manylinux1" => 5,
+        "manylinux2010" => 12,
+        "manylinux2014" => 17,
+        l => l.strip_prefix("manylinux_2_")?.parse().ok()?,
+    };
+    // Above the C library of Debian 11 a build machine may be too old for it.
+    (rank <= 31).then_some(rank)
+}
+
+/// Rank of a macOS tag: its version, and one more where it is for both kinds of machine.
+fn macos(tag: &str, machine: &str) -> Option<u32> {
+    let rest = tag.strip_prefix("macosx_")?;
+    let (version, kind) = rest.rsplit_once("_universal2").map(|(v, _)| (v, 1)).or_else(|| {
+        let own = if machine == "aarch64" { "arm64" } else { machine };
+        Some((rest.strip_suffix(own)?.strip_suffix('_')?, 0))
+    })?;
+    let (major, minor) = version.split_once('_')?;
+    let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
+    // What needs a newer macOS than 14 does not run where the official wheels do.
+    (major <= 14).then_some(major * 40 + minor * 2 + kind)
+}
+
+/// Whether a wheel's platform tag is `wanted`, or of the same system and machine where `wanted` is
+/// just that (`linux_x86_64`).
+pub fn fits_platform(name: &Name, wanted: &str) -> bool {
+    name.platform.split('.').any(|p| {
+        p == wanted
+            || wanted.strip_prefix("linux_").is_some_and(|machine| p.contains("linux") && p.ends_with(machine))
+            || wanted.strip_prefix("macosx_").is_some_and(|machine| p.starts_with("macosx") && p.ends_with(machine))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_exact_wheel_is_better_than_the_stable_abi_than_pure() {
+        let f = |n| fit(n, "3.11", System::Linux, "x86_64");
+        let exact = f("x-1-cp311-cp311-manylinux_2_17_x86_64.manylinux2014_x86_64.whl");
+        let stable = f("x-1-cp38-abi3-manylinux_2_17_x86_64.whl");
+        let tool = f("ninja-1.13.0-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl");
+        let pure = f("x-1-py2.py3-none-any.whl");
+        assert!(exact < stable && stable < tool && tool < pure, "{exact:?} {stable:?} {tool:?} {pure:?}");
+        assert_eq!(f("x-1-cp312-cp312-manylinux_2_17_x86_64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-musllinux_1_2_x86_64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-manylinux_2_17_aarch64.whl"), None);
+        assert_eq!(f("x-1-cp311-cp311-win_amd64.whl"), None);
+    }
+
+    #[test]
+    fn windows_and_macos_have_tags_of_their_own() {
+        let w = |n| fit(n, "3.11", System::Windows, "x86_64");
+        assert!(w("x-1-cp311-cp311-win_amd64.whl").is_some());
+        assert_eq!(w("x-1-cp311-cp311-win32.whl"), None);
+        assert_eq!(w("x-1-cp311-cp311-manylinux_2_17_x86_64.whl"), None);
+        let m = |n| fit(n, "3.11", System::Macos, "aarch64");
+        let own = m("x-1-cp311-cp311-macosx_11_0_arm64.whl");
+        assert!(own < m("x-1-cp311-cp311-macosx_11_0_universal2.whl"));
+        assert!(own < m("x-1-cp311-cp311-macosx_14_0_arm64.whl"));
+        assert_eq!(m("x-1-cp311-cp311-macosx_11_0_x86_64.whl"), None);
+        assert_eq!(m("x-1-cp311-cp311-macosx_15_0_arm64.whl"), None);
+    }
+}
