@@ -60,6 +60,24 @@ fn binaries_and_archives() {
     }
 }
 
+#[test]
+fn pages_of_an_index() {
+    use xtask::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
+    let base = "https://h/simple/x/".parse().unwrap();
+    let files = corpus("pages");
+    assert!(!files.is_empty(), "the corpus is gone");
+    for data in files {
+        let text = String::from_utf8_lossy(&data);
+        for json in [false, true] {
+            let _ = xtask::source::pypi::parse_page(&text, json, &base);
+        }
+        let _ = serde_json::from_str::<ProjectPage>(&text).map(|p| p.html());
+        let _ = IndexLock::parse(&text).map(|l| l.render());
+        let _ = requirements::parse(&text);
+        let _ = Form::wanted(&text);
+    }
+}
+
 /// A target, what it is fed, and what is right to begin with.
 type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 

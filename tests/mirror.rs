@@ -101,10 +101,25 @@ impl Server {
         self.url.trim_start_matches("http://")
     }
 
-    /// Ends it and returns its access log.
+    /// Asks it to end, which it does in good order and in time, and returns its access log.
     fn stop(mut self) -> String {
-        self.child.kill().unwrap();
+        self.ends(0);
         self.log.take().unwrap().join().unwrap()
+    }
+
+    /// SIGTERM ends it within ten seconds, with this code.
+    #[track_caller]
+    fn ends(&mut self, code: i32) {
+        succeeds(Command::new("kill").args(["-TERM", &self.child.id().to_string()]));
+        let asked = Instant::now();
+        let status = loop {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                break status;
+            }
+            assert!(asked.elapsed() < Duration::from_secs(10), "it goes on after SIGTERM");
+            std::thread::sleep(Duration::from_millis(20));
+        };
+        assert_eq!(status.code(), Some(code), "{status}");
     }
 }
 
@@ -192,10 +207,11 @@ fn a_wheel_is_published_once_and_never_changes() {
     let html = std::fs::read_to_string(index.join("simple/demo/index.html")).unwrap();
     assert!(html.contains("data-requires-python=\"&gt;=3.8\"") && html.contains("#sha256="), "{html}");
 
-    // A removed name stays taken.
+    // A removed release stays taken: only the same bytes may come back.
     run(dir.path(), &["remove", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", "a mistake"]).exits(0);
     add(&other).exits(2).says("was removed at").says("a mistake");
-    add(&a).exits(2).says("its name is never used again");
+    add(&a).exits(0).says("published");
+    run(dir.path(), &["remove", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", "a mistake"]).exits(0);
     run(dir.path(), &["yank", "--index", s(&index), "demo-1.0-py3-none-any.whl"]).exits(2).says("it was removed");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 files");
 }
@@ -348,6 +364,10 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
     assert_eq!(get(&server, &url, "Range: bytes=10-19\r\nIf-Range: \"other\"\r\n").0, 200);
     assert_eq!(get(&server, &url, &format!("If-None-Match: \"{}\"\r\n", sha256(&bytes))).0, 304);
     assert_eq!(get(&server, &url, "Range: bytes=99999999-\r\n").0, 416);
+    // More of the end than there is means all of it (RFC 9110, 14.1.2).
+    let (status, _, body) = get(&server, &url, "Range: bytes=-99999999\r\n");
+    assert_eq!((status, &body), (200, &bytes));
+    assert_eq!(get(&server, &url, "Range: bytes=-7\r\n").2, bytes[bytes.len() - 7..]);
     let (status, head, body) = ask(&server, "HEAD", &url, "");
     assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
     let metadata = get(&server, &format!("{url}.metadata"), "");
@@ -407,6 +427,367 @@ fn clients_that_misbehave_do_not_stop_the_server() {
     assert_eq!(get(&server, "/simple/demo/", "").0, 200);
 }
 
+/// A wheel with `size` bytes of noise in it.
+fn noisy_wheel(dir: &Path, name: &str, version: &str, size: usize) -> PathBuf {
+    let mut noise = fastrand::Rng::with_seed(7);
+    let bytes: Vec<u8> = std::iter::repeat_with(|| noise.u8(..)).take(size).collect();
+    large_wheel(dir, name, version, &bytes)
+}
+
+/// An index with `demo` 1.0, a small wheel, and `large` 1.0 with noise.
+fn index_with_a_large_wheel(dir: &Path) -> PathBuf {
+    let index = dir.join("index");
+    let wheels = [wheel(&dir.join("w"), "demo", "1.0", ""), noisy_wheel(&dir.join("w"), "large", "1.0", 16 << 20)];
+    run(dir, &["add", "--index", s(&index), s(&wheels[0]), s(&wheels[1])]).exits(0);
+    index
+}
+
+/// Resident memory of a process, MiB.
+fn memory(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches("kB").trim().parse::<u64>().unwrap() / 1024
+}
+
+#[track_caller]
+fn answers_within_a_second(server: &Server, attack: &str) {
+    let asked = Instant::now();
+    let status = get(server, "/simple/demo/", "").0;
+    assert_eq!(status, 200, "{attack}");
+    assert!(asked.elapsed() < Duration::from_secs(1), "{attack}: {:?}", asked.elapsed());
+    assert!(memory(server.child.id()) < 200, "{attack}: {} MiB", memory(server.child.id()));
+}
+
+/// Every one of nine requests is answered, and the median within a second: one may meet a moment in which this machine is
+/// busy with something else.
+#[track_caller]
+fn others_are_served(server: &Server, attack: &str) {
+    let one = |_| {
+        let asked = Instant::now();
+        let status = get(server, "/simple/demo/", "").0;
+        assert_eq!(status, 200, "{attack}");
+        let took = asked.elapsed();
+        std::thread::sleep(Duration::from_millis(100));
+        took
+    };
+    let mut took: Vec<Duration> = (0..9).map(one).collect();
+    took.sort();
+    assert!(took[4] < Duration::from_secs(1), "{attack}: {took:?}");
+    assert!(memory(server.child.id()) < 200, "{attack}: {} MiB", memory(server.child.id()));
+}
+
+const LARGE: &str = "/files/large/large-1.0-py3-none-any.whl";
+
+#[test]
+fn a_client_that_hangs_up_in_the_middle_of_an_answer_does_not_end_the_server() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut server = Server::start(&index_with_a_large_wheel(dir.path()), &["--quiet"]);
+    for _ in 0..50 {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let _ = stream.write_all(&b"GET /x HTTP/1.1\r\nHost: x\r\n\r\n".repeat(200));
+    }
+    for i in 0..50usize {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        stream.write_all(format!("GET {LARGE} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).unwrap();
+        // Something of it is read, more is on its way.
+        let mut some = vec![0; 1 + (i * 7919) % 200_000];
+        stream.read_exact(&mut some).unwrap();
+    }
+    answers_within_a_second(&server, "after a hundred clients that hung up");
+    server.ends(0);
+}
+
+#[test]
+fn a_log_that_nobody_reads_and_a_terminal_that_closes_change_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    for closed in [false, true] {
+        let mut child = mirror(&["serve", "--index", s(&index), "--port", "0"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+        // A pipe that is full after 64 KiB, or one without a reader.
+        let stderr = child.stderr.take().filter(|_| !closed);
+        let url = url.trim().trim_end_matches('/').to_owned();
+        let mut server = Server { child, url, log: None };
+        let line = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "long".repeat(100));
+        for _ in 0..10 {
+            let last = "GET /simple/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+            let text = format!("{}{last}", line.repeat(60));
+            let (_, _, rest) = raw(server.address(), text.as_bytes());
+            let answers = String::from_utf8_lossy(&rest).matches("HTTP/1.1").count();
+            assert_eq!(answers, 60, "closed: {closed}");
+        }
+        succeeds(Command::new("kill").args(["-HUP", &server.child.id().to_string()]));
+        std::thread::sleep(Duration::from_millis(300));
+        answers_within_a_second(&server, "after SIGHUP");
+        server.ends(0);
+        drop(stderr);
+    }
+}
+
+#[test]
+fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    let options = ["--quiet", "--max-connections", "80", "--head-timeout", "2", "--stall-timeout", "3"];
+    let mut server = Server::start(&index, &options);
+    let download = format!("GET {LARGE} HTTP/1.1\r\nHost: x\r\n\r\n");
+    let attacks: [(&str, Vec<u8>); 7] = [
+        ("nothing is sent", Vec::new()),
+        ("one byte is sent", b"G".to_vec()),
+        ("half a head is sent", b"GET / HTTP/1.1\r\nHost: x\r\n".to_vec()),
+        ("the beginning of HTTP/2's preface is sent", b"PRI * HT".to_vec()),
+        ("HTTP/2 is spoken", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec()),
+        ("a file is asked for and not read", download.into_bytes()),
+        ("the connection is kept alive and not used", b"GET /simple/ HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
+    ];
+    let begin = |bytes: &[u8], count: usize| -> Vec<TcpStream> {
+        let one = |_| {
+            let mut stream = TcpStream::connect(server.address()).unwrap();
+            let _ = stream.write_all(bytes);
+            stream
+        };
+        (0..count).map(one).collect()
+    };
+    for (attack, bytes) in &attacks {
+        let held = begin(bytes, 100);
+        others_are_served(&server, attack);
+        // Each is sent away in the end, also where nobody else wants the place.
+        drop(held);
+        let mut few = begin(bytes, 3);
+        std::thread::sleep(Duration::from_secs(6));
+        for stream in &mut few {
+            stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            // What was on its way may still come; then it is over.
+            let over = std::io::copy(stream, &mut std::io::sink());
+            let kept =
+                over.is_err_and(|e| matches!(e.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut));
+            assert!(!kept, "{attack}: the connection is kept");
+        }
+    }
+    // All at once.
+    let held: Vec<TcpStream> = attacks.iter().flat_map(|(_, bytes)| begin(bytes, 12)).collect();
+    others_are_served(&server, "all at once");
+    // With all of them connected it ends when it is told to.
+    server.ends(0);
+    drop(held);
+}
+
+#[test]
+fn an_answer_is_heard_also_by_a_client_that_is_still_sending() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-for-uploads-0123").unwrap();
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    // Without a word of asking first: all of a body that nobody wants.
+    let head = "POST /legacy/ HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 8000000\r\n\r\n";
+    let (status, _, body) = raw(server.address(), &[head.as_bytes(), &vec![0; 8_000_000]].concat());
+    assert_eq!((status, &body[..]), (401, &b"a token is needed\n"[..]));
+    // Ours asks first: of a large wheel not a byte is sent, and it is not tried again.
+    let large = dir.path().join("w/large-1.0-py3-none-any.whl");
+    let mut push = mirror(&["push", "--to", &format!("{}/legacy/", server.url), s(&large)]);
+    push.env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", "not-the-token");
+    let other = noisy_wheel(&dir.path().join("other"), "other", "1.0", 32 << 20);
+    push.arg(s(&other));
+    let asked = Instant::now();
+    Ran::of(&mut push, dir.path()).exits(3).says("401").says("check user, password or token");
+    assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
+    let log = server.stop();
+    assert_eq!(log.matches("\"POST /legacy/").count(), 2, "{log}");
+}
+
+#[test]
+fn what_a_token_guards_is_kept_by_nobody_and_no_error_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let file = "/files/demo/demo-1.0-py3-none-any.whl";
+    let token = dir.path().join("read");
+    std::fs::write(&token, "a-token-for-readers-0123\n").unwrap();
+    let auth = "Authorization: Bearer a-token-for-readers-0123\r\n";
+    let (open, guarded) = (Server::start(&index, &[]), Server::start(&index, &["--read-token", s(&token)]));
+    let control = |head: &str| head.lines().find_map(|l| l.strip_prefix("cache-control: ")).map(str::to_owned);
+    for path in ["/", "/simple/", "/simple/demo/", "/simple/demo", "/nope"] {
+        let head = get(&guarded, path, auth).1;
+        assert!(control(&head).is_some_and(|c| c.contains("no-store")), "{path}: {head}");
+    }
+    assert_eq!(control(&get(&guarded, file, auth).1).unwrap(), "private, max-age=31536000, immutable");
+    assert_eq!(control(&get(&open, file, "").1).unwrap(), "public, max-age=31536000, immutable");
+    assert_eq!(control(&get(&open, "/simple/demo/", "").1).unwrap(), "no-cache");
+    let errors = [
+        (get(&guarded, "/simple/", ""), 401),
+        (get(&open, "/files/demo/nope-1.0-py3-none-any.whl", ""), 404),
+        (get(&open, file, "Range: bytes=99999999-\r\n"), 416),
+        (get(&open, "/simple/demo/", "Accept: application/xml\r\n"), 406),
+        (ask(&open, "PUT", "/", ""), 405),
+        (ask(&open, "POST", "/", "Content-Length: 0\r\n"), 403),
+    ];
+    for ((status, head, _), wanted) in &errors {
+        assert_eq!(status, wanted, "{head}");
+        assert_eq!(control(head).as_deref(), Some("no-store"), "{head}");
+        assert!(!head.contains("etag"), "{head}");
+    }
+    for path in ["/", "/simple/", "/simple/demo/", file] {
+        let head = get(&open, path, "").1;
+        for wanted in [
+            "x-content-type-options: nosniff",
+            "referrer-policy: no-referrer",
+            "content-security-policy: default-src 'none'",
+        ] {
+            assert!(head.contains(wanted), "{path}: {wanted} is not in\n{head}");
+        }
+    }
+    // Two encodings are two representations: each has an ETag of its own, and either is known again.
+    let etag = |head: &str| head.lines().find_map(|l| l.strip_prefix("etag: ")).map(str::to_owned).unwrap();
+    let (plain, gzip) = (get(&open, "/simple/demo/", "").1, get(&open, "/simple/demo/", "Accept-Encoding: gzip\r\n").1);
+    assert_ne!(etag(&plain), etag(&gzip));
+    for e in [etag(&plain), etag(&gzip)] {
+        assert_eq!(get(&open, "/simple/demo/", &format!("If-None-Match: {e}\r\n")).0, 304);
+    }
+    // A file that is gone, or has another size than its page says, is an error that nobody keeps.
+    let path = index.join(&file[1..]);
+    let bytes = std::fs::read(&path).unwrap();
+    std::fs::write(&path, &bytes[1..]).unwrap();
+    let (status, head, _) = get(&open, file, "");
+    assert!(status == 500 && control(&head).as_deref() == Some("no-store"), "{head}");
+    std::fs::remove_file(&path).unwrap();
+    let (status, head, _) = get(&open, file, "");
+    assert!(status == 404 && control(&head).as_deref() == Some("no-store"), "{head}");
+}
+
+#[test]
+fn a_release_has_one_identity_however_it_is_spelled() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let add = |w: &Path| run(dir.path(), &["add", "--index", s(&index), s(w)]);
+    let first = wheel(&dir.path().join("a"), "my_demo", "1.0", "");
+    add(&first).exits(0).says("published");
+    let spelled = |folder: &str, name: &str, of: &Path| {
+        let path = dir.path().join(folder).join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::copy(of, &path).unwrap();
+        path
+    };
+    let other = wheel(&dir.path().join("b"), "my_demo", "1.0", "Summary: other bytes\n");
+    let spellings = ["My.Demo-1.0-py3-none-any.whl", "my_demo-1.0.0-py3-none-any.whl", "my_demo-v1-PY3-none-any.whl"];
+    for name in spellings {
+        add(&spelled("b", name, &other)).exits(2).says("'my_demo-1.0-py3-none-any.whl' is published with the SHA-256");
+        add(&spelled("a", name, &first)).exits(0).says("my_demo-1.0-py3-none-any.whl: already there, the same bytes");
+    }
+    // After it was removed as well; the same bytes may come back.
+    run(dir.path(), &["remove", "--index", s(&index), "my_demo-1.0-py3-none-any.whl", "--reason", "a mistake"])
+        .exits(0);
+    for name in spellings {
+        add(&spelled("b", name, &other)).exits(2).says("was removed at").says("a mistake");
+    }
+    add(&first).exits(0).says("published");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
+    // A build tag or another tag is another release.
+    add(&spelled("b", "my_demo-1.0-2-py3-none-any.whl", &other)).exits(0).says("published");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");
+}
+
+#[test]
+fn what_is_published_is_a_regular_file_of_its_folder() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, w) = (dir.path().join("index"), dir.path().join("w"));
+    let demo = wheel(&w, "demo", "1.0", "");
+    let secret = dir.path().join("secret");
+    std::fs::write(&secret, "PRIVATE KEY MATERIAL").unwrap();
+    let report = w.join("demo-1.0-py3-none-any.validate.html");
+    std::os::unix::fs::symlink(&secret, &report).unwrap();
+    let add = |w: &Path| run(dir.path(), &["add", "--index", s(&index), s(w)]);
+    add(&demo).exits(2).says("validate.html would be published with the wheel beside it, and is a symbolic link");
+    std::fs::remove_file(&report).unwrap();
+    let pipe = w.join("demo-1.0-py3-none-any.cdx.json");
+    succeeds(Command::new("mkfifo").arg(&pipe));
+    add(&demo).exits(2).says("is no regular file");
+    std::fs::remove_file(&pipe).unwrap();
+    // A pipe, a device and a folder by a wheel's name are refused at once, and none of it is read.
+    let (pipe, device) = (w.join("p-1.0-py3-none-any.whl"), w.join("z-1.0-py3-none-any.whl"));
+    succeeds(Command::new("mkfifo").arg(&pipe));
+    std::os::unix::fs::symlink("/dev/zero", &device).unwrap();
+    for path in [&pipe, &device] {
+        add(path).exits(2).says("it is no regular file");
+    }
+    add(&demo).exits(0).says("published");
+}
+
+#[test]
+fn killed_adds_and_uploads_leave_all_or_nothing_and_what_they_leave_is_named_and_goes() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "base", "1.0", ""))]).exits(0);
+    let left = || {
+        let is = |n: &str| n.starts_with(".incoming-") || n.starts_with(".upload-");
+        let names = std::fs::read_dir(&index).unwrap().flatten().map(|e| e.file_name().into_string().unwrap());
+        names.filter(|n| is(n)).collect::<Vec<_>>()
+    };
+    let checked = || -> Value {
+        serde_json::from_str(&run(dir.path(), &["check", "--index", s(&index), "--json"]).stdout).unwrap()
+    };
+    let mut killed = 0;
+    for i in 0..12u64 {
+        // Two projects in one set.
+        let set: Vec<PathBuf> =
+            ["a", "b"].map(|n| noisy_wheel(&dir.path().join("w"), &format!("{n}{i}"), "1.0", 1 << 20)).into();
+        let mut child = mirror(&["add", "--quiet", "--index", s(&index), s(&set[0]), s(&set[1])]).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(10 + 12 * i));
+        let _ = child.kill();
+        killed += usize::from(child.wait().unwrap().code().is_none());
+        let named: Vec<String> =
+            checked()["findings"].as_array().unwrap().iter().map(|f| f["path"].to_string()).collect();
+        for name in left() {
+            assert!(named.iter().any(|n| n.contains(&name)), "{name} is not in {named:?}");
+        }
+        // The next change, of something else, finishes or undoes it: both projects, or none.
+        let next = wheel(&dir.path().join("w"), "base", &format!("2.{i}"), "");
+        run(dir.path(), &["add", "--index", s(&index), s(&next)]).exits(0);
+        assert_eq!(left(), [""; 0]);
+        let there = ["a", "b"].map(|n| index.join(format!("simple/{n}{i}/index.json")).exists());
+        assert_eq!(there[0], there[1], "half a set is published");
+        let json = checked();
+        assert!(json["ok"] == true && json["findings"] == serde_json::json!([]), "{json}");
+    }
+    assert!(killed > 0, "nothing was killed in time");
+
+    // An upload whose server is killed.
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-for-uploads-0123").unwrap();
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    let head = "POST /legacy/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer a-token-for-uploads-0123\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000000\r\n\r\n--b\r\nContent-Disposition: form-data; name=\"content\"; filename=\"up-1.0-py3-none-any.whl\"\r\n\r\n";
+    stream.write_all(&[head.as_bytes(), &vec![7; 2 << 20]].concat()).unwrap();
+    let begun = Instant::now();
+    while left().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "the upload does not arrive");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // While it is under way it is nobody's leftover, and a change leaves it alone.
+    let next = wheel(&dir.path().join("w"), "base", "3.0", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&next)]).exits(0);
+    assert_eq!((left().len(), checked()["findings"].clone()), (1, serde_json::json!([])));
+    drop(server);
+    assert!(checked()["findings"][0]["what"].as_str().unwrap().contains("interrupted"), "{}", checked());
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    assert_eq!(left(), [""; 0]);
+    // One whose client hangs up goes by itself.
+    let mut stream = TcpStream::connect(server.address()).unwrap();
+    stream.write_all(&[head.as_bytes(), &vec![7; 2 << 20]].concat()).unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+    drop(stream);
+    let begun = Instant::now();
+    while !left().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?} stays", left());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 #[test]
 #[ignore = "needs the right to mount a file system"]
 fn a_full_disk_publishes_nothing_and_keeps_what_is_there() {
@@ -440,6 +821,54 @@ fn a_full_disk_publishes_nothing_and_keeps_what_is_there() {
     small.grow("64m");
     push(&large).exits(0).says("uploaded");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
+}
+
+/// Uploads a wheel as twine does; the status.
+fn upload(server: &Server, token: &str, w: &Path) -> u16 {
+    let (name, bytes) = (w.file_name().unwrap().to_str().unwrap(), std::fs::read(w).unwrap());
+    let begin = format!(
+        "--b\r\nContent-Disposition: form-data; name=\":action\"\r\n\r\nfile_upload\r\n--b\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{name}\"\r\n\r\n"
+    );
+    let body = [begin.as_bytes(), &bytes, b"\r\n--b--\r\n"].concat();
+    let head = format!(
+        "POST /legacy/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: {}\r\n\r\n",
+        body.len()
+    );
+    raw(server.address(), &[head.as_bytes(), &body].concat()).0
+}
+
+#[test]
+fn a_disk_that_runs_full_at_any_step_publishes_nothing_that_was_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = dir.path().join("disk");
+    let _small = SmallDisk::mount(&disk, "4m");
+    let index = disk.join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let token = dir.path().join("token");
+    std::fs::write(&token, "a-token-for-uploads-0123").unwrap();
+    let server = Server::start(&index, &["--upload-token", s(&token)]);
+    let fill = || {
+        let mut file = std::fs::OpenOptions::new().append(true).create(true).open(disk.join("fill")).unwrap();
+        while file.write_all(&[1; 4096]).is_ok() {}
+    };
+    let mut seen = [0, 0];
+    for pages in 1..=22 {
+        fill();
+        let file = std::fs::OpenOptions::new().write(true).open(disk.join("fill")).unwrap();
+        let size = file.metadata().unwrap().len();
+        file.set_len(size.saturating_sub(4096 * pages)).unwrap();
+        let name = format!("edge{pages}");
+        let status = upload(&server, "a-token-for-uploads-0123", &wheel(&dir.path().join("w"), &name, "1.0", ""));
+        let there = get(&server, &format!("/simple/{name}/"), "").0;
+        match status {
+            200 => assert_eq!(there, 200, "{pages} pages"),
+            507 => assert_eq!(there, 404, "{pages} pages"),
+            other => panic!("{other} with {pages} pages"),
+        }
+        seen[usize::from(status == 200)] += 1;
+        run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("0 of 0 findings");
+    }
+    assert!(seen[0] > 0 && seen[1] > 0, "{seen:?}: the disk was never full, or always");
 }
 
 /// A wheel with a module that holds `bytes`, and a true RECORD.
@@ -478,7 +907,8 @@ fn the_start_page_is_for_people() {
     }
     assert!(!dom.contains("<b>a</b>"));
     // Every link of the page leads somewhere, the report to a page that may load nothing.
-    let links: Vec<&str> = dom.split("href=\"").skip(1).filter_map(|l| l.split('"').next()).collect();
+    let links: Vec<&str> =
+        dom.split("<a ").skip(1).filter_map(|l| l.split("href=\"").nth(1)?.split('"').next()).collect();
     assert!(links.len() > 40, "{links:?}");
     for link in &links {
         let (status, head, _) = get(&server, &format!("/{link}"), "");
@@ -489,8 +919,17 @@ fn the_start_page_is_for_people() {
     }
     assert!(links.iter().any(|l| l.ends_with("demo-2.6.0%2Bcpu.libuv-py3-none-any.validate.html")), "{links:?}");
     // As a phone shows it, and in the dark: from a copy with a script that the page itself does not have.
-    let html = String::from_utf8(get(&server, "/", "").2).unwrap();
-    assert!(!html.contains("<script"));
+    let (_, head, body) = get(&server, "/", "");
+    let html = String::from_utf8(body).unwrap();
+    // The one script is the page's own, and no other would run.
+    let [_, script] = html.split("<script>").collect::<Vec<_>>()[..] else { panic!("{html}") };
+    assert!(!html.contains("<script "), "{html}");
+    let digest = Sha256::digest(script.split("</script>").next().unwrap());
+    let allowed = format!("'sha256-{}'", base64::engine::general_purpose::STANDARD.encode(digest)).to_lowercase();
+    assert!(head.contains(&format!("script-src {allowed};")), "{allowed} is not in\n{head}");
+    // It gives the page its address, a search and buttons that copy.
+    assert!(dom.contains(&format!("class=\"here\">{}", server.url)) || !html.contains("class=\"here\""), "{dom}");
+    assert!(dom.contains("<button") && !dom.contains("<button hidden"), "{dom}");
     let copy = dir.path().join("probe.html");
     std::fs::write(&copy, html.replace("</body>", &format!("{}</body>", browser::PROBE))).unwrap();
     let phone = browser::answer(&browser::dump_dom(&browser::file(&copy), "500,900", false));
@@ -730,7 +1169,7 @@ fn free_port() -> u16 {
 fn wait_for(port: u16) {
     let started = Instant::now();
     while TcpStream::connect(("127.0.0.1", port)).is_err() {
-        assert!(started.elapsed() < Duration::from_secs(60), "nothing listens on {port}");
+        assert!(started.elapsed() < Duration::from_secs(300), "nothing listens on {port}");
         std::thread::sleep(Duration::from_millis(100));
     }
 }
@@ -752,22 +1191,13 @@ fn wheels_are_pushed_to_a_real_pypiserver() {
     std::fs::create_dir(&packages).unwrap();
     let port = free_port();
     let mut command = client(&env, "pypi-server", dir.path());
-    command.args([
-        "run",
-        "-p",
-        &port.to_string(),
-        "-i",
-        "127.0.0.1",
-        "-a",
-        ".",
-        "-P",
-        ".",
-        "--disable-fallback",
-        s(&packages),
-    ]);
+    command.args(["run", "-p", &port.to_string(), "-i", "127.0.0.1", "-a", ".", "-P", ".", s(&packages)]);
     let _server = Killed(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
     wait_for(port);
     let to = format!("http://127.0.0.1:{port}/");
+    // As it comes: for what it does not have it sends installers on to a public index, which is not this server.
+    let (status, head, _) = raw(&format!("127.0.0.1:{port}"), b"GET /simple/demo/ HTTP/1.0\r\n\r\n");
+    assert!((300..400).contains(&status) && head.contains("location: http"), "{head}");
     let (a, b) = (wheel(&dir.path().join("w"), "demo", "1.0", ""), wheel(&dir.path().join("w"), "demo", "1.1+x.1", ""));
     run(dir.path(), &["push", "--to", &to, s(&a)]).exits(0).says("uploaded");
     // A set goes on after what is there.
@@ -815,16 +1245,30 @@ fn wheels_are_pushed_to_a_real_devpi() {
     let json: Value = serde_json::from_slice(&body).unwrap();
     let session = json["result"]["password"].as_str().unwrap().to_owned();
     let token = auth.encode(format!("root:{session}"));
-    let index = r#"{"type": "stage", "volatile": false, "bases": []}"#;
-    let request = format!(
-        "PUT /{user}/team HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nX-Devpi-Auth: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{index}",
-        index.len()
-    );
-    let (status, _, body) = raw(&base["http://".len()..], request.as_bytes());
-    assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
-
-    let to = format!("{base}/{user}/team/");
+    // As devpi sets one up: with a mirror of a public index as its base. Here that index is ours, and has the very wheel.
     let a = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let public = dir.path().join("public");
+    run(dir.path(), &["add", "--index", s(&public), s(&a)]).exits(0);
+    let public = Server::start(&public, &["--quiet"]);
+    let mirrored = format!(r#"{{"type": "mirror", "volatile": false, "mirror_url": "{}/simple/"}}"#, public.url);
+    for (name, index) in [
+        ("public", mirrored.as_str()),
+        ("team", r#"{"type": "stage", "volatile": false, "bases": ["root/public"], "mirror_whitelist": ["*"]}"#),
+    ] {
+        let request = format!(
+            "PUT /{user}/{name} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAccept: application/json\r\nX-Devpi-Auth: {token}\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{index}",
+            index.len()
+        );
+        let (status, _, body) = raw(&base["http://".len()..], request.as_bytes());
+        assert_eq!(status, 200, "{}", String::from_utf8_lossy(&body));
+    }
+    let to = format!("{base}/{user}/team/");
+    // The page of the team's index shows what the base has.
+    let shown =
+        format!("GET /{user}/team/+simple/demo/ HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n");
+    let (status, _, body) = raw(&base["http://".len()..], shown.as_bytes());
+    let page = String::from_utf8_lossy(&body).into_owned();
+    assert!(status == 200 && page.contains("demo-1.0-py3-none-any.whl") && page.contains("/public/+f/"), "{page}");
     let push = |w: &Path, netrc: bool| {
         let mut command = mirror(&["push", "--to", &to, s(w)]);
         let file = dir.path().join("netrc");
@@ -861,6 +1305,267 @@ fn wheels_are_pushed_to_a_real_devpi() {
         s(&out),
     ]));
     assert_eq!(std::fs::read(out.join("demo-1.1-py3-none-any.whl")).unwrap(), std::fs::read(&b).unwrap());
+}
+
+/// Method and path, and `Authorization`, of each request.
+type Asked = std::sync::Arc<std::sync::Mutex<Vec<(String, Option<String>)>>>;
+
+/// A server on loopback that answers as `answer` says (method, path → head and body), and keeps what was asked of it,
+/// with the header `Authorization`.
+fn scripted(address: &str, answer: impl Fn(&str, &str) -> (String, Vec<u8>) + Send + 'static) -> (String, Asked) {
+    let listener = TcpListener::bind(address).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let asked = Asked::default();
+    let log = std::sync::Arc::clone(&asked);
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let mut reader = BufReader::new(stream);
+            let (mut line, mut length, mut authorization) = (String::new(), 0, None);
+            let _ = reader.read_line(&mut line);
+            loop {
+                let mut header = String::new();
+                if reader.read_line(&mut header).unwrap_or(0) == 0 || header == "\r\n" {
+                    break;
+                }
+                let (key, value) = header.split_once(':').unwrap();
+                match key.to_ascii_lowercase().as_str() {
+                    "content-length" => length = value.trim().parse().unwrap(),
+                    "authorization" => authorization = Some(value.trim().to_owned()),
+                    _ => {}
+                }
+            }
+            let mut words = line.split(' ');
+            let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+            log.lock().unwrap().push((format!("{method} {path}"), authorization));
+            let _ = std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink());
+            let (head, body) = answer(method, path);
+            let text = format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
+            let _ = reader.get_mut().write_all(&[text.as_bytes(), &body].concat());
+        }
+    });
+    (url, asked)
+}
+
+/// `mirror push` with a password in the environment.
+fn push_with_password(dir: &Path, to: &str, w: &Path) -> Ran {
+    let mut command = mirror(&["push", "--to", to, s(w)]);
+    Ran::of(command.env("HOME", dir).env("TORCHMILL_UPLOAD_PASSWORD", "S3CRET-password"), dir)
+}
+
+#[test]
+fn credentials_go_to_their_own_origin_and_to_no_other() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let bytes = std::fs::read(&w).unwrap();
+    // The other one has the file, and everything else that it is asked for.
+    let (other, stolen) = scripted("127.0.0.2:0", move |_, _| ("200 OK".into(), bytes.clone()));
+    // Pages and uploads are redirected to it.
+    let to = other.clone();
+    let (own, asked) = scripted("127.0.0.1:0", move |_, path| (format!("307 Go\r\nLocation: {to}{path}"), Vec::new()));
+    let ran = push_with_password(dir.path(), &format!("{own}/up/"), &w).exits(3);
+    ran.says("307").says("it sends uploads on to http://127.0.0.2").says("--to");
+    assert!(asked.lock().unwrap().iter().all(|(_, a)| a.is_some()), "{asked:?}");
+    assert_eq!(*stolen.lock().unwrap(), [], "the other host was asked");
+    // A page links to it, without a digest: that is not this server's file, and is not asked for.
+    let link = format!("<a href=\"{other}/demo-1.0-py3-none-any.whl\">demo-1.0-py3-none-any.whl</a>");
+    let (own, asked) = scripted("127.0.0.1:0", move |method, _| match method {
+        "GET" => ("200 OK\r\nContent-Type: text/html".into(), link.clone().into_bytes()),
+        _ => ("200 OK".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{own}/up/"), &w).exits(3).says("and does not show it");
+    assert!(asked.lock().unwrap().iter().any(|(what, _)| what == "POST /up/"), "{asked:?}");
+    assert_eq!(*stolen.lock().unwrap(), []);
+    // The user names another index: it is read, without the password.
+    let mut command = mirror(&["push", "--to", &format!("{own}/up/"), "--simple", &format!("{other}/simple/"), s(&w)]);
+    command.env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", "S3CRET-password");
+    Ran::of(&mut command, dir.path());
+    let stolen = stolen.lock().unwrap();
+    assert!(!stolen.is_empty() && stolen.iter().all(|(_, a)| a.is_none()), "{stolen:?}");
+}
+
+#[test]
+fn an_upload_that_a_server_throws_away_is_not_called_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let (url, _) = scripted("127.0.0.1:0", |method, path| match (method, path) {
+        ("GET", "/simple/demo/") => ("200 OK\r\nContent-Type: text/html".into(), b"<html></html>".to_vec()),
+        ("POST", _) => ("200 OK".into(), b"thank you".to_vec()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{url}/"), &w)
+        .exits(3)
+        .says("took demo-1.0-py3-none-any.whl and does not show it");
+    let (url, _) = scripted("127.0.0.1:0", |method, _| match method {
+        "POST" => ("200 OK".into(), Vec::new()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{url}/"), &w)
+        .exits(3)
+        .says("its index was not found: name it with --simple");
+}
+
+#[test]
+fn no_password_stands_in_a_message() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    for to in [
+        "https://bob:S3CRET@127.0.0.1:99999/",
+        "ftp://bob:S3CRET@h/",
+        "http://bob:S3CRET@127.0.0.1:1/",
+        "http://S3CRET@127.0.0.1:1/",
+    ] {
+        for args in
+            [vec!["push", "--to", to, s(&w)], vec!["push", "--to", "http://127.0.0.1:1/", "--simple", to, s(&w)]]
+        {
+            let ran = run(dir.path(), &args).exits(2);
+            assert!(!ran.stderr.contains("S3CRET") && !ran.stdout.contains("S3CRET"), "{to}: {}", ran.stderr);
+        }
+        let mut inspect = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let ran = Ran::of(inspect.args(["inspect", &to.replace("ftp", "https")]).current_dir(root()), dir.path());
+        assert!(!ran.stderr.contains("S3CRET") && ran.code != Some(0), "{to}: {}", ran.stderr);
+    }
+    // A token in place of the file that holds it.
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    let ran = run(dir.path(), &["serve", "--index", s(&index), "--read-token", "S3CRET-S3CRET-S3CRET"]).exits(2);
+    assert!(!ran.stderr.contains("S3CRET"), "{}", ran.stderr);
+    ran.says("give the path of a file that holds the token");
+}
+
+#[test]
+fn a_team_lists_promotes_prunes_and_makes_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (staging, stable) = (dir.path().join("staging"), dir.path().join("stable"));
+    let w = dir.path().join("dist");
+    for version in ["1.0", "1.1", "1.2"] {
+        wheel(&w, "demo", version, "Requires-Dist: dep>=2\nRequires-Dist: only_there; sys_platform == 'win32'\n");
+    }
+    std::fs::write(w.join("demo-1.2-py3-none-any.manifest.json"), "{}").unwrap();
+    wheel(&w, "dep", "1.0", "");
+    // A folder; what is missing is named, and what only Windows needs is not.
+    let ran = run(dir.path(), &["add", "--index", s(&staging), s(&w)]).exits(0);
+    ran.says("needs dep>=2, which this index does not have");
+    let json: Value =
+        serde_json::from_str(&run(dir.path(), &["check", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
+    assert_eq!(json["missing"].as_array().unwrap().len(), 1, "{json}");
+    // A requirements file: the wheel beside it, if it has the digest that the file says.
+    let more = dir.path().join("more");
+    let dep = wheel(&more, "dep", "2.0", "");
+    let digest = sha256(&std::fs::read(&dep).unwrap());
+    let requirements = more.join("requirements.txt");
+    std::fs::write(&requirements, "dep==2.0\n").unwrap();
+    run(dir.path(), &["add", "--index", s(&staging), s(&requirements)]).exits(2).says("dep==2.0 has no --hash");
+    std::fs::write(&requirements, format!("# all of it\ndep==2.0 \\\n    --hash=sha256:{digest}\n")).unwrap();
+    let ran = run(dir.path(), &["add", "--index", s(&staging), s(&requirements)])
+        .exits(0)
+        .says("dep-2.0-py3-none-any.whl: published");
+    assert!(!ran.stdout.contains("does not have"), "{}", ran.stdout);
+
+    run(dir.path(), &["yank", "--index", s(&staging), "demo-1.1-py3-none-any.whl", "--reason", "broken"]).exits(0);
+    let ran = run(dir.path(), &["list", "--index", s(&staging), "demo"]).exits(0);
+    assert!(
+        ran.stdout.starts_with("project  version  for") && ran.stdout.ends_with("3 files of 1 projects\n"),
+        "{}",
+        ran.stdout
+    );
+    ran.says("yanked: broken").says("py3-none-any");
+    let json: Value =
+        serde_json::from_str(&run(dir.path(), &["list", "--index", s(&staging), "--json"]).exits(0).stdout).unwrap();
+    assert_eq!(json["files"].as_array().unwrap().len(), 5);
+    assert_eq!(json["files"][1]["yanked"], "broken");
+    run(dir.path(), &["list", "--index", s(&staging), "demi"]).exits(2).says("is 'demo' meant?");
+
+    // All or nothing: one file is not what its page says, and nothing is promoted.
+    let copy =
+        |which: &[&str]| run(dir.path(), &[&["copy", "--from", s(&staging), "--to", s(&stable)][..], which].concat());
+    let path = staging.join("files/dep/dep-2.0-py3-none-any.whl");
+    let good = std::fs::read(&path).unwrap();
+    std::fs::copy(wheel(&dir.path().join("changed"), "dep", "2.0", "Summary: changed\n"), &path).unwrap();
+    copy(&[]).exits(1).says("its page says").says("nothing was promoted");
+    assert!(!stable.join("simple/demo").exists());
+    std::fs::write(&path, good).unwrap();
+    copy(&["demo-1.1-py3-none-any.whl"]).exits(2).says("is yanked");
+    copy(&["demo==9"]).exits(2).says("has nothing by the name 'demo==9'");
+    copy(&["Demo==1.2.0", "dep"]).exits(0).says("demo-1.2-py3-none-any.whl: published").says("dep-2.0");
+    run(dir.path(), &["check", "--index", s(&stable)]).exits(0).says("3 files, 0 of 0");
+    assert!(stable.join("files/demo/demo-1.2-py3-none-any.manifest.json").is_file());
+
+    // Retention: shown, then done; the newest always stays.
+    run(dir.path(), &["prune", "--index", s(&staging)]).exits(2).says("--keep");
+    let prune =
+        |more: &[&str]| run(dir.path(), &[&["prune", "--index", s(&staging), "--keep", "1"][..], more].concat());
+    prune(&["--older-than", "1"]).exits(0).says("0 files");
+    prune(&["--dry-run"])
+        .exits(0)
+        .says("would remove demo-1.0")
+        .says("would remove demo-1.1")
+        .says("would remove dep-1.0")
+        .says("3 files");
+    run(dir.path(), &["check", "--index", s(&staging)]).exits(0).says("5 files");
+    prune(&["demo"]).exits(0).says("removed demo-1.0").says("2 files");
+    run(dir.path(), &["check", "--index", s(&staging)]).exits(0).says("3 files, 0 of 0");
+
+    // Lost, and made again: files, times, yanks, what was removed.
+    run(dir.path(), &["yank", "--index", s(&staging), "dep-1.0-py3-none-any.whl", "--reason", "old"]).exits(0);
+    let lock = dir.path().join("wheels.lock");
+    run(dir.path(), &["lock", "--index", s(&staging), "--out", s(&lock)]).exits(0);
+    let again = dir.path().join("again");
+    let make = |from: &[&Path]| {
+        let mut args = vec!["make", "--index", s(&again), "--lock", s(&lock), "--offline"];
+        from.iter().for_each(|f| args.extend(["--from", s(f)]));
+        run(dir.path(), &args)
+    };
+    make(&[&w]).exits(2).says("1 of 3 files are found nowhere: dep-2.0-py3-none-any.whl");
+    make(&[&w, &more]).exits(0);
+    for page in ["simple/demo/index.json", "simple/dep/index.json", "simple/index.json", "index.html"] {
+        assert_eq!(
+            std::fs::read_to_string(again.join(page)).unwrap(),
+            std::fs::read_to_string(staging.join(page)).unwrap()
+        );
+    }
+    run(dir.path(), &["check", "--index", s(&again)]).exits(0).says("3 files, 0 of 0");
+    make(&[&w, &more]).exits(2).says("holds something already");
+    let text = std::fs::read_to_string(&lock).unwrap();
+    std::fs::write(&lock, text.replacen("sha256 = \"", "sha256 = \"../", 1)).unwrap();
+    make(&[&w]).exits(2).says("is no SHA-256");
+}
+
+#[test]
+fn releases_of_a_package_index_come_with_what_they_depend_on() {
+    let dir = tempfile::tempdir().unwrap();
+    // The package index is one of ours.
+    let w = dir.path().join("w");
+    let public = dir.path().join("public");
+    let wheels = [
+        wheel(&w, "demo", "1.0", "Requires-Dist: dep>=1,<3\nRequires-Dist: extra_only; extra == 'more'\n"),
+        wheel(&w, "dep", "1.0", ""),
+        wheel(&w, "dep", "2.0", "Requires-Dist: leaf\n"),
+        wheel(&w, "dep", "2.5rc1", ""),
+        wheel(&w, "dep", "3.0", ""),
+        wheel(&w, "leaf", "1.0", ""),
+        build_wheel(&w, "leaf", "2.0", "Requires-Python: >=3.99\n", |_| {}),
+    ];
+    let paths: Vec<&str> = wheels.iter().map(|p| s(p)).collect();
+    run(dir.path(), &[&["add", "--index", s(&public)][..], &paths].concat()).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let index = dir.path().join("index");
+    let add = |more: &[&str]| {
+        let mut command = mirror(&[&["add", "--index", s(&index), "--python", "3.11"][..], more].concat());
+        Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", format!("{}/simple", server.url)), dir.path())
+    };
+    add(&["pypi:demo"]).exits(2).says("names no exact version");
+    add(&["pypi:demo==9"]).exits(2).says("has no wheel of demo 9");
+    add(&["pypi:demo==1.0"]).exits(0).says("demo-1.0-py3-none-any.whl: published").says("needs dep");
+    let ran = add(&["pypi:demo==1.0", "--with-deps"]).exits(0);
+    ran.says("already there").says("dep-2.0-py3-none-any.whl: published").says("leaf-1.0-py3-none-any.whl: published");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
+    // Other bytes than its page promises are not taken.
+    let served = public.join("files/dep/dep-3.0-py3-none-any.whl");
+    let size = std::fs::metadata(&served).unwrap().len();
+    std::fs::write(&served, vec![0; size as usize]).unwrap();
+    add(&["pypi:dep==3.0"]).exits(3).says("was promised");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
+    add(&["--python", "3", "pypi:dep==2.0"]).exits(2).says("'3' is no version of Python 3");
 }
 
 #[test]

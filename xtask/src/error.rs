@@ -124,7 +124,8 @@ struct Inner {
 
 impl Error {
     fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
-        Self(Box::new(Inner { exit, code, what: what.into(), doing: Vec::new(), next: Vec::new(), source: None }))
+        let what = without_secrets(&what.into());
+        Self(Box::new(Inner { exit, code, what, doing: Vec::new(), next: Vec::new(), source: None }))
     }
 
     /// Exit code 1: everything worked and the answer is no.
@@ -158,14 +159,14 @@ impl Error {
     /// Adds what was being done, outermost last.
     #[must_use]
     pub fn doing(mut self, doing: impl Into<String>) -> Self {
-        self.0.doing.push(doing.into());
+        self.0.doing.push(without_secrets(&doing.into()));
         self
     }
 
     /// Adds a next step for the reader.
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {
-        self.0.next.push(next.into());
+        self.0.next.push(without_secrets(&next.into()));
         self
     }
 
@@ -198,6 +199,47 @@ impl Error {
     pub fn next_steps(&self) -> &[String] {
         &self.0.next
     }
+}
+
+/// `text` without what must not stand in a message, a log or a bug report, even where somebody typed it in the wrong
+/// place: users and passwords of addresses, private keys.
+pub fn without_secrets(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(at) = rest.find("://") {
+        let (before, after) = rest.split_at(at + 3);
+        out.push_str(before);
+        let ends = |c: char| c.is_whitespace() || c.is_control() || "/?#\\'\"<>`".contains(c);
+        let authority = &after[..after.find(ends).unwrap_or(after.len())];
+        match authority.rfind('@') {
+            Some(user) => {
+                out.push_str("…@");
+                rest = &after[user + 1..];
+            }
+            None => rest = after,
+        }
+    }
+    out.push_str(rest);
+    without_keys(out)
+}
+
+/// A key as PEM, on several lines or one, or the Base64 of an Ed25519 key (RFC 8410) alone.
+fn without_keys(mut text: String) -> String {
+    const SAID: &str = "(a private key)";
+    const END: &str = "-----END";
+    while let Some(at) = text.find("-----BEGIN").filter(|at| text[*at..].contains("PRIVATE KEY")) {
+        let end = text[at..].find(END).map_or(text.len(), |end| {
+            let tail = at + end + END.len();
+            text[tail..].find("-----").map_or(text.len(), |n| tail + n + 5)
+        });
+        text.replace_range(at..end, SAID);
+    }
+    while let Some(at) = text.find("MC4CAQAwBQYDK2Vw") {
+        let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+        let end = text[at..].find(|c| !base64(c)).map_or(text.len(), |n| at + n);
+        text.replace_range(at..end, SAID);
+    }
+    text
 }
 
 impl fmt::Display for Error {
@@ -271,5 +313,33 @@ mod tests {
         let mut names = Kind::ALL.map(Kind::code);
         names.sort_unstable();
         assert!(names.windows(2).all(|w| w[0] != w[1]), "{names:?}");
+    }
+
+    #[test]
+    fn no_secret_stands_in_a_message() {
+        for (text, shown) in [
+            ("'https://bob:s3cret@h:99999/x' is no address", "'https://…@h:99999/x' is no address"),
+            ("ftp://bob:s3@cret@h", "ftp://…@h"),
+            ("http://s3cret@h/ and http://b:s3cret@h/", "http://…@h/ and http://…@h/"),
+            ("https://h/a@b", "https://h/a@b"),
+            ("no '://' here", "no '://' here"),
+            (
+                "cannot read '-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----': no",
+                "cannot read '(a private key)': no",
+            ),
+            ("-----BEGIN PRIVATE KEY-----s3cret", "(a private key)"),
+            ("MC4CAQAwBQYDK2VwBCIEIs3cret=: no such file", "(a private key): no such file"),
+        ] {
+            assert_eq!(without_secrets(text), shown);
+        }
+        let e = Error::misuse("x", "http://u:s3cret@h").doing("http://u:s3cret@h").next("http://u:s3cret@h");
+        assert!(!format!("{e:?}").contains("s3cret"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_makes_it_panic_or_run_for_ever(text in "(://|@|-----BEGIN|PRIVATE KEY|-----END|-----|MC4CAQAwBQYDK2Vw|é|a| ){0,30}") {
+            let _ = without_secrets(&text);
+        }
     }
 }

@@ -79,7 +79,7 @@ pub trait Sink: Sync + Send {
 
     /// Shorthand for [`Event::Warning`].
     fn warn(&self, text: String) {
-        self.emit(Event::Warning { text });
+        self.emit(Event::Warning { text: crate::error::without_secrets(&text) });
     }
 }
 

@@ -99,6 +99,28 @@ pub fn inflate(data: &[u8]) {
     assert_eq!(say(false), say(true));
 }
 
+/// What reads the texts of an index ends in a value or an error; what is read is what is read again.
+pub fn pages(text: &str) {
+    use xtask::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
+    let base = "https://h/simple/x/".parse().unwrap();
+    for json in [false, true] {
+        if let Ok(files) = xtask::source::pypi::parse_page(text, json, &base) {
+            assert!(files.iter().all(|f| !f.url.starts_with("http://")));
+        }
+    }
+    if let Ok(page) = serde_json::from_str::<ProjectPage>(text) {
+        let html = page.html();
+        assert!(!html.contains("<script"), "{html}");
+        let again = serde_json::to_string(&page).unwrap();
+        assert_eq!(serde_json::from_str::<ProjectPage>(&again).unwrap(), page);
+    }
+    if let Ok(lock) = IndexLock::parse(text) {
+        assert_eq!(IndexLock::parse(&lock.render().unwrap()).unwrap(), lock);
+    }
+    let _ = requirements::parse(text);
+    let _ = Form::wanted(text);
+}
+
 /// A wheel that is right.
 fn right_wheel() -> &'static [u8] {
     static WHEEL: OnceLock<Vec<u8>> = OnceLock::new();

@@ -1,14 +1,20 @@
 //! `mirror`: an internal wheel index: what is in it, a server for it, uploads to others.
 
+use std::collections::BTreeSet;
+use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, Subcommand};
+use zeroize::Zeroizing;
 
 use super::common::{print_json, quiet, sink};
 use crate::error::{Answer, Error, Result};
-use crate::event::Sink;
-use crate::mirror::{self, Index, Outcome, push, serve};
+use crate::event::{Silent, Sink};
+use crate::mirror::lock::IndexLock;
+use crate::mirror::{self, Index, Outcome, depends, gather, prune, publish, push, serve};
+use crate::platform;
 use crate::source::http_agent;
 use crate::ui;
 
@@ -16,7 +22,12 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask mirror add --index /srv/wheels dist/*.whl
+  cargo xtask mirror add --index /srv/wheels dist --with-deps
+  cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11 --python 3.12
+  cargo xtask mirror list --index /srv/wheels
+  cargo xtask mirror copy --from /srv/staging --to /srv/wheels torch==2.6.0+cpu.libuv
+  cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run
+  cargo xtask mirror lock --index /srv/wheels --out wheels.lock
   cargo xtask mirror serve --index /srv/wheels --port 8080
   cargo xtask mirror push --to https://devpi.example.com/team/stable/ dist/*.whl
   cargo xtask mirror check --index /srv/wheels
@@ -38,15 +49,88 @@ pub struct Args {
 enum Command {
     /// Publish wheels: all of them, or none
     #[command(after_help = "\
+Examples:
+  cargo xtask mirror add --index /srv/wheels dist --with-deps
+  cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11
+  cargo xtask mirror add --index /srv/wheels requirements.txt")]
+    Add(AddArgs),
+    /// Show what an index holds
+    #[command(after_help = "\
 Example:
-  cargo xtask mirror add --index /srv/wheels dist/*.whl")]
-    Add {
-        /// Folder of the index; made where nothing is
+  cargo xtask mirror list --index /srv/wheels torch")]
+    List {
+        /// Folder of the index
         #[arg(long, value_name = "DIR")]
         index: PathBuf,
-        /// Wheels; statements, bills of materials and manifests beside them come along
-        #[arg(required = true)]
-        wheels: Vec<PathBuf>,
+        /// Projects; all if none is named
+        projects: Vec<String>,
+    },
+    /// Promote releases from one index to another: all of them, or none
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror copy --from staging --to /srv/wheels torch==2.6.0+cpu.libuv")]
+    Copy {
+        /// Folder of the index that has them
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// Folder of the index that gets them; made where nothing is
+        #[arg(long, value_name = "DIR")]
+        to: PathBuf,
+        /// Projects, PROJECT==VERSION or file names; everything that is not yanked if none is named
+        which: Vec<String>,
+    },
+    /// Remove what is old, by rule: a file goes if every rule that is given lets it go; the newest release always stays
+    #[command(group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]), after_help = "\
+Example:
+  cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run")]
+    Prune {
+        /// Folder of the index
+        #[arg(long, value_name = "DIR")]
+        index: PathBuf,
+        /// Keep so many of the newest releases of each project
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        keep: Option<u32>,
+        /// Keep what was published within so many days
+        #[arg(long, value_name = "DAYS")]
+        older_than: Option<u32>,
+        /// Only what is yanked
+        #[arg(long)]
+        yanked: bool,
+        /// Show what would go, and remove nothing
+        #[arg(long)]
+        dry_run: bool,
+        /// Projects; all if none is named
+        projects: Vec<String>,
+    },
+    /// Write down what an index holds, so that it can be made again
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror lock --index /srv/wheels --out wheels.lock")]
+    Lock {
+        /// Folder of the index
+        #[arg(long, value_name = "DIR")]
+        index: PathBuf,
+        /// File to write; standard output if none is named
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+    },
+    /// Make an index again from its lock
+    #[command(after_help = "\
+Example:
+  cargo xtask mirror make --index again --lock wheels.lock --from old")]
+    Make {
+        /// Folder of the index: new, or empty
+        #[arg(long, value_name = "DIR")]
+        index: PathBuf,
+        /// What `mirror lock` wrote
+        #[arg(long, value_name = "FILE")]
+        lock: PathBuf,
+        /// Indexes, or folders with wheels, that have the files; may be given several times
+        #[arg(long, value_name = "DIR")]
+        from: Vec<PathBuf>,
+        /// Do not ask the package index for what is in none of them
+        #[arg(long)]
+        offline: bool,
     },
     /// Mark a file so that installers leave it out unless it is asked for exactly (PEP 592)
     #[command(after_help = "\
@@ -66,7 +150,7 @@ Examples:
         #[arg(long, conflicts_with = "reason")]
         undo: bool,
     },
-    /// Remove a file; its name stays taken for ever
+    /// Remove a file; its release stays taken for ever: only the same bytes may come back
     #[command(after_help = "\
 Example:
   cargo xtask mirror remove --index /srv/wheels demo-1.0.whl --reason 'leaked'")]
@@ -107,6 +191,23 @@ Example:
 }
 
 #[derive(Debug, ClapArgs)]
+struct AddArgs {
+    /// Folder of the index; made where nothing is
+    #[arg(long, value_name = "DIR")]
+    index: PathBuf,
+    /// What they depend on comes along, as far as the index does not have it
+    #[arg(long)]
+    with_deps: bool,
+    /// Python that downloads are for, such as 3.11; may be given several times (default: as the wheels, else python3)
+    #[arg(long, value_name = "VERSION")]
+    python: Vec<String>,
+    /// Wheels, folders with wheels, pypi:NAME==VERSION, or requirements files (.txt) with hashes; statements, bills of
+    /// materials and manifests beside wheels come along
+    #[arg(required = true, value_name = "WHAT")]
+    what: Vec<String>,
+}
+
+#[derive(Debug, ClapArgs)]
 struct ServeArgs {
     /// Folder of the index
     #[arg(long, value_name = "DIR")]
@@ -126,9 +227,18 @@ struct ServeArgs {
     /// Largest upload, MiB
     #[arg(long, value_name = "MIB", default_value_t = 8192)]
     max_upload: u64,
-    /// Connections at a time; more wait
+    /// Connections at a time; the stillest one gives way to a new one, else more wait
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     max_connections: u32,
+    /// Connections at a time from one address (default: half of all; behind a proxy: as many as all)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
+    max_connections_per_address: Option<u32>,
+    /// How long a client may take to send the head of a request, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+    head_timeout: u64,
+    /// How long a client may let a transfer stand still, seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    stall_timeout: u64,
 }
 
 #[derive(Debug, ClapArgs)]
@@ -176,10 +286,34 @@ pub fn run(args: Args) -> Result<Answer> {
     let events = sink(args.json);
     let print = |value: serde_json::Value, text: &dyn Fn()| if args.json { print_json(&value) } else { text() };
     let done: Result<()> = match args.command {
-        Command::Add { index, wheels } => {
-            let _said = ui::Waiting::new(move || "looking at the wheels, and publishing them".into());
-            let wheels = push::examine(&wheels)?;
-            let added = Index::open_or_create(&index)?.add(&wheels, events.as_ref())?;
+        Command::Add(add) => run_add(&add, events.as_ref(), args.json),
+        Command::List { index, projects } => list(&Index::open(&index)?, &projects, args.json),
+        Command::Copy { from, to, which } => {
+            let from = Index::open(&from)?;
+            let added = mirror::copy::copy(&from, &Index::open_or_create(&to)?, &which, events.as_ref())?;
+            print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
+            Ok(())
+        }
+        Command::Prune { index, keep, older_than, yanked, dry_run, projects } => {
+            let rule = prune::Rule { keep: keep.map(|k| k as usize), days: older_than, yanked, projects };
+            run_prune(&Index::open(&index)?, &rule, dry_run, events.as_ref(), args.json)
+        }
+        Command::Lock { index, out } => {
+            let lock = mirror::lock::lock(&Index::open(&index)?)?;
+            match &out {
+                Some(out) => crate::store::write_atomically(out, lock.render()?.as_bytes())?,
+                None if args.json => {}
+                None => print!("{}", lock.render()?),
+            }
+            if args.json {
+                print_json(&serde_json::json!({ "schema_version": 1, "lock": lock }));
+            }
+            Ok(())
+        }
+        Command::Make { index, lock, from, offline } => {
+            let text = fs_err::read_to_string(&lock).map_err(|e| Error::misuse("index-lock", e.to_string()))?;
+            let lock = IndexLock::parse(&text).map_err(|e| e.doing(format!("reading {}", lock.display())))?;
+            let added = lock.make(&Index::open_or_create(&index)?, &from, offline, events.as_ref())?;
             print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
             Ok(())
         }
@@ -196,9 +330,9 @@ pub fn run(args: Args) -> Result<Answer> {
             Ok(())
         }
         Command::Remove { index, file, reason } => {
-            Index::open(&index)?.remove(&file, &reason, events.as_ref())?;
+            Index::open(&index)?.remove(&[&file], &reason, events.as_ref())?;
             print(serde_json::json!({ "schema_version": 1, "file": file, "removed": true }), &|| {
-                println!("{file}: removed; its name is never used again");
+                println!("{file}: removed; only the same bytes may come back");
             });
             Ok(())
         }
@@ -209,19 +343,146 @@ pub fn run(args: Args) -> Result<Answer> {
     done.map(Answer::from)
 }
 
+fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
+    for python in &args.python {
+        if python.strip_prefix("3.").is_none_or(|minor| minor.parse::<u32>().is_err()) {
+            return Err(
+                Error::misuse("python", format!("'{python}' is no version of Python 3")).next("write it as 3.11")
+            );
+        }
+    }
+    // What cannot be read at all makes no index.
+    let local = args.what.iter().all(|w| !w.starts_with("pypi:") && !w.ends_with(".txt")) && !args.with_deps;
+    let early = if local {
+        Some(push::examine(&publish::wheels(&args.what.iter().map(PathBuf::from).collect::<Vec<_>>())?)?)
+    } else {
+        None
+    };
+    let _said = ui::Waiting::new(|| "looking at the wheels, and publishing them".into());
+    let index = Index::open_or_create(&args.index)?;
+    let added = match early {
+        Some(wheels) => index.add(&wheels, events)?,
+        None => {
+            let (what, pythons) = (&args.what, &args.python);
+            let wanted = gather::Wanted { what, with_dependencies: args.with_deps, pythons, events };
+            index.add(&gather::gather(&index, &wanted)?.wheels, events)?
+        }
+    };
+    let missing = depends::missing(&index, |name| added.iter().any(|a| a.filename == name))?;
+    if json {
+        print_json(&serde_json::json!({ "schema_version": 1, "added": added, "missing": missing }));
+    } else {
+        show_added(&added);
+        show_missing(&missing);
+    }
+    Ok(())
+}
+
+/// A line for each thing that is needed and not there.
+pub fn show_missing(missing: &[depends::Missing]) {
+    for m in missing {
+        println!("{} {} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
+    }
+    if !missing.is_empty() {
+        println!(
+            "  `mirror add --with-deps` brings along what is missing; an installer that looks nowhere else fails without"
+        );
+    }
+}
+
+fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
+    let all = index.projects()?;
+    let wanted: Vec<String> = projects.iter().map(|p| crate::wheel::normalize(p)).collect();
+    if let Some(none) = wanted.iter().find(|w| !all.contains(w)) {
+        let e = Error::misuse("not-published", format!("{} has no project '{none}'", index.root().display()));
+        return Err(match crate::recipe::nearest(none, all.iter().map(String::as_str)) {
+            Some(near) => e.next(format!("is '{near}' meant?")),
+            None => e.next("`mirror list` without a name shows all"),
+        });
+    }
+    let mut rows = Vec::new();
+    for name in all.iter().filter(|n| wanted.is_empty() || wanted.contains(n)) {
+        for f in index.project(name)?.files {
+            rows.push((name.clone(), f));
+        }
+    }
+    if json {
+        let files: Vec<_> = rows
+            .iter()
+            .map(|(project, f)| {
+                serde_json::json!({
+                    "project": project, "version": f.version, "filename": f.filename, "sha256": f.hashes.get("sha256"),
+                    "size": f.size, "upload_time": f.upload_time, "requires_python": f.requires_python,
+                    "yanked": f.yanked.reason(), "libuv": f.about.libuv, "cuda": f.about.cuda,
+                })
+            })
+            .collect();
+        print_json(&serde_json::json!({ "schema_version": 1, "files": files }));
+        return Ok(());
+    }
+    let mut table = vec![["project", "version", "for", "libuv", "size", "published", ""].map(str::to_owned)];
+    for (project, f) in &rows {
+        let tags = f.filename.trim_end_matches(".whl").rsplitn(4, '-').take(3).collect::<Vec<_>>();
+        let libuv = f.about.libuv.map_or("", |l| if l { "yes" } else { "no" });
+        let yanked = f.yanked.reason().map(|r| format!("yanked: {}", r.escape_debug())).unwrap_or_default();
+        table.push([
+            project.clone(),
+            f.version.clone(),
+            tags.into_iter().rev().collect::<Vec<_>>().join("-"),
+            libuv.to_owned(),
+            ui::bytes(f.size),
+            f.upload_time.get(..10).unwrap_or_default().to_owned(),
+            yanked,
+        ]);
+    }
+    show_table(&table);
+    println!("{} files of {} projects", rows.len(), rows.iter().map(|r| &r.0).collect::<BTreeSet<_>>().len());
+    Ok(())
+}
+
+/// Columns, each as wide as its widest cell.
+fn show_table<const N: usize>(rows: &[[String; N]]) {
+    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
+    let widths: [usize; N] = std::array::from_fn(width);
+    for row in rows {
+        let cells = row.iter().zip(widths).map(|(cell, w)| format!("{cell:w$}"));
+        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
+    }
+}
+
+fn run_prune(index: &Index, rule: &prune::Rule, dry_run: bool, events: &dyn Sink, json: bool) -> Result<()> {
+    let gone = prune::chosen(index, rule)?;
+    if !dry_run {
+        let names: Vec<&str> = gone.iter().map(|g| g.filename.as_str()).collect();
+        index.remove(&names, "retention", events)?;
+    }
+    if json {
+        print_json(&serde_json::json!({ "schema_version": 1, "pruned": gone, "dry_run": dry_run }));
+        return Ok(());
+    }
+    for g in &gone {
+        println!("{} {} ({})", if dry_run { "would remove" } else { "removed" }, g.filename, ui::bytes(g.size));
+    }
+    let size: u64 = gone.iter().map(|g| g.size).sum();
+    println!("{} files, {}", gone.len(), ui::bytes(size));
+    Ok(())
+}
+
 fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
     let said = ui::Waiting::new(|| "reading the index and its wheels".into());
     let (count, findings) = mirror::check(index, !shallow)?;
+    let missing = depends::missing(index, |_| true)?;
     drop(said);
     let serious = findings.iter().filter(|f| f.serious).count();
     if json {
         print_json(
-            &serde_json::json!({ "schema_version": 1, "files": count, "findings": findings, "ok": serious == 0 }),
+            &serde_json::json!({ "schema_version": 1, "files": count, "findings": findings, "missing": missing, "ok": serious == 0 }),
         );
     } else {
         for f in &findings {
             println!("{} {}: {}", ui::mark(if f.serious { Some(false) } else { None }), f.path, f.what);
         }
+        show_missing(&missing);
         println!("{count} files, {serious} of {} findings serious", findings.len());
     }
     if serious == 0 {
@@ -231,11 +492,17 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
 }
 
 fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::Token>> {
+    platform::no_dumps(false);
     let text = match (file, variable.and_then(|v| std::env::var(v).ok())) {
-        (Some(file), _) => fs_err::read_to_string(file).map_err(|e| Error::misuse("token", e.to_string()))?,
+        (Some(file), _) => std::fs::read_to_string(file).map_err(|e| {
+            // Whoever gave the token in place of its file shall not find it in a log.
+            Error::misuse("token", format!("the file with the token cannot be read: {e}"))
+                .next("give the path of a file that holds the token, not the token")
+        })?,
         (None, Some(text)) => text,
         (None, None) => return Ok(None),
     };
+    let text = Zeroizing::new(text);
     let text = text.trim();
     if text.len() < 16 {
         return Err(Error::misuse(
@@ -255,15 +522,23 @@ fn run_server(args: &ServeArgs) -> Result<()> {
         upload: token(args.upload_token.as_deref(), Some("TORCHMILL_UPLOAD_TOKEN"))?,
         most_upload: args.max_upload << 20,
         most_connections: args.max_connections as usize,
+        most_of_one: args.max_connections_per_address.map(|n| n as usize),
+        head_timeout: Duration::from_secs(args.head_timeout),
+        stall_timeout: Duration::from_secs(args.stall_timeout),
         log: !quiet,
     };
     let open = !args.bind.is_loopback() && options.read.is_none();
     // Whoever may upload may begin.
     let index = if options.upload.is_some() { Index::open_or_create(&args.index)? } else { Index::open(&args.index)? };
+    if options.upload.is_some() {
+        // What uploads left whose server was killed.
+        index.heal(&Silent)?;
+    }
     serve::serve(index, options, |address| {
-        println!("http://{address}/");
+        // Whoever started it may not listen: that is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "http://{address}/");
         if open && !quiet {
-            eprintln!("everyone who reaches {address} can read this index (--read-token)");
+            let _ = writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
         }
     })
 }

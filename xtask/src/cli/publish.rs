@@ -5,9 +5,9 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args as ClapArgs};
 
 use super::common::{policy_of, print_json, sink};
-use super::mirror::{ServerArgs, show_added, show_pushed};
+use super::mirror::{ServerArgs, show_added, show_missing, show_pushed};
 use crate::error::Result;
-use crate::mirror::{Index, publish};
+use crate::mirror::{Index, depends, publish};
 use crate::ui;
 
 /// Verify and inspect wheels, then publish them: all of them, or none
@@ -89,10 +89,15 @@ pub fn run(args: &Args) -> Result<()> {
     };
     if !args.dry_run {
         if let Some(index) = &args.index {
-            let added = Index::open_or_create(index)?.add(&wheels, events.as_ref())?;
+            let index = Index::open_or_create(index)?;
+            let added = index.add(&wheels, events.as_ref())?;
+            // A companion without its torch, a torch without what it imports: named, since installers will fail.
+            let missing = depends::missing(&index, |name| added.iter().any(|a| a.filename == name))?;
             result["published"] = serde_json::json!(added);
+            result["missing"] = serde_json::json!(missing);
             if !args.json {
                 show_added(&added);
+                show_missing(&missing);
             }
         } else if let Some(to) = &args.to {
             let pushed = args.server.target(to, events.as_ref())?.push(&wheels)?;

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use ureq::Agent;
 
 use crate::error::{Error, Result};
+use crate::source::http_get;
 use crate::wheel::{FileAt, ReadAt};
 
 /// Bytes asked for where nobody said how many will be needed.
@@ -50,12 +51,18 @@ impl Remote {
                 std::thread::sleep(std::time::Duration::from_millis(200 << attempt));
             }
             crate::platform::check_cancelled()?;
-            let asked =
-                agent.get(url).header("Accept-Encoding", "identity").header("Range", format!("bytes=-{WINDOW}")).call();
+            let asked = http_get(&agent, url)
+                .header("Accept-Encoding", "identity")
+                .header("Range", format!("bytes=-{WINDOW}"))
+                .call();
             let response = match asked {
                 Ok(response) => response,
                 Err(e @ (ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects)) => {
                     return Err(Error::misuse("url", format!("{url}: {e}")));
+                }
+                Err(e @ ureq::Error::RequireHttpsOnly(_)) => {
+                    return Err(Error::world("https", format!("{url} leads from https to plain http: {e}"))
+                        .next("use an address that stays with https"));
                 }
                 Err(e) => {
                     last = e.to_string();
@@ -117,9 +124,7 @@ impl Remote {
     }
 
     fn ask(&self, start: u64, end: u64) -> io::Result<Box<dyn Read + Send + Sync>> {
-        let response = self
-            .agent
-            .get(&self.url)
+        let response = http_get(&self.agent, &self.url)
             .header("Accept-Encoding", "identity")
             .header("Range", format!("bytes={start}-{}", end - 1))
             .call()

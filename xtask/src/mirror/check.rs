@@ -39,6 +39,13 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
     if !same(&index.root().join("simple/index.html"), &root.html()) {
         findings.push(stale("simple/index.html".into()));
     }
+    findings.extend(index.left_over().into_iter().map(|path| Finding {
+        path,
+        what: "no page names it: an interrupted `mirror add` or upload left it; the next change of the index finishes what \
+               was decided and removes the rest"
+            .into(),
+        serious: false,
+    }));
     // Many projects with a few files each, or one with many: both keep all cores busy.
     let looked: Vec<(usize, Vec<Finding>)> = projects
         .par_iter()

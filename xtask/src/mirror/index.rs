@@ -9,12 +9,14 @@
 //!   files/PROJECT/WHEEL, WHEEL.metadata, what tells of its making
 //! ```
 //!
-//! A project's `index.json` is the truth; everything else is rendered from it. Files come first, under
-//! their final names only when they are whole; then the JSON page, by one rename; then the HTML pages.
-//! Whoever reads sees the old index or the new one, and whoever is killed in between leaves at most
-//! files that no page names, and HTML that the next change renders anew.
+//! A project's `index.json` is the truth; everything else is rendered from it. Files come first, then the JSON
+//! pages, each by one rename; then the HTML pages. Whoever reads sees a project's old page or the new one; what a killed
+//! change was about to do, the next one does to its end, or undoes ([`change`]).
 
-use std::collections::BTreeMap;
+mod change;
+mod identity;
+
+use std::collections::{BTreeMap, HashMap};
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -22,16 +24,20 @@ use std::str::FromStr;
 use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 
+pub use self::change::Change;
+use self::identity::Identity;
+use super::lock::IndexLock;
 use super::page::{self, File, ProjectPage, RootPage, Tombstone, Yanked};
 use super::wheel::{Wheel, sha256};
 use crate::error::{Context, Error, Kind, Result};
-use crate::event::Sink;
+use crate::event::{Silent, Sink};
 use crate::platform;
-use crate::store::{copy_digesting, lock_exclusively, write_atomically};
+use crate::store::{copy_digesting, lock_exclusively};
 
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
 const MARKER: &str = "torchmill-index.json";
+const LOCK: &str = ".lock";
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
@@ -90,20 +96,29 @@ impl Index {
         if index.check_marker()? {
             return Ok(index);
         }
+        // One that was begun and killed has nothing but folders of ours, and our lock.
+        let ours = |name: &str| ["simple", "files"].contains(&name) && root.join(LOCK).exists();
         let mut there = std::fs::read_dir(root).into_iter().flatten().flatten().map(|e| e.file_name());
-        if let Some(name) = there.find(|n| !n.to_string_lossy().starts_with('.')) {
+        if let Some(name) = there.find(|n| !n.to_string_lossy().starts_with('.') && !ours(&n.to_string_lossy())) {
             return Err(Error::misuse(
                 "foreign-index",
                 format!("{} holds '{}' and was not made by torchmill", root.display(), name.to_string_lossy()),
             )
             .next("name an empty folder: `mirror add` copies wheels into it and never changes what others made"));
         }
+        fs_err::create_dir_all(root)?;
+        let _lock = index.lock(&Silent)?;
+        if index.check_marker()? {
+            return Ok(index);
+        }
         fs_err::create_dir_all(root.join("simple"))?;
         fs_err::create_dir_all(root.join("files"))?;
         let marker =
             serde_json::to_vec(&Marker { torchmill_index: FORMAT }).map_err(|e| Error::world("json", e.to_string()))?;
-        write_atomically(&root.join(MARKER), &marker)?;
-        index.write_roots(&[])?;
+        let mut change = Change::begin(root)?;
+        change.writes(MARKER.into(), &marker)?;
+        index.write_roots(&mut change, &[])?;
+        change.commit(&Silent)?;
         Ok(index)
     }
 
@@ -163,78 +178,97 @@ impl Index {
     }
 
     /// Takes the index' lock: one writer at a time, on this machine and over a shared file system that
-    /// knows locks.
+    /// knows locks. What killed writers left is put right at once.
     fn lock(&self, events: &dyn Sink) -> Result<std::fs::File> {
-        let path = self.root.join(".lock");
+        let path = self.root.join(LOCK);
         let file =
             fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
         lock_exclusively(&file, &path, std::time::Duration::from_millis(20), || {
             events.warn(format!("waiting for another change of {}", self.root.display()));
         })?;
+        change::heal(&self.root)?;
         Ok(file)
+    }
+
+    /// Begins a change: what killed ones left is put right first.
+    ///
+    /// # Errors
+    /// The world: the index cannot be written to.
+    pub fn begin(&self, events: &dyn Sink) -> Result<Change> {
+        let _lock = self.lock(events)?;
+        Change::begin(&self.root)
     }
 
     /// Publishes wheels: all of them, or none.
     ///
     /// # Errors
-    /// Bad input: a name that is taken by other bytes, or was removed. The world: no space.
+    /// Bad input: a name that is taken by other bytes. The world: no space.
     pub fn add(&self, wheels: &[Wheel], events: &dyn Sink) -> Result<Vec<Added>> {
-        // Copies take long and need no lock.
-        let mut staged = Vec::new();
-        for wheel in wheels {
-            platform::check_cancelled()?;
-            staged.push(self.stage(wheel)?);
-        }
-        let _lock = self.lock(events)?;
-        let mut pages: BTreeMap<String, Project> = BTreeMap::new();
-        let mut added = Vec::new();
-        let time = now();
-        let mut settling = Vec::new();
-        for (wheel, staged) in wheels.iter().zip(staged) {
-            let project = wheel.name.project.clone();
-            if !pages.contains_key(&project) {
-                pages.insert(project.clone(), self.project(&project)?);
-            }
-            let Some(page) = pages.get_mut(&project) else { continue };
-            let outcome = place(page, wheel, &staged.beside, &time)?;
-            if outcome == Outcome::Published {
-                settling.push((staged, self.files(&project)));
-            }
-            added.push(Added { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), outcome });
-        }
-        // Only when none of the set was refused.
-        for (staged, folder) in settling {
-            staged.settle(&folder)?;
-        }
-        // Also where all was there: whoever was killed in between left HTML that is older than its JSON.
-        self.write(pages.into_values().collect())?;
-        Ok(added)
+        self.publish(wheels, &[], &|_| {}, events)
     }
 
-    /// Copies a wheel and what belongs to it to a hidden folder beside its final place.
-    fn stage(&self, wheel: &Wheel) -> Result<Staged> {
-        let parent = self.files(&wheel.name.project);
-        fs_err::create_dir_all(&parent)?;
-        let dir = tempfile::Builder::new()
-            .prefix(".incoming-")
-            .tempdir_in(&parent)
-            .doing(|| format!("writing to {}", parent.display()))?;
-        let found = copy(&wheel.path, &dir.path().join(&wheel.filename))?;
-        if found != wheel.sha256 {
-            return Err(Error::world("changed", format!("{} changed while it was published", wheel.path.display()))
-                .next("publish it again once nobody writes to it"));
+    /// Publishes wheels as a lock states them: at their old times, yanked where they were, with all tombstones.
+    ///
+    /// # Errors
+    /// As [`Index::add`].
+    pub fn restore(&self, wheels: &[Wheel], lock: &IndexLock, events: &dyn Sink) -> Result<Vec<Added>> {
+        let of = |name: &str| name.parse::<super::wheel::Name>().ok().map(|n| n.project);
+        let projects: Vec<String> = lock.removed.keys().filter_map(|n| of(n)).collect();
+        let edit = |page: &mut Project| {
+            for file in &mut page.files {
+                if let Some(locked) = lock.file.iter().find(|l| l.name == file.filename) {
+                    file.yanked = locked.yank();
+                    file.upload_time.clone_from(&locked.upload_time);
+                }
+            }
+            let stones = lock.removed.iter().filter(|(n, _)| of(n).as_deref() == Some(&page.name));
+            page.removed.extend(stones.map(|(n, s)| (n.clone(), s.clone())));
+        };
+        self.publish(wheels, &projects, &edit, events)
+    }
+
+    /// Publishes wheels; the pages of theirs and of `more` projects go through `edit`.
+    fn publish(
+        &self,
+        wheels: &[Wheel],
+        more: &[String],
+        edit: &dyn Fn(&mut Project),
+        events: &dyn Sink,
+    ) -> Result<Vec<Added>> {
+        let mut change = self.begin(events)?;
+        // Copies take long and need no lock.
+        let mut staged = Vec::new();
+        for (at, wheel) in wheels.iter().enumerate() {
+            platform::check_cancelled()?;
+            staged.push(stage(&change, at, wheel)?);
         }
-        let mut names = vec![format!("{}.metadata", wheel.filename)];
-        write_synced(&dir.path().join(&names[0]), &wheel.metadata)?;
-        let mut beside = BTreeMap::new();
-        for path in &wheel.beside {
-            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            beside.insert(name.clone(), copy(path, &dir.path().join(&name))?);
-            names.push(name);
+        let _lock = self.lock(events)?;
+        let mut drafts: BTreeMap<String, Draft> = BTreeMap::new();
+        for project in more {
+            drafts.insert(project.clone(), Draft::of(self.project(project)?));
         }
-        // The wheel itself last: what is there is there with all that belongs to it.
-        names.push(wheel.filename.clone());
-        Ok(Staged { dir, names, beside })
+        let mut added = Vec::new();
+        let time = now();
+        for (wheel, staged) in wheels.iter().zip(staged) {
+            let project = wheel.name.project.clone();
+            if !drafts.contains_key(&project) {
+                drafts.insert(project.clone(), Draft::of(self.project(&project)?));
+            }
+            let Some(draft) = drafts.get_mut(&project) else { continue };
+            let (filename, outcome) = draft.place(wheel, &staged.beside, &time)?;
+            if outcome == Outcome::Published {
+                for (from, name) in staged.files {
+                    change.moves(&from, format!("files/{project}/{name}"));
+                }
+            }
+            added.push(Added { filename, sha256: wheel.sha256.clone(), outcome });
+        }
+        // Also where all was there: pages of an earlier version may look otherwise.
+        let mut pages: Vec<Project> = drafts.into_values().map(Draft::finish).collect();
+        pages.iter_mut().for_each(edit);
+        self.write(&mut change, pages)?;
+        change.commit(events)?;
+        Ok(added)
     }
 
     /// Marks a file as yanked (PEP 592): installers leave it out unless it is asked for exactly.
@@ -261,38 +295,39 @@ impl Index {
         if let Some(file) = page.files.iter_mut().find(|f| f.filename == filename) {
             change(file);
         }
-        self.write(vec![page])
+        let mut change = Change::begin(&self.root)?;
+        self.write(&mut change, vec![page])?;
+        change.commit(events)
     }
 
-    /// Removes a file. Its name stays taken for ever.
+    /// Removes files, all or none. Their releases are taken for ever: only the same bytes may come back.
     ///
     /// # Errors
     /// Bad input: no such file.
-    pub fn remove(&self, filename: &str, reason: &str, events: &dyn Sink) -> Result<()> {
+    pub fn remove(&self, filenames: &[impl AsRef<str>], reason: &str, events: &dyn Sink) -> Result<()> {
         let _lock = self.lock(events)?;
-        let mut page = self.page_of(filename)?;
-        let Some(at) = page.files.iter().position(|f| f.filename == filename) else { return Ok(()) };
-        let file = page.files.remove(at);
-        let stone = Tombstone {
-            sha256: file.hashes.get("sha256").cloned().unwrap_or_default(),
-            reason: reason.to_owned(),
-            time: now(),
-        };
-        page.removed.insert(filename.to_owned(), stone);
-        page.versions = versions(&page.files);
-        let folder = self.files(&page.name);
-        self.write(vec![page])?;
-        // The pages name it no more; who is downloading it goes on.
-        let mut gone = vec![folder.join(filename), folder.join(format!("{filename}.metadata"))];
-        gone.extend(file.beside.keys().map(|n| folder.join(n)));
-        for path in gone {
-            if let Err(e) = fs_err::remove_file(&path)
-                && e.kind() != std::io::ErrorKind::NotFound
-            {
-                return Err(e.into());
+        let mut change = Change::begin(&self.root)?;
+        let mut pages: BTreeMap<String, Project> = BTreeMap::new();
+        for filename in filenames.iter().map(AsRef::as_ref) {
+            let page = self.page_of(filename)?;
+            let page = pages.entry(page.name.clone()).or_insert(page);
+            let Some(at) = page.files.iter().position(|f| f.filename == filename) else { continue };
+            let file = page.files.remove(at);
+            let stone = Tombstone {
+                sha256: file.hashes.get("sha256").cloned().unwrap_or_default(),
+                reason: reason.to_owned(),
+                time: now(),
+            };
+            page.removed.insert(filename.to_owned(), stone);
+            page.versions = versions(&page.files);
+            // The pages name it no more when it goes; who is downloading it goes on.
+            let metadata = format!("{filename}.metadata");
+            for name in [filename, &metadata].into_iter().chain(file.beside.keys().map(String::as_str)) {
+                change.removes(format!("files/{}/{name}", page.name));
             }
         }
-        Ok(())
+        self.write(&mut change, pages.into_values().collect())?;
+        change.commit(events)
     }
 
     /// The page with a file of this name.
@@ -313,24 +348,41 @@ impl Index {
         })
     }
 
-    /// Writes pages, then what is rendered from all.
-    fn write(&self, pages: Vec<Project>) -> Result<()> {
-        for page in &pages {
-            let folder = self.page(&page.name);
-            let json = serde_json::to_vec(page).map_err(|e| Error::world("json", e.to_string()))?;
-            put(&folder.join("index.json"), &json)?;
-            put(&folder.join("index.html"), page.html().as_bytes())?;
-        }
-        self.write_roots(&pages)
+    /// Finishes or undoes what killed changes left.
+    ///
+    /// # Errors
+    /// The world: the index cannot be written to.
+    pub fn heal(&self, events: &dyn Sink) -> Result<()> {
+        self.lock(events).map(drop)
     }
 
-    /// The page of the index and the start page. `known` need not be read again.
-    fn write_roots(&self, known: &[Project]) -> Result<()> {
-        let names = self.projects()?;
+    /// What killed changes left, by name.
+    pub fn left_over(&self) -> Vec<String> {
+        change::left_over(&self.root)
+    }
+
+    /// Pages, then what is rendered from all.
+    fn write(&self, change: &mut Change, pages: Vec<Project>) -> Result<()> {
+        for page in &pages {
+            let json = serde_json::to_vec(page).map_err(|e| Error::world("json", e.to_string()))?;
+            change.writes(format!("simple/{}/index.json", page.name), &json)?;
+        }
+        for page in &pages {
+            change.writes(format!("simple/{}/index.html", page.name), page.html().as_bytes())?;
+        }
+        self.write_roots(change, &pages)
+    }
+
+    /// The page of the index and the start page. `known` are those that change.
+    fn write_roots(&self, change: &mut Change, known: &[Project]) -> Result<()> {
+        let mut names = self.projects()?;
+        names.extend(known.iter().map(|p| p.name.clone()));
+        names.sort();
+        names.dedup();
         let root = RootPage::new(names.iter().cloned());
         let json = serde_json::to_vec(&root).map_err(|e| Error::world("json", e.to_string()))?;
-        put(&self.root.join("simple/index.json"), &json)?;
-        put(&self.root.join("simple/index.html"), root.html().as_bytes())?;
+        change.writes("simple/index.json".into(), &json)?;
+        change.writes("simple/index.html".into(), root.html().as_bytes())?;
         let mut projects = Vec::new();
         for name in &names {
             projects.push(match known.iter().find(|p| p.name == *name) {
@@ -338,44 +390,97 @@ impl Index {
                 None => self.project(name)?,
             });
         }
-        put(&self.root.join("index.html"), page::start(&projects).as_bytes())
+        change.writes("index.html".into(), page::start(&projects).as_bytes())
     }
 }
 
-/// Writes a page, unless it is what is there.
-fn put(path: &Path, bytes: &[u8]) -> Result<()> {
-    if std::fs::read(path).is_ok_and(|old| old == bytes) {
-        return Ok(());
-    }
-    write_atomically(path, bytes)
+/// A page that is being changed, and which releases are taken.
+struct Draft {
+    page: Project,
+    taken: HashMap<Identity, Taken>,
 }
 
-/// Puts a wheel on the page, unless it is there.
-fn place(page: &mut Project, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> Result<Outcome> {
-    let filename = &wheel.filename;
-    if let Some(there) = page.files.iter().find(|f| f.filename == *filename) {
-        let old = there.hashes.get("sha256").map_or("", String::as_str);
-        if old == wheel.sha256 {
-            return Ok(Outcome::AlreadyThere);
+/// By what a release is taken.
+enum Taken {
+    /// A file of this name and SHA-256.
+    Published(String, String),
+    /// One of this name, which was removed.
+    Removed(String),
+}
+
+impl Draft {
+    fn of(page: Project) -> Self {
+        let mut taken = HashMap::new();
+        for name in page.removed.keys() {
+            taken.extend(Identity::parse(name).map(|id| (id, Taken::Removed(name.clone()))));
         }
-        return Err(Error::misuse(
-            Kind::Taken.code(),
-            format!("'{filename}' is published with the SHA-256 {old}; {} has {}", wheel.path.display(), wheel.sha256),
-        )
-        .next("a published file never changes: build with another version, local label or build number"));
+        for file in &page.files {
+            let digest = file.hashes.get("sha256").cloned().unwrap_or_default();
+            let by = Taken::Published(file.filename.clone(), digest);
+            taken.extend(Identity::parse(&file.filename).map(|id| (id, by)));
+        }
+        Self { page, taken }
     }
-    if let Some(stone) = page.removed.get(filename) {
-        return Err(Error::misuse(
-            Kind::Removed.code(),
-            format!("'{filename}' was removed at {} ({}): its name is never used again", stone.time, stone.reason),
-        )
-        .next("build with another version, local label or build number"));
+
+    /// Puts a wheel on the page, unless it is there; says under which name it is.
+    fn place(&mut self, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> Result<(String, Outcome)> {
+        let filename = &wheel.filename;
+        let id = Identity::of(&wheel.name)
+            .ok_or_else(|| Error::misuse("filename", format!("'{}' is no version (PEP 440)", wheel.name.version)))?;
+        match self.taken.get(&id) {
+            Some(Taken::Published(there, old)) if *old == wheel.sha256 => {
+                return Ok((there.clone(), Outcome::AlreadyThere));
+            }
+            Some(Taken::Published(there, old)) => {
+                return Err(taken(
+                    Kind::Taken.code(),
+                    format!(
+                        "'{there}' is published with the SHA-256 {old}; {} has {}",
+                        wheel.path.display(),
+                        wheel.sha256
+                    ),
+                ));
+            }
+            Some(Taken::Removed(there)) => {
+                if let Some(stone) = self.page.removed.get(there).filter(|s| s.sha256 != wheel.sha256) {
+                    let (time, reason, sha256) = (&stone.time, &stone.reason, &stone.sha256);
+                    return Err(taken(
+                        Kind::Removed.code(),
+                        format!(
+                            "'{there}' was removed at {time} ({reason}): its name is never used again for other bytes \
+                             than those with the SHA-256 {sha256}; {} has {}",
+                            wheel.path.display(),
+                            wheel.sha256
+                        ),
+                    ));
+                }
+                self.page.removed.remove(there);
+            }
+            None => {}
+        }
+        self.taken.insert(id, Taken::Published(filename.clone(), wheel.sha256.clone()));
+        self.page.files.push(entry(&self.page.name, wheel, beside, time));
+        Ok((filename.clone(), Outcome::Published))
     }
+
+    fn finish(mut self) -> Project {
+        sort(&mut self.page.files);
+        self.page.versions = versions(&self.page.files);
+        self.page
+    }
+}
+
+fn taken(code: &'static str, what: String) -> Error {
+    Error::misuse(code, what)
+        .next("a published file never changes: build with another version, local label or build number")
+}
+
+fn entry(project: &str, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> File {
     let hashes = |digest: &str| BTreeMap::from([("sha256".to_owned(), digest.to_owned())]);
     let metadata = hashes(&sha256(&wheel.metadata));
-    page.files.push(File {
-        filename: filename.clone(),
-        url: format!("../../files/{}/{}", page.name, filename.replace('+', "%2B")),
+    File {
+        filename: wheel.filename.clone(),
+        url: format!("../../files/{project}/{}", wheel.filename.replace('+', "%2B")),
         hashes: hashes(&wheel.sha256),
         requires_python: wheel.requires_python.clone(),
         size: wheel.size,
@@ -386,10 +491,7 @@ fn place(page: &mut Project, wheel: &Wheel, beside: &BTreeMap<String, String>, t
         version: wheel.name.version.clone(),
         about: wheel.about.clone(),
         beside: beside.clone(),
-    });
-    sort(&mut page.files);
-    page.versions = versions(&page.files);
-    Ok(Outcome::Published)
+    }
 }
 
 /// By version, then name.
@@ -405,33 +507,52 @@ fn versions(files: &[File]) -> Vec<String> {
 
 /// Files that wait, whole, for their final names.
 struct Staged {
-    dir: tempfile::TempDir,
-    names: Vec<String>,
+    /// Where each waits, and its name; the wheel itself last: what is there is there with all that belongs to it.
+    files: Vec<(String, String)>,
     /// SHA-256 of what was copied of the files that tell of its making.
     beside: BTreeMap<String, String>,
 }
 
-impl Staged {
-    fn settle(self, folder: &Path) -> Result<()> {
-        for name in &self.names {
-            let target = folder.join(name);
-            platform::rename(self.dir.path().join(name), &target)?;
-            platform::make_readable(fs_err::File::open(&target)?.file())?;
-        }
-        // The names are on disk before a page speaks of them.
-        fs_err::File::open(folder)?.sync_all()?;
-        Ok(())
+/// Copies a wheel, the `at`th of a set, and what belongs to it to the folder of a change.
+fn stage(change: &Change, at: usize, wheel: &Wheel) -> Result<Staged> {
+    let mut files = Vec::new();
+    let mut waits = |name: String| {
+        let from = format!("{at}-{}", files.len());
+        files.push((from.clone(), name));
+        change.place(&from)
+    };
+    write_synced(&waits(format!("{}.metadata", wheel.filename)), &wheel.metadata)?;
+    let mut beside = BTreeMap::new();
+    for path in &wheel.beside {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        // Not through a link, which may lead to what nobody meant to publish.
+        beside.insert(name.clone(), copy(path, false, &waits(name))?);
     }
+    let found = copy(&wheel.path, true, &waits(wheel.filename.clone()))?;
+    if found != wheel.sha256 {
+        return Err(Error::world("changed", format!("{} changed while it was published", wheel.path.display()))
+            .next("publish it again once nobody writes to it"));
+    }
+    Ok(Staged { files, beside })
 }
 
 /// Copies a file, synced, and returns the SHA-256 of what was written.
-fn copy(from: &Path, to: &Path) -> Result<String> {
+fn copy(from: &Path, follow: bool, to: &Path) -> Result<String> {
     let mut out = BufWriter::with_capacity(1 << 20, fs_err::File::create(to)?);
+    let mut file = open_regular(from, follow)?;
     let writing = || format!("writing {}", to.display());
-    let (digest, _) = copy_digesting(&mut fs_err::File::open(from)?, &mut out).doing(writing)?;
+    let (digest, _) = copy_digesting(&mut file, &mut out).doing(writing)?;
     out.flush().doing(writing)?;
     out.get_ref().sync_all()?;
     Ok(digest)
+}
+
+/// A regular file; what it is not is bad input.
+fn open_regular(path: &Path, follow: bool) -> Result<std::fs::File> {
+    platform::open_regular(path, follow).map_err(|e| {
+        Error::misuse("no-file", format!("{} cannot be published: {e}", path.display()))
+            .next("put the file itself there: no link, folder, pipe or device")
+    })
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -444,16 +565,24 @@ fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
 /// UTC as PEP 700 has it: `2026-01-31T12:34:56.000000Z`.
 pub fn now() -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    let seconds = i64::try_from(since.as_secs()).unwrap_or(0);
+    at(i64::try_from(since.as_secs()).unwrap_or(0), since.subsec_micros())
+}
+
+/// The time so many days ago, in the same form: times of this form sort as text.
+pub fn days_ago(days: u32) -> String {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    at(i64::try_from(since.as_secs()).unwrap_or(0) - i64::from(days) * 86_400, 0)
+}
+
+fn at(seconds: i64, micros: u32) -> String {
     let (y, m, d) = crate::artifact::civil_date(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);
-    format!(
-        "{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{:06}Z",
-        of_day / 3600,
-        of_day / 60 % 60,
-        of_day % 60,
-        since.subsec_micros()
-    )
+    format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{micros:06}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// Whether two versions are the same, as PEP 440 understands them.
+pub fn same_version(a: &str, b: &str) -> bool {
+    matches!((Version::from_str(a), Version::from_str(b)), (Ok(a), Ok(b)) if a == b)
 }
 
 /// A project's name as a path segment of a request: normalized, or `None` for what is no name.

@@ -3,9 +3,12 @@
 //! (PEP 691).
 
 use std::collections::BTreeMap;
+use std::sync::LazyLock;
 
+use base64::Engine;
 use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::wheel::{About, REPORT};
 
@@ -139,6 +142,7 @@ impl ProjectPage {
                 h1 { "Links for " (self.name) }
                 @for f in &self.files {
                     (anchor(f))
+                    (said_of(f))
                     br;
                 }
             },
@@ -173,6 +177,19 @@ fn anchor(f: &File) -> Markup {
     }
 }
 
+/// What people want to know of a file: installers read the anchor alone (PEP 503).
+fn said_of(f: &File) -> Markup {
+    html! {
+        @if let Some(reason) = f.yanked.reason() { " yanked" @if !reason.is_empty() { ": " (reason) } "," }
+        @match f.about.libuv {
+            Some(true) => " with the libuv store,",
+            Some(false) => " without the libuv store,",
+            None => {}
+        }
+        " " code { "sha256:" (f.hashes.get("sha256").map_or("", String::as_str)) }
+    }
+}
+
 /// The page of the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootPage {
@@ -203,12 +220,38 @@ impl RootPage {
     }
 }
 
+/// What stands on the start page where only the server knows what belongs there.
+pub const HERE: &str = "URL-OF-THIS-INDEX";
+
 const STYLE: &str = include_str!("style.css");
+const SCRIPT: &str = include_str!("page.js");
+
+/// What a page of the index may do in a browser: run and look as what it brings along says, and nothing else.
+pub fn policy() -> &'static str {
+    static POLICY: LazyLock<String> = LazyLock::new(|| {
+        let of = |text: &str| base64::engine::general_purpose::STANDARD.encode(Sha256::digest(text));
+        format!(
+            "default-src 'none'; script-src 'sha256-{}'; style-src 'sha256-{}'; img-src data:; base-uri 'none'; \
+             form-action 'none'; frame-ancestors 'none'",
+            of(SCRIPT),
+            of(STYLE)
+        )
+    });
+    &POLICY
+}
+
+/// A flame on a millstone, as a browser's tab shows it.
+const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' cy='8' \
+                    r='7.5' fill='%230b63c5'/%3E%3Cpath d='M8 2c3 3 4 5 4 7a4 4 0 0 1-8 0c0-1 .5-2 1.5-3 .5 1 1 1.5 1.5 \
+                    1.5C7 6 7 4 8 2z' fill='%23fff'/%3E%3C/svg%3E";
 
 /// The start page: which wheels are there, for whom, and the line that installs them.
 pub fn start(projects: &[ProjectPage]) -> String {
-    let torch = projects.iter().find(|p| p.name == "torch");
-    let newest = torch.and_then(|p| p.files.iter().rev().find(|f| f.yanked.reason().is_none()));
+    // torch is what people come for; the others follow by name.
+    let (torch, others): (Vec<_>, Vec<_>) = projects.iter().partition(|p| p.name == "torch");
+    // A build without the libuv store is never what the page recommends.
+    let proven = |f: &&File| f.yanked.reason().is_none() && f.about.libuv == Some(true);
+    let newest = torch.iter().find_map(|p| p.files.iter().rev().find(proven));
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -217,22 +260,35 @@ pub fn start(projects: &[ProjectPage]) -> String {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { "Wheels" }
+                link rel="icon" href=(ICON);
                 style { (maud::PreEscaped(STYLE)) }
             }
             body { main {
                 h1 { "Wheels" }
                 @if let Some(f) = newest {
-                    p { "To install the newest torch of this index:" }
-                    pre id="install" { "pip install --index-url " span.here { "URL-OF-THIS-INDEX" } "/simple/ 'torch==" (f.version) "'" }
+                    p { "To install the newest torch of this index whose store has libuv:" }
+                    div.first {
+                        pre id="install" { "pip install --index-url " span.here { (HERE) } "/simple/ 'torch==" (f.version) "'" }
+                        button hidden data-of="install" { "copy" }
+                    }
                     p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
+                } @else if !torch.is_empty() {
+                    p { "No torch of this index has the libuv store." }
                 }
                 @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
-                @for p in projects { (project(p)) }
+                p hidden { input id="search" type="search" placeholder="search: name, version, cp311, linux, libuv" aria-label="search"; }
+                @for p in torch.iter().chain(&others) { (project(p)) }
                 p.soft { "For programs: " a href="simple/" { "simple/" } " (PEP 503, PEP 691)." }
-            } }
+            } script { (maud::PreEscaped(SCRIPT)) } }
         }
     }
     .into_string()
+}
+
+/// Files as people want to see them: with the libuv store first, the newest first.
+fn in_order(files: &[File]) -> Vec<&File> {
+    let (proven, rest): (Vec<&File>, Vec<&File>) = files.iter().rev().partition(|f| f.about.libuv == Some(true));
+    proven.into_iter().chain(rest).collect()
 }
 
 fn project(p: &ProjectPage) -> Markup {
@@ -246,7 +302,7 @@ fn project(p: &ProjectPage) -> Markup {
                     @if is_torch { th scope="col" { "CUDA" } th scope="col" { "libuv store" } }
                     th scope="col" { "size" } th scope="col" { "file" }
                 } }
-                tbody { @for f in p.files.iter().rev() { (row(f, is_torch)) } }
+                tbody { @for f in in_order(&p.files) { (row(&p.name, f, is_torch)) } }
             } }
         }
     }
@@ -259,12 +315,15 @@ fn beside(f: &File, name: &str) -> String {
     format!("{folder}/{}", name.replace('+', "%2B"))
 }
 
-fn row(f: &File, is_torch: bool) -> Markup {
+fn row(project: &str, f: &File, is_torch: bool) -> Markup {
     let name: Option<super::wheel::Name> = f.filename.parse().ok();
     let part =
         |of: fn(&super::wheel::Name) -> &str| name.as_ref().map(|n| of(n).replace('.', ", ")).unwrap_or_default();
+    let digest = f.hashes.get("sha256").map_or("", String::as_str);
+    let libuv = if f.about.libuv == Some(true) { "libuv" } else { "" };
+    let words = format!("{project} {} {} {libuv}", f.version, f.filename).to_lowercase();
     html! {
-        tr class=[f.yanked.reason().map(|_| "yanked")] {
+        tr class=[f.yanked.reason().map(|_| "yanked")] data-text=(words) {
             td { (f.version) @if let Some(r) = f.yanked.reason() { span.bad { " yanked" @if !r.is_empty() { ": " (r) } } } }
             td { (part(|n| &n.python)) }
             td { (part(|n| &n.platform)) }
@@ -283,7 +342,8 @@ fn row(f: &File, is_torch: bool) -> Markup {
                     " · " a href=(beside(f, report)) { "validation report" }
                 }
                 details { summary { "digest, making" }
-                    code { "sha256:" (f.hashes.get("sha256").map_or("", String::as_str)) }
+                    code { "sha256:" (digest) } " "
+                    button hidden data-copy=(format!("{project}=={} --hash=sha256:{digest}", f.version)) { "copy" }
                     ul { @for name in f.beside.keys() {
                         li {
                             a href=(beside(f, name)) { (name) }

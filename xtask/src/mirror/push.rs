@@ -1,12 +1,17 @@
 //! `mirror push`: wheels to a server that speaks the upload API ("legacy"): pypiserver, devpi, our own,
 //! and whatever else twine uploads to.
 //!
-//! Nothing is uploaded that is there: with the same digest that is success, with another it is refused.
+//! Nothing is uploaded that is there: with the same digest that is success, with another it is refused. *There* means on
+//! that server: what it shows of an index behind it (devpi's bases), or sends one elsewhere for (pypiserver's fallback),
+//! is not. What was uploaded is read back before it is called so. Credentials go to the origin that they are for, and to
+//! no other, wherever a page links or redirects to.
 
 mod credentials;
 mod form;
 
+use std::io::Read;
 use std::path::Path;
+use std::time::Duration;
 
 use serde::Serialize;
 use ureq::Agent;
@@ -18,10 +23,19 @@ use super::wheel::Wheel;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
+use crate::source::http_get;
 use crate::source::pypi::{self, IndexFile};
 
 /// How often one upload is tried.
 const ATTEMPTS: u32 = 4;
+/// How often a server is asked whether it shows what it took.
+const READS: u32 = 6;
+/// Redirects that are followed within a server.
+const REDIRECTS: usize = 4;
+/// From this size on a server is asked whether it takes an upload before the bytes are sent.
+const ASK_FIRST: u64 = 1 << 20;
+/// How long a server may think about a whole upload: it reads all of it.
+const THINKING: Duration = Duration::from_secs(600);
 
 /// What became of one wheel.
 #[derive(Debug, Clone, Serialize)]
@@ -59,7 +73,7 @@ impl Target<'_> {
         let mut todo = Vec::new();
         for wheel in wheels {
             platform::check_cancelled()?;
-            todo.push((wheel, self.is_there(wheel)?));
+            todo.push((wheel, self.look(wheel)? == Seen::Same));
         }
         let mut pushed = Vec::new();
         for (wheel, there) in todo {
@@ -88,21 +102,24 @@ impl Target<'_> {
         }
         // devpi has the page below the index it uploads to; pypiserver and we at the root.
         let upload = base(&self.url);
-        let tries = [format!("+simple/{project}/"), format!("simple/{project}/"), format!("../simple/{project}/")];
+        let tries = [format!("{DEVPI}{project}/"), format!("simple/{project}/"), format!("../simple/{project}/")];
         tries.iter().filter_map(|t| upload.join(t).ok()).collect()
     }
 
-    /// Whether the same bytes are there under this name.
-    fn is_there(&self, wheel: &Wheel) -> Result<bool> {
+    /// What the server itself has under the name of a wheel.
+    fn look(&self, wheel: &Wheel) -> Result<Seen> {
+        let mut seen = Seen::NoPage;
         for page in self.pages(&wheel.name.project) {
-            let Some(files) = self.page(&page)? else { continue };
-            let Some(file) = files.iter().find(|f| f.filename == wheel.filename) else { continue };
+            let Some((page, files)) = self.page(&page)? else { continue };
+            seen = Seen::Nothing;
+            let own = |f: &&IndexFile| f.filename == wheel.filename && self.is_own(&page, &f.url);
+            let Some(file) = files.iter().find(own) else { continue };
             let digest = match &file.sha256 {
-                Some(digest) => digest.clone(),
-                None => self.digest_of(&file.url)?,
+                Some(digest) => digest.to_ascii_lowercase(),
+                None => self.digest_of(&file.url, wheel.size)?,
             };
             if digest == wheel.sha256 {
-                return Ok(true);
+                return Ok(Seen::Same);
             }
             return Err(Error::misuse(
                 Kind::Taken.code(),
@@ -116,42 +133,92 @@ impl Target<'_> {
             )
             .next("a published file never changes: build with another version, local label or build number"));
         }
-        Ok(false)
+        Ok(seen)
     }
 
-    fn page(&self, url: &Url) -> Result<Option<Vec<IndexFile>>> {
-        let request = self.agent.get(url.as_str()).header("Accept", pypi::ACCEPT);
-        match self.authorized(request).call() {
-            Ok(response) if response.status().as_u16() == 200 => pypi::read_page(response, url).map(Some),
-            Ok(response) if [401, 403].contains(&response.status().as_u16()) => {
-                Err(self.refused(response.status().as_u16(), ""))
-            }
-            Ok(_) => Ok(None),
-            Err(e) => Err(Error::world("push", format!("{} does not answer: {e}", shown(url)))
-                .next("check the address and the network")),
+    /// Whether what a page links to is the server's own: on its origin, unless the user named the index; and where the
+    /// page is a devpi's, of that index and not of one of its bases.
+    fn is_own(&self, page: &Url, link: &str) -> bool {
+        let Ok(link) = Url::parse(link) else { return false };
+        let same = link.origin() == page.origin();
+        match page.path().split_once(DEVPI) {
+            Some((index, _)) => same && link.path().starts_with(index),
+            None => same || self.index.is_some(),
         }
     }
 
-    fn digest_of(&self, url: &str) -> Result<String> {
+    /// A page of the server, and its address after redirects; `None` where it has none, or sends one elsewhere.
+    fn page(&self, url: &Url) -> Result<Option<(Url, Vec<IndexFile>)>> {
+        let mut url = url.clone();
+        for _ in 0..=REDIRECTS {
+            let request = self.agent.get(url.as_str()).config().max_redirects(0).build().header("Accept", pypi::ACCEPT);
+            let response = self.authorized(request, &url).call().map_err(|e| {
+                Error::world("push", format!("{} does not answer: {e}", shown(&url)))
+                    .next("check the address and the network")
+            })?;
+            match response.status().as_u16() {
+                200 => return pypi::read_page(response, &url).map(|files| Some((url, files))),
+                status @ (401 | 403) => return Err(self.refused(status, "")),
+                300..=399 => match target(&response, &url) {
+                    Some(to) if to.origin() == url.origin() => url = to,
+                    // A fallback to another index: what is there is not on this server.
+                    _ => return Ok(None),
+                },
+                _ => return Ok(None),
+            }
+        }
+        Ok(None)
+    }
+
+    /// SHA-256 of a file on the server; one that is longer than `size` is another file anyway.
+    fn digest_of(&self, url: &str, size: u64) -> Result<String> {
         let failed = |e: String| Error::world("push", format!("what the server has cannot be read to compare it: {e}"));
-        let mut response = self.authorized(self.agent.get(url)).call().map_err(|e| failed(e.to_string()))?;
-        let mut body = response.body_mut().with_config().limit(u64::MAX).reader();
+        let address = Url::parse(url).map_err(|e| failed(e.to_string()))?;
+        let request = self.authorized(http_get(&self.agent, url), &address);
+        let mut response = request.call().map_err(|e| failed(e.to_string()))?;
+        let status = response.status().as_u16();
+        if status != 200 {
+            return Err(failed(format!("{} answers {status}", shown(&address))));
+        }
+        let mut body = response.body_mut().with_config().limit(u64::MAX).reader().take(size + 1);
         crate::store::digest_reader(&mut body).map(|(digest, _)| digest).map_err(|e| failed(e.to_string()))
     }
 
-    fn authorized<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+    /// Adds the credentials, if `url` is of the origin that they are for.
+    fn authorized<B>(&self, request: ureq::RequestBuilder<B>, url: &Url) -> ureq::RequestBuilder<B> {
         match &self.credentials {
-            Some(c) => request.header("Authorization", c.header()),
-            None => request,
+            Some(c) if url.origin() == self.url.origin() => request.header("Authorization", c.header().as_str()),
+            _ => request,
         }
     }
 
     fn upload(&self, wheel: &Wheel) -> Result<()> {
         let file = wheel.filename.clone();
         self.events.emit(Event::DownloadStarted { file: file.clone(), size: Some(wheel.size) });
-        let done = self.try_upload(wheel);
+        let done = self.try_upload(wheel).and_then(|()| self.read_back(wheel));
         self.events.emit(Event::DownloadFinished { file });
         done
+    }
+
+    /// Looks whether the server shows what it took.
+    fn read_back(&self, wheel: &Wheel) -> Result<()> {
+        let mut seen = Seen::NoPage;
+        for attempt in 0..READS {
+            if attempt > 0 {
+                std::thread::sleep(Duration::from_millis(200 << attempt));
+            }
+            platform::check_cancelled()?;
+            seen = self.look(wheel)?;
+            if seen == Seen::Same {
+                return Ok(());
+            }
+        }
+        let what = format!("{} took {} and does not show it", shown(&self.url), wheel.filename);
+        Err(Error::world("not-read-back", what).next(if seen == Seen::NoPage {
+            "its index was not found: name it with --simple"
+        } else {
+            "ask its operator: the server may be slow to show what is new, or throw it away; the same command looks again"
+        }))
     }
 
     fn try_upload(&self, wheel: &Wheel) -> Result<()> {
@@ -159,9 +226,9 @@ impl Target<'_> {
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
                 self.events.warn(format!("{last}; trying again ({} of {ATTEMPTS})", attempt + 1));
-                std::thread::sleep(std::time::Duration::from_millis(400 << attempt));
+                std::thread::sleep(Duration::from_millis(400 << attempt));
                 // The last try may have arrived after all.
-                if self.is_there(wheel)? {
+                if self.look(wheel)? == Seen::Same {
                     return Ok(());
                 }
             }
@@ -174,7 +241,7 @@ impl Target<'_> {
                 }
                 Ok((status, said)) => {
                     // Somebody else may have been faster with the same bytes; with others, this says so.
-                    if status == 409 && self.is_there(wheel)? {
+                    if status == 409 && self.look(wheel)? == Seen::Same {
                         return Ok(());
                     }
                     return Err(self.refused(status, &said));
@@ -190,12 +257,25 @@ impl Target<'_> {
     fn send(&self, wheel: &Wheel) -> std::result::Result<(u16, String), ureq::Error> {
         let form = form::Form::new(wheel);
         let mut body = form.open(&wheel.path, self.events)?;
-        let request = self
+        let mut request = self
             .agent
             .post(self.url.as_str())
+            .config()
+            // An upload that is redirected would arrive without its body, and be called a success.
+            .max_redirects(0)
+            .timeout_recv_response(Some(THINKING))
+            .build()
             .header("Content-Type", form.content_type())
             .header("Content-Length", form.length().to_string());
-        let mut response = self.authorized(request).send(ureq::SendBody::from_reader(&mut body))?;
+        if form.length() >= ASK_FIRST {
+            // Who may not upload hears it before gigabytes were sent, and not as a broken connection.
+            request = request.header("Expect", "100-continue");
+        }
+        let request = self.authorized(request, &self.url);
+        let mut response = request.send(ureq::SendBody::from_reader(&mut body))?;
+        if let Some(to) = target(&response, &self.url) {
+            return Ok((response.status().as_u16(), format!("it sends uploads on to {}", shown(&to))));
+        }
         let text = response.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
         Ok((response.status().as_u16(), first_words(&text)))
     }
@@ -210,10 +290,31 @@ impl Target<'_> {
             401 if self.credentials.is_none() => e.next("give credentials: netrc, TORCHMILL_UPLOAD_USERNAME and TORCHMILL_UPLOAD_PASSWORD, or --credential-command"),
             401 | 403 => e.next("this user may not upload there: check user, password or token, and the server's own rules"),
             409 => e.next("another file has that name: a published file never changes"),
+            300..=399 => e.next("give the address that it names with --to, if you trust it: credentials do not go there by themselves"),
             413 => e.next("the server takes no file of this size: its operator can raise the limit (nginx: client_max_body_size)"),
             _ => e.next("the server's log says more"),
         }
     }
+}
+
+/// What a server has under a name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Seen {
+    /// No page of it was found.
+    NoPage,
+    /// A page, and no such file of its own.
+    Nothing,
+    /// The same bytes.
+    Same,
+}
+
+/// Where a devpi has the pages of an index, below its address.
+const DEVPI: &str = "+simple/";
+
+/// Where an answer sends one on to.
+fn target<B>(response: &ureq::http::Response<B>, from: &Url) -> Option<Url> {
+    let location = response.headers().get("location").filter(|_| response.status().is_redirection())?;
+    from.join(location.to_str().ok()?).ok()
 }
 
 /// An address without what it might hold of a user.
@@ -248,10 +349,11 @@ pub fn address(text: &str) -> Result<Url> {
     if !["http", "https"].contains(&url.scheme()) {
         return Err(Error::misuse("url", format!("'{text}' is neither http nor https")));
     }
-    if url.password().is_some() {
-        // Not repeated: it holds a secret.
-        return Err(Error::misuse("url", "the address holds a password: whoever lists processes reads it")
-            .next("use netrc, the environment (TORCHMILL_UPLOAD_PASSWORD) or --credential-command"));
+    if url.password().is_some() || !url.username().is_empty() {
+        // Not repeated: a token may stand in the user's place.
+        return Err(Error::misuse("url", "the address holds a password or a user: whoever lists processes reads it").next(
+            "use netrc, the environment (TORCHMILL_UPLOAD_USERNAME, TORCHMILL_UPLOAD_PASSWORD) or --credential-command",
+        ));
     }
     Ok(url)
 }

@@ -1,33 +1,43 @@
-//! `mirror serve`: an index over HTTP, for a team's network or a laptop.
+//! `mirror serve`: an index over HTTP/1.1, for a team's network or a laptop.
 //!
 //! Pages are read once a change and kept, plain and gzipped. Wheels go out by range, with an ETag that
 //! is their SHA-256: a published file never changes.
+//!
+//! ```text
+//! places (who is connected, and for how long nothing moves) ─► answer (what is asked for) ─► page, file, upload
+//! ```
+//!
+//! Whoever connects is hostile until a token says otherwise: everything that a client can make us hold (places,
+//! buffers, pages, lines of the log) has a bound over all clients together.
 
 mod accept;
+mod body;
 mod cache;
 mod guard;
+mod log;
+mod places;
 mod upload;
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::Router;
 use axum::body::{Body, HttpBody};
-use axum::extract::{Path as UrlPath, Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tower::ServiceExt;
-use tower_http::services::ServeFile;
+use http_range_header::{RangeUnsatisfiableError, parse_range_header};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::{GracefulShutdown, Watcher};
+use percent_encoding::percent_decode_str;
 
 pub use accept::Form;
 pub use guard::Token;
 
+use self::log::Log;
+use self::places::{Line, Place, Places, Watched};
 use super::index::{self, Index};
+use super::page;
 use super::wheel;
 use crate::error::{Error, Result};
 use crate::platform;
@@ -43,8 +53,14 @@ pub struct Options {
     pub upload: Option<Token>,
     /// Largest upload, bytes.
     pub most_upload: u64,
-    /// Connections at a time; more wait.
+    /// Connections at a time.
     pub most_connections: usize,
+    /// Connections at a time from one address; half of all if `None`.
+    pub most_of_one: Option<usize>,
+    /// How long a client may take to send its request's head, first byte and all.
+    pub head_timeout: Duration,
+    /// How long a client may let a transfer stand still.
+    pub stall_timeout: Duration,
     /// Print a line a request.
     pub log: bool,
 }
@@ -54,29 +70,66 @@ struct Shared {
     index: Index,
     cache: cache::Cache,
     options: Options,
+    places: Arc<Places>,
+    log: Option<Log>,
+    /// Wheels that are examined at a time: each takes memory.
+    examined: tokio::sync::Semaphore,
 }
 
-/// How long a client may take to send its request's head, and may let a transfer stand still.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(20);
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Most lines of a request's head.
+/// Most lines of a request's head, and most bytes.
 const MOST_HEADERS: usize = 64;
+const MOST_HEAD: usize = 16 << 10;
+/// Files that a connection may have open besides its socket, and what the program itself needs.
+const FILES_OF_ONE: u64 = 2;
+const FILES_OF_OURS: u64 = 128;
+/// Clients that wait for a place because their address has all that one may have, and how long.
+const MOST_WAITING: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(800);
+/// Bytes of files that are on their way to all clients together, and bounds of one piece.
+const ON_THEIR_WAY: usize = 48 << 20;
+const PIECE: (usize, usize) = (8 << 10, 64 << 10);
+/// Bytes that wait in the kernel for a client.
+const UNSENT: i32 = 128 << 10;
+/// Uploads that are examined at once.
+const MOST_EXAMINED: usize = 2;
+/// How often it looks around: whether it is to end, and who stands still.
+const TICK: Duration = Duration::from_millis(100);
+/// After it was told to end: how long answers under way may take, and how long what cannot be interrupted.
+const GRACE: Duration = Duration::from_secs(3);
+const LAST: Duration = Duration::from_secs(2);
 
 /// Serves until the process is told to stop. `ready` is called with the address once it listens.
 ///
 /// # Errors
 /// The address cannot be listened on.
-pub fn serve(index: Index, options: Options, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    platform::raise_open_files();
+pub fn serve(index: Index, mut options: Options, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+    let files = platform::raise_open_files().saturating_sub(FILES_OF_OURS) / FILES_OF_ONE;
+    options.most_connections = options.most_connections.min(usize::try_from(files).unwrap_or(usize::MAX)).max(1);
+    let most_of_one = options.most_of_one.unwrap_or(options.most_connections.div_ceil(2));
+    let (log, writer) = options.log.then(Log::start).unzip();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(|e| Error::world("serve", format!("no threads for a server: {e}")))?;
-    runtime.block_on(run(index, options, ready))
+    let shared = Arc::new(Shared {
+        index,
+        cache: cache::Cache::default(),
+        places: Places::new(options.most_connections, most_of_one),
+        options,
+        log,
+        examined: tokio::sync::Semaphore::new(MOST_EXAMINED),
+    });
+    // The loop that accepts runs on this thread: nothing that a client does keeps it from hearing that it is to end.
+    let done = runtime.block_on(run(shared, ready));
+    runtime.shutdown_timeout(LAST);
+    if let Some(writer) = writer {
+        writer.finish();
+    }
+    done
 }
 
-async fn run(index: Index, options: Options, ready: impl FnOnce(SocketAddr)) -> Result<()> {
-    let address = options.address;
+async fn run(shared: Arc<Shared>, ready: impl FnOnce(SocketAddr)) -> Result<()> {
+    let address = shared.options.address;
     let socket = if address.is_ipv4() { tokio::net::TcpSocket::new_v4() } else { tokio::net::TcpSocket::new_v6() };
     let listener = socket
         .and_then(|s| {
@@ -89,223 +142,291 @@ async fn run(index: Index, options: Options, ready: impl FnOnce(SocketAddr)) -> 
                 .next("choose another --port, or end what listens there")
         })?;
     ready(listener.local_addr().unwrap_or(address));
-    let places = Arc::new(tokio::sync::Semaphore::new(options.most_connections));
-    let shared = Arc::new(Shared { index, cache: cache::Cache::default(), options });
-    let app = router(Arc::clone(&shared));
-    let mut builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    builder
-        .http1()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_headers(MOST_HEADERS)
-        .max_buf_size(64 << 10);
-    builder.http2().timer(TokioTimer::new()).keep_alive_interval(IDLE_TIMEOUT);
-    let builder = Arc::new(builder);
-    let mut stop = tokio::time::interval(Duration::from_millis(100));
+    let end = GracefulShutdown::new();
+    tokio::select! {
+        () = accept(&shared, &listener, &end) => {}
+        () = told_to_end(&shared) => {}
+    }
+    let _ = tokio::time::timeout(GRACE, end.shutdown()).await;
+    Ok(())
+}
+
+/// Lets clients in, for ever. Between a client's coming and its place: one at a time, and a few of addresses that have
+/// all they may have, which wait for one of their own to give way.
+async fn accept(shared: &Arc<Shared>, listener: &tokio::net::TcpListener, end: &GracefulShutdown) {
+    let waiting = Arc::new(tokio::sync::Semaphore::new(MOST_WAITING));
     loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            _ = stop.tick() => {
-                if platform::cancelled() {
-                    return Ok(());
-                }
-                continue;
-            }
-        };
         // A client that is gone, or no file descriptor left: neither ends the server.
-        let Ok((stream, peer)) = accepted else {
-            tokio::time::sleep(Duration::from_millis(20)).await;
+        let Ok((socket, peer)) = listener.accept().await else {
+            tokio::time::sleep(TICK / 5).await;
             continue;
         };
-        let _ = stream.set_nodelay(true);
-        let (app, builder, places) = (app.clone(), Arc::clone(&builder), Arc::clone(&places));
-        tokio::spawn(async move {
-            let Ok(_place) = places.acquire_owned().await else { return };
-            let service = hyper::service::service_fn(move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(peer);
-                app.clone().oneshot(request.map(Body::new))
-            });
+        let address = peer.ip().to_canonical();
+        match (shared.places.take(address).await, Arc::clone(&waiting).try_acquire_owned()) {
+            (Some(place), _) => connect(shared, socket, peer, place, end.watcher()),
+            (None, Ok(turn)) => {
+                let (shared, watcher) = (Arc::clone(shared), end.watcher());
+                tokio::spawn(async move {
+                    let place = shared.places.take_within(address, PATIENCE).await;
+                    drop(turn);
+                    match place {
+                        Some(place) => connect(&shared, socket, peer, place, watcher),
+                        None => refuse(&socket),
+                    }
+                });
+            }
+            (None, Err(_)) => refuse(&socket),
+        }
+    }
+}
+
+/// Looks around until the process is told to stop.
+async fn told_to_end(shared: &Shared) {
+    let mut tick = tokio::time::interval(TICK);
+    while !platform::cancelled() {
+        tick.tick().await;
+        shared.places.sweep(shared.options.stall_timeout);
+    }
+}
+
+/// Answers the requests of a connection, until it ends or has to give up its place.
+fn connect(shared: &Arc<Shared>, socket: tokio::net::TcpStream, peer: SocketAddr, place: Place, end: Watcher) {
+    let _ = socket.set_nodelay(true);
+    platform::bound_unsent(&socket, UNSENT);
+    let (shared, line) = (Arc::clone(shared), Arc::clone(&place.line));
+    let mut builder = hyper::server::conn::http1::Builder::new();
+    builder
+        .timer(TokioTimer::new())
+        .header_read_timeout(shared.options.head_timeout)
+        .max_headers(MOST_HEADERS)
+        .max_buf_size(MOST_HEAD);
+    let io = TokioIo::new(Watched::new(socket, Arc::clone(&line)));
+    let service = hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let (shared, line) = (Arc::clone(&shared), Arc::clone(&line));
+        async move { Ok::<_, std::convert::Infallible>(logged(&shared, &line, peer, request.map(Body::new)).await) }
+    });
+    let connection = end.watch(builder.serve_connection(io, service));
+    tokio::spawn(async move {
+        tokio::select! {
             // What a client does wrong is its own affair.
-            let _ = builder.serve_connection(TokioIo::new(stream), service).await;
-        });
-    }
+            _ = connection => {}
+            () = place.line.cut.notified() => {}
+        }
+    });
 }
 
-fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/", get(start).post(upload::receive))
-        .route("/legacy/", post(upload::receive))
-        .route("/simple/", get(root_page))
-        .route("/simple", get(|| async { moved("/simple/") }))
-        .route("/simple/{project}/", get(project_page))
-        .route("/simple/{project}", get(|UrlPath(p): UrlPath<String>| async move { to_project(&p) }))
-        .route("/files/{project}/{name}", get(file))
-        .fallback(|| async { (StatusCode::NOT_FOUND, "not found\n") })
-        // Uploads have a limit of their own.
-        .layer(axum::extract::DefaultBodyLimit::disable())
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), guard::check))
-        .layer(middleware::from_fn_with_state(Arc::clone(&shared), log))
-        .layer(tower_http::timeout::RequestBodyTimeoutLayer::new(IDLE_TIMEOUT))
-        .layer(tower_http::timeout::ResponseBodyTimeoutLayer::new(IDLE_TIMEOUT))
-        .with_state(shared)
+/// Says why an address gets no more connections, if that can be said without waiting.
+fn refuse(socket: &tokio::net::TcpStream) {
+    let _ = socket.try_write(
+        b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nRetry-After: 1\r\nCache-Control: no-store\r\nContent-Length: 0\r\n\r\n",
+    );
 }
 
-/// One line a request, in the common log format, with milliseconds at the end.
-async fn log(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    if !shared.options.log {
-        return next.run(request).await;
-    }
-    let peer = request.extensions().get::<SocketAddr>().map_or("-".to_owned(), |p| p.ip().to_string());
+/// Answers, and notes it: one line a request, in the common log format, with milliseconds at the end.
+async fn logged(shared: &Arc<Shared>, line: &Arc<Line>, peer: SocketAddr, request: Request) -> Response {
+    let Some(log) = &shared.log else { return answer(shared, line, request).await };
     // The query may hold what is nobody's business.
-    let line = format!("{} {} {:?}", request.method(), request.uri().path().escape_default(), request.version());
+    let mut path = request.uri().path().escape_default().to_string();
+    path.truncate(512);
+    let asked = format!("{} {path} {:?}", request.method(), request.version());
     let started = Instant::now();
-    let response = next.run(request).await;
+    let response = answer(shared, line, request).await;
     let size = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).unwrap_or("-");
-    let ms = started.elapsed().as_millis();
-    #[allow(clippy::print_stderr)] // the access log is what this program is asked to print
-    {
-        eprintln!("{peer} - - [{}] \"{line}\" {} {size} {ms}ms", index::now(), response.status().as_u16());
-    }
+    let (status, ms) = (response.status().as_u16(), started.elapsed().as_millis());
+    log.line(format!("{} - - [{}] \"{asked}\" {status} {size} {ms}ms", peer.ip(), index::now()));
     response
+}
+
+/// The answer to a request, with what every answer says.
+async fn answer(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Response {
+    let mut response = match guard::refusal(&shared.options, &request) {
+        Some(refusal) => refusal,
+        None => route(shared, line, request).await,
+    };
+    // The length of what HEAD leaves out is that of what GET sends.
+    let length = response.body().size_hint().exact();
+    let out = response.headers_mut();
+    if let Some(length) = length {
+        out.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    out.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    // What did not say that it may be kept is true only now: errors above all.
+    out.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Response {
+    let path = request.uri().path();
+    let headers = request.headers();
+    if request.method() == Method::POST {
+        return if matches!(path, "/" | "/legacy/") {
+            upload::receive(shared, line, request).await
+        } else {
+            text(StatusCode::NOT_FOUND, "uploads go to /legacy/\n")
+        };
+    }
+    let segments: Vec<&str> = path.split('/').skip(1).collect();
+    match segments[..] {
+        [""] => start(shared, headers),
+        ["simple"] => moved("/simple/"),
+        ["simple", ""] => simple(shared, "simple", headers),
+        ["simple", project] => to_project(&decoded(project)),
+        ["simple", project, ""] => match decoded(project) {
+            p if index::project_name(&p).as_deref() == Some(&p) => simple(shared, &format!("simple/{p}"), headers),
+            p => to_project(&p),
+        },
+        ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers),
+        _ => missing(),
+    }
+}
+
+/// A segment of a path as it is meant; what is no UTF-8 names nothing here.
+fn decoded(segment: &str) -> String {
+    percent_decode_str(segment).decode_utf8().map(|s| s.into_owned()).unwrap_or_default()
+}
+
+fn text(status: StatusCode, said: impl Into<String>) -> Response {
+    (status, said.into()).into_response()
+}
+
+fn missing() -> Response {
+    text(StatusCode::NOT_FOUND, "not found\n")
 }
 
 fn moved(to: &str) -> Response {
     match HeaderValue::from_str(to) {
         Ok(to) => (StatusCode::MOVED_PERMANENTLY, [(header::LOCATION, to)]).into_response(),
-        Err(_) => StatusCode::NOT_FOUND.into_response(),
+        Err(_) => missing(),
     }
 }
 
 fn to_project(segment: &str) -> Response {
     match index::project_name(segment) {
         Some(name) => moved(&format!("/simple/{name}/")),
-        None => StatusCode::NOT_FOUND.into_response(),
+        None => missing(),
     }
 }
 
-async fn start(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h)).map(str::to_owned);
-    page(&shared, "index.html", "text/html; charset=utf-8", &headers, host.map(|h| format!("http://{h}")))
-}
-
-async fn root_page(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    simple(&shared, "simple", &headers)
-}
-
-async fn project_page(
-    State(shared): State<Arc<Shared>>,
-    UrlPath(segment): UrlPath<String>,
-    headers: HeaderMap,
-) -> Response {
-    match index::project_name(&segment) {
-        Some(name) if name == segment => simple(&shared, &format!("simple/{name}"), &headers),
-        Some(name) => moved(&format!("/simple/{name}/")),
-        None => StatusCode::NOT_FOUND.into_response(),
+impl Shared {
+    /// How long a page may be kept, and by whom: what a token guards is kept by nobody else.
+    fn page_lifetime(&self) -> HeaderValue {
+        // An index changes: who asks again is told at once, and by 304 where nothing did.
+        HeaderValue::from_static(if self.options.read.is_some() { "private, no-store" } else { "no-cache" })
     }
+
+    /// The same of a file.
+    fn file_lifetime(&self) -> HeaderValue {
+        HeaderValue::from_static(if self.options.read.is_some() {
+            "private, max-age=31536000, immutable"
+        } else {
+            "public, max-age=31536000, immutable"
+        })
+    }
+
+    /// Bytes of a piece of a file: so that all clients together hold no more than [`ON_THEIR_WAY`].
+    fn piece(&self) -> usize {
+        (ON_THEIR_WAY / self.places.taken().max(1)).clamp(PIECE.0, PIECE.1)
+    }
+}
+
+/// The start page. The address under which it was asked for stands in for the one that it cannot know.
+fn start(shared: &Shared, headers: &HeaderMap) -> Response {
+    let mut response = page(shared, "index.html", "text/html; charset=utf-8", headers);
+    let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h));
+    if let Some(host) = host
+        && response.status() == StatusCode::OK
+        && let Some(page) = shared.cache.get(&shared.index.root().join("index.html"))
+    {
+        let here = String::from_utf8_lossy(&page.plain.bytes).replacen(page::HERE, &format!("http://{host}"), 1);
+        let headers = std::mem::take(response.headers_mut());
+        response = here.into_response();
+        *response.headers_mut() = headers;
+        let out = response.headers_mut();
+        for stale in [header::ETAG, header::CONTENT_ENCODING] {
+            out.remove(stale);
+        }
+        // Whoever asks by another name gets another page: no cache in between may mix them up.
+        out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
+    }
+    response
 }
 
 /// A page of the simple API in the form that the client wants most.
 fn simple(shared: &Shared, folder: &str, headers: &HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let Some(form) = Form::wanted(&accept.join(",")) else {
-        let text = format!("this index speaks {}, {} and text/html\n", Form::JSON, Form::HTML);
-        return (StatusCode::NOT_ACCEPTABLE, text).into_response();
+        let said = format!("this index speaks {}, {} and text/html\n", Form::JSON, Form::HTML);
+        return text(StatusCode::NOT_ACCEPTABLE, said);
     };
-    page(shared, &format!("{folder}/{}", form.file()), form.content_type(), headers, None)
+    page(shared, &format!("{folder}/{}", form.file()), form.content_type(), headers)
 }
 
-/// A page from the cache: conditional, gzipped for whoever takes that. `here` stands in for the address
-/// of the index on the start page.
-fn page(shared: &Shared, name: &str, kind: &'static str, headers: &HeaderMap, here: Option<String>) -> Response {
-    let Some(page) = shared.cache.get(&shared.index.root().join(name)) else {
-        return (StatusCode::NOT_FOUND, "not found\n").into_response();
-    };
-    let mut response = if let Some(here) = here {
-        let text = String::from_utf8_lossy(&page.plain).replacen("URL-OF-THIS-INDEX", &here, 1);
-        text.into_response()
+/// A page from the cache: conditional, gzipped for whoever takes that.
+fn page(shared: &Shared, name: &str, kind: &'static str, headers: &HeaderMap) -> Response {
+    let Some(page) = shared.cache.get(&shared.index.root().join(name)) else { return missing() };
+    let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accept::takes_gzip);
+    let form = if gzip { &page.gzip } else { &page.plain };
+    let mut response = if matches(headers, &[&page.plain.etag, &page.gzip.etag]) {
+        StatusCode::NOT_MODIFIED.into_response()
     } else {
-        let etag = HeaderValue::from_str(&page.etag).unwrap_or(HeaderValue::from_static("\"\""));
-        if matches(headers, &page.etag) {
-            return (
-                StatusCode::NOT_MODIFIED,
-                [(header::ETAG, etag), (header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"))],
-            )
-                .into_response();
+        let mut whole = form.bytes.clone().into_response();
+        if gzip {
+            whole.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
         }
-        let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accept::takes_gzip);
-        let mut response = if gzip {
-            let mut r = page.gzip.clone().into_response();
-            r.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-            r
-        } else {
-            page.plain.clone().into_response()
-        };
-        response.headers_mut().insert(header::ETAG, etag);
-        response
+        whole
     };
-    // The layers above hide the length from whoever sends the body.
-    let length = response.body().size_hint().exact();
     let out = response.headers_mut();
-    if let Some(length) = length {
-        out.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
+    out.insert(header::ETAG, form.etag.clone());
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
-    // An index changes: who asks again is told at once, and by 304 where nothing did.
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    out.insert(header::CACHE_CONTROL, shared.page_lifetime());
+    if let Ok(policy) = HeaderValue::from_str(page::policy()) {
+        out.insert(header::CONTENT_SECURITY_POLICY, policy);
+    }
     response
 }
 
-/// Whether `If-None-Match` names this page.
-fn matches(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get(header::IF_NONE_MATCH)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|list| list.split(',').map(|t| t.trim().trim_start_matches("W/")).any(|t| t == etag || t == "*"))
+/// Whether `If-None-Match` names one of these.
+fn matches(headers: &HeaderMap, etags: &[&HeaderValue]) -> bool {
+    headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok()).is_some_and(|list| {
+        let mut named = list.split(',').map(|t| t.trim().trim_start_matches("W/"));
+        named.any(|t| t == "*" || etags.iter().any(|e| e.as_bytes() == t.as_bytes()))
+    })
 }
 
 /// A published file: by range, conditional.
-async fn file(
-    State(shared): State<Arc<Shared>>,
-    UrlPath((project, name)): UrlPath<(String, String)>,
-    headers: HeaderMap,
-    method: Method,
-    request: Request,
-) -> Response {
-    let missing = || (StatusCode::NOT_FOUND, "not found\n").into_response();
+fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Response {
     let plain = |s: &str| {
         !s.is_empty() && !s.starts_with('.') && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c))
     };
-    if index::project_name(&project).as_deref() != Some(&project) || !plain(&name) {
+    if index::project_name(project).as_deref() != Some(project) || !plain(name) {
         return missing();
     }
     // Only what a page names is published: a file in the folder alone is an add that was killed.
-    let Some(digest) = shared.cache.digest(&shared.index, &project, &name) else { return missing() };
-    let etag = format!("\"{digest}\"");
-    let tag = HeaderValue::from_str(&etag).unwrap_or(HeaderValue::from_static("\"\""));
-    if matches(&headers, &etag) {
-        return (StatusCode::NOT_MODIFIED, [(header::ETAG, tag)]).into_response();
-    }
-    let path: PathBuf = shared.index.files(&project).join(&name);
-    let mut inner = Request::builder().method(method).uri(request.uri().clone());
-    let range_holds = headers.get(header::IF_RANGE).is_none_or(|v| v.as_bytes() == etag.as_bytes());
-    for name in [header::RANGE, header::IF_MODIFIED_SINCE] {
-        if let Some(value) = headers.get(&name).filter(|_| name != header::RANGE || range_holds) {
-            inner = inner.header(name, value);
+    let Some(published) = shared.cache.published(&shared.index, project, name) else { return missing() };
+    let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", published.digest)) else { return missing() };
+    let mut response = if matches(headers, &[&tag]) {
+        StatusCode::NOT_MODIFIED.into_response()
+    } else {
+        let path = shared.index.files(project).join(name);
+        let Ok(file) = platform::open_regular(&path, false) else { return missing() };
+        let Ok(size) = file.metadata().map(|m| m.len()) else { return missing() };
+        if published.size.is_some_and(|s| s != size) {
+            let said =
+                "the file was changed after it was published: `mirror check` says more to whoever keeps this index\n";
+            return text(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
-    }
-    let Ok(inner) = inner.body(Body::empty()) else { return missing() };
-    let kind = content_type(&name);
-    let served = match kind.parse() {
-        Ok(mime) => ServeFile::new_with_mime(path, &mime).oneshot(inner).await,
-        Err(_) => ServeFile::new(path).oneshot(inner).await,
+        let range_holds = headers.get(header::IF_RANGE).is_none_or(|v| *v == tag);
+        send(shared, file, size, headers.get(header::RANGE).filter(|_| range_holds))
     };
-    let Ok(response) = served;
-    let mut response = response.map(Body::new);
+    if response.status().is_client_error() {
+        return response;
+    }
     let out = response.headers_mut();
     out.insert(header::ETAG, tag);
-    out.insert(header::CACHE_CONTROL, HeaderValue::from_static("public, max-age=31536000, immutable"));
-    out.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    out.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type(name)));
+    out.insert(header::CACHE_CONTROL, shared.file_lifetime());
     // A report is a page of styles and drawings: it has no business with scripts or other hosts.
     out.insert(
         header::CONTENT_SECURITY_POLICY,
@@ -314,11 +435,46 @@ async fn file(
     response
 }
 
+/// The bytes of a file: all, or the one range that is asked for.
+fn send(shared: &Shared, file: std::fs::File, size: u64, range: Option<&HeaderValue>) -> Response {
+    let ranges = range
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| parse_range_header(v).ok())
+        .filter(|_| size > 0)
+        .map(|parsed| parsed.validate(size));
+    let (status, range) = match ranges.as_ref().map(|r| r.as_deref()) {
+        Some(Ok([one])) => (StatusCode::PARTIAL_CONTENT, *one.start()..one.end() + 1),
+        // More of the end than there is: all of it.
+        Some(Err(RangeUnsatisfiableError::FileSuffixOutOfBounds)) => (StatusCode::OK, 0..size),
+        Some(Err(_)) => {
+            let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such range\n");
+            content_range(&mut response, &format!("bytes */{size}"));
+            return response;
+        }
+        // Several ranges at once, or what cannot be read: a server may answer with all (RFC 9110, 14.2).
+        _ => (StatusCode::OK, 0..size),
+    };
+    let said = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
+    let mut response = Body::new(body::FileBody::new(file, range, shared.piece())).into_response();
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    if status == StatusCode::PARTIAL_CONTENT {
+        content_range(&mut response, &said);
+    }
+    response
+}
+
+fn content_range(response: &mut Response, said: &str) {
+    if let Ok(value) = HeaderValue::from_str(said) {
+        response.headers_mut().insert(header::CONTENT_RANGE, value);
+    }
+}
+
 fn content_type(name: &str) -> &'static str {
     if name.ends_with(".json") {
         "application/json"
     } else if name.ends_with(".metadata") {
-        "text/plain"
+        "text/plain; charset=utf-8"
     } else if name.ends_with(wheel::REPORT) {
         "text/html; charset=utf-8"
     } else {

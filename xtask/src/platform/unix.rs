@@ -73,6 +73,58 @@ fn let_go_of(terminals: &[libc::c_int]) {
     }
 }
 
+/// Lets no more than `bytes` of what is written to a TCP socket wait in the kernel unsent: a client that does not read then
+/// costs that, and not the megabytes that a fast one may have on the way.
+#[cfg(target_os = "linux")]
+pub fn bound_unsent(socket: &impl std::os::fd::AsRawFd, bytes: i32) {
+    // SAFETY: the option is an int, which lives across the call.
+    unsafe {
+        let (value, size) = ((&raw const bytes).cast(), size_of::<i32>() as libc::socklen_t);
+        libc::setsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_NOTSENT_LOWAT, value, size);
+    }
+}
+
+/// The kernel's own bound holds.
+#[cfg(not(target_os = "linux"))]
+pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
+
+/// Opens a regular file for reading, and nothing else: no folder, no device, no pipe that nobody writes to; unless
+/// `follow`, no symbolic link either.
+///
+/// # Errors
+/// Whatever keeps it from being opened; `InvalidInput` for what is no regular file.
+pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    // O_NONBLOCK: opening a pipe waits for nobody.
+    let flags = libc::O_NONBLOCK | if follow { 0 } else { libc::O_NOFOLLOW };
+    let file = std::fs::OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    super::regular(file)
+}
+
+/// Reads at `offset` what can be had at once; `WouldBlock` where a disk or a server would be waited for.
+pub fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::io::{Errno, ReadWriteFlags, preadv2};
+        let flags = ReadWriteFlags::NOWAIT;
+        match preadv2(file, &mut [std::io::IoSliceMut::new(buffer)], offset, flags) {
+            // Some file systems know no such flag.
+            Err(Errno::OPNOTSUPP | Errno::NOSYS) => Err(std::io::ErrorKind::WouldBlock.into()),
+            done => Ok(done?),
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (file, buffer, offset);
+        Err(std::io::ErrorKind::WouldBlock.into())
+    }
+}
+
+/// Reads at `offset`.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buffer, offset)
+}
+
 /// Asks the kernel to end this process when its parent dies (even by kill -9). Linux only.
 pub fn die_with_parent() {
     #[cfg(target_os = "linux")]
@@ -82,16 +134,21 @@ pub fn die_with_parent() {
     }
 }
 
-/// Raises this process' limit on open files as far as it goes: a server has one for each connection.
-pub fn raise_open_files() {
+/// Raises this process' limit on open files as far as it goes: a server has one for each connection. Returns how many
+/// it may have.
+pub fn raise_open_files() -> u64 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes the structure, setrlimit reads it.
     unsafe {
         if libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 {
+            let before = limit.rlim_cur;
             limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit);
+            if libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) != 0 {
+                limit.rlim_cur = before;
+            }
         }
     }
+    limit.rlim_cur
 }
 
 /// Whether the network can be cut off from a child: a network namespace can be made.

@@ -195,4 +195,30 @@ pub fn die_of_broken_pipes() {}
 pub fn outlive_terminal() {}
 
 /// There is no limit that a process could raise.
-pub fn raise_open_files() {}
+pub fn raise_open_files() -> u64 {
+    u64::MAX
+}
+
+/// The system's own bound holds.
+pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
+
+/// Opens a regular file for reading, and nothing else; unless `follow`, no symbolic link either.
+///
+/// # Errors
+/// Whatever keeps it from being opened; `InvalidInput` for what is no regular file.
+pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
+    if !follow && std::fs::symlink_metadata(path)?.is_symlink() {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is a symbolic link"));
+    }
+    super::regular(File::open(path)?)
+}
+
+/// Whether a read would wait is not known.
+pub fn read_at_once(_file: &File, _buffer: &mut [u8], _offset: u64) -> std::io::Result<usize> {
+    Err(std::io::ErrorKind::WouldBlock.into())
+}
+
+/// Reads at `offset`.
+pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
+}

@@ -170,6 +170,8 @@ mod tests {
             url: String::new(),
             sha256: None,
             uploaded: (!day.is_empty()).then(|| format!("{day}T12:00:00Z")),
+            yanked: false,
+            requires_python: None,
         };
         names.iter().map(file).collect()
     }

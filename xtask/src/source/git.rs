@@ -276,6 +276,13 @@ fn collect(
             Error::misuse("git", format!("{url}: '{prefix}{path}' is a submodule, but .gitmodules has no URL for it"))
         })?;
         let sub_url = resolve(url, relative);
+        if url.starts_with("https://") && sub_url.starts_with("http://") {
+            return Err(Error::misuse(
+                "git",
+                format!("{url} comes by https, and its submodule by plain http: {sub_url}"),
+            )
+            .next("name the submodule as a source of its own, by an https address"));
+        }
         if !sub_url.starts_with("https://") && !sub_url.starts_with("http://") && !sub_url.starts_with("file://") {
             return Err(Error::misuse(
                 "git",
@@ -504,6 +511,9 @@ impl HttpStream {
         let response = self
             .agent
             .post(url.as_str())
+            .config()
+            .https_only(url.scheme() == "https")
+            .build()
             .header("Content-Type", "application/x-git-upload-pack-request")
             .header("Accept", "application/x-git-upload-pack-result")
             .send(&self.request[..])

@@ -63,6 +63,12 @@ fn tell(
     answer
 }
 
+/// A request for `url`. What was asked for by https does not come by http, whatever a server redirects to.
+pub fn get(agent: &Agent, url: &str) -> ureq::RequestBuilder<ureq::typestate::WithoutBody> {
+    let https = url.get(..8).is_some_and(|scheme| scheme.eq_ignore_ascii_case("https://"));
+    agent.get(url).config().https_only(https).build()
+}
+
 /// Why a download did not work, and whether asking again may help.
 #[derive(Debug)]
 pub enum Failure {
@@ -137,7 +143,7 @@ pub fn download(
     if expected.is_some_and(|size| size == progress.size) {
         return Ok(());
     }
-    let mut request = agent.get(url).header("Accept-Encoding", "identity");
+    let mut request = get(agent, url).header("Accept-Encoding", "identity");
     if progress.size > 0 {
         request = request.header("Range", format!("bytes={}-", progress.size));
     }
@@ -200,6 +206,37 @@ pub fn download(
         }
         _ => Ok(()),
     }
+}
+
+/// Downloads `url`, whose SHA-256 is known, to a file at `to`.
+///
+/// # Errors
+/// The world: no answer, or other bytes.
+pub fn download_to(agent: &Agent, url: &str, to: &Path, sha256: &str, events: &dyn Sink) -> Result<()> {
+    const ATTEMPTS: u32 = 4;
+    let name = to.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut progress = Progress::open(to)?;
+    let mut last = String::new();
+    for attempt in 0..ATTEMPTS {
+        if attempt > 0 {
+            events.warn(format!("{name}: {last}; trying again"));
+            std::thread::sleep(Duration::from_millis(300 << attempt));
+        }
+        let done = download(agent, url, &mut progress, None, &name, events);
+        events.emit(Event::DownloadFinished { file: name.clone() });
+        match done {
+            Ok(()) if progress.digest() == sha256 => return Ok(()),
+            Ok(()) => {
+                let found = progress.digest();
+                return Err(Error::world("digest", format!("{name} has the SHA-256 {found}; {sha256} was promised"))
+                    .next("the server sends other bytes than it promises: do not use them, and tell its operator"));
+            }
+            Err(Failure::Local(e)) => return Err(e),
+            Err(Failure::Refused(what)) => return Err(Error::world("download", format!("{name}: {what}"))),
+            Err(Failure::Passing(what)) => last = what,
+        }
+    }
+    Err(Error::world("download", format!("{name}: {last}")).next("check the network, and try again"))
 }
 
 fn starts_at(response: &ureq::http::Response<ureq::Body>, offset: u64) -> bool {

@@ -3,12 +3,13 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::Deserialize;
 use ureq::Agent;
 use url::Url;
 
 use crate::error::{Error, Result};
-use crate::recipe::is_sha256;
+use crate::recipe::{System, is_sha256};
 
 pub use crate::wheel::normalize;
 
@@ -21,6 +22,10 @@ pub struct IndexFile {
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
+    /// PEP 592.
+    pub yanked: bool,
+    /// `Requires-Python`, where the index says it.
+    pub requires_python: Option<String>,
     /// When it was uploaded (PEP 700, RFC 3339), where the index says it.
     pub uploaded: Option<String>,
 }
@@ -83,7 +88,7 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         if attempt > 0 {
             std::thread::sleep(std::time::Duration::from_millis(300 << attempt));
         }
-        let response = agent.get(&page_url).header("Accept", ACCEPT).call();
+        let response = super::http_get(agent, &page_url).header("Accept", ACCEPT).call();
         let response = match response {
             Ok(r) => r,
             Err(e) => {
@@ -110,6 +115,20 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
 /// # Errors
 /// The world: it is no such page.
 pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> Result<Vec<IndexFile>> {
+    let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
+    let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
+    parse_page(&text.map_err(|e| unreadable(e.to_string()))?, json, base)
+}
+
+fn unreadable(what: String) -> Error {
+    Error::world("index", format!("a page of the index cannot be read: {what}"))
+}
+
+/// The files that the text of a page names, which stands at `base`: PEP 691 if it is JSON, else PEP 503.
+///
+/// # Errors
+/// The world: it is no such page, or leads from https to plain http.
+pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> {
     #[derive(Deserialize)]
     struct Page {
         files: Vec<File>,
@@ -120,40 +139,52 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         url: String,
         #[serde(default)]
         hashes: std::collections::BTreeMap<String, String>,
+        #[serde(default)]
+        yanked: serde_json::Value,
+        #[serde(default, rename = "requires-python")]
+        requires_python: Option<String>,
         #[serde(default, rename = "upload-time")]
         uploaded: Option<String>,
     }
-    let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
-    let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
-    let text = response.body_mut().with_config().limit(64 << 20).read_to_string().map_err(|e| failed(e.to_string()))?;
     // The digest stands in the fragment (PEP 503).
-    let absolute = |href: &str| {
-        base.join(href).map(|mut u| {
-            let sha256 = u.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned);
-            u.set_fragment(None);
-            (u.to_string(), sha256)
-        })
+    let named = |filename: String| IndexFile {
+        filename,
+        url: String::new(),
+        sha256: None,
+        uploaded: None,
+        yanked: false,
+        requires_python: None,
+    };
+    let placed = |file: IndexFile, href: &str| {
+        let mut url = base.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
+        if base.scheme() == "https" && url.scheme() == "http" {
+            return Err(unreadable(format!("it came by https and leads to plain http for {}", file.filename)));
+        }
+        let fragment = url.fragment().and_then(|f| f.strip_prefix("sha256=")).map(str::to_owned);
+        url.set_fragment(None);
+        let sha256 = file.sha256.or(fragment).filter(|d| is_sha256(d));
+        Ok(IndexFile { url: url.to_string(), sha256, ..file })
     };
     if json {
-        let page: Page = serde_json::from_str(&text).map_err(|e| failed(e.to_string()))?;
-        return page
-            .files
-            .into_iter()
-            .map(|f| {
-                let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
-                let sha256 = f.hashes.get("sha256").cloned().or(fragment).filter(|d| is_sha256(d));
-                Ok(IndexFile { url, filename: f.filename, sha256, uploaded: f.uploaded })
-            })
-            .collect();
+        let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
+        let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
+        let read = |f: File| {
+            let (sha256, yanked) = (f.hashes.get("sha256").cloned(), is_yanked(&f.yanked));
+            let said = IndexFile {
+                sha256,
+                uploaded: f.uploaded,
+                yanked,
+                requires_python: f.requires_python,
+                ..named(f.filename)
+            };
+            placed(said, &f.url)
+        };
+        return page.files.into_iter().map(read).collect();
     }
-    Ok(anchors(&text)
-        .into_iter()
-        .filter_map(|(href, filename)| {
-            let (url, sha256) = absolute(&href).ok()?;
-            let sha256 = sha256.filter(|d| is_sha256(d));
-            Some(IndexFile { filename, url, sha256, uploaded: None })
-        })
-        .collect())
+    let read = |a: Anchor| {
+        placed(IndexFile { yanked: a.yanked, requires_python: a.requires_python, ..named(a.text) }, &a.href)
+    };
+    anchors(text).into_iter().map(read).collect()
 }
 
 /// The METADATA that an index serves beside a wheel (PEP 658); `None` where it serves none.
@@ -182,21 +213,84 @@ pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String
 /// Largest METADATA that is read, bytes.
 const MOST_METADATA: u64 = 4 << 20;
 
-/// `(href, text)` of each anchor of a PEP 503 page.
-fn anchors(html: &str) -> Vec<(String, String)> {
+/// An anchor of a PEP 503 page.
+#[derive(Debug, PartialEq, Eq)]
+struct Anchor {
+    href: String,
+    text: String,
+    yanked: bool,
+    requires_python: Option<String>,
+}
+
+fn anchors(html: &str) -> Vec<Anchor> {
     let unescape = |s: &str| {
-        s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">")
+        s.replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
     };
     let mut out = Vec::new();
     for part in html.split("<a ").skip(1) {
         let Some((tag, rest)) = part.split_once('>') else { continue };
         let Some((text, _)) = rest.split_once("</a>") else { continue };
-        let Some(value) = tag.split_once("href=").map(|(_, v)| v.trim_start()) else { continue };
-        let quote = value.chars().next().unwrap_or('"');
-        let href = value.trim_start_matches(quote).split(quote).next().unwrap_or("");
-        out.push((unescape(href), unescape(text.trim())));
+        let value = |key: &str| {
+            let value = tag.split_once(key).map(|(_, v)| v.trim_start())?;
+            let quote = value.chars().next().unwrap_or('"');
+            Some(unescape(value.trim_start_matches(quote).split(quote).next().unwrap_or("")))
+        };
+        let Some(href) = value("href=") else { continue };
+        out.push(Anchor {
+            href,
+            text: unescape(text.trim()),
+            yanked: tag.contains("data-yanked"),
+            requires_python: value("data-requires-python="),
+        });
     }
     out
+}
+
+/// Where wheels must run.
+#[derive(Debug, Clone, Copy)]
+pub struct Platform<'a> {
+    /// Operating system.
+    pub system: System,
+    /// `x86_64`, `aarch64`.
+    pub machine: &'a str,
+    /// `3.11`.
+    pub minor: &'a str,
+}
+
+impl Platform<'_> {
+    /// What markers are read against (PEP 508).
+    ///
+    /// # Errors
+    /// Bad input: `minor` is no Python version.
+    pub fn environment(self) -> Result<MarkerEnvironment> {
+        let Self { system, machine, minor } = self;
+        // As Python says it there: platform.machine(), platform.system(), os.name, sys.platform.
+        let machine = match (system, machine) {
+            (System::Windows, "x86_64") => "AMD64",
+            (System::Macos, "aarch64") => "arm64",
+            _ => machine,
+        };
+        let (os, name, sys) = match system {
+            System::Linux => ("posix", "Linux", "linux"),
+            System::Windows => ("nt", "Windows", "win32"),
+            System::Macos => ("posix", "Darwin", "darwin"),
+        };
+        let full = format!("{minor}.0");
+        MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+            implementation_name: "cpython",
+            implementation_version: &full,
+            os_name: os,
+            platform_machine: machine,
+            platform_python_implementation: "CPython",
+            platform_release: "",
+            platform_system: name,
+            platform_version: "",
+            python_full_version: &full,
+            python_version: minor,
+            sys_platform: sys,
+        })
+        .map_err(|e| Error::misuse("recipe", format!("'{minor}' is no Python version: {e}")))
+    }
 }
 
 #[cfg(test)]
@@ -204,11 +298,28 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_page_that_came_by_https_leads_to_nothing_by_http() {
+        let base = Url::parse("https://h/simple/x/").unwrap();
+        let html = |href: &str| format!("<a href=\"{href}\" data-yanked=\"\">x-1.whl</a>");
+        let e = parse_page(&html("http://h/x-1.whl"), false, &base).unwrap_err();
+        assert!(e.what().contains("plain http"), "{e}");
+        let json = r#"{"files": [{"filename": "x-1.whl", "url": "http://h/x-1.whl"}]}"#;
+        assert!(parse_page(json, true, &base).is_err());
+        let digest = "0".repeat(64);
+        let files = parse_page(&html(&format!("../../f/x-1.whl#sha256={digest}")), false, &base).unwrap();
+        let [file] = &files[..] else { panic!("{files:?}") };
+        assert_eq!(
+            (file.url.as_str(), file.sha256.as_ref(), file.yanked),
+            ("https://h/f/x-1.whl", Some(&digest), true)
+        );
+        // What is no digest promises nothing.
+        assert_eq!(parse_page(&html("x-1.whl#sha256=00"), false, &base).unwrap()[0].sha256, None);
+    }
+
+    #[test]
     fn an_html_index_page_is_read() {
         let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
-        assert_eq!(
-            got,
-            [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]
-        );
+        let got: Vec<_> = got.iter().map(|a| (a.href.as_str(), a.text.as_str())).collect();
+        assert_eq!(got, [("../../f/x-1.whl#sha256=00", "x-1.whl"), ("/y", "y")]);
     }
 }

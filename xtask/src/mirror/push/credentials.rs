@@ -5,14 +5,16 @@ use std::path::PathBuf;
 
 use base64::Engine;
 use url::Url;
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::platform;
 
-/// A user and a password.
+/// A user and a password, wiped from memory with their last use.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credentials {
     user: String,
-    password: String,
+    password: Zeroizing<String>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -34,11 +36,12 @@ impl Credentials {
     /// # Errors
     /// A command that fails; a netrc that cannot be read.
     pub fn find(url: &Url, command: Option<&str>) -> Result<Option<Self>> {
+        platform::no_dumps(false);
         if let Some(command) = command {
             return Self::from_command(command, url).map(Some);
         }
         for [user, password] in VARIABLES {
-            if let Some(password) = std::env::var(password).ok().filter(|p| !p.is_empty()) {
+            if let Some(password) = std::env::var(password).ok().filter(|p| !p.is_empty()).map(Zeroizing::new) {
                 let user = std::env::var(user).ok().filter(|u| !u.is_empty()).unwrap_or_else(|| TOKEN_USER.into());
                 return Ok(Some(Self { user, password }));
             }
@@ -50,6 +53,7 @@ impl Credentials {
         match file {
             Some(file) => {
                 let text = fs_err::read_to_string(&file).map_err(|e| Error::misuse("netrc", e.to_string()))?;
+                let text = Zeroizing::new(text);
                 Ok(netrc(&text, url.host_str().unwrap_or_default()))
             }
             None => Ok(None),
@@ -72,27 +76,27 @@ impl Credentials {
         if !out.status.success() {
             return Err(bad(format!("'{}' ended with {}", words[0], out.status)));
         }
-        let text = String::from_utf8_lossy(&out.stdout);
+        let out = Zeroizing::new(out.stdout);
+        let text = String::from_utf8_lossy(&out);
         let line = |key: &str| text.lines().find_map(|l| l.strip_prefix(key)).map(str::to_owned);
         let password =
             line("password=").or_else(|| text.lines().next().map(|l| l.trim().to_owned())).filter(|p| !p.is_empty());
         let password = password.ok_or_else(|| bad(format!("'{}' printed no password", words[0])))?;
+        let password = Zeroizing::new(password);
         Ok(Self { user: line("username=").unwrap_or_else(|| TOKEN_USER.into()), password })
     }
 
     /// The `Authorization` header.
-    pub fn header(&self) -> String {
-        format!(
-            "Basic {}",
-            base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", self.user, self.password))
-        )
+    pub fn header(&self) -> Zeroizing<String> {
+        let pair = Zeroizing::new(format!("{}:{}", self.user, *self.password));
+        Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes())))
     }
 }
 
 /// The entry for `host` of a netrc file, else its default entry.
 fn netrc(text: &str, host: &str) -> Option<Credentials> {
     // A macro runs to the next empty line and is nothing for us.
-    let mut clean = String::new();
+    let mut clean = Zeroizing::new(String::new());
     let mut in_macro = false;
     for line in text.lines() {
         in_macro = (in_macro && !line.trim().is_empty()) || line.trim_start().starts_with("macdef");
@@ -106,7 +110,7 @@ fn netrc(text: &str, host: &str) -> Option<Credentials> {
     let mut current: Option<bool> = None; // whether the entry is the host's, or the default
     let (mut user, mut password) = (String::new(), String::new());
     let mut close = |current: Option<bool>, user: &mut String, password: &mut String| {
-        let entry = Credentials { user: std::mem::take(user), password: std::mem::take(password) };
+        let entry = Credentials { user: std::mem::take(user), password: Zeroizing::new(std::mem::take(password)) };
         match current {
             Some(true) => drop(found.get_or_insert(entry)),
             Some(false) => drop(fallback.get_or_insert(entry)),
@@ -140,7 +144,7 @@ mod tests {
     #[test]
     fn netrc_gives_the_hosts_entry_or_the_default() {
         let text = "# ours\nmachine a.example login alice password one\nmachine b.example\n  login bob\n  password two\nmacdef init\n machine c.example login x password y\n\ndefault login anyone password three\n";
-        let of = |host: &str| netrc(text, host).map(|c| (c.user, c.password));
+        let of = |host: &str| netrc(text, host).map(|c| (c.user, c.password.to_string()));
         assert_eq!(of("a.example"), Some(("alice".into(), "one".into())));
         assert_eq!(of("b.example"), Some(("bob".into(), "two".into())));
         assert_eq!(of("c.example"), Some(("anyone".into(), "three".into())));
@@ -150,9 +154,9 @@ mod tests {
 
     #[test]
     fn a_password_is_not_shown() {
-        let c = Credentials { user: "u".into(), password: "s3cret".into() };
+        let c = Credentials { user: "u".into(), password: Zeroizing::new("s3cret".into()) };
         assert_eq!(format!("{c:?}"), "Credentials(u, …)");
-        assert_eq!(c.header(), "Basic dTpzM2NyZXQ=");
+        assert_eq!(*c.header(), "Basic dTpzM2NyZXQ=");
     }
 
     proptest::proptest! {

@@ -29,10 +29,11 @@ impl Form {
             let form = match fields.next().unwrap_or_default().to_ascii_lowercase().as_str() {
                 "application/vnd.pypi.simple.v1+json" | "application/vnd.pypi.simple.latest+json" => Self::Json,
                 "application/vnd.pypi.simple.v1+html" | "application/vnd.pypi.simple.latest+html" => Self::Html,
+                "application/*" => Self::Json,
                 "text/html" | "text/*" | "*/*" => Self::Text,
                 _ => continue,
             };
-            let quality = fields.find_map(|f| f.strip_prefix("q=")).map_or(1.0, |q| q.parse().unwrap_or(0.0));
+            let quality = quality(fields);
             if quality > 0.0 && best.is_none_or(|(q, _)| quality > q) {
                 best = Some((quality, form));
             }
@@ -55,13 +56,20 @@ impl Form {
     }
 }
 
+/// The `q` among parameters, from 0 to 1 (RFC 9110, 12.4.2); what cannot be read as one wants nothing.
+fn quality<'a>(mut fields: impl Iterator<Item = &'a str>) -> f32 {
+    let said = fields.find_map(|f| f.strip_prefix("q=").or_else(|| f.strip_prefix("Q=")));
+    said.map_or(1.0, |q| q.parse().ok().filter(|q| (0.0..=1.0).contains(q)).unwrap_or(0.0))
+}
+
 /// Whether an `Accept-Encoding` takes gzip.
 pub fn takes_gzip(value: &str) -> bool {
-    value.split(',').any(|part| {
+    let gzip = value.split(',').find_map(|part| {
         let mut fields = part.split(';').map(str::trim);
-        let named = fields.next().is_some_and(|n| n.eq_ignore_ascii_case("gzip"));
-        named && fields.find_map(|f| f.strip_prefix("q=")).is_none_or(|q| q.parse::<f32>().is_ok_and(|q| q > 0.0))
-    })
+        let name = fields.next()?;
+        ["gzip", "x-gzip"].iter().any(|n| n.eq_ignore_ascii_case(name)).then(|| quality(fields))
+    });
+    gzip.is_some_and(|q| q > 0.0)
 }
 
 #[cfg(test)]
@@ -84,7 +92,9 @@ mod tests {
     #[test]
     fn what_is_not_spoken_is_not_acceptable() {
         assert_eq!(Form::wanted("application/vnd.pypi.simple.v2+json"), None);
-        assert_eq!(Form::wanted("text/html;q=0"), None);
+        for nothing in ["text/html;q=0", "text/html;Q=0", "text/html;q=2", "*/*;q=nan", "*/*;q=inf"] {
+            assert_eq!(Form::wanted(nothing), None, "{nothing}");
+        }
     }
 
     #[test]
@@ -92,6 +102,8 @@ mod tests {
         assert!(takes_gzip("gzip, deflate"));
         assert!(takes_gzip("br;q=1.0, gzip;q=0.8"));
         assert!(!takes_gzip("gzip;q=0, identity"));
+        assert!(!takes_gzip("gzip;Q=0"));
+        assert!(!takes_gzip("gzip;q=0.000, gzip"));
         assert!(!takes_gzip("identity"));
     }
 }

@@ -1,16 +1,13 @@
 //! Who may read and who may upload: one token each, compared in constant time.
 
-use std::sync::Arc;
-
-use axum::extract::{Request, State};
+use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
-use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use sha2::{Digest, Sha256};
 use subtle::ConstantTimeEq;
 
-use super::Shared;
+use super::Options;
 
 /// A secret. It is kept as its digest, and shown to nobody.
 #[derive(Clone)]
@@ -48,23 +45,20 @@ impl Token {
     }
 }
 
-/// Lets a request through, or says 401 or 403.
-pub async fn check(State(shared): State<Arc<Shared>>, request: Request, next: Next) -> Response {
-    let wanted = match *request.method() {
-        Method::GET | Method::HEAD => &shared.options.read,
-        Method::POST => match &shared.options.upload {
-            None => return (StatusCode::FORBIDDEN, "this server takes no uploads\n").into_response(),
-            token => token,
-        },
-        _ => return (StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and POST\n").into_response(),
-    };
-    match wanted {
-        Some(token) if !token.is_in(request.headers()) => {
-            let ask = HeaderValue::from_static("Basic realm=\"torchmill\"");
-            (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, ask)], "a token is needed\n").into_response()
+/// The answer to a request that may not be made: 401, 403 or 405. Whoever may publish may read: what was uploaded is
+/// read back.
+pub fn refusal(options: &Options, request: &Request) -> Option<Response> {
+    let holds = |token: &Option<Token>| token.as_ref().is_some_and(|t| t.is_in(request.headers()));
+    let may = match *request.method() {
+        Method::GET | Method::HEAD => options.read.is_none() || holds(&options.read) || holds(&options.upload),
+        Method::POST if options.upload.is_none() => {
+            return Some((StatusCode::FORBIDDEN, "this server takes no uploads\n").into_response());
         }
-        _ => next.run(request).await,
-    }
+        Method::POST => holds(&options.upload),
+        _ => return Some((StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and POST\n").into_response()),
+    };
+    let ask = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"torchmill\""))];
+    (!may).then(|| (StatusCode::UNAUTHORIZED, ask, "a token is needed\n").into_response())
 }
 
 /// Whether a `Host` header is one that may stand on a page.

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::multipart::{Field, MultipartError};
-use axum::extract::{FromRequest, Multipart, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 
 use super::Shared;
+use super::places::Line;
 use crate::error::{Error, Exit, Kind};
 use crate::event::Silent;
 use crate::mirror::index::Outcome;
@@ -19,6 +20,12 @@ use crate::mirror::wheel::{Name, Wheel};
 
 /// Most bytes of a field that is no file.
 const MOST_FIELD: usize = 1 << 20;
+
+/// Folder for what is uploaded, in that of the change.
+const UPLOAD: &str = "upload";
+
+/// Bytes of an upload that are written at once.
+const AT_ONCE: usize = 256 << 10;
 
 /// How long the rest of a refused upload is read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,29 +58,40 @@ impl From<std::io::Error> for Refusal {
 }
 
 /// Takes an upload.
-pub async fn receive(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    match take(&shared, request).await {
+pub async fn receive(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Response {
+    match take(shared, line, request).await {
         Ok(outcome) => {
             let said = if outcome == Outcome::Published { "published\n" } else { "already there, the same bytes\n" };
             (StatusCode::OK, said).into_response()
         }
-        Err(Refusal(status, why)) => (status, format!("{why}\n")).into_response(),
+        Err(Refusal(status, why)) => {
+            // Where it lies here is no business of whoever sent it.
+            let why = why.replace(&format!("{}/", shared.index.root().display()), "");
+            (status, format!("{why}\n")).into_response()
+        }
     }
 }
 
-async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal> {
+async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Result<Outcome, Refusal> {
     let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
     let request = {
         let (parts, body) = request.into_parts();
+
         let limited = http_body_util::Limited::new(
             body,
             usize::try_from(shared.options.most_upload).unwrap_or(usize::MAX) + MOST_FIELD,
         );
-        Request::from_parts(parts, axum::body::Body::new(limited))
+        let mut request = Request::from_parts(parts, axum::body::Body::new(limited));
+        // The extractor's own bound is far below a wheel.
+        DefaultBodyLimit::disable().apply(&mut request);
+        request
     };
     let mut form = Multipart::from_request(request, &()).await.map_err(|e| Refusal(e.status(), e.body_text()))?;
-    let dir = tempfile::Builder::new().prefix(".upload-").tempdir_in(shared.index.root())?;
-    let read = read_form(&mut form, dir.path(), shared.options.most_upload).await;
+    // Somebody else's change may have to be waited for.
+    let place = tokio::task::block_in_place(|| shared.index.begin(&Silent))?;
+    let dir = place.place(UPLOAD);
+    fs_err::create_dir(&dir)?;
+    let read = read_form(&mut form, &dir, shared.options.most_upload).await;
     if read.is_err() {
         // Whoever is told no in the middle of sending hears it only after having sent.
         let _ = tokio::time::timeout(PATIENCE, drain(&mut form)).await;
@@ -84,6 +102,9 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal
     }
     let path = file.ok_or_else(|| bad("the form has no file ('content')"))?;
     let index = shared.index.clone();
+    // From here on it is the client who waits.
+    let _working = line.working();
+    let _turn = shared.examined.acquire().await.map_err(|e| Refusal(StatusCode::SERVICE_UNAVAILABLE, e.to_string()))?;
     // Reading a whole wheel is no work for the threads that answer.
     let done = tokio::task::spawn_blocking(move || {
         let wheel = Wheel::examine(&path)?;
@@ -96,7 +117,7 @@ async fn take(shared: &Arc<Shared>, request: Request) -> Result<Outcome, Refusal
         index.add(&[wheel], &Silent)
     })
     .await;
-    drop(dir);
+    drop(place);
     match done {
         Ok(added) => added?.first().map(|a| a.outcome).ok_or_else(|| bad("nothing was published")),
         Err(_) => Err(Refusal(StatusCode::INTERNAL_SERVER_ERROR, "the upload could not be examined".into())),
@@ -152,13 +173,20 @@ async fn text(mut field: Field<'_>) -> Result<String, Refusal> {
 async fn write(mut field: Field<'_>, path: &Path, most: u64) -> Result<(), Refusal> {
     let mut out = fs_err::File::create(path)?;
     let mut size = 0u64;
+    let mut waiting = Vec::with_capacity(AT_ONCE);
     while let Some(piece) = field.chunk().await? {
         size += piece.len() as u64;
         if size > most {
             let what = format!("the file has more than {most} bytes (--max-upload)");
             return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, what));
         }
-        out.write_all(&piece)?;
+        waiting.extend_from_slice(&piece);
+        if waiting.len() >= AT_ONCE {
+            // A slow disk keeps this client waiting, and no other.
+            tokio::task::block_in_place(|| out.write_all(&waiting))?;
+            waiting.clear();
+        }
     }
+    tokio::task::block_in_place(|| out.write_all(&waiting))?;
     Ok(())
 }

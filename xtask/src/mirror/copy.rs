@@ -1,0 +1,67 @@
+//! Promotion: releases of one index into another, all of them or none.
+
+use rayon::prelude::*;
+
+use super::index::{Added, Index};
+use super::page::File;
+use super::wheel::Wheel;
+use crate::error::{Error, Result};
+use crate::event::Sink;
+
+/// Whether `pattern` (a project, `PROJECT==VERSION`, a file name) means the file.
+fn means(pattern: &str, project: &str, file: &File) -> bool {
+    match pattern.split_once("==") {
+        Some((name, version)) => {
+            crate::wheel::normalize(name) == project && super::index::same_version(version, &file.version)
+        }
+        None => pattern == file.filename || crate::wheel::normalize(pattern) == project,
+    }
+}
+
+/// Copies what `which` means (everything, if it is empty) from one index to another. What is yanked stays behind.
+///
+/// # Errors
+/// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there. The answer is no: a file is
+/// not what its page says.
+pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Result<Vec<Added>> {
+    let mut chosen: Vec<(String, File)> = Vec::new();
+    let mut found = vec![false; which.len()];
+    for project in from.projects()? {
+        for file in from.project(&project)?.files {
+            let by: Vec<usize> = (0..which.len()).filter(|&i| means(&which[i], &project, &file)).collect();
+            if by.is_empty() && !which.is_empty() {
+                continue;
+            }
+            if let Some(reason) = file.yanked.reason() {
+                if which.contains(&file.filename) {
+                    let what = format!("'{}' is yanked ({reason:?}): it is not promoted", file.filename);
+                    return Err(Error::misuse("yanked", what).next("take the yank back, or promote another file"));
+                }
+                events.warn(format!("{} is yanked, and stays behind", file.filename));
+                continue;
+            }
+            by.into_iter().for_each(|i| found[i] = true);
+            chosen.push((project.clone(), file));
+        }
+    }
+    if let Some(at) = found.iter().position(|f| !f) {
+        let what = format!("{} has nothing by the name '{}'", from.root().display(), which[at]);
+        return Err(Error::misuse("not-published", what)
+            .next("name a project, PROJECT==VERSION or a file name; `mirror list` shows them"));
+    }
+    let wheels: Vec<Wheel> = chosen
+        .par_iter()
+        .map(|(project, file)| {
+            let wheel = Wheel::examine(&from.files(project).join(&file.filename))?;
+            let said = file.hashes.get("sha256").map_or("", String::as_str);
+            if wheel.sha256 != said {
+                let what = format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256);
+                return Err(
+                    Error::no("changed", what).next("nothing was promoted: `mirror check` says what else is wrong")
+                );
+            }
+            Ok(wheel)
+        })
+        .collect::<Result<_>>()?;
+    to.add(&wheels, events)
+}

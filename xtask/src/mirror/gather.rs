@@ -1,0 +1,258 @@
+//! What `mirror add` is given, as wheels on this machine: files, folders, releases of the package index, requirements
+//! files; with what they depend on, if asked for. Nothing comes in whose SHA-256 was not promised beforehand.
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use pep440_rs::{Version, VersionSpecifiers};
+use pep508_rs::{Requirement, VerbatimUrl};
+use ureq::Agent;
+
+use super::depends;
+use super::index::{Change, Index, same_version as same};
+use super::publish;
+use super::requirements::{self, Pinned};
+use super::wheel::{Name, Wheel};
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::platform;
+use crate::recipe::System;
+use crate::source::pypi::{self, IndexFile, Platform};
+use crate::source::{download_to, http_agent};
+use crate::store::digest_file;
+use crate::wheel;
+
+/// Most packages that dependencies may draw in.
+const MOST_PACKAGES: usize = 1000;
+
+/// Wheels on this machine. What was downloaded goes with the value.
+pub struct Gathered {
+    /// What `add` takes.
+    pub wheels: Vec<Wheel>,
+    _downloads: Option<Change>,
+}
+
+/// What to gather, and for whom.
+pub struct Wanted<'a> {
+    /// Wheels, folders, `pypi:NAME==VERSION`, requirements files.
+    pub what: &'a [String],
+    /// Whether what they depend on comes along.
+    pub with_dependencies: bool,
+    /// Pythons (`3.11`) that what is downloaded must run on.
+    pub pythons: &'a [String],
+    /// Who is told.
+    pub events: &'a dyn Sink,
+}
+
+struct Gathering<'a> {
+    wanted: &'a Wanted<'a>,
+    index: &'a Index,
+    agent: Agent,
+    downloads: Option<Change>,
+    wheels: Vec<Wheel>,
+    seen: BTreeSet<String>,
+}
+
+/// Gathers what is wanted for `index`.
+///
+/// # Errors
+/// Bad input: nothing by that name, no wheel, no digest. The world: no network.
+pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
+    let mut all =
+        Gathering { wanted, index, agent: http_agent(), downloads: None, wheels: Vec::new(), seen: BTreeSet::new() };
+    let mut paths = Vec::new();
+    for what in wanted.what {
+        if let Some(requirement) = what.strip_prefix("pypi:") {
+            let (requirement, version) = requirements::exact(requirement)?;
+            for python in all.pythons()? {
+                all.release(&requirement, &version, None, &python)?;
+            }
+        } else if what.ends_with(".txt") {
+            let path = Path::new(what);
+            for pinned in requirements::read(path)? {
+                paths.extend(all.pinned(&pinned, path.parent().unwrap_or(Path::new(".")))?);
+            }
+        } else {
+            paths.extend(publish::wheels(&[PathBuf::from(what)])?);
+        }
+    }
+    for wheel in super::push::examine(&paths)? {
+        if all.seen.insert(wheel.filename.clone()) {
+            all.wheels.push(wheel);
+        }
+    }
+    if wanted.with_dependencies {
+        all.dependencies()?;
+    }
+    Ok(Gathered { wheels: all.wheels, _downloads: all.downloads })
+}
+
+/// This machine, with a Python.
+fn here(python: &str) -> Platform<'_> {
+    Platform { system: System::here(), machine: std::env::consts::ARCH, minor: python }
+}
+
+impl Gathering<'_> {
+    /// The Pythons that were named, else those of the wheels at hand, else this machine's.
+    fn pythons(&self) -> Result<Vec<String>> {
+        if !self.wanted.pythons.is_empty() {
+            return Ok(self.wanted.pythons.to_vec());
+        }
+        let minor = |tag: &str| tag.strip_prefix("cp3").filter(|m| m.parse::<u32>().is_ok()).map(|m| format!("3.{m}"));
+        let own: BTreeSet<String> =
+            self.wheels.iter().flat_map(|w| w.name.python.split('.').filter_map(minor).collect::<Vec<_>>()).collect();
+        if !own.is_empty() {
+            return Ok(own.into_iter().collect());
+        }
+        let ask = ["-c", "import sys; print('%d.%d' % sys.version_info[:2])"];
+        let out = std::process::Command::new("python3").args(ask).output().ok().filter(|o| o.status.success());
+        let text = out.map(|o| String::from_utf8_lossy(&o.stdout).trim().to_owned());
+        text.map(|t| vec![t]).ok_or_else(|| {
+            Error::misuse("python", "there is no python3 here to ask for its version")
+                .next("say for which Python wheels are meant: --python 3.11")
+        })
+    }
+
+    /// A line of a requirements file: wheels beside the file, else what the package index has; nothing where its marker
+    /// does not hold.
+    fn pinned(&mut self, pinned: &Pinned, dir: &Path) -> Result<Vec<PathBuf>> {
+        let project = wheel::normalize(pinned.requirement.name.as_ref());
+        let mut beside = Vec::new();
+        for entry in fs_err::read_dir(dir)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<Name>().ok());
+            if name.is_some_and(|n| n.project == project && same(&n.version, &pinned.version))
+                && pinned.sha256.contains(&digest_file(&path)?.0)
+            {
+                beside.push(path);
+            }
+        }
+        if beside.is_empty() {
+            for python in self.pythons()? {
+                if pinned.requirement.evaluate_markers(&here(&python).environment()?, &[]) {
+                    self.release(&pinned.requirement, &pinned.version, Some(&pinned.sha256), &python)?;
+                }
+            }
+        }
+        Ok(beside)
+    }
+
+    /// Downloads the wheel of a release that fits a Python here best, among those with one of these digests.
+    fn release(
+        &mut self,
+        requirement: &Requirement<VerbatimUrl>,
+        version: &str,
+        sha256: Option<&[String]>,
+        python: &str,
+    ) -> Result<()> {
+        let name = requirement.name.to_string();
+        let files = pypi::files(&self.agent, &name)?;
+        let allowed = |f: &IndexFile| {
+            release_of(f).is_some_and(|v| same(&v, version))
+                && sha256.is_none_or(|all| f.sha256.as_ref().is_some_and(|d| all.contains(d)))
+        };
+        let chosen = best(&files, python, allowed).ok_or_else(|| {
+            let at = if sha256.is_some() { " with one of the digests that are asked for" } else { "" };
+            let (machine, system) = (std::env::consts::ARCH, System::here().name());
+            Error::misuse(
+                "no-wheel",
+                format!(
+                    "the package index has no wheel of {name} {version}{at} for CPython {python} on {machine} {system}"
+                ),
+            )
+            .next("check the version, or say for which Python: --python 3.11")
+        })?;
+        self.take(chosen)
+    }
+
+    /// What the wheels at hand ask for, and what that asks for, as far as the index does not have it.
+    fn dependencies(&mut self) -> Result<()> {
+        let mut at = 0;
+        while at < self.wheels.len() {
+            platform::check_cancelled()?;
+            let metadata = String::from_utf8_lossy(&self.wheels[at].metadata).into_owned();
+            for python in self.pythons()? {
+                for requirement in depends::requirements(&metadata, &[], here(&python)) {
+                    self.need(&requirement, &python)?;
+                }
+            }
+            at += 1;
+            if at > MOST_PACKAGES {
+                return Err(Error::misuse("dependencies", format!("more than {MOST_PACKAGES} packages are drawn in"))
+                    .next("add some of them by themselves first"));
+            }
+        }
+        Ok(())
+    }
+
+    fn need(&mut self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<()> {
+        let project = wheel::normalize(requirement.name.as_ref());
+        let Platform { system, machine, minor } = here(python);
+        let at_hand = self.wheels.iter().any(|w| {
+            w.name.project == project
+                && depends::accepts(requirement, &w.name.version)
+                && wheel::fit(&w.filename, minor, system, machine).is_some()
+        });
+        if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
+            return Ok(());
+        }
+        let files = pypi::files(&self.agent, &project)?;
+        let runs = |f: &IndexFile| {
+            let specifiers = f.requires_python.as_deref().map(VersionSpecifiers::from_str);
+            let python = Version::from_str(python).ok();
+            specifiers.is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
+        };
+        let fits = |f: &&IndexFile| {
+            !f.yanked
+                && runs(f)
+                && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
+                && wheel::fit(&f.filename, minor, system, machine).is_some()
+        };
+        let version = |f: &IndexFile| release_of(f).and_then(|v| Version::from_str(&v).ok());
+        let mut versions: Vec<Version> = files.iter().filter(fits).filter_map(version).collect();
+        // The newest that is no pre-release, unless there is no other (PEP 440).
+        versions.sort_by_key(|v| (!v.any_prerelease(), v.clone()));
+        let newest = versions.pop().ok_or_else(|| {
+            Error::misuse(
+                "no-wheel",
+                format!("the package index has no wheel for '{requirement}' that fits CPython {python}"),
+            )
+            .next("build one and add it with the others")
+        })?;
+        let chosen = best(&files, python, |f| version(f).as_ref() == Some(&newest));
+        chosen.map_or(Ok(()), |f| self.take(f))
+    }
+
+    /// Downloads a file and examines it.
+    fn take(&mut self, file: &IndexFile) -> Result<()> {
+        // The name comes from a server, and decides where the file stands here.
+        file.filename.parse::<Name>().map_err(|e| Error::world("index", format!("the package index names {e}")))?;
+        if !self.seen.insert(file.filename.clone()) {
+            return Ok(());
+        }
+        let sha256 = file.sha256.as_deref().ok_or_else(|| {
+            Error::world("no-digest", format!("the package index does not say the SHA-256 of {}", file.filename))
+                .next("use an index that does (PEP 503, PEP 691)")
+        })?;
+        if self.downloads.is_none() {
+            self.downloads = Some(self.index.begin(self.wanted.events)?);
+        }
+        let Some(downloads) = &self.downloads else { return Ok(()) };
+        let path = downloads.place(&file.filename);
+        download_to(&self.agent, &file.url, &path, &sha256.to_ascii_lowercase(), self.wanted.events)?;
+        self.wheels.push(Wheel::examine(&path)?);
+        Ok(())
+    }
+}
+
+/// The version of a wheel; `None` for what is none.
+fn release_of(file: &IndexFile) -> Option<String> {
+    file.filename.parse::<Name>().ok().map(|n| n.version)
+}
+
+fn best<'f>(files: &'f [IndexFile], python: &str, allowed: impl Fn(&IndexFile) -> bool) -> Option<&'f IndexFile> {
+    let Platform { system, machine, minor } = here(python);
+    let fits = |f: &'f IndexFile| wheel::fit(&f.filename, minor, system, machine).map(|rank| (rank, f));
+    files.iter().filter(|f| allowed(f)).filter_map(fits).min_by_key(|(rank, _)| *rank).map(|(_, f)| f)
+}

@@ -1,0 +1,173 @@
+//! A change of the index: all of it, or nothing, whenever it is killed.
+//!
+//! Everything new is written to a folder of the change's own, so that no space can be missing later. Then `commit.json` says
+//! which file goes where and which ones go away: with it the change is made, without it nothing was. Whoever changes the
+//! index next finishes what was committed and removes what was not. Whether a folder is in use says a lock in it, which
+//! goes away with its process.
+
+use std::fs::{File, TryLockError};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Context, Error, Result};
+use crate::event::Sink;
+use crate::platform;
+use crate::store::write_atomically;
+
+/// Beginnings of the names of such folders, and of those that earlier versions made for uploads.
+const PREFIXES: [&str; 2] = [PREFIX, ".upload-"];
+const PREFIX: &str = ".incoming-";
+const LOCK: &str = "lock";
+const COMMIT: &str = "commit.json";
+/// A folder without a lock that is older than this belongs to nobody.
+const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What is done, in this order; paths are relative to the index, with `/`.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Commit {
+    /// Name in the folder, and where it goes.
+    moves: Vec<(String, String)>,
+    gone: Vec<String>,
+}
+
+/// A change in the making. Dropped before it is committed, it leaves nothing.
+#[derive(Debug)]
+pub struct Change {
+    root: PathBuf,
+    dir: tempfile::TempDir,
+    _lock: File,
+    commit: Commit,
+}
+
+impl Change {
+    /// Begins one in the index at `root`. The index must be locked while this is called: nobody may look at the folder
+    /// before it has its lock.
+    pub fn begin(root: &Path) -> Result<Self> {
+        let dir = tempfile::Builder::new()
+            .prefix(PREFIX)
+            .tempdir_in(root)
+            .doing(|| format!("writing to {}", root.display()))?;
+        let lock = fs_err::File::create(dir.path().join(LOCK))?.into_file();
+        // Whoever looks for leftovers may hold it for an instant. On a file system without locks a folder's age alone
+        // says when it is given up.
+        let _ = lock.lock();
+        Ok(Self { root: root.to_owned(), dir, _lock: lock, commit: Commit::default() })
+    }
+
+    /// A place for what is to be moved, or for what only the change itself needs.
+    pub fn place(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// What was written to `place(from)` goes to `to` in the index.
+    pub fn moves(&mut self, from: &str, to: String) {
+        self.commit.moves.push((from.to_owned(), to));
+    }
+
+    /// `bytes` go to `to` in the index, unless they are there.
+    pub fn writes(&mut self, to: String, bytes: &[u8]) -> Result<()> {
+        if std::fs::read(self.root.join(&to)).is_ok_and(|old| old == bytes) {
+            return Ok(());
+        }
+        let name = format!("page-{}", self.commit.moves.len());
+        let path = self.place(&name);
+        let mut file = fs_err::File::create(&path)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        self.moves(&name, to);
+        Ok(())
+    }
+
+    /// The file at `path` in the index goes away, after everything else.
+    pub fn removes(&mut self, path: String) {
+        self.commit.gone.push(path);
+    }
+
+    /// Makes the change. Without an error it is made, even where its last steps are left to whoever comes next.
+    ///
+    /// # Errors
+    /// The world: nothing was changed.
+    pub fn commit(self, events: &dyn Sink) -> Result<()> {
+        if self.commit.moves.is_empty() && self.commit.gone.is_empty() {
+            return Ok(());
+        }
+        for (from, _) in &self.commit.moves {
+            platform::make_readable(fs_err::File::open(self.place(from))?.file())?;
+        }
+        // Folders first: making one may fail for want of space, a move within the file system will hardly.
+        for (_, to) in &self.commit.moves {
+            if let Some(parent) = self.root.join(to).parent() {
+                fs_err::create_dir_all(parent)?;
+            }
+        }
+        let text = serde_json::to_vec(&self.commit).map_err(|e| Error::world("json", e.to_string()))?;
+        write_atomically(&self.place(COMMIT), &text)?;
+        if let Err(e) = apply(&self.root, self.dir.path(), &self.commit) {
+            events.warn(format!("published, but not all of it is in its place: {}; the next change goes on", e.what()));
+            let _ = self.dir.keep();
+        }
+        Ok(())
+    }
+}
+
+/// Does what `commit` says, as far as it was not done before.
+fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
+    let mut folders = std::collections::BTreeSet::new();
+    for (from, to) in &commit.moves {
+        let (from, to) = (dir.join(from), root.join(to));
+        if from.exists() {
+            platform::rename(&from, &to)?;
+        }
+        folders.extend(to.parent().map(Path::to_owned));
+    }
+    for folder in folders {
+        fs_err::File::open(folder)?.sync_all()?;
+    }
+    for gone in &commit.gone {
+        match fs_err::remove_file(root.join(gone)) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Folders of changes that were killed, by name.
+pub fn left_over(root: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
+    let mut left: Vec<String> =
+        names.filter(|n| PREFIXES.iter().any(|p| n.starts_with(p)) && is_left(&root.join(n))).collect();
+    left.sort();
+    left
+}
+
+fn is_left(dir: &Path) -> bool {
+    let old = || {
+        let age = dir.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+        age.is_some_and(|a| a > ABANDONED)
+    };
+    match File::open(dir.join(LOCK)).map(|f| f.try_lock()) {
+        Ok(Ok(())) => true,
+        Ok(Err(TryLockError::WouldBlock)) => false,
+        _ => old(),
+    }
+}
+
+/// Finishes what was committed and removes what was not. The index must be locked.
+pub fn heal(root: &Path) -> Result<()> {
+    for name in left_over(root) {
+        let dir = root.join(&name);
+        // A commit.json that cannot be read was never whole: it is put in place by one rename.
+        if let Ok(text) = std::fs::read(dir.join(COMMIT))
+            && let Ok(commit) = serde_json::from_slice::<Commit>(&text)
+        {
+            apply(root, &dir, &commit)?;
+        }
+        fs_err::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,189 @@
+//! What an index holds, written down so that it can be made again: every file by name and SHA-256, what is yanked and what
+//! was removed. The bytes come from wherever they are found; the lock says which they are.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use super::index::{Added, Index};
+use super::page::{Tombstone, Yanked};
+use super::wheel::{Name, Wheel};
+use crate::error::{Error, Result};
+use crate::event::Sink;
+use crate::source::{download_to, http_agent, pypi};
+use crate::store::digest_file;
+
+/// Version of the format.
+const VERSION: u32 = 1;
+
+/// The lock of an index.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct IndexLock {
+    /// Of the format.
+    pub version: u32,
+    /// Every file.
+    #[serde(default)]
+    pub file: Vec<LockedFile>,
+    /// Every release that was removed.
+    #[serde(default)]
+    pub removed: BTreeMap<String, Tombstone>,
+}
+
+/// A file.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LockedFile {
+    /// File name.
+    pub name: String,
+    /// SHA-256, hexadecimal.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+    /// When it was published.
+    pub upload_time: String,
+    /// Why it is yanked, if it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub yanked: Option<String>,
+    /// What tells of its making: file name → SHA-256.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub beside: BTreeMap<String, String>,
+}
+
+/// The lock of `index`.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn lock(index: &Index) -> Result<IndexLock> {
+    let mut lock = IndexLock { version: VERSION, file: Vec::new(), removed: BTreeMap::new() };
+    for project in index.projects()? {
+        let page = index.project(&project)?;
+        lock.removed.extend(page.removed);
+        lock.file.extend(page.files.into_iter().map(|f| LockedFile {
+            sha256: f.hashes.get("sha256").cloned().unwrap_or_default(),
+            size: f.size,
+            upload_time: f.upload_time,
+            yanked: f.yanked.reason().map(str::to_owned),
+            beside: f.beside,
+            name: f.filename,
+        }));
+    }
+    Ok(lock)
+}
+
+impl IndexLock {
+    /// As text.
+    ///
+    /// # Errors
+    /// None that is known.
+    pub fn render(&self) -> Result<String> {
+        toml::to_string_pretty(self).map_err(|e| Error::world("toml", e.to_string()))
+    }
+
+    /// Reads a lock.
+    ///
+    /// # Errors
+    /// Bad input: not such a file, a newer format, a digest that is none, a name that is none.
+    pub fn parse(text: &str) -> Result<Self> {
+        let bad = |what: String| Error::misuse("index-lock", what);
+        let lock: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        if lock.version != VERSION {
+            return Err(bad(format!("the lock says format {}, this torchmill knows {VERSION}", lock.version)));
+        }
+        let digest = |d: &str| d.len() == 64 && d.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
+        for file in &lock.file {
+            file.name.parse::<Name>().map_err(bad)?;
+            let digests = std::iter::once(&file.sha256).chain(file.beside.values());
+            if let Some(d) = digests.into_iter().find(|d| !digest(d)) {
+                return Err(bad(format!("'{d}' of {} is no SHA-256: 64 hexadecimal digits, small letters", file.name)));
+            }
+        }
+        for (name, stone) in &lock.removed {
+            name.parse::<Name>().map_err(bad)?;
+            if !digest(&stone.sha256) {
+                return Err(bad(format!("'{}' of {name} is no SHA-256", stone.sha256)));
+            }
+        }
+        Ok(lock)
+    }
+
+    /// Makes the index again, in an empty one, from files in `places` (indexes, or folders with wheels) or else, by name and
+    /// digest, from the package index that pip uses.
+    ///
+    /// # Errors
+    /// Bad input: the index is not empty; what is found nowhere is named. The world: no network.
+    pub fn make(&self, index: &Index, places: &[PathBuf], offline: bool, events: &dyn Sink) -> Result<Vec<Added>> {
+        if !index.projects()?.is_empty() {
+            return Err(Error::misuse("not-empty", format!("{} holds something already", index.root().display()))
+                .next("name a folder that does not exist yet"));
+        }
+        let downloads = index.begin(events)?;
+        let mut wheels = Vec::new();
+        let mut missing = Vec::new();
+        for file in &self.file {
+            match find(file, places)?.map_or_else(|| download(file, &downloads, offline, events), |p| Ok(Some(p)))? {
+                Some(path) => wheels.push(file.examine(&path)?),
+                None => missing.push(file.name.as_str()),
+            }
+        }
+        if !missing.is_empty() {
+            let what =
+                format!("{} of {} files are found nowhere: {}", missing.len(), self.file.len(), missing.join(", "));
+            return Err(Error::misuse("missing", what).next("name the folders or indexes that have them with --from"));
+        }
+        index.restore(&wheels, self, events)
+    }
+}
+
+impl LockedFile {
+    /// The file at `path`, with what belongs to it.
+    fn examine(&self, path: &Path) -> Result<Wheel> {
+        let wheel = Wheel::examine(path)?;
+        let mut found = BTreeMap::new();
+        for path in &wheel.beside {
+            found.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(path)?.0);
+        }
+        if found != self.beside {
+            let differs = |n: &&String| found.get(*n) != self.beside.get(*n);
+            let name = found.keys().chain(self.beside.keys()).find(differs).map_or("", String::as_str);
+            let what = format!("{}: '{name}' beside it is not what the lock says", path.display());
+            return Err(Error::misuse("beside", what).next("use the files that were published with it"));
+        }
+        Ok(wheel)
+    }
+}
+
+/// The file in one of these places, by name and then by digest.
+fn find(file: &LockedFile, places: &[PathBuf]) -> Result<Option<PathBuf>> {
+    let project = file.name.parse::<Name>().map_err(|e| Error::misuse("index-lock", e))?.project;
+    for place in places {
+        for path in [place.join("files").join(&project).join(&file.name), place.join(&file.name)] {
+            if path.is_file() && digest_file(&path)?.0 == file.sha256 {
+                return Ok(Some(path));
+            }
+        }
+    }
+    Ok(None)
+}
+
+fn download(file: &LockedFile, to: &super::index::Change, offline: bool, events: &dyn Sink) -> Result<Option<PathBuf>> {
+    if offline {
+        return Ok(None);
+    }
+    let agent = http_agent();
+    let project = file.name.parse::<Name>().map_err(|e| Error::misuse("index-lock", e))?.project;
+    let Ok(files) = pypi::files(&agent, &project) else { return Ok(None) };
+    let is = |f: &&pypi::IndexFile| f.filename == file.name && f.sha256.as_ref() == Some(&file.sha256);
+    let Some(found) = files.iter().find(is) else { return Ok(None) };
+    let path = to.place(&file.name);
+    download_to(&agent, &found.url, &path, &file.sha256, events)?;
+    Ok(Some(path))
+}
+
+impl LockedFile {
+    /// The yank that the lock states.
+    pub fn yank(&self) -> Yanked {
+        self.yanked.clone().map_or_else(Yanked::default, Yanked::Reason)
+    }
+}
