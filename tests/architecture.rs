@@ -15,6 +15,7 @@ const KNOWN: &[(&str, &str, &str)] = &[
     ("diff::binary", "diff", "reports in its parent's types"),
     ("doctor::remedy", "doctor", "reads its parent's findings"),
     ("doctor::trial", "doctor", "reports in its parent's types"),
+    ("mirror::index", "mirror::lock", "an index is made again from its lock"),
     ("mirror::serve::guard", "mirror::serve", "the state that all requests share stands in serve.rs"),
     ("mirror::serve::upload", "mirror::serve", "the state that all requests share stands in serve.rs"),
     ("platform::unix", "platform", "a system's half of its parent"),

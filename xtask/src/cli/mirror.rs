@@ -80,7 +80,12 @@ Example:
         which: Vec<String>,
     },
     /// Remove what is old, by rule: a file goes if every rule that is given lets it go; the newest release always stays
-    #[command(group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]), after_help = "\
+    #[command(
+        group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]),
+        override_usage = "cargo xtask mirror prune [OPTIONS] --index <DIR> [PROJECTS]...",
+        after_help = "\
+At least one of --keep, --older-than and --yanked is the rule.
+
 Example:
   cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run")]
     Prune {

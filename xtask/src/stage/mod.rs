@@ -16,7 +16,7 @@
 //! provenance  ◄─ bundle                manifest, bill of materials and statement
 //! testenv     ◄─ fetch                 the packages that a torch is tried out with
 //! verify      ◄─ provenance, testenv   both are installed and run before they are called done
-//! uvstore     ◄─ canary                the store of this torch as a program of its own
+//! uvstore     ◄─ pyenv                 the store of this torch as a program of its own
 //! ```
 
 pub mod advice;
