@@ -169,7 +169,7 @@ mod tests {
             filename: (*name).to_owned(),
             url: String::new(),
             sha256: None,
-            uploaded: (!day.is_empty()).then(|| format!("{day}T12:00:00Z")),
+            uploaded: (!day.is_empty()).then(|| format!("{day, requires_python: None, yanked: false }T12:00:00Z")),
         };
         names.iter().map(file).collect()
     }

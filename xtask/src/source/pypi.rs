@@ -3,11 +3,13 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::Deserialize;
 use ureq::Agent;
 use url::Url;
 
 use crate::error::{Error, Result};
+use crate::recipe::System;
 use crate::recipe::is_sha256;
 
 pub use crate::wheel::normalize;
@@ -23,6 +25,10 @@ pub struct IndexFile {
     pub sha256: Option<String>,
     /// When it was uploaded (PEP 700, RFC 3339), where the index says it.
     pub uploaded: Option<String>,
+    /// The Pythons that it is for, where the index says it.
+    pub requires_python: Option<String>,
+    /// Whether it was withdrawn (PEP 592): nobody gets it who does not ask for its very version.
+    pub yanked: bool,
 }
 
 /// What is asked of an index: JSON (PEP 691), else HTML (PEP 503).
@@ -122,6 +128,11 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
         hashes: std::collections::BTreeMap<String, String>,
         #[serde(default, rename = "upload-time")]
         uploaded: Option<String>,
+        #[serde(default, rename = "requires-python")]
+        requires_python: Option<String>,
+        /// `true`, or the reason.
+        #[serde(default)]
+        yanked: serde_json::Value,
     }
     let failed = |what: String| Error::world("index", format!("a page of the index cannot be read: {what}"));
     let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
@@ -142,16 +153,19 @@ pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> 
             .map(|f| {
                 let (url, fragment) = absolute(&f.url).map_err(|e| failed(e.to_string()))?;
                 let sha256 = f.hashes.get("sha256").cloned().or(fragment).filter(|d| is_sha256(d));
-                Ok(IndexFile { url, filename: f.filename, sha256, uploaded: f.uploaded })
+                let yanked = f.yanked.is_string() || f.yanked.as_bool() == Some(true);
+                let (uploaded, requires_python) = (f.uploaded, f.requires_python);
+                Ok(IndexFile { url, filename: f.filename, sha256, uploaded, requires_python, yanked })
             })
             .collect();
     }
     Ok(anchors(&text)
         .into_iter()
-        .filter_map(|(href, filename)| {
-            let (url, sha256) = absolute(&href).ok()?;
+        .filter_map(|a| {
+            let (url, sha256) = absolute(&a.href).ok()?;
             let sha256 = sha256.filter(|d| is_sha256(d));
-            Some(IndexFile { filename, url, sha256, uploaded: None })
+            let (requires_python, yanked) = (a.requires_python, a.yanked);
+            Some(IndexFile { filename: a.text, url, sha256, uploaded: None, requires_python, yanked })
         })
         .collect())
 }
@@ -182,8 +196,17 @@ pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String
 /// Largest METADATA that is read, bytes.
 const MOST_METADATA: u64 = 4 << 20;
 
-/// `(href, text)` of each anchor of a PEP 503 page.
-fn anchors(html: &str) -> Vec<(String, String)> {
+/// An anchor of a PEP 503 page.
+#[derive(Debug, PartialEq, Eq)]
+struct Anchor {
+    href: String,
+    text: String,
+    requires_python: Option<String>,
+    yanked: bool,
+}
+
+/// The anchors of a PEP 503 page.
+fn anchors(html: &str) -> Vec<Anchor> {
     let unescape = |s: &str| {
         s.replace("&amp;", "&").replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">")
     };
@@ -191,12 +214,49 @@ fn anchors(html: &str) -> Vec<(String, String)> {
     for part in html.split("<a ").skip(1) {
         let Some((tag, rest)) = part.split_once('>') else { continue };
         let Some((text, _)) = rest.split_once("</a>") else { continue };
-        let Some(value) = tag.split_once("href=").map(|(_, v)| v.trim_start()) else { continue };
-        let quote = value.chars().next().unwrap_or('"');
-        let href = value.trim_start_matches(quote).split(quote).next().unwrap_or("");
-        out.push((unescape(href), unescape(text.trim())));
+        let attribute = |name: &str| {
+            let value = tag.split_once(name)?.1.trim_start();
+            let quote = value.chars().next().unwrap_or('"');
+            Some(unescape(value.trim_start_matches(quote).split(quote).next().unwrap_or("")))
+        };
+        let Some(href) = attribute("href=") else { continue };
+        let requires_python = attribute("data-requires-python=");
+        out.push(Anchor { href, text: unescape(text.trim()), requires_python, yanked: tag.contains("data-yanked") });
     }
     out
+}
+
+/// What markers (PEP 508) are read against, as Python says it there: platform.machine(), platform.system(), os.name,
+/// sys.platform.
+///
+/// # Errors
+/// Bad input: `minor` is no version.
+pub fn markers(system: System, machine: &str, minor: &str) -> Result<MarkerEnvironment> {
+    let machine = match (system, machine) {
+        (System::Windows, "x86_64") => "AMD64",
+        (System::Macos, "aarch64") => "arm64",
+        _ => machine,
+    };
+    let (os, name, sys) = match system {
+        System::Linux => ("posix", "Linux", "linux"),
+        System::Windows => ("nt", "Windows", "win32"),
+        System::Macos => ("posix", "Darwin", "darwin"),
+    };
+    let full = format!("{minor}.0");
+    MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
+        implementation_name: "cpython",
+        implementation_version: &full,
+        os_name: os,
+        platform_machine: machine,
+        platform_python_implementation: "CPython",
+        platform_release: "",
+        platform_system: name,
+        platform_version: "",
+        python_full_version: &full,
+        python_version: minor,
+        sys_platform: sys,
+    })
+    .map_err(|e| Error::misuse("python-version", format!("'{minor}' is no Python version: {e}")))
 }
 
 #[cfg(test)]
@@ -205,10 +265,16 @@ mod tests {
 
     #[test]
     fn an_html_index_page_is_read() {
-        let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
-        assert_eq!(
-            got,
-            [("../../f/x-1.whl#sha256=00".to_owned(), "x-1.whl".to_owned()), ("/y".to_owned(), "y".to_owned())]
+        let got = anchors(
+            r#"<html><a href="../../f/x-1.whl#sha256=00" data-requires-python="&gt;=3.9" data-x="1">x-1.whl</a><br/><a data-yanked href='/y'>y</a>"#,
         );
+        let anchor = |href: &str, text: &str, python: Option<&str>, yanked| Anchor {
+            href: href.to_owned(),
+            text: text.to_owned(),
+            requires_python: python.map(str::to_owned),
+            yanked,
+        };
+        let first = anchor("../../f/x-1.whl#sha256=00", "x-1.whl", Some(">=3.9"), false);
+        assert_eq!(got, [first, anchor("/y", "y", None, true)]);
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
+use pep508_rs::{MarkerEnvironment, Requirement, VerbatimUrl};
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -197,31 +197,6 @@ impl Platform<'_> {
     /// What markers are read against (PEP 508).
     fn environment(self) -> Result<MarkerEnvironment> {
         let Self { system, machine, minor } = self;
-        // As Python says it there: platform.machine(), platform.system(), os.name, sys.platform.
-        let machine = match (system, machine) {
-            (System::Windows, "x86_64") => "AMD64",
-            (System::Macos, "aarch64") => "arm64",
-            _ => machine,
-        };
-        let (os, name, sys) = match system {
-            System::Linux => ("posix", "Linux", "linux"),
-            System::Windows => ("nt", "Windows", "win32"),
-            System::Macos => ("posix", "Darwin", "darwin"),
-        };
-        let full = format!("{minor}.0");
-        MarkerEnvironment::try_from(MarkerEnvironmentBuilder {
-            implementation_name: "cpython",
-            implementation_version: &full,
-            os_name: os,
-            platform_machine: machine,
-            platform_python_implementation: "CPython",
-            platform_release: "",
-            platform_system: name,
-            platform_version: "",
-            python_full_version: &full,
-            python_version: minor,
-            sys_platform: sys,
-        })
-        .map_err(|e| Error::misuse("recipe", format!("python.versions has '{minor}', which is no Python version: {e}")))
+        pypi::markers(system, machine, minor).map_err(|e| e.doing("reading python.versions of the recipe"))
     }
 }
