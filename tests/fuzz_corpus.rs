@@ -54,6 +54,7 @@ fn binaries_and_archives() {
         for data in corpus(target) {
             let _ = Archive::open(&data).map(|a| a.members().len());
             let _ = inspect::library(&data);
+            let _ = inspect::symbols(&data);
             let _ = inspect::inspect("corpus", &data, Depth::Full);
             inspect::gpu_images(&data, &mut BTreeMap::new());
         }

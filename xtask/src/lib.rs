@@ -2,7 +2,7 @@
 //! libuv, and proves it.
 //!
 //! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `draft`, `mirror`, `validate`, `repro`,
-//! `doctor` → `stage` → `diff`, `artifact`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` →
+//! `doctor` → `stage` → `diff`, `artifact`, `compat`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` →
 //! `logging`, `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never
 //! in a circle
 //! (`tests/architecture.rs` holds it). Stages emit [`event::Event`]s; only [`ui`] draws.
@@ -10,6 +10,7 @@
 pub mod artifact;
 pub mod ci;
 pub mod cli;
+pub mod compat;
 pub mod diff;
 pub mod doctor;
 pub mod draft;

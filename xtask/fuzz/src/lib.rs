@@ -13,6 +13,7 @@ pub fn library(magic: &[u8], data: &[u8]) {
     let names = b"N4c10d6detail16LibUVStoreDaemonE\0.?AVLibUVStoreDaemon@detail@c10d@@\0";
     let whole = [magic, data, names].concat();
     let _ = xtask::inspect::library(&whole);
+    let _ = xtask::inspect::symbols(&whole);
     // Longer than what is always read of one.
     let _ = inspect("fuzz", &Far(archive_of(&[&whole[..], &[0; 40 << 10]].concat())), Depth::Verdict);
 }

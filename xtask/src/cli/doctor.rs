@@ -216,4 +216,18 @@ fn show(d: &Diagnosis) {
             .collect();
         println!("   helps {}; costs {}", helps.join(" and "), remedy.costs);
     }
+    show_broken(d);
+}
+
+fn show_broken(d: &Diagnosis) {
+    match &d.breaks {
+        Some(broken) if broken.is_empty() => {}
+        Some(broken) => {
+            println!(
+                "\nWith that build these would not load any more; `cargo xtask compat` tells more, and what fits:"
+            );
+            broken.iter().for_each(|b| println!("     {} {}: {}", b.package, b.version, b.cause.words()));
+        }
+        None => println!("\nWhether other installed packages would load with that build cannot be told."),
+    }
 }

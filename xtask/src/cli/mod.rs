@@ -8,6 +8,7 @@ mod canary;
 mod ci;
 mod clean;
 mod common;
+mod compat;
 mod completions;
 mod diff;
 mod doctor;
@@ -88,6 +89,7 @@ enum Command {
     Toolchain(toolchain::Args),
     Inspect(inspect::Args),
     Doctor(doctor::Args),
+    Compat(compat::Args),
     Uvstore(uvstore::Args),
     Validate(validate::Args),
     Verify(verify::Args),
@@ -158,6 +160,7 @@ pub fn main() -> ExitCode {
         Command::Toolchain(args) => ended(toolchain::run(args)),
         Command::Inspect(args) => ended(inspect::run(args)),
         Command::Doctor(args) => ended(doctor::run(args)),
+        Command::Compat(args) => ended(compat::run(&args)),
         Command::Uvstore(args) => ended(uvstore::run(&args)),
         Command::Validate(args) => ended(validate::run(args)),
         Command::Verify(args) => ended(verify::run(&args)),

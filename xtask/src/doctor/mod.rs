@@ -1,6 +1,7 @@
 //! Will this machine's torch start? Finds the torch that a Python would import, inspects it, tries a
 //! store and a rendezvous in child processes, and knows the remedies.
 
+mod companions;
 mod explain;
 mod remedy;
 mod stock;
@@ -13,6 +14,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::compat::Broken;
 use crate::error::{Context, Error, Result};
 use crate::inspect::makers::{self, era};
 use crate::inspect::{self, Depth, Outcome, Report};
@@ -98,6 +100,8 @@ pub struct Diagnosis {
     pub finding: String,
     /// What helps, best first.
     pub remedies: Vec<Remedy>,
+    /// Installed packages that would not load with the build that the remedies name; `None` where that cannot be told.
+    pub breaks: Option<Vec<Broken>>,
 }
 
 /// A launcher, and how a start with it ends.
@@ -180,6 +184,8 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
     let (healthy, finding) = (verdict.healthy, verdict.finding);
     let judged = judge_variables(&environment, report.as_ref());
     let launchers = report.as_ref().map(|r| launchers(r, &environment)).unwrap_or_default();
+    let builds = remedies.iter().flat_map(|r| &r.lines).any(|l| l.contains("build-torch"));
+    let breaks = companions::broken(python.torch.as_deref(), builds);
     Ok(Diagnosis {
         schema_version: 1,
         python,
@@ -192,6 +198,7 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
         healthy,
         finding,
         remedies,
+        breaks,
     })
 }
 

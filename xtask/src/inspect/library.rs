@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Seek, SeekFrom};
 
 use object::read::ReadCache;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::elf::{self, Elf, VersionNeed};
 use super::evidence::{Evidence, Linkage, Uv};
@@ -18,7 +18,7 @@ use crate::wheel::{Cursor, ReadAt, slice};
 const READ_BUDGET: u64 = 192 << 20;
 
 /// Executable formats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Format {
     /// Linux.
@@ -60,9 +60,15 @@ pub struct Library {
 }
 
 /// `Read + Seek` that gives up after [`READ_BUDGET`].
-struct Bounded<'a> {
+pub(super) struct Bounded<'a> {
     inner: Cursor<'a>,
     left: u64,
+}
+
+impl<'a> Bounded<'a> {
+    pub(super) fn new(source: &'a dyn ReadAt) -> Self {
+        Self { inner: Cursor::new(source), left: READ_BUDGET }
+    }
 }
 
 impl Read for Bounded<'_> {
@@ -81,10 +87,10 @@ impl Seek for Bounded<'_> {
 }
 
 /// A window of another source.
-struct Part<'a> {
-    of: &'a dyn ReadAt,
-    start: u64,
-    size: u64,
+pub(super) struct Part<'a> {
+    pub(super) of: &'a dyn ReadAt,
+    pub(super) start: u64,
+    pub(super) size: u64,
 }
 
 impl ReadAt for Part<'_> {
@@ -145,18 +151,10 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
     let Some(format) = format_of(&magic) else {
         return Err(Error::misuse("no-library", "neither ELF nor PE nor Mach-O"));
     };
-    let unreadable = |e: object::read::Error| {
-        let name = match format {
-            Format::Elf => "ELF",
-            Format::Pe => "PE",
-            Format::MachO => "Mach-O",
-        };
-        Error::misuse("library", format!("not a readable 64-bit {name} file: {e}"))
-            .next("is the file complete? compare its size or digest with what it should be")
-    };
+    let unreadable = |e| unreadable(format, e);
     if magic.starts_with(&[0xca, 0xfe]) {
         let images = {
-            let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+            let cache = ReadCache::new(Bounded::new(source));
             macho::fat_images(&cache).map_err(unreadable)?
         };
         let mut out = Vec::new();
@@ -193,9 +191,20 @@ pub(super) fn images_not_read(source: &dyn ReadAt) -> Vec<&'static str> {
     if slice(source, 0, 2).is_none_or(|magic| magic != [0xca, 0xfe]) {
         return Vec::new();
     }
-    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let cache = ReadCache::new(Bounded::new(source));
     let images = macho::fat_images(&cache).unwrap_or_default();
     images.iter().filter(|(start, _)| image_is_32_bit(source, *start)).map(|_| "32-bit (i386)").collect()
+}
+
+/// What a library that cannot be read ends in.
+pub(super) fn unreadable(format: Format, e: object::read::Error) -> Error {
+    let name = match format {
+        Format::Elf => "ELF",
+        Format::Pe => "PE",
+        Format::MachO => "Mach-O",
+    };
+    Error::misuse("library", format!("not a readable 64-bit {name} file: {e}"))
+        .next("is the file complete? compare its size or digest with what it should be")
 }
 
 /// What is known of a library of `size` bytes that nowhere holds the name of c10d's libuv store, by the
@@ -246,7 +255,7 @@ pub(super) fn read_front(source: &dyn ReadAt, hits: &[Hit]) -> Result<Option<Vec
     if format_of(&magic) != Some(Format::Elf) {
         return read_scanned(source, hits).map(Some);
     }
-    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let cache = ReadCache::new(Bounded::new(source));
     let Ok((machine, store, uv)) = elf::in_full_table(&cache, source, Class::LibuvStore) else { return Ok(None) };
     if store.is_empty() || uv.is_none() {
         return Ok(None);
@@ -255,7 +264,7 @@ pub(super) fn read_front(source: &dyn ReadAt, hits: &[Hit]) -> Result<Option<Vec
     Ok(Some(vec![Library { machine, store, uv, ..Library::new(Format::Elf, hits) }]))
 }
 
-fn machine(aarch64: bool) -> String {
+pub(super) fn machine(aarch64: bool) -> String {
     if aarch64 { "aarch64".to_owned() } else { "x86_64".to_owned() }
 }
 
@@ -278,7 +287,7 @@ impl Library {
 }
 
 fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Result<Library> {
-    let cache = ReadCache::new(Bounded { inner: Cursor::new(source), left: READ_BUDGET });
+    let cache = ReadCache::new(Bounded::new(source));
     let mut library = Library::new(format, hits);
     let named = library.classes.contains(&Class::LibuvStore);
     match format {

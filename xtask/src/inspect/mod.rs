@@ -17,7 +17,7 @@
 //! error's own text; and the class' name proves nothing by itself either. What counts is a symbol
 //! or a type info object ([`Evidence`]) that only the compiled class leaves.
 
-mod container;
+pub mod container;
 mod defaults;
 mod elf;
 mod evidence;
@@ -30,6 +30,7 @@ mod marker;
 mod pe;
 mod remote;
 mod report;
+mod symbols;
 mod uv;
 
 use std::io::Read;
@@ -42,12 +43,17 @@ pub use elf::{Elf, VersionNeed};
 pub use evidence::{Evidence, Linkage, Uv};
 pub use fatbin::count as gpu_images;
 pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
-pub use library::{Format, Library, on_every_system, read as library};
+pub use library::{Format, Library, format_of, on_every_system, read as library};
 pub use marker::{Class, Hit};
 pub use remote::Remote;
-pub use report::{Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder};
+pub use report::{
+    Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder, is_library,
+    version_field,
+};
+pub use symbols::{Import, Names, Symbols, symbols};
 pub use uv::version_in_code as uv_version_in_code;
 
+pub(crate) use crate::wheel::slice;
 pub use crate::wheel::{Cursor, FileAt, ReadAt, pump};
 
 /// Whether the linked library at `path` holds c10d's libuv store, proved by symbol or type info.

@@ -268,7 +268,8 @@ fn is_of_distributed(class: Class) -> bool {
     !matches!(class, Class::BuildSettings | Class::NewAbi | Class::OldAbi)
 }
 
-fn is_library(path: &str) -> bool {
+/// Whether a file of this name is a shared library or an extension module.
+pub fn is_library(path: &str) -> bool {
     let name = file_name(path);
     let ends = [".so", ".dylib", ".dll", ".pyd"].iter().any(|e| name.ends_with(e));
     ends || name.split_once(".so.").is_some_and(|(_, rest)| rest.starts_with(|c: char| c.is_ascii_digit()))
@@ -571,12 +572,7 @@ impl Collector {
 
     /// A value of `torch/version.py`.
     fn field(&self, name: &str) -> Option<String> {
-        self.texts.get("torch/version.py")?.lines().find_map(|l| {
-            let (key, value) = l.split_once('=')?;
-            let key = key.split(':').next()?.trim();
-            let value = value.trim().trim_matches(['\'', '"']);
-            (key == name && value != "None").then(|| value.to_owned())
-        })
+        version_field(self.texts.get("torch/version.py")?, name)
     }
 
     fn torch(&self, store: Option<&Library>) -> Torch {
@@ -668,6 +664,16 @@ impl Collector {
         }
         out
     }
+}
+
+/// What `torch/version.py` sets `name` to.
+pub fn version_field(version: &str, name: &str) -> Option<String> {
+    version.lines().find_map(|l| {
+        let (key, value) = l.split_once('=')?;
+        let key = key.split(':').next()?.trim();
+        let value = value.trim().trim_matches(['\'', '"']);
+        (key == name && value != "None").then(|| value.to_owned())
+    })
 }
 
 /// The oldest system that a platform tag claims: `manylinux_2_28_x86_64`, `manylinux2014_x86_64`,

@@ -19,4 +19,4 @@ pub use name::{Name, normalize};
 pub use read::{Cursor, FileAt, ReadAt, pump, read_up_to};
 pub(crate) use read::{fill, slice};
 pub use strict::{Wheel, listed, target};
-pub use tag::{fit, fits_platform};
+pub use tag::{Newest, fit, fit_within, fits_platform};

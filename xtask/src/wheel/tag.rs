@@ -3,9 +3,31 @@
 use super::Name;
 use crate::recipe::System;
 
-/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`): smaller
-/// is better, `None` is not at all. PEP 425, PEP 600.
+/// The newest systems that a wheel may ask for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Newest {
+    /// Minor version of glibc 2.
+    pub glibc: u32,
+    /// Major version of macOS.
+    pub macos: u32,
+}
+
+impl Newest {
+    /// What build machines have: above the C library of Debian 11 one may be too old, and the official wheels run
+    /// on macOS 14.
+    pub const FOR_BUILDING: Self = Self { glibc: 31, macos: 14 };
+    /// Whatever there is, wheels that name no C library at all (`linux_x86_64`) included.
+    pub const ANY: Self = Self { glibc: u32::MAX, macos: u32::MAX };
+}
+
+/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`) that builds:
+/// smaller is better, `None` is not at all. PEP 425, PEP 600.
 pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Option<u32> {
+    fit_within(filename, python, system, machine, Newest::FOR_BUILDING)
+}
+
+/// The same for a machine whose system is as new as `newest` says.
+pub fn fit_within(filename: &str, python: &str, system: System, machine: &str, newest: Newest) -> Option<u32> {
     let name: Name = filename.parse().ok()?;
     let (pythons, abis, platforms) = (&name.python, &name.abi, &name.platform);
     let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
@@ -19,10 +41,12 @@ pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Optio
             _ => None,
         })
         .min()?;
+    let at_most = |m: &str| m.parse::<u32>().is_ok_and(|m| m <= minor);
     let python_fits = pythons.split('.').any(|p| match p {
         "py3" => true,
         p if p == exact => true,
-        p => abi_rank == 1 && p.strip_prefix("cp3").and_then(|m| m.parse::<u32>().ok()).is_some_and(|m| m <= minor),
+        // `py39` is any Python from 3.9 on; `cp39` only where the ABI is the stable one.
+        p => p.strip_prefix("py3").is_some_and(at_most) || abi_rank == 1 && p.strip_prefix("cp3").is_some_and(at_most),
     });
     if !python_fits {
         return None;
@@ -35,12 +59,12 @@ pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Optio
                 return Some(1000);
             }
             match system {
-                System::Linux => manylinux(p, machine),
+                System::Linux => manylinux(p, machine, newest.glibc),
                 System::Windows => {
                     let tag = if machine == "aarch64" { "win_arm64" } else { "win_amd64" };
                     (p == tag).then_some(0)
                 }
-                System::Macos => macos(p, machine),
+                System::Macos => macos(p, machine, newest.macos),
             }
         })
         .min()?;
@@ -48,19 +72,19 @@ pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Optio
 }
 
 /// Rank of a manylinux tag: the minor version of its C library.
-fn manylinux(tag: &str, machine: &str) -> Option<u32> {
+fn manylinux(tag: &str, machine: &str, newest: u32) -> Option<u32> {
     let rank = match tag.strip_suffix(machine)?.trim_end_matches('_') {
+        "linux" if newest == u32::MAX => 999,
         "manylinux1" => 5,
         "manylinux2010" => 12,
         "manylinux2014" => 17,
         l => l.strip_prefix("manylinux_2_")?.parse().ok()?,
     };
-    // Above the C library of Debian 11 a build machine may be too old for it.
-    (rank <= 31).then_some(rank)
+    (rank <= newest).then_some(rank)
 }
 
 /// Rank of a macOS tag: its version, and one more where it is for both kinds of machine.
-fn macos(tag: &str, machine: &str) -> Option<u32> {
+fn macos(tag: &str, machine: &str, newest: u32) -> Option<u32> {
     let rest = tag.strip_prefix("macosx_")?;
     let (version, kind) = rest.rsplit_once("_universal2").map(|(v, _)| (v, 1)).or_else(|| {
         let own = if machine == "aarch64" { "arm64" } else { machine };
@@ -68,8 +92,7 @@ fn macos(tag: &str, machine: &str) -> Option<u32> {
     })?;
     let (major, minor) = version.split_once('_')?;
     let (major, minor): (u32, u32) = (major.parse().ok()?, minor.parse().ok()?);
-    // What needs a newer macOS than 14 does not run where the official wheels do.
-    (major <= 14).then_some(major * 40 + minor * 2 + kind)
+    (major <= newest).then_some(major.saturating_mul(40).saturating_add(minor.saturating_mul(2)).saturating_add(kind))
 }
 
 /// Whether a wheel's platform tag is `wanted`, or of the same system and machine where `wanted` is
@@ -94,6 +117,9 @@ mod tests {
         let tool = f("ninja-1.13.0-py3-none-manylinux_2_12_x86_64.manylinux2010_x86_64.whl");
         let pure = f("x-1-py2.py3-none-any.whl");
         assert!(exact < stable && stable < tool && tool < pure, "{exact:?} {stable:?} {tool:?} {pure:?}");
+        assert!(f("x-1-py39-none-any.whl").is_some() && f("x-1-py311-none-manylinux_2_28_x86_64.whl").is_some());
+        assert_eq!(f("x-1-py312-none-any.whl"), None);
+        assert_eq!(f("x-1-cp39-none-any.whl"), None);
         assert_eq!(f("x-1-cp312-cp312-manylinux_2_17_x86_64.whl"), None);
         assert_eq!(f("x-1-cp311-cp311-musllinux_1_2_x86_64.whl"), None);
         assert_eq!(f("x-1-cp311-cp311-manylinux_2_17_aarch64.whl"), None);

@@ -1,0 +1,783 @@
+//! `compat`: packages held against a torch, both made here by this machine's compilers and packed like wheels; and the
+//! verdicts held against what this machine's loader does with the same files.
+
+use std::collections::BTreeMap;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::support::{self, Answer, Ran, Server};
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+/// What an extension calls where a check fails: its mangled name shows which strings a torch has.
+const C10: &str = r#"
+#include <string>
+namespace c10 { namespace detail { void torchCheckFail(const char*, const char*, unsigned, const std::string& s) { (void)s; } } }
+"#;
+const TORCH_CPU: &str = r#"
+namespace at { int add(int a) { return a; } }
+extern "C" int aoti_torch_empty(void) { return 0; }
+"#;
+const TORCH_PYTHON: &str = "extern \"C\" int THPVariable_Wrap(void) { return 0; }";
+const CUDA: &str = "namespace c10 { namespace cuda { int current_device() { return 0; } } }";
+
+/// A folder for one test, with a store of its own.
+struct Bench {
+    dir: tempfile::TempDir,
+}
+
+impl Bench {
+    fn new() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        command.args(args).current_dir(self.dir.path()).env("NO_COLOR", "1").env("TORCHMILL_STORE", self.path("store"));
+        command
+    }
+
+    fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(&mut self.command(args), self.dir.path())
+    }
+
+    fn json(&self, args: &[&str], code: i32) -> Value {
+        let ran = self.run(&[&["compat", "--json"], args].concat()).exits(code);
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e} in\n{}\n{}", ran.stdout, ran.stderr))
+    }
+
+    /// Compiles `source` to `site/PATH`, against the torch in `site` by the `-l` flags that are given.
+    fn library(&self, site: &str, path: &str, source: &str, flags: &[&str]) {
+        let code = self.write("lib.cpp", source);
+        let out = self.path(&format!("{site}/{path}"));
+        std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+        let soname = format!("-Wl,-soname,{}", out.file_name().unwrap().to_str().unwrap());
+        let status = Command::new("c++")
+            .args(["-shared", "-fPIC", "-O1", &soname, "-o"])
+            .arg(&out)
+            .arg(&code)
+            .arg(format!("-L{}", self.path("site/torch/lib").display()))
+            .args(flags)
+            .status();
+        assert!(status.unwrap().success());
+    }
+
+    /// A torch in `site`, as pip installs it.
+    fn torch(&self, version: &str, cuda: bool, flags: &[&str]) {
+        self.library("site", "torch/lib/libc10.so", C10, flags);
+        self.library("site", "torch/lib/libtorch_cpu.so", TORCH_CPU, &["-Wl,--no-as-needed", "-lc10"]);
+        self.library("site", "torch/lib/libtorch_python.so", TORCH_PYTHON, &["-Wl,--no-as-needed", "-ltorch_cpu"]);
+        if cuda {
+            // CUDA's own library is another package's; torch needs it.
+            self.library("cuda", "libcudart.so.12", "extern \"C\" int cudaMalloc(void) { return 0; }", &[]);
+            let cudart = self.path("cuda/libcudart.so.12");
+            let needed = ["-Wl,--no-as-needed", "-lc10", cudart.to_str().unwrap()];
+            self.library("site", "torch/lib/libc10_cuda.so", CUDA, &needed);
+        }
+        let cuda = if cuda { "'12.4'" } else { "None" };
+        self.write("site/torch/version.py", format!("__version__ = '{version}'\ncuda: Optional[str] = {cuda}\n"));
+        self.package("site", "torch", version, "cp311-cp311-linux_x86_64", "");
+    }
+
+    /// METADATA and WHEEL of a package in `site`; a wheel of it is packed by [`Bench::wheel`].
+    fn package(&self, site: &str, name: &str, version: &str, tag: &str, more: &str) {
+        let info = format!("{site}/{name}-{version}.dist-info");
+        let metadata = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n{more}\nA description.\n");
+        self.write(&format!("{info}/METADATA"), metadata);
+        self.write(&format!("{info}/WHEEL"), format!("Wheel-Version: 1.0\nTag: {tag}\n"));
+    }
+
+    /// Packs all of `site` as a wheel of this name, with a RECORD.
+    fn wheel(&self, site: &str, filename: &str) -> PathBuf {
+        let root = self.path(site);
+        let mut files = BTreeMap::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(folder).unwrap().flatten().map(|e| e.path()) {
+                if entry.is_dir() {
+                    folders.push(entry);
+                } else {
+                    let name = entry.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                    files.insert(name, std::fs::read(&entry).unwrap());
+                }
+            }
+        }
+        let info =
+            files.keys().find_map(|n| n.split_once(".dist-info/").map(|(d, _)| format!("{d}.dist-info"))).unwrap();
+        let line = |(name, bytes): (&String, &Vec<u8>)| {
+            format!("{name},sha256={},{}\n", URL_SAFE_NO_PAD.encode(Sha256::digest(bytes)), bytes.len())
+        };
+        let record: String = files.iter().map(line).collect();
+        files.insert(format!("{info}/RECORD"), record.into_bytes());
+        let mut zip = zip::ZipWriter::new(std::fs::File::create(self.path(filename)).unwrap());
+        for (name, bytes) in files {
+            zip.start_file(name, zip::write::SimpleFileOptions::default()).unwrap();
+            zip.write_all(&bytes).unwrap();
+        }
+        zip.finish().unwrap();
+        self.path(filename)
+    }
+
+    /// A package with one extension module `NAME/_C.so`, in a folder of its own, packed as a wheel.
+    fn extension(&self, name: &str, source: &str, flags: &[&str], more: &str) -> String {
+        self.library(name, &format!("{name}/_C.so"), source, flags);
+        self.package(name, name, "1.0", "cp311-cp311-linux_x86_64", more);
+        let filename = format!("{name}-1.0-cp311-cp311-linux_x86_64.whl");
+        self.wheel(name, &filename);
+        filename
+    }
+}
+
+const LINKED: &[&str] = &["-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-ltorch_python"];
+const ADDS: &str = "namespace at { int add(int); } extern \"C\" int f(void) { return at::add(1); }";
+const FAILS: &str = "#include <string>\nnamespace c10 { namespace detail { void torchCheckFail(const char*, const char*, unsigned, const std::string&); } }\n extern \"C\" void f(void) { c10::detail::torchCheckFail(\"\", \"\", 1, std::string(\"x\")); }";
+const GONE: &str = "namespace at { int gone(int); } extern \"C\" int f(void) { return at::gone(1); }";
+
+/// What the loader says to `library` in a process that has torch's libraries loaded: `None` where it loads.
+fn loader(torch: &Path, library: &Path) -> Option<String> {
+    const LOAD: &str = "\
+import ctypes, os, sys
+for name in sorted(os.listdir(sys.argv[1])):
+    if 'cuda' not in name:
+        ctypes.CDLL(os.path.join(sys.argv[1], name))
+try:
+    ctypes.CDLL(sys.argv[2])
+except OSError as e:
+    print(e)
+    sys.exit(1)";
+    let out = Command::new("python3")
+        .args(["-c", LOAD])
+        .args([torch, library])
+        .env("LD_LIBRARY_PATH", torch)
+        .output()
+        .unwrap();
+    (!out.status.success()).then(|| String::from_utf8_lossy(&out.stdout).into_owned())
+}
+
+#[test]
+fn the_verdict_is_that_of_this_machines_loader() {
+    let b = Bench::new();
+    b.torch("2.6.0+cpu.libuv", false, &[]);
+    let torch = b.wheel("site", "torch-2.6.0+cpu.libuv-cp311-cp311-linux_x86_64.whl");
+    let strings = &["-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-D_GLIBCXX_USE_CXX11_ABI=0"];
+    let cases: &[(&str, &str, &[&str])] = &[
+        ("adds", ADDS, LINKED),
+        ("fails", FAILS, LINKED),
+        ("gone", GONE, LINKED),
+        ("oldstrings", FAILS, strings),
+        ("unlinked", ADDS, &[]),
+        (
+            "weak",
+            "extern \"C\" __attribute__((weak)) int no_such(void); extern \"C\" int f(void) { return no_such ? 1 : 0; }",
+            LINKED,
+        ),
+        ("throughanother", FAILS, &["-Wl,--no-as-needed", "-ltorch_cpu"]),
+        (
+            "wrapped",
+            "extern \"C\" int THPVariable_Wrap(void); extern \"C\" int f(void) { return THPVariable_Wrap(); }",
+            LINKED,
+        ),
+        (
+            "nopython",
+            "extern \"C\" int THPVariable_Wrap(void); extern \"C\" int f(void) { return THPVariable_Wrap(); }",
+            &["-Wl,--no-as-needed", "-ltorch_cpu"],
+        ),
+    ];
+    let mut verdicts = Vec::new();
+    for (name, source, flags) in cases {
+        let wheel = b.extension(name, source, flags, "Requires-Dist: torch==2.6.0");
+        let said = loader(&b.path("site/torch/lib"), &b.path(&format!("{name}/{name}/_C.so")));
+        let code = i32::from(said.is_some());
+        let report = b.json(&[torch.to_str().unwrap(), &wheel], code);
+        let package = &report["packages"][0];
+        assert_eq!(package["loads"], said.is_none(), "{name}: the loader says {said:?}, and compat:\n{report:#}");
+        verdicts.push(package["verdict"].as_str().unwrap().to_owned());
+        // The torch where it is installed is judged as its wheel is.
+        assert_eq!(b.json(&["site", &wheel], code)["packages"][0]["loads"], said.is_none(), "{name}");
+    }
+    let no = "does-not-fit";
+    assert_eq!(verdicts, ["fits", "fits", no, no, no, "fits", "fits", "fits", no]);
+}
+
+#[test]
+fn a_library_that_is_loaded_with_others_finds_what_they_bring() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    // The helper was not linked against torch; the module that needs it was.
+    b.library("pair", "pair/libhelper.so", ADDS, &[]);
+    let helper = b.path("pair/pair/libhelper.so");
+    let needs = [LINKED, &[helper.to_str().unwrap(), "-Wl,-rpath,$ORIGIN"]].concat();
+    b.library("pair", "pair/_C.so", "extern \"C\" int f(void); extern \"C\" int g(void) { return f(); }", &needs);
+    b.package("pair", "pair", "1.0", "py3-none-any", "");
+    b.wheel("pair", "pair-1.0-py3-none-any.whl");
+    assert_eq!(loader(&b.path("site/torch/lib"), &b.path("pair/pair/_C.so")), None);
+    assert!(loader(&b.path("site/torch/lib"), &helper).is_some());
+    b.json(&["site", "pair-1.0-py3-none-any.whl"], 0);
+}
+
+#[test]
+fn what_a_person_reads_names_the_symbol_as_it_is_written_and_the_likely_cause() {
+    let b = Bench::new();
+    b.torch("2.6.0+cpu.libuv", false, &[]);
+    let gone = b.extension("gone", GONE, LINKED, "Requires-Dist: torch (==2.5.1)");
+    let old = b.extension("oldstrings", FAILS, &[LINKED, &["-D_GLIBCXX_USE_CXX11_ABI=0"]].concat(), "");
+    let good = b.extension("good", ADDS, LINKED, "Requires-Dist: torch==2.6.0");
+    let ran =
+        b.run(&["compat", "site", &gone, &old, &good]).exits(1).says("of 3 packages 2 do not fit, 0 cannot be told");
+    insta::assert_snapshot!(ran.stdout);
+}
+
+#[test]
+fn the_other_strings_are_the_cause_in_both_directions() {
+    for (torch, package, cause) in [("1", "0", "old-strings"), ("0", "1", "new-strings")] {
+        let b = Bench::new();
+        b.torch("2.6.0", false, &[&format!("-D_GLIBCXX_USE_CXX11_ABI={torch}")]);
+        let flag = format!("-D_GLIBCXX_USE_CXX11_ABI={package}");
+        let wheel = b.extension("x", FAILS, &[LINKED, &[&flag]].concat(), "");
+        let report = b.json(&["site", &wheel], 1);
+        assert_eq!(report["torch"]["cxx11_abi"], torch == "1");
+        assert_eq!(report["packages"][0]["cause"], cause);
+    }
+}
+
+#[test]
+fn a_package_for_cuda_fits_a_torch_that_has_it_and_no_other() {
+    let b = Bench::new();
+    b.torch("2.6.0+cu124", true, &[]);
+    let source = "namespace c10 { namespace cuda { int current_device(); } } extern \"C\" int cudaMalloc(void);\n extern \"C\" int f(void) { return c10::cuda::current_device() + cudaMalloc(); }";
+    let cudart = b.path("cuda/libcudart.so.12");
+    let flags = [LINKED, &["-lc10_cuda", cudart.to_str().unwrap()]].concat();
+    let wheel = b.extension("gpu", source, &flags, "");
+    let report = b.json(&["site", &wheel], 0);
+    assert_eq!(report["torch"]["cuda"], "12.4");
+    // Linked against another major version of CUDA.
+    b.library("cuda", "libcudart.so.11.0", "extern \"C\" int cudaMalloc(void) { return 0; }", &[]);
+    let other = b.path("cuda/libcudart.so.11.0");
+    let eleven = b.extension("eleven", source, &[LINKED, &["-lc10_cuda", other.to_str().unwrap()]].concat(), "");
+    let package = &b.json(&["site", &eleven], 1)["packages"][0];
+    assert_eq!(package["cause"], "other-cuda");
+    assert_eq!(package["reasons"][0]["needs"], "libcudart.so.11.0");
+    assert_eq!(package["reasons"][0]["instead"], "libcudart.so.12");
+    // A torch without CUDA.
+    let cpu = Bench::new();
+    cpu.torch("2.6.0+cpu", false, &[]);
+    let package = &cpu.json(&["site", b.path(&wheel).to_str().unwrap()], 1)["packages"][0];
+    assert_eq!(package["cause"], "no-cuda");
+    let needs: Vec<&str> = package["reasons"].as_array().unwrap().iter().filter_map(|r| r["needs"].as_str()).collect();
+    assert_eq!(needs, ["libc10_cuda.so", "libcudart.so.12"]);
+}
+
+#[test]
+fn pins_are_read_as_pip_reads_them() {
+    let b = Bench::new();
+    b.torch("2.6.0+cpu.libuv", false, &[]);
+    for (i, (pin, fits)) in [
+        ("Requires-Dist: torch==2.6.0", true),
+        ("Requires-Dist: torch (>=2.0,<2.7)", true),
+        ("Requires-Dist: torch==2.5.1", false),
+        ("Requires-Dist: torch==2.6.0+cu124", false),
+        ("Requires-Dist: torch==2.5.1 ; sys_platform == 'win32'", true),
+        ("Requires-Dist: torch==2.5.1 ; extra == 'old'", true),
+        ("Requires-Python: >=3.12", false),
+        ("Requires-Python: >=3.11.4", true),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let wheel = b.extension(&format!("x{i}"), ADDS, LINKED, pin);
+        let package = &b.json(&["site", &wheel], i32::from(!fits))["packages"][0];
+        assert_eq!(package["pins_hold"], fits, "{pin}");
+        assert_eq!(package["loads"], true, "{pin}");
+    }
+}
+
+#[test]
+fn a_wheel_for_another_python_or_machine_does_not_fit() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let right = b.extension("x", ADDS, LINKED, "");
+    for (tag, fits) in [
+        ("cp310-cp310-linux_x86_64", false),
+        ("cp311-cp311-win_amd64", false),
+        ("cp311-cp311-manylinux_2_28_aarch64", false),
+        ("cp39-abi3-manylinux_2_28_x86_64", true),
+        ("py3-none-any", true),
+    ] {
+        let name = format!("x-1.0-{tag}.whl");
+        if name != right {
+            std::fs::copy(b.path(&right), b.path(&name)).unwrap();
+        }
+        let package = &b.json(&["site", &name], i32::from(!fits))["packages"][0];
+        assert_eq!(package["reasons"].as_array().unwrap().is_empty(), fits, "{tag}");
+    }
+}
+
+#[test]
+fn a_user_of_the_stable_abi_is_recognized_and_a_function_that_came_later_is_told() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let calls = |name: &str| format!("extern \"C\" int {name}(void); extern \"C\" int f(void) {{ return {name}(); }}");
+    let stable = b.extension("stable", &calls("aoti_torch_empty"), &["-Wl,--no-as-needed", "-ltorch_cpu"], "");
+    let package = &b.json(&["site", &stable], 0)["packages"][0];
+    assert_eq!(package["libraries"][0]["stable_abi"], true);
+    let later = b.extension("later", &calls("torch_call_dispatcher"), &["-Wl,--no-as-needed", "-ltorch_cpu"], "");
+    let package = &b.json(&["site", &later], 1)["packages"][0];
+    assert_eq!(package["cause"], "newer-stable-abi");
+    assert_eq!(
+        b.json(&["site", &b.extension("x", ADDS, LINKED, "")], 0)["packages"][0]["libraries"][0]["stable_abi"],
+        false
+    );
+}
+
+#[test]
+fn what_needs_a_library_of_the_system_cannot_be_told_unless_a_variant_of_it_loads() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let foreign = |n: &str| {
+        b.library(
+            "foreign",
+            &format!("libnowhere.so.{n}"),
+            "extern \"C\" int nowhere_version(void) { return 0; }",
+            &[],
+        );
+        b.path(&format!("foreign/libnowhere.so.{n}")).to_str().unwrap().to_owned()
+    };
+    let source = "namespace at { int add(int); } extern \"C\" int nowhere_version(void); extern \"C\" int f(void) { return at::add(nowhere_version()); }";
+    for n in ["56", "57"] {
+        b.library("codec", &format!("codec/libcore{n}.so"), source, &[LINKED, &[&foreign(n)]].concat());
+    }
+    b.package("codec", "codec", "1.0", "py3-none-any", "");
+    b.wheel("codec", "codec-1.0-py3-none-any.whl");
+    let report = b.json(&["site", "codec-1.0-py3-none-any.whl"], 1);
+    assert_eq!(report["packages"][0]["verdict"], "cannot-be-told");
+    assert_eq!(report["packages"][0]["gaps"][1]["needs"][0], "libnowhere.so.57");
+    // One that needs nothing of the system.
+    b.library("codec", "codec/libcore58.so", ADDS, LINKED);
+    b.wheel("codec", "codec-1.0-py3-none-any.whl");
+    let report = b.json(&["site", "codec-1.0-py3-none-any.whl"], 0);
+    let remark = &report["packages"][0]["remarks"][0];
+    assert_eq!(remark, "it brings 3 variants of one library, of which libcore58.so loads", "{report:#}");
+    // A symbol of torch that is missing counts in each variant.
+    b.library("codec", "codec/libcore57.so", GONE, LINKED);
+    b.wheel("codec", "codec-1.0-py3-none-any.whl");
+    b.json(&["site", "codec-1.0-py3-none-any.whl"], 1);
+}
+
+#[test]
+fn a_version_of_symbols_that_the_library_does_not_define_is_a_reason() {
+    let b = Bench::new();
+    let script = |v: &str| b.write(&format!("{v}.map"), format!("{v} {{ global: *; }};")).to_str().unwrap().to_owned();
+    let versioned = |v: &str| format!("-Wl,--version-script={}", script(v));
+    b.torch("2.6.0", false, &[]);
+    let cpu = |v: &str| {
+        b.library("site", "torch/lib/libtorch_cpu.so", TORCH_CPU, &[&versioned(v), "-Wl,--no-as-needed", "-lc10"])
+    };
+    cpu("TORCH_2");
+    let wheel = b.extension("x", ADDS, LINKED, "");
+    b.json(&["site", &wheel], 0);
+    cpu("TORCH_1");
+    assert!(loader(&b.path("site/torch/lib"), &b.path("x/x/_C.so")).is_some());
+    let reasons = b.json(&["site", &wheel], 1)["packages"][0]["reasons"].clone();
+    assert_eq!((reasons[0]["kind"].as_str(), reasons[0]["version"].as_str()), (Some("version"), Some("TORCH_2")));
+}
+
+#[test]
+fn a_wheel_without_a_compiled_part_is_judged_by_its_pins() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.write("pure/pure/__init__.py", "");
+    b.package("pure", "pure", "1.0", "py3-none-any", "Requires-Dist: torch>=2");
+    b.wheel("pure", "pure-1.0-py3-none-any.whl");
+    let report = b.json(&["site", "pure-1.0-py3-none-any.whl"], 0);
+    assert_eq!(report["packages"][0]["remarks"][0], "it has no compiled part");
+}
+
+#[test]
+fn an_environment_is_judged_package_by_package_and_what_is_unrelated_is_counted() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.library("site", "good/_C.so", ADDS, LINKED);
+    b.package("site", "good", "1.0", "cp311-cp311-linux_x86_64", "Requires-Dist: torch==2.6.0");
+    b.library("site", "bad/_C.so", GONE, LINKED);
+    b.package("site", "bad", "2.0", "cp311-cp311-linux_x86_64", "");
+    b.package("site", "numbers", "1.0", "py3-none-any", "");
+    for (name, version) in [("good", "1.0"), ("bad", "2.0")] {
+        let record = format!("{name}/_C.so,,\n{name}-{version}.dist-info/METADATA,,\n../../../bin/{name},,\n");
+        b.write(&format!("site/{name}-{version}.dist-info/RECORD"), record);
+    }
+    let report = b.json(&["site", "site"], 1);
+    let verdicts: Vec<(&str, &str)> = report["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["package"].as_str().unwrap(), p["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(verdicts, [("bad", "does-not-fit"), ("good", "fits")]);
+    assert_eq!(report["unrelated"], 1);
+}
+
+#[test]
+fn bad_input_is_named_with_a_next_step() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let torch = b.wheel("site", "torch-2.6.0-cp311-cp311-linux_x86_64.whl");
+    let torch = torch.to_str().unwrap();
+    b.write("none.whl", "this is no wheel");
+    b.write("empty.whl", "");
+    b.write("a.txt", "-r b.txt\n");
+    b.write("b.txt", "-r a.txt\n");
+    b.write("missing.txt", "-r nowhere.txt\n");
+    b.write("broken.txt", "good\n???\n");
+    b.write("sdist/x-1.0/PKG-INFO", "Name: x\n");
+    std::fs::create_dir_all(b.path("nothing")).unwrap();
+    let sdist = support::tar("x-1.0", &BTreeMap::from([("PKG-INFO".to_owned(), "Name: x\n".to_owned())]));
+    b.write("x-1.0.tar", sdist);
+    for (args, says) in [
+        (vec![torch, "nowhere.whl"], "there is no nowhere.whl"),
+        (vec![torch, "torchvision"], "if a package of the index is meant: pypi:torchvision"),
+        (vec![torch, "none.whl"], "none.whl is no wheel and no other archive"),
+        (vec![torch, "empty.whl"], "empty.whl is no wheel and no other archive"),
+        (vec![torch, "x-1.0.tar"], "is no wheel: it has no *.dist-info/METADATA"),
+        (vec![torch, "nothing"], "holds no installed package and no wheel"),
+        (vec![torch, "pypi:a b"], "'a b' is no requirement"),
+        (vec![torch, "-r", "a.txt"], "includes itself"),
+        (vec![torch, "-r", "missing.txt"], "there is no requirement file nowhere.txt"),
+        (vec![torch, "-r", "broken.txt"], "'???' is no requirement"),
+        (vec!["nothing", "none.whl"], "nothing is not a torch"),
+        (vec!["none.whl", "none.whl"], "none.whl is no wheel and no other archive"),
+        (vec!["site/torch/lib/libc10.so", "none.whl"], "is a single library"),
+        (vec!["pypi:torch==2.6.0", "none.whl", "--platform", "amiga"], "'amiga' is no platform"),
+        (vec!["pypi:torch==2.6.0", "none.whl", "--python-version", "two"], "'two' is no version of Python 3"),
+    ] {
+        let ran = b.run(&[&["compat"], &args[..]].concat()).exits(2).says(says);
+        assert!(
+            ran.stderr.contains("next:")
+                || says.contains("is no requirement")
+                || says.contains("there is no requirement file"),
+            "{}",
+            ran.stderr
+        );
+    }
+}
+
+#[test]
+fn two_torches_in_one_folder_are_named() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.package("site", "torch", "2.5.1", "cp311-cp311-linux_x86_64", "");
+    let ran = b.run(&["compat", "site", "site"]).exits(2);
+    assert!(ran.stderr.contains("torch-2.5.1.dist-info and torch-2.6.0.dist-info"), "{}", ran.stderr);
+    // An environment with two Pythons, each with a torch.
+    let e = Bench::new();
+    e.torch("2.6.0", false, &[]);
+    for python in ["python3.11", "python3.12"] {
+        std::fs::create_dir_all(e.path(&format!("env/lib/{python}"))).unwrap();
+        let status = Command::new("cp")
+            .arg("-r")
+            .arg(e.path("site"))
+            .arg(e.path(&format!("env/lib/{python}/site-packages")))
+            .status();
+        assert!(status.unwrap().success());
+    }
+    e.run(&["compat", "env", "site"]).exits(2).says("env holds two torches");
+    // And an archive.
+    e.wheel("env/lib", "both.zip");
+    e.run(&["compat", "both.zip", "site"]).exits(2).says("both.zip holds two torches");
+}
+
+/// An index with these files, each as bytes under its name.
+fn index(files: &[(&'static str, &'static str, Vec<u8>)]) -> (Server, String) {
+    let mut answers: Vec<(&'static str, Answer)> = Vec::new();
+    let mut pages: BTreeMap<&'static str, String> = BTreeMap::new();
+    for (project, path, bytes) in files {
+        answers.push((path, Answer::Ok(bytes.clone())));
+        let page = pages.entry(project).or_default();
+        *page += &format!("<a href=\"{path}\">{}</a>\n", path.rsplit('/').next().unwrap());
+    }
+    for (project, page) in pages {
+        answers.push((project, Answer::Typed("text/html", page.into_bytes())));
+    }
+    let server = Server::start(answers);
+    let url = server.url.clone();
+    (server, url)
+}
+
+#[test]
+fn a_requirement_file_is_read_as_pip_reads_it_and_what_has_no_wheel_is_told() {
+    let b = Bench::new();
+    b.torch("2.6.0+cpu.libuv", false, &[]);
+    let good = std::fs::read(b.path(&b.extension("good", ADDS, LINKED, "Requires-Dist: torch==2.6.0"))).unwrap();
+    let (_server, url) = index(&[
+        ("/good/", "/f/good-1.0-cp311-cp311-linux_x86_64.whl", good.clone()),
+        ("/good/", "/f/good-2.0-cp311-cp311-linux_x86_64.whl", good),
+        ("/scatter/", "/f/scatter-2.1.2.tar.gz", b"sources".to_vec()),
+        ("/winonly/", "/f/winonly-1.0-cp311-cp311-win_amd64.whl", b"other".to_vec()),
+    ]);
+    b.write(
+        "requirements.txt",
+        "# what the project needs\ntorch==2.6.0\ngood \\\n  --hash=sha256:00\nscatter  # compiled\nwinonly\nelsewhere; sys_platform == 'win32'\n-c constraints.txt\n--extra-index-url https://example.com/simple\n-e .\n",
+    );
+    b.write("constraints.txt", "good<2\n");
+    let mut command = b.command(&["compat", "--json", "site", "-r", "requirements.txt"]);
+    let ran = Ran::of(command.env("PIP_INDEX_URL", &url), b.dir.path()).exits(1);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let seen: Vec<(&str, &str, &str)> = report["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["package"].as_str().unwrap(), p["version"].as_str().unwrap(), p["verdict"].as_str().unwrap()))
+        .collect();
+    let unknown = "cannot-be-told";
+    let wanted = [("torch", "2.6.0+cpu.libuv", "fits"), ("good", "1.0", "fits"), ("scatter", "2.1.2", unknown)];
+    assert_eq!(seen[..3], wanted);
+    assert_eq!(seen[3..], [("winonly", "1.0", unknown), (".", "", unknown)]);
+    assert!(report["packages"][2]["gaps"][0]["needs"][0].as_str().unwrap().contains("there is its source only"));
+    assert!(report["remarks"][0].as_str().unwrap().contains("--extra-index-url https://example.com/simple"));
+}
+
+#[test]
+fn a_package_that_the_index_does_not_have_is_bad_input() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let (_server, url) = index(&[("/x/", "/f/x-1.0.tar.gz", Vec::new())]);
+    for (what, says) in [("pypi:nowhere==1", "has no 'nowhere'"), ("pypi:x==9", "has no x==9")] {
+        let mut command = b.command(&["compat", "site", what]);
+        Ran::of(command.env("PIP_INDEX_URL", &url), b.dir.path()).exits(2).says(says);
+    }
+}
+
+#[test]
+fn a_torch_from_afar_is_read_once_and_then_remembered_by_its_digest() {
+    let b = Bench::new();
+    // Three megabytes that no compression makes less: they do not come with the wheel's directory.
+    let noise: Vec<u8> = (0..100_000u32).flat_map(|i| Sha256::digest(i.to_le_bytes())).collect();
+    let noise = b.write("noise", noise);
+    b.torch("2.6.0", false, &[]);
+    let big = format!("{TORCH_CPU}\nasm(\".section .rodata\\n.incbin \\\"{}\\\"\\n.text\");", noise.display());
+    b.library("site", "torch/lib/libtorch_cpu.so", &big, &["-Wl,--no-as-needed", "-lc10"]);
+    let bytes = std::fs::read(b.wheel("site", "torch-2.6.0-cp311-cp311-linux_x86_64.whl")).unwrap();
+    let good = b.extension("good", ADDS, LINKED, "");
+    let size = bytes.len();
+    let path = "/torch-2.6.0-cp311-cp311-linux_x86_64.whl";
+    let server = Server::start([(path, Answer::Ok(bytes))]);
+    let url = format!("{}{path}", server.url);
+    // Bytes asked for before the part that holds the wheel's directory.
+    let asked = |from: usize| {
+        let ranges = server.ranges(path).split_off(from);
+        let before =
+            ranges.iter().filter_map(|r| support::wanted(r.as_deref()?, size)).filter(|(s, _)| *s < size - (2 << 20));
+        (ranges.len(), before.map(|(start, end)| end - start).sum::<usize>())
+    };
+    b.json(&[&url, &good], 0);
+    let (requests, first) = asked(0);
+    assert!(first > 1 << 20, "{first} of {size}");
+    b.json(&[&url, &good], 0);
+    let (more, second) = asked(requests);
+    assert!(more > 0 && second < 1 << 20, "{second} of {size}, where the first took {first}");
+}
+
+#[test]
+fn what_record_lies_about_is_not_remembered() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.wheel("site", "torch-2.6.0-cp311-cp311-linux_x86_64.whl");
+    let good = b.extension("good", ADDS, LINKED, "");
+    // The same RECORD with another library.
+    let site = b.path("site");
+    let record = {
+        let mut archive =
+            zip::ZipArchive::new(std::fs::File::open(b.path("torch-2.6.0-cp311-cp311-linux_x86_64.whl")).unwrap())
+                .unwrap();
+        let mut text = String::new();
+        std::io::Read::read_to_string(&mut archive.by_name("torch-2.6.0.dist-info/RECORD").unwrap(), &mut text)
+            .unwrap();
+        text
+    };
+    b.library(
+        "site",
+        "torch/lib/libtorch_cpu.so",
+        "extern \"C\" int nothing(void) { return 0; }",
+        &["-Wl,--no-as-needed", "-lc10"],
+    );
+    let mut zip = zip::ZipWriter::new(std::fs::File::create(b.path("lie.whl")).unwrap());
+    let options = zip::write::SimpleFileOptions::default();
+    for name in ["torch/lib/libc10.so", "torch/lib/libtorch_cpu.so", "torch/lib/libtorch_python.so", "torch/version.py"]
+    {
+        zip.start_file(name, options).unwrap();
+        zip.write_all(&std::fs::read(site.join(name)).unwrap()).unwrap();
+    }
+    zip.start_file("torch-2.6.0.dist-info/RECORD", options).unwrap();
+    zip.write_all(record.as_bytes()).unwrap();
+    zip.finish().unwrap();
+    b.json(&["lie.whl", &good], 1);
+    b.json(&["torch-2.6.0-cp311-cp311-linux_x86_64.whl", &good], 0);
+}
+
+/// Compiles a DLL with mingw-w64.
+fn dll(b: &Bench, site: &str, path: &str, source: &str, link: &[PathBuf]) {
+    let code = b.write("lib.cpp", source);
+    let out = b.path(&format!("{site}/{path}"));
+    std::fs::create_dir_all(out.parent().unwrap()).unwrap();
+    let status = Command::new("x86_64-w64-mingw32-g++-posix")
+        .args(["-shared", "-O1", "-static-libgcc", "-static-libstdc++", "-o"])
+        .arg(&out)
+        .arg(&code)
+        .args(link)
+        .status();
+    assert!(status.unwrap().success());
+}
+
+#[test]
+fn a_dll_is_held_against_the_exports_of_the_very_dll_that_it_names() {
+    let b = Bench::new();
+    let export = "extern \"C\" __declspec(dllexport) int";
+    dll(&b, "site", "torch/lib/c10.dll", &format!("{export} c10_check(void) {{ return 0; }}"), &[]);
+    let c10 = b.path("site/torch/lib/c10.dll");
+    dll(
+        &b,
+        "site",
+        "torch/lib/torch_cpu.dll",
+        &format!("{export} at_add(void) {{ return 0; }} {export} at_gone(void) {{ return 1; }}"),
+        &[],
+    );
+    let cpu = b.path("site/torch/lib/torch_cpu.dll");
+    b.write("site/torch/version.py", "__version__ = '2.6.0+cpu'\ncuda: Optional[str] = None\n");
+    b.package("site", "torch", "2.6.0+cpu", "cp311-cp311-win_amd64", "");
+    let calls = |name: &str| {
+        format!("extern \"C\" __declspec(dllimport) int {name}(void); {export} f(void) {{ return {name}(); }}")
+    };
+    for name in ["at_add", "at_gone"] {
+        dll(&b, name, &format!("{name}/_C.pyd"), &calls(name), &[cpu.clone(), c10.clone()]);
+        b.package(name, name, "1.0", "cp311-cp311-win_amd64", "");
+        b.wheel(name, &format!("{name}-1.0-cp311-cp311-win_amd64.whl"));
+    }
+    // A torch of which one function went to another DLL: to be there is not enough.
+    dll(&b, "site", "torch/lib/torch_cpu.dll", &format!("{export} at_add(void) {{ return 0; }}"), &[]);
+    dll(&b, "site", "torch/lib/c10.dll", &format!("{export} at_gone(void) {{ return 1; }}"), &[]);
+    let torch = b.wheel("site", "torch-2.6.0+cpu-cp311-cp311-win_amd64.whl");
+    let report = b.json(&[torch.to_str().unwrap(), "at_add-1.0-cp311-cp311-win_amd64.whl"], 0);
+    assert_eq!(report["torch"]["system"], "Windows");
+    let report = b.json(&[torch.to_str().unwrap(), "at_gone-1.0-cp311-cp311-win_amd64.whl"], 1);
+    let reason = &report["packages"][0]["reasons"][0];
+    assert_eq!(
+        (reason["of"].as_str(), reason["first"][0].as_str()),
+        (Some("torch_cpu.dll"), Some("at_gone")),
+        "{report:#}"
+    );
+}
+
+/// A 64-bit Mach-O library for arm64 that needs `needed`, re-exports `reexported`, defines `defined`, and takes each of
+/// `undefined` from the library with that number.
+fn macho(name: &str, needed: &[&str], reexported: &[&str], defined: &[&str], undefined: &[(&str, u8)]) -> Vec<u8> {
+    let dylib = |command: u32, path: &str| {
+        let size = (24 + path.len() + 1).next_multiple_of(8);
+        let mut out: Vec<u8> = [command, size as u32, 24, 2, 0, 0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        out.extend(path.as_bytes());
+        out.resize(size, 0);
+        out
+    };
+    let mut commands = vec![dylib(0xd, name)];
+    commands.extend(needed.iter().map(|n| dylib(0xc, n)));
+    commands.extend(reexported.iter().map(|n| dylib(0x8000_001f, n)));
+    let size = commands.iter().map(Vec::len).sum::<usize>() + 24;
+    let mut strings = vec![0u8];
+    let mut symbols: Vec<u8> = Vec::new();
+    let named =
+        defined.iter().map(|n| (*n, 0x0f, 1u8, 0u8)).chain(undefined.iter().map(|(n, from)| (*n, 0x01, 0, *from)));
+    let mut count = 0u32;
+    for (symbol, kind, section, from) in named {
+        symbols.extend((strings.len() as u32).to_le_bytes());
+        symbols.extend([kind, section, 0, from]);
+        symbols.extend(u64::from(section).to_le_bytes());
+        strings.extend(format!("_{symbol}\0").as_bytes());
+        count += 1;
+    }
+    let at = (32 + size) as u32;
+    let symtab = [0x2, 24, at, count, at + symbols.len() as u32, strings.len() as u32];
+    commands.push(symtab.iter().flat_map(|v| v.to_le_bytes()).collect());
+    let header = [0xfeed_facf, 0x0100_000c, 0, 6, commands.len() as u32, size as u32, 0, 0];
+    let mut out: Vec<u8> = header.iter().flat_map(|v: &u32| v.to_le_bytes()).collect();
+    commands.into_iter().for_each(|c| out.extend(c));
+    out.extend(symbols);
+    out.extend(strings);
+    out
+}
+
+#[test]
+fn a_dylib_is_held_against_the_library_of_its_number_and_what_that_one_gives_out() {
+    let b = Bench::new();
+    b.write("site/torch/lib/libc10.dylib", macho("@rpath/libc10.dylib", &[], &[], &["c10_check"], &[]));
+    b.write("site/torch/lib/libtorch_cpu.dylib", macho("@rpath/libtorch_cpu.dylib", &[], &[], &["at_add"], &[]));
+    let torch = macho("@rpath/libtorch.dylib", &[], &["@rpath/libtorch_cpu.dylib"], &[], &[]);
+    b.write("site/torch/lib/libtorch.dylib", torch);
+    b.write("site/torch/version.py", "__version__ = '2.6.0'\n");
+    b.package("site", "torch", "2.6.0", "cp311-none-macosx_11_0_arm64", "");
+    let torch = b.wheel("site", "torch-2.6.0-cp311-none-macosx_11_0_arm64.whl");
+    let needed = ["@rpath/libc10.dylib", "@rpath/libtorch.dylib", "/usr/lib/libSystem.B.dylib"];
+    for (name, symbol, from, fits) in [
+        ("direct", "c10_check", 1, true),
+        ("givenout", "at_add", 2, true),
+        ("elsewhere", "at_add", 1, false),
+        ("system", "malloc", 3, true),
+        ("python", "PyList_New", 0xfe, true),
+        ("gone", "aoti_torch_gone", 0xfe, false),
+    ] {
+        b.write(&format!("{name}/{name}/_C.so"), macho("_C.so", &needed, &[], &["f"], &[(symbol, from)]));
+        b.package(name, name, "1.0", "cp311-cp311-macosx_11_0_arm64", "");
+        let wheel = b.wheel(name, &format!("{name}-1.0-cp311-cp311-macosx_11_0_arm64.whl"));
+        let report = b.json(&[torch.to_str().unwrap(), wheel.to_str().unwrap()], i32::from(!fits));
+        assert_eq!(report["packages"][0]["loads"], fits, "{name}: {report:#}");
+    }
+}
+
+#[test]
+fn what_torch_itself_needs_is_there_wherever_it_is() {
+    let b = Bench::new();
+    b.torch("2.6.0+cu124", true, &[]);
+    let torch = b.wheel("site", "torch-2.6.0+cu124-cp311-cp311-linux_x86_64.whl");
+    let cudart = b.path("cuda/libcudart.so.12");
+    let source = "extern \"C\" int cudaMalloc(void); extern \"C\" int f(void) { return cudaMalloc(); }";
+    let wheel = b.extension("gpu", source, &[LINKED, &[cudart.to_str().unwrap()]].concat(), "");
+    b.json(&[torch.to_str().unwrap(), &wheel], 0);
+}
+
+#[test]
+fn the_doctor_names_what_the_build_that_it_proposes_would_break() {
+    let b = Bench::new();
+    b.torch("2.6.0+cu124", true, &["-D_GLIBCXX_USE_CXX11_ABI=0"]);
+    b.write("site/torch/__init__.py", "");
+    let gpu = "namespace c10 { namespace cuda { int current_device(); } } extern \"C\" int f(void) { return c10::cuda::current_device(); }";
+    b.library("site", "gpu/_C.so", gpu, &[LINKED, &["-lc10_cuda"]].concat());
+    b.package("site", "gpu", "1.0", "py3-none-any", "");
+    b.library("site", "oldstrings/_C.so", FAILS, &[LINKED, &["-D_GLIBCXX_USE_CXX11_ABI=0"]].concat());
+    b.package("site", "oldstrings", "1.0", "py3-none-any", "");
+    b.library("site", "stays/_C.so", ADDS, LINKED);
+    b.package("site", "stays", "1.0", "py3-none-any", "");
+    let mut command = b.command(&["doctor", "--dry-run", "--json"]);
+    let ran = Ran::of(command.env("PYTHONPATH", b.path("site")), b.dir.path());
+    let found: Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}\n{}\n{}", ran.stdout, ran.stderr));
+    let broken: Vec<(&str, &str)> = found["breaks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|b| (b["package"].as_str().unwrap(), b["cause"].as_str().unwrap()))
+        .collect();
+    assert_eq!(broken, [("gpu", "no-cuda"), ("oldstrings", "old-strings")]);
+    let mut command = b.command(&["doctor", "--dry-run"]);
+    Ran::of(command.env("PYTHONPATH", b.path("site")), b.dir.path()).says("gpu 1.0: it was compiled for CUDA");
+}

@@ -1,0 +1,285 @@
+//! Will this package load on that torch? Answered from the files alone: nothing is installed or imported.
+//!
+//! A [`Torch`] says what it offers, a [`Package`] what it asks for, and [`judge`] holds one against the other: symbols,
+//! their versions, the C++ ABI, needed libraries, CUDA, tags of the Python ABI, and what the package's METADATA asks of
+//! torch. What cannot be read is never taken for good or bad: the verdict is then that it cannot be told.
+//!
+//! This module must not know the command line, and starts no program of a package.
+
+mod demangle;
+mod holder;
+mod judge;
+mod package;
+mod proposal;
+mod remember;
+mod site;
+mod target;
+mod torch;
+mod verdict;
+mod wanted;
+
+use std::path::{Path, PathBuf};
+
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::error::{Context, Error, Result};
+use crate::inspect::FileAt;
+use crate::store::Store;
+
+pub use demangle::demangle;
+pub use holder::Holder;
+pub use judge::judge;
+pub use package::{Own, Package};
+pub use proposal::{Broken, Proposal, broken_by};
+pub use remember::Memory;
+pub use target::{Metadata, Requirement, Target, satisfies};
+pub use torch::Torch;
+pub use verdict::{Cause, Fit, Gap, Judged, Reason, Verdict};
+pub use wanted::{Found, Requirements, What, argument, choose, target as target_of};
+
+/// Version of the JSON form.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// All that was asked and found.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The torch.
+    pub torch: TorchSummary,
+    /// Of each package.
+    pub packages: Vec<Verdict>,
+    /// Installed packages that have nothing to do with torch, and were not judged.
+    pub unrelated: usize,
+    /// What was not followed.
+    pub remarks: Vec<String>,
+}
+
+/// What a torch is, in short.
+#[derive(Debug, Serialize)]
+pub struct TorchSummary {
+    /// As the user named it.
+    pub subject: String,
+    /// `torch.__version__`.
+    pub version: Option<String>,
+    /// CUDA version.
+    pub cuda: Option<String>,
+    /// Whether strings are those of the C++11 ABI.
+    pub cxx11_abi: Option<bool>,
+    /// What it is for.
+    #[serde(flatten)]
+    pub target: Target,
+}
+
+impl Report {
+    /// Whether every package fits.
+    pub fn all_fit(&self) -> bool {
+        self.packages.iter().all(|p| p.verdict == Fit::Fits)
+    }
+}
+
+/// Opens the torch that `what` names: a wheel, an archive, a folder, a URL, or `pypi:torch==VERSION` for the target that
+/// `wanted` gives.
+///
+/// # Errors
+/// Bad input: there is none, or it is no torch. The world: it cannot be had.
+pub fn open_torch(what: &str, wanted: impl FnOnce() -> Result<Target>) -> Result<Torch> {
+    // Without a place for it nothing is remembered, and all is read.
+    let memory = || Store::open(None).map(|s| Memory::of(&s)).unwrap_or_default();
+    match argument(what)? {
+        What::Path(path) if path.is_dir() => Torch::installed(what, &path),
+        What::Path(path) => Torch::open(what, near(what, &path)?, memory()),
+        What::Url(url) => Torch::open(what, Holder::far(what, &url)?, memory()),
+        What::Index(requirement) => {
+            let target = wanted()?;
+            match choose(&requirement, &target)? {
+                Found::Wheel(file) => Torch::open(what, Holder::far(&file.filename, &file.url)?, memory()),
+                Found::NoWheel { version, .. } => Err(Error::misuse(
+                    "no-wheel",
+                    format!("the package index has no wheel of torch {version} for {}", target.words()),
+                )
+                .next("choose --platform and --python-version")),
+            }
+        }
+        What::Source(source) => Err(Error::misuse("no-torch", format!("{source} is no built torch"))),
+    }
+}
+
+fn near(what: &str, path: &Path) -> Result<Holder> {
+    let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+    let magic = crate::inspect::slice(&file, 0, crate::inspect::ReadAt::size(&file).min(8)).unwrap_or_default();
+    if crate::inspect::format_of(&magic).is_some() {
+        return Err(Error::misuse("library", format!("{what} is a single library"))
+            .next("name the wheel or the folder that it is from: what it needs of others counts too"));
+    }
+    Holder::archive(what, Box::new(file))
+}
+
+/// Judges all that is named by `arguments` and stands in `requirements` against `torch`.
+///
+/// # Errors
+/// Bad input: something named is not there or is no package. The world: something cannot be had.
+pub fn report(torch: &Torch, arguments: &[String], requirements: &[PathBuf]) -> Result<Report> {
+    let mut wanted: Vec<(String, What)> = Vec::new();
+    let mut remarks = Vec::new();
+    for text in arguments {
+        wanted.push((text.clone(), argument(text)?));
+    }
+    for path in requirements {
+        let read = Requirements::read(path, &torch.target)?;
+        remarks.extend(read.elsewhere.iter().map(|o| format!("{} says {o}, which is not followed", path.display())));
+        wanted.extend(read.wanted);
+    }
+    // Most of the time goes into reading packages from afar: side by side. The torch is read once.
+    let read: Vec<Result<Vec<Item>>> =
+        wanted.par_iter().map(|(place, what)| items(torch, place, what).doing(|| format!("judging {place}"))).collect();
+    let (mut packages, mut unrelated) = (Vec::new(), 0);
+    for items in read {
+        for item in items? {
+            crate::platform::check_cancelled()?;
+            match item {
+                Item::Package(subject, package) => packages.push(judge(torch, &subject, &package)?),
+                Item::Judged(verdict) => packages.push(*verdict),
+                Item::Unrelated => unrelated += 1,
+            }
+        }
+    }
+    Ok(Report { schema_version: SCHEMA_VERSION, torch: summary(torch), packages, unrelated, remarks })
+}
+
+fn summary(torch: &Torch) -> TorchSummary {
+    TorchSummary {
+        subject: torch.subject.clone(),
+        version: torch.version.as_ref().map(ToString::to_string),
+        cuda: torch.cuda.clone(),
+        cxx11_abi: torch.cxx11_abi,
+        target: torch.target.clone(),
+    }
+}
+
+/// What came of one thing that was named.
+enum Item {
+    Package(String, Box<Package>),
+    Judged(Box<Verdict>),
+    Unrelated,
+}
+
+fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
+    let target = &torch.target;
+    let wheel = |subject: &str, name: &str, holder: &Holder| {
+        Package::wheel(name, holder, target).map(|p| vec![Item::Package(subject.to_owned(), Box::new(p))])
+    };
+    match what {
+        What::Path(path) if path.is_dir() => folder(torch, path),
+        What::Path(path) => {
+            let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
+            wheel(place, name, &near(place, path)?)
+        }
+        What::Url(url) => {
+            let name = url.split(['?', '#']).next().and_then(|u| u.rsplit('/').next()).unwrap_or_default();
+            wheel(place, &name.replace("%2B", "+"), &Holder::far(place, url)?)
+        }
+        What::Index(requirement) if requirement.name.as_ref() == "torch" => {
+            Ok(torch.version.iter().map(|v| Item::Judged(Box::new(itself(torch, requirement, v)))).collect())
+        }
+        What::Index(requirement) => match choose(requirement, target)? {
+            Found::Wheel(file) => wheel(&file.filename, &file.filename, &Holder::far(&file.filename, &file.url)?),
+            Found::NoWheel { version, source } => {
+                Ok(vec![Item::Judged(Box::new(unbuilt(place, requirement.name.as_ref(), &version, source, target)))])
+            }
+        },
+        What::Source(source) => Ok(vec![Item::Judged(Box::new(unbuilt(place, source, "", true, target)))]),
+    }
+}
+
+/// A requirement on torch itself, as requirement files have them.
+fn itself(torch: &Torch, requirement: &Requirement, version: &pep440_rs::Version) -> Verdict {
+    let holds = satisfies(requirement, version);
+    let reason = Reason::Pin { requirement: requirement.to_string(), torch: version.to_string() };
+    Verdict {
+        verdict: if holds { Fit::Fits } else { Fit::DoesNotFit },
+        loads: Some(true),
+        pins_hold: holds,
+        reasons: if holds { Vec::new() } else { vec![reason] },
+        remarks: vec!["the torch itself".into()],
+        ..empty(&torch.subject, "torch", &version.to_string())
+    }
+}
+
+/// Something that has no wheel for this torch's machine and Python.
+fn unbuilt(place: &str, name: &str, version: &str, source: bool, target: &Target) -> Verdict {
+    let needs = if source {
+        format!(
+            "a wheel for {}: there is its source only, which pip compiles against the torch at hand",
+            target.words()
+        )
+    } else {
+        format!("a wheel for {}: there are wheels for others only", target.words())
+    };
+    Verdict { gaps: vec![Gap { by: name.to_owned(), needs: vec![needs] }], ..empty(place, name, version) }
+}
+
+fn empty(subject: &str, package: &str, version: &str) -> Verdict {
+    Verdict {
+        subject: subject.to_owned(),
+        package: package.to_owned(),
+        version: version.to_owned(),
+        verdict: Fit::CannotBeTold,
+        loads: None,
+        pins_hold: true,
+        reasons: Vec::new(),
+        cause: None,
+        gaps: Vec::new(),
+        remarks: Vec::new(),
+        libraries: Vec::new(),
+    }
+}
+
+/// The wheels in a folder, or the installed packages that have to do with torch.
+fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
+    if let Some(installed) = installed(torch, path)? {
+        return Ok(installed);
+    }
+    let mut wheels: Vec<PathBuf> = std::fs::read_dir(path)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|e| e.path())
+        .filter(|p| p.extension().is_some_and(|x| x == "whl"))
+        .collect();
+    wheels.sort();
+    if wheels.is_empty() {
+        return Err(Error::misuse(
+            "no-packages",
+            format!("{} holds no installed package and no wheel", path.display()),
+        )
+        .next("name a folder of packages (site-packages), an environment, or a folder of wheels"));
+    }
+    let mut out = Vec::new();
+    for wheel in wheels {
+        let name = wheel.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+        // The set's own torch is no companion of itself.
+        if !name.starts_with("torch-") {
+            out.extend(items(torch, &name, &What::Path(wheel))?);
+        }
+    }
+    Ok(out)
+}
+
+/// The packages installed in the folder or environment `path`, torch left out; `None` where none is installed in it.
+fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
+    let Some(site) = site::site(path)? else { return Ok(None) };
+    let its_torch = site::distribution(&site, "torch")?;
+    let found = site::distributions(&site);
+    let read = |dist_info: &PathBuf| {
+        let package = Package::installed(&site, dist_info, &torch.target)?;
+        let name = package.metadata.name.clone();
+        let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch");
+        let related = asks || package.libraries.iter().any(Own::uses_torch);
+        Ok(if related { Item::Package(name, Box::new(package)) } else { Item::Unrelated })
+    };
+    let others = found.par_iter().filter(|d| Some(*d) != its_torch.as_ref());
+    let items: Result<Vec<Item>> = others.map(read).collect();
+    Ok(if found.is_empty() { None } else { Some(items?) })
+}

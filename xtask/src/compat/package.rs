@@ -1,0 +1,113 @@
+//! What a package asks for: its requirements, its tags, and the symbols that its libraries leave open.
+
+use std::path::Path;
+
+use super::holder::Holder;
+use super::site;
+use super::target::{Metadata, Target};
+use super::torch::file_name;
+use crate::error::{Context, Error, Result};
+use crate::inspect::{Symbols, container, is_library};
+
+/// A package that is to stand beside a torch.
+#[derive(Debug, Clone)]
+pub struct Package {
+    /// What METADATA says.
+    pub metadata: Metadata,
+    /// `cp311-cp311-manylinux_2_28_x86_64`: tags of the wheel that it is or came from.
+    pub tags: Vec<String>,
+    /// Its libraries for the torch's machine and Python.
+    pub libraries: Vec<Own>,
+    /// How many of its libraries are for other machines or Pythons.
+    pub foreign: usize,
+}
+
+/// A library of a package.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Path in the package.
+    pub path: String,
+    /// Its name, as loaders compare it.
+    pub file: String,
+    /// What it gives and takes.
+    pub symbols: Symbols,
+}
+
+impl Package {
+    /// Reads the wheel in `holder`, which is called `filename`.
+    ///
+    /// # Errors
+    /// Bad input: it is no wheel, or cannot be read.
+    pub fn wheel(filename: &str, holder: &Holder, target: &Target) -> Result<Self> {
+        let is = |path: &str, file: &str| {
+            path.split_once('/').is_some_and(|(top, f)| top.ends_with(".dist-info") && f == file)
+        };
+        let Some(metadata) = holder.text(&|n| is(n, "METADATA"))? else {
+            return Err(Error::misuse("no-wheel", format!("{filename} is no wheel: it has no *.dist-info/METADATA"))
+                .next(
+                    "a source package (.tar.gz) has no compiled part yet: it is compiled against the torch at hand",
+                ));
+        };
+        let stem = filename.strip_suffix(".whl").unwrap_or(filename);
+        let parts: Vec<&str> = stem.rsplitn(4, '-').collect();
+        let tags = match parts[..] {
+            [platform, abi, python, _] => vec![format!("{python}-{abi}-{platform}")],
+            _ => tags(&holder.text(&|n| is(n, "WHEEL"))?.unwrap_or_default()),
+        };
+        Self::read(Metadata::parse(&metadata), tags, holder, target).doing(|| format!("reading {filename}"))
+    }
+
+    /// Reads the installed package of `dist_info` in the folder `site`.
+    ///
+    /// # Errors
+    /// Bad input: it cannot be read.
+    pub fn installed(site: &Path, dist_info: &Path, target: &Target) -> Result<Self> {
+        let metadata = fs_err::read_to_string(dist_info.join("METADATA"))?;
+        let wheel = std::fs::read_to_string(dist_info.join("WHEEL")).unwrap_or_default();
+        let files = site::files(site, dist_info).into_iter().filter(|f| is_library(f));
+        let holder = Holder::folder(site, files);
+        Self::read(Metadata::parse(&metadata), tags(&wheel), &holder, target)
+            .doing(|| format!("reading {}", dist_info.display()))
+    }
+
+    fn read(metadata: Metadata, tags: Vec<String>, holder: &Holder, target: &Target) -> Result<Self> {
+        let mut out = Self { metadata, tags, libraries: Vec::new(), foreign: 0 };
+        holder.libraries(&|n| is_library(n), &mut |member, images, _| out.take(member, images, target))?;
+        Ok(out)
+    }
+
+    fn take(&mut self, member: &container::Member, images: Vec<Symbols>, target: &Target) {
+        let file = file_name(&member.name);
+        let other_python = matches!((python_of(&file), &target.python), (Some(own), Some(python)) if own != *python);
+        match images.into_iter().find(|s| s.machine == target.machine && s.format == target.format()) {
+            Some(symbols) if !other_python => {
+                self.libraries.push(Own { path: member.name.clone(), file, symbols });
+            }
+            _ => self.foreign += 1,
+        }
+    }
+}
+
+fn tags(wheel: &str) -> Vec<String> {
+    wheel.lines().filter_map(|l| l.strip_prefix("Tag:")).map(|t| t.trim().to_owned()).collect()
+}
+
+/// The Python that an extension module is for, by its name: `_C.cpython-311-x86_64-linux-gnu.so`, `_C.cp311-win_amd64.pyd`.
+fn python_of(file: &str) -> Option<String> {
+    let rest = file.split_once(".cpython-3").or_else(|| file.split_once(".cp3"))?.1;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    (!minor.is_empty()).then(|| format!("3.{minor}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_extension_modules_name_tells_its_python() {
+        assert_eq!(python_of("_C.cpython-311-x86_64-linux-gnu.so").as_deref(), Some("3.11"));
+        assert_eq!(python_of("_c.cp39-win_amd64.pyd").as_deref(), Some("3.9"));
+        assert_eq!(python_of("_C.abi3.so"), None);
+        assert_eq!(python_of("libfoo.so"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! What a torch is for: system, machine, Python. What fits it is asked here and nowhere else.
+
+use std::str::FromStr;
+
+use pep440_rs::Version;
+use pep508_rs::{MarkerEnvironment, VerbatimUrl};
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::recipe::System;
+use crate::source::pypi;
+use crate::wheel;
+
+/// A requirement as METADATA and requirement files write it (PEP 508).
+pub type Requirement = pep508_rs::Requirement<VerbatimUrl>;
+
+/// Reads a requirement. A name that ends with a separator (`a-`) is refused before the library sees it, which panics
+/// there.
+///
+/// # Errors
+/// What is wrong with it.
+pub fn requirement(text: &str) -> Result<Requirement, String> {
+    let name = text.split(['<', '>', '=', '!', '~', ';', '@', '(']).next().unwrap_or(text);
+    let separator = |c: char| matches!(c, '-' | '_' | '.');
+    let mut following = name.chars().skip(1).chain([' ']);
+    if name
+        .chars()
+        .any(|c| following.next().is_some_and(|n| separator(c) && !separator(n) && !n.is_ascii_alphanumeric()))
+    {
+        return Err(format!("a name ends with a letter or a digit, and '{}' does not", name.trim()));
+    }
+    Requirement::from_str(text).map_err(|e| e.message.to_string())
+}
+
+/// System, machine and Python that a torch is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Target {
+    /// The system.
+    #[serde(serialize_with = "system_name")]
+    pub system: System,
+    /// `x86_64`, `aarch64`.
+    pub machine: String,
+    /// `3.11`; `None` where there is no Python part (libtorch).
+    pub python: Option<String>,
+}
+
+fn system_name<S: serde::Serializer>(system: &System, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(system.name())
+}
+
+impl Target {
+    /// For people.
+    pub fn words(&self) -> String {
+        let on = format!("{} {}", self.system.name(), self.machine);
+        self.python.as_ref().map_or(on.clone(), |p| format!("CPython {p} on {on}"))
+    }
+
+    /// Whether this is the kind of machine that this program runs on, so that its own libraries count.
+    pub fn is_here(&self) -> bool {
+        self.system == System::here() && self.machine == std::env::consts::ARCH
+    }
+
+    /// How well a wheel of this name fits: smaller is better, `None` is not at all.
+    pub fn rank(&self, filename: &str) -> Option<u32> {
+        wheel::fit_within(filename, self.python.as_deref()?, self.system, &self.machine, wheel::Newest::ANY)
+    }
+
+    /// What markers are read against.
+    ///
+    /// # Errors
+    /// Bad input: the Python's version is none.
+    pub fn markers(&self) -> Result<MarkerEnvironment> {
+        let minor = self.python.as_deref().unwrap_or("3.11");
+        pypi::Platform { system: self.system, machine: &self.machine, minor }.environment()
+    }
+}
+
+/// What METADATA says.
+#[derive(Debug, Clone, Default)]
+pub struct Metadata {
+    /// Name, normalized.
+    pub name: String,
+    /// Version, as written.
+    pub version: String,
+    /// `Requires-Python`.
+    pub requires_python: Option<String>,
+    /// `Requires-Dist`, those that can be read.
+    pub requires: Vec<Requirement>,
+}
+
+impl Metadata {
+    /// Reads a METADATA file (or an older PKG-INFO): the headers before the first empty line.
+    pub fn parse(text: &str) -> Self {
+        let mut out = Self::default();
+        for line in text.lines().take_while(|l| !l.trim().is_empty()) {
+            let Some((key, value)) = line.split_once(':') else { continue };
+            let value = value.trim();
+            match key.to_ascii_lowercase().as_str() {
+                "name" => out.name = wheel::normalize(value),
+                "version" => out.version = value.to_owned(),
+                "requires-python" => out.requires_python = Some(value.to_owned()),
+                "requires-dist" => out.requires.extend(requirement(value)),
+                _ => {}
+            }
+        }
+        out
+    }
+
+    /// The requirements on `name` that count for `target`, extras left out.
+    ///
+    /// # Errors
+    /// As [`Target::markers`].
+    pub fn on(&self, name: &str, target: &Target) -> Result<Vec<&Requirement>> {
+        let environment = target.markers()?;
+        Ok(self.requires.iter().filter(|r| r.name.as_ref() == name && r.evaluate_markers(&environment, &[])).collect())
+    }
+}
+
+/// Whether pip takes `version` for `requirement`: a local label (`+cpu.libuv`) satisfies `==2.6.0` (PEP 440). What
+/// names a URL instead of versions is held by none.
+pub fn satisfies(requirement: &Requirement, version: &Version) -> bool {
+    match &requirement.version_or_url {
+        None => true,
+        Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) => s.contains(version),
+        Some(pep508_rs::VersionOrUrl::Url(_)) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_local_label_satisfies_an_exact_pin_and_a_pin_with_a_label_is_exact() {
+        let holds = |r: &str, v: &str| satisfies(&Requirement::from_str(r).unwrap(), &Version::from_str(v).unwrap());
+        assert!(holds("torch==2.6.0", "2.6.0+cpu.libuv"));
+        assert!(holds("torch (>=2.0,<3)", "2.6.0+cpu.libuv"));
+        assert!(!holds("torch==2.5.1", "2.6.0+cpu.libuv"));
+        assert!(!holds("torch==2.6.0+cu124", "2.6.0+cpu.libuv"));
+        assert!(holds("torch", "2.6.0"));
+    }
+
+    #[test]
+    fn a_name_that_ends_with_a_separator_is_refused_and_others_are_read() {
+        for bad in ["a-:", "a-", "a[b-]", "a-.;x", "-"] {
+            assert!(requirement(bad).is_err(), "{bad}");
+        }
+        for good in ["a-b", "a_b.c>=1.0", "a[b-c]==1.*", "torch ; sys_platform == 'win-'"] {
+            assert!(requirement(good).is_ok(), "{good}: {:?}", requirement(good));
+        }
+    }
+
+    #[test]
+    fn only_headers_of_metadata_count_and_markers_are_those_of_the_torch() {
+        let text = "Name: A_b\nVersion: 1\nRequires-Dist: torch==2.6.0; sys_platform == 'win32'\nRequires-Dist: torch>=2; extra == 'x'\n\nRequires-Dist: torch==0\n";
+        let metadata = Metadata::parse(text);
+        assert_eq!((metadata.name.as_str(), metadata.requires.len()), ("a-b", 2));
+        let on = |system| {
+            let target = Target { system, machine: "x86_64".into(), python: Some("3.11".into()) };
+            metadata.on("torch", &target).unwrap().len()
+        };
+        assert_eq!((on(System::Windows), on(System::Linux)), (1, 0));
+    }
+}

@@ -1,0 +1,390 @@
+//! What a torch offers: the symbols of its libraries, and of those that it loads itself.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use pep440_rs::Version;
+
+use super::holder::Holder;
+use super::remember::Memory;
+use super::site;
+use super::target::Target;
+use crate::error::{Context, Error, Result};
+use crate::inspect::{self, Format, Symbols, is_library, version_field};
+use crate::recipe::System;
+
+/// A torch.
+pub struct Torch {
+    /// As the user named it.
+    pub subject: String,
+    /// `torch.__version__`.
+    pub version: Option<Version>,
+    /// `torch.version.cuda`.
+    pub cuda: Option<String>,
+    /// Whether strings are those of the C++11 ABI; `None` where the platform has but one.
+    pub cxx11_abi: Option<bool>,
+    /// What it is for.
+    pub target: Target,
+    holder: Holder,
+    /// Its libraries, smallest first.
+    libraries: Vec<Listed>,
+    /// Libraries that are installed beside it (NVIDIA's), by file name.
+    beside: BTreeMap<String, PathBuf>,
+    /// Where the loader of this machine looks, where this torch is installed on it.
+    system: Vec<PathBuf>,
+    memory: Memory,
+    read: Mutex<BTreeMap<String, Option<Arc<Symbols>>>>,
+}
+
+struct Listed {
+    path: String,
+    file: String,
+    size: u64,
+    sha256: Option<[u8; 32]>,
+}
+
+/// A file's name as loaders compare it: those of Windows know no case.
+pub fn file_name(path: &str) -> String {
+    let name = path.rsplit(['/', '\\']).next().unwrap_or(path);
+    let windows = [".dll", ".pyd"].iter().any(|e| name.to_ascii_lowercase().ends_with(e));
+    if windows { name.to_ascii_lowercase() } else { name.to_owned() }
+}
+
+/// `cudart` of `libcudart.so.12`, `torch_cpu` of `torch_cpu.dll`: a name without prefix, version and ending.
+pub fn stem(file: &str) -> &str {
+    let file = file.split(".so").next().unwrap_or(file);
+    let file = file.strip_suffix(".dylib").or_else(|| file.strip_suffix(".dll")).unwrap_or(file);
+    file.strip_prefix("lib").unwrap_or(file).split('.').next().unwrap_or(file)
+}
+
+/// Whether a library of this name is one of torch's own, which only a torch can bring.
+pub fn is_torchs(file: &str) -> bool {
+    const NAMES: &[&str] = &["torch", "c10", "shm", "caffe2", "_C"];
+    const BEGIN: &[&str] = &["torch_cpu", "torch_python", "torch_cuda", "torch_hip", "torch_xpu", "torch_global_deps"];
+    let stem = stem(file);
+    let versioned = |s: &str| NAMES.contains(&s) || BEGIN.iter().any(|b| s.starts_with(b));
+    versioned(stem) || stem.strip_prefix("c10_").is_some_and(|b| ["cuda", "hip", "xpu"].contains(&b))
+}
+
+impl Torch {
+    /// Opens the torch in `holder`.
+    ///
+    /// # Errors
+    /// Bad input: it holds none, or several; or it cannot be read.
+    pub fn open(subject: &str, holder: Holder, memory: Memory) -> Result<Self> {
+        let none = || {
+            Error::misuse("no-torch", format!("{subject} is not a torch: no library of torch is in it"))
+                .next("name torch's wheel, an archive or folder of libtorch, an environment, or pypi:torch==VERSION")
+                .next("a torch before 1.0 has other libraries, which are not read")
+        };
+        let names: Vec<&str> = holder.members().iter().map(|m| m.name.as_str()).collect();
+        let texts: Vec<&str> = names.iter().filter(|n| is_text(n, "version.py")).copied().collect();
+        if let [one, another, ..] = &texts[..] {
+            return Err(Error::misuse("two-torches", format!("{subject} holds two torches: {one} and {another}"))
+                .next("name one of the two"));
+        }
+        let mut found: BTreeMap<&'static str, String> = BTreeMap::new();
+        holder.read(&|n| key(n).is_some(), &mut |member, content| {
+            if let Some(key) = key(&member.name) {
+                found.insert(key, inspect::container::small_text(member, content)?);
+            }
+            Ok(())
+        })?;
+        let text = |key: &str| found.get(key).map(String::as_str).unwrap_or_default();
+        let digests = digests(text("RECORD"));
+        let mut libraries: Vec<Listed> = holder
+            .members()
+            .iter()
+            .filter(|m| is_library(&m.name))
+            .map(|m| Listed {
+                path: m.name.clone(),
+                file: file_name(&m.name),
+                size: m.size,
+                sha256: digests.get(&m.name).copied(),
+            })
+            .collect();
+        libraries.sort_by_key(|l| l.size);
+        let version = version_field(text("version.py"), "__version__")
+            .or_else(|| Some(text("build-version").trim().to_owned()).filter(|v| !v.is_empty()));
+        let mut torch = Self {
+            subject: subject.to_owned(),
+            version: version.as_deref().and_then(|v| Version::from_str(v).ok()),
+            cuda: version_field(text("version.py"), "cuda"),
+            cxx11_abi: None,
+            target: Target { system: System::here(), machine: String::new(), python: None },
+            holder,
+            libraries,
+            beside: BTreeMap::new(),
+            system: Vec::new(),
+            memory,
+            read: Mutex::default(),
+        };
+        // The smallest of torch's own tells what all are for. Before torch 1.0 there was another one.
+        let first = ["libc10.so", "c10.dll", "libc10.dylib", "libtorch_cpu.so", "torch_cpu.dll", "libtorch_cpu.dylib"];
+        let first = first.into_iter().find(|n| torch.has(n)).ok_or_else(none)?;
+        let c10 = torch.table(first)?.ok_or_else(none)?;
+        torch.target = Target {
+            system: match c10.format {
+                Format::Elf => System::Linux,
+                Format::Pe => System::Windows,
+                Format::MachO => System::Macos,
+            },
+            machine: c10.machine.clone(),
+            python: python(text("WHEEL"), &torch.libraries),
+        };
+        // What every extension calls where a check fails.
+        const FAILS: &str = "_ZN3c106detail14torchCheckFailEPKcS2_jRK";
+        let new = c10.exports.any_begins(&format!("{FAILS}NSt7__cxx1112basic_string"));
+        let old = c10.exports.any_begins(&format!("{FAILS}Ss"));
+        torch.cxx11_abi = (c10.format == Format::Elf && new != old).then_some(new);
+        Ok(torch)
+    }
+
+    /// Opens the torch that is installed in, or unpacked to, the folder `root`.
+    ///
+    /// # Errors
+    /// As [`Torch::open`].
+    pub fn installed(subject: &str, root: &Path) -> Result<Self> {
+        let is_package = root.file_name().is_some_and(|n| n == "torch") && root.join("version.py").is_file();
+        let root = if is_package { root.parent().unwrap_or(root) } else { root };
+        let site = site::site(root)?.unwrap_or_else(|| root.to_owned());
+        let mut files: Vec<String> = Vec::new();
+        if site.join("torch").is_dir() {
+            let dist_info = site::distribution(&site, "torch")?;
+            for file in ["WHEEL", "METADATA"] {
+                let name = dist_info.as_ref().and_then(|d| d.file_name()).map(|n| n.to_string_lossy().into_owned());
+                files.extend(name.map(|n| format!("{n}/{file}")));
+            }
+            files.push("torch/version.py".into());
+            files.extend(beside(&site, "torch"));
+            files.extend(["torch/lib", "torch.libs"].iter().flat_map(|f| site::below(&site, f)));
+        } else {
+            files.extend(["lib", "bin"].iter().flat_map(|f| site::below(&site, f)));
+            files.push("build-version".into());
+        }
+        let mut torch = Self::open(subject, Holder::folder(&site, files), Memory::default())?;
+        torch.beside = nvidia(&site);
+        if torch.target.is_here() && torch.target.system == System::Linux {
+            torch.system = system_folders(&torch.target.machine);
+        }
+        Ok(torch)
+    }
+
+    /// The version, for people.
+    pub fn version_text(&self) -> String {
+        self.version.as_ref().map_or_else(|| "of unknown version".to_owned(), ToString::to_string)
+    }
+
+    /// Whether this torch is installed on this machine, so that what its system lacks is known.
+    pub fn knows_system(&self) -> bool {
+        !self.system.is_empty()
+    }
+
+    /// Whether one of its libraries has this file name.
+    pub fn has(&self, file: &str) -> bool {
+        self.libraries.iter().any(|l| l.file == file)
+    }
+
+    /// The file names of its libraries, smallest first.
+    pub fn library_names(&self) -> Vec<String> {
+        self.libraries.iter().map(|l| l.file.clone()).collect()
+    }
+
+    /// The library called `file`: torch's own, one installed beside it, or (where it is installed here) one of this
+    /// machine. `None`: not among them.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub fn table(&self, file: &str) -> Result<Option<Arc<Symbols>>> {
+        if let Some(known) = self.read.lock().unwrap_or_else(PoisonError::into_inner).get(file) {
+            return Ok(known.clone());
+        }
+        let found = if self.has(file) { self.own(file)? } else { self.other(file)? };
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(file.to_owned(), found.clone());
+        Ok(found)
+    }
+
+    fn own(&self, file: &str) -> Result<Option<Arc<Symbols>>> {
+        let listed = self.libraries.iter().find(|l| l.file == file);
+        if let Some(kept) = listed.and_then(|l| self.memory.get(l.sha256.as_ref()?)) {
+            return Ok(self.image(kept));
+        }
+        // Of what can only be unpacked from its start on, everything is read at once.
+        let all = !self.holder.is_random();
+        let wanted = |name: &str| is_library(name) && (all || listed.is_some_and(|l| l.path == name));
+        let mut out = None;
+        let mut found = Vec::new();
+        self.holder
+            .libraries(&wanted, &mut |member, symbols, digest| found.push((member.name.clone(), symbols, digest)))
+            .doing(|| format!("reading the symbols of {}", self.subject))?;
+        for (name, symbols, digest) in found {
+            let stated = self.libraries.iter().find(|l| l.path == name).and_then(|l| l.sha256);
+            // Remembered only under the digest that it has, and only if that is the one that RECORD states: the
+            // next one asks for it by what its RECORD states.
+            if let Some(digest) = digest.filter(|d| stated == Some(*d)) {
+                self.memory.put(&digest, &symbols);
+            }
+            let image = self.image(symbols);
+            if listed.is_some_and(|l| l.path == name) {
+                out = image;
+            } else if all {
+                self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(file_name(&name), image);
+            }
+        }
+        Ok(out)
+    }
+
+    fn other(&self, file: &str) -> Result<Option<Arc<Symbols>>> {
+        let path =
+            self.beside.get(file).cloned().or_else(|| self.system.iter().map(|d| d.join(file)).find(|p| p.is_file()));
+        let Some(path) = path else { return Ok(None) };
+        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
+            return Ok(None);
+        };
+        let mut out = None;
+        Holder::folder(dir, [name.to_owned()]).libraries(&|_| true, &mut |_, symbols, _| out = self.image(symbols))?;
+        Ok(out)
+    }
+
+    /// Of a fat library, the image for this torch's machine. While that is not known, the first.
+    fn image(&self, images: Vec<Symbols>) -> Option<Arc<Symbols>> {
+        let machine = &self.target.machine;
+        images.into_iter().find(|s| machine.is_empty() || s.machine == *machine).map(Arc::new)
+    }
+
+    /// Whether a library of torch's own needs the library `file`: then it is loaded with torch. Only those that were
+    /// read already are asked, or `all`: to unpack a gigabyte is worth it for NVIDIA's libraries alone.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn needs(&self, file: &str, all: bool) -> Result<bool> {
+        let needs = |s: &Symbols| s.needed.iter().any(|n| file_name(n) == file);
+        // What was read already is asked first.
+        if self.read.lock().unwrap_or_else(PoisonError::into_inner).values().flatten().any(|s| needs(s)) {
+            return Ok(true);
+        }
+        for own in self.libraries.iter().filter(|l| all && is_torchs(&l.file)) {
+            if self.table(&own.file)?.is_some_and(|s| needs(&s)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// Libraries that torch's own need and that have the stem `stem` (`cudart`): `libcudart.so.12`.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn needed_like(&self, wanted: &str) -> Result<BTreeSet<String>> {
+        let mut out = BTreeSet::new();
+        for own in self.libraries.iter().filter(|l| is_torchs(&l.file)) {
+            let Some(symbols) = self.table(&own.file)? else { continue };
+            out.extend(symbols.needed.iter().map(|n| file_name(n)).filter(|n| stem(n) == wanted));
+            if !out.is_empty() {
+                break;
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// Whether `path` is a text of the package torch, called `name`.
+fn is_text(path: &str, name: &str) -> bool {
+    path.strip_suffix(name).is_some_and(|p| p == "torch/" || p.ends_with("/torch/"))
+}
+
+fn key(path: &str) -> Option<&'static str> {
+    if is_text(path, "version.py") {
+        return Some("version.py");
+    }
+    let mut parts = path.rsplit('/');
+    let (file, folder) = (parts.next()?, parts.next().unwrap_or(""));
+    let dist_info = folder.starts_with("torch-") && folder.ends_with(".dist-info");
+    match file {
+        "WHEEL" if dist_info => Some("WHEEL"),
+        "RECORD" if dist_info => Some("RECORD"),
+        "build-version" => Some("build-version"),
+        _ => None,
+    }
+}
+
+fn digests(record: &str) -> BTreeMap<String, [u8; 32]> {
+    let entries = crate::wheel::record::parse(record).unwrap_or_default();
+    let sha256 = |digest| match digest {
+        Some(crate::wheel::record::Digest::Sha256(bytes)) => Some(bytes),
+        _ => None,
+    };
+    entries.into_iter().filter_map(|e| Some((e.path, sha256(e.digest)?))).collect()
+}
+
+/// `3.11`, from the wheel's tag or the name of the extension module `_C`.
+fn python(wheel: &str, libraries: &[Listed]) -> Option<String> {
+    let minor = |digits: &str| {
+        let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
+        digits.strip_prefix('3').filter(|m| !m.is_empty()).map(|m| format!("3.{m}"))
+    };
+    let tags = wheel.lines().filter_map(|l| l.strip_prefix("Tag:")).map(str::trim);
+    let of_tags = tags.filter_map(|t| minor(t.strip_prefix("cp")?)).next();
+    let modules = libraries.iter().filter_map(|l| l.file.strip_prefix("_C.").or_else(|| l.file.strip_prefix("_c.")));
+    of_tags
+        .or_else(|| modules.filter_map(|m| minor(m.strip_prefix("cpython-").or_else(|| m.strip_prefix("cp"))?)).next())
+}
+
+/// Libraries that lie in `site`/`folder` itself.
+fn beside(site: &Path, folder: &str) -> Vec<String> {
+    let entries = std::fs::read_dir(site.join(folder)).into_iter().flatten().flatten();
+    let names = entries.filter_map(|e| e.file_name().into_string().ok()).filter(|n| is_library(n));
+    names.map(|n| format!("{folder}/{n}")).collect()
+}
+
+/// NVIDIA's libraries, which packages of their own bring: `nvidia/cublas/lib/libcublas.so.12`.
+fn nvidia(site: &Path) -> BTreeMap<String, PathBuf> {
+    let files = ["nvidia", "cusparselt"].into_iter().flat_map(|f| site::below(site, f));
+    files.filter(|f| is_library(f)).map(|f| (file_name(&f), site.join(&f))).collect()
+}
+
+/// Where the loader of this machine looks (ld.so(8)), LD_LIBRARY_PATH first.
+fn system_folders(machine: &str) -> Vec<PathBuf> {
+    let asked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
+    let mut out: Vec<PathBuf> = std::env::split_paths(&asked).filter(|p| !p.as_os_str().is_empty()).collect();
+    let triplet = format!("{machine}-linux-gnu");
+    for usual in ["/lib", "/usr/lib", "/lib64", "/usr/lib64", "/usr/local/lib"] {
+        out.extend([Path::new(usual).join(&triplet), PathBuf::from(usual)]);
+    }
+    out.retain(|d| d.is_dir());
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn torchs_own_libraries_are_told_from_those_that_only_sound_like_it() {
+        for own in [
+            "libtorch.so",
+            "libtorch_cpu.so",
+            "libtorch_cuda_linalg.so",
+            "libc10_cuda.so",
+            "torch_cpu.dll",
+            "libc10.dylib",
+            "libtorch_cpu.so.2.6",
+        ] {
+            assert!(is_torchs(own), "{own}");
+        }
+        for other in ["libtorchaudio.so", "libtorchcodec_core4.so", "libc10x.so", "libcudart.so.12", "torchvision.dll"]
+        {
+            assert!(!is_torchs(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_stem_is_what_is_left_without_prefix_version_and_ending() {
+        assert_eq!(stem("libcudart.so.12"), "cudart");
+        assert_eq!(stem("libcudart.41118559.so.12"), "cudart");
+        assert_eq!(stem("torch_cpu.dll"), "torch_cpu");
+        assert_eq!(stem("libavutil.dylib"), "avutil");
+    }
+}

@@ -1,0 +1,430 @@
+//! What a person names on the command line or in a requirement file, and which file of the index that is.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::str::FromStr;
+
+use pep440_rs::{Operator, Version, VersionSpecifiers};
+
+use super::target::{Requirement, Target, requirement as parse, satisfies};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::recipe::System;
+use crate::source::pypi::{self, IndexFile};
+use crate::wheel;
+
+/// Something that is to stand beside a torch.
+#[derive(Debug, Clone)]
+pub enum What {
+    /// A wheel, or a folder of wheels or of installed packages.
+    Path(PathBuf),
+    /// A wheel on a server.
+    Url(String),
+    /// What the index has of it.
+    Index(Box<Requirement>),
+    /// Something that has no wheel, as written: a folder of sources, a repository.
+    Source(String),
+}
+
+/// Takes `text` as a command line has it.
+///
+/// # Errors
+/// Bad input: a requirement that cannot be read.
+pub fn argument(text: &str) -> Result<What> {
+    if let Some(requirement) = text.strip_prefix("pypi:") {
+        return Ok(What::Index(Box::new(requirement_of(requirement)?)));
+    }
+    if text.starts_with("https://") || text.starts_with("http://") {
+        return Ok(What::Url(text.to_owned()));
+    }
+    let path = PathBuf::from(text);
+    if path.exists() {
+        return Ok(What::Path(path));
+    }
+    let mut e = Error::misuse("not-found", format!("there is no {text}"))
+        .next("name a wheel, a folder, an https URL, pypi:NAME==VERSION, or -r requirements.txt");
+    if parse(text).is_ok() && !text.contains(['/', '\\']) {
+        e = e.next(format!("if a package of the index is meant: pypi:{text}"));
+    }
+    Err(e)
+}
+
+fn requirement_of(text: &str) -> Result<Requirement> {
+    parse(text).map_err(|why| {
+        Error::misuse("requirement", format!("'{text}' is no requirement (PEP 508): {why}"))
+            .next("write NAME==VERSION, or NAME for the newest")
+    })
+}
+
+/// What stands in a requirement file and in those that it includes, with pip's rules for lines.
+#[derive(Debug, Default)]
+pub struct Requirements {
+    /// What is asked for, with where it stands.
+    pub wanted: Vec<(String, What)>,
+    /// Options that name other places to look in, which are not followed.
+    pub elsewhere: Vec<String>,
+    constraints: BTreeMap<String, Vec<VersionSpecifiers>>,
+}
+
+/// Files that are read at most, one in the other.
+const DEEPEST: usize = 32;
+
+impl Requirements {
+    /// Reads `path`, as pip does on a machine of `target`.
+    ///
+    /// # Errors
+    /// Bad input: a file that is not there, includes itself, or has a line that is no requirement.
+    pub fn read(path: &Path, target: &Target) -> Result<Self> {
+        let mut out = Self::default();
+        out.file(path, target, false, &mut Vec::new())?;
+        let constraints = std::mem::take(&mut out.constraints);
+        for (_, what) in &mut out.wanted {
+            if let What::Index(requirement) = what
+                && let Some(more) = constraints.get(requirement.name.as_ref())
+            {
+                narrow(requirement, more);
+            }
+        }
+        Ok(out)
+    }
+
+    fn file(&mut self, path: &Path, target: &Target, constraint: bool, above: &mut Vec<PathBuf>) -> Result<()> {
+        let shown = path.display();
+        let real = fs_err::canonicalize(path).map_err(|_| {
+            let by = above.last().map(|p| format!(" (included by {})", p.display())).unwrap_or_default();
+            Error::misuse("not-found", format!("there is no requirement file {shown}{by}"))
+        })?;
+        if above.contains(&real) || above.len() >= DEEPEST {
+            let chain: Vec<String> = above.iter().chain([&real]).map(|p| p.display().to_string()).collect();
+            return Err(Error::misuse("circular", format!("{shown} includes itself: {}", chain.join(" → ")))
+                .next("take one of the `-r` or `-c` lines out"));
+        }
+        let bytes = fs_err::read(path).map_err(|e| Error::misuse("requirements", e.to_string()))?;
+        if bytes.len() > 4 << 20 || bytes.contains(&0) {
+            return Err(Error::misuse("requirements", format!("{shown} is no requirement file: it is no text")));
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        above.push(real);
+        for (number, line) in lines(text.trim_start_matches('\u{feff}')) {
+            let place = format!("line {number} of {shown}");
+            self.line(&line, &place, path, target, constraint, above)?;
+        }
+        above.pop();
+        Ok(())
+    }
+
+    fn line(
+        &mut self,
+        line: &str,
+        place: &str,
+        file: &Path,
+        target: &Target,
+        constraint: bool,
+        above: &mut Vec<PathBuf>,
+    ) -> Result<()> {
+        if let Some(name) = option(line, &["-r", "--requirement"]) {
+            return self.file(&beside(file, name), target, constraint, above);
+        }
+        if let Some(name) = option(line, &["-c", "--constraint"]) {
+            return self.file(&beside(file, name), target, true, above);
+        }
+        if let Some(source) = option(line, &["-e", "--editable"]) {
+            self.wanted.push((place.to_owned(), What::Source(source.to_owned())));
+            return Ok(());
+        }
+        if line.starts_with('-') {
+            let elsewhere = ["-i", "--index-url", "--extra-index-url", "-f", "--find-links"];
+            if elsewhere.iter().any(|o| option(line, &[o]).is_some()) {
+                self.elsewhere.push(line.to_owned());
+            }
+            return Ok(());
+        }
+        // Options of one requirement, such as its digests.
+        let line = line.split(" --").next().unwrap_or(line).trim();
+        if let Some(what) = place_of(line, file) {
+            self.wanted.push((place.to_owned(), what));
+            return Ok(());
+        }
+        let requirement = requirement_of(line).map_err(|e| e.doing(format!("reading {place}")))?;
+        if !requirement.evaluate_markers(&target.markers()?, &[]) {
+            return Ok(());
+        }
+        if constraint {
+            if let Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) = requirement.version_or_url {
+                self.constraints.entry(requirement.name.to_string()).or_default().push(s);
+            }
+            return Ok(());
+        }
+        self.wanted.push((place.to_owned(), What::Index(Box::new(requirement))));
+        Ok(())
+    }
+}
+
+fn narrow(requirement: &mut Requirement, more: &[VersionSpecifiers]) {
+    use pep508_rs::VersionOrUrl;
+    let mut all = match &requirement.version_or_url {
+        Some(VersionOrUrl::Url(_)) => return,
+        Some(VersionOrUrl::VersionSpecifier(s)) => s.iter().cloned().collect(),
+        None => Vec::new(),
+    };
+    all.extend(more.iter().flat_map(|s| s.iter().cloned()));
+    requirement.version_or_url = Some(VersionOrUrl::VersionSpecifier(all.into_iter().collect()));
+}
+
+/// Lines without comments, with those joined that end with a backslash; each with the number of its first.
+fn lines(text: &str) -> Vec<(usize, String)> {
+    let mut out: Vec<(usize, String)> = Vec::new();
+    let mut joined: Option<(usize, String)> = None;
+    for (i, raw) in text.lines().enumerate() {
+        let comment =
+            if raw.trim_start().starts_with('#') { Some(0) } else { raw.find(" #").or_else(|| raw.find("\t#")) };
+        let line = comment.map_or(raw, |at| &raw[..at]);
+        let (number, mut whole) = joined.take().unwrap_or((i + 1, String::new()));
+        let (part, more) = line.strip_suffix('\\').map_or((line, false), |p| (p, true));
+        whole.push_str(part);
+        if more {
+            joined = Some((number, whole));
+        } else if !whole.trim().is_empty() {
+            out.push((number, whole.trim().to_owned()));
+        }
+    }
+    out.extend(joined.filter(|(_, l)| !l.trim().is_empty()));
+    out
+}
+
+/// The value of a line that is one of these options: `-r FILE`, `-rFILE`, `--requirement=FILE`.
+fn option<'a>(line: &'a str, names: &[&str]) -> Option<&'a str> {
+    names.iter().find_map(|name| {
+        let rest = line.strip_prefix(name)?;
+        let long = name.starts_with("--");
+        let value = rest.trim_start_matches([' ', '\t', '=']);
+        (!value.is_empty() && (!long || value.len() < rest.len())).then_some(value.trim())
+    })
+}
+
+fn beside(file: &Path, name: &str) -> PathBuf {
+    file.parent().unwrap_or(Path::new("")).join(name)
+}
+
+/// A requirement that is a place and no name: a wheel, a folder, a repository.
+fn place_of(line: &str, file: &Path) -> Option<What> {
+    let (place, named) = match line.split_once(" @ ") {
+        Some((_, url)) => (url.split(" ;").next().unwrap_or(url).trim(), true),
+        None => (line, false),
+    };
+    let wheel = place.split(['#', '?']).next().is_some_and(|p| p.ends_with(".whl"));
+    if place.starts_with("https://") || place.starts_with("http://") {
+        return Some(if wheel { What::Url(place.to_owned()) } else { What::Source(place.to_owned()) });
+    }
+    let local = place.strip_prefix("file://").unwrap_or(place);
+    let path = if place == local { beside(file, local) } else { PathBuf::from(local) };
+    if named || place.contains("://") || place.starts_with(['.', '/']) || wheel {
+        let wheel_there = wheel && path.is_file();
+        return Some(if wheel_there { What::Path(path) } else { What::Source(place.to_owned()) });
+    }
+    None
+}
+
+/// What the index has for a requirement.
+#[derive(Debug)]
+pub enum Found {
+    /// This wheel.
+    Wheel(IndexFile),
+    /// A version of which there is no wheel for the target; and whether there is a source package.
+    NoWheel {
+        /// The version.
+        version: String,
+        /// Whether pip could compile it.
+        source: bool,
+    },
+}
+
+/// Chooses as pip does: the newest version that the requirement allows and that is not withdrawn (the newest
+/// final one, unless it asks for another), and of that the wheel that fits best.
+///
+/// # Errors
+/// Bad input: there is no such package, or no such version of it. The world: the index does not answer.
+pub fn choose(requirement: &Requirement, target: &Target) -> Result<Found> {
+    let name = requirement.name.to_string();
+    let files = pypi::files(&crate::source::http_agent(), &name).map_err(|e| {
+        if e.what().contains("HTTP 404") {
+            return Error::misuse("no-package", format!("the package index has no '{name}'")).next("check the name");
+        }
+        e
+    })?;
+    choose_of(requirement, target, &files)
+}
+
+fn choose_of(requirement: &Requirement, target: &Target, files: &[IndexFile]) -> Result<Found> {
+    let exact = matches!(&requirement.version_or_url, Some(pep508_rs::VersionOrUrl::VersionSpecifier(s))
+        if s.iter().any(|s| matches!(s.operator(), Operator::Equal | Operator::ExactEqual)));
+    let python = target.python.as_deref().and_then(|p| Version::from_str(&format!("{p}.99")).ok());
+    let python_fits = |f: &IndexFile| match (&f.requires_python, &python) {
+        (Some(wanted), Some(python)) => VersionSpecifiers::from_str(wanted).is_ok_and(|w| w.contains(python)),
+        _ => true,
+    };
+    let mut versions: BTreeMap<Version, Vec<&IndexFile>> = BTreeMap::new();
+    for file in files.iter().filter(|f| (exact || !f.yanked) && python_fits(f)) {
+        let Some(version) = version_of(&file.filename, requirement.name.as_ref()) else { continue };
+        if satisfies(requirement, &version) {
+            versions.entry(version).or_default().push(file);
+        }
+    }
+    // A version with nothing but wheels for others is none for pip.
+    let usable =
+        |files: &[&IndexFile]| files.iter().any(|f| is_source(&f.filename) || target.rank(&f.filename).is_some());
+    let newest = |finals: bool| versions.iter().rev().find(|(v, f)| usable(f) && (!finals || !v.any_prerelease()));
+    let chosen = newest(!exact).or_else(|| newest(false)).or_else(|| versions.iter().next_back());
+    let Some((version, files)) = chosen else {
+        return Err(Error::misuse(
+            "no-version",
+            format!("the package index has no {requirement} for {}", target.words()),
+        )
+        .next("check the version"));
+    };
+    let best = files.iter().filter_map(|f| Some((target.rank(&f.filename)?, f))).min_by_key(|(r, f)| (*r, &f.filename));
+    Ok(match best {
+        Some((_, file)) => Found::Wheel((*file).clone()),
+        None => Found::NoWheel { version: version.to_string(), source: files.iter().any(|f| is_source(&f.filename)) },
+    })
+}
+
+fn is_source(filename: &str) -> bool {
+    [".tar.gz", ".zip", ".tar.bz2"].iter().any(|e| filename.ends_with(e))
+}
+
+/// The version in a file's name: the second part of a wheel's, the last of a source package's.
+fn version_of(filename: &str, project: &str) -> Option<Version> {
+    if let Some(stem) = filename.strip_suffix(".whl") {
+        return Version::from_str(stem.split('-').nth(1)?).ok();
+    }
+    let stem = [".tar.gz", ".zip", ".tar.bz2"].iter().find_map(|e| filename.strip_suffix(e))?;
+    let (name, version) = stem.rsplit_once('-')?;
+    (wheel::normalize(name) == wheel::normalize(project)).then(|| Version::from_str(version).ok())?
+}
+
+/// What `--platform` and `--python-version` mean, and this machine where they are not given.
+///
+/// # Errors
+/// Bad input: an unknown platform or version.
+pub fn target(platform: Option<&str>, python: Option<&str>) -> Result<Target> {
+    let (system, machine) = match platform {
+        None => (System::here(), std::env::consts::ARCH.to_owned()),
+        Some(tag) => {
+            let system = [
+                ("win", System::Windows),
+                ("macosx", System::Macos),
+                ("manylinux", System::Linux),
+                ("linux", System::Linux),
+            ];
+            let machines = [("x86_64", "x86_64"), ("amd64", "x86_64"), ("arm64", "aarch64"), ("aarch64", "aarch64")];
+            let unknown = || {
+                Error::misuse("platform", format!("'{tag}' is no platform that torch has wheels for"))
+                    .next("such as linux_x86_64, manylinux_2_28_aarch64, win_amd64, macosx_11_0_arm64")
+            };
+            let system = system.iter().find(|(p, _)| tag.starts_with(p)).ok_or_else(unknown)?.1;
+            (system, machines.iter().find(|(p, _)| tag.ends_with(p)).ok_or_else(unknown)?.1.to_owned())
+        }
+    };
+    let python = match python {
+        Some(version) => {
+            let minor: Vec<&str> = version.splitn(3, '.').take(2).collect();
+            if minor.len() != 2 || minor[0] != "3" || minor[1].parse::<u32>().is_err() {
+                return Err(Error::misuse("python-version", format!("'{version}' is no version of Python 3"))
+                    .next("such as 3.11"));
+            }
+            minor.join(".")
+        }
+        None => python_here().ok_or_else(|| {
+            Error::misuse("no-python", "there is no python3 on this machine that says for which Python is meant")
+                .next("say it: --python-version 3.11")
+        })?,
+    };
+    Ok(Target { system, machine, python: Some(python) })
+}
+
+fn python_here() -> Option<String> {
+    let program = platform::which("python3").or_else(|| platform::which("python"))?;
+    let out =
+        Command::new(program).args(["-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output().ok()?;
+    let version = String::from_utf8(out.stdout).ok()?.trim().to_owned();
+    version.starts_with("3.").then_some(version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target_311() -> Target {
+        Target { system: System::Linux, machine: "x86_64".into(), python: Some("3.11".into()) }
+    }
+
+    fn file(filename: &str) -> IndexFile {
+        IndexFile {
+            filename: filename.into(),
+            url: String::new(),
+            sha256: None,
+            uploaded: None,
+            requires_python: None,
+            yanked: false,
+        }
+    }
+
+    #[test]
+    fn the_newest_final_version_that_is_allowed_and_can_be_had_is_chosen() {
+        let files = [
+            file("x-1.0-py3-none-any.whl"),
+            file("x-1.1-cp311-cp311-manylinux_2_28_x86_64.whl"),
+            file("x-1.1-py3-none-any.whl"),
+            IndexFile { yanked: true, ..file("x-1.2-py3-none-any.whl") },
+            file("x-1.3-cp313-cp313-manylinux_2_28_x86_64.whl"),
+            file("x-2.0rc1-py3-none-any.whl"),
+            IndexFile { requires_python: Some(">=3.12".into()), ..file("x-1.4-py3-none-any.whl") },
+        ];
+        let chosen = |r: &str| match choose_of(&Requirement::from_str(r).unwrap(), &target_311(), &files) {
+            Ok(Found::Wheel(f)) => f.filename,
+            Ok(Found::NoWheel { version, source }) => format!("no wheel of {version}, source {source}"),
+            Err(e) => e.code().to_owned(),
+        };
+        assert_eq!(chosen("x"), "x-1.1-cp311-cp311-manylinux_2_28_x86_64.whl");
+        assert_eq!(chosen("x<1.1"), "x-1.0-py3-none-any.whl");
+        assert_eq!(chosen("x==1.2"), "x-1.2-py3-none-any.whl");
+        assert_eq!(chosen("x==2.0rc1"), "x-2.0rc1-py3-none-any.whl");
+        assert_eq!(chosen("x==1.3"), "no wheel of 1.3, source false");
+        assert_eq!(chosen("x==9"), "no-version");
+    }
+
+    #[test]
+    fn what_has_its_source_only_is_told_from_what_has_nothing() {
+        let files = [file("torch_scatter-2.1.2.tar.gz")];
+        let found = choose_of(&Requirement::from_str("torch-scatter").unwrap(), &target_311(), &files).unwrap();
+        assert!(matches!(found, Found::NoWheel { version, source: true } if version == "2.1.2"));
+    }
+
+    #[test]
+    fn lines_are_joined_and_comments_dropped() {
+        let text = "a==1 \\\n  --hash=sha256:00\n# no\n\nb # why\nc\\";
+        let got: Vec<_> = lines(text);
+        assert_eq!(got, [(1, "a==1   --hash=sha256:00".to_owned()), (5, "b".to_owned()), (6, "c".to_owned())]);
+    }
+
+    #[test]
+    fn options_are_read_in_all_their_spellings() {
+        for line in ["-r x.txt", "-rx.txt", "--requirement x.txt", "--requirement=x.txt"] {
+            assert_eq!(option(line, &["-r", "--requirement"]), Some("x.txt"), "{line}");
+        }
+        assert_eq!(option("--requirements", &["--requirement"]), None);
+        assert_eq!(option("--find-links=x", &["-r", "--requirement"]), None);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_requirement_file_makes_it_panic(text in "\\PC{0,80}(\n\\PC{0,40})?") {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join("r.txt");
+            std::fs::write(&path, text).unwrap();
+            let _ = Requirements::read(&path, &target_311());
+        }
+    }
+}
