@@ -184,8 +184,8 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
     let (healthy, finding) = (verdict.healthy, verdict.finding);
     let judged = judge_variables(&environment, report.as_ref());
     let launchers = report.as_ref().map(|r| launchers(r, &environment)).unwrap_or_default();
-    let builds = remedies.iter().flat_map(|r| &r.lines).any(|l| l.contains("build-torch"));
-    let breaks = companions::broken(python.torch.as_deref(), builds);
+    let build = remedies.iter().find_map(|r| r.build);
+    let breaks = companions::broken(python.torch.as_deref(), build);
     Ok(Diagnosis {
         schema_version: 1,
         python,

@@ -8,6 +8,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use serde::Serialize;
 
 use super::{Gpu, Interpreter, explain, stock};
+use crate::compat::Proposal;
 use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
 use crate::recipe::{Recipe, Status, System, Workspace};
@@ -36,6 +37,9 @@ pub struct Remedy {
     /// Of a recipe: whether it was built here, or is a draft.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<&'static str>,
+    /// Of a build: what packages that are compiled against torch would meet in it.
+    #[serde(skip)]
+    pub build: Option<Proposal>,
 }
 
 /// Who asks, and what is wrong.
@@ -76,7 +80,7 @@ const LEGACY: &str =
     "the legacy store: fine for a few ranks, slow to start for hundreds, and upstream keeps it for compatibility only";
 
 fn remedy(what: impl Into<String>, lines: Vec<String>, helps: &[Start], costs: impl Into<String>) -> Remedy {
-    Remedy { what: what.into(), lines, helps: helps.to_vec(), costs: costs.into(), state: None }
+    Remedy { what: what.into(), lines, helps: helps.to_vec(), costs: costs.into(), state: None, build: None }
 }
 
 impl Asker<'_> {
@@ -345,7 +349,8 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
         lines.push("python -m pip install dist/torch-*.whl".into());
     }
     let costs = "hours of compiling, once; then the wheel can be shared";
-    Remedy { state: Some(state), ..remedy(what, lines, &BOTH, costs) }
+    let build = Some(Proposal { cuda: recipe.cuda.is_some(), cxx11_abi: true });
+    Remedy { state: Some(state), build, ..remedy(what, lines, &BOTH, costs) }
 }
 
 /// Whether what `recipe` makes would run where the asker is, and take nothing away.

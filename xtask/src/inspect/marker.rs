@@ -43,7 +43,7 @@ pub enum Class {
 /// Class, its name by the Itanium ABI (ELF, Mach-O, mingw), its type descriptor's name by MSVC.
 const NAMES: &[(Class, &str, &str)] = &[
     (Class::LibuvStore, "N4c10d6detail16LibUVStoreDaemonE", ".?AVLibUVStoreDaemon@detail@c10d@@"),
-    (Class::LegacyStore, "N4c10d6detail21TCPStoreMasterDaemonE", ".?AVTCPStoreMasterDaemon@detail@c10d@@"),
+    (Class::LegacyStore, "N4c10d6detail20TCPStoreMasterDaemonE", ".?AVTCPStoreMasterDaemon@detail@c10d@@"),
     (Class::Gloo, "N4c10d16ProcessGroupGlooE", ".?AVProcessGroupGloo@c10d@@"),
     (Class::GlooTcp, "N4gloo9transport3tcp6DeviceE", ".?AVDevice@tcp@transport@gloo@@"),
     (Class::GlooTls, "N4gloo9transport3tcp3tls6DeviceE", ".?AVDevice@tls@tcp@transport@gloo@@"),
