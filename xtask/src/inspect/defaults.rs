@@ -67,13 +67,13 @@ pub struct Defaults {
 /// A torch's Python files that decide; `None` where a file is not there.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Files<'a> {
-    /// [`RENDEZVOUS`].
+    /// `RENDEZVOUS`.
     pub rendezvous: &'a str,
-    /// [`STATIC_RENDEZVOUS`].
+    /// `STATIC_RENDEZVOUS`.
     pub static_rendezvous: Option<&'a str>,
-    /// [`C10D_BACKEND`].
+    /// `C10D_BACKEND`.
     pub c10d_backend: Option<&'a str>,
-    /// [`DYNAMIC_RENDEZVOUS`].
+    /// `DYNAMIC_RENDEZVOUS`.
     pub dynamic_rendezvous: Option<&'a str>,
 }
 

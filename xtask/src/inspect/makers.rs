@@ -1,5 +1,5 @@
 //! Who makes a TCPStore, and whether it asks for libuv, by version: a table (`makers.toml`) that was read from the
-//! stock wheels. [`super::defaults`] reads a torch's own files, and is what counts where they are there; the table is
+//! stock wheels. `inspect::defaults` reads a torch's own files, and is what counts where they are there; the table is
 //! for what no file says (the binding's default), and for tracebacks, where there are none.
 
 use std::sync::LazyLock;

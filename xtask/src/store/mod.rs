@@ -12,7 +12,7 @@
 //!   locks/                    one file a key: two builds of one thing wait for each other
 //! ```
 //! Nothing here is secret or precious: deleting the folder costs time only. And nothing is believed for
-//! standing here: blobs and results are hashed when they are used ([`judge`]). Who can write here can
+//! standing here: blobs and results are hashed when they are used (`store::judge`). Who can write here can
 //! have code run by whoever builds, so root uses no store that others can write to.
 
 mod digest;
