@@ -1,9 +1,7 @@
 //! What a torch is for: system, machine, Python. What fits it is asked here and nowhere else.
 
-use std::str::FromStr;
-
 use pep440_rs::Version;
-use pep508_rs::{MarkerEnvironment, VerbatimUrl};
+use pep508_rs::MarkerEnvironment;
 use serde::Serialize;
 
 use crate::error::Result;
@@ -11,26 +9,7 @@ use crate::recipe::System;
 use crate::source::pypi;
 use crate::wheel;
 
-/// A requirement as METADATA and requirement files write it (PEP 508).
-pub type Requirement = pep508_rs::Requirement<VerbatimUrl>;
-
-/// Reads a requirement. A name that ends with a separator (`a-`) is refused before the library sees it, which panics
-/// there.
-///
-/// # Errors
-/// What is wrong with it.
-pub fn requirement(text: &str) -> Result<Requirement, String> {
-    let name = text.split(['<', '>', '=', '!', '~', ';', '@', '(']).next().unwrap_or(text);
-    let separator = |c: char| matches!(c, '-' | '_' | '.');
-    let mut following = name.chars().skip(1).chain([' ']);
-    if name
-        .chars()
-        .any(|c| following.next().is_some_and(|n| separator(c) && !separator(n) && !n.is_ascii_alphanumeric()))
-    {
-        return Err(format!("a name ends with a letter or a digit, and '{}' does not", name.trim()));
-    }
-    Requirement::from_str(text).map_err(|e| e.message.to_string())
-}
+pub use crate::recipe::{Requirement, requirement};
 
 /// System, machine and Python that a torch is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -132,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_local_label_satisfies_an_exact_pin_and_a_pin_with_a_label_is_exact() {
-        let holds = |r: &str, v: &str| satisfies(&Requirement::from_str(r).unwrap(), &Version::from_str(v).unwrap());
+        let holds = |r: &str, v: &str| satisfies(&requirement(r).unwrap(), &v.parse().unwrap());
         assert!(holds("torch==2.6.0", "2.6.0+cpu.libuv"));
         assert!(holds("torch (>=2.0,<3)", "2.6.0+cpu.libuv"));
         assert!(!holds("torch==2.5.1", "2.6.0+cpu.libuv"));

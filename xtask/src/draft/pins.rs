@@ -31,7 +31,7 @@ pub fn fit(known: &Known, events: &dyn Sink) -> Pins {
     let mut pins = Pins::default();
     let mut anew = BTreeMap::new();
     for text in upstream.requires.iter().chain(&of_cmake) {
-        let Ok(asked) = Requirement::<VerbatimUrl>::from_str(text) else {
+        let Ok(asked) = crate::recipe::requirement(text) else {
             pins.unmet.push((text.clone(), "it is no PEP 508 requirement".into()));
             continue;
         };

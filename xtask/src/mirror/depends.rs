@@ -54,7 +54,7 @@ pub fn requirements(
         l.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case("Requires-Dist")).map(|(_, v)| v.trim())
     });
     values
-        .filter_map(|v| Requirement::<VerbatimUrl>::from_str(v).ok())
+        .filter_map(|v| crate::recipe::requirement(v).ok())
         .filter(|r| r.evaluate_markers(&environment, extras))
         .collect()
 }

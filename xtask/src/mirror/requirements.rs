@@ -1,7 +1,6 @@
 //! A requirements file as pip and uv write it with hashes: which release of which project, and which bytes it may be.
 
 use std::path::Path;
-use std::str::FromStr;
 
 use pep508_rs::{Requirement, VerbatimUrl};
 
@@ -30,7 +29,7 @@ pub fn exact(text: &str) -> Result<(Requirement<VerbatimUrl>, String)> {
     let bad = |why: String| {
         Error::misuse("requirement", format!("'{text}' names no exact version{why}")).next("write NAME==VERSION")
     };
-    let requirement = Requirement::<VerbatimUrl>::from_str(text).map_err(|e| bad(format!(": {}", first_line(&e))))?;
+    let requirement = crate::recipe::requirement(text).map_err(|e| bad(format!(": {}", first_line(&e))))?;
     let version = pinned(&requirement).ok_or_else(|| bad(String::new()))?;
     Ok((requirement, version))
 }

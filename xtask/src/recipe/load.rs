@@ -282,7 +282,7 @@ impl Located {
     }
 
     fn check_requirement(&self, requirement: &str) -> Result<()> {
-        let parsed = Requirement::<VerbatimUrl>::from_str(requirement).map_err(|e| {
+        let parsed = super::requirement(requirement).map_err(|e| {
             self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e)))
         })?;
         if pinned(&parsed).is_none() {

@@ -7,9 +7,11 @@ mod load;
 mod lock;
 mod model;
 mod near;
+mod requirement;
 
 pub use coordinate::Coordinate;
 pub use load::{SCHEMA, Workspace, pinned};
 pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
+pub use requirement::{Requirement, requirement};

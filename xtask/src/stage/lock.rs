@@ -4,8 +4,6 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::str::FromStr;
 
-use pep508_rs::{Requirement, VerbatimUrl};
-
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, pinned};
@@ -112,8 +110,7 @@ impl Choice<'_> {
         let environment = platform.environment()?;
         let mut wants = Vec::new();
         for text in requirements {
-            let requirement =
-                Requirement::<VerbatimUrl>::from_str(text).map_err(|e| Error::misuse("recipe", e.to_string()))?;
+            let requirement = crate::recipe::requirement(text).map_err(|e| Error::misuse("recipe", e))?;
             if !requirement.evaluate_markers(&environment, &[]) {
                 continue;
             }

@@ -371,6 +371,16 @@ impl Cx<'_> {
         Ok(self.build.workspace.patches().join(name))
     }
 
+    /// The files of the tree that the patch `name` changes. Only their names, also before there is a key: who uses
+    /// the patch has it in its key.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn changed_by(&self, name: &str) -> Result<Vec<String>> {
+        let text = fs_err::read_to_string(self.build.workspace.patches().join(name))?;
+        Ok(text.lines().filter_map(|l| l.strip_prefix("--- a/")).map(str::to_owned).collect())
+    }
+
     /// A stage asks for what its row does not have.
     fn undeclared(&self, what: &str) -> Error {
         Error::world("stage", format!("the stage '{}' has no {what}: its row in the table lacks it", self.stage.name))

@@ -172,10 +172,8 @@ pub fn is_part(build: &Build<'_>, name: &str) -> bool {
 fn patches<'b>(cx: &Cx<'b>) -> Result<Vec<&'b Patch>> {
     let mut found = Vec::new();
     for patch in &cx.build.recipe.patch {
-        // Read to choose by its file names alone, also before the key is made; what is chosen is in the key.
-        let text = fs_err::read_to_string(cx.build.workspace.patches().join(&patch.file))?;
-        let ours = |name: &str| PARTS.iter().any(|part| name.starts_with(part));
-        if text.lines().filter_map(|l| l.strip_prefix("--- a/")).any(ours) {
+        let ours = |name: &String| PARTS.iter().any(|part| name.starts_with(part));
+        if cx.changed_by(&patch.file)?.iter().any(ours) {
             found.push(patch);
         }
     }
