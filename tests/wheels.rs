@@ -555,6 +555,11 @@ fn installed(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     for entry in walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap).filter(|e| !e.file_type().is_dir()) {
         assert!(entry.file_type().is_file(), "{} is no plain file", entry.path().display());
         let name = entry.path().strip_prefix(dir).unwrap().to_str().unwrap().to_owned();
+        // Where headers go below include/ is the scheme of the Python, which each of them asks in its own way.
+        let name = match name.strip_prefix("include/").and_then(|rest| rest.rsplit("python3.").next()) {
+            Some(rest) => format!("include/{}", rest.split_once('/').map_or(rest, |(_, below)| below)),
+            None => name,
+        };
         let own = ["/INSTALLER", "/REQUESTED", "/RECORD", "/direct_url.json", "/uv_cache.json", "/uv_build.json"];
         // uv marks the folder as its own.
         if !own.iter().any(|o| name.ends_with(o)) && !["CACHEDIR.TAG", ".gitignore", ".lock"].contains(&name.as_str()) {
