@@ -43,7 +43,9 @@ if(NOT EXISTS "${TORCHMILL_LIBUV_ROOT}/include/uv.h")
     "torchmill: no include/uv.h under TORCHMILL_LIBUV_ROOT='${TORCHMILL_LIBUV_ROOT}'")
 endif()
 
-if(WIN32)
+# WIN32, UNIX and APPLE are not reliable yet: CMake sets them for the target when it enables the first
+# language, which comes after this file. The system's name it knows already.
+if(CMAKE_SYSTEM_NAME STREQUAL "Windows")
   # On Windows the product ships uv.dll: the import library is what gets linked.
   set(_tm_names uv libuv)
 else()
@@ -68,10 +70,10 @@ set(TORCHMILL_LIBUV_LIBRARY "${_tm_library}")
 add_library(torchmill_libuv INTERFACE IMPORTED GLOBAL)
 set_target_properties(torchmill_libuv PROPERTIES
   INTERFACE_INCLUDE_DIRECTORIES "${TORCHMILL_LIBUV_ROOT}/include")
-if(WIN32)
+if(CMAKE_SYSTEM_NAME STREQUAL "Windows")
   set_property(TARGET torchmill_libuv PROPERTY INTERFACE_LINK_LIBRARIES
     "${_tm_library};ws2_32;iphlpapi;psapi;userenv;dbghelp;ole32")
-elseif(UNIX AND NOT APPLE)
+elseif(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   # As libuv's own list file links them; the C library of 2021 and later holds all three itself.
   set_property(TARGET torchmill_libuv PROPERTY INTERFACE_LINK_LIBRARIES
     "${_tm_library};pthread;dl;rt")

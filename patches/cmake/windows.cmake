@@ -6,7 +6,8 @@
 # environment; and Gloo, which finds a target `uv_a` there already, does not look for uv.dll any more, but
 # copies it, from an empty name.
 
-if(NOT WIN32)
+# Not WIN32: it is set with the first language, which comes after this file.
+if(NOT CMAKE_SYSTEM_NAME STREQUAL "Windows")
   message(FATAL_ERROR "torchmill: windows.cmake is for Windows")
 endif()
 
