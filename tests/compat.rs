@@ -563,7 +563,7 @@ fn a_package_that_the_index_does_not_have_is_bad_input() {
 }
 
 #[test]
-fn a_torch_from_afar_is_read_once_and_then_remembered_by_its_digest() {
+fn a_remote_torch_is_read_once_and_then_remembered_by_its_digest() {
     let b = Bench::new();
     // Three megabytes that no compression makes less: they do not come with the wheel's directory.
     let noise: Vec<u8> = (0..100_000u32).flat_map(|i| Sha256::digest(i.to_le_bytes())).collect();

@@ -388,7 +388,7 @@ fn with_relocations(mut library: Vec<u8>, relocations: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_verdict_from_afar_leaves_the_end_of_a_library_where_it_is() {
+fn a_remote_verdict_leaves_the_end_of_a_library_where_it_is() {
     let end = noise(6 << 20);
     let dir = tempfile::tempdir().unwrap();
     let elf = |source: &str, flags: &[&str]| {

@@ -225,8 +225,8 @@ fn pip_installs_the_wheel_and_auditwheel_agrees_with_its_tag() {
     let python = env.join("bin/python");
     run(&python, &["-m", "pip", "install", "--no-index", "--quiet", wheel.to_str().unwrap()]);
     assert_eq!(run(&python, &["-c", "import torch; print(torch.__version__)"]).trim(), "2.6.0+standin");
-    let pyenv = work_folder(&w).join("deps/pyenv/bin/python");
-    let shown = run(&pyenv, &["-m", "auditwheel", "show", wheel.to_str().unwrap()]);
+    let buildenv = work_folder(&w).join("deps/buildenv/bin/python");
+    let shown = run(&buildenv, &["-m", "auditwheel", "show", wheel.to_str().unwrap()]);
     let tag = wheel
         .file_name()
         .unwrap()
@@ -357,9 +357,9 @@ fn a_stage_that_a_recipe_has_nothing_for_is_refused_and_a_single_one_can_be_aske
     let until = |stage: &str| w.run(&["build-torch", "--recipe", "standin", "--until", stage]);
     until("cuda").exits(2).says("the recipe standin has nothing for the stage 'cuda' to do").says("--dry-run");
     until("prefix").exits(2).says("the recipe standin has nothing for the stage 'prefix' to do");
-    until("pyenv").exits(0).says("stopped after pyenv");
-    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--until", "pyenv", "--json"]).exits(0);
-    assert_eq!(said_of(&plan, "pyenv").0, "done");
+    until("buildenv").exits(0).says("stopped after buildenv");
+    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--until", "buildenv", "--json"]).exits(0);
+    assert_eq!(said_of(&plan, "buildenv").0, "done");
     assert_eq!(said_of(&plan, "prefix").0, "not-of-this-build");
     assert!(!plan.stdout.contains("to-do"), "{}", plan.stdout);
 }

@@ -465,7 +465,7 @@ fn a_policy_fails_closed() {
 }
 
 #[test]
-fn two_builds_in_two_worlds_give_the_same_bytes() {
+fn two_builds_that_vary_in_all_else_give_the_same_bytes() {
     let w = workspace(&fresh_files());
     // Where another user can go, the second build is another user's.
     #[cfg(unix)]
@@ -497,7 +497,7 @@ fn a_build_that_writes_down_its_machine_is_caught() {
 }
 
 #[test]
-fn libuv_comes_out_the_same_in_another_world() {
+fn libuv_comes_out_the_same_wherever_it_is_built() {
     let w = workspace(&files());
     let second = w.path().join("second");
     w.run(&["repro", "--recipe", "standin", "--until", "libuv", "--second", text(&second)])

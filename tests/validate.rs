@@ -22,7 +22,7 @@ fn write(dir: &Path, value: &Value) -> String {
 }
 
 #[test]
-fn what_was_measured_is_judged_again_by_the_recipes_bars() {
+fn what_was_measured_is_judged_again_by_the_recipes_thresholds() {
     let dir = tempfile::tempdir().unwrap();
     let raw = write(dir.path(), &measured(1.0, 0));
     let markdown = dir.path().join("report.md");
@@ -35,7 +35,7 @@ fn what_was_measured_is_judged_again_by_the_recipes_bars() {
 }
 
 #[test]
-fn a_slower_candidate_is_told_which_bars_it_misses() {
+fn a_slower_candidate_is_told_which_thresholds_it_misses() {
     let dir = tempfile::tempdir().unwrap();
     let raw = write(dir.path(), &measured(1.3, 0));
     let ran = xtask(dir.path(), &["validate", "--from", &raw]).exits(1);
@@ -198,7 +198,9 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     // On a busy machine a bar may be missed by chance; what was measured is there all the same.
     assert!(matches!(ran.code, Some(0 | 1)), "{ran:?}");
     let json: Value = serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}: {ran:?}"));
-    let verdict = |bar: &str| json["verdicts"].as_array().unwrap().iter().find(|v| v["bar"] == bar).unwrap().clone();
+    let verdict = |criterion: &str| {
+        json["verdicts"].as_array().unwrap().iter().find(|v| v["criterion"] == criterion).unwrap().clone()
+    };
     assert_eq!(verdict("correct-sums")["passed"], true);
     for bar in ["allreduce-busbw", "store-rate", "store-startup", "libuv-over-legacy", "operator-time"] {
         assert!(verdict(bar)["value"]["value"].as_f64().is_some_and(|v| v > 0.0), "{bar}: {}", verdict(bar));

@@ -130,7 +130,7 @@ endif()
 /// The folder of a build environment with cmake and ninja.
 fn build_tools() -> PathBuf {
     let w = crate::standin::workspace(&crate::standin::files());
-    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "pyenv", "--json"]).exits(0);
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "buildenv", "--json"]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("bin")
 }

@@ -106,7 +106,7 @@ fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path) -> f64 {
     let env = environment(work, hand);
     let log = std::fs::File::create(hand.join("log")).unwrap();
     let started = Instant::now();
-    let status = Command::new(hand.join("deps/pyenv/bin/python"))
+    let status = Command::new(hand.join("deps/buildenv/bin/python"))
         .args(["-c", HOOK])
         .arg(hand.join("wheel"))
         .env_clear()

@@ -93,7 +93,7 @@ pub fn quiet() -> Result<()> {
 /// Measures every server with every number of clients.
 pub fn run(plan: &Plan, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
     let most = plan.clients.iter().copied().max().unwrap_or(0);
-    demand_open_files(most)?;
+    check_open_files(most)?;
     let mut rows = Vec::new();
     for &clients in &plan.clients {
         for &backend in &plan.backends {
@@ -119,7 +119,7 @@ pub fn run(plan: &Plan, mut each: impl FnMut(&Row)) -> Result<Vec<Row>> {
 /// Serves a store until standard input ends; prints its port.
 #[allow(clippy::print_stdout)]
 pub fn serve(backend: StoreBackend, port: u16) -> Result<()> {
-    demand_open_files(0)?;
+    check_open_files(0)?;
     let store = Store::serve(port, backend, Duration::from_secs(600))?;
     println!("{}", store.port());
     let _ = std::io::stdin().read_to_end(&mut Vec::new());
@@ -326,7 +326,7 @@ fn note(failed: &Mutex<Option<Failure>>, e: Failure) {
 }
 
 /// Raises the limit on open files as far as it goes, and refuses what it does not hold.
-fn demand_open_files(clients: usize) -> Result<()> {
+fn check_open_files(clients: usize) -> Result<()> {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: getrlimit writes the structure, setrlimit reads it.
     unsafe {

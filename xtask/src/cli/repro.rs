@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::{Answer, Result};
-use crate::repro::{COMPARABLE, Comparison, Second, World, compare};
+use crate::repro::{COMPARABLE, Comparison, Second, Variation, compare};
 use crate::stage::{self, Build, Options};
 use crate::ui;
 
@@ -60,21 +60,21 @@ pub fn run(args: &Args) -> Result<Answer> {
     };
     let until = COMPARABLE.iter().find(|s| **s == args.until).copied().unwrap_or(COMPARABLE[0]);
     let second = Second { store, jobs: args.jobs.map_or(stage::jobs(&build) + 1, usize::from), until };
-    let mut world = World::make(&second.store.join("world"), &build.compiler, &build.python.executable)?;
-    world.changes.push(("jobs".into(), second.jobs.to_string()));
-    world.changes.push(("store".into(), "another folder, of another length, empty at first".into()));
-    let found = compare(&build, &second, &world)?;
+    let mut variation = Variation::make(&second.store.join("variation"), &build.compiler, &build.python.executable)?;
+    variation.changes.push(("jobs".into(), second.jobs.to_string()));
+    variation.changes.push(("store".into(), "another folder, of another length, empty at first".into()));
+    let found = compare(&build, &second, &variation)?;
     let same = found.iter().all(|c| c.difference.identical);
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &args.report {
-        crate::store::write_atomically(path, report(&build, &world, &found, until).as_bytes())?;
+        crate::store::write_atomically(path, report(&build, &variation, &found, until).as_bytes())?;
     }
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
             "recipe": build.recipe.name,
             "same": same,
-            "changed": world.changes,
+            "changed": variation.changes,
             "compared": found,
             "seconds": seconds,
         }));
@@ -87,7 +87,7 @@ pub fn run(args: &Args) -> Result<Answer> {
     Ok(if same { Answer::Yes } else { Answer::no("not-reproducible", "two builds of one recipe came out different") })
 }
 
-fn report(build: &Build<'_>, world: &World, found: &[Comparison], until: &str) -> String {
+fn report(build: &Build<'_>, variation: &Variation, found: &[Comparison], until: &str) -> String {
     use std::fmt::Write;
     let mut t = String::new();
     let _ = writeln!(t, "# Two builds of {}\n", build.recipe.name);
@@ -99,7 +99,7 @@ fn report(build: &Build<'_>, world: &World, found: &[Comparison], until: &str) -
         build.compiler.banner, build.compiler.linker, build.python.version
     );
     let _ = writeln!(t, "## What was different in the second build\n\n| what | in the second build |\n|---|---|");
-    for (what, how) in &world.changes {
+    for (what, how) in &variation.changes {
         let _ = writeln!(t, "| {what} | {how} |");
     }
     let _ = writeln!(t, "\n## What came out\n\n| | same | first | second |\n|---|---|---|---|");

@@ -106,7 +106,7 @@ pub fn run(args: Args) -> Result<Answer> {
     if report.passed {
         return Ok(Answer::Yes);
     }
-    let missed: Vec<&str> = report.verdicts.iter().filter(|v| v.passed == Some(false)).map(|v| v.bar).collect();
+    let missed: Vec<&str> = report.verdicts.iter().filter(|v| v.passed == Some(false)).map(|v| v.criterion).collect();
     Ok(Answer::no("bar-missed", format!("the candidate misses: {}", missed.join(", ")))
         .next("the report says by how much, cell by cell (--html, --markdown)"))
 }
@@ -130,8 +130,8 @@ fn show(report: &Report) {
     println!("baseline   {} ({})", report.measured.baseline.version, report.measured.baseline.name);
     for v in &report.verdicts {
         let measured = v.value.map_or(String::new(), |i| {
-            let bar = if v.better == validate::Better::Higher { "at least" } else { "at most" };
-            format!(": {:.2} ({:.2} to {:.2}), {bar} {:.2} wanted", i.value, i.low, i.high, v.threshold)
+            let bound = if v.better == validate::Better::Higher { "at least" } else { "at most" };
+            format!(": {:.2} ({:.2} to {:.2}), {bound} {:.2} wanted", i.value, i.low, i.high, v.threshold)
         });
         println!("{} {}{measured}", ui::mark(v.passed), v.what);
         for note in &v.notes {

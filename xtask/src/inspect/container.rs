@@ -148,7 +148,7 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         members.push(Member { name, size: entry.size() });
     }
     if members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL")) {
-        hold_wheel(source)?;
+        check_wheel(source)?;
     }
     ranges.sort_unstable();
     if ranges.windows(2).any(|w| w[0].1 > w[1].0) || ranges.last().is_some_and(|r| r.1 > size) {
@@ -200,7 +200,7 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
 }
 
 /// An error for a file that is larger than any library.
-pub fn hold_size(member: &Member) -> Result<()> {
+pub fn check_size(member: &Member) -> Result<()> {
     if member.size > LARGEST_MEMBER {
         let (name, size) = (&member.name, member.size);
         return Err(broken(format_args!("'{name}' has {size} bytes; at most {LARGEST_MEMBER} are read")));
@@ -221,7 +221,7 @@ fn few_enough(wanted: usize) -> Result<()> {
 ///
 /// # Errors
 /// What readers would differ in.
-pub fn hold_wheel(source: &dyn ReadAt) -> Result<()> {
+pub fn check_wheel(source: &dyn ReadAt) -> Result<()> {
     let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
     held.map(drop).map_err(|e| if e.exit() == Exit::Misuse { broken(e.what()) } else { e })
 }
@@ -352,7 +352,7 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Vi
         if wanted(&member) != Want::Nothing {
             read += 1;
             few_enough(read)?;
-            hold_size(&member)?;
+            check_size(&member)?;
             let mut file = fs_err::File::open(entry.path())?;
             if each(&member, &mut Content::plain(&mut file))?.is_break() {
                 members.push(member);

@@ -364,7 +364,7 @@ impl Collector {
     }
 
     /// Whether what a wheel's RECORD says is true, as far as was read.
-    fn hold_record(&self, members: &[Member]) -> Result<()> {
+    fn check_record(&self, members: &[Member]) -> Result<()> {
         let Some(text) = self.texts.get("RECORD") else { return Ok(()) };
         let sizes: BTreeMap<&str, u64> = members.iter().map(|m| (m.name.as_str(), m.size)).collect();
         record::hold(text, &sizes, &self.digests).map_err(|lie| {
@@ -732,7 +732,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
     let mut collector = Collector::new(depth);
     if let Some(kind) = container::kind_of(source) {
         if subject.ends_with(".whl") && kind == container::Kind::Zip {
-            container::hold_wheel(source)?;
+            container::check_wheel(source)?;
         }
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
@@ -744,7 +744,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
             container::Kind::Zip if wheel => Kind::Wheel,
             container::Kind::Zip | container::Kind::Tar => Kind::LibtorchArchive,
         };
-        collector.hold_record(&members)?;
+        collector.check_record(&members)?;
         return collector.report(subject, what, &members);
     }
     let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
@@ -761,7 +761,7 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
     }
     let member = Member { name: subject.to_owned(), size: source.size() };
     collector.alone = true;
-    container::hold_size(&member)?;
+    container::check_size(&member)?;
     collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
 }

@@ -355,7 +355,7 @@ pub fn change_owner(dir: &Path, user: u32) -> Result<()> {
 }
 
 /// Lets `command` run as `user`, with `umask`, in a process group of its own that dies with us.
-pub fn enter_world(command: &mut Command, user: Option<u32>, umask: u32) {
+pub fn enter_variation(command: &mut Command, user: Option<u32>, umask: u32) {
     command.process_group(0);
     if let Some(user) = user {
         command.uid(user).gid(user);

@@ -139,7 +139,7 @@ pub fn change_owner(_dir: &Path, _user: u32) -> Result<()> {
 }
 
 /// A process group of its own.
-pub fn enter_world(command: &mut Command, _user: Option<u32>, _umask: u32) {
+pub fn enter_variation(command: &mut Command, _user: Option<u32>, _umask: u32) {
     new_process_group(command);
 }
 

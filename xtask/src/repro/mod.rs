@@ -1,9 +1,9 @@
-//! Is it the same, bit for bit, when somebody else builds it? A second build in another world,
+//! Is it the same, bit for bit, when somebody else builds it? A second build in another system,
 //! compared with the first one; and building an artifact again from what it carries.
 
 pub mod foreign;
 mod rebuild;
-mod world;
+mod variation;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -22,7 +22,7 @@ use crate::stage::{self, Build, Step, ensure};
 use crate::store::Store;
 
 pub use rebuild::{Rebuilt, rebuild};
-pub use world::World;
+pub use variation::Variation;
 
 /// What is compared, and how it came out.
 #[derive(Debug, Serialize)]
@@ -47,13 +47,13 @@ pub struct Second {
 /// The stages after which there is something to compare.
 pub const COMPARABLE: [&str; 4] = [Libuv::NAME, Canary::NAME, Bundle::NAME, Provenance::NAME];
 
-/// Builds a second time in `world` and compares with the first build, which is made or found.
+/// Builds a second time in `variation` and compares with the first build, which is made or found.
 ///
 /// # Errors
 /// If one of the builds fails. That they differ is no error.
-pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<Comparison>> {
+pub fn compare(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<Vec<Comparison>> {
     let first = outputs(build, second.until)?;
-    let store = spawn(build, second, world)?;
+    let store = spawn(build, second, variation)?;
     let chosen = stage::Chosen {
         recipe: &build.recipe.name,
         python: Some(&build.python.executable.to_string_lossy()),
@@ -69,8 +69,8 @@ pub fn compare(build: &Build<'_>, second: &Second, world: &World) -> Result<Vec<
         .collect()
 }
 
-/// Runs this program as `build-torch` in the world.
-fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
+/// Runs this program as `build-torch` in the variation.
+fn spawn(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<Store> {
     fs_err::create_dir_all(&second.store)?;
     let copy = second.store.join("workspace");
     if copy.exists() {
@@ -100,15 +100,15 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
             }
         }
     }
-    // Its own copy of this program: the user of the world need not be able to read ours.
+    // Its own copy of this program: the user of the variation need not be able to read ours.
     let program = second.store.join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
     if !program.is_file() {
         fs_err::copy(std::env::current_exe()?, &program)?;
         platform::mark_executable(&program, true)?;
     }
-    world.own(&second.store)?;
+    variation.own(&second.store)?;
     let mut command = std::process::Command::new(&program);
-    world.enter(&mut command);
+    variation.enter(&mut command);
     command
         .args(["build-torch", "--recipe", &build.recipe.name, "--no-compiler-cache", "--until", second.until])
         .arg("--store")
@@ -121,7 +121,7 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
         .current_dir(&copy)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    build.events.note("the second build begins, in another world".into());
+    build.events.note("the second build begins, in another system".into());
     let mut child = command.spawn().doing(|| "starting the second build".into())?;
     let status = loop {
         if let Some(status) = child.try_wait()? {
@@ -135,7 +135,7 @@ fn spawn(build: &Build<'_>, second: &Second, world: &World) -> Result<Store> {
     };
     platform::check_cancelled()?;
     // What another user made is ours from here on: nobody else may change it while it is compared.
-    world.give_back(&second.store)?;
+    variation.give_back(&second.store)?;
     if !status.success() {
         return Err(Error::world("second-build", format!("the second build ended with {status}"))
             .next("what it said stands above; the same command goes on where it stopped"));

@@ -39,7 +39,7 @@ impl<R: Read> Guarded<R> {
                 if self.left == 0
                     && let Some(records) = self.records.take()
                 {
-                    hold_records(&records)?;
+                    check_records(&records)?;
                 }
                 continue;
             }
@@ -101,7 +101,7 @@ fn number(field: &[u8]) -> Option<u64> {
 }
 
 /// Extended headers may not give a member another size than its header, nor bytes that are not there.
-fn hold_records(records: &[u8]) -> io::Result<()> {
+fn check_records(records: &[u8]) -> io::Result<()> {
     let has = |key: &[u8]| memchr::memmem::find(records, key).is_some();
     if has(b" GNU.sparse.") {
         return Err(bad("it has a sparse member, whose bytes are not in it".into()));

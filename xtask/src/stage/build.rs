@@ -108,7 +108,7 @@ impl<'a> Build<'a> {
     ) -> Result<Self> {
         let recipe = workspace.load(chosen.recipe)?;
         let lock = Lock::load(&recipe, &workspace.recipe_path(chosen.recipe))?;
-        demand_system(&recipe)?;
+        check_system(&recipe)?;
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
         let compiler = Compiler::find(&recipe.toolchain)?;
@@ -146,7 +146,7 @@ impl<'a> Build<'a> {
 }
 
 /// An error if the recipe is for another system than this one: nothing of it can be built here.
-fn demand_system(recipe: &Recipe) -> Result<()> {
+fn check_system(recipe: &Recipe) -> Result<()> {
     let here = System::here();
     if recipe.system == here {
         return Ok(());

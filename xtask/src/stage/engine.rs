@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::build::{Build, CCACHE, Id};
 use super::graph::{self, STAGES};
 use super::step::{Ahead, Bond, Cx, Done, Made, Need, Place, Stage, Step};
+use super::steps::buildenv::Buildenv;
 use super::steps::configure::Configure;
 use super::steps::fetch;
 use super::steps::prefix::Prefix;
-use super::steps::pyenv::Pyenv;
 use super::steps::verify::Verify;
 use super::timing::{self, Timing, timed};
 use super::work::{CompilerCache, FOLDER, Work};
@@ -46,12 +46,12 @@ pub fn ensure_of<S: Step>(build: &Build<'_>, of: &str) -> Result<Done<S::Record>
 /// # Errors
 /// A stage that it comes from fails.
 pub fn compiler_cache(build: &Build<'_>) -> Result<CompilerCache> {
-    let pyenv = ensure::<Pyenv>(build)?.folder;
+    let buildenv = ensure::<Buildenv>(build)?.folder;
     let mut prefixes = BTreeMap::new();
     if build.prefixes().iter().any(|name| name == CCACHE) {
         prefixes.insert(CCACHE.to_owned(), ensure_of::<Prefix>(build, CCACHE)?.folder);
     }
-    Ok(CompilerCache::choose(build, &pyenv, &prefixes))
+    Ok(CompilerCache::choose(build, &buildenv, &prefixes))
 }
 
 /// The key of the result of `S`.

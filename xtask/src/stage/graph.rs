@@ -4,6 +4,7 @@ use std::sync::LazyLock;
 
 use super::build::{CCACHE, CUDA, CUDNN};
 use super::step::{Need, Place, Stage, Step, after, from, reads};
+use super::steps::buildenv::Buildenv;
 use super::steps::bundle::Bundle;
 use super::steps::canary::Canary;
 use super::steps::compile::Compile;
@@ -13,7 +14,6 @@ use super::steps::fetch::Fetch;
 use super::steps::libuv::Libuv;
 use super::steps::prefix::Prefix;
 use super::steps::provenance::Provenance;
-use super::steps::pyenv::Pyenv;
 use super::steps::testenv::Testenv;
 use super::steps::tree::Tree;
 use super::steps::uvstore::Uvstore;
@@ -25,16 +25,16 @@ use super::steps::wheel::Wheel;
 pub const STAGES: &[Stage] = &[
     Stage::of::<Fetch>(1, Place::Home, &[]),
     Stage::of::<Tree>(2, Place::Store, &[after::<Fetch>()]),
-    Stage::of::<Pyenv>(3, Place::Store, &[after::<Fetch>()]),
+    Stage::of::<Buildenv>(3, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Prefix>(2, Place::Store, &[after::<Fetch>()]),
-    Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Pyenv>()]),
+    Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
     Stage::of::<Cuda>(2, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN)]),
     Stage::of::<Configure>(
         3,
         Place::Work,
         &[
             from::<Tree>(),
-            from::<Pyenv>(),
+            from::<Buildenv>(),
             // The packages of a toolkit are used as the toolkit, and a compiler cache leaves no trace.
             from::<Prefix>().only(|of| of != CUDA && of != CCACHE),
             after::<Prefix>().only(|of| of == CCACHE),
@@ -43,11 +43,11 @@ pub const STAGES: &[Stage] = &[
         ],
     ),
     // It makes no byte of the artifacts: what comes after it is the same with another canary.
-    Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Pyenv>(), CACHE]),
-    Stage::of::<Compile>(1, Place::Work, &[from::<Configure>(), after::<Canary>(), after::<Pyenv>(), CACHE]),
-    Stage::of::<Wheel>(4, Place::Store, &[from::<Compile>(), after::<Configure>(), after::<Pyenv>(), CACHE]),
+    Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Buildenv>(), CACHE]),
+    Stage::of::<Compile>(1, Place::Work, &[from::<Configure>(), after::<Canary>(), after::<Buildenv>(), CACHE]),
+    Stage::of::<Wheel>(4, Place::Store, &[from::<Compile>(), after::<Configure>(), after::<Buildenv>(), CACHE]),
     Stage::of::<Bundle>(3, Place::Store, &[from::<Wheel>()]),
-    Stage::of::<Provenance>(2, Place::Store, &[from::<Bundle>(), after::<Wheel>(), after::<Pyenv>()]),
+    Stage::of::<Provenance>(2, Place::Store, &[from::<Bundle>(), after::<Wheel>(), after::<Buildenv>()]),
     Stage::of::<Testenv>(3, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Verify>(
         3,
@@ -59,13 +59,13 @@ pub const STAGES: &[Stage] = &[
             after::<Wheel>(),
             after::<Bundle>(),
             from::<Testenv>(),
-            from::<Pyenv>(),
+            from::<Buildenv>(),
             from::<Prefix>().only(|of| of == verify::MKL),
             CACHE,
             from::<Cuda>(),
         ],
     ),
-    Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Pyenv>()]),
+    Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
 ];
 
 /// The compiler cache: it leaves no trace in what is compiled through it.

@@ -175,8 +175,8 @@ fn same_file(a: &Path, b: &Path) -> bool {
 
 impl Build<'_> {
     /// PATH of everything that is built: the environment's tools, the compilers, the system.
-    pub(crate) fn tool_path(&self, pyenv: &Path) -> String {
-        let mut dirs = environment::programs(pyenv);
+    pub(crate) fn tool_path(&self, buildenv: &Path) -> String {
+        let mut dirs = environment::programs(buildenv);
         dirs.extend(self.compiler.folders());
         dirs.extend(platform::system_programs());
         let mut seen = std::collections::HashSet::new();
@@ -189,7 +189,7 @@ impl Build<'_> {
         let recipe = &self.recipe;
         let path = |p: PathBuf| p.display().to_string();
         let mut env: BTreeMap<String, String> = [
-            ("PATH", self.tool_path(&work.dep("pyenv"))),
+            ("PATH", self.tool_path(&work.dep("buildenv"))),
             ("HOME", path(work.dir.join("home"))),
             ("TMPDIR", path(work.dir.join("tmp"))),
             ("LANG", "C.UTF-8".into()),

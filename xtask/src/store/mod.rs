@@ -100,12 +100,12 @@ impl Store {
             fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
         }
         tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
-        store.hold_owner()?;
+        store.check_owner()?;
         Ok(store)
     }
 
     /// Root runs what is in its store; who else can write there would be root.
-    fn hold_owner(&self) -> Result<()> {
+    fn check_owner(&self) -> Result<()> {
         if let Some(how) = platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
             && platform::is_root()
         {

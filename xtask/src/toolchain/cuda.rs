@@ -167,7 +167,7 @@ impl Toolkit {
         let versions: Versions = said.last_json().and_then(|v| serde_json::from_value(v).ok()).ok_or_else(|| {
             Error::world("cuda-toolkit", format!("the trial program said nothing that can be read: {}", said.text))
         })?;
-        demand_versions(cuda, &versions)?;
+        check_versions(cuda, &versions)?;
         Ok(versions)
     }
 
@@ -206,7 +206,7 @@ fn version_in(banner: &str) -> Option<String> {
 }
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
-fn demand_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
+fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     let pinned = |package: &str| {
         cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned())
     };
@@ -379,9 +379,9 @@ mod tests {
             cudnn: "9.1.0".into(),
             nccl: Some("2.21.5".into()),
         };
-        assert!(demand_versions(&cuda, &good).is_ok());
+        assert!(check_versions(&cuda, &good).is_ok());
         let other = Versions { nccl: Some("2.20.5".into()), cudnn: "8.9.7".into(), ..good };
-        let e = demand_versions(&cuda, &other).unwrap_err();
+        let e = check_versions(&cuda, &other).unwrap_err();
         assert!(e.what().contains("cuDNN: the recipe says 9.1.0.70, the toolkit has 8.9.7"), "{e}");
         assert!(e.what().contains("NCCL: the recipe says 2.21.5, the toolkit has 2.20.5"), "{e}");
     }

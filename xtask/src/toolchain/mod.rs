@@ -14,5 +14,5 @@ mod python;
 
 pub use compiler::{Compiler, Family};
 pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch};
-pub use process::{Output, Process, SANDBOX_COMMAND, WORLD_VARIABLES, tail as tail_of};
+pub use process::{Output, Process, SANDBOX_COMMAND, VARIATION_VARIABLES, tail as tail_of};
 pub use python::Python;

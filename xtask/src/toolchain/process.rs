@@ -17,7 +17,8 @@ pub const SANDBOX_COMMAND: &str = "__sandbox";
 
 /// Names a library that every program is started with (LD_PRELOAD), and what it reads: how
 /// `repro` puts a whole build into another world. Nothing else sets them.
-pub const WORLD_VARIABLES: [&str; 3] = ["TORCHMILL_WORLD", "TORCHMILL_WORLD_SECONDS", "TORCHMILL_WORLD_HOST"];
+pub const VARIATION_VARIABLES: [&str; 3] =
+    ["TORCHMILL_VARIATION", "TORCHMILL_VARIATION_SECONDS", "TORCHMILL_VARIATION_HOST"];
 
 /// A program to run.
 #[derive(Debug, Clone)]
@@ -122,9 +123,9 @@ impl Process {
         command.arg(SANDBOX_COMMAND).arg(if self.network { "network" } else { "no-network" });
         command.args(&self.argv);
         command.env_clear().envs(&self.env);
-        if let Some(library) = std::env::var_os(WORLD_VARIABLES[0]) {
+        if let Some(library) = std::env::var_os(VARIATION_VARIABLES[0]) {
             command.env("LD_PRELOAD", library);
-            command.envs(WORLD_VARIABLES.into_iter().filter_map(|v| Some((v, std::env::var_os(v)?))));
+            command.envs(VARIATION_VARIABLES.into_iter().filter_map(|v| Some((v, std::env::var_os(v)?))));
         }
         if let Some(dir) = &self.cwd {
             command.current_dir(dir);

@@ -150,7 +150,7 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
     }
 
     /// An error if the headers are missing.
-    pub fn demand_headers(&self) -> Result<()> {
+    pub fn check_headers(&self) -> Result<()> {
         if self.include.join("Python.h").is_file() {
             return Ok(());
         }

@@ -79,7 +79,7 @@ pub struct Cell {
 #[derive(Debug, Clone, Serialize)]
 pub struct Verdict {
     /// The key in the recipe's `[validation]`.
-    pub bar: &'static str,
+    pub criterion: &'static str,
     /// What is compared, in words.
     pub what: String,
     /// The worst value that still passes.
@@ -95,7 +95,7 @@ pub struct Verdict {
 }
 
 /// The bars that hold where a recipe does not set them.
-const DEFAULT_BARS: &[(&str, f64)] = &[
+const DEFAULT_THRESHOLDS: &[(&str, f64)] = &[
     ("allreduce-busbw", 1.0),
     ("store-rate", 1.0),
     ("store-startup", 1.05),
@@ -230,35 +230,39 @@ fn startup(row: &StoreRow) -> Vec<f64> {
 
 /// The verdicts, by the recipe's bars.
 pub fn verdicts(
-    bars: &BTreeMap<String, f64>,
+    thresholds: &BTreeMap<String, f64>,
     rounds: &[[Round; 2]],
     cells: &[Cell],
     scenarios: &[Pair],
 ) -> Vec<Verdict> {
-    let bar = |name: &'static str| {
-        let default = DEFAULT_BARS.iter().find(|(n, _)| *n == name).map_or(1.0, |(_, v)| *v);
-        (name, bars.get(name).copied().unwrap_or(default))
+    let criterion = |name: &'static str| {
+        let default = DEFAULT_THRESHOLDS.iter().find(|(n, _)| *n == name).map_or(1.0, |(_, v)| *v);
+        (name, thresholds.get(name).copied().unwrap_or(default))
     };
     let mut verdicts = Vec::new();
     if !rounds.is_empty() {
         verdicts.push(correctness(rounds));
         for group in groups(cells, Metric::AllreduceBusbw) {
             verdicts.push(overall(
-                bar("allreduce-busbw"),
+                criterion("allreduce-busbw"),
                 &group,
                 format!("all-reduce bus bandwidth: {}", group[0].group),
             ));
         }
         let rate: Vec<&Cell> = of(cells, Metric::StoreRate);
-        verdicts.push(overall(bar("store-rate"), &rate, "store on libuv: operations a second".into()));
+        verdicts.push(overall(criterion("store-rate"), &rate, "store on libuv: operations a second".into()));
         let many: Vec<&Cell> = of(cells, Metric::StoreStartup);
         verdicts.push(overall(
-            bar("store-startup"),
+            criterion("store-startup"),
             &many,
             "store on libuv: time until all clients are connected".into(),
         ));
-        verdicts.push(over_legacy(bar("libuv-over-legacy"), cells));
-        verdicts.push(each(bar("operator-time"), &of(cells, Metric::OperatorTime), "operators, each by itself".into()));
+        verdicts.push(over_legacy(criterion("libuv-over-legacy"), cells));
+        verdicts.push(each(
+            criterion("operator-time"),
+            &of(cells, Metric::OperatorTime),
+            "operators, each by itself".into(),
+        ));
     }
     if !scenarios.is_empty() {
         verdicts.push(scenario_verdict(scenarios));
@@ -291,7 +295,7 @@ fn meets(interval: Interval, threshold: f64, better: Better) -> bool {
 }
 
 /// One ratio for many cells: their geometric mean.
-fn overall((bar, threshold): (&'static str, f64), cells: &[&Cell], what: String) -> Verdict {
+fn overall((criterion, threshold): (&'static str, f64), cells: &[&Cell], what: String) -> Verdict {
     let better = cells.first().map_or(Better::Higher, |c| c.better);
     let pairs: Vec<_> = cells.iter().map(|c| (&c.samples[0][..], &c.samples[1][..])).collect();
     let value = stats::ratio(&pairs);
@@ -310,11 +314,11 @@ fn overall((bar, threshold): (&'static str, f64), cells: &[&Cell], what: String)
     if worst.len() > 5 {
         notes.push(format!("and {} more cells that miss the bar by more than a tenth", worst.len() - 5));
     }
-    Verdict { bar, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
+    Verdict { criterion, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
 }
 
 /// Every cell has to meet the bar by itself.
-fn each((bar, threshold): (&'static str, f64), cells: &[&Cell], what: String) -> Verdict {
+fn each((criterion, threshold): (&'static str, f64), cells: &[&Cell], what: String) -> Verdict {
     let better = cells.first().map_or(Better::Lower, |c| c.better);
     let mut short: Vec<(&&Cell, Interval)> =
         cells.iter().filter_map(|c| Some((c, c.ratio?))).filter(|(_, r)| !meets(*r, threshold, better)).collect();
@@ -326,11 +330,11 @@ fn each((bar, threshold): (&'static str, f64), cells: &[&Cell], what: String) ->
     notes.extend(unavailable(cells));
     let pairs: Vec<_> = cells.iter().map(|c| (&c.samples[0][..], &c.samples[1][..])).collect();
     let value = stats::ratio(&pairs);
-    Verdict { bar, what, threshold, better, value, passed: value.map(|_| short.is_empty()), notes }
+    Verdict { criterion, what, threshold, better, value, passed: value.map(|_| short.is_empty()), notes }
 }
 
 /// The candidate's libuv store against its own legacy store, with many clients.
-fn over_legacy((bar, threshold): (&'static str, f64), cells: &[Cell]) -> Verdict {
+fn over_legacy((criterion, threshold): (&'static str, f64), cells: &[Cell]) -> Verdict {
     let what = "the candidate's start-up: legacy store / libuv store, 1,024 clients and more".to_owned();
     let startup = |group: &str, clients: Option<u64>| {
         cells.iter().find(|c| c.group == group && c.name == "start-up" && c.x == clients).map(|c| &c.samples[0][..])
@@ -344,7 +348,7 @@ fn over_legacy((bar, threshold): (&'static str, f64), cells: &[Cell]) -> Verdict
     let notes =
         if value.is_none() { vec!["no start-up with 1,024 clients was measured".to_owned()] } else { Vec::new() };
     let better = Better::Higher;
-    Verdict { bar, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
+    Verdict { criterion, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
 }
 
 fn correctness(rounds: &[[Round; 2]]) -> Verdict {
@@ -361,7 +365,7 @@ fn correctness(rounds: &[[Round; 2]]) -> Verdict {
         notes.push(format!("{baseline} elements of the baseline's sums were wrong"));
     }
     Verdict {
-        bar: "correct-sums",
+        criterion: "correct-sums",
         what: "every all-reduce gives the known sum, in every size".into(),
         threshold: 0.0,
         better: Better::Lower,
@@ -390,7 +394,7 @@ fn scenario_verdict(scenarios: &[Pair]) -> Verdict {
     }
     let ran = scenarios.iter().any(|p| !matches!(p.candidate, Outcome::NotAvailable { .. }));
     Verdict {
-        bar: "scenarios",
+        criterion: "scenarios",
         what: "scenarios run on the candidate, on libuv, with nothing set".into(),
         threshold: 1.0,
         better: Better::Higher,
@@ -454,8 +458,8 @@ mod tests {
         }
     }
 
-    fn passed(verdicts: &[Verdict], bar: &str) -> Option<bool> {
-        verdicts.iter().find(|v| v.bar == bar).and_then(|v| v.passed)
+    fn passed(verdicts: &[Verdict], criterion: &str) -> Option<bool> {
+        verdicts.iter().find(|v| v.criterion == criterion).and_then(|v| v.passed)
     }
 
     fn judge(candidate: f64, wrong: u64) -> Vec<Verdict> {
@@ -464,7 +468,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_figures_meet_every_bar() {
+    fn the_same_figures_meet_every_threshold() {
         let v = judge(1.0, 0);
         assert_eq!(passed(&v, "allreduce-busbw"), Some(true));
         assert_eq!(passed(&v, "operator-time"), Some(true));
@@ -472,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slower_candidate_misses_the_bars_and_a_faster_one_does_not() {
+    fn a_slower_candidate_misses_the_thresholds_and_a_faster_one_does_not() {
         let slower = judge(1.3, 0);
         assert_eq!(passed(&slower, "allreduce-busbw"), Some(false));
         assert_eq!(passed(&slower, "operator-time"), Some(false));
@@ -494,13 +498,13 @@ mod tests {
         let rounds = [[round(1.0, 0), without]];
         let cells = cells(&rounds);
         let v = verdicts(&BTreeMap::new(), &rounds, &cells, &[]);
-        let busbw = v.iter().find(|v| v.bar == "allreduce-busbw").unwrap();
+        let busbw = v.iter().find(|v| v.criterion == "allreduce-busbw").unwrap();
         assert_eq!(busbw.passed, None);
         assert!(busbw.notes.iter().any(|n| n.contains("no NCCL")), "{:?}", busbw.notes);
     }
 
     #[test]
-    fn the_recipes_bars_are_the_bars() {
+    fn the_recipes_thresholds_are_used() {
         let rounds = [[round(1.3, 0), round(1.0, 0)]];
         let loose = BTreeMap::from([("operator-time".to_owned(), 1.5), ("allreduce-busbw".to_owned(), 0.5)]);
         let v = verdicts(&loose, &rounds, &cells(&rounds), &[]);

@@ -132,9 +132,9 @@ pub struct Report {
 
 impl Report {
     /// Judges what was measured, by the bars of a recipe's `[validation]`.
-    pub fn of(measured: Measured, bars: &BTreeMap<String, f64>) -> Self {
+    pub fn of(measured: Measured, thresholds: &BTreeMap<String, f64>) -> Self {
         let cells = compare::cells(&measured.raw);
-        let verdicts = compare::verdicts(bars, &measured.raw, &cells, &measured.scenarios);
+        let verdicts = compare::verdicts(thresholds, &measured.raw, &cells, &measured.scenarios);
         Self { passed: verdicts.iter().all(|v| v.passed != Some(false)), measured, verdicts, cells }
     }
 }

@@ -111,7 +111,7 @@ impl<'a> Archive<'a> {
     /// Bad input: what is ambiguous or broken in it. The world: it cannot be read.
     pub fn open(source: &'a dyn ReadAt) -> Result<Self> {
         let mut archive = Self::directory(source)?;
-        archive.hold_headers()?;
+        archive.check_headers()?;
         Ok(archive)
     }
 
@@ -134,7 +134,7 @@ impl<'a> Archive<'a> {
         unique(&members)?;
         let unpacked = bounded(&members)?;
         let mut archive = Self { source, members, unpacked };
-        archive.hold_places(directory.at)?;
+        archive.check_places(directory.at)?;
         Ok(archive)
     }
 
@@ -174,7 +174,7 @@ impl<'a> Archive<'a> {
 
     /// No two members share bytes, and none stands between them: sorted by place, each begins where
     /// the one before ends, as far as that is known without reading the headers.
-    fn hold_places(&mut self, directory: u64) -> Result<()> {
+    fn check_places(&mut self, directory: u64) -> Result<()> {
         let mut places: Vec<(u64, u64)> =
             self.members.iter().map(|m| (m.header, m.header + 30 + m.name.len() as u64 + m.packed)).collect();
         places.sort_unstable();
@@ -190,13 +190,13 @@ impl<'a> Archive<'a> {
 
     /// Reads the header in front of each member: it says what the directory says, and each member ends
     /// where the next one begins.
-    fn hold_headers(&mut self) -> Result<()> {
+    fn check_headers(&mut self) -> Result<()> {
         let mut order: Vec<usize> = (0..self.members.len()).collect();
         order.sort_unstable_by_key(|i| self.members[*i].header);
         let ends: Vec<u64> = order.iter().skip(1).map(|i| self.members[*i].header).collect();
         let end = find_directory(self.source)?.at;
         for (i, next) in order.iter().zip(ends.into_iter().chain([end])) {
-            let data = hold_header(self.source, &self.members[*i], next)?;
+            let data = check_header(self.source, &self.members[*i], next)?;
             self.members[*i].data = data;
         }
         Ok(())
@@ -454,7 +454,7 @@ fn bounded(members: &[Member]) -> Result<u64> {
 
 /// Holds the header in front of `member` against the directory; where its bytes begin. They end, with
 /// what may follow them, at `next`.
-fn hold_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
+fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
     let bad = |what: &str| unfit(format!("'{}' {what}", member.name.escape_debug()));
     let fixed = read(source, member.header, 30, "a member's header")?;
     if u32_at(&fixed, 0) != LOCAL {
@@ -502,7 +502,7 @@ fn hold_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
     match (follows, between) {
         (false, 0) => {}
         (false, n) => return Err(bad(&format!("is followed by {n} bytes that belong to nothing"))),
-        (true, 12 | 16 | 20 | 24) => hold_descriptor(&read(source, end, between, "what follows a member")?, own, wide)
+        (true, 12 | 16 | 20 | 24) => check_descriptor(&read(source, end, between, "what follows a member")?, own, wide)
             .map_err(|what| bad(&what))?,
         (true, _) => return Err(bad("is not followed by its sizes, as it says")),
     }
@@ -510,7 +510,7 @@ fn hold_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
 }
 
 /// What follows a member's bytes says what the directory says.
-fn hold_descriptor(bytes: &[u8], own: (u32, u64, u64), wide: bool) -> std::result::Result<(), String> {
+fn check_descriptor(bytes: &[u8], own: (u32, u64, u64), wide: bool) -> std::result::Result<(), String> {
     let signed = matches!(bytes.len(), 16 | 24);
     if signed && u32_at(bytes, 0) != DESCRIPTOR {
         return Err("is not followed by its sizes, as it says".into());

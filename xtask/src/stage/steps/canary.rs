@@ -100,7 +100,7 @@ fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
     // compiled, keep another core busy.
     targets.extend(all.iter().filter(|t| t.ends_with("/torch/_C/__init__.pyi")).cloned());
     ninja::run(build, work, &cache, &targets, Canary::NAME)?;
-    demand_libuv(build, work, &backend)?;
+    check_has_libuv(build, work, &backend)?;
 
     let source = work.dir.join("canary.cpp");
     let program = work.dir.join(format!("canary{}", std::env::consts::EXE_SUFFIX));
@@ -170,7 +170,7 @@ fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
 }
 
 /// Whether the object file holds the daemon: by its type info, never by a string of an error.
-fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
+fn check_has_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
     let bytes = fs_err::read(work.build().join(object))?;
     if crate::inspect::object_names_libuv_store(&bytes) {
         return Ok(());
@@ -185,7 +185,7 @@ fn demand_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
 
 /// The command that this build compiles `object` with.
 fn compile_command(work: &Work, object: &str) -> Result<String> {
-    let out = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
+    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
         .args(["-t", "commands", "-s", object])
         .cwd(work.build())
         .command()?

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::buildenv::Buildenv;
 use super::compile::Compile;
 use super::cuda::Cuda;
 use super::libuv::Libuv;
 use super::prefix::Prefix;
-use super::pyenv::Pyenv;
 use super::tree::Tree;
 use crate::error::{Context, Error, Result};
 use crate::recipe::{Backend, CmakeValue, System, features};
@@ -73,14 +73,14 @@ impl Step for Configure {
     }
 
     fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
-        build.python.demand_headers()?;
+        build.python.check_headers()?;
         room::check_path(build)?;
         room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
     }
 
     fn enter(cx: &Cx<'_>) -> Result<()> {
         let work = cx.work()?;
-        work.link("pyenv", &cx.made::<Pyenv>()?.folder)?;
+        work.link("buildenv", &cx.made::<Buildenv>()?.folder)?;
         work.link("uv", &cx.made::<Libuv>()?.folder)?;
         for (name, folder) in cx.folders::<Prefix>() {
             work.link(&name, &folder)?;
@@ -158,7 +158,7 @@ pub fn hook(build: &Build<'_>, work: &Work, what: &str, arguments: &[&Path]) -> 
         Backend::Setuptools => "setuptools",
         Backend::ScikitBuildCore => "scikit-build-core",
     };
-    Process::new(environment::python(&work.dep("pyenv")))
+    Process::new(environment::python(&work.dep("buildenv")))
         .arg("-c")
         .arg(PEP517)
         .arg(backend)

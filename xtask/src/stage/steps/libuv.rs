@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::pyenv::Pyenv;
+use super::buildenv::Buildenv;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::unpack;
@@ -66,7 +66,7 @@ impl Step for Libuv {
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
-        let (build, out, pyenv) = (cx.build, cx.out()?, cx.made::<Pyenv>()?.folder);
+        let (build, out, buildenv) = (cx.build, cx.out()?, cx.made::<Buildenv>()?.folder);
         let scratch = cx.scratch()?;
         let source = scratch.join("src");
         let found = unpack_source(build, &source)?;
@@ -82,8 +82,8 @@ impl Step for Libuv {
             .arg(HELPER_COMMAND)
             .arg(&source)
             .arg(scratch.join("install"))
-            .env("PATH", build.tool_path(&pyenv))
-            .env("CMAKE", environment::tool(&pyenv, "cmake"))
+            .env("PATH", build.tool_path(&buildenv))
+            .env("CMAKE", environment::tool(&buildenv, "cmake"))
             .env("CMAKE_GENERATOR", "Ninja")
             .env("CC", &build.compiler.cc)
             .env("CXX", &build.compiler.cxx)

@@ -1,6 +1,7 @@
 //! The stages, a file each. What they need of one another, and in which order they run, says
 //! [`super::graph`].
 
+pub mod buildenv;
 pub mod bundle;
 pub mod canary;
 pub mod compile;
@@ -10,7 +11,6 @@ pub mod fetch;
 pub mod libuv;
 pub mod prefix;
 pub mod provenance;
-pub mod pyenv;
 pub mod testenv;
 pub mod tree;
 pub mod uvstore;

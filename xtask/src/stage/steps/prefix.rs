@@ -5,7 +5,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use super::pyenv::Pyenv;
+use super::buildenv::Buildenv;
 use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::source::unpack;
@@ -84,12 +84,12 @@ impl Step for Prefix {
     }
 }
 
-/// The compiler cache that a stage compiles through: it needs pyenv and the prefix `ccache` for it.
+/// The compiler cache that a stage compiles through: it needs buildenv and the prefix `ccache` for it.
 ///
 /// # Errors
 /// The table does not say that the stage needs them.
 pub fn compiler_cache(cx: &Cx<'_>) -> Result<CompilerCache> {
-    Ok(CompilerCache::choose(cx.build, &cx.made::<Pyenv>()?.folder, &cx.folders::<Prefix>()))
+    Ok(CompilerCache::choose(cx.build, &cx.made::<Buildenv>()?.folder, &cx.folders::<Prefix>()))
 }
 
 /// Moves the files below `from` to `to`. A file that is there already must have the same bytes, as the

@@ -7,8 +7,8 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::buildenv::Buildenv;
 use super::bundle::Bundle;
-use super::pyenv::Pyenv;
 use super::wheel::{self, Wheel};
 use crate::artifact::manifest::{Input, Manifest};
 use crate::artifact::provenance::Statement;
@@ -127,7 +127,7 @@ fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String,
         })
         .collect();
     let mut toolchain = toolchain(build)?;
-    toolchain["tools"] = build_tools(&cx.made::<Pyenv>()?.folder)?;
+    toolchain["tools"] = build_tools(&cx.made::<Buildenv>()?.folder)?;
     Ok(Manifest {
         schema_version: 1,
         recipe: recipe.name.clone(),

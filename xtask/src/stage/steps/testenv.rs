@@ -1,7 +1,7 @@
 //! testenv: the environment with all that a torch needs when it is tried out, without a torch: made once, and
 //! shared by links.
 
-use super::pyenv::Record;
+use super::buildenv::Record;
 use crate::error::Result;
 use crate::stage::build::Build;
 use crate::stage::environment;

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 
+use super::buildenv::Buildenv;
 use super::libuv;
-use super::pyenv::Pyenv;
 use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::recipe::{Coordinate, Patch, Placement};
@@ -251,7 +251,7 @@ pub fn program(done: &Done<Record>) -> PathBuf {
 }
 
 fn make(cx: &Cx<'_>, scratch: &Path, out: &Path) -> Result<Record> {
-    let (target, tools) = (Target::called(cx.build, cx.of)?, cx.made::<Pyenv>()?.folder);
+    let (target, tools) = (Target::called(cx.build, cx.of)?, cx.made::<Buildenv>()?.folder);
     let mut steps = Vec::new();
     step(&mut steps, "unpack", || unpack_all(cx, scratch))?;
     let maker = Maker { cx, target: &target, tools: &tools, scratch, log: &out.join("build.log") };

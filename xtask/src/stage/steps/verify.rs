@@ -7,11 +7,11 @@ use std::time::Duration;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::buildenv::Buildenv;
 use super::bundle::Bundle;
 use super::cuda::Cuda;
 use super::prefix::{Prefix, compiler_cache};
 use super::provenance::Provenance;
-use super::pyenv::Pyenv;
 use super::testenv::Testenv;
 use super::wheel::Wheel;
 use crate::error::{Error, Result};
@@ -252,8 +252,8 @@ impl Trial<'_> {
     }
 
     fn cmake_consumer(&mut self, libtorch: &Path, source: &Path, cache: &Cache) -> Result<()> {
-        let pyenv = self.cx.made::<Pyenv>()?.folder;
-        let path = self.build.tool_path(&pyenv);
+        let buildenv = self.cx.made::<Buildenv>()?.folder;
+        let path = self.build.tool_path(&buildenv);
         let base = |program: &Path| {
             Process::new(program)
                 .envs(self.build.compiler.environment(source))
@@ -265,7 +265,7 @@ impl Trial<'_> {
                 .envs(cache.1.iter().cloned())
                 .cwd(source)
         };
-        let mut configure = base(&environment::tool(&pyenv, "cmake"))
+        let mut configure = base(&environment::tool(&buildenv, "cmake"))
             .args(["-S", ".", "-B", "build", "-G", "Ninja", "-DCMAKE_BUILD_TYPE=Release"])
             .arg(format!("-DCMAKE_PREFIX_PATH={}", libtorch.display()));
         if let Some(program) = cache.0.program() {
@@ -285,7 +285,7 @@ impl Trial<'_> {
         configure
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("configuring a CMake project with find_package(Torch)"))?;
-        base(&environment::tool(&pyenv, "ninja"))
+        base(&environment::tool(&buildenv, "ninja"))
             .args(["-C", "build"])
             .check("verify", Some(&self.log))
             .map_err(|e| e.doing("building a CMake project against the bundle"))?;

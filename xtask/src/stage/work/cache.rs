@@ -29,7 +29,7 @@ impl CompilerCache {
     /// Chooses: the user's ccache, else the recipe's if it runs on this machine, else sccache from
     /// the build environment. ccache comes first because it remembers the digests of headers by
     /// inode, where sccache hashes all of an object's headers again for each hit.
-    pub fn choose(build: &Build<'_>, pyenv: &Path, prefixes: &BTreeMap<String, PathBuf>) -> Self {
+    pub fn choose(build: &Build<'_>, buildenv: &Path, prefixes: &BTreeMap<String, PathBuf>) -> Self {
         if build.options.no_compiler_cache {
             return Self::Off;
         }
@@ -48,7 +48,7 @@ impl CompilerCache {
                 return Self::Ccache { program, libraries: Some(libraries) };
             }
         }
-        let sccache = environment::tool(pyenv, "sccache");
+        let sccache = environment::tool(buildenv, "sccache");
         if sccache.is_file() { Self::Sccache(sccache) } else { Self::Off }
     }
 

@@ -44,7 +44,7 @@ pub fn run(
     let log = work.log(stage);
     let mut room = Room::of(build);
     loop {
-        let mut process = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
+        let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
             .envs(build.torch_env(work))
@@ -284,7 +284,7 @@ fn ninja_log(dir: &Path) -> HashMap<String, f64> {
 /// # Errors
 /// ninja cannot be started.
 pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
-    let out = Process::new(environment::tool(&work.dep("pyenv"), "ninja"))
+    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
         .args(["-t", "targets", "all"])
         .cwd(work.build())
         .command()?

@@ -14,10 +14,10 @@ const DEEPEST: usize = 34 + 140;
 /// An error if the store's path has characters that a build cannot carry: PyTorch's own list files do not
 /// quote what they hand on; or if it is so long that Windows' compilers would not find their files.
 pub fn check_path(build: &Build<'_>) -> Result<()> {
-    hold_path(&build.store.root().display().to_string(), cfg!(windows))
+    check_path_of(&build.store.root().display().to_string(), cfg!(windows))
 }
 
-fn hold_path(root: &str, windows: bool) -> Result<()> {
+fn check_path_of(root: &str, windows: bool) -> Result<()> {
     // MAX_PATH counts the zero at the end. This program does without that limit, compilers do not.
     let most = 259 - DEEPEST;
     if windows && root.chars().count() > most {
@@ -72,13 +72,13 @@ mod tests {
 
     #[test]
     fn a_store_that_compilers_cannot_reach_into_is_refused() {
-        hold_path(r"C:\tw", true).unwrap();
-        hold_path("/home/someone/.cache/torchmill", false).unwrap();
-        hold_path(&format!("/{}", "d/".repeat(100)), false).unwrap();
-        let deep = hold_path(&format!(r"C:\{}", r"d\".repeat(50)), true).unwrap_err();
+        check_path_of(r"C:\tw", true).unwrap();
+        check_path_of("/home/someone/.cache/torchmill", false).unwrap();
+        check_path_of(&format!("/{}", "d/".repeat(100)), false).unwrap();
+        let deep = check_path_of(&format!(r"C:\{}", r"d\".repeat(50)), true).unwrap_err();
         assert!(deep.what().contains("more than 85 characters"), "{}", deep.what());
-        let spaced = hold_path(r"C:\Program Files\tw", true).unwrap_err();
+        let spaced = check_path_of(r"C:\Program Files\tw", true).unwrap_err();
         assert!(spaced.what().contains("' '"), "{}", spaced.what());
-        assert!(hold_path("/a=b", false).is_err());
+        assert!(check_path_of("/a=b", false).is_err());
     }
 }

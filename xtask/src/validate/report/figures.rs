@@ -32,8 +32,8 @@ pub fn ratio(i: Interval) -> String {
     format!("{:.2} ({:.2} to {:.2})", i.value, i.low, i.high)
 }
 
-/// The bar in words: `at least 1.00`.
-pub fn bar(threshold: f64, better: Better) -> String {
+/// What is wanted, in words: `at least 1.00`.
+pub fn bound(threshold: f64, better: Better) -> String {
     match better {
         Better::Higher => format!("at least {threshold:.2}"),
         Better::Lower => format!("at most {threshold:.2}"),

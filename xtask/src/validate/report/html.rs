@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-use super::figures::{bar, figure, ratio, size, word};
+use super::figures::{bound, figure, ratio, size, word};
 use super::svg::{self, Plot, Ratio, Series};
 use crate::validate::compare::{self, Figure};
 use crate::validate::{Better, Cell, Facts, Metric, Outcome, Report};
@@ -62,7 +62,7 @@ fn head(report: &Report) -> Markup {
                         (v.what)
                         @if !v.notes.is_empty() { ul.notes { @for n in &v.notes { li { (n) } } } }
                     }
-                    td { @if v.value.is_some() { (bar(v.threshold, v.better)) } }
+                    td { @if v.value.is_some() { (bound(v.threshold, v.better)) } }
                     td { @if let Some(i) = v.value { (ratio(i)) } }
                     td class=(match v.passed { Some(true) => "good", Some(false) => "bad", None => "none" }) {
                         (match v.passed { Some(true) => "✓ ", Some(false) => "✗ ", None => "" }) (word(v.passed))
@@ -201,7 +201,7 @@ fn operators(report: &Report) -> Markup {
     if cells.is_empty() {
         return html! {};
     }
-    let bar = report.verdicts.iter().find(|v| v.bar == "operator-time").map_or(1.05, |v| v.threshold);
+    let threshold = report.verdicts.iter().find(|v| v.criterion == "operator-time").map_or(1.05, |v| v.threshold);
     let ratios: Vec<Ratio> = cells
         .iter()
         .filter_map(|c| {
@@ -209,7 +209,7 @@ fn operators(report: &Report) -> Markup {
             Some(Ratio {
                 name: format!("{}, {}", c.group, c.name),
                 value: (r.value, r.low, r.high),
-                good: r.low <= bar,
+                good: r.low <= threshold,
             })
         })
         .collect();

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::figures::{bar, figure, ratio, size, word};
+use super::figures::{bound, figure, ratio, size, word};
 use crate::validate::compare::{self, Figure};
 use crate::validate::{Cell, Metric, Outcome, Report};
 
@@ -19,8 +19,8 @@ pub fn summary(report: &Report) -> String {
     let _ = writeln!(t, "| what | bar | measured | |\n|---|---|---|---|");
     for v in &report.verdicts {
         let measured = v.value.map_or(String::new(), ratio);
-        let bar = if v.value.is_some() { bar(v.threshold, v.better) } else { String::new() };
-        let _ = writeln!(t, "| {} | {bar} | {measured} | {} |", v.what, word(v.passed));
+        let bound = if v.value.is_some() { bound(v.threshold, v.better) } else { String::new() };
+        let _ = writeln!(t, "| {} | {bound} | {measured} | {} |", v.what, word(v.passed));
     }
     for v in report.verdicts.iter().filter(|v| !v.notes.is_empty()) {
         let _ = writeln!(t, "\n{}:\n", v.what);

@@ -1,9 +1,9 @@
-/* Another world for every program of a build, through LD_PRELOAD: folders list their entries in
+/* Another system for every program of a build, through LD_PRELOAD: folders list their entries in
  * reverse, the clock is ahead, the machine has another name. What comes out of a build must not
  * depend on any of these.
  *
- * TORCHMILL_WORLD_SECONDS   what the wall clock is ahead by; the steady clocks stay
- * TORCHMILL_WORLD_HOST      the name of the machine
+ * TORCHMILL_VARIATION_SECONDS   what the wall clock is ahead by; the steady clocks stay
+ * TORCHMILL_VARIATION_HOST      the name of the machine
  */
 #define _GNU_SOURCE
 #include <dirent.h>
@@ -22,7 +22,7 @@ static void *next(const char *name) { return dlsym(RTLD_NEXT, name); }
 /* The clock. */
 
 static long ahead(void) {
-  const char *text = getenv("TORCHMILL_WORLD_SECONDS");
+  const char *text = getenv("TORCHMILL_VARIATION_SECONDS");
   return text ? atol(text) : 0;
 }
 
@@ -55,7 +55,7 @@ int uname(struct utsname *out) {
   static int (*real)(struct utsname *);
   if (!real) real = next("uname");
   int code = real(out);
-  const char *host = getenv("TORCHMILL_WORLD_HOST");
+  const char *host = getenv("TORCHMILL_VARIATION_HOST");
   if (code == 0 && host) {
     strncpy(out->nodename, host, sizeof out->nodename - 1);
     out->nodename[sizeof out->nodename - 1] = 0;

@@ -1,4 +1,4 @@
-//! The other world of the second build: another user, home, host name, time zone, locale, umask,
+//! The other variation of the second build: another user, home, host name, time zone, locale, umask,
 //! clock, order of folders, number of jobs, path, and no compiler cache.
 
 use std::path::{Path, PathBuf};
@@ -6,16 +6,16 @@ use std::process::Command;
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::toolchain::{Compiler, WORLD_VARIABLES};
+use crate::toolchain::{Compiler, VARIATION_VARIABLES};
 
 /// What the clock is ahead by: over a year, so that the year differs.
 const AHEAD: u64 = 400 * 86_400;
 
-/// The source of the library that makes the world.
-const SOURCE: &str = include_str!("world.c");
+/// The source of the library that makes the variation.
+const SOURCE: &str = include_str!("variation.c");
 
-/// A world and what is different in it.
-pub struct World {
+/// A variation and what is different in it.
+pub struct Variation {
     /// The library, where the platform can preload one.
     library: Option<PathBuf>,
     /// HOME.
@@ -26,8 +26,8 @@ pub struct World {
     pub changes: Vec<(String, String)>,
 }
 
-impl World {
-    /// Makes a world whose files stand in `dir`.
+impl Variation {
+    /// makes a variation whose files stand in `dir`.
     ///
     /// # Errors
     /// If the library cannot be compiled.
@@ -44,20 +44,20 @@ impl World {
             ("compiler cache".to_owned(), "off".to_owned()),
         ];
         let library = if cfg!(target_os = "linux") {
-            let source = dir.join("world.c");
-            let library = dir.join("world.so");
+            let source = dir.join("variation.c");
+            let library = dir.join("variation.so");
             fs_err::write(&source, SOURCE)?;
             let out = Command::new(&compiler.cc)
                 .args(["-shared", "-fPIC", "-O2", "-o"])
                 .args([&library, &source])
                 .arg("-ldl")
                 .output()
-                .doing(|| "compiling the library that makes another world".into())?;
+                .doing(|| "compiling the library that makes another system".into())?;
             if !out.status.success() {
                 return Err(Error::world(
-                    "world",
+                    "variation",
                     format!(
-                        "the library that makes another world does not compile:\n{}",
+                        "the library that makes another system does not compile:\n{}",
                         String::from_utf8_lossy(&out.stderr)
                     ),
                 ));
@@ -81,7 +81,7 @@ impl World {
         Ok(Self { library, home, user, changes })
     }
 
-    /// Hands `dir` over to the user of this world.
+    /// Hands `dir` over to the user of this variation.
     ///
     /// # Errors
     /// If it cannot be handed over.
@@ -92,7 +92,7 @@ impl World {
         }
     }
 
-    /// Takes `dir` back from the user of this world.
+    /// Takes `dir` back from the user of this variation.
     ///
     /// # Errors
     /// If it cannot be taken.
@@ -103,7 +103,7 @@ impl World {
         }
     }
 
-    /// Puts `command` into this world.
+    /// Puts `command` into this variation.
     pub fn enter(&self, command: &mut Command) {
         // What finds mirrors and certificates stays; the rest of the caller's environment does not.
         const KEPT: [&str; 6] = ["PIP_", "SSL_", "CURL_", "REQUESTS_", "GIT_SSL", "CARGO_HTTP"];
@@ -117,10 +117,10 @@ impl World {
         }
         command.env("HOME", &self.home).env("TZ", "Asia/Kathmandu").env("LC_ALL", "tr_TR.UTF-8").env("NO_COLOR", "1");
         if let Some(library) = &self.library {
-            command.env(WORLD_VARIABLES[0], library);
-            command.env(WORLD_VARIABLES[1], AHEAD.to_string());
-            command.env(WORLD_VARIABLES[2], "elsewhere");
+            command.env(VARIATION_VARIABLES[0], library);
+            command.env(VARIATION_VARIABLES[1], AHEAD.to_string());
+            command.env(VARIATION_VARIABLES[2], "elsewhere");
         }
-        platform::enter_world(command, self.user, 0o077);
+        platform::enter_variation(command, self.user, 0o077);
     }
 }

@@ -1,4 +1,4 @@
-//! pyenv: the environment with the build tools, `cmake` and `ninja` among them, that PyTorch is built in.
+//! buildenv: the environment with the build tools, `cmake` and `ninja` among them, that PyTorch is built in.
 
 use crate::error::Result;
 use crate::stage::build::Build;
@@ -7,7 +7,7 @@ use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
 /// The stage. The interpreter is `bin/python` in its folder.
-pub struct Pyenv;
+pub struct Buildenv;
 
 /// What is kept beside an environment.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
@@ -16,9 +16,9 @@ pub struct Record {
     pub packages: usize,
 }
 
-impl Step for Pyenv {
+impl Step for Buildenv {
     type Record = Record;
-    const NAME: &'static str = "pyenv";
+    const NAME: &'static str = "buildenv";
     const WHAT: &'static str = "the build tools, every wheel by its hash";
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
