@@ -11,6 +11,7 @@ pub mod mingw;
 pub mod msvc;
 mod process;
 mod python;
+pub mod tch;
 
 pub use compiler::{Compiler, Family};
 pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch};

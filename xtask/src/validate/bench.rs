@@ -12,6 +12,7 @@ use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::tree::Tree;
 use crate::stage::{Build, Work, compiler_cache, engine, ensure, environment, stored};
 use crate::store::KeyBuilder;
+use crate::toolchain::tch::{BYPASS, Release};
 use crate::toolchain::{Output, Process, cargo};
 
 /// Name in events and in the store.
@@ -47,7 +48,16 @@ pub struct Program {
     libraries: PathBuf,
     /// The subject's name.
     name: String,
+    /// What its report has to say of it.
+    note: Option<String>,
     info: Info,
+}
+
+impl Program {
+    /// What a reader of its figures has to know: that tch's version check was bypassed.
+    pub fn note(&self) -> Option<String> {
+        self.note.clone()
+    }
 }
 
 /// Builds the benchmark against `subject`, or finds it in the store.
@@ -58,15 +68,15 @@ pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
         .json("sources", &SOURCES)
         .text("subject", &subject.facts.sha256)
         .text("libtorch", &subject.libtorch.to_string_lossy())
-        .text("tch", &tch)
+        .text("tch", &tch.version)
         .json("cuda", &cuda)
         .text("compiler", &build.compiler.identity())
         .key("tree", &engine::key::<Tree>(build)?)
         .finish();
     let out = stored(build, STAGE, &key, |pending| {
         ensure::<Fetch>(build)?;
-        compile(build, subject, &tch, &cuda, &pending.scratch()?, &pending.out())?;
-        Ok(serde_json::json!({ "subject": subject.facts.name, "tch": tch }))
+        compile(build, subject, tch, &cuda, &pending.scratch()?, &pending.out())?;
+        Ok(serde_json::json!({ "subject": subject.facts.name, "tch": tch.version }))
     })?;
     let path = out.join("allreduce");
     let libraries = subject.libtorch.join("lib");
@@ -74,24 +84,27 @@ pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
     let output =
         asked.check("benchmark", None).map_err(|e| e.doing(format!("starting the benchmark on {}", subject.name)))?;
     let info = read(&output).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
-    Ok(Program { path, libraries, name: subject.name.clone(), info })
+    Ok(Program { path, libraries, name: subject.name.clone(), note: tch.bypassed(&subject.facts.version), info })
 }
 
-/// The version of tch for this torch: recipes know it.
-fn fitting_tch(build: &Build<'_>, subject: &Subject) -> Result<String> {
+/// The release of tch for this torch: recipes know it.
+///
+/// # Errors
+/// Misuse: none does.
+pub fn fitting_tch(build: &Build<'_>, subject: &Subject) -> Result<&'static Release> {
     let minor = |v: &str| v.split(['.', '+']).take(2).map(str::to_owned).collect::<Vec<_>>().join(".");
     let wanted = minor(&subject.facts.version);
     if minor(&build.recipe.torch.version) == wanted
         && let Some(tch) = &build.recipe.torch.tch
     {
-        return Ok(tch.clone());
+        return Release::named(tch);
     }
     let mut known = Vec::new();
     for name in build.workspace.recipe_names() {
         let Ok(recipe) = build.workspace.load(&name) else { continue };
         if let Some(tch) = recipe.torch.tch {
             if minor(&recipe.torch.version) == wanted {
-                return Ok(tch);
+                return Release::named(&tch);
             }
             known.push(format!("torch {} (tch {tch})", minor(&recipe.torch.version)));
         }
@@ -151,7 +164,7 @@ fn header_packages(cuda: &str) -> Option<[String; 2]> {
 fn compile(
     build: &Build<'_>,
     subject: &Subject,
-    tch: &str,
+    tch: &Release,
     cuda: &[PathBuf],
     scratch: &Path,
     out: &Path,
@@ -162,17 +175,10 @@ fn compile(
         fs_err::create_dir_all(path.parent().unwrap_or(&source))?;
         fs_err::write(&path, text)?;
     }
-    let manifest = fs_err::read_to_string(source.join("Cargo.toml"))?;
-    let written = manifest
-        .split_once("tch = { version = \"=")
-        .and_then(|(_, rest)| rest.split('"').next())
-        .ok_or_else(|| Error::world("benchmark", "tests/allreduce/Cargo.toml names no exact version of tch"))?;
-    let locked = written == tch;
-    if !locked {
-        let other = manifest.replace(&format!("\"={written}\""), &format!("\"={tch}\""));
-        fs_err::write(source.join("Cargo.toml"), other)?;
-        fs_err::remove_file(source.join("Cargo.lock"))?;
-    }
+    let (manifest, lock) = (source.join("Cargo.toml"), source.join("Cargo.lock"));
+    let (text, locked) = tch.pin(&fs_err::read_to_string(&manifest)?, &fs_err::read_to_string(&lock)?)?;
+    fs_err::write(manifest, text)?;
+    fs_err::write(lock, locked)?;
     // torch's headers take a compiler most of a minute.
     let cache = compiler_cache(build)?;
     let work = Work { dir: scratch.to_owned() };
@@ -188,17 +194,15 @@ fn compile(
         .cwd(&source)
         .env("LIBTORCH", &subject.libtorch)
         .env("LIBTORCH_CXX11_ABI", if subject.facts.cxx11_abi { "1" } else { "0" })
-        .env("LIBTORCH_BYPASS_VERSION_CHECK", "1") // ours compares what matters: major and minor
+        .env(BYPASS, "1") // ours compares what matters: major and minor; a report tells where they differ
         .env("GLOO_SOURCE", ensure::<Tree>(build)?.folder.join("third_party/gloo"))
         .env("CUDA_INCLUDES", std::env::join_paths(cuda).map_err(|e| Error::world("path", e.to_string()))?)
         .env("CARGO_TARGET_DIR", &target)
         .envs(cache.env(build, &work));
-    let lock: &[&str] = if locked { &["--locked"] } else { &[] };
-    let fetch = base.clone().args(["fetch", "--quiet"]).args(lock);
+    let fetch = base.clone().args(["fetch", "--quiet", "--locked"]);
     let fetch = if build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
     fetch.check("cargo", Some(&log)).map_err(|e| e.doing("fetching the crates of the benchmark"))?;
-    base.args(["build", "--release", "--offline", "--quiet"])
-        .args(lock)
+    base.args(["build", "--release", "--locked", "--offline", "--quiet"])
         .check("cargo", Some(&log))
         .map_err(|e| e.doing(format!("building the benchmark against {}", subject.name)))?;
     fs_err::copy(target.join("release/allreduce"), out.join("allreduce"))?;

@@ -107,6 +107,9 @@ pub struct Measured {
     pub scenarios: Vec<scenario::Pair>,
     /// The commands, so that anyone can run them again.
     pub commands: Vec<String>,
+    /// What a reader has to know beside the figures: what was left out, what was bypassed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// What the benchmark printed: `[candidate, baseline]` a round.
     pub raw: Vec<[Round; 2]>,
     /// Wall time of all.
@@ -179,8 +182,19 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
     let wants = |part: &str| only.is_none_or(|o| o == part);
     let mut raw: Vec<[Round; 2]> = Vec::new();
     let mut commands = Vec::new();
-    if wants("benchmark") {
+    let mut notes = Vec::new();
+    let unfit = subjects.iter().find_map(|s| bench::fitting_tch(build, s).err());
+    if only.is_none()
+        && let Some(unfit) = &unfit
+    {
+        let note = format!("The benchmark was left out: {}.", unfit.what());
+        build.events.warn(note.clone());
+        notes.push(note);
+    }
+    if wants("benchmark") && (only.is_some() || unfit.is_none()) {
         let programs = [bench::build(build, &subjects[0])?, bench::build(build, &subjects[1])?];
+        notes.extend(programs.iter().filter_map(bench::Program::note));
+        notes.dedup();
         let plan = bench::plan(&programs, &effort)?;
         commands.extend(plan.iter().map(bench::Command::shown));
         for round in 0..effort.rounds {
@@ -205,6 +219,7 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
         effort,
         scenarios,
         commands,
+        notes,
         raw,
         seconds: started.elapsed().as_secs_f64(),
     })

@@ -320,6 +320,7 @@ fn ground(report: &Report) -> Markup {
             }
             (build("Candidate", &report.measured.candidate))
             (build("Baseline", &report.measured.baseline))
+            @for note in &report.measured.notes { p { (note) } }
             @if !report.measured.commands.is_empty() {
                 h3 { "Commands, on candidate and baseline in turns" }
                 pre { @for c in &report.measured.commands { (c) "\n" } }

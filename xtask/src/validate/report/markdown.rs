@@ -90,6 +90,9 @@ fn ground(t: &mut String, report: &Report) {
         let libuv = if f.libuv { "libuv store" } else { "no libuv store" };
         let _ = writeln!(t, "| {name} | {}, {}, {libuv}, SHA-256 `{}` |", f.name, f.version, f.sha256);
     }
+    for note in &report.measured.notes {
+        let _ = writeln!(t, "\n{note}");
+    }
     if !report.measured.commands.is_empty() {
         let _ = writeln!(t, "\n```\n{}\n```", report.measured.commands.join("\n"));
     }
