@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::support::root;
 use syn::visit::{self, Visit};
-use xtask::stage::graph::{STAGES, diagram};
+use torchmill::stage::graph::{STAGES, diagram};
 
 /// Circles that are still there, as one edge each whose end would end them. This list may only become shorter.
 const KNOWN: &[(&str, &str, &str)] = &[

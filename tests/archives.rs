@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::Path;
 
-use xtask::source::unpack::{Bounds, Target, unpack};
+use torchmill::source::unpack::{Bounds, Target, unpack};
 
 const BOUNDS: Bounds = Bounds { bytes: 1 << 20, members: 100 };
 
-fn try_unpack(bytes: &[u8], target: impl Fn(&Path) -> Target) -> (tempfile::TempDir, xtask::Result<u64>) {
+fn try_unpack(bytes: &[u8], target: impl Fn(&Path) -> Target) -> (tempfile::TempDir, torchmill::Result<u64>) {
     let dir = tempfile::tempdir().unwrap();
     let archive = dir.path().join("archive");
     std::fs::write(&archive, bytes).unwrap();

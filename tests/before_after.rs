@@ -67,7 +67,7 @@ fn ends_with_the_known_error(suite: &str) {
 
 /// Which ways crash without libuv, by the table.
 fn expected(version: &str) -> serde_json::Value {
-    use xtask::inspect::makers::{Maker, era};
+    use torchmill::inspect::makers::{Maker, era};
     let era = era(version.trim()).unwrap();
     let of = |maker: Maker| maker == Maker::Binding && era.binding;
     serde_json::json!({
@@ -91,7 +91,7 @@ fn bootstrap(chroot: &Path, suite: &str) {
         return;
     }
     if !chroot.join("etc/debian_version").exists() {
-        let mirror = xtask::source::debian::mirrors().unwrap().remove(0);
+        let mirror = torchmill::source::debian::mirrors().unwrap().remove(0);
         let out = Command::new("debootstrap").args(["--variant=minbase", suite]).arg(chroot).arg(mirror).output();
         succeeds(out.expect("debootstrap is not installed: `apt-get install debootstrap`"));
     }

@@ -10,7 +10,7 @@ use serde_yaml_ng::Value;
 use xshell::{Shell, cmd};
 
 fn here(args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     Ran::of(command.args(args).current_dir(root()).env("NO_COLOR", "1"), &root())
 }
 
@@ -36,10 +36,10 @@ fn a_workflow_that_was_edited_or_removed_is_told() {
     let recipe = crate::support::recipe("").replace("versions = []", "versions = [\"3.11\"]");
     w.write("recipes/one.toml", &recipe);
     w.run(&["ci", "render"]).exits(2).says("no recipe has a lock");
-    let loaded = xtask::recipe::Workspace { root: w.path().to_owned() }.load("one").unwrap();
-    let lock = xtask::recipe::Lock {
-        version: xtask::recipe::LOCK_VERSION,
-        recipe: xtask::recipe::Lock::recipe_digest(&loaded),
+    let loaded = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("one").unwrap();
+    let lock = torchmill::recipe::Lock {
+        version: torchmill::recipe::LOCK_VERSION,
+        recipe: torchmill::recipe::Lock::recipe_digest(&loaded),
         source: BTreeMap::new(),
         python: BTreeMap::new(),
     };
@@ -184,7 +184,7 @@ case "$1" in
   *) "{xtask}" "$@" ;;
 esac
 "##,
-        xtask = env!("CARGO_BIN_EXE_xtask")
+        xtask = env!("CARGO_BIN_EXE_torchmill")
     );
     let cargo = w.write("bin/cargo", shim);
     assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());

@@ -48,7 +48,7 @@ impl Bench {
     }
 
     fn command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
         command.args(args).current_dir(self.dir.path()).env("NO_COLOR", "1").env("TORCHMILL_STORE", self.path("store"));
         command
     }

@@ -174,7 +174,7 @@ fn a_compiler_that_the_kernel_ends_means_fewer_jobs_and_the_build_goes_on() {
 }
 
 /// A wheel of a package that torch depends on, with one library in it, put into the store; its lock entry.
-fn package_in_store(w: &Workspace) -> xtask::recipe::Locked {
+fn package_in_store(w: &Workspace) -> torchmill::recipe::Locked {
     use std::io::Write;
     let mut wheel = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     wheel.start_file("nvidia/fake/lib/libfake.so.12", zip::write::SimpleFileOptions::default()).unwrap();
@@ -185,7 +185,7 @@ fn package_in_store(w: &Workspace) -> xtask::recipe::Locked {
     std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
     std::fs::write(blob, &bytes).unwrap();
     let coordinate = "pypi:nvidia-fake-cu12/1.0/nvidia_fake_cu12-1.0-py3-none-any.whl".parse().unwrap();
-    xtask::recipe::Locked { sha256, size: bytes.len() as u64, coordinate: Some(coordinate) }
+    torchmill::recipe::Locked { sha256, size: bytes.len() as u64, coordinate: Some(coordinate) }
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_wheel_depends_on_the_packages_whose_libraries_it_needs_and_leads_to_them() 
     build("wheel").exits(2).says("cuda.requires has nvidia-fake-cu12==1.0, which python.verify of the recipe lacks");
 
     let path = w.path().join("recipes/standin.lock");
-    let mut lock: xtask::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
     let package = package_in_store(&w);
     lock.python.values_mut().flat_map(|m| m.values_mut()).for_each(|p| p.verify = vec![package.clone()]);
     std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();

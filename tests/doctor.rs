@@ -13,7 +13,7 @@ use serde_json::Value;
 const KNOWN: &str = "use_libuv was requested but PyTorch was build without libuv support";
 
 fn xtask() -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.env("NO_COLOR", "1").current_dir(root());
     for variable in ["USE_LIBUV", "RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT", "GLOO_SOCKET_IFNAME"] {
         command.env_remove(variable);

@@ -182,9 +182,9 @@ fn a_tree_of_the_newest_kind_becomes_a_recipe_that_says_what_it_does_not_know() 
     assert!(told >= 5, "{}", ran.stdout);
 
     // It is a recipe, a draft like any other.
-    let loaded = xtask::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
+    let loaded = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
     assert_eq!(loaded.torch.commit, commit);
-    assert_eq!(loaded.torch.backend, xtask::recipe::Backend::ScikitBuildCore);
+    assert_eq!(loaded.torch.backend, torchmill::recipe::Backend::ScikitBuildCore);
     assert_eq!(loaded.python.versions, ["3.11", "3.12", "3.13", "3.14", "3.15", "3.16"]);
     assert_eq!(loaded.torch.epoch, 1_796_169_600);
     assert!(loaded.python.build.contains(&"scikit-build-core==1.4.0".to_owned()), "{:?}", loaded.python.build);
@@ -220,10 +220,10 @@ fn trees_of_the_older_kinds_are_read_too() {
         let index = index(tag, &["cp311-cp311-manylinux1_x86_64"], None);
         let ran = new(&w, &url, &index, &[tag]).exits(0);
         assert!(ran.stderr.contains("manylinux1_x86_64.whl was not read"), "{}", ran.stderr);
-        let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load(&format!("torch-{tag}-cpu")).unwrap();
+        let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load(&format!("torch-{tag}-cpu")).unwrap();
         assert_eq!(
             (recipe.torch.commit.as_str(), recipe.torch.backend),
-            (commit.as_str(), xtask::recipe::Backend::Setuptools)
+            (commit.as_str(), torchmill::recipe::Backend::Setuptools)
         );
         assert_eq!(recipe.toolchain.gcc, Some(format!(">={gcc}")));
         assert_eq!(recipe.python.versions, ["3.11"]);
@@ -232,7 +232,7 @@ fn trees_of_the_older_kinds_are_read_too() {
         assert!(text.contains("their pins meet what pyproject.toml asks for"), "{text}");
         assert_eq!(
             recipe.python.build,
-            xtask::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.8.0-cpu").unwrap().python.build
+            torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.8.0-cpu").unwrap().python.build
         );
     }
 }
@@ -260,7 +260,7 @@ fn the_cuda_of_the_real_wheel_of_2_12_1_becomes_a_recipe() {
     let told = json["written"]["open"].as_array().unwrap().iter().any(|o| o.as_str().unwrap().contains(other));
     assert!(told, "{json}");
     insta::assert_snapshot!("cuda", read(&w, "torch-2.12.0-cu130"));
-    let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.12.0-cu130").unwrap();
+    let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.12.0-cu130").unwrap();
     let cuda = recipe.cuda.as_ref().unwrap();
     assert_eq!(cuda.version, "13.0");
     let packages: Vec<(&str, &str)> = cuda.packages().collect();
@@ -360,6 +360,6 @@ fn a_version_that_the_index_does_not_have_is_written_from_the_tree_alone() {
     let text = read(&w, "torch-2.16.0-cpu");
     assert!(text.contains("NOT FOUND OUT: the day of the release: 2026-12-01 is the day of the commit"), "{text}");
     assert!(text.contains("NOT FOUND OUT: for which Pythons the stock wheels are"), "{text}");
-    let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
+    let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
     assert_eq!(recipe.python.versions, ["3.11", "3.12"]);
 }

@@ -9,10 +9,10 @@ mod targets;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use xtask::artifact::{dsse::Envelope, provenance::Statement, trust::Policy};
-use xtask::inspect::{self, Depth, Files};
-use xtask::recipe::Lock;
-use xtask::wheel::{Archive, Metadata, record};
+use torchmill::artifact::{dsse::Envelope, provenance::Statement, trust::Policy};
+use torchmill::inspect::{self, Depth, Files};
+use torchmill::recipe::Lock;
+use torchmill::wheel::{Archive, Metadata, record};
 
 /// The files of `tests/fuzz/TARGET`.
 fn corpus(target: &str) -> Vec<Vec<u8>> {
@@ -35,7 +35,7 @@ fn texts() {
             };
             let _ = inspect::start_defaults(files, "2.6.0", windows, true);
         }
-        let _ = xtask::doctor::explain(&data);
+        let _ = torchmill::doctor::explain(&data);
         let _ = record::parse(&text);
         let _ = Metadata::parse(&data);
         let _ = Policy::parse(&text, Path::new("/nonexistent"), "corpus");
@@ -63,14 +63,14 @@ fn binaries_and_archives() {
 
 #[test]
 fn pages_of_an_index() {
-    use xtask::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
+    use torchmill::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
     let base = "https://h/simple/x/".parse().unwrap();
     let files = corpus("pages");
     assert!(!files.is_empty(), "the corpus is gone");
     for data in files {
         let text = String::from_utf8_lossy(&data);
         for json in [false, true] {
-            let _ = xtask::source::pypi::parse_page(&text, json, &base);
+            let _ = torchmill::source::pypi::parse_page(&text, json, &base);
         }
         let _ = serde_json::from_str::<ProjectPage>(&text).map(|p| p.html());
         let _ = IndexLock::parse(&text).map(|l| l.render());

@@ -113,8 +113,8 @@ fn in_bash_tab_offers_commands_and_recipes_for_torchmill_and_for_cargo_xtask() {
     }
     let script = w.write("completions.bash", w.run(&["completions", "bash"]).exits(0).stdout);
     // The program as it stands in a clone, and as it is installed.
-    let program = std::path::Path::new(env!("CARGO_BIN_EXE_xtask"));
-    for place in ["target/debug/xtask", "bin/torchmill"] {
+    let program = std::path::Path::new(env!("CARGO_BIN_EXE_torchmill"));
+    for place in ["target/debug/torchmill", "bin/torchmill"] {
         let place = w.path().join(place);
         std::fs::create_dir_all(place.parent().unwrap()).unwrap();
         std::os::unix::fs::symlink(program, place).unwrap();

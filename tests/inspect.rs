@@ -34,7 +34,7 @@ const char* const* get() { return table; }
 "#;
 
 fn xtask(args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     Ran::of(command.args(args).env("NO_COLOR", "1"), Path::new("/nowhere"))
 }
 
@@ -684,7 +684,7 @@ fn a_folder_a_debian_package_and_a_conda_package_are_read_like_a_wheel() {
 #[test]
 fn the_doctor_explains_a_pasted_traceback() {
     let explain = |text: &str| {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_xtask"))
+        let mut child = Command::new(env!("CARGO_BIN_EXE_torchmill"))
             .args(["doctor", "--explain", "--json"])
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
@@ -715,7 +715,7 @@ fn the_doctor_finds_a_torch_that_will_crash_and_names_the_remedies() {
     std::fs::write(dir.path().join("torch/__init__.py"), "raise SystemExit('it was imported')\n").unwrap();
     std::fs::write(dir.path().join("torch/version.py"), "__version__ = '2.6.0'\n").unwrap();
     std::fs::write(dir.path().join("torch/distributed/rendezvous.py"), RENDEZVOUS_26).unwrap();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(["doctor", "--dry-run", "--json"]).env("PYTHONPATH", dir.path()).env("USE_LIBUV", "1");
     let ran = Ran::of(&mut command, dir.path()).exits(1);
     let diagnosis = json(&ran);

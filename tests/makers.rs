@@ -8,10 +8,10 @@ use std::process::Command;
 
 use super::support::root;
 use serde_json::Value;
-use xtask::inspect::makers::{self, Choice, Maker};
-use xtask::inspect::{Cursor, Files, Outcome, Remote, start_defaults};
-use xtask::source::choice::{self, Wanted};
-use xtask::source::{http_agent, pypi};
+use torchmill::inspect::makers::{self, Choice, Maker};
+use torchmill::inspect::{Cursor, Files, Outcome, Remote, start_defaults};
+use torchmill::source::choice::{self, Wanted};
+use torchmill::source::{http_agent, pypi};
 
 /// One of each row of the table, and of each platform where they differ.
 const SAMPLE: &[(&str, &str)] = &[

@@ -55,7 +55,7 @@ fn build_wheel(
 }
 
 fn mirror(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.arg("mirror").args(args).current_dir(root()).env("NO_COLOR", "1");
     for variable in ["TWINE_PASSWORD", "TORCHMILL_UPLOAD_PASSWORD", "TORCHMILL_UPLOAD_TOKEN", "NETRC"] {
         command.env_remove(variable);
@@ -1420,7 +1420,7 @@ fn no_password_stands_in_a_message() {
             let ran = run(dir.path(), &args).exits(2);
             assert!(!ran.stderr.contains("S3CRET") && !ran.stdout.contains("S3CRET"), "{to}: {}", ran.stderr);
         }
-        let mut inspect = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut inspect = Command::new(env!("CARGO_BIN_EXE_torchmill"));
         let ran = Ran::of(inspect.args(["inspect", &to.replace("ftp", "https")]).current_dir(root()), dir.path());
         assert!(!ran.stderr.contains("S3CRET") && ran.code != Some(0), "{to}: {}", ran.stderr);
     }

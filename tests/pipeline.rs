@@ -57,7 +57,7 @@ fn unzip(path: &Path) -> std::collections::BTreeMap<String, Vec<u8>> {
 }
 
 fn has_libuv_store(library: &[u8]) -> bool {
-    xtask::inspect::library(&library.to_vec()).unwrap().iter().all(|l| !l.store.is_empty())
+    torchmill::inspect::library(&library.to_vec()).unwrap().iter().all(|l| !l.store.is_empty())
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn one_libuv_and_it_is_ours(w: &Workspace) {
     .exits(0);
     assert_eq!(symbols.stdout.lines().filter(|l| l.ends_with(" T uv_version")).count(), 1);
     let members = unzip(&artifact(w, "wheel", ".whl"));
-    let found = xtask::inspect::library(&members["torch/lib/libtorch_cpu.so"]).unwrap();
+    let found = torchmill::inspect::library(&members["torch/lib/libtorch_cpu.so"]).unwrap();
     assert_eq!(found[0].uv.as_ref().and_then(|l| l.version.as_deref()), Some("1.50.0"), "{found:?}");
     let ninja = std::fs::read_to_string(build.join("build.ninja")).unwrap();
     let compiles: Vec<&str> = ninja.split("\n\n").filter(|edge| edge.contains("_COMPILER__")).collect();
@@ -274,7 +274,7 @@ fn a_dry_run_shows_the_plan_and_does_nothing() {
     let mut w = workspace(&files());
     w.store = w.path().join("empty");
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
-    for stage in xtask::stage::ORDER.iter().skip(1) {
+    for stage in torchmill::stage::ORDER.iter().skip(1) {
         assert!(ran.stdout.contains(stage), "{stage} is not in\n{}", ran.stdout);
     }
     assert!(ran.stdout.contains("to download:"));
@@ -507,7 +507,7 @@ fn a_second_build_of_the_same_thing_waits_and_says_for_whom() {
 #[test]
 #[ignore = "needs network namespaces"]
 fn the_build_cannot_reach_the_network() {
-    assert!(xtask::platform::sandbox_supported(), "this machine cannot make network namespaces");
+    assert!(torchmill::platform::sandbox_supported(), "this machine cannot make network namespaces");
     let server = Server::start([("/x", Answer::Ok(b"x".to_vec()))]);
     let mut f = files();
     f.get_mut("CMakeLists.txt").unwrap().push_str(&format!("file(DOWNLOAD {}/x ${{CMAKE_BINARY_DIR}}/x STATUS s)\nlist(GET s 0 code)\nif(code EQUAL 0)\n  message(FATAL_ERROR \"downloaded\")\nendif()\n", server.url));
@@ -648,8 +648,8 @@ fn what_a_list_file_would_download_is_named_by_a_prefix() {
     let w = workspace_with(&f, with_six);
     w.write("six.tar", &six);
     let path = w.path().join("recipes/standin.lock");
-    let mut lock: xtask::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    let locked = xtask::recipe::Locked { sha256: sha256(&six), size: six.len() as u64, coordinate: None };
+    let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let locked = torchmill::recipe::Locked { sha256: sha256(&six), size: six.len() as u64, coordinate: None };
     lock.source.insert("six".into(), locked);
     std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();
     w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);

@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::support::{Ran, root, shared_store};
 
 fn xtask(args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(args).current_dir(root()).env("TORCHMILL_STORE", shared_store()).env("NO_COLOR", "1");
     Ran::of(&mut command, &root())
 }
@@ -54,15 +54,15 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
 /// The top-level list file of a version, out of Debian's archive of it; `None`, and a clear word, where it cannot be
 /// downloaded.
 fn list_file(version: &str, sha256: &str, size: u64) -> Option<String> {
-    use xtask::source::{Fetcher, Want, unpack};
-    let store = xtask::store::Store::open(Some(&shared_store())).unwrap();
+    use torchmill::source::{Fetcher, Want, unpack};
+    let store = torchmill::store::Store::open(Some(&shared_store())).unwrap();
     let coordinate = format!("debian:main/p/pytorch/pytorch_{version}+dfsg.orig.tar.xz");
     let want = Want {
         name: "pytorch".into(),
         coordinates: vec![coordinate.parse().unwrap()],
         expected: Some((sha256.into(), size)),
     };
-    let fetcher = Fetcher { store: &store, events: &xtask::event::Silent, offline: false, root: &root() };
+    let fetcher = Fetcher { store: &store, events: &torchmill::event::Silent, offline: false, root: &root() };
     let fetched = (0..3).map(|_| fetcher.fetch_all(std::slice::from_ref(&want))).find_map(|got| match got {
         Err(e) if matches!(e.code(), "fetch" | "no-debian-mirror") => {
             eprintln!("{e}");
@@ -83,7 +83,7 @@ fn list_file(version: &str, sha256: &str, size: u64) -> Option<String> {
 
 #[test]
 fn the_table_of_switches_has_every_option_of_the_real_trees() {
-    use xtask::recipe::features;
+    use torchmill::recipe::features;
     let real = [
         ("2.6.0", "099a9601bc40d67656e75735c44abedb0fbe92d08817852ab7472eebb7e6ddff", 27_212_640),
         ("2.12.1", "95b6f85e1da2776f0cb0e5a635c4430b4e3f05b6ccb9e00237f3cecd15572875", 41_566_092),

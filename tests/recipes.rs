@@ -92,12 +92,12 @@ fn extends_lays_one_recipe_over_another() {
         "recipes/over.toml",
         "schema = 1\nextends = \"base\"\n[torch]\nlocal = \"mine\"\n[features]\nUSE_MKLDNN = true\n",
     );
-    let workspace = xtask::recipe::Workspace { root: w.path().to_owned() };
+    let workspace = torchmill::recipe::Workspace { root: w.path().to_owned() };
     let over = workspace.load("over").unwrap();
     assert_eq!(over.torch.full_version(), "2.6.0+mine");
     assert_eq!(over.features.get("USE_MKLDNN"), Some(&true));
     assert_eq!(over.features.get("USE_DISTRIBUTED"), Some(&true));
-    assert_eq!(over.torch.status, xtask::recipe::Status::NotYetBuiltHere, "what a base is known for is not inherited");
+    assert_eq!(over.torch.status, torchmill::recipe::Status::NotYetBuiltHere, "what a base is known for is not inherited");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn a_source_that_comes_from_elsewhere_now_gets_that_files_digest() {
     let digest = || {
         w.run(&["lock", "--recipe", "x"]).exits(0);
         let lock = std::fs::read_to_string(w.path().join("recipes/x.lock")).unwrap();
-        toml::from_str::<xtask::recipe::Lock>(&lock).unwrap().source["libuv"].sha256.clone()
+        toml::from_str::<torchmill::recipe::Lock>(&lock).unwrap().source["libuv"].sha256.clone()
     };
     assert_eq!(digest(), crate::support::sha256(b"the one"));
     // By the same name, in another file: the lock must not keep what it knew.
@@ -142,18 +142,18 @@ fn a_lock_of_a_newer_format_is_refused() {
 
 #[test]
 fn every_recipe_of_the_repository_is_read_and_its_lock_fits() {
-    let workspace = xtask::recipe::Workspace { root: crate::support::root() };
+    let workspace = torchmill::recipe::Workspace { root: crate::support::root() };
     let names = workspace.recipe_names();
     assert!(names.contains(&"torch-2.6.0-cpu".to_owned()));
     for name in names {
         let recipe = workspace.load(&name).unwrap();
-        let lock = xtask::recipe::Lock::path_for(&workspace.recipe_path(&name));
+        let lock = torchmill::recipe::Lock::path_for(&workspace.recipe_path(&name));
         if lock.exists() {
-            xtask::recipe::Lock::load(&recipe, &workspace.recipe_path(&name)).unwrap();
+            torchmill::recipe::Lock::load(&recipe, &workspace.recipe_path(&name)).unwrap();
         } else {
             assert_eq!(
                 recipe.torch.status,
-                xtask::recipe::Status::NotYetBuiltHere,
+                torchmill::recipe::Status::NotYetBuiltHere,
                 "{name} says that it was built, but has no lock"
             );
         }
@@ -176,7 +176,7 @@ proptest::proptest! {
     fn no_text_makes_the_reader_panic(text in "\\PC{0,200}") {
         let w = Workspace::new();
         w.write("recipes/x.toml", &text);
-        let workspace = xtask::recipe::Workspace { root: w.path().to_owned() };
+        let workspace = torchmill::recipe::Workspace { root: w.path().to_owned() };
         proptest::prop_assert!(workspace.load("x").is_err());
     }
 }
@@ -184,11 +184,11 @@ proptest::proptest! {
 // --- the recipes of upstream's git ---------------------------------------------------------------
 
 /// Every recipe here whose source is upstream's git.
-fn of_git() -> Vec<xtask::recipe::Recipe> {
-    use xtask::recipe::Coordinate;
-    let workspace = xtask::recipe::Workspace { root: crate::support::root() };
+fn of_git() -> Vec<torchmill::recipe::Recipe> {
+    use torchmill::recipe::Coordinate;
+    let workspace = torchmill::recipe::Workspace { root: crate::support::root() };
     let all = workspace.recipe_names().into_iter().map(|name| workspace.load(&name).unwrap());
-    let of_git = |r: &xtask::recipe::Recipe| {
+    let of_git = |r: &torchmill::recipe::Recipe| {
         r.source.iter().flat_map(|s| &s.coordinates).any(|c| matches!(c, Coordinate::Git { .. }))
     };
     let found: Vec<_> = all.filter(of_git).collect();
@@ -203,7 +203,7 @@ fn a_tch_stands_in_a_recipe_only_where_it_fits_that_torch() {
         [("0.19", "2.6"), ("0.20", "2.7"), ("0.22", "2.9"), ("0.23", "2.10"), ("0.24", "2.11"), ("0.26", "2.13")];
     // Seen to compile and link with the version check bypassed.
     let tried = [("0.24", "2.12")];
-    let workspace = xtask::recipe::Workspace { root: crate::support::root() };
+    let workspace = torchmill::recipe::Workspace { root: crate::support::root() };
     for recipe in workspace.recipe_names().iter().map(|name| workspace.load(name).unwrap()) {
         let minor = recipe.torch.version.rsplit_once('.').unwrap().0.to_owned();
         let expected = fits.iter().chain(&tried).find(|(_, torch)| *torch == minor).map(|(tch, _)| format!("{tch}.0"));
@@ -218,7 +218,7 @@ fn tch_is_not_inherited_by_another_version_but_by_the_same_one() {
     w.write("recipes/same.toml", "schema = 1\nextends = \"base\"\n[torch]\nlocal = \"mine\"\n");
     w.write("recipes/newer.toml", "schema = 1\nextends = \"same\"\n[torch]\nversion = \"2.7.0\"\n");
     w.write("recipes/newest.toml", "schema = 1\nextends = \"newer\"\n[torch]\nversion = \"2.8.0\"\ntch = \"0.99.0\"\n");
-    let workspace = xtask::recipe::Workspace { root: w.path().to_owned() };
+    let workspace = torchmill::recipe::Workspace { root: w.path().to_owned() };
     let tch = |name: &str| workspace.load(name).unwrap().torch.tch;
     assert_eq!(tch("same").as_deref(), Some("0.19.0"));
     assert_eq!(tch("newer"), None);
@@ -229,7 +229,7 @@ fn tch_is_not_inherited_by_another_version_but_by_the_same_one() {
 fn every_environment_of_a_git_recipe_has_what_it_is_made_with_for_each_of_its_pythons() {
     use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder, Requirement, VerbatimUrl};
     use std::str::FromStr;
-    use xtask::recipe::{Backend, System};
+    use torchmill::recipe::{Backend, System};
     for recipe in of_git() {
         for python in &recipe.python.versions {
             let full = format!("{python}.0");
@@ -297,7 +297,7 @@ fn every_environment_of_a_git_recipe_has_what_it_is_made_with_for_each_of_its_py
 
 #[test]
 fn the_backend_from_2_14_on_is_one_that_it_takes() {
-    use xtask::recipe::Backend;
+    use torchmill::recipe::Backend;
     for recipe in of_git() {
         let pin = recipe.python.build.iter().find_map(|p| p.strip_prefix("scikit-build-core=="));
         let new = recipe.torch.version.as_str() >= "2.14" && recipe.torch.version.len() == 6;
@@ -309,7 +309,7 @@ fn the_backend_from_2_14_on_is_one_that_it_takes() {
 
 #[test]
 fn no_git_recipe_asks_for_what_cmake_turns_off_on_its_machine_and_system() {
-    use xtask::recipe::System;
+    use torchmill::recipe::System;
     for recipe in of_git() {
         for machine in recipe.python.machines.clone() {
             let own = recipe.clone().on(&machine);
@@ -398,12 +398,12 @@ fn the_list_says_of_each_recipe_what_is_known_of_it() {
 
 #[test]
 fn the_recipes_of_the_repository_are_all_in_the_list() {
-    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(["recipe", "list", "--json"]).current_dir(crate::support::root());
     let ran = crate::support::Ran::of(&mut command, &crate::support::root()).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let listed: Vec<&str> = json["recipes"].as_array().unwrap().iter().map(|r| r["recipe"].as_str().unwrap()).collect();
-    let mut names = xtask::recipe::Workspace { root: crate::support::root() }.recipe_names();
+    let mut names = torchmill::recipe::Workspace { root: crate::support::root() }.recipe_names();
     names.sort();
     let mut sorted = listed.clone();
     sorted.sort_unstable();

@@ -4,10 +4,10 @@ use std::path::Path;
 use std::process::Command;
 
 use crate::support::{Answer, Server, Workspace, sha256};
-use xtask::event::Silent;
-use xtask::recipe::Coordinate;
-use xtask::source::{Fetcher, Want};
-use xtask::store::Store;
+use torchmill::event::Silent;
+use torchmill::recipe::Coordinate;
+use torchmill::source::{Fetcher, Want};
+use torchmill::store::Store;
 
 fn bytes(n: usize) -> Vec<u8> {
     (0..n as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(n).collect()
@@ -21,7 +21,7 @@ fn want(url: &str, content: &[u8]) -> Want {
     }
 }
 
-fn fetch(store: &Store, want: &Want) -> xtask::Result<Vec<xtask::store::Blob>> {
+fn fetch(store: &Store, want: &Want) -> torchmill::Result<Vec<torchmill::store::Blob>> {
     Fetcher { store, events: &Silent, offline: false, root: Path::new("/") }.fetch_all(std::slice::from_ref(want))
 }
 
@@ -76,7 +76,7 @@ fn wrong_bytes_are_refused_with_both_digests_and_kept_aside() {
     wrong[500] ^= 1;
     let server = Server::start([("/f", Answer::Ok(wrong.clone()))]);
     let e = fetch(&store, &want(&format!("{}/f", server.url), &right)).unwrap_err();
-    assert_eq!((e.code(), e.exit()), ("digest", xtask::Exit::World));
+    assert_eq!((e.code(), e.exit()), ("digest", torchmill::Exit::World));
     assert!(e.what().contains(&sha256(&right)) && e.what().contains(&sha256(&wrong)), "{e}");
     let kept: Vec<_> = std::fs::read_dir(dir.path().join("v1/quarantine")).unwrap().flatten().collect();
     assert_eq!(std::fs::read(kept[0].path()).unwrap(), wrong);
@@ -358,7 +358,7 @@ fn a_git_tree_of_a_hundred_million_files_ends_at_the_bound() {
 }
 
 /// The submodules' URLs are relative, so they are redirected as the repository itself is.
-fn fetched_through(url: &str, commit: &str) -> xtask::Result<(Vec<String>, String)> {
+fn fetched_through(url: &str, commit: &str) -> torchmill::Result<(Vec<String>, String)> {
     let (_dir, store) = store();
     let w = Want {
         name: "outer".into(),

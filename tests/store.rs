@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use super::support::standin::{files, workspace};
 use super::support::{Ran, Workspace, sha256, shared_store};
-use xtask::error::Exit;
-use xtask::store::{KeyBuilder, Store};
+use torchmill::error::Exit;
+use torchmill::store::{KeyBuilder, Store};
 
 /// A workspace whose store is its own, with copies of the downloads.
 fn own() -> Workspace {
@@ -182,7 +182,7 @@ fn what_a_killed_run_left_is_shown_and_removed_and_what_is_under_way_is_not() {
     std::fs::write(left.join(".owner"), "").unwrap();
     assert_eq!(store.leftovers(), std::slice::from_ref(&left));
     let clean = |args: &[&str]| {
-        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
         Ran::of(c.args(["clean", "--store", dir.path().to_str().unwrap()]).args(args), dir.path()).exits(0)
     };
     let ran = clean(&["--dry-run"]);
@@ -206,7 +206,7 @@ fn root_uses_no_store_that_others_can_write_to() {
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(store.shared().unwrap().ends_with("has the mode 0777"));
     let opened = Store::open(Some(dir.path()));
-    if xtask::platform::is_root() {
+    if torchmill::platform::is_root() {
         let e = opened.unwrap_err();
         assert_eq!((e.code(), e.exit()), ("store-shared", Exit::Misuse));
         assert!(e.what().contains("mode 0777"), "{e}");

@@ -12,7 +12,7 @@ use crate::support::{Ran, root, shared_store};
 
 fn uvstore(args: &[&str]) -> serde_json::Value {
     let out = tempfile::tempdir().unwrap().keep();
-    let mut build = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut build = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     build.args(["uvstore", "--json", "--out"]).arg(out).args(args).current_dir(root());
     let ran = Ran::of(build.env("TORCHMILL_STORE", shared_store()), Path::new("/nowhere")).exits(0);
     serde_json::from_str(&ran.stdout).unwrap()

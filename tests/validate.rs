@@ -10,7 +10,7 @@ use crate::support::{Ran, browser, root, sha256, shared_store};
 use serde_json::{Value, json};
 
 fn xtask(dir: &Path, args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(args).current_dir(root()).env("TORCHMILL_STORE", dir.join("store")).env("NO_COLOR", "1");
     Ran::of(&mut command, dir)
 }
@@ -188,7 +188,7 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     let twin = twin(&stock);
     let (a, b) = (stock.to_str().unwrap(), twin.to_str().unwrap());
     let run = |args: &[&str]| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
         command.arg("validate").args(args).current_dir(root()).env("NO_COLOR", "1");
         Ran::of(command.env("TORCHMILL_STORE", shared_store()), &root())
     };
@@ -248,7 +248,7 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     for signal in ["TERM", "KILL"] {
         let dir = tempfile::tempdir().unwrap();
         let report = dir.path().join("report.html");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
         command.args(["validate", "--candidate", a, "--baseline", b, "--only", "benchmark", "--html"]).arg(&report);
         command.current_dir(root()).env("TORCHMILL_STORE", shared_store()).stderr(std::process::Stdio::null());
         let mut child = command.stdout(std::process::Stdio::null()).spawn().unwrap();

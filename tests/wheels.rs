@@ -10,8 +10,8 @@ use super::support::zips::{End, Part, archive, deflated, extra, stored};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256, Sha384, Sha512};
-use xtask::error::Exit;
-use xtask::wheel::{Name, Wheel, target};
+use torchmill::error::Exit;
+use torchmill::wheel::{Name, Wheel, target};
 
 const FILE: &str = "demo-1.0-py3-none-any.whl";
 const INFO: &str = "demo-1.0.dist-info";

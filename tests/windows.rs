@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::support::{Ran, root, shared_store};
-use xtask::toolchain::mingw::Mingw;
+use torchmill::toolchain::mingw::Mingw;
 
 fn xtask(args: &[&str]) -> Ran {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(args).current_dir(root()).env("TORCHMILL_STORE", shared_store()).env("NO_COLOR", "1");
     Ran::of(&mut command, Path::new("/nowhere"))
 }
@@ -34,7 +34,7 @@ fn the_locks_name_wheels_of_their_system() {
         [("torch-2.6.0-windows-cpu", "x86_64", "win_amd64"), ("torch-2.6.0-macos-arm64", "aarch64", "macosx_")]
     {
         let text = std::fs::read_to_string(root().join(format!("recipes/{recipe}.lock"))).unwrap();
-        let lock: xtask::recipe::Lock = toml::from_str(&text).unwrap();
+        let lock: torchmill::recipe::Lock = toml::from_str(&text).unwrap();
         for (minor, wheels) in &lock.python[machine] {
             let names: Vec<String> =
                 wheels.build.iter().chain(&wheels.verify).map(|l| l.coordinate.as_ref().unwrap().file_name()).collect();
@@ -287,7 +287,7 @@ fn dll(compiler: &Mingw, to: &Path, source: &str, with: &[&Path]) {
 #[test]
 #[ignore = "needs mingw-w64"]
 fn what_a_windows_wheel_needs_and_windows_lacks_comes_into_it() {
-    use xtask::artifact::dlls::complete;
+    use torchmill::artifact::dlls::complete;
     let compiler = mingw();
     let dir = tempfile::tempdir().unwrap();
     let (mkl, cuda) = (dir.path().join("mkl/bin"), dir.path().join("cuda/bin"));

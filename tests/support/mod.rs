@@ -60,7 +60,7 @@ impl Workspace {
 
     /// `cargo xtask …` in this workspace.
     pub fn xtask(&self, args: &[&str]) -> std::process::Command {
-        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
         command.args(args).current_dir(self.path()).env("TORCHMILL_STORE", &self.store).env("NO_COLOR", "1");
         command
     }

@@ -289,7 +289,7 @@ pub fn workspace_with(files: &BTreeMap<String, String>, edit: impl Fn(String) ->
     let real = std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.toml")).unwrap();
     let real: toml::Table = toml::from_str(&real).unwrap();
     let python = toml::to_string(&toml::Table::from_iter([("python".to_owned(), real["python"].clone())])).unwrap();
-    let whole = xtask::recipe::Workspace { root: root() }.load("torch-2.6.0-cpu").unwrap();
+    let whole = torchmill::recipe::Workspace { root: root() }.load("torch-2.6.0-cpu").unwrap();
     let uv_coordinate = &whole.source.iter().find(|s| s.name == "libuv").unwrap().coordinates[0];
     let recipe = format!(
         r#"schema = 1
@@ -352,10 +352,10 @@ fn fetch(w: &Workspace) {
 
 /// Writes the lock: packages and libuv from the real lock, the rest by hashing.
 pub fn relock(w: &Workspace, standin: &[u8]) {
-    use xtask::recipe::{Lock, Locked};
+    use torchmill::recipe::{Lock, Locked};
     let real: Lock =
         toml::from_str(&std::fs::read_to_string(root().join("recipes/torch-2.6.0-cpu.lock")).unwrap()).unwrap();
-    let recipe = xtask::recipe::Workspace { root: w.path().to_owned() }.load("standin").unwrap();
+    let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("standin").unwrap();
     let mut lock = Lock { recipe: Lock::recipe_digest(&recipe), ..real.clone() };
     lock.source = [
         ("standin".to_owned(), Locked { sha256: sha256(standin), size: standin.len() as u64, coordinate: None }),

@@ -73,7 +73,7 @@ fn main() {
         return;
     };
     let ours = || {
-        let mut c = Command::new(env!("CARGO_BIN_EXE_xtask"));
+        let mut c = Command::new(env!("CARGO_BIN_EXE_torchmill"));
         c.args(["inspect", "--verdict"]).arg(&wheel);
         measure(&mut c)
     };

@@ -57,7 +57,7 @@ fn wheel(dir: &Path, name: &str, version: usize) -> PathBuf {
 }
 
 fn mirror(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.arg("mirror").args(args).stdin(Stdio::null()).stdout(Stdio::null());
     command
 }

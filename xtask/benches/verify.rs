@@ -34,7 +34,7 @@ fn main() {
         println!("SKIPPED: there is no wheel in dist/; run `cargo xtask build-torch` first");
         return;
     };
-    let ours = || seconds(Command::new(env!("CARGO_BIN_EXE_xtask")).arg("verify").arg(&wheel));
+    let ours = || seconds(Command::new(env!("CARGO_BIN_EXE_torchmill")).arg("verify").arg(&wheel));
     let theirs = || seconds(Command::new("sha256sum").arg(&wheel));
     let size = std::fs::metadata(&wheel).unwrap().len();
     println!("{} ({size} bytes)\n", wheel.file_name().unwrap().to_string_lossy());

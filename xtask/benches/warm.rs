@@ -27,7 +27,7 @@ fn root() -> PathBuf {
 }
 
 fn xtask(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_xtask"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
     command.args(args).current_dir(root()).stdin(Stdio::null());
     command
 }

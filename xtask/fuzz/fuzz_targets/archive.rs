@@ -1,7 +1,7 @@
 //! Any archive ends in a report or an error: zip, tar, Debian package, whatever it begins with.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use xtask::inspect::{Depth, inspect};
+use torchmill::inspect::{Depth, inspect};
 
 fuzz_target!(|data: &[u8]| {
     let _ = inspect("fuzz", &data.to_vec(), Depth::Full);

@@ -4,8 +4,8 @@ use libfuzzer_sys::fuzz_target;
 use std::collections::BTreeMap;
 
 fuzz_target!(|data: &[u8]| {
-    xtask::inspect::gpu_images(&data.to_vec(), &mut BTreeMap::new());
+    torchmill::inspect::gpu_images(&data.to_vec(), &mut BTreeMap::new());
     let mut whole = vec![0x50, 0xed, 0x55, 0xba];
     whole.extend_from_slice(data);
-    xtask::inspect::gpu_images(&whole, &mut BTreeMap::new());
+    torchmill::inspect::gpu_images(&whole, &mut BTreeMap::new());
 });

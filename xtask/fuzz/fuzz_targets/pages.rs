@@ -3,4 +3,4 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| xtask_fuzz::pages(&String::from_utf8_lossy(data)));
+fuzz_target!(|data: &[u8]| torchmill_fuzz::pages(&String::from_utf8_lossy(data)));

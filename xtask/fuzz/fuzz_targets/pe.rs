@@ -2,4 +2,4 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|data: &[u8]| xtask_fuzz::library(b"MZ", data));
+fuzz_target!(|data: &[u8]| torchmill_fuzz::library(b"MZ", data));

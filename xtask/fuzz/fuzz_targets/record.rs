@@ -2,4 +2,4 @@
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 
-fuzz_target!(|text: &str| xtask_fuzz::record(text));
+fuzz_target!(|text: &str| torchmill_fuzz::record(text));

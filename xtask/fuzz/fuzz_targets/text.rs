@@ -2,20 +2,20 @@
 //! statements, envelopes.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
-use xtask::artifact::{dsse::Envelope, provenance::Statement};
-use xtask::inspect::Files;
-use xtask::wheel::record;
+use torchmill::artifact::{dsse::Envelope, provenance::Statement};
+use torchmill::inspect::Files;
+use torchmill::wheel::record;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let (version, rest) = text.split_once('\n').unwrap_or(("2.6.0", &text));
     for windows in [false, true] {
         let files = Files { rendezvous: rest, static_rendezvous: Some(rest), c10d_backend: Some(rest), dynamic_rendezvous: Some(rest) };
-        let _ = xtask::inspect::start_defaults(files, version, windows, true);
+        let _ = torchmill::inspect::start_defaults(files, version, windows, true);
     }
-    let _ = xtask::doctor::explain(data);
+    let _ = torchmill::doctor::explain(data);
     for aarch64 in [false, true] {
-        let _ = xtask::inspect::uv_version_in_code(data, aarch64);
+        let _ = torchmill::inspect::uv_version_in_code(data, aarch64);
     }
     let _ = record::parse(&text);
     let _ = Statement::parse(data, "fuzz");

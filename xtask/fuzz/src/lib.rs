@@ -3,17 +3,17 @@
 use std::io::{Read, Write};
 use std::sync::OnceLock;
 
-use xtask::inspect::{Depth, Packed, ReadAt, inspect, scan_packed_from};
+use torchmill::inspect::{Depth, Packed, ReadAt, inspect, scan_packed_from};
 
 /// A library with `magic` before any content ends in a description or an error, and so does the
 /// content by itself; and in a wheel on a server, of which a verdict reads as little as it can.
 pub fn library(magic: &[u8], data: &[u8]) {
-    let _ = xtask::inspect::library(&data.to_vec());
+    let _ = torchmill::inspect::library(&data.to_vec());
     // The class' name somewhere makes the search for proof run.
     let names = b"N4c10d6detail16LibUVStoreDaemonE\0.?AVLibUVStoreDaemon@detail@c10d@@\0";
     let whole = [magic, data, names].concat();
-    let _ = xtask::inspect::library(&whole);
-    let _ = xtask::inspect::symbols(&whole);
+    let _ = torchmill::inspect::library(&whole);
+    let _ = torchmill::inspect::symbols(&whole);
     // Longer than what is always read of one.
     let _ = inspect("fuzz", &Far(archive_of(&[&whole[..], &[0; 40 << 10]].concat())), Depth::Verdict);
 }
@@ -102,10 +102,10 @@ pub fn inflate(data: &[u8]) {
 
 /// What reads the texts of an index ends in a value or an error; what is read is what is read again.
 pub fn pages(text: &str) {
-    use xtask::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
+    use torchmill::mirror::{ProjectPage, lock::IndexLock, requirements, serve::Form};
     let base = "https://h/simple/x/".parse().unwrap();
     for json in [false, true] {
-        if let Ok(files) = xtask::source::pypi::parse_page(text, json, &base) {
+        if let Ok(files) = torchmill::source::pypi::parse_page(text, json, &base) {
             assert!(files.iter().all(|f| !f.url.starts_with("http://")));
         }
     }
@@ -134,7 +134,7 @@ fn right_wheel() -> &'static [u8] {
         let record = "demo-1.0.dist-info/RECORD";
         let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
         let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-        let text = xtask::wheel::record::own_line(record);
+        let text = torchmill::wheel::record::own_line(record);
         for (name, bytes) in files.into_iter().chain([(record, text.as_bytes())]) {
             zip.start_file(name, options).unwrap();
             zip.write_all(bytes).unwrap();
@@ -158,10 +158,10 @@ pub fn wheel(data: &[u8]) {
         }
         [] => return,
     };
-    if let Ok(wheel) = xtask::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), &bytes) {
+    if let Ok(wheel) = torchmill::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), &bytes) {
         let _ = wheel.faults();
     }
-    let Ok(archive) = xtask::wheel::Archive::open(&bytes) else { return };
+    let Ok(archive) = torchmill::wheel::Archive::open(&bytes) else { return };
     let mut other = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).expect("what is taken is an archive to others");
     assert_eq!(archive.members().len(), other.len());
     for member in archive.members().iter().filter(|m| m.size < 1 << 20) {
@@ -177,8 +177,8 @@ pub fn wheel(data: &[u8]) {
 
 /// No envelope but the one that was signed counts as signed.
 pub fn dsse(data: &[u8]) {
-    use xtask::artifact::dsse::Envelope;
-    use xtask::artifact::provenance::Statement;
+    use torchmill::artifact::dsse::Envelope;
+    use torchmill::artifact::provenance::Statement;
     let _ = Statement::parse(data, "fuzz")
         .map(|s| (s.recipe_sha256().len(), s.toolchain_sha256().len(), s.builder().len()));
     let Ok(envelope) = Envelope::parse(data, "fuzz") else { return };
@@ -202,7 +202,7 @@ pub fn recipe(data: &[u8]) {
         dir
     });
     std::fs::write(dir.path().join("recipes/fuzz.toml"), data).unwrap();
-    let workspace = xtask::recipe::Workspace { root: dir.path().to_owned() };
+    let workspace = torchmill::recipe::Workspace { root: dir.path().to_owned() };
     if let Err(e) = workspace.load("fuzz") {
         assert!(!e.what().is_empty());
     }
@@ -210,7 +210,7 @@ pub fn recipe(data: &[u8]) {
 
 /// RECORD: what is read of it is written again and read the same.
 pub fn record(text: &str) {
-    use xtask::wheel::record::{Digest, Entry, line, own_line, parse};
+    use torchmill::wheel::record::{Digest, Entry, line, own_line, parse};
     let Ok(entries) = parse(text) else { return };
     let again: String = entries
         .iter()
@@ -228,7 +228,7 @@ pub fn record(text: &str) {
 
 /// METADATA and file names: no value that counts goes over a line, whatever stands there.
 pub fn metadata(data: &[u8]) {
-    use xtask::wheel::{Metadata, Name, fit, target};
+    use torchmill::wheel::{Metadata, Name, fit, target};
     if let Ok(headers) = Metadata::parse(data) {
         for key in ["Name", "Version", "Requires-Python"] {
             if let Ok(value) = headers.one(key) {
@@ -240,7 +240,7 @@ pub fn metadata(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
     if let Ok(name) = text.parse::<Name>() {
         assert!(name.parsed_version().is_some());
-        let _ = fit(&text, "3.11", xtask::recipe::System::Linux, "x86_64");
+        let _ = fit(&text, "3.11", torchmill::recipe::System::Linux, "x86_64");
     }
     let _ = target(&text, "demo-1.0.data");
 }
@@ -248,14 +248,14 @@ pub fn metadata(data: &[u8]) {
 /// A policy that is read demands something.
 pub fn policy(text: &str) {
     // Keys are files: none of the names that are made up here is one.
-    if let Ok(policy) = xtask::artifact::trust::Policy::parse(text, std::path::Path::new("/nonexistent"), "fuzz") {
+    if let Ok(policy) = torchmill::artifact::trust::Policy::parse(text, std::path::Path::new("/nonexistent"), "fuzz") {
         assert!(policy.demands());
     }
 }
 
 /// A lock that is read has digests only, and is written as it was read.
 pub fn lock(text: &str) {
-    use xtask::recipe::{Lock, is_sha256};
+    use torchmill::recipe::{Lock, is_sha256};
     let path = std::path::Path::new("fuzz.lock");
     let Ok(lock) = Lock::parse(text, path, "lock") else { return };
     assert!(lock.source.values().all(|l| is_sha256(&l.sha256)));

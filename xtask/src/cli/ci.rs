@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{print_json, set_json, workspace};
+use super::common::{own_workspace, print_json, set_json};
 use crate::ci;
 use crate::error::{Answer, Result};
 use crate::ui;
@@ -47,7 +47,7 @@ Example:
 /// Runs the command.
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
-    let workspace = workspace()?;
+    let workspace = own_workspace()?;
     match args.command {
         Command::Render => {
             let written = ci::write(&workspace)?;

@@ -12,7 +12,7 @@ use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::recipe::{Lock, Recipe, Workspace};
+use crate::recipe::{Lock, Recipe, Workspace, release};
 use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
@@ -254,17 +254,46 @@ impl Session {
     }
 }
 
-/// The repository: the folder above that has `recipes/`, else the one this program was built in.
+/// The folder above that has `recipes/`; else the clone that this program was built in, and stands in; else the
+/// recipes that a release carries in itself.
 pub fn workspace() -> Result<Workspace> {
+    let is_one = |d: &PathBuf| d.join("recipes").is_dir() && d.join("patches").is_dir();
     let here = std::env::current_dir()?;
-    let built_in = PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().map(PathBuf::from);
-    here.ancestors()
-        .map(PathBuf::from)
-        .chain(built_in)
-        .find(|d| d.join("recipes").is_dir() && d.join("patches").is_dir())
-        .map(|root| Workspace { root })
-        .ok_or_else(|| {
-            Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above")
-                .next("run this in a clone of torchmill")
-        })
+    if let Some(root) = here.ancestors().map(PathBuf::from).chain(clone_of_this_program()).find(is_one) {
+        return Ok(Workspace { root });
+    }
+    let carried = match platform::cache_dir() {
+        Some(cache) => release::unpacked(&cache.join("torchmill/release").join(env!("CARGO_PKG_VERSION")))?,
+        None => None,
+    };
+    carried.ok_or_else(|| {
+        Error::misuse("no-workspace", "no folder with recipes/ and patches/ is here or above")
+            .next("run this in a clone of torchmill")
+    })
+}
+
+/// The same, for what writes recipes, locks or workflows.
+///
+/// # Errors
+/// Misuse: those of a release are nobody's to edit.
+pub fn own_workspace() -> Result<Workspace> {
+    let workspace = workspace()?;
+    ensure_own(&workspace)?;
+    Ok(workspace)
+}
+
+/// See [`own_workspace`].
+pub fn ensure_own(workspace: &Workspace) -> Result<()> {
+    if !workspace.is_released() {
+        return Ok(());
+    }
+    Err(Error::misuse("released", "this would write beside the recipes that this release carries, which nobody edits")
+        .next("run it in a clone of torchmill, or in a folder of yours that has recipes/ and patches/"))
+}
+
+/// The clone whose `target/` this program stands in: `target/PROFILE/torchmill`, or below a target's name.
+pub fn clone_of_this_program() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok()?;
+    let is_one = |d: &&Path| d.join("xtask/Cargo.toml").is_file() && d.join("recipes").is_dir();
+    program.ancestors().skip(1).find(is_one).map(PathBuf::from)
 }

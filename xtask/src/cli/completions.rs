@@ -65,8 +65,8 @@ fn of_cargo(shell: Shell) -> Option<&'static str> {
         Shell::Bash => {
             r#"_torchmill_of_this_repository() {
     local dir=$PWD
-    while [[ -n $dir && ! -x $dir/target/debug/xtask ]]; do dir=${dir%/*}; done
-    [[ -n $dir ]] && "$dir/target/debug/xtask" "$@"
+    while [[ -n $dir && ! -x $dir/target/debug/torchmill ]]; do dir=${dir%/*}; done
+    [[ -n $dir ]] && "$dir/target/debug/torchmill" "$@"
 }
 # What completed cargo until now; bash-completion would load it at the first TAB only.
 declare -F _comp_load > /dev/null && _comp_load cargo
@@ -86,8 +86,8 @@ complete -o bashdefault -o default -F _torchmill_cargo cargo"#
         Shell::Zsh => {
             r#"_torchmill_of_this_repository() {
     local dir=$PWD
-    while [[ -n $dir && ! -x $dir/target/debug/xtask ]]; do dir=${dir%/*}; done
-    [[ -n $dir ]] && "$dir/target/debug/xtask" "$@"
+    while [[ -n $dir && ! -x $dir/target/debug/torchmill ]]; do dir=${dir%/*}; done
+    [[ -n $dir ]] && "$dir/target/debug/torchmill" "$@"
 }
 _torchmill_cargo() {
     if [[ $words[2] == xtask && $CURRENT -gt 2 ]]; then
@@ -103,10 +103,10 @@ compdef _torchmill_cargo cargo"#
         Shell::Fish => {
             r#"function _torchmill_of_this_repository
     set dir $PWD
-    while test -n "$dir" -a ! -x "$dir/target/debug/xtask"
+    while test -n "$dir" -a ! -x "$dir/target/debug/torchmill"
         set dir (string replace -r '/[^/]*$' '' -- $dir)
     end
-    test -n "$dir" && $dir/target/debug/xtask $argv
+    test -n "$dir" && $dir/target/debug/torchmill $argv
 end
 complete --keep-order --exclusive --command cargo --condition '__fish_seen_subcommand_from xtask' --arguments "(TORCHMILL_COMPLETE=fish _torchmill_of_this_repository -- (commandline --current-process --tokenize --cut-at-cursor)[2..] (commandline --current-token))""#
         }

@@ -157,9 +157,9 @@ fn show_explanations(found: &[Explanation]) {
         if let Some(sign) = &e.sign {
             println!("  and from line {}: {}", sign.number, sign.text);
         }
-        println!("  {}", e.what);
+        println!("  {}", ui::name::as_typed(&e.what));
         for next in e.next.lines() {
-            println!("  next: {next}");
+            println!("  next: {}", ui::name::as_typed(next));
         }
     }
 }
@@ -207,7 +207,7 @@ fn show(d: &Diagnosis) {
     for (i, remedy) in d.remedies.iter().enumerate() {
         println!("\n{}. {}", i + 1, remedy.what);
         for line in &remedy.lines {
-            println!("     {line}");
+            println!("     {}", ui::name::as_typed(line));
         }
         let helps: Vec<&str> = remedy
             .helps
@@ -223,9 +223,8 @@ fn show_broken(d: &Diagnosis) {
     match &d.breaks {
         Some(broken) if broken.is_empty() => {}
         Some(broken) => {
-            println!(
-                "\nWith that build these would not load any more; `cargo xtask compat` tells more, and what fits:"
-            );
+            let tells = ui::name::as_typed("`cargo xtask compat` tells more");
+            println!("\nWith that build these would not load any more; {tells}, and what fits:");
             broken.iter().for_each(|b| println!("     {} {}: {}", b.package, b.version, b.cause.words()));
         }
         None => println!("\nWhether other installed packages would load with that build cannot be told."),

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, print_json};
+use super::common::{RecipeArgs, ensure_own, print_json};
 use crate::error::{Answer, Kind, Result};
 use crate::recipe::Lock;
 use crate::stage;
@@ -46,6 +46,9 @@ pub fn run(args: Args) -> Result<Answer> {
             println!("{} fits the recipe", path.display());
         }
         return Ok(Answer::Yes);
+    }
+    if path.starts_with(&session.workspace.root) {
+        ensure_own(&session.workspace)?;
     }
     // A lock that cannot be read tells nothing; one of another recipe state still tells digests.
     let old = if args.update {

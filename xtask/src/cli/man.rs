@@ -6,6 +6,7 @@ use clap::{Args as ClapArgs, Command, CommandFactory};
 
 use super::common::{print_json, set_json};
 use crate::error::{Error, Result};
+use crate::ui;
 
 /// Write man pages: one a command
 #[derive(Debug, ClapArgs)]
@@ -41,10 +42,10 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// A page is read where the program is installed, and its name there is `torchmill`.
 fn of_torchmill(command: Command) -> Command {
-    let named = |text: &clap::builder::StyledStr| text.to_string().replace("cargo xtask", "torchmill");
+    let named = |text: &clap::builder::StyledStr| ui::name::installed(&text.to_string());
     let usage = command.clone().render_usage().to_string();
     let command = match usage.strip_prefix("Usage: ").filter(|u| u.contains("cargo xtask")) {
-        Some(usage) => command.override_usage(usage.replace("cargo xtask", "torchmill")),
+        Some(usage) => command.override_usage(ui::name::installed(usage)),
         None => command,
     };
     let examples = command.get_after_help().map(named);

@@ -13,6 +13,7 @@ mod completions;
 mod diff;
 mod doctor;
 mod fetch;
+mod identity;
 mod inspect;
 mod internal;
 mod interrupt;
@@ -46,7 +47,7 @@ use interrupt::Leave;
 #[command(
     name = "cargo xtask",
     bin_name = "cargo xtask",
-    version,
+    version = identity::version(),
     about,
     max_term_width = 80,
     after_help = "\
@@ -139,7 +140,7 @@ pub fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(e) => {
-            let _ = e.print();
+            identity::print(&e);
             return if e.use_stderr() { ExitCode::from(Exit::Misuse as u8) } else { ExitCode::SUCCESS };
         }
     };
@@ -204,7 +205,12 @@ fn print_failure(code: &str, what: &str, context: &[String], next: &[String]) {
     if common::json_requested() && !common::result_printed() {
         common::print_json(&serde_json::json!({
             "schema_version": 1,
-            "error": { "code": code, "message": what, "context": context, "next": next },
+            "error": {
+                "code": code,
+                "message": ui::name::as_typed(what),
+                "context": context,
+                "next": next.iter().map(|n| ui::name::as_typed(n)).collect::<Vec<_>>(),
+            },
         }));
     }
 }

@@ -2,11 +2,12 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{print_json, sink, workspace};
+use super::common::{own_workspace, print_json, sink, workspace};
 use crate::draft::{self, Asked, UPSTREAM};
 use crate::error::{Error, Result};
 use crate::recipe::{Lock, Recipe, Workspace};
 use crate::store::Store;
+use crate::ui;
 
 /// All recipes with their state; a recipe for a version that has none
 #[derive(Debug, ClapArgs)]
@@ -89,7 +90,7 @@ fn new(args: &New) -> Result<()> {
     }
     let asked = Asked { version: &args.version, git, cuda: args.cuda, without_wheel: args.without_wheel };
     let store = Store::open(args.store.as_deref())?;
-    let written = draft::write(&workspace()?, &store, events.as_ref(), &asked)?;
+    let written = draft::write(&own_workspace()?, &store, events.as_ref(), &asked)?;
     if args.json {
         print_json(&serde_json::json!({ "schema_version": 1, "written": written }));
         return Ok(());
@@ -103,7 +104,7 @@ fn new(args: &New) -> Result<()> {
         println!("  - {open}");
     }
     for recipe in &written.recipes {
-        println!("next: cargo xtask lock --recipe {recipe}");
+        println!("{}", ui::name::as_typed(&format!("next: cargo xtask lock --recipe {recipe}")));
     }
     Ok(())
 }

@@ -5,7 +5,7 @@
 //! memory, a part of a file on a server. Nothing here draws, and nothing knows the command line.
 //!
 //! ```
-//! use xtask::inspect::{Depth, inspect};
+//! use torchmill::inspect::{Depth, inspect};
 //!
 //! // Anything that can be read at an offset: here a file in memory that is no torch.
 //! let bytes = b"MZ, and then nothing".to_vec();

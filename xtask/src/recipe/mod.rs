@@ -7,6 +7,7 @@ mod load;
 mod lock;
 mod model;
 mod near;
+pub mod release;
 mod requirement;
 
 pub use coordinate::Coordinate;

@@ -2,6 +2,8 @@
 //! that prints. Messages go to standard error; results are printed by the commands, to standard
 //! output.
 
+pub mod name;
+
 use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{LazyLock, Mutex, mpsc};
@@ -33,8 +35,12 @@ fn paint(code: &str, text: &str) -> String {
 
 /// Colours a part of a result, where results go to a terminal that wants colours.
 pub fn paint_result(code: &str, text: &str) -> String {
-    let terminal = std::io::IsTerminal::is_terminal(&std::io::stdout());
-    if terminal && wanted() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+    if colours_of_results() { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+}
+
+/// The same as [`colours`], of standard output.
+pub fn colours_of_results() -> bool {
+    std::io::IsTerminal::is_terminal(&std::io::stdout()) && wanted()
 }
 
 /// ✓, ✗, or - for what nobody asked about: in a result, in colour where results are.
@@ -169,8 +175,8 @@ impl Sink for Reporter {
             Event::CompileProgress { done, total, seconds_left, current } => {
                 inner.compile(done, total, seconds_left, &current)
             }
-            Event::Note { text } => inner.line(&format!("  {}", visible(&text))),
-            Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), visible(&text))),
+            Event::Note { text } => inner.line(&format!("  {}", said(&text))),
+            Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), said(&text))),
         }
     }
 }
@@ -193,7 +199,7 @@ impl Sink for JsonEvents {
 
 /// Shows an error to a person.
 pub fn error(e: &Error) {
-    say(&format!("{} {}", paint("1;31", "error:"), visible(e.what())));
+    say(&format!("{} {}", paint("1;31", "error:"), said(e.what())));
     for doing in e.context() {
         say(&format!("  while {}", visible(doing)));
     }
@@ -202,13 +208,13 @@ pub fn error(e: &Error) {
 
 /// Shows an answer of no to a person.
 pub fn no(what: &str, next: &[String]) {
-    say(&format!("{} {}", paint("1;31", "no:"), visible(what)));
+    say(&format!("{} {}", paint("1;31", "no:"), said(what)));
     next_steps(next);
 }
 
 fn next_steps(next: &[String]) {
     for next in next {
-        say(&format!("  {} {}", paint("36", "next:"), visible(next)));
+        say(&format!("  {} {}", paint("36", "next:"), said(next)));
     }
 }
 
@@ -290,6 +296,11 @@ pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
         .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
         .collect::<String>()
         .into()
+}
+
+/// Text of this program's, which may hold text of others.
+fn said(text: &str) -> String {
+    visible(&name::as_typed(text)).into_owned()
 }
 
 /// `75` as `1 min 15 s`.

@@ -1,0 +1,76 @@
+//! The recipes and patches that a release carries in itself, so that it builds in any folder.
+
+use std::path::{Path, PathBuf};
+
+use super::Workspace;
+use crate::error::{Context, Result};
+use crate::store::write_atomically;
+
+/// Each with its path from the root; empty in a development build.
+static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/release.rs"));
+
+/// The file that tells such a folder from a clone.
+const MARK: &str = "RELEASE";
+
+/// Writes what this program carries below `folder`, where it is not there yet, and returns the folder. `None`: it
+/// carries nothing.
+///
+/// # Errors
+/// The folder cannot be written.
+pub fn unpacked(folder: &Path) -> Result<Option<Workspace>> {
+    if FILES.is_empty() { Ok(None) } else { unpack(FILES, folder).map(Some) }
+}
+
+/// Every file is held against what is carried: one that was altered is written again, one that is not ours goes.
+fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
+    let mark = (MARK, b"Written by torchmill from its own release; edits do not stay.\n".as_slice());
+    for (name, bytes) in files.iter().copied().chain([mark]) {
+        let path = folder.join(name);
+        if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
+            write_atomically(&path, bytes).doing(|| format!("writing the release's {name}"))?;
+        }
+    }
+    for entry in walkdir::WalkDir::new(folder).into_iter().flatten().filter(|e| !e.file_type().is_dir()) {
+        let name: Vec<_> = entry.path().strip_prefix(folder).unwrap_or(entry.path()).iter().collect();
+        let name: PathBuf = name.into_iter().collect();
+        if name.as_os_str() != MARK && !files.iter().any(|(ours, _)| Path::new(ours) == name) {
+            fs_err::remove_file(entry.path())?;
+        }
+    }
+    Ok(Workspace { root: folder.to_owned() })
+}
+
+impl Workspace {
+    /// Whether these are a release's own recipes, which nobody edits.
+    pub fn is_released(&self) -> bool {
+        self.root.join(MARK).is_file()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_release_carries_comes_back_whatever_was_done_to_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("release");
+        let files: &[(&str, &[u8])] = &[("recipes/a.toml", b"schema = 1\n"), ("patches/x/y.patch", b"--- a\n")];
+        let workspace = unpack(files, &folder).unwrap();
+        assert!(workspace.is_released());
+        assert_eq!(workspace.recipe_names(), ["a"]);
+        assert!(!Workspace { root: dir.path().to_owned() }.is_released());
+        std::fs::write(folder.join("recipes/a.toml"), "schema = 2\n").unwrap();
+        std::fs::write(folder.join("recipes/b.toml"), "schema = 1\n").unwrap();
+        std::fs::remove_file(folder.join("patches/x/y.patch")).unwrap();
+        unpack(files, &folder).unwrap();
+        assert_eq!(std::fs::read(folder.join("recipes/a.toml")).unwrap(), b"schema = 1\n");
+        assert_eq!(std::fs::read(folder.join("patches/x/y.patch")).unwrap(), b"--- a\n");
+        assert!(!folder.join("recipes/b.toml").exists());
+    }
+
+    #[test]
+    fn a_development_build_carries_nothing() {
+        assert_eq!(FILES.is_empty(), cfg!(debug_assertions) && option_env!("TORCHMILL_EMBED").is_none());
+    }
+}
