@@ -220,7 +220,8 @@ fn trees_of_the_older_kinds_are_read_too() {
         let index = index(tag, &["cp311-cp311-manylinux1_x86_64"], None);
         let ran = new(&w, &url, &index, &[tag]).exits(0);
         assert!(ran.stderr.contains("manylinux1_x86_64.whl was not read"), "{}", ran.stderr);
-        let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load(&format!("torch-{tag}-cpu")).unwrap();
+        let recipe =
+            torchmill::recipe::Workspace { root: w.path().to_owned() }.load(&format!("torch-{tag}-cpu")).unwrap();
         assert_eq!(
             (recipe.torch.commit.as_str(), recipe.torch.backend),
             (commit.as_str(), torchmill::recipe::Backend::Setuptools)

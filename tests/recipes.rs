@@ -97,7 +97,11 @@ fn extends_lays_one_recipe_over_another() {
     assert_eq!(over.torch.full_version(), "2.6.0+mine");
     assert_eq!(over.features.get("USE_MKLDNN"), Some(&true));
     assert_eq!(over.features.get("USE_DISTRIBUTED"), Some(&true));
-    assert_eq!(over.torch.status, torchmill::recipe::Status::NotYetBuiltHere, "what a base is known for is not inherited");
+    assert_eq!(
+        over.torch.status,
+        torchmill::recipe::Status::NotYetBuiltHere,
+        "what a base is known for is not inherited"
+    );
 }
 
 #[test]

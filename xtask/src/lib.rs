@@ -1,7 +1,7 @@
 //! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `draft`, `mirror`, `validate`, `repro`,
+//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `dist`, `draft`, `mirror`, `validate`, `repro`,
 //! `doctor` → `stage` → `diff`, `artifact`, `compat`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` →
 //! `logging`, `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never
 //! in a circle
@@ -12,6 +12,7 @@ pub mod ci;
 pub mod cli;
 pub mod compat;
 pub mod diff;
+pub mod dist;
 pub mod doctor;
 pub mod draft;
 pub mod error;

@@ -11,6 +11,7 @@ mod common;
 mod compat;
 mod completions;
 mod diff;
+mod dist;
 mod doctor;
 mod fetch;
 mod identity;
@@ -102,6 +103,7 @@ enum Command {
     Publish(publish::Args),
     Shell(shell::Args),
     Ci(ci::Args),
+    Dist(dist::Args),
     Clean(clean::Args),
     Schema(schema::Args),
     Completions(completions::Args),
@@ -173,6 +175,7 @@ pub fn main() -> ExitCode {
         Command::Publish(args) => ended(publish::run(&args)),
         Command::Shell(args) => ended(shell::run(args)),
         Command::Ci(args) => ended(ci::run(&args)),
+        Command::Dist(args) => ended(dist::run(&args)),
         Command::Clean(args) => ended(clean::run(args)),
         Command::Schema(args) => ended(schema::run(args)),
         Command::Completions(args) => ended(completions::run(&args)),

@@ -1,0 +1,210 @@
+//! `dist`: what a release hands out, made from one commit, the same bytes wherever it is made.
+//!
+//! ```text
+//! commit ─► source/ (a checkout of its own) ─┬─► maturin ─► torchmill-….whl, torchmill-….tar.gz (source)
+//!                                            ├─► the program with its licences ─► torchmill-…-SYSTEM-MACHINE.tar.gz
+//!                                            └─► uvstore --wheel ─► uvstore-….whl, for Linux and for Windows
+//!                                                all of them ─► SHA256SUMS
+//! ```
+//! maturin comes by digest (`ci/release/requirements.txt`). Nothing of this machine is in the files: folders are
+//! mapped to names that are the same everywhere, and that is checked before a file is called done.
+
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use xshell::{Shell, cmd};
+
+use crate::artifact::wheel::collect;
+use crate::artifact::{Content, Member};
+use crate::error::{Context, Error, Result};
+use crate::event::Sink;
+use crate::platform;
+use crate::stage::steps::bundle::write_tar;
+use crate::store::write_atomically;
+use crate::toolchain::mingw::Mingw;
+
+/// What the checkout is called in debug information and panics.
+const NAMED: &str = "/torchmill";
+
+/// A file of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Made {
+    /// Its name.
+    pub file: String,
+    /// SHA-256.
+    pub sha256: String,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// What a release is made from.
+#[derive(Debug, Clone, Serialize)]
+pub struct From {
+    /// The commit, 40 hexadecimal digits.
+    pub commit: String,
+    /// Its time, in seconds since 1970: SOURCE_DATE_EPOCH.
+    pub epoch: i64,
+}
+
+/// The commit that is checked out in the clone `root`.
+///
+/// # Errors
+/// Misuse: it is no clone.
+pub fn head(root: &Path) -> Result<From> {
+    let git = |e: git2::Error| {
+        Error::misuse("no-clone", format!("{}: {}", root.display(), e.message()))
+            .next("a release is made from a commit: run this in a git clone of torchmill")
+    };
+    let repository = git2::Repository::open(root).map_err(git)?;
+    let commit = repository.head().and_then(|head| head.peel_to_commit()).map_err(git)?;
+    Ok(From { commit: commit.id().to_string(), epoch: commit.time().seconds() })
+}
+
+/// Makes all files of a release in `out`, working in `work`, and names them, sorted.
+///
+/// # Errors
+/// The world: a compiler, maturin or the index fails. Also: a file would hold this machine's folders.
+pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink) -> Result<Vec<Made>> {
+    let source = work.join("source");
+    check_out(root, from, &source).doing(|| format!("checking out {} to {}", from.commit, source.display()))?;
+    fs_err::create_dir_all(out)?;
+    let shell = Shell::new().map_err(failed)?;
+    shell.change_dir(&source);
+    let environment = work.join("maturin");
+    let program = work.join("target/release").join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
+
+    events.note("maturin, by digest".into());
+    let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let base = if cfg!(windows) { "python" } else { "python3" };
+    if !python.is_file() {
+        cmd!(shell, "{base} -m venv {environment}").quiet().run().map_err(failed)?;
+    }
+    let requirements = source.join("ci/release/requirements.txt");
+    cmd!(shell, "{python} -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r {requirements}")
+        .quiet()
+        .run()
+        .map_err(failed)?;
+
+    events.note("torchmill: the wheel".into());
+    let made = work.join("made");
+    if made.exists() {
+        fs_err::remove_dir_all(&made)?;
+    }
+    let _epoch = shell.push_env("SOURCE_DATE_EPOCH", from.epoch.to_string());
+    let _commit = shell.push_env("TORCHMILL_COMMIT", &from.commit);
+    let _target = shell.push_env("CARGO_TARGET_DIR", work.join("target"));
+    let _cargo = shell.push_env("CARGO_INCREMENTAL", "0");
+    let named = named(&source, work)?;
+    let rust: Vec<String> = named.iter().map(|(from, to)| format!("--remap-path-prefix={from}={to}")).collect();
+    let _rust = shell.push_env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}"));
+    let c = named.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect::<Vec<_>>().join(" ");
+    let _c = shell.push_env("CFLAGS", c);
+    cmd!(shell, "{python} -m maturin build --release --quiet --out {made}").quiet().run().map_err(failed)?;
+    check_clean(&program, &named)?;
+
+    events.note("torchmill: the source".into());
+    shell.write_file("COMMIT", format!("{}\n", from.commit)).map_err(failed)?;
+    cmd!(shell, "{python} -m maturin sdist --quiet --out {made}").quiet().run().map_err(failed)?;
+
+    events.note("torchmill: the program alone".into());
+    archive(&source, &program, from, &made)?;
+
+    events.note("uvstore".into());
+    let ours = std::env::current_exe()?;
+    let uvstore = |target: &str| {
+        cmd!(shell, "{ours} uvstore --quiet --wheel --target {target} --out {made}").quiet().ignore_stdout().run()
+    };
+    if cfg!(target_os = "linux") {
+        uvstore("host").map_err(failed)?;
+        match Mingw::find() {
+            Ok(_) => uvstore("windows").map_err(failed)?,
+            Err(e) => events.warn(format!("no uvstore for Windows: {}", e.what())),
+        }
+    }
+    publish(&made, out)
+}
+
+/// The tree of the commit, and nothing else, in `to`.
+fn check_out(root: &Path, from: &From, to: &Path) -> Result<()> {
+    if to.exists() {
+        fs_err::remove_dir_all(to)?;
+    }
+    fs_err::create_dir_all(to)?;
+    let git = |e: git2::Error| Error::world("git", e.message().to_owned());
+    let repository = git2::Repository::open(root).map_err(git)?;
+    let tree = repository.revparse_single(&from.commit).map_err(git)?;
+    let mut options = git2::build::CheckoutBuilder::new();
+    options.target_dir(to).force().recreate_missing(true).update_index(false);
+    repository.checkout_tree(&tree, Some(&mut options)).map_err(git)
+}
+
+/// Folders of this machine, and what they are called instead.
+fn named(source: &Path, work: &Path) -> Result<Vec<(String, String)>> {
+    let home = platform::home_dir();
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from).or_else(|| Some(home?.join(".cargo")));
+    let mut all = vec![(work.join("target"), "/target".to_owned()), (source.to_owned(), NAMED.to_owned())];
+    all.extend(cargo.map(|cargo| (cargo, "/cargo".to_owned())));
+    all.into_iter()
+        .map(|(folder, name)| match folder.to_str() {
+            Some(folder) if !folder.contains([' ', '=']) => Ok((folder.to_owned(), name)),
+            _ => Err(Error::misuse("folder", format!("compilers cannot be told of the folder {}", folder.display()))
+                .next("use a folder without spaces and equals signs: --work DIR")),
+        })
+        .collect()
+}
+
+/// No folder of this machine is in the program.
+fn check_clean(program: &Path, named: &[(String, String)]) -> Result<()> {
+    let bytes = fs_err::read(program)?;
+    match named.iter().find(|(folder, _)| memchr::memmem::find(&bytes, folder.as_bytes()).is_some()) {
+        None => Ok(()),
+        Some((folder, _)) => {
+            Err(Error::world("leak", format!("{} holds a folder of this machine: {folder}", program.display())))
+        }
+    }
+}
+
+/// The program with its licences, for those who have no pip.
+fn archive(source: &Path, program: &Path, from: &From, to: &Path) -> Result<()> {
+    let stem = format!("torchmill-{}-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
+    let stripped = to.join("torchmill.stripped");
+    // maturin strips what it packs; the same is done here, from the wheel, so that there is one program.
+    let wheel = fs_err::read_dir(to)?
+        .flatten()
+        .map(|e| e.path())
+        .find(|p| p.extension().is_some_and(|e| e == "whl"))
+        .ok_or_else(|| Error::world("maturin", "maturin made no wheel"))?;
+    let file = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(|e| Error::world("zip", e.to_string()))?;
+    let name = format!("torchmill-{}.data/scripts/{file}", env!("CARGO_PKG_VERSION"));
+    let mut member = zip.by_name(&name).map_err(|e| Error::world("zip", format!("{}: {name}: {e}", wheel.display())))?;
+    std::io::copy(&mut member, &mut fs_err::File::create(&stripped)?)?;
+    let mut members =
+        vec![Member { name: format!("{stem}/{file}"), content: Content::File(stripped.clone()), executable: true }];
+    for text in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
+        let content = Content::File(source.join(text));
+        members.push(Member { name: format!("{stem}/{text}"), content, executable: false });
+    }
+    members.sort_by(|a, b| a.name.cmp(&b.name));
+    write_tar(&members, fs_err::File::create(to.join(format!("{stem}.tar.gz")))?.into_parts().0, from.epoch)?;
+    Ok(fs_err::remove_file(stripped)?)
+}
+
+/// Moves what was made to `out`, with its digests.
+fn publish(made: &Path, out: &Path) -> Result<Vec<Made>> {
+    let mut files = Vec::new();
+    for member in collect(made)? {
+        let bytes = fs_err::read(made.join(&member.name))?;
+        write_atomically(&out.join(&member.name), &bytes)?;
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        files.push(Made { file: member.name, sha256, size: bytes.len() as u64 });
+    }
+    let sums: String = files.iter().map(|f| format!("{}  {}\n", f.sha256, f.file)).collect();
+    write_atomically(&out.join("SHA256SUMS"), sums.as_bytes())?;
+    Ok(files)
+}
+
+fn failed(e: xshell::Error) -> Error {
+    Error::world("dist", e.to_string())
+}
