@@ -19,6 +19,7 @@ mod before_after;
 mod ci;
 mod compat;
 mod cuda;
+mod dist;
 mod doctor;
 mod drafts;
 mod fuzz_corpus;

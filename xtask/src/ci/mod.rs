@@ -3,6 +3,7 @@
 //! ```text
 //! recipes with a lock ─► matrix: recipe × Python × machine ─┬─► github.yml.j2 ─► ci/github/build-torch.yml
 //!                                                           └─► gitlab.yml.j2 ─► ci/gitlab/build-torch.yml
+//! github-release.yml.j2, gitlab-release.yml.j2 ─► ci/*/release.yml: the program itself, and uvstore
 //! ```
 //! The templates hold all that is said of a CI; this module fills in what the recipes say.
 
@@ -62,9 +63,11 @@ pub struct Stale {
     pub line: Option<usize>,
 }
 
-const TEMPLATES: [(&str, &str); 2] = [
+const TEMPLATES: [(&str, &str); 4] = [
     ("ci/github/build-torch.yml", include_str!("github.yml.j2")),
     ("ci/gitlab/build-torch.yml", include_str!("gitlab.yml.j2")),
+    ("ci/github/release.yml", include_str!("github-release.yml.j2")),
+    ("ci/gitlab/release.yml", include_str!("gitlab-release.yml.j2")),
 ];
 
 /// Bytes of disk that GitHub promises on a hosted machine: 14 GB.

@@ -105,7 +105,7 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
 
     events.note("torchmill: the source".into());
     shell.write_file("COMMIT", format!("{}\n", from.commit)).map_err(failed)?;
-    cmd!(shell, "{python} -m maturin sdist --quiet --out {made}").quiet().run().map_err(failed)?;
+    cmd!(shell, "{python} -m maturin sdist --out {made}").quiet().run().map_err(failed)?;
 
     events.note("torchmill: the program alone".into());
     archive(&source, &program, from, &made)?;
@@ -178,7 +178,8 @@ fn archive(source: &Path, program: &Path, from: &From, to: &Path) -> Result<()> 
     let file = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(|e| Error::world("zip", e.to_string()))?;
     let name = format!("torchmill-{}.data/scripts/{file}", env!("CARGO_PKG_VERSION"));
-    let mut member = zip.by_name(&name).map_err(|e| Error::world("zip", format!("{}: {name}: {e}", wheel.display())))?;
+    let mut member =
+        zip.by_name(&name).map_err(|e| Error::world("zip", format!("{}: {name}: {e}", wheel.display())))?;
     std::io::copy(&mut member, &mut fs_err::File::create(&stripped)?)?;
     let mut members =
         vec![Member { name: format!("{stem}/{file}"), content: Content::File(stripped.clone()), executable: true }];

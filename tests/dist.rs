@@ -1,0 +1,60 @@
+//! `dist`: what a release hands out, made twice from this commit, installed and used where there is no clone.
+//! It compiles everything optimized, twice, so it runs only when asked for:
+//!
+//! ```text
+//! cargo test --test main dist:: -- --ignored --nocapture
+//! ```
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::{Ran, root};
+
+#[test]
+#[ignore = "takes too much: compiles the program optimized, twice"]
+fn a_release_is_the_same_twice_and_works_where_there_is_no_clone() {
+    let out = tempfile::tempdir().unwrap();
+    let mut dist = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+    dist.args(["dist", "--twice", "--json", "--out"]).arg(out.path()).current_dir(root());
+    let made = Ran::of(&mut dist, out.path()).exits(0);
+    let made: serde_json::Value = serde_json::from_str(&made.stdout).unwrap();
+    let commit = made["from"]["commit"].as_str().unwrap().to_owned();
+    for file in made["files"].as_array().unwrap() {
+        println!("{} {} {}", file["sha256"].as_str().unwrap(), file["size"], file["file"].as_str().unwrap());
+    }
+
+    // Into an environment of its own, and run where nothing of this project is.
+    let sums = Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(out.path()).output();
+    assert!(sums.unwrap().status.success());
+    let environment = out.path().join("environment");
+    assert!(Command::new("python3").args(["-m", "venv"]).arg(&environment).status().unwrap().success());
+    let wheels = wheels(out.path());
+    let pip = |args: &[&str]| {
+        let mut pip = Command::new(environment.join("bin/python"));
+        pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-index"]).args(args);
+        Ran::of(&mut pip, out.path()).exits(0)
+    };
+    pip(&[wheels.iter().find(|w| w.contains("/torchmill-")).unwrap()]);
+    pip(&[wheels.iter().find(|w| w.contains("/uvstore-") && w.contains("linux")).unwrap()]);
+    let empty = tempfile::tempdir().unwrap();
+    let torchmill = |args: &[&str]| {
+        let mut program = Command::new(environment.join("bin/torchmill"));
+        program.args(args).current_dir(empty.path()).env_clear();
+        program.envs([("HOME", empty.path().to_str().unwrap()), ("PATH", "/usr/bin:/bin"), ("NO_COLOR", "1")]);
+        Ran::of(&mut program, empty.path())
+    };
+    torchmill(&["--version"]).exits(0).says(&commit);
+    let help = torchmill(&["build-torch", "--help"]).exits(0);
+    assert!(help.stdout.contains("torchmill build-torch --python 3.12") && !help.stdout.contains("cargo xtask"));
+    torchmill(&["recipe", "list"]).exits(0).says("torch-2.6.0-cpu");
+    torchmill(&["build-torch", "--dry-run"]).exits(0).says("compile        to do");
+    torchmill(&["tree", "--recipe", "torch-2.7.1-cpu"]).exits(2).says("torchmill lock --recipe");
+    torchmill(&["lock"]).exits(2).says("nobody edits");
+    torchmill(&["doctor", "--explain", "/nowhere"]).exits(2);
+    Ran::of(Command::new(environment.join("bin/uvstore")).arg("--help"), empty.path()).exits(0);
+}
+
+fn wheels(dir: &Path) -> Vec<String> {
+    let files = std::fs::read_dir(dir).unwrap().flatten().map(|e| e.path().to_str().unwrap().to_owned());
+    files.filter(|f| f.ends_with(".whl")).collect()
+}
