@@ -289,3 +289,23 @@ fn the_benchmark_holds_the_stock_build_against_itself() {
     let said: Value = serde_json::from_slice(&ranks[0].stdout).unwrap();
     assert_eq!((said["launcher"].as_str(), said["ranks"].as_u64()), (Some("torchrun"), Some(2)));
 }
+
+#[test]
+fn every_release_of_tch_pins_both_projects_and_back() {
+    use torchmill::toolchain::tch::Release;
+    for project in ["tests/consumers/tch", "tests/allreduce"] {
+        let read = |name: &str| std::fs::read_to_string(root().join(project).join(name)).unwrap();
+        let (manifest, lock) = (read("Cargo.toml"), read("Cargo.lock"));
+        let written = manifest.split("\"=").nth(1).unwrap().split('"').next().unwrap();
+        for release in Release::all() {
+            let (pinned, pinned_lock) = release.pin(&manifest, &lock).unwrap();
+            assert!(pinned.contains(&format!("\"={}\"", release.version)), "{pinned}");
+            // Exactly the two crates are others.
+            let others = |a: &str, b: &str| a.lines().zip(b.lines()).filter(|(a, b)| a != b).count();
+            assert_eq!(others(&lock, &pinned_lock), if release.version == written { 0 } else { 4 });
+            let back = Release::named(written).unwrap().pin(&pinned, &pinned_lock).unwrap();
+            assert_eq!(back, (manifest.clone(), lock.clone()));
+        }
+    }
+    assert!(Release::named("0.21.0").unwrap_err().to_string().contains("0.21.0"));
+}

@@ -12,11 +12,11 @@ use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::recipe::{Lock, Recipe, Workspace, release};
+use crate::recipe::{Lock, Recipe, Workspace};
 use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
-use crate::store::Store;
+use crate::store::{Store, release};
 use crate::ui::{JsonEvents, Reporter};
 
 /// The recipes that are there, for `--recipe`.

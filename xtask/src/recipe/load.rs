@@ -21,6 +21,14 @@ pub struct Workspace {
 }
 
 impl Workspace {
+    /// The file that tells a folder that a release wrote from a clone.
+    pub const RELEASE_MARK: &str = "RELEASE";
+
+    /// Whether these are a release's own recipes, which nobody edits.
+    pub fn is_released(&self) -> bool {
+        self.root.join(Self::RELEASE_MARK).is_file()
+    }
+
     /// `recipes/`.
     pub fn recipes(&self) -> PathBuf {
         self.root.join("recipes")

@@ -7,7 +7,6 @@ mod load;
 mod lock;
 mod model;
 mod near;
-pub mod release;
 mod requirement;
 
 pub use coordinate::Coordinate;

@@ -4,9 +4,9 @@
 //! ```text
 //! fetch                                everything that the lock names, by digest
 //! tree        ◄─ fetch                 the source, safely unpacked and patched
-//! buildenv       ◄─ fetch                 the build tools, every wheel by its hash
+//! buildenv    ◄─ fetch                 the build tools, every wheel by its hash
 //! prefix      ◄─ fetch                 what is used as it comes: BLAS, ccache, CUDA's packages
-//! libuv       ◄─ buildenv                 from source, static and position independent
+//! libuv       ◄─ buildenv              from source, static and position independent
 //! cuda        ◄─ prefix                the toolkit, put together of its packages and tried
 //! configure   ◄─ tree, libuv, cuda     CMake, and what it decided held against the recipe
 //! canary      ◄─ configure             a libuv store of this very build serves, or all stops here
@@ -16,7 +16,7 @@
 //! provenance  ◄─ bundle                manifest, bill of materials and statement
 //! testenv     ◄─ fetch                 the packages that a torch is tried out with
 //! verify      ◄─ provenance, testenv   both are installed and run before they are called done
-//! uvstore     ◄─ buildenv                 the store of this torch as a program of its own
+//! uvstore     ◄─ buildenv              the store of this torch as a program of its own
 //! ```
 
 pub mod advice;

@@ -20,6 +20,7 @@ mod judge;
 mod key;
 mod leftovers;
 mod parts;
+pub mod release;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};

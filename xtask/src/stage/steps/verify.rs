@@ -22,7 +22,7 @@ use crate::stage::environment;
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{CompilerCache, Work};
 use crate::store::Parts;
-use crate::toolchain::tch::{BYPASS, Release};
+use crate::toolchain::tch::{BYPASS, Release, TABLE};
 use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
 /// The stage.
@@ -39,6 +39,7 @@ const FILES: &[(&str, &str)] = &[
     ("consumers/cmake/main.cpp", include_str!("../../../../tests/consumers/cmake/main.cpp")),
     ("consumers/tch/Cargo.toml", include_str!("../../../../tests/consumers/tch/Cargo.toml")),
     ("consumers/tch/Cargo.lock", include_str!("../../../../tests/consumers/tch/Cargo.lock")),
+    ("tch.toml", TABLE),
     ("consumers/tch/src/main.rs", include_str!("../../../../tests/consumers/tch/src/main.rs")),
 ];
 

@@ -2,15 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::Workspace;
+use super::write_atomically;
 use crate::error::{Context, Result};
-use crate::store::write_atomically;
+use crate::recipe::Workspace;
 
 /// Each with its path from the root; empty in a development build.
 static FILES: &[(&str, &[u8])] = include!(concat!(env!("OUT_DIR"), "/release.rs"));
-
-/// The file that tells such a folder from a clone.
-const MARK: &str = "RELEASE";
 
 /// Writes what this program carries below `folder`, where it is not there yet, and returns the folder. `None`: it
 /// carries nothing.
@@ -23,7 +20,7 @@ pub fn unpacked(folder: &Path) -> Result<Option<Workspace>> {
 
 /// Every file is held against what is carried: one that was altered is written again, one that is not ours goes.
 fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
-    let mark = (MARK, b"Written by torchmill from its own release; edits do not stay.\n".as_slice());
+    let mark = (Workspace::RELEASE_MARK, b"Written by torchmill from its own release; edits do not stay.\n".as_slice());
     for (name, bytes) in files.iter().copied().chain([mark]) {
         let path = folder.join(name);
         if !std::fs::read(&path).is_ok_and(|there| there == bytes) {
@@ -33,18 +30,11 @@ fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
     for entry in walkdir::WalkDir::new(folder).into_iter().flatten().filter(|e| !e.file_type().is_dir()) {
         let name: Vec<_> = entry.path().strip_prefix(folder).unwrap_or(entry.path()).iter().collect();
         let name: PathBuf = name.into_iter().collect();
-        if name.as_os_str() != MARK && !files.iter().any(|(ours, _)| Path::new(ours) == name) {
+        if name.as_os_str() != Workspace::RELEASE_MARK && !files.iter().any(|(ours, _)| Path::new(ours) == name) {
             fs_err::remove_file(entry.path())?;
         }
     }
     Ok(Workspace { root: folder.to_owned() })
-}
-
-impl Workspace {
-    /// Whether these are a release's own recipes, which nobody edits.
-    pub fn is_released(&self) -> bool {
-        self.root.join(MARK).is_file()
-    }
 }
 
 #[cfg(test)]
