@@ -38,14 +38,20 @@ fn ends_with_the_known_error(suite: &str) {
     let chroot = std::env::var_os(kept).map_or_else(|| scratch.path().join(suite), PathBuf::from);
     bootstrap(&chroot, suite);
     let version = succeeds(in_chroot(&chroot, &["python3", "-c", "import torch; print(torch.__version__)"]));
-    let package = succeeds(in_chroot(&chroot, &["dpkg-query", "-W", "python3-torch", "libtorch2*"]));
+    let all = ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}${Package} ${Version}\n", "python3-torch", "libtorch2*"];
+    let packages = succeeds(in_chroot(&chroot, &all));
+    let packages: Vec<&str> = packages.lines().filter_map(|l| l.strip_prefix("ii ")).collect();
 
     let script = std::fs::read_to_string(root().join("tests/scenarios/s2_train.py")).unwrap();
     std::fs::write(chroot.join("s2_train.py"), &script).unwrap();
     let before = in_chroot(&chroot, &["python3", "/s2_train.py"]);
     assert!(!before.status.success(), "Debian's torch ran the script: is libuv in it now?");
     let said = String::from_utf8_lossy(&before.stderr);
-    let error = said.lines().rev().find(|l| KNOWN_ERROR.iter().any(|known| l.contains(known))).expect("it failed, but not with the known error");
+    let error = said
+        .lines()
+        .rev()
+        .find(|l| KNOWN_ERROR.iter().any(|known| l.contains(known)))
+        .expect("it failed, but not with the known error");
 
     // The same build runs the same script once libuv is not asked for: nothing else is wrong with it.
     let around = script.replace("init_method=\"env://\"", "init_method=\"env://?use_libuv=False\"");
@@ -62,7 +68,7 @@ fn ends_with_the_known_error(suite: &str) {
     assert_eq!(crashed, expected(&version), "{version}");
 
     println!("who crashes: {crashed}");
-    println!("packages: {}", package.split_whitespace().collect::<Vec<_>>().join(" "));
+    println!("packages: {}", packages.join(", "));
     println!("torch: {}", version.trim());
     println!("s2_train.py: exit {}, {}", before.status.code().unwrap_or(-1), error.trim());
     let result = worked_around.lines().last().unwrap_or_default();
