@@ -128,9 +128,10 @@ impl Error {
         Self(Box::new(Inner { exit, code, what, doing: Vec::new(), next: Vec::new(), source: None }))
     }
 
-    /// Exit code 1: everything worked and the answer is no.
-    pub fn no(code: &'static str, what: impl Into<String>) -> Self {
-        Self::new(Exit::No, code, what)
+    /// Exit code 1: code that came from elsewhere does not run, for nobody said that it may. What else is answered with
+    /// no is an [`Answer`].
+    pub fn not_trusted(what: impl Into<String>) -> Self {
+        Self::new(Exit::No, "not-trusted", what)
     }
 
     /// Exit code 2: misuse or bad input.

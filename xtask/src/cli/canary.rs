@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, TargetArg, ToolArgs, print_json};
-use crate::error::Result;
+use crate::error::{Answer, Result};
 use crate::stage::peers::Meeting;
 use crate::stage::steps::canary::Canary;
 use crate::stage::steps::uvstore::{Target, Uvstore, is_part, program};
@@ -32,7 +32,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let options = match args.target {
         TargetArg::Host => Options::default(),
@@ -40,7 +40,7 @@ pub fn run(args: &Args) -> Result<()> {
     };
     let build = session.build(&args.recipe, &args.tools, options)?;
     match args.target {
-        TargetArg::Host => here(args, &build),
+        TargetArg::Host => here(args, &build).map(Answer::from),
         TargetArg::Windows => windows(args, &build),
     }
 }
@@ -60,7 +60,7 @@ fn here(args: &Args, build: &Build<'_>) -> Result<()> {
     Ok(())
 }
 
-fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
+fn windows(args: &Args, build: &Build<'_>) -> Result<Answer> {
     // Both tools before minutes of compiling.
     let target = Target::windows(build)?;
     let made = |target: &Target| ensure_of::<Uvstore>(build, target.of()).map(|done| target.peer(&program(&done)));
@@ -75,6 +75,12 @@ fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
     let meetings = meet();
     windows.stop();
     let meetings = meetings?;
+    let wrong: Vec<&str> = meetings.iter().flat_map(|m| &m.wrong).map(String::as_str).collect();
+    let answer = if wrong.is_empty() {
+        Answer::Yes
+    } else {
+        Answer::no("uvstore", format!("the store served its clients wrong: {}", wrong.join(", ")))
+    };
     if args.recipe.json {
         let (compiler, wine) = target.tools()?.unwrap_or_default();
         print_json(&serde_json::json!({
@@ -84,18 +90,19 @@ fn windows(args: &Args, build: &Build<'_>) -> Result<()> {
             "wine": wine,
             "meetings": meetings,
         }));
-        return Ok(());
+        return Ok(answer);
     }
     for m in &meetings {
         println!(
-            "{} libuv server on {}, client processes on {}{}: {} operations right, {:.1} s",
-            ui::mark(Some(true)),
+            "{} libuv server on {}, client processes on {}{}: {} operations {}, {:.1} s",
+            ui::mark(Some(m.wrong.is_empty())),
             m.server,
             m.clients.join(", "),
             if m.one_killed { ", one more killed in the middle" } else { "" },
             m.operations,
+            if m.wrong.is_empty() { "right" } else { "tried" },
             m.seconds,
         );
     }
-    Ok(())
+    Ok(answer)
 }

@@ -179,10 +179,10 @@ impl Session {
     /// As [`Build::open`]; a recipe from elsewhere, outside of a closed room.
     pub fn build(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
         if foreign::inside().is_none() && foreign::is_foreign(&self.workspace, &args.recipe) {
-            return Err(Error::no(
-                "not-trusted",
-                format!("the recipe {} came from elsewhere: it is code of whoever wrote it", args.recipe),
-            )
+            return Err(Error::not_trusted(format!(
+                "the recipe {} came from elsewhere: it is code of whoever wrote it",
+                args.recipe
+            ))
             .next("tree, shell and build-torch run it in a closed room, with --trust")
             .next("or put it into recipes/, if it is yours"));
         }

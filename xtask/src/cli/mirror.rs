@@ -295,7 +295,10 @@ pub fn run(args: Args) -> Result<Answer> {
         Command::List { index, projects } => list(&Index::open(&index)?, &projects, args.json),
         Command::Copy { from, to, which } => {
             let from = Index::open(&from)?;
-            let added = mirror::copy::copy(&from, &Index::open_or_create(&to)?, &which, events.as_ref())?;
+            let added = match mirror::copy::copy(&from, &Index::open_or_create(&to)?, &which, events.as_ref())? {
+                Ok(added) => added,
+                Err(no) => return Ok(no),
+            };
             print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
             Ok(())
         }

@@ -6,7 +6,7 @@ use clap::{ArgGroup, Args as ClapArgs};
 
 use super::common::{policy_of, print_json, sink};
 use super::mirror::{ServerArgs, show_added, show_missing, show_pushed};
-use crate::error::Result;
+use crate::error::{Answer, Result};
 use crate::mirror::{Index, depends, publish};
 use crate::ui;
 
@@ -60,7 +60,7 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: &Args) -> Result<()> {
+pub fn run(args: &Args) -> Result<Answer> {
     let events = sink(args.json);
     let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();
     let libuv_only = !args.without_libuv;
@@ -80,11 +80,11 @@ pub fn run(args: &Args) -> Result<()> {
     let mut result = serde_json::json!({ "schema_version": 1, "judged": judged, "published": null });
     let wheels = match publish::accepted(&judged, libuv_only) {
         Ok(wheels) => wheels,
-        Err(e) => {
+        Err(no) => {
             if args.json {
                 print_json(&result);
             }
-            return Err(e);
+            return Ok(no);
         }
     };
     if !args.dry_run {
@@ -110,5 +110,5 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         print_json(&result);
     }
-    Ok(())
+    Ok(Answer::Yes)
 }

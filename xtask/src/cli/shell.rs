@@ -3,7 +3,7 @@
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, TrustArgs};
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::stage::{self, Options};
 
 /// Open a shell in the exact environment that a recipe is built in
@@ -26,17 +26,13 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     if session.in_room(&args.recipe, &args.python, &args.trust, &[], true)? {
-        return Ok(());
+        return Ok(Answer::Yes);
     }
     let build = session.build(&args.recipe, &args.python, Options::default())?;
-    let command = stage::shell(&build, &args.command)?;
-    let mut command = command;
+    let mut command = stage::shell(&build, &args.command)?;
     let status = command.status().map_err(|e| Error::world("shell", format!("the shell cannot be started: {e}")))?;
-    match status.code() {
-        Some(0) => Ok(()),
-        _ => Err(Error::no("shell", format!("the command ended with {status}"))),
-    }
+    Ok(if status.success() { Answer::Yes } else { Answer::no("shell", format!("the command ended with {status}")) })
 }

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 use super::index::{Added, Index};
 use super::page::File;
 use super::wheel::Wheel;
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 use crate::event::Sink;
 
 /// Whether `pattern` (a project, `PROJECT==VERSION`, a file name) means the file.
@@ -18,12 +18,12 @@ fn means(pattern: &str, project: &str, file: &File) -> bool {
     }
 }
 
-/// Copies what `which` means (everything, if it is empty) from one index to another. What is yanked stays behind.
+/// Copies what `which` means (everything, if it is empty) from one index to another. What is yanked stays behind. The
+/// answer is no, and nothing is copied, where a file is not what its page says.
 ///
 /// # Errors
-/// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there. The answer is no: a file is
-/// not what its page says.
-pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Result<Vec<Added>> {
+/// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there.
+pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Result<Result<Vec<Added>, Answer>> {
     let mut chosen: Vec<(String, File)> = Vec::new();
     let mut found = vec![false; which.len()];
     for project in from.projects()? {
@@ -49,19 +49,21 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
         return Err(Error::misuse("not-published", what)
             .next("name a project, PROJECT==VERSION or a file name; `mirror list` shows them"));
     }
-    let wheels: Vec<Wheel> = chosen
+    let wheels: Vec<Result<Wheel, Answer>> = chosen
         .par_iter()
         .map(|(project, file)| {
             let wheel = Wheel::examine(&from.files(project).join(&file.filename))?;
             let said = file.hashes.get("sha256").map_or("", String::as_str);
             if wheel.sha256 != said {
                 let what = format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256);
-                return Err(
-                    Error::no("changed", what).next("nothing was promoted: `mirror check` says what else is wrong")
-                );
+                let no = Answer::no("changed", what);
+                return Ok(Err(no.next("nothing was promoted: `mirror check` says what else is wrong")));
             }
-            Ok(wheel)
+            Ok(Ok(wheel))
         })
         .collect::<Result<_>>()?;
-    to.add(&wheels, events)
+    match wheels.into_iter().collect::<Result<Vec<_>, Answer>>() {
+        Ok(wheels) => Ok(Ok(to.add(&wheels, events)?)),
+        Err(no) => Ok(Err(no)),
+    }
 }

@@ -9,7 +9,7 @@ use super::push::examine;
 use super::wheel::Wheel;
 use crate::artifact::audit::{Artifact, Check, audit};
 use crate::artifact::trust::Policy;
-use crate::error::{Error, Result};
+use crate::error::{Answer, Error, Result};
 
 /// What was found out about a wheel.
 #[derive(Debug, Serialize)]
@@ -73,11 +73,11 @@ pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec
     judged.collect()
 }
 
-/// The wheels, if all of them may go out.
+/// The wheels, if all of them may go out; else the answer no, with the names of those that may not, and why.
 ///
 /// # Errors
-/// The answer is no: names of those that may not, and why.
-pub fn accepted(judged: &[Judged], libuv_only: bool) -> Result<Vec<Wheel>> {
+/// An [`Answer::No`].
+pub fn accepted(judged: &[Judged], libuv_only: bool) -> Result<Vec<Wheel>, Answer> {
     let refused: Vec<String> = judged
         .iter()
         .filter(|j| !j.ok)
@@ -92,6 +92,6 @@ pub fn accepted(judged: &[Judged], libuv_only: bool) -> Result<Vec<Wheel>> {
     if refused.is_empty() {
         return Ok(judged.iter().map(|j| j.wheel.clone()).collect());
     }
-    Err(Error::no("not-published", format!("nothing was published: {} may not go out", refused.join(", ")))
+    Err(Answer::no("not-published", format!("nothing was published: {} may not go out", refused.join(", ")))
         .next("`cargo xtask verify` and `cargo xtask inspect` say more about one of them"))
 }

@@ -108,7 +108,7 @@ impl Code {
     /// The answer is no; what would run stands in it.
     pub fn admit(&self, what: &str, trust: &Trust, events: &dyn Sink) -> Result<()> {
         let no = |why: &str| {
-            Error::no("not-trusted", format!("{why}: {}", self.shown(what)))
+            Error::not_trusted(format!("{why}: {}", self.shown(what)))
                 .next(format!("read it, and say so: --trust={}", self.sha256))
         };
         match &trust.said {
@@ -149,7 +149,7 @@ pub fn admit(
         return Ok(());
     }
     let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
-    Err(Error::no("not-trusted", format!("{} is not run: {why}", artifact.name))
+    Err(Error::not_trusted(format!("{} is not run: {why}", artifact.name))
         .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
 }
 
