@@ -89,7 +89,7 @@ impl Package {
 }
 
 fn tags(wheel: &str) -> Vec<String> {
-    wheel.lines().filter_map(|l| l.strip_prefix("Tag:")).map(|t| t.trim().to_owned()).collect()
+    crate::wheel::Metadata::lenient(wheel).all("Tag").map(str::to_owned).collect()
 }
 
 /// The Python that an extension module is for, by its name: `_C.cpython-311-x86_64-linux-gnu.so`, `_C.cp311-win_amd64.pyd`.

@@ -54,7 +54,7 @@ impl Target {
     }
 }
 
-/// What METADATA says.
+/// What is asked of a package's METADATA.
 #[derive(Debug, Clone, Default)]
 pub struct Metadata {
     /// Name, normalized.
@@ -68,21 +68,16 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Reads a METADATA file (or an older PKG-INFO): the headers before the first empty line.
+    /// Reads a METADATA file, or an older PKG-INFO.
     pub fn parse(text: &str) -> Self {
-        let mut out = Self::default();
-        for line in text.lines().take_while(|l| !l.trim().is_empty()) {
-            let Some((key, value)) = line.split_once(':') else { continue };
-            let value = value.trim();
-            match key.to_ascii_lowercase().as_str() {
-                "name" => out.name = wheel::normalize(value),
-                "version" => out.version = value.to_owned(),
-                "requires-python" => out.requires_python = Some(value.to_owned()),
-                "requires-dist" => out.requires.extend(requirement(value)),
-                _ => {}
-            }
+        let headers = wheel::Metadata::lenient(text);
+        let value = |key: &str| headers.get(key).map(str::to_owned);
+        Self {
+            name: headers.get("Name").map(wheel::normalize).unwrap_or_default(),
+            version: value("Version").unwrap_or_default(),
+            requires_python: value("Requires-Python"),
+            requires: headers.all("Requires-Dist").filter_map(|r| requirement(r).ok()).collect(),
         }
-        out
     }
 
     /// The requirements on `name` that count for `target`, extras left out.

@@ -325,8 +325,8 @@ fn python(wheel: &str, libraries: &[Listed]) -> Option<String> {
         let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
         digits.strip_prefix('3').filter(|m| !m.is_empty()).map(|m| format!("3.{m}"))
     };
-    let tags = wheel.lines().filter_map(|l| l.strip_prefix("Tag:")).map(str::trim);
-    let of_tags = tags.filter_map(|t| minor(t.strip_prefix("cp")?)).next();
+    let headers = crate::wheel::Metadata::lenient(wheel);
+    let of_tags = headers.all("Tag").filter_map(|t| minor(t.strip_prefix("cp")?)).next();
     let modules = libraries.iter().filter_map(|l| l.file.strip_prefix("_C.").or_else(|| l.file.strip_prefix("_c.")));
     of_tags
         .or_else(|| modules.filter_map(|m| minor(m.strip_prefix("cpython-").or_else(|| m.strip_prefix("cp"))?)).next())

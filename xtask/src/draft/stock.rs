@@ -160,8 +160,7 @@ fn members(agent: &Agent, wheel: &IndexFile) -> Result<Inside> {
 
 /// What METADATA asks for.
 fn requires(metadata: &str) -> Vec<String> {
-    let headers = metadata.lines().take_while(|l| !l.trim().is_empty());
-    headers.filter_map(|l| l.strip_prefix("Requires-Dist:")).map(|r| r.trim().to_owned()).collect()
+    crate::wheel::Metadata::lenient(metadata).all("Requires-Dist").map(str::to_owned).collect()
 }
 
 /// `git_version = '…'`, or with a type between.

@@ -49,11 +49,9 @@ pub fn requirements(
     platform: Platform<'_>,
 ) -> Vec<Requirement<VerbatimUrl>> {
     let Ok(environment) = platform.environment() else { return Vec::new() };
-    let lines = metadata.lines().take_while(|l| !l.is_empty());
-    let values = lines.filter_map(|l| {
-        l.split_once(':').filter(|(key, _)| key.eq_ignore_ascii_case("Requires-Dist")).map(|(_, v)| v.trim())
-    });
-    values
+    let headers = wheel::Metadata::lenient(metadata);
+    headers
+        .all("Requires-Dist")
         .filter_map(|v| crate::recipe::requirement(v).ok())
         .filter(|r| r.evaluate_markers(&environment, extras))
         .collect()

@@ -1,7 +1,7 @@
 //! METADATA and WHEEL: headers as e-mails have them (core metadata, "binary distribution format").
 
 /// The headers of METADATA, as far as anybody here asks for them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Metadata {
     headers: Vec<(String, String)>,
 }
@@ -12,32 +12,43 @@ impl Metadata {
     /// # Errors
     /// What is no header, in a sentence.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
-        let mut headers: Vec<(String, String)> = Vec::new();
-        for (at, line) in bytes.split(|b| *b == b'\n').enumerate() {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            if line.is_empty() {
-                break;
-            }
-            let line = std::str::from_utf8(line).map_err(|_| format!("line {} is not UTF-8", at + 1))?;
-            // Readers differ in what ends a line: these do for some of them.
-            if line.contains([
-                '\r', '\0', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}',
-            ]) {
-                return Err(format!("line {} holds a control character", at + 1));
-            }
-            if line.starts_with([' ', '\t']) {
-                let Some((_, value)) = headers.last_mut() else { return Err("it begins with a continued line".into()) };
-                value.push('\n');
-                value.push_str(line);
-                continue;
-            }
-            let (key, value) = line
-                .split_once(':')
-                .filter(|(k, _)| !k.is_empty() && k.bytes().all(|b| b.is_ascii_graphic()))
-                .ok_or_else(|| format!("line {} is no header: '{}'", at + 1, line.escape_debug()))?;
-            headers.push((key.to_owned(), value.trim().to_owned()));
+        let mut out = Self::default();
+        for (at, line) in lines(bytes).enumerate() {
+            out.add(line).map_err(|why| format!("line {} {why}", at + 1))?;
         }
-        Ok(Self { headers })
+        Ok(out)
+    }
+
+    /// Reads what others installed or published, as installers read it: a line that is no header says nothing.
+    #[must_use]
+    pub fn lenient(text: &str) -> Self {
+        let mut out = Self::default();
+        for line in lines(text.as_bytes()) {
+            let _ = out.add(line);
+        }
+        out
+    }
+
+    /// Takes one line, or says what is wrong with it.
+    fn add(&mut self, line: &[u8]) -> Result<(), String> {
+        let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8")?;
+        // Readers differ in what ends a line: these do for some of them.
+        if line.contains(['\r', '\0', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'])
+        {
+            return Err("holds a control character".into());
+        }
+        if line.starts_with([' ', '\t']) {
+            let (_, value) = self.headers.last_mut().ok_or("continues none")?;
+            value.push('\n');
+            value.push_str(line);
+            return Ok(());
+        }
+        let (key, value) = line
+            .split_once(':')
+            .filter(|(k, _)| !k.is_empty() && k.bytes().all(|b| b.is_ascii_graphic()))
+            .ok_or_else(|| format!("is no header: '{}'", line.escape_debug()))?;
+        self.headers.push((key.to_owned(), value.trim().to_owned()));
+        Ok(())
     }
 
     /// All values of a header, in their order.
@@ -65,6 +76,14 @@ impl Metadata {
     }
 }
 
+/// The lines before the first empty one.
+fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    bytes
+        .split(|b| *b == b'\n')
+        .map(|line| line.strip_suffix(b"\r").unwrap_or(line))
+        .take_while(|line| !line.is_empty())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -83,6 +102,9 @@ mod tests {
         {
             assert!(Metadata::parse(bad).is_err(), "{bad:?}");
         }
+        // What others published is read as far as it goes.
+        let m = Metadata::lenient(" x: 1\nName demo\nName: a\x0cb\nRequires-Dist: b\nRequires-Dist: c\n\nName: d\n");
+        assert_eq!((m.get("Name"), m.all("requires-dist").collect::<Vec<_>>()), (None, vec!["b", "c"]));
         let m = Metadata::parse(b"Name: a\nName: b\n\n").unwrap();
         assert!(m.one("Name").unwrap_err().contains("twice"));
         assert!(m.one("Version").is_err());
