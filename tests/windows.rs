@@ -287,7 +287,7 @@ fn dll(compiler: &Mingw, to: &Path, source: &str, with: &[&Path]) {
 #[test]
 #[ignore = "needs mingw-w64"]
 fn what_a_windows_wheel_needs_and_windows_lacks_comes_into_it() {
-    use torchmill::artifact::dlls::complete;
+    use torchmill::artifact::repair::pe::complete;
     let compiler = mingw();
     let dir = tempfile::tempdir().unwrap();
     let (mkl, cuda) = (dir.path().join("mkl/bin"), dir.path().join("cuda/bin"));

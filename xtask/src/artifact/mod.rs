@@ -2,7 +2,6 @@
 
 pub mod audit;
 pub mod deflate;
-pub mod dlls;
 pub mod dsse;
 pub mod manifest;
 pub mod origin;

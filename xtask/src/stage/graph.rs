@@ -46,7 +46,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Buildenv>(), CACHE]),
     Stage::of::<Compile>(1, Place::Work, &[from::<Configure>(), after::<Canary>(), after::<Buildenv>(), CACHE]),
     Stage::of::<Wheel>(4, Place::Store, &[from::<Compile>(), after::<Configure>(), after::<Buildenv>(), CACHE]),
-    Stage::of::<Bundle>(3, Place::Store, &[from::<Wheel>()]),
+    Stage::of::<Bundle>(4, Place::Store, &[from::<Wheel>()]),
     Stage::of::<Provenance>(2, Place::Store, &[from::<Bundle>(), after::<Wheel>(), after::<Buildenv>()]),
     Stage::of::<Testenv>(3, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Verify>(

@@ -4,16 +4,13 @@
 use serde::{Deserialize, Serialize};
 
 use super::wheel::Wheel;
-use crate::artifact::{Content, GzipWriter, origin::FOLDER, wheel::collect};
+use crate::artifact::{Content, GzipWriter, origin::FOLDER, repair, wheel::collect};
 use crate::error::{Error, Result};
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
 /// The stage.
 pub struct Bundle;
-
-/// Libraries that only Python uses.
-const PYTHON_ONLY: &[&str] = &["libtorch_python.so", "libtorch_python.dylib"];
 
 /// What is kept beside the bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -35,15 +32,16 @@ impl Step for Bundle {
     fn run(cx: &Cx<'_>) -> Result<Record> {
         let (build, wheel) = (cx.build, cx.made::<Wheel>()?);
         let torch = &build.recipe.torch;
-        let os = if cfg!(target_os = "macos") { "macos" } else { "linux" };
-        let file = format!("libtorch-{}-{os}-{}.tar.gz", torch.full_version(), build.python.machine);
+        let repairer = repair::of(build.recipe.system);
+        let system = repairer.bundle_system();
+        let file = format!("libtorch-{}-{system}-{}.tar.gz", torch.full_version(), build.python.machine);
         let root = wheel.folder.join("tree/torch");
         let mut members = Vec::new();
         for part in ["bin", "include", "lib", "share"] {
             let dir = root.join(part);
             if dir.is_dir() {
                 for mut member in collect(&dir)? {
-                    if part == "lib" && PYTHON_ONLY.contains(&member.name.as_str()) {
+                    if part == "lib" && repairer.python_only().contains(&member.name.as_str()) {
                         continue;
                     }
                     member.name = format!("libtorch/{part}/{}", member.name);

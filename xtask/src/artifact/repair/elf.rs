@@ -1,55 +1,53 @@
-//! Makes an install tree self-contained: libraries that a system need not have come inside under a
-//! name of their own, and every run path is relative to the file (`$ORIGIN`).
+//! ELF: libraries that a system need not have come inside under a name of their own, every run path is relative to
+//! the file (`$ORIGIN`), and the tag is that of the oldest manylinux level which has all symbols.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
+use super::repairer::{Grafted, LIBRARIES, Repaired, Repairer, Tools};
+use crate::artifact::policy;
 use crate::error::{Error, Result};
 use crate::inspect::Elf;
 use crate::store::digest_file;
 use crate::toolchain::Process;
 
-/// The tools and facts that repairing needs.
-pub struct Repair<'a> {
-    /// The wheel's root folder.
-    pub root: &'a Path,
-    /// Where libraries go, below the root: `torch/lib`.
-    pub libraries: &'a str,
+/// What Linux does its own way.
+pub struct Linux;
+
+impl Repairer for Linux {
+    fn bundle_system(&self) -> &'static str {
+        "linux"
+    }
+
+    fn store_library(&self) -> &'static str {
+        "libtorch_cpu.so"
+    }
+
+    fn python_only(&self) -> &'static [&'static str] {
+        &["libtorch_python.so"]
+    }
+
+    fn repair(&self, root: &Path, tools: &Tools<'_>) -> Result<Repaired> {
+        let policies = policy::load(tools.site_packages)?;
+        let (grafted, files) = Repair { root, system: &policy::system_libraries(&policies), tools }.run()?;
+        let (level, why) = policy::level(&policies, &files, tools.machine)?;
+        Ok(Repaired { grafted, platform: format!("{}_{}", level.name, tools.machine), why })
+    }
+}
+
+/// The repair of one tree.
+struct Repair<'a> {
+    root: &'a Path,
     /// Names that every system has.
-    pub system: &'a BTreeSet<String>,
-    /// patchelf.
-    pub patchelf: &'a Path,
-    /// Libraries of packages that the wheel depends on: soname → folder below the root of all packages.
-    /// They stay outside, and run paths lead to them.
-    pub external: &'a BTreeMap<String, String>,
-    /// Folders of libraries that the recipe brought along: looked at before the system's.
-    pub search: &'a [PathBuf],
-    /// The C++ compiler, asked for the path of its run-time libraries.
-    pub cxx: &'a Path,
+    system: &'a BTreeSet<String>,
+    tools: &'a Tools<'a>,
 }
-
-/// A library that was taken inside.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Grafted {
-    /// The soname that files asked for.
-    pub soname: String,
-    /// The name it has inside.
-    pub name: String,
-    /// SHA-256 of the file as it was there.
-    pub sha256: String,
-    /// Where it came from.
-    #[serde(skip)]
-    pub from: PathBuf,
-}
-
-/// What repairing did: libraries taken inside, and all ELF files as they are afterwards, by path.
-pub type Repaired = (Vec<Grafted>, Vec<(String, Elf)>);
 
 impl Repair<'_> {
-    /// Repairs all ELF files below the root.
-    pub fn run(&self) -> Result<Repaired> {
+    /// Repairs all ELF files below the root: libraries taken inside, and all files as they are afterwards, by path.
+    fn run(&self) -> Result<(Vec<Grafted>, Vec<(String, Elf)>)> {
         let mut files = self.elf_files()?;
         let inside: BTreeSet<String> =
             files.iter().filter_map(|(p, _)| p.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();
@@ -59,7 +57,7 @@ impl Repair<'_> {
             if inside.contains(&soname)
                 || self.system.contains(&soname)
                 || grafted.contains_key(&soname)
-                || self.external.contains_key(&soname)
+                || self.tools.external.contains_key(&soname)
                 || is_of_the_machine(&soname)
             {
                 continue;
@@ -67,7 +65,7 @@ impl Repair<'_> {
             let graft = self.graft(&soname)?;
             let elf = Elf::of_file(&graft.from)?;
             queue.extend(elf.needed.clone());
-            files.push((self.root.join(self.libraries).join(&graft.name), elf));
+            files.push((self.root.join(LIBRARIES).join(&graft.name), elf));
             grafted.insert(soname, graft);
         }
         files.par_iter().try_for_each(|(path, elf)| self.patch(path, elf, &grafted))?;
@@ -93,10 +91,11 @@ impl Repair<'_> {
 
     /// Copies the system's `soname` inside.
     fn graft(&self, soname: &str) -> Result<Grafted> {
-        let from = match self.search.iter().map(|d| d.join(soname)).find(|p| p.is_file()) {
+        let from = match self.tools.prefixes.iter().map(|d| d.join(soname)).find(|p| p.is_file()) {
             Some(own) => own,
             None => {
-                let asked = std::process::Command::new(self.cxx).arg(format!("-print-file-name={soname}")).output()?;
+                let asked =
+                    std::process::Command::new(self.tools.cxx).arg(format!("-print-file-name={soname}")).output()?;
                 PathBuf::from(String::from_utf8_lossy(&asked.stdout).trim())
             }
         };
@@ -108,7 +107,7 @@ impl Repair<'_> {
         let sha256 = digest_file(&from)?.0;
         let (stem, rest) = soname.split_once(".so").unwrap_or((soname, ""));
         let name = format!("{stem}-{}.so{rest}", &sha256[..8]);
-        let to = self.root.join(self.libraries).join(&name);
+        let to = self.root.join(LIBRARIES).join(&name);
         fs_err::copy(&from, &to)?;
         crate::platform::mark_executable(&to, true)?;
         Ok(Grafted { soname: soname.to_owned(), name, sha256, from })
@@ -134,7 +133,7 @@ impl Repair<'_> {
         if arguments.is_empty() {
             return Ok(());
         }
-        Process::new(self.patchelf).args(&arguments).arg(path).check("patchelf", None)?;
+        Process::new(self.tools.patchelf).args(&arguments).arg(path).check("patchelf", None)?;
         Ok(())
     }
 
@@ -145,7 +144,8 @@ impl Repair<'_> {
     /// The way to the library folder, and to those of other packages that the file needs libraries of, as
     /// in the stock wheels.
     fn run_path(&self, path: &Path, elf: &Elf) -> String {
-        let folders: BTreeSet<&String> = elf.needed.iter().filter_map(|soname| self.external.get(soname)).collect();
+        let folders: BTreeSet<&String> =
+            elf.needed.iter().filter_map(|soname| self.tools.external.get(soname)).collect();
         let depth =
             path.parent().and_then(|dir| dir.strip_prefix(self.root).ok()).map_or(0, |d| d.components().count());
         let up = "../".repeat(depth);
@@ -160,7 +160,7 @@ impl Repair<'_> {
     fn own_run_path(&self, path: &Path) -> String {
         let dir = path.parent().unwrap_or(self.root);
         let relative = dir.strip_prefix(self.root).unwrap_or(dir);
-        let libraries = Path::new(self.libraries);
+        let libraries = Path::new(LIBRARIES);
         if relative == libraries {
             return "$ORIGIN".into();
         }
@@ -173,7 +173,7 @@ impl Repair<'_> {
             (Some(a), Some(b)) if a == b => {
                 format!("$ORIGIN/../{}", libraries.file_name().unwrap_or_default().to_string_lossy())
             }
-            _ => format!("$ORIGIN/{up}{}", self.libraries),
+            _ => format!("$ORIGIN/{up}{LIBRARIES}"),
         }
     }
 }
