@@ -360,6 +360,201 @@ fn stages_reach_files_of_the_workspace_only_through_the_door_that_looks_into_the
     }
 }
 
+/// Places of `stage/` that read files by themselves (how often, if more than once), by what keeps a result true to its
+/// key there. All others are given what they read: by the table, by `Cx`, or by a module below.
+const READS_BY_ITSELF: &[(&str, &[&str])] = &[
+    ("the door: looks into the key, or puts what it reads there", &["step.rs files_of", "origin.rs read_origin"]),
+    ("file names alone, of a patch that is in the key of whoever uses it", &["step.rs changed_by"]),
+    (
+        "only what came through `Cx` or by a digest of the lock",
+        &[
+            "environment.rs wheel_folder ×2",
+            "steps/bundle.rs write_tar",
+            "steps/uvstore.rs overlay ×2",
+            "steps/wheel.rs external_libraries",
+        ],
+    ),
+    (
+        "its own folder or scratch, which it filled from its inputs",
+        &[
+            "environment.rs relocate",
+            "environment.rs with_torch",
+            "steps/libuv.rs version_of",
+            "steps/prefix.rs merge ×3",
+            "steps/prefix.rs run",
+            "steps/tree.rs files",
+            "steps/tree.rs run",
+            "steps/uvstore.rs licenses",
+            "steps/uvstore.rs make",
+            "steps/verify.rs tch_consumer ×2",
+            "steps/wheel.rs check_no_leaks",
+            "steps/wheel.rs flatten ×2",
+            "steps/wheel.rs make_cmake_files_relative ×3",
+            "steps/wheel.rs run",
+            "steps/wheel.rs state_facts",
+        ],
+    ),
+    (
+        "the work folder or a cache, each under the key of the configured build",
+        &[
+            "steps/canary.rs check_has_libuv",
+            "steps/configure.rs keep_checks",
+            "steps/configure.rs read_back",
+            "steps/configure.rs write_project_module ×3",
+            "steps/wheel.rs forget_earlier_wheels",
+            "work.rs done ×2",
+            "work.rs link",
+        ],
+    ),
+    ("this program itself, as the launcher of compilers", &["work.rs install_launcher ×2"]),
+    ("digests of files of registries, before there is a lock", &["lock.rs read"]),
+    (
+        "how long things take: decides what is said, and in which order",
+        &["timing.rs table", "work/ninja.rs ninja_log", "work/ninja.rs table"],
+    ),
+    (
+        "a finished result, on its way out of the store",
+        &["publish.rs place ×2", "publish.rs publish ×2", "publish.rs write_if_changed", "uvstore_pack.rs wheel ×2"],
+    ),
+];
+
+/// Where a file's functions read files or folders with the standard library, `fs_err` or `walkdir`.
+#[derive(Default)]
+struct Reading {
+    within: Vec<String>,
+    found: BTreeMap<String, usize>,
+}
+
+impl Reading {
+    /// Whether a path of code is one that reads.
+    fn path(&mut self, path: &[&str]) {
+        const READ: [&str; 6] = ["read", "read_to_string", "read_dir", "read_link", "copy", "hard_link"];
+        let reads = match path {
+            [.., "fs" | "fs_err" | "Path" | "PathBuf", name] => READ.contains(name),
+            [.., "File", "open" | "options"] | [.., "OpenOptions" | "WalkDir", "new"] => true,
+            _ => false,
+        };
+        if reads {
+            *self.found.entry(self.within.last().cloned().unwrap_or_default()).or_default() += 1;
+        }
+    }
+
+    fn inside(&mut self, function: &syn::Ident, visit: impl FnOnce(&mut Self)) {
+        // A function inside of a function belongs to it.
+        let outermost = self.within.first().cloned().unwrap_or_else(|| function.to_string());
+        self.within.push(outermost);
+        visit(self);
+        self.within.pop();
+    }
+}
+
+impl<'a> Visit<'a> for Reading {
+    fn visit_item_mod(&mut self, module: &'a syn::ItemMod) {
+        if !is_test(&module.attrs) {
+            visit::visit_item_mod(self, module);
+        }
+    }
+
+    fn visit_item_fn(&mut self, function: &'a syn::ItemFn) {
+        self.inside(&function.sig.ident, |this| visit::visit_item_fn(this, function));
+    }
+
+    fn visit_impl_item_fn(&mut self, function: &'a syn::ImplItemFn) {
+        self.inside(&function.sig.ident, |this| visit::visit_impl_item_fn(this, function));
+    }
+
+    fn visit_path(&mut self, path: &'a syn::Path) {
+        let names: Vec<String> = path.segments.iter().map(|s| s.ident.to_string()).collect();
+        self.path(&names.iter().map(String::as_str).collect::<Vec<_>>());
+        visit::visit_path(self, path);
+    }
+
+    fn visit_expr_method_call(&mut self, call: &'a syn::ExprMethodCall) {
+        if ["read_dir", "read_link"].iter().any(|name| call.method == name) {
+            self.path(&["Path", &call.method.to_string()]);
+        }
+        visit::visit_expr_method_call(self, call);
+    }
+
+    fn visit_macro(&mut self, call: &'a syn::Macro) {
+        let mut reader = Reader::default();
+        reader.tokens(call.tokens.to_string());
+        for path in reader.0.paths {
+            self.path(&path.iter().map(String::as_str).collect::<Vec<_>>());
+        }
+        visit::visit_macro(self, call);
+    }
+
+    /// A function of theirs under its bare name would not be seen.
+    fn visit_item_use(&mut self, item: &'a syn::ItemUse) {
+        let mut imports = Vec::new();
+        flatten(&item.tree, &mut Vec::new(), false, &mut imports);
+        for import in imports {
+            let path: Vec<&str> = import.path.iter().map(String::as_str).collect();
+            let hidden = match path[..] {
+                ["std", "fs"] | ["fs_err"] => import.name == "*" || !["fs", "fs_err"].contains(&import.name.as_str()),
+                ["std", "fs", name] | ["fs_err", name] => name.starts_with(char::is_lowercase) || import.name != name,
+                ["walkdir", name] => import.name != name,
+                _ => false,
+            };
+            if hidden {
+                self.found.insert(format!("use {}", path.join("::")), 1);
+            }
+        }
+    }
+}
+
+fn reading(text: &str) -> Vec<String> {
+    let mut reading = Reading::default();
+    reading.visit_file(&syn::parse_file(text).unwrap());
+    let shown = |(place, times)| if times > 1 { format!("{place} ×{times}") } else { place };
+    reading.found.into_iter().map(shown).collect()
+}
+
+#[test]
+fn a_stage_reads_no_file_past_its_inputs() {
+    let folder = root().join("xtask/src/stage");
+    let mut found = BTreeSet::new();
+    for file in rust_files(&folder) {
+        let name =
+            file.strip_prefix(&folder).unwrap().iter().map(|p| p.to_str().unwrap()).collect::<Vec<_>>().join("/");
+        let places = reading(&std::fs::read_to_string(&file).unwrap());
+        found.extend(places.into_iter().map(|place| format!("{name} {place}")));
+    }
+    let known: BTreeSet<String> =
+        READS_BY_ITSELF.iter().flat_map(|(_, places)| *places).map(|p| (*p).to_owned()).collect();
+    let new: Vec<_> = found.difference(&known).collect();
+    assert!(new.is_empty(), "these read past the key; take what they read through Cx, or say why they may: {new:#?}");
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(gone.is_empty(), "these are no longer so: strike them out: {gone:#?}");
+}
+
+#[test]
+fn whoever_reads_a_file_is_found_however_it_is_written() {
+    let found = |body: &str| reading(&format!("impl X {{ fn f() {{ {body} }} }}")) == ["f"];
+    for body in [
+        "let t = fs_err::read_to_string(p)?;",
+        "std::fs::read(p)",
+        "fs::read_dir(p)",
+        "fs_err::File::open(p)",
+        "let f = std::fs::OpenOptions::new().read(true).open(p);",
+        "for e in walkdir::WalkDir::new(p) {}",
+        "p.parent().unwrap().read_dir()",
+        "paths.map(std::fs::read)",
+        "format!(\"{}\", fs_err::read(p)?.len())",
+        "fn inner() { std::fs::copy(a, b) }",
+    ] {
+        assert!(found(body), "{body}");
+    }
+    for body in ["cx.patch(p)", "fs_err::write(p, t)", "Path::new(p)", "fs_err::create_dir_all(p)", "read(p)"] {
+        assert!(!found(body), "{body}");
+    }
+    assert_eq!(reading("use std::fs::read;").len(), 1);
+    assert_eq!(reading("fn f() { std::fs::read(p); if x { fs_err::read(p) } }"), ["f ×2"]);
+    assert_eq!(reading("use fs_err as fs; use std::fs::Metadata;").len(), 0);
+    assert!(reading("#[cfg(test)] mod tests { fn f() { std::fs::read(p) } }").is_empty());
+}
+
 #[test]
 fn the_pictures_of_the_stages_are_the_table() {
     let picture = diagram();
