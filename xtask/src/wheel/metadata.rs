@@ -51,6 +51,11 @@ impl Metadata {
         Ok(())
     }
 
+    /// All headers and their values, in their order.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.headers.iter().map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
     /// All values of a header, in their order.
     pub fn all<'m>(&'m self, key: &'m str) -> impl Iterator<Item = &'m str> {
         self.headers.iter().filter(move |(k, _)| k.eq_ignore_ascii_case(key)).map(|(_, v)| v.as_str())

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use crate::event::{Event, Sink};
 use crate::mirror::wheel::Wheel;
+use crate::wheel::Metadata;
 
 /// A form with one file.
 pub struct Form {
@@ -21,7 +22,7 @@ impl Form {
     pub fn new(wheel: &Wheel) -> Self {
         // Its own digest: a file cannot hold its own SHA-256.
         let boundary = format!("torchmill-{}", &wheel.sha256[..32]);
-        let metadata = String::from_utf8_lossy(&wheel.metadata);
+        let metadata = Metadata::lenient(&String::from_utf8_lossy(&wheel.metadata));
         let mut head = Vec::new();
         let mut field = |name: &str, value: &str| {
             let part = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n");
@@ -33,17 +34,17 @@ impl Form {
         field("pyversion", &wheel.name.python);
         field("sha256_digest", &wheel.sha256);
         // What METADATA says, under the names that the API has for it.
-        for line in metadata.lines().take_while(|l| !l.is_empty()).filter(|l| !l.starts_with([' ', '\t'])) {
-            if let Some((key, value)) = line.split_once(':') {
-                let name = match key.to_ascii_lowercase().as_str() {
-                    "metadata-version" | "name" | "version" | "summary" | "requires-python" | "license"
-                    | "home-page" => key.to_ascii_lowercase().replace('-', "_"),
-                    "classifier" => "classifiers".to_owned(),
-                    "requires-dist" => "requires_dist".to_owned(),
-                    _ => continue,
-                };
-                field(&name, value.trim());
-            }
+        for (key, value) in metadata.iter() {
+            let name = match key.to_ascii_lowercase().as_str() {
+                "metadata-version" | "name" | "version" | "summary" | "requires-python" | "license" | "home-page" => {
+                    key.to_ascii_lowercase().replace('-', "_")
+                }
+                "classifier" => "classifiers".to_owned(),
+                "requires-dist" => "requires_dist".to_owned(),
+                _ => continue,
+            };
+            // Of a licence's whole text, the first line.
+            field(&name, value.lines().next().unwrap_or_default());
         }
         let file = format!(
             "--{boundary}\r\nContent-Disposition: form-data; name=\"content\"; filename=\"{}\"\r\nContent-Type: application/octet-stream\r\n\r\n",
