@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::sync::OnceLock;
 
+use html5gum::{Token, Tokenizer};
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::Deserialize;
 use ureq::Agent;
@@ -222,26 +223,32 @@ struct Anchor {
     requires_python: Option<String>,
 }
 
+/// The anchors of a page, as browsers and installers read them: not what stands in a comment, entities resolved.
 fn anchors(html: &str) -> Vec<Anchor> {
-    let unescape = |s: &str| {
-        s.replace("&#x27;", "'").replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">").replace("&amp;", "&")
-    };
+    let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut out = Vec::new();
-    for part in html.split("<a ").skip(1) {
-        let Some((tag, rest)) = part.split_once('>') else { continue };
-        let Some((text, _)) = rest.split_once("</a>") else { continue };
-        let value = |key: &str| {
-            let value = tag.split_once(key).map(|(_, v)| v.trim_start())?;
-            let quote = value.chars().next().unwrap_or('"');
-            Some(unescape(value.trim_start_matches(quote).split(quote).next().unwrap_or("")))
-        };
-        let Some(href) = value("href=") else { continue };
-        out.push(Anchor {
-            href,
-            text: unescape(text.trim()),
-            yanked: tag.contains("data-yanked"),
-            requires_python: value("data-requires-python="),
-        });
+    let mut open: Option<Anchor> = None;
+    for token in Tokenizer::new(html).flatten() {
+        match token {
+            Token::StartTag(tag) if *tag.name == b"a" => {
+                let value = |key: &[u8]| tag.attributes.get(key).map(|v| text_of(v));
+                open = value(b"href").map(|href| Anchor {
+                    href,
+                    text: String::new(),
+                    yanked: value(b"data-yanked").is_some(),
+                    requires_python: value(b"data-requires-python"),
+                });
+            }
+            Token::String(text) => {
+                if let Some(anchor) = &mut open {
+                    anchor.text.push_str(&text_of(&text));
+                }
+            }
+            Token::EndTag(tag) if *tag.name == b"a" => {
+                out.extend(open.take().map(|anchor| Anchor { text: anchor.text.trim().to_owned(), ..anchor }));
+            }
+            _ => {}
+        }
     }
     out
 }
@@ -321,5 +328,13 @@ mod tests {
         let got = anchors(r#"<html><a href="../../f/x-1.whl#sha256=00" data-x="1">x-1.whl</a><br/><a href='/y'>y</a>"#);
         let got: Vec<_> = got.iter().map(|a| (a.href.as_str(), a.text.as_str())).collect();
         assert_eq!(got, [("../../f/x-1.whl#sha256=00", "x-1.whl"), ("/y", "y")]);
+        // As HTML may be written, and not what only looks like an anchor.
+        let got = anchors(
+            "<!-- <a href=\"/c\">c</a> --><A\n data-requires-python='&gt;=3.9, &#60;4'\n HREF=/x-1.whl\n data-yanked> x-1.whl\n</A >\
+             <a title='href=\"/no\"'>no</a><abbr href=/no>no</abbr><a href=/cut>cut",
+        );
+        let [a] = &got[..] else { panic!("{got:?}") };
+        assert_eq!((a.href.as_str(), a.text.as_str(), a.yanked), ("/x-1.whl", "x-1.whl", true));
+        assert_eq!(a.requires_python.as_deref(), Some(">=3.9, <4"));
     }
 }
