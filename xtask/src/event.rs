@@ -48,7 +48,7 @@ pub enum Event {
     CompileProgress {
         /// Finished steps, those of earlier runs included.
         done: u64,
-        /// All steps.
+        /// Steps in all, finished ones included.
         total: u64,
         /// Seconds left, where an estimate is possible.
         seconds_left: Option<f64>,

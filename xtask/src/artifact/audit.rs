@@ -34,9 +34,9 @@ pub enum Kind {
 /// A file that is taken to be an artifact of ours.
 #[derive(Debug, Clone)]
 pub struct Artifact {
-    /// The file.
+    /// Path of the file.
     pub path: PathBuf,
-    /// Its name.
+    /// File name, by which the statement knows it.
     pub name: String,
     /// What it is.
     pub kind: Kind,
@@ -45,7 +45,7 @@ pub struct Artifact {
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
-    /// What.
+    /// What was looked at: `digest`, `RECORD`, `signature`.
     pub name: &'static str,
     /// Whether it holds; `None` where nobody asked for it.
     pub ok: Option<bool>,

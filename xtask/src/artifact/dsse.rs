@@ -24,13 +24,13 @@ pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
 pub struct Envelope {
     /// Base64 of the document.
     pub payload: String,
-    /// Its type.
+    /// Media type of the document, which is signed with it.
     pub payload_type: String,
     /// Signatures over both.
     pub signatures: Vec<EnvelopeSignature>,
 }
 
-/// One signature.
+/// One signature over type and document.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct EnvelopeSignature {
     /// Which key made it: a hint, see [`key_id`].

@@ -22,7 +22,7 @@ pub struct Manifest {
     pub key: String,
     /// Switches as CMake ended with them.
     pub features: BTreeMap<String, bool>,
-    /// Other settings.
+    /// Variables of the build that are no switches.
     pub settings: BTreeMap<String, String>,
     /// Sources by name.
     pub sources: BTreeMap<String, Input>,
@@ -49,12 +49,12 @@ pub struct Manifest {
 pub struct Input {
     /// SHA-256, hexadecimal.
     pub sha256: String,
-    /// Bytes.
+    /// Size in bytes.
     pub size: u64,
     /// SPDX licence expression, for sources.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub license: Option<String>,
-    /// Coordinates.
+    /// Where it can be had, by coordinate.
     #[serde(skip_serializing_if = "Vec::is_empty", default)]
     pub coordinates: Vec<String>,
 }

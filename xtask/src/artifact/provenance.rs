@@ -126,7 +126,7 @@ impl Statement {
         self.text("/buildDefinition/internalParameters/toolchain/sha256")
     }
 
-    /// Who built.
+    /// The builder's id, as the statement has it.
     pub fn builder(&self) -> &str {
         self.text("/runDetails/builder/id")
     }

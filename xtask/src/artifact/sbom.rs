@@ -14,7 +14,7 @@ pub const FILE: &str = "torchmill.cdx.json";
 /// One thing that went in.
 #[derive(Debug, Clone)]
 pub struct Component {
-    /// Name.
+    /// Name of the source, the library or the package.
     pub name: String,
     /// SHA-256, hexadecimal.
     pub sha256: String,

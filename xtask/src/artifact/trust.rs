@@ -34,11 +34,11 @@ pub struct Policy {
     /// Of each group one must have signed: the policy's own keys, and those of the command line. Of an
     /// empty group nobody can.
     pub signers: Vec<Vec<VerifyingKey>>,
-    /// Digests of recipes.
+    /// Digests of the recipes that may have been built; `None` for any.
     pub recipes: Option<Vec<String>>,
-    /// Digests of toolchains.
+    /// Digests of the toolchains that may have compiled; `None` for any.
     pub toolchains: Option<Vec<String>>,
-    /// Builders.
+    /// Ids of the builders that may have built; `None` for any.
     pub builders: Option<Vec<String>>,
     /// What whoever wrote it may not have meant.
     pub warnings: Vec<String>,

@@ -16,18 +16,18 @@ const SMALL: u64 = 1 << 20;
 /// Where a member's bytes come from.
 #[derive(Debug, Clone)]
 pub enum Content {
-    /// A file.
+    /// The file at this path, read while the archive is written.
     File(PathBuf),
     /// These bytes.
     Bytes(Vec<u8>),
 }
 
-/// One member.
+/// A file that is to go into an archive.
 #[derive(Debug, Clone)]
 pub struct Member {
     /// Path in the archive, with `/`.
     pub name: String,
-    /// Bytes.
+    /// Where its bytes come from.
     pub content: Content,
     /// Whether it gets mode 0755 instead of 0644.
     pub executable: bool,
@@ -36,7 +36,7 @@ pub struct Member {
 /// Digest and size of a member that was written.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Written {
-    /// Name.
+    /// Path in the archive.
     pub name: String,
     /// SHA-256, raw.
     pub sha256: [u8; 32],

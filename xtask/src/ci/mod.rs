@@ -50,7 +50,7 @@ pub struct Job {
 pub struct Rendered {
     /// Where it belongs, relative to the repository.
     pub path: &'static str,
-    /// Its text.
+    /// What the file must hold.
     pub text: String,
 }
 

@@ -168,7 +168,7 @@ impl RecipeArgs {
 }
 
 impl Session {
-    /// The recipe.
+    /// Loads the recipe that the arguments name.
     pub fn recipe(&self, args: &RecipeArgs) -> Result<Recipe> {
         self.workspace.load(&args.recipe)
     }

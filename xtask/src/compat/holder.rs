@@ -125,7 +125,7 @@ impl Holder {
         Self { place: Place::Folder(root.to_owned()), members }
     }
 
-    /// All files.
+    /// All files that it holds, with their sizes.
     pub fn members(&self) -> &[Member] {
         &self.members
     }

@@ -292,7 +292,7 @@ enum Home<'a> {
     Unread,
     /// Python's own DLL or library.
     Python,
-    /// Nowhere.
+    /// It is in none of these places: loading fails.
     Absent,
 }
 

@@ -46,7 +46,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub struct Report {
     /// [`SCHEMA_VERSION`].
     pub schema_version: u32,
-    /// The torch.
+    /// The torch that was asked about, in short.
     pub torch: TorchSummary,
     /// Of each package.
     pub packages: Vec<Verdict>,

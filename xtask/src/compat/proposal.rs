@@ -23,11 +23,11 @@ pub struct Proposal {
 /// A package that would not load any more.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Broken {
-    /// Its name.
+    /// Normalized name of the package.
     pub package: String,
-    /// Its version.
+    /// The installed version.
     pub version: String,
-    /// Why.
+    /// The likely cause.
     pub cause: Cause,
 }
 

@@ -14,7 +14,7 @@ pub use crate::recipe::{Requirement, requirement};
 /// System, machine and Python that a torch is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Target {
-    /// The system.
+    /// The system that its libraries are for.
     #[serde(serialize_with = "system_name")]
     pub system: System,
     /// `x86_64`, `aarch64`.
@@ -28,7 +28,7 @@ fn system_name<S: serde::Serializer>(system: &System, serializer: S) -> Result<S
 }
 
 impl Target {
-    /// For people.
+    /// In words: `CPython 3.11 on Linux x86_64`.
     pub fn words(&self) -> String {
         let on = format!("{} {}", self.system.name(), self.machine);
         self.python.as_ref().map_or(on.clone(), |p| format!("CPython {p} on {on}"))

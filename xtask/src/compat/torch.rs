@@ -15,7 +15,7 @@ use crate::error::{Context, Error, Result};
 use crate::inspect::{self, Format, Symbols, is_library, version_field};
 use crate::recipe::System;
 
-/// A torch.
+/// A torch that packages are held against.
 pub struct Torch {
     /// As the user named it.
     pub subject: String,

@@ -17,7 +17,7 @@ pub enum Fit {
 }
 
 impl Fit {
-    /// For people.
+    /// The verdict in a word or two, for people.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -41,7 +41,7 @@ pub enum Reason {
     },
     /// Its wheel is for another Python, system or machine.
     Tags {
-        /// Its tags.
+        /// Tags of the wheel, as its name or WHEEL states them.
         tags: Vec<String>,
         /// What this torch is for.
         torch: String,
@@ -84,7 +84,7 @@ pub enum Reason {
         by: String,
         /// The library that must have it.
         of: String,
-        /// The version.
+        /// Name of the symbol version: `GLIBCXX_3.4.30`.
         version: String,
     },
 }
@@ -139,7 +139,7 @@ pub enum Cause {
 }
 
 impl Cause {
-    /// For people.
+    /// The verdict in a word or two, for people.
     #[must_use]
     pub fn words(self) -> &'static str {
         match self {
@@ -186,9 +186,9 @@ pub struct Verdict {
     pub subject: String,
     /// Normalized name.
     pub package: String,
-    /// Version.
+    /// Version of the package.
     pub version: String,
-    /// The verdict.
+    /// The worst of all that was looked at.
     pub verdict: Fit,
     /// Whether its compiled part loads, whatever pip thinks of its pins; `None` where that cannot be told.
     pub loads: Option<bool>,
@@ -202,6 +202,6 @@ pub struct Verdict {
     pub gaps: Vec<Gap>,
     /// What else is worth knowing.
     pub remarks: Vec<String>,
-    /// Its libraries.
+    /// What was found of each of its libraries.
     pub libraries: Vec<Judged>,
 }

@@ -229,11 +229,11 @@ fn place_of(line: &str, file: &Path) -> Option<What> {
 /// What the index has for a requirement.
 #[derive(Debug)]
 pub enum Found {
-    /// This wheel.
+    /// The wheel of the newest version that fits the target best.
     Wheel(IndexFile),
     /// A version of which there is no wheel for the target; and whether there is a source package.
     NoWheel {
-        /// The version.
+        /// The newest version that the requirement allows.
         version: String,
         /// Whether pip could compile it.
         source: bool,

@@ -19,9 +19,9 @@ pub enum Cause {
     MemberOrder,
     /// Same contents, packed by other means.
     Compression,
-    /// Other modes.
+    /// The same file with other permissions.
     Mode,
-    /// Other owners.
+    /// The same file of another user or group.
     Owner,
     /// Another program, or version of it, wrote the archive.
     ArchiveTool,

@@ -40,7 +40,7 @@ pub struct Difference {
 pub struct Finding {
     /// Where: a section, a header's field.
     pub place: String,
-    /// What differs.
+    /// How the two differ there.
     pub what: String,
     /// The likely cause, where one can be told.
     pub cause: Option<Cause>,
@@ -49,11 +49,11 @@ pub struct Finding {
 /// A member that differs.
 #[derive(Debug, Clone, Serialize)]
 pub struct Member {
-    /// Its path.
+    /// Path inside of both.
     pub name: String,
     /// Bytes in both.
     pub size: [u64; 2],
-    /// In what.
+    /// All that differs in it.
     pub findings: Vec<Finding>,
 }
 

@@ -28,7 +28,7 @@ const MOST_FROM_ONE: u64 = 1032;
 pub struct Entry {
     /// Path with `/`.
     pub name: String,
-    /// Bytes.
+    /// Size in bytes, unpacked.
     pub size: u64,
     /// Bytes as packed; `size` where nothing is packed.
     pub packed: u64,
@@ -46,7 +46,7 @@ pub struct Entry {
     pub header: String,
 }
 
-/// One side.
+/// One of the two that are compared, with all that is in it.
 pub struct Tree {
     path: PathBuf,
     /// `zip`, `tar.gz`, `folder`, `file`.

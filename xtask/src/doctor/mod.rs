@@ -49,9 +49,9 @@ const VARIABLES: &[&str] = &[
 /// A Python and the torch that it would import.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Interpreter {
-    /// The interpreter.
+    /// Path of the interpreter, as it says itself.
     pub executable: PathBuf,
-    /// Its version.
+    /// Version of Python: `3.11.7`.
     pub version: String,
     /// `win32`, `linux`, `darwin`.
     pub platform: String,
@@ -65,7 +65,7 @@ pub struct Interpreter {
 /// A GPU, as the driver's tool names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gpu {
-    /// Model.
+    /// Model, as the driver calls it.
     pub name: String,
     /// Driver version.
     pub driver: String,
@@ -80,7 +80,7 @@ pub struct Gpu {
 pub struct Diagnosis {
     /// Version of the JSON form.
     pub schema_version: u32,
-    /// The Python.
+    /// The Python that was asked, and where its torch is.
     pub python: Interpreter,
     /// The torch, inspected; `None` where there is none.
     pub report: Option<Report>,
@@ -88,7 +88,7 @@ pub struct Diagnosis {
     pub environment: BTreeMap<String, String>,
     /// What those that are set do, where that is worth saying.
     pub judged: Vec<String>,
-    /// GPUs.
+    /// All GPUs that the driver's tool lists; empty where there is no such tool.
     pub gpus: Vec<Gpu>,
     /// How each usual launcher's start ends, by what the files of this torch say and USE_LIBUV.
     pub launchers: Vec<Launched>,

@@ -44,13 +44,13 @@ pub struct Remedy {
 
 /// Who asks, and what is wrong.
 pub struct Asker<'a> {
-    /// The torch.
+    /// What inspecting the installed torch found.
     pub report: &'a Report,
-    /// The Python.
+    /// The Python that imports it.
     pub python: &'a Interpreter,
     /// The variables that matter.
     pub environment: &'a BTreeMap<String, String>,
-    /// The GPUs.
+    /// The GPUs of the machine, for builds with CUDA.
     pub gpus: &'a [Gpu],
     /// Where recipes are, if they are at hand.
     pub workspace: Option<&'a Workspace>,

@@ -6,11 +6,11 @@ use serde::Deserialize;
 
 use crate::inspect::makers::numbers;
 
-/// A release.
+/// A release of torch as PyPI has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Wheel {
-    /// Its version.
+    /// Version of torch: `2.6.0`.
     pub version: String,
     /// First and last Python that it has wheels for.
     python: [String; 2],

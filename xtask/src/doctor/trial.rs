@@ -17,7 +17,7 @@ const SCRIPT: &str = include_str!("trial.py");
 /// One trial and how it ended.
 #[derive(Debug, Clone, Serialize)]
 pub struct Trial {
-    /// Which one.
+    /// The step, for code that asks for one of them.
     pub step: Step,
     /// What was tried.
     pub name: &'static str,
@@ -77,7 +77,7 @@ pub struct Imported {
 /// What was tried, and what torch said.
 #[derive(Debug, Clone, Default)]
 pub struct Trials {
-    /// In order.
+    /// Every trial, in the order that they ran.
     pub all: Vec<Trial>,
     /// Where the import worked.
     pub imported: Option<Imported>,

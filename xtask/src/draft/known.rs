@@ -8,9 +8,9 @@ use crate::recipe::{Recipe, RecipeFile, features};
 
 /// All that a draft is made of.
 pub struct Known {
-    /// The version.
+    /// The version of torch that the draft is for.
     pub version: Version,
-    /// Its tree.
+    /// What upstream's tree says at that version.
     pub upstream: Upstream,
     /// Its wheels, where they were asked for.
     pub stock: Option<Stock>,

@@ -16,7 +16,7 @@ use crate::recipe::Backend;
 pub struct Draft {
     /// Name of the recipe.
     pub name: String,
-    /// The file.
+    /// The recipe's TOML, with comments.
     pub text: String,
     /// What nobody could tell, a line each.
     pub open: Vec<String>,

@@ -18,7 +18,7 @@ const STORE: &str = "torch/csrc/distributed/c10d/TCPStoreLibUvBackend.cpp";
 /// One release of upstream's.
 #[derive(Debug)]
 pub struct Upstream {
-    /// Its tag.
+    /// Tag of the release: `v2.6.0`.
     pub tag: String,
     /// The commit that it leads to.
     pub commit: String,

@@ -35,7 +35,7 @@ pub struct Member {
 /// How much of a member is wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Want {
-    /// Nothing.
+    /// It is passed over.
     Nothing,
     /// All of it.
     All,

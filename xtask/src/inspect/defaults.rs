@@ -130,7 +130,7 @@ fn asks_by_default(text: &str, windows: bool, has: bool) -> bool {
 /// What a call of `TCPStore(…)` says of libuv.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Asked {
-    /// Nothing.
+    /// Nothing: the binding's own default counts.
     Binding,
     /// Yes or no.
     Fixed(bool),

@@ -9,7 +9,7 @@ use serde::Serialize;
 pub enum Evidence {
     /// A defined symbol that only the class' own code makes.
     Symbol {
-        /// Its name.
+        /// Name of the symbol, mangled.
         name: String,
         /// Where it is in memory.
         address: u64,

@@ -40,7 +40,7 @@ const MOST_TRIED: usize = 2048;
 
 /// A packed member of an archive.
 pub struct Packed<'a> {
-    /// The archive.
+    /// The archive that the member is in.
     pub source: &'a dyn ReadAt,
     /// Where its DEFLATE stream is.
     pub range: Range<u64>,

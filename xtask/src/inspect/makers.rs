@@ -43,9 +43,9 @@ pub enum Maker {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Era {
-    /// First version.
+    /// First version of torch that it holds for.
     pub from: String,
-    /// Last version.
+    /// Last version of torch that it holds for.
     pub to: String,
     /// The default of the C++ binding.
     pub binding: bool,
@@ -69,9 +69,9 @@ pub struct Era {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Lines {
-    /// First version.
+    /// First version of torch that it holds for.
     pub from: String,
-    /// Last version.
+    /// Last version of torch that it holds for.
     pub to: String,
     /// The worker's client of its agent's store.
     pub agent: u32,
@@ -95,7 +95,7 @@ pub enum Stores {
     Env,
 }
 
-/// A launcher.
+/// A way of starting processes, and the stores that come of it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Launcher {
@@ -107,15 +107,15 @@ pub struct Launcher {
     pub source: String,
 }
 
-/// The table.
+/// `makers.toml`: who makes which store, by version and launcher.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Table {
-    /// Behaviour.
+    /// How versions of torch behave, oldest first.
     pub era: Vec<Era>,
-    /// Places.
+    /// Lines of `rendezvous.py`, for messages that name them.
     pub lines: Vec<Lines>,
-    /// Launchers.
+    /// The launchers that people use.
     pub launcher: Vec<Launcher>,
 }
 

@@ -65,7 +65,7 @@ const TEXTS: &[(Class, &str)] = &[
 /// One place where a class' name stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit {
-    /// The class.
+    /// The class that the name is of.
     pub class: Class,
     /// Whether it is MSVC's form of the name.
     pub msvc: bool,

@@ -26,7 +26,7 @@ pub const SCHEMA_VERSION: u32 = 1;
 pub enum Depth {
     /// Only whether the store has libuv, and what that means: reads one library and some text.
     Verdict,
-    /// Everything.
+    /// All that the report has: reads every library.
     Full,
 }
 
@@ -34,13 +34,13 @@ pub enum Depth {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Kind {
-    /// A wheel.
+    /// A wheel (`.whl`).
     Wheel,
     /// A libtorch archive.
     LibtorchArchive,
     /// A folder: libtorch, site-packages, an environment.
     Folder,
-    /// One library.
+    /// A shared library alone.
     Library,
     /// A Debian package.
     DebianPackage,
@@ -53,7 +53,7 @@ pub enum Kind {
 pub struct Found {
     /// Path inside what was inspected.
     pub path: String,
-    /// Bytes.
+    /// Size in bytes, unpacked.
     pub size: u64,
     /// What is known of it.
     #[serde(flatten)]
@@ -71,7 +71,7 @@ pub struct Torch {
     pub cuda: Option<String>,
     /// `torch.version.hip`.
     pub hip: Option<String>,
-    /// Wheel tags.
+    /// Tags of the wheel, from its WHEEL file.
     pub tags: Vec<String>,
     /// What packed the wheel.
     pub generator: Option<String>,
@@ -86,7 +86,7 @@ pub struct Torch {
 pub struct Backends {
     /// Whether there is any of `torch.distributed` at all (`USE_DISTRIBUTED`); `None` for a torch too old to be read.
     pub distributed: Option<bool>,
-    /// Gloo.
+    /// Whether the process group of Gloo is in it.
     pub gloo: Option<bool>,
     /// Gloo's transports: `tcp`, `tls`, `uv`, `ibverbs`.
     pub gloo_transports: Vec<&'static str>,
@@ -95,7 +95,7 @@ pub struct Backends {
     pub gloo_can_start: Option<bool>,
     /// NCCL (or RCCL), which is in the library for GPUs.
     pub nccl: Option<bool>,
-    /// MPI.
+    /// Whether the process group of MPI is in it.
     pub mpi: Option<bool>,
     /// UCC, which is in the library for GPUs.
     pub ucc: Option<bool>,
@@ -114,7 +114,7 @@ pub struct Floor {
     pub tag_holds: Option<bool>,
 }
 
-/// The report.
+/// All that was found of one torch.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// [`SCHEMA_VERSION`].
@@ -132,7 +132,7 @@ pub struct Report {
     pub evidence: Vec<Evidence>,
     /// The class' name stands in the library, but nothing proves that the class does.
     pub name_without_proof: bool,
-    /// Which libuv.
+    /// The libuv that the store's library holds or needs, where one was found.
     pub uv: Option<Uv>,
     /// What starting does by default; `None` where there is no Python part to read it from.
     pub defaults: Option<Defaults>,

@@ -73,7 +73,7 @@ impl Names {
         self.starts.is_empty()
     }
 
-    /// In order.
+    /// All names, sorted.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         (0..self.len()).map(|i| self.at(i))
     }

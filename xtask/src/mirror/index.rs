@@ -58,7 +58,7 @@ pub type Project = ProjectPage;
 pub struct Added {
     /// File name.
     pub filename: String,
-    /// SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
     /// What was done.
     pub outcome: Outcome,
@@ -137,7 +137,7 @@ impl Index {
         Ok(true)
     }
 
-    /// The folder.
+    /// The folder that all of the index is in.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -31,7 +31,7 @@ pub struct IndexLock {
     pub removed: BTreeMap<String, Tombstone>,
 }
 
-/// A file.
+/// One published file, and what its page says of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct LockedFile {
@@ -39,7 +39,7 @@ pub struct LockedFile {
     pub name: String,
     /// SHA-256, hexadecimal.
     pub sha256: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
     /// When it was published.
     pub upload_time: String,

@@ -86,7 +86,7 @@ pub struct File {
     /// Version, as the file name has it.
     #[serde(rename = "_version")]
     pub version: String,
-    /// For people.
+    /// What the start page tells people of it; installers skip it.
     #[serde(rename = "_about", default)]
     pub about: About,
     /// Statement, bill of materials, manifest, validation report: file name → SHA-256.
@@ -103,7 +103,7 @@ pub struct ProjectPage {
     pub name: String,
     /// All versions (PEP 700).
     pub versions: Vec<String>,
-    /// All files.
+    /// The files that are published, yanked ones included.
     pub files: Vec<File>,
     /// Names of files that were removed, with the digest that they had and why: nothing else may ever
     /// come under such a name.
@@ -118,7 +118,7 @@ pub struct Tombstone {
     pub sha256: String,
     /// Why it was removed.
     pub reason: String,
-    /// When.
+    /// When it was removed (RFC 3339).
     pub time: String,
 }
 
@@ -195,7 +195,7 @@ fn said_of(f: &File) -> Markup {
 pub struct RootPage {
     /// `meta`.
     pub meta: Meta,
-    /// All projects.
+    /// Every project that has a page.
     pub projects: Vec<ProjectName>,
 }
 

@@ -28,7 +28,7 @@ pub struct Rule {
 pub struct Pruned {
     /// File name.
     pub filename: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
     /// When it was published.
     pub upload_time: String,

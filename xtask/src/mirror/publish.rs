@@ -16,7 +16,7 @@ use crate::error::{Answer, Error, Result};
 pub struct Judged {
     /// File name.
     pub filename: String,
-    /// SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
     /// Whether its store has libuv; `None` for what is no torch.
     pub libuv: Option<bool>,

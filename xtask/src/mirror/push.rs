@@ -42,7 +42,7 @@ const THINKING: Duration = Duration::from_secs(600);
 pub struct Pushed {
     /// File name.
     pub filename: String,
-    /// SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
     /// Whether it had to be sent.
     pub sent: bool,
@@ -54,7 +54,7 @@ pub struct Target<'a> {
     pub url: Url,
     /// Where its simple index is; found out if `None`.
     pub index: Option<Url>,
-    /// Who uploads.
+    /// User and password, or a token; `None` for a server that asks for none.
     pub credentials: Option<Credentials>,
     /// Who is told.
     pub events: &'a dyn Sink,

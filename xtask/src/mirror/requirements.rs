@@ -10,7 +10,7 @@ use crate::recipe::pinned;
 /// Largest file that is read, bytes.
 const MOST: u64 = 16 << 20;
 
-/// One line.
+/// One line of a requirements file that names an exact version.
 #[derive(Debug)]
 pub struct Pinned {
     /// The requirement, with its marker.

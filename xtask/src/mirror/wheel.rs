@@ -36,13 +36,13 @@ pub struct Wheel {
     pub name: Name,
     /// SHA-256 of the file.
     pub sha256: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
     /// `Requires-Python` of METADATA.
     pub requires_python: Option<String>,
     /// METADATA itself: what PEP 658 serves beside the wheel.
     pub metadata: Vec<u8>,
-    /// For people.
+    /// What the start page tells people of it.
     pub about: About,
     /// Files beside it that tell of its making: statement, bill of materials, manifest, validation report.
     pub beside: Vec<PathBuf>,

@@ -63,7 +63,7 @@ pub fn shared_with(_root: &Path, _folders: &[&str]) -> Option<String> {
     None
 }
 
-/// No umask.
+/// Nothing: Windows has no umask.
 pub fn set_umask(_mask: u32) {}
 
 /// Makes `link` lead to `target`: a junction to a folder, which needs no privilege as a symbolic link does; a
@@ -143,22 +143,22 @@ pub fn enter_variation(command: &mut Command, _user: Option<u32>, _umask: u32) {
     new_process_group(command);
 }
 
-/// Unknown.
+/// Not asked for here: whoever wants to know goes on without.
 pub fn free_space(_path: &Path) -> Option<u64> {
     None
 }
 
-/// Unknown.
+/// Not asked for here: whoever wants to know goes on without.
 pub fn available_memory() -> Option<u64> {
     None
 }
 
-/// Unknown.
+/// Not asked for here: whoever wants to know goes on without.
 pub fn peak_memory() -> Option<u64> {
     None
 }
 
-/// Unknown.
+/// Not asked for here: 0, so that a difference of two says nothing.
 pub fn cpu_seconds() -> f64 {
     0.0
 }

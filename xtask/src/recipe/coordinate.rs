@@ -28,7 +28,7 @@ pub enum Coordinate {
     Pypi {
         /// Project name.
         name: String,
-        /// Version.
+        /// Version, as the registry spells it.
         version: String,
         /// File name.
         file: String,
@@ -37,7 +37,7 @@ pub enum Coordinate {
     Crate {
         /// Crate name.
         name: String,
-        /// Version.
+        /// Version, as the registry spells it.
         version: String,
     },
 }

@@ -191,10 +191,10 @@ pub struct ToolchainFile {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct MachineFile {
-    /// Switches.
+    /// CMake switches that are other ones there.
     #[serde(default)]
     pub features: BTreeMap<String, bool>,
-    /// Other variables.
+    /// Other variables of the build that have another value there.
     #[serde(default)]
     pub settings: BTreeMap<String, String>,
 }
@@ -351,26 +351,26 @@ pub struct Recipe {
     pub python: Python,
     /// Demands on the compiler.
     pub toolchain: ToolchainFile,
-    /// Switches.
+    /// CMake switches that must come out as they stand here: `USE_GLOO`.
     pub features: BTreeMap<String, bool>,
-    /// Other variables.
+    /// Variables of the build that are no switches: `BLAS`.
     pub settings: BTreeMap<String, String>,
     /// CMake cache entries.
     pub cmake: BTreeMap<String, CmakeValue>,
-    /// libuv.
+    /// Which libuv the store is linked against.
     pub libuv: Libuv,
     /// CUDA, where it is on. What has no CUDA says nothing of it: its keys are those of before.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cuda: Option<Cuda>,
-    /// Bounds.
+    /// How much archives may unpack to.
     pub limits: Limits,
     /// What is different on one machine.
     pub machine: BTreeMap<String, MachineFile>,
     /// Bars for `validate`.
     pub validation: BTreeMap<String, f64>,
-    /// Sources.
+    /// All that is fetched by digest, with where it goes.
     pub source: Vec<Source>,
-    /// Patches.
+    /// Patches of the tree, in the order that they are applied.
     pub patch: Vec<Patch>,
 }
 
@@ -445,9 +445,9 @@ pub struct Python {
 #[derive(Debug, Clone, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Libuv {
-    /// Version.
+    /// Version that its header must state: `1.51.0`.
     pub version: String,
-    /// Source.
+    /// Name of the `[[source]]` that it is built from.
     pub source: String,
     /// Folder of the source, below its top folder.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -18,7 +18,7 @@ const SOURCE: &str = include_str!("variation.c");
 pub struct Variation {
     /// The library, where the platform can preload one.
     library: Option<PathBuf>,
-    /// HOME.
+    /// HOME of the second build, an empty folder.
     home: PathBuf,
     /// The user that the build runs as, where it can be another one.
     user: Option<u32>,

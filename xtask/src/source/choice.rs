@@ -21,7 +21,7 @@ const FINAL: &[(u32, &str)] = &[
 /// What is asked for.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
-    /// The project.
+    /// Normalized name of the project.
     pub name: &'a str,
     /// The exact version.
     pub version: &'a str,
@@ -34,7 +34,7 @@ pub struct Wanted<'a> {
 /// The wheel that was chosen.
 #[derive(Debug, Clone)]
 pub struct Chosen<'a> {
-    /// It.
+    /// The file of the index.
     pub file: &'a IndexFile,
     /// Of how many that would do.
     pub of: usize,

@@ -102,9 +102,9 @@ pub struct Snapshot {
 pub struct Submodule {
     /// Where it stands in the tree.
     pub path: String,
-    /// Its repository.
+    /// Address of its repository, as `.gitmodules` has it.
     pub url: String,
-    /// Its commit.
+    /// The commit that the tree pins, hexadecimal.
     pub commit: String,
 }
 

@@ -21,7 +21,7 @@ const MAX_PADDING: u64 = 1 << 20;
 pub struct Bounds {
     /// Bytes, all members together.
     pub bytes: u64,
-    /// Members.
+    /// Files, folders and links together.
     pub members: u64,
 }
 

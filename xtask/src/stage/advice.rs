@@ -9,7 +9,7 @@ use serde::Deserialize;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cause {
-    /// Its name.
+    /// The cause's `id` in `advice.toml`.
     pub id: String,
     /// Whether it is want of memory.
     #[serde(default)]

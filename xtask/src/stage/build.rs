@@ -17,17 +17,17 @@ use crate::toolchain::{Compiler, Python};
 pub struct Build<'a> {
     /// Recipes and patches.
     pub workspace: &'a Workspace,
-    /// The recipe.
+    /// The recipe, merged with what it extends.
     pub recipe: Recipe,
-    /// Its lock.
+    /// The digests of all that the recipe names.
     pub lock: Lock,
-    /// The store.
+    /// Where results and downloads are.
     pub store: &'a Store,
     /// Who is told.
     pub events: &'a dyn Sink,
     /// The interpreter that the wheel is for.
     pub python: Python,
-    /// The compilers.
+    /// The C and C++ compiler of the machine.
     pub compiler: Compiler,
     /// An installed CUDA toolkit that was asked for, in place of the recipe's.
     pub cuda_home: Option<Toolkit>,

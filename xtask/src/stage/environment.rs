@@ -90,9 +90,9 @@ pub struct InstalledPackage {
 /// Name and version of a package.
 #[derive(Debug, serde::Deserialize)]
 pub struct PackageMetadata {
-    /// Name.
+    /// Name, as the package spells it.
     pub name: String,
-    /// Version.
+    /// Version, as installed.
     pub version: String,
 }
 

@@ -28,7 +28,7 @@ pub enum Outcome {
     Stopped {
         /// The stage's name.
         after: &'static str,
-        /// Its folder.
+        /// Where that stage's result is.
         folder: PathBuf,
     },
 }
@@ -68,9 +68,9 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
 /// What the stages before verify made, in the store.
 #[derive(Debug, Clone)]
 pub struct Files {
-    /// The wheel.
+    /// Path of the wheel.
     pub wheel: PathBuf,
-    /// The bundle.
+    /// Path of the libtorch archive.
     pub bundle: PathBuf,
     /// The folder with manifest, bill of materials and statement.
     pub provenance: PathBuf,

@@ -128,9 +128,9 @@ pub enum Bond {
 /// Another stage that a stage needs.
 #[derive(Clone, Copy)]
 pub struct Need {
-    /// Its name.
+    /// Name of the other stage.
     pub stage: &'static str,
-    /// How.
+    /// Whether its key is part of ours, or only its end is waited for.
     pub bond: Bond,
     /// Which of its results.
     pub which: fn(&str) -> bool,
@@ -166,7 +166,7 @@ impl Need {
 /// A row of the table.
 #[derive(Clone, Copy)]
 pub struct Stage {
-    /// Name.
+    /// Name of the stage, as `--until` takes it.
     pub name: &'static str,
     /// What it does, in a line.
     pub what: &'static str,
@@ -218,7 +218,7 @@ impl Stage {
 /// A finished result.
 #[derive(Debug, Clone)]
 pub struct Done<R> {
-    /// Its folder.
+    /// The folder that the result is in.
     pub folder: PathBuf,
     /// What is kept beside it.
     pub record: R,
@@ -277,7 +277,7 @@ fn files_of(build: &Build<'_>, name: &str) -> Result<Vec<(String, PathBuf)>> {
 
 /// What a stage is given.
 pub struct Cx<'a> {
-    /// The build.
+    /// The build that the stage is a part of.
     pub build: &'a Build<'a>,
     /// Which of its results.
     pub of: &'a str,

@@ -19,9 +19,9 @@ const PRODUCT: &str = env!("CARGO_PKG_VERSION");
 pub struct Packed {
     /// Where it is.
     pub path: PathBuf,
-    /// SHA-256.
+    /// SHA-256 of the file.
     pub sha256: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
 }
 

@@ -32,7 +32,7 @@ pub const FOLDER: &str = "torch";
 /// A work folder.
 #[derive(Debug, Clone)]
 pub struct Work {
-    /// The folder.
+    /// Path of the folder; it need not be there.
     pub dir: PathBuf,
 }
 
@@ -48,7 +48,7 @@ impl Work {
         name.strip_prefix(FOLDER).map_or(name.clone(), |key| key.trim_start_matches('-').to_owned())
     }
 
-    /// The tree.
+    /// The source tree that is compiled.
     pub fn src(&self) -> PathBuf {
         self.dir.join("src")
     }

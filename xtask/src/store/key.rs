@@ -60,7 +60,7 @@ impl KeyBuilder {
         self.text(name, &text)
     }
 
-    /// The key.
+    /// Ends the digest: the key of all that was added.
     pub fn finish(self) -> Key {
         let key = Key(hex::encode(self.hash.finalize()));
         tracing::debug!(target: "key", "= {key}");

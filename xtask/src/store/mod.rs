@@ -145,7 +145,7 @@ impl Store {
         self.found.lock().unwrap_or_else(PoisonError::into_inner).push(what);
     }
 
-    /// The folder.
+    /// The folder that all of the store is in.
     pub fn root(&self) -> &Path {
         &self.root
     }

@@ -81,7 +81,7 @@ impl Parts {
         }
     }
 
-    /// The inputs.
+    /// All inputs, in the order that the key has them.
     pub fn iter(&self) -> impl Iterator<Item = &Part> {
         self.parts.iter()
     }
@@ -91,7 +91,7 @@ impl Parts {
         self.parts.iter().find(|p| p.name == name).map(|p| p.value.as_str())
     }
 
-    /// The key.
+    /// The key that these inputs make: their order counts.
     pub fn key(&self) -> Key {
         let begun = KeyBuilder::new(&self.stage, self.version);
         self.parts.iter().fold(begun, |key, part| key.text(&part.name, &part.value)).finish()

@@ -44,9 +44,9 @@ pub struct Rules {
 /// What one compile takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// MiB.
+    /// Memory that it is expected to need, in MiB.
     pub memory: u64,
-    /// Threads.
+    /// Threads that it keeps busy.
     pub threads: u32,
 }
 

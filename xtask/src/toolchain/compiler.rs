@@ -17,7 +17,7 @@ pub enum Family {
     Gcc,
     /// Clang.
     Clang,
-    /// Microsoft's.
+    /// Microsoft's `cl`.
     Msvc,
 }
 
@@ -41,7 +41,7 @@ pub struct Compiler {
     /// Path of the C++ compiler.
     #[serde(skip)]
     pub cxx: PathBuf,
-    /// Family.
+    /// Whose options and flags it understands.
     pub family: Family,
     /// Version, such as `12.2.0`.
     pub version: String,

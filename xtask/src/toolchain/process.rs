@@ -37,7 +37,7 @@ pub struct Output {
     pub status: ExitStatus,
     /// Standard output and standard error, interleaved as they came; at most the last 256 KiB.
     pub text: String,
-    /// Wall time.
+    /// Wall time from its start to its end.
     pub elapsed: Duration,
 }
 

@@ -33,9 +33,9 @@ pub enum Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Better {
-    /// Rates.
+    /// Higher is better: rates.
     Higher,
-    /// Times.
+    /// Lower is better: times.
     Lower,
 }
 

@@ -44,7 +44,7 @@ pub struct Round {
     pub collective: Vec<Collective>,
     /// The rendezvous store under load; `None` where it was not measured.
     pub store: Option<StoreRows>,
-    /// Operators.
+    /// Times of single operators; `None` where they were not measured.
     pub operators: Option<Operators>,
 }
 
@@ -60,7 +60,7 @@ pub struct Collective {
 /// Rows of the all-reduce, as printed.
 #[derive(Debug, Clone, Deserialize)]
 pub struct CollectiveOutput {
-    /// Rows.
+    /// One row a size.
     pub rows: Vec<CollectiveRow>,
 }
 
@@ -98,7 +98,7 @@ pub struct StoreRows {
 pub struct StoreRow {
     /// `libuv`, `legacy`.
     pub backend: String,
-    /// Clients.
+    /// Clients that were connected at one time.
     pub clients: u32,
     /// Seconds until the last was connected and counted.
     pub startup_seconds: Option<f64>,
@@ -146,12 +146,12 @@ pub struct Operators {
     pub rows: Vec<OperatorRow>,
 }
 
-/// One operator.
+/// Times of one operator with one shape and data type.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct OperatorRow {
-    /// Its name.
+    /// Torch's name of the operator: `matmul`.
     pub name: String,
-    /// Shapes.
+    /// Shapes of what it is given.
     pub shape: String,
     /// Data type.
     pub r#type: String,

@@ -12,9 +12,9 @@ use crate::error::{Kind, Result};
 use crate::stage::Build;
 use crate::toolchain::Process;
 
-/// One scenario.
+/// A program that is run on both builds.
 pub struct Scenario {
-    /// Its name.
+    /// Its name in reports.
     pub name: &'static str,
     /// What it shows.
     pub what: &'static str,
@@ -81,7 +81,7 @@ pub const SCENARIOS: &[Scenario] = &[
 pub enum Outcome {
     /// It ran.
     Passed {
-        /// Wall time.
+        /// Wall time in seconds.
         seconds: f64,
         /// Whether its store ran on libuv.
         libuv: bool,
@@ -90,14 +90,14 @@ pub enum Outcome {
     },
     /// It ran and failed.
     Failed {
-        /// Wall time.
+        /// Wall time in seconds.
         seconds: f64,
         /// The line that says why.
         why: String,
     },
     /// It could not be run on this build.
     NotAvailable {
-        /// Why.
+        /// What this build lacks for it.
         why: String,
     },
 }

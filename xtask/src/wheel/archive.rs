@@ -46,7 +46,7 @@ pub struct Archive<'a> {
     unpacked: u64,
 }
 
-/// A member.
+/// A file or folder of the archive, as its central directory lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Path, with `/`; it ends with one for a folder.

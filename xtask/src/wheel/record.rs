@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
-/// One line.
+/// One line of RECORD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Path in the wheel.

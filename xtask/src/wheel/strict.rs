@@ -47,12 +47,12 @@ impl<'a> Wheel<'a> {
         Ok(Self { archive, dist_info, metadata, headers })
     }
 
-    /// Its members.
+    /// All files and folders, in the order of the central directory.
     pub fn members(&self) -> &[Member] {
         self.archive.members()
     }
 
-    /// Its archive.
+    /// The zip archive that it is.
     pub fn archive(&self) -> &Archive<'a> {
         &self.archive
     }

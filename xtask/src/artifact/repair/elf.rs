@@ -37,6 +37,9 @@ impl Repairer for Linux {
     }
 }
 
+/// ELF files, by their paths in the tree.
+type Files = Vec<(String, Elf)>;
+
 /// The repair of one tree.
 struct Repair<'a> {
     root: &'a Path,
@@ -47,7 +50,7 @@ struct Repair<'a> {
 
 impl Repair<'_> {
     /// Repairs all ELF files below the root: libraries taken inside, and all files as they are afterwards, by path.
-    fn run(&self) -> Result<(Vec<Grafted>, Vec<(String, Elf)>)> {
+    fn run(&self) -> Result<(Vec<Grafted>, Files)> {
         let mut files = self.elf_files()?;
         let inside: BTreeSet<String> =
             files.iter().filter_map(|(p, _)| p.file_name()).map(|n| n.to_string_lossy().into_owned()).collect();

@@ -39,13 +39,13 @@ pub enum Role {
 /// A known case, as a text shows it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Explanation {
-    /// Its name.
+    /// The case's `id` in `cases.toml`.
     pub case: &'static str,
     /// What it is to the failure.
     pub role: Role,
     /// Whether it is about what this program knows; `false` where nothing here is known of it.
     pub ours: bool,
-    /// What happened.
+    /// What happened, for people, with the values that the text names.
     pub what: String,
     /// What to do, best first; a line each.
     pub next: String,

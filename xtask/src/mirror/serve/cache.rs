@@ -27,7 +27,7 @@ pub struct Sent {
     pub etag: HeaderValue,
 }
 
-/// A page.
+/// The bytes of a page, ready to be sent.
 #[derive(Debug)]
 pub struct Page {
     /// As it is.
@@ -39,7 +39,7 @@ pub struct Page {
 /// What a page says of a file.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// SHA-256.
+    /// SHA-256, hexadecimal.
     pub digest: String,
     /// Bytes, where the page says so.
     pub size: Option<u64>,

@@ -89,7 +89,7 @@ impl Drop for Working {
 pub struct Place {
     places: Arc<Places>,
     id: u64,
-    /// The connection.
+    /// The connection that holds the place.
     pub line: Arc<Line>,
 }
 

@@ -15,7 +15,7 @@ pub struct Bundle;
 /// What is kept beside the bundle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// File name.
+    /// File name of the archive.
     pub file: String,
 }
 

@@ -26,7 +26,7 @@ pub struct Record {
     pub report: serde_json::Value,
 }
 
-/// The program.
+/// The program that the store's objects are linked to.
 const PROGRAM: &str = include_str!("canary.cpp");
 
 /// The store's sources, below `torch/csrc/distributed/c10d`. Names differ a little between

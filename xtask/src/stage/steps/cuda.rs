@@ -133,7 +133,7 @@ fn has_nccl(build: &Build<'_>) -> bool {
 /// What the recipe says of CUDA.
 ///
 /// # Errors
-/// Nothing.
+/// The recipe has no CUDA.
 pub fn wanted<'b>(build: &'b Build<'_>) -> Result<&'b Wanted> {
     build.recipe.cuda.as_ref().ok_or_else(|| {
         Error::misuse("no-cuda", format!("the recipe {} has no CUDA", build.recipe.name))

@@ -20,7 +20,7 @@ pub struct Prefix;
 /// What is kept beside a prefix.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// Its name.
+    /// Name of the prefix in the recipe: `mkl`.
     pub prefix: String,
     /// Files that were unpacked.
     pub files: u64,

@@ -145,7 +145,7 @@ pub struct Record {
 pub struct Took {
     /// What was done.
     pub name: String,
-    /// Wall time.
+    /// Wall time in seconds.
     pub seconds: f64,
     /// CPU time of all processes.
     pub cpu: f64,

@@ -61,7 +61,7 @@ pub const MKL: &str = "mkl";
 /// One check and what it said.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
-    /// Name.
+    /// What was checked, in words.
     pub name: String,
     /// The line of JSON that it printed.
     pub said: serde_json::Value,
@@ -69,7 +69,7 @@ pub struct Check {
     pub seconds: f64,
 }
 
-/// All checks.
+/// What is kept of verifying: the checks that ran, and those that could not.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
     /// In the order that they ran.

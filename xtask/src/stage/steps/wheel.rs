@@ -28,9 +28,9 @@ pub struct Wheel;
 /// What is kept beside the wheel.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Record {
-    /// File name.
+    /// File name of the wheel.
     pub file: String,
-    /// Tag.
+    /// Tag, the platform's part by what its symbols need.
     pub tag: String,
     /// What keeps it from an older manylinux level.
     pub tag_reason: String,

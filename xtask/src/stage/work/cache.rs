@@ -12,11 +12,11 @@ use crate::toolchain::CACHE_VARIABLE;
 /// The compiler cache that compiles go through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompilerCache {
-    /// None.
+    /// Every compile is done anew.
     Off,
     /// ccache: the user's, or the one of the recipe's prefix `ccache`.
     Ccache {
-        /// The program.
+        /// Path of ccache.
         program: PathBuf,
         /// Where its own libraries are, if it brought them along.
         libraries: Option<PathBuf>,

@@ -23,7 +23,7 @@ pub struct Plot<'a> {
     pub x: &'a str,
     /// Label of the y axis.
     pub y: &'a str,
-    /// Lines.
+    /// The lines to draw.
     pub series: Vec<Series>,
     /// Text of an x tick.
     pub x_text: fn(f64) -> String,
@@ -108,7 +108,7 @@ pub fn lines(plot: &Plot<'_>) -> Markup {
 
 /// One bar a ratio, around 1.
 pub struct Ratio {
-    /// Its name.
+    /// What was measured, as the table calls it.
     pub name: String,
     /// Value and interval.
     pub value: (f64, f64, f64),
