@@ -430,13 +430,12 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
     }
     let mut table = vec![["project", "version", "for", "libuv", "size", "published", ""].map(str::to_owned)];
     for (project, f) in &rows {
-        let tags = f.filename.trim_end_matches(".whl").rsplitn(4, '-').take(3).collect::<Vec<_>>();
         let libuv = f.about.libuv.map_or("", |l| if l { "yes" } else { "no" });
         let yanked = f.yanked.reason().map(|r| format!("yanked: {}", r.escape_debug())).unwrap_or_default();
         table.push([
             project.clone(),
             f.version.clone(),
-            tags.into_iter().rev().collect::<Vec<_>>().join("-"),
+            f.filename.parse().map(|name: crate::wheel::Name| name.tag()).unwrap_or_default(),
             libuv.to_owned(),
             ui::bytes(f.size),
             f.upload_time.get(..10).unwrap_or_default().to_owned(),

@@ -8,6 +8,7 @@ use super::target::{Metadata, Target};
 use super::torch::file_name;
 use crate::error::{Context, Error, Result};
 use crate::inspect::{Symbols, container, is_library};
+use crate::wheel;
 
 /// A package that is to stand beside a torch.
 #[derive(Debug, Clone)]
@@ -48,11 +49,9 @@ impl Package {
                     "a source package (.tar.gz) has no compiled part yet: it is compiled against the torch at hand",
                 ));
         };
-        let stem = filename.strip_suffix(".whl").unwrap_or(filename);
-        let parts: Vec<&str> = stem.rsplitn(4, '-').collect();
-        let tags = match parts[..] {
-            [platform, abi, python, _] => vec![format!("{python}-{abi}-{platform}")],
-            _ => tags(&holder.text(&|n| is(n, "WHEEL"))?.unwrap_or_default()),
+        let tags = match filename.parse::<wheel::Name>() {
+            Ok(name) => vec![name.tag()],
+            Err(_) => tags(&holder.text(&|n| is(n, "WHEEL"))?.unwrap_or_default()),
         };
         Self::read(Metadata::parse(&metadata), tags, holder, target).doing(|| format!("reading {filename}"))
     }
@@ -88,8 +87,8 @@ impl Package {
     }
 }
 
-fn tags(wheel: &str) -> Vec<String> {
-    crate::wheel::Metadata::lenient(wheel).all("Tag").map(str::to_owned).collect()
+fn tags(wheel_file: &str) -> Vec<String> {
+    wheel::Metadata::lenient(wheel_file).all("Tag").map(str::to_owned).collect()
 }
 
 /// The Python that an extension module is for, by its name: `_C.cpython-311-x86_64-linux-gnu.so`, `_C.cp311-win_amd64.pyd`.

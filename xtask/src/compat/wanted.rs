@@ -296,8 +296,8 @@ fn is_source(filename: &str) -> bool {
 
 /// The version in a file's name: the second part of a wheel's, the last of a source package's.
 fn version_of(filename: &str, project: &str) -> Option<Version> {
-    if let Some(stem) = filename.strip_suffix(".whl") {
-        return Version::from_str(stem.split('-').nth(1)?).ok();
+    if filename.ends_with(".whl") {
+        return filename.parse::<wheel::Name>().ok()?.parsed_version();
     }
     let stem = [".tar.gz", ".zip", ".tar.bz2"].iter().find_map(|e| filename.strip_suffix(e))?;
     let (name, version) = stem.rsplit_once('-')?;

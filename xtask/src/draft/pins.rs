@@ -95,8 +95,7 @@ fn newest(name: &str, range: &VersionSpecifiers) -> Result<Version, String> {
     let files = pypi::files(&http_agent(), name).map_err(|e| e.what().to_owned())?;
     let versions = files
         .iter()
-        .filter(|f| f.filename.ends_with(".whl"))
-        .filter_map(|f| Version::from_str(f.filename.split('-').nth(1)?).ok())
+        .filter_map(|f| f.filename.parse::<crate::wheel::Name>().ok()?.parsed_version())
         .filter(|v| !v.any_prerelease() && range.contains(v));
     versions.max().ok_or_else(|| "the package index has no wheel within that range".into())
 }

@@ -13,6 +13,7 @@ use crate::event::Sink;
 use crate::inspect::{Cursor, Remote};
 use crate::recipe::{cuda, pinned};
 use crate::source::pypi::{self, IndexFile};
+use crate::wheel::{Metadata, Name};
 
 /// The stock wheels of a release, for Linux.
 #[derive(Debug, Default)]
@@ -35,12 +36,12 @@ pub struct Stock {
 /// Bad input: it has no wheel of that version for Linux. The world: it does not answer.
 pub fn read(agent: &Agent, version: &Version, events: &dyn Sink) -> Result<Stock> {
     let files = pypi::files(agent, "torch")?;
-    let own: Vec<(Tags<'_>, &IndexFile)> = files
+    let own: Vec<(Tags, &IndexFile)> = files
         .iter()
         .filter_map(|f| Some((Tags::of(&f.filename)?, f)))
         .filter(|(tags, _)| tags.version == *version)
         .collect();
-    let linux: Vec<&(Tags<'_>, &IndexFile)> = own.iter().filter(|(t, _)| t.platform.contains("linux")).collect();
+    let linux: Vec<&(Tags, &IndexFile)> = own.iter().filter(|(t, _)| t.platform.contains("linux")).collect();
     if linux.is_empty() {
         return Err(no_wheel(version, own.len(), &files));
     }
@@ -50,7 +51,7 @@ pub fn read(agent: &Agent, version: &Version, events: &dyn Sink) -> Result<Stock
         found.into_iter().map(|m| format!("3.{m}")).collect()
     };
     // A wheel that was uploaded again has a build number: the first one stands for the release.
-    let mut intel: Vec<&&(Tags<'_>, &IndexFile)> =
+    let mut intel: Vec<&&(Tags, &IndexFile)> =
         linux.iter().filter(|(t, _)| t.platform.contains("x86_64") && !t.free_threaded).collect();
     intel.sort_by_key(|(t, _)| (t.again, t.minor));
     let read = intel.first().map(|(_, wheel)| inside(agent, wheel, events)).transpose()?.unwrap_or_default();
@@ -79,29 +80,24 @@ fn no_wheel(version: &Version, others: usize, files: &[IndexFile]) -> Error {
 
 /// What a wheel's name tells here.
 #[derive(Debug)]
-struct Tags<'f> {
+struct Tags {
     version: Version,
     /// Whether it has a build number.
     again: bool,
     minor: u32,
     free_threaded: bool,
-    platform: &'f str,
+    platform: String,
 }
 
-impl<'f> Tags<'f> {
-    fn of(filename: &'f str) -> Option<Self> {
-        let parts: Vec<&str> = filename.strip_suffix(".whl")?.split('-').collect();
-        let (version, python, abi, platform, again) = match parts[..] {
-            [_, version, python, abi, platform] => (version, python, abi, platform, false),
-            [_, version, _, python, abi, platform] => (version, python, abi, platform, true),
-            _ => return None,
-        };
+impl Tags {
+    fn of(filename: &str) -> Option<Self> {
+        let name: Name = filename.parse().ok()?;
         Some(Self {
-            version: Version::from_str(version).ok()?,
-            again,
-            minor: python.strip_prefix("cp3")?.parse().ok()?,
-            free_threaded: abi.ends_with('t'),
-            platform,
+            version: name.parsed_version()?,
+            again: name.build.is_some(),
+            minor: name.python.strip_prefix("cp3")?.parse().ok()?,
+            free_threaded: name.abi.ends_with('t'),
+            platform: name.platform,
         })
     }
 }
@@ -160,7 +156,7 @@ fn members(agent: &Agent, wheel: &IndexFile) -> Result<Inside> {
 
 /// What METADATA asks for.
 fn requires(metadata: &str) -> Vec<String> {
-    crate::wheel::Metadata::lenient(metadata).all("Requires-Dist").map(str::to_owned).collect()
+    Metadata::lenient(metadata).all("Requires-Dist").map(str::to_owned).collect()
 }
 
 /// `git_version = '…'`, or with a type between.

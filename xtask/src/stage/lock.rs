@@ -146,7 +146,7 @@ impl Choice<'_> {
         let best = files
             .iter()
             .filter(|f| {
-                let of_file = f.filename.split('-').nth(1).and_then(|v| pep440_rs::Version::from_str(v).ok());
+                let of_file = f.filename.parse().ok().and_then(|name: crate::wheel::Name| name.parsed_version());
                 of_file.is_some() && of_file == wanted
             })
             .filter_map(|f| Some((crate::wheel::fit(&f.filename, minor, system, machine)?, f)))

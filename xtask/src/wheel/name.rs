@@ -23,6 +23,11 @@ pub struct Name {
 }
 
 impl Name {
+    /// Python, ABI and platform tags, as a name or WHEEL has them: `cp311-cp311-linux_x86_64`.
+    pub fn tag(&self) -> String {
+        format!("{}-{}-{}", self.python, self.abi, self.platform)
+    }
+
     /// The version, parsed.
     pub fn parsed_version(&self) -> Option<Version> {
         Version::from_str(&self.version).ok()
@@ -102,6 +107,7 @@ mod tests {
         let n = parsed("torch-2.6.0+cpu.libuv-cp311-cp311-manylinux_2_35_x86_64.whl");
         assert_eq!((n.project.as_str(), n.version.as_str()), ("torch", "2.6.0+cpu.libuv"));
         assert_eq!((n.python.as_str(), n.platform.as_str()), ("cp311", "manylinux_2_35_x86_64"));
+        assert_eq!(n.tag(), "cp311-cp311-manylinux_2_35_x86_64");
         let n = parsed("My_Project.x-1.0-1build-py3-none-any.whl");
         assert_eq!((n.project.as_str(), n.build.as_deref()), ("my-project-x", Some("1build")));
     }

@@ -99,7 +99,7 @@ fn debian_report(path: &str) -> Result<Report> {
 fn releases(files: &[pypi::IndexFile]) -> Vec<(String, bool)> {
     let mut patches: BTreeMap<(u32, u32), BTreeSet<u32>> = BTreeMap::new();
     for file in files {
-        let Some(version) = file.filename.split('-').nth(1) else { continue };
+        let Ok(Name { version, .. }) = file.filename.parse() else { continue };
         let numbers: Vec<u32> = version.split('.').map_while(|n| n.parse().ok()).collect();
         if let [major, minor, patch] = numbers[..]
             && version.split('.').count() == 3
