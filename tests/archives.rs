@@ -187,6 +187,38 @@ fn bombs_stop_at_the_bound() {
 }
 
 #[test]
+fn paths_and_links_have_bounds() {
+    let tar = |name: &str, link: Option<&str>, count: usize| {
+        let mut tar = tar::Builder::new(Vec::new());
+        for i in 0..count {
+            let mut header = tar::Header::new_gnu();
+            header.set_size(0);
+            header.set_mode(0o644);
+            let name = if count == 1 { name.to_owned() } else { format!("{name}{i}") };
+            match link {
+                Some(to) => {
+                    header.set_entry_type(tar::EntryType::Symlink);
+                    tar.append_link(&mut header, name, to).unwrap();
+                }
+                None => tar.append_data(&mut header, name, &b""[..]).unwrap(),
+            }
+        }
+        tar.into_inner().unwrap()
+    };
+    let (deep, long) = ("d/".repeat(70) + "x", "n".repeat(5000));
+    for bytes in [tar(&deep, None, 1), tar(&long, None, 1), tar("l", Some(&deep), 1), tar("l", Some(&long), 1)] {
+        let (_d, result) = try_unpack(&bytes, all);
+        assert!(result.unwrap_err().what().contains("a path of more than 4096 bytes or 64 folders"));
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let archive = dir.path().join("links.tar");
+    std::fs::write(&archive, tar("l", Some("a"), 20_001)).unwrap();
+    let bounds = Bounds { bytes: 1 << 20, members: 30_000 };
+    let e = unpack(&archive, "archive", &[all(&dir.path().join("out"))], bounds, 0).unwrap_err();
+    assert!(e.what().contains("one of more than 20000 links"), "{e}");
+}
+
+#[test]
 fn broken_and_foreign_files_are_named_and_never_a_panic() {
     let (_d, result) = try_unpack(b"<html>no such file</html>", all);
     assert_eq!(result.unwrap_err().code(), "archive");

@@ -2,6 +2,7 @@
 //! symbol of a binary, with the likely cause.
 
 mod binary;
+mod bytes;
 mod cause;
 mod tree;
 
@@ -12,7 +13,9 @@ use serde::Serialize;
 
 use crate::error::{Context, Result};
 use crate::store::digest_file;
-use tree::{Entry, LARGEST, MOST, Tree};
+use crate::wheel::ReadAt;
+use bytes::Bytes;
+use tree::{Entry, MOST, Tree};
 
 pub use cause::Cause;
 
@@ -83,33 +86,32 @@ pub fn diff(a: &Path, b: &Path) -> Result<Difference> {
     let (one, two) = rayon::join(|| open(a), || open(b));
     let (one, two) = (one?, two?);
     out.container = container(&one, &two);
-    let names =
-        |tree: &Tree| -> BTreeMap<String, Entry> { tree.entries.iter().map(|e| (e.name.clone(), e.clone())).collect() };
-    let (in_one, in_two) = (names(&one), names(&two));
-    let keys = |m: &BTreeMap<String, Entry>| m.keys().cloned().collect::<BTreeSet<_>>();
-    out.only_in_a = keys(&in_one).difference(&keys(&in_two)).cloned().collect();
-    out.only_in_b = keys(&in_two).difference(&keys(&in_one)).cloned().collect();
-    let both: Vec<(&Entry, &Entry)> = in_one.values().filter_map(|e| Some((e, in_two.get(&e.name)?))).collect();
+    let (in_one, in_two) = (by_name(&one), by_name(&two));
+    let alone = |of: &BTreeMap<&str, &Entry>, other: &BTreeMap<&str, &Entry>| -> Vec<String> {
+        of.keys().filter(|name| !other.contains_key(*name)).map(|name| (*name).to_owned()).collect()
+    };
+    out.only_in_a = alone(&in_one, &in_two);
+    out.only_in_b = alone(&in_two, &in_one);
+    let both: Vec<(&Entry, &Entry)> =
+        in_one.values().filter_map(|e| Some((*e, *in_two.get(e.name.as_str())?))).collect();
     let differing: Vec<(&Entry, &Entry)> = both
         .iter()
         .copied()
         .filter(|(x, y)| x.sha256 != y.sha256 || x.executable != y.executable || x.link != y.link)
         .collect();
     out.same = both.len() - differing.len();
-    let wanted: BTreeSet<String> = differing.iter().map(|(e, _)| e.name.clone()).collect();
+    let wanted: BTreeSet<&str> = differing.iter().map(|(e, _)| e.name.as_str()).collect();
     let (left, right) = rayon::join(|| one.contents(&wanted), || two.contents(&wanted));
     let (left, right) = (left?, right?);
-    // One pair at a time: two builds of torch's largest library are as much as may be in memory.
+    // One pair at a time: of two builds of torch's largest library the tables alone are in memory.
     out.members = differing
         .iter()
         .map(|(x, y)| {
-            let mut findings = match (left.read(&x.name)?, right.read(&y.name)?) {
-                (Some(a), Some(b)) => contents(&x.name, &a, &b),
+            let mut findings = match (left.of(&x.name)?, right.of(&y.name)?) {
+                (Some(a), Some(b)) => contents(&x.name, &a, &b)?,
                 _ => vec![Finding {
                     place: "contents".into(),
-                    what: format!(
-                        "differ; more than {LARGEST} bytes of one member, or {MOST} of all, are not looked into"
-                    ),
+                    what: format!("differ; more than {MOST} bytes of all members are not looked into"),
                     cause: None,
                 }],
             };
@@ -155,14 +157,13 @@ fn container(one: &Tree, two: &Tree) -> Vec<Finding> {
         out.push(Finding { place: "format".into(), what: format!("{} and {}", one.kind, two.kind), cause: None });
         return out;
     }
-    let order = |t: &Tree| t.entries.iter().map(|e| e.name.clone()).collect::<Vec<_>>();
-    let (x, y) = (order(one), order(two));
-    let sorted = |names: &[String]| {
-        let mut names = names.to_vec();
-        names.sort();
+    let (x, y): (Vec<&str>, Vec<&str>) =
+        (one.entries.iter().map(|e| e.name.as_str()).collect(), two.entries.iter().map(|e| e.name.as_str()).collect());
+    let sorted = |mut names: Vec<_>| {
+        names.sort_unstable();
         names
     };
-    if x != y && sorted(&x) == sorted(&y) {
+    if x != y && sorted(x.clone()) == sorted(y.clone()) {
         let at = x.iter().zip(&y).position(|(p, q)| p != q).unwrap_or(0);
         out.push(Finding {
             place: "directory".into(),
@@ -170,16 +171,15 @@ fn container(one: &Tree, two: &Tree) -> Vec<Finding> {
             cause: Some(Cause::MemberOrder),
         });
     }
-    let by_name: BTreeMap<&str, &Entry> = two.entries.iter().map(|e| (e.name.as_str(), e)).collect();
+    let others = by_name(two);
     let pairs: Vec<(&Entry, &Entry)> =
-        one.entries.iter().filter_map(|e| Some((e, *by_name.get(e.name.as_str())?))).collect();
+        one.entries.iter().filter_map(|e| Some((e, *others.get(e.name.as_str())?))).collect();
     let mut count = |place: &str, cause: Cause, differs: &dyn Fn(&Entry, &Entry) -> Option<String>| {
-        let found: Vec<(String, String)> =
-            pairs.iter().filter_map(|(p, q)| Some((p.name.clone(), differs(p, q)?))).collect();
-        if let Some((name, how)) = found.first() {
+        let mut found = pairs.iter().filter_map(|(p, q)| Some((&p.name, differs(p, q)?)));
+        if let Some((name, how)) = found.next() {
             out.push(Finding {
                 place: place.into(),
-                what: format!("{} of {} members, such as '{name}': {how}", found.len(), pairs.len()),
+                what: format!("{} of {} members, such as '{name}': {how}", found.count() + 1, pairs.len()),
                 cause: Some(cause),
             });
         }
@@ -207,23 +207,32 @@ fn container(one: &Tree, two: &Tree) -> Vec<Finding> {
     out
 }
 
+fn by_name(tree: &Tree) -> BTreeMap<&str, &Entry> {
+    tree.entries.iter().map(|e| (e.name.as_str(), e)).collect()
+}
+
+/// Texts that are compared by lines; larger ones are compared as bytes.
+const LARGEST_TEXT: u64 = 32 << 20;
+
 /// In what the bytes of one member differ.
-fn contents(name: &str, a: &[u8], b: &[u8]) -> Vec<Finding> {
-    if a == b {
-        return Vec::new();
+fn contents(name: &str, a: &Bytes, b: &Bytes) -> Result<Vec<Finding>> {
+    if bytes::compare(a, b)?.is_none() {
+        return Ok(Vec::new());
     }
-    if let Some(found) = binary::sections(a, b) {
-        return found;
+    if let Some(found) = binary::sections(a, b)? {
+        return Ok(found);
     }
     if name.ends_with(".a")
-        && let Some(found) = binary::archive(a, b)
+        && let Some(found) = binary::archive(a, b)?
     {
-        return found;
+        return Ok(found);
     }
-    vec![match (std::str::from_utf8(a), std::str::from_utf8(b)) {
-        (Ok(x), Ok(y)) => text(x, y),
-        _ => binary::bytes("bytes", a, b),
-    }]
+    if a.size().max(b.size()) <= LARGEST_TEXT
+        && let (Ok(x), Ok(y)) = (String::from_utf8(a.read()?), String::from_utf8(b.read()?))
+    {
+        return Ok(vec![text(&x, &y)]);
+    }
+    Ok(vec![binary::bytes("bytes", a, b)?])
 }
 
 /// The first line that two texts do not share.

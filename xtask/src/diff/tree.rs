@@ -4,22 +4,26 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
+use super::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::source::tarball::Guarded;
 use crate::store::digest_reader;
-use crate::wheel::{Cursor, FileAt};
+use crate::wheel::{Directory, FileAt, ReadAt, open_zip};
 
-/// Most bytes of a member that is looked into: two of them are in memory.
-pub const LARGEST: u64 = 160 << 20;
 /// Most bytes of all members that are looked into: they are unpacked to disk.
-pub const MOST: u64 = 4 << 30;
+pub const MOST: u64 = 8 << 30;
 
 /// Most members of an archive, and files of a folder.
-const MOST_MEMBERS: usize = 400_000;
+const MOST_MEMBERS: usize = 200_000;
+/// Most bytes of a zip archive's directory.
+const MOST_OF_DIRECTORY: u64 = 20 << 20;
+/// Most bytes of their names and headers.
+const MOST_OF_HEADERS: usize = 48 << 20;
 /// Deflate makes at most this many bytes of one.
 const MOST_FROM_ONE: u64 = 1032;
 
@@ -44,6 +48,14 @@ pub struct Entry {
     pub owner: String,
     /// The rest of its header.
     pub header: String,
+}
+
+impl Entry {
+    /// Bytes of its name and header.
+    fn header_bytes(&self) -> usize {
+        let link = self.link.as_ref().map_or(0, String::len);
+        self.name.len() + link + self.time.len() + self.owner.len() + self.header.len()
+    }
 }
 
 /// One of the two that are compared, with all that is in it.
@@ -93,6 +105,25 @@ impl Tree {
         Ok(tree)
     }
 
+    /// Takes the list over, if its names and headers are not too much.
+    fn take(&mut self, entries: Vec<Entry>) -> Result<()> {
+        let sum: usize = entries.iter().map(Entry::header_bytes).sum();
+        self.check_bounds(entries.len(), sum)?;
+        self.entries = entries;
+        Ok(())
+    }
+
+    fn check_bounds(&self, members: usize, headers: usize) -> Result<()> {
+        if members <= MOST_MEMBERS && headers <= MOST_OF_HEADERS {
+            return Ok(());
+        }
+        let what = format!(
+            "{} has too much to compare: at most {MOST_MEMBERS} members, with {MOST_OF_HEADERS} bytes of names and headers, are read",
+            self.path.display()
+        );
+        Err(Error::misuse("too-large", what).next("compare parts of it: unpack both, and name the folders"))
+    }
+
     fn unreadable(&self, e: impl std::fmt::Display) -> Error {
         Error::misuse("unreadable", format!("{} is no readable {} archive: {e}", self.path.display(), self.kind))
             .next("is the file complete? compare its size and digest with SHA256SUMS")
@@ -103,21 +134,17 @@ impl Tree {
             .sort_by_file_name()
             .into_iter()
             .filter(|e| e.as_ref().map_or(true, |e| !e.file_type().is_dir()))
+            .take(MOST_MEMBERS + 1)
             .collect::<std::result::Result<_, _>>()
             .map_err(|e| Error::world("io", e.to_string()))?;
-        if files.len() > MOST_MEMBERS {
-            return Err(Error::misuse(
-                "too-large",
-                format!("{} has more than {MOST_MEMBERS} files", self.path.display()),
-            ));
-        }
+        self.check_bounds(files.len(), 0)?;
         if let Some(odd) = files.iter().find(|f| !f.file_type().is_file() && !f.file_type().is_symlink()) {
             return Err(Error::misuse(
                 "no-artifact",
                 format!("{} is no plain file: it cannot be compared", odd.path().display()),
             ));
         }
-        self.entries = files
+        let entries = files
             .par_iter()
             .map(|file| {
                 let relative = file.path().strip_prefix(&self.path).unwrap_or(file.path());
@@ -130,28 +157,27 @@ impl Tree {
                 Ok(Entry { executable: crate::platform::is_executable(file.path())?, ..plain(name, size, sha256) })
             })
             .collect::<Result<_>>()?;
-        Ok(())
+        self.take(entries)
     }
 
     fn zip(&mut self) -> Result<()> {
         let file = FileAt::new(fs_err::File::open(&self.path)?.into_file())?;
-        let archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
-        let size = FileAt::new(fs_err::File::open(&self.path)?.into_file()).map(|f| crate::wheel::ReadAt::size(&f))?;
+        let archive = self.archive(&file)?;
+        self.check_bounds(archive.len(), 0)?;
         let mut unpacked = 0u64;
         let counting = archive.clone();
         for i in 0..counting.len() {
             unpacked = unpacked.saturating_add(counting.by_index_data(i).map_err(|e| self.unreadable(e))?.size());
         }
         // Members that share bytes, or lie about their size, make more of a file than there can be in it.
-        let most = size.saturating_mul(MOST_FROM_ONE);
-        if archive.len() > MOST_MEMBERS || unpacked > most {
-            return Err(self.unreadable(format!(
-                "{} members of {unpacked} bytes; at most {MOST_MEMBERS} members, and of a file of {size} bytes at most {most}",
-                archive.len()
-            )));
+        let (size, most) = (file.size(), file.size().saturating_mul(MOST_FROM_ONE));
+        if unpacked > most {
+            return Err(
+                self.unreadable(format!("members of {unpacked} bytes; of a file of {size} bytes at most {most}"))
+            );
         }
         self.header = format!("comment '{}'", String::from_utf8_lossy(archive.comment()));
-        self.entries = (0..archive.len())
+        let entries = (0..archive.len())
             .into_par_iter()
             .with_max_len(1)
             .map_init(
@@ -181,12 +207,16 @@ impl Tree {
                 },
             )
             .collect::<Result<_>>()?;
-        Ok(())
+        self.take(entries)
+    }
+
+    fn archive<'a>(&self, file: &'a FileAt) -> Result<zip::ZipArchive<Directory<'a>>> {
+        open_zip(file, MOST_OF_DIRECTORY, |source| source).map_err(|e| self.unreadable(e))
     }
 
     fn tar(&mut self) -> Result<()> {
-        let mut entries = Vec::new();
-        self.each(&mut |entry| {
+        let (mut entries, mut headers, mut bounds) = (Vec::new(), 0, Ok(()));
+        let read = self.each(&mut |entry| {
             let header = entry.header();
             let text = |v: std::io::Result<u64>| v.map_or("unreadable".into(), |v| v.to_string());
             let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
@@ -196,22 +226,16 @@ impl Tree {
             let owner = format!("{}:{} {user}", text(header.uid()), text(header.gid()));
             let mode = header.mode().unwrap_or_default();
             let shown = format!("type {:?}, mode {mode:o}", header.entry_type());
-            if entries.len() >= MOST_MEMBERS {
-                return Err(std::io::Error::other(format!("more than {MOST_MEMBERS} members")));
-            }
             let (sha256, size) = digest_reader(entry)?;
-            entries.push(Entry {
-                link,
-                time,
-                owner,
-                header: shown,
-                executable: mode & 0o111 != 0,
-                ..plain(name, size, sha256)
-            });
-            Ok(())
-        })?;
-        self.entries = entries;
-        Ok(())
+            let executable = mode & 0o111 != 0;
+            let entry = Entry { link, time, owner, header: shown, executable, ..plain(name, size, sha256) };
+            headers += entry.header_bytes();
+            entries.push(entry);
+            bounds = self.check_bounds(entries.len(), headers);
+            if bounds.is_ok() { Ok(()) } else { Err(std::io::ErrorKind::FileTooLarge.into()) }
+        });
+        bounds.and(read)?;
+        self.take(entries)
     }
 
     fn each(&self, visit: &mut dyn FnMut(&mut tar::Entry<'_, Gunzip>) -> std::io::Result<()>) -> Result<()> {
@@ -225,23 +249,24 @@ impl Tree {
     }
 
     /// The contents of the members called `names`, on disk where they are packed.
-    pub fn contents(&self, names: &BTreeSet<String>) -> Result<Contents> {
+    pub fn contents(&self, names: &BTreeSet<&str>) -> Result<Contents> {
         let (mut left_out, mut sum) = (BTreeSet::new(), 0u64);
-        for entry in self.entries.iter().filter(|e| names.contains(&e.name)) {
+        let packed = !matches!(self.kind, "folder" | "file");
+        for entry in self.entries.iter().filter(|e| packed && names.contains(e.name.as_str())) {
             sum = sum.saturating_add(entry.size);
-            if entry.size > LARGEST || sum > MOST {
+            if sum > MOST {
                 left_out.insert(entry.name.clone());
             }
         }
-        let names: BTreeSet<&String> = names.difference(&left_out).collect();
+        let names: BTreeSet<&str> = names.iter().copied().filter(|n| !left_out.contains(*n)).collect();
         let mut places = BTreeMap::new();
         let mut spool = None;
         match self.kind {
             "zip" if !names.is_empty() => {
                 let file = FileAt::new(fs_err::File::open(&self.path)?.into_file())?;
-                let mut archive = zip::ZipArchive::new(Cursor::new(&file)).map_err(|e| self.unreadable(e))?;
+                let mut archive = self.archive(&file)?;
                 let mut out = Spool::new()?;
-                for (i, entry) in self.entries.iter().enumerate().filter(|(_, e)| names.contains(&e.name)) {
+                for (i, entry) in self.entries.iter().enumerate().filter(|(_, e)| names.contains(e.name.as_str())) {
                     let mut member = archive.by_index(i).map_err(|e| self.unreadable(e))?;
                     let place = out.take(&mut member, entry.size).map_err(|e| self.unreadable(e))?;
                     places.insert(entry.name.clone(), place);
@@ -252,7 +277,7 @@ impl Tree {
                 let mut out = Spool::new()?;
                 self.each(&mut |entry| {
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                    if names.contains(&name) {
+                    if names.contains(name.as_str()) {
                         let size = entry.size();
                         places.insert(name, out.take(entry, size)?);
                     }
@@ -261,14 +286,14 @@ impl Tree {
                 spool = Some(out);
             }
             "folder" => {
-                for entry in self.entries.iter().filter(|e| names.contains(&e.name) && e.link.is_none()) {
+                for entry in self.entries.iter().filter(|e| names.contains(e.name.as_str()) && e.link.is_none()) {
                     places.insert(entry.name.clone(), Place::File(self.path.join(&entry.name)));
                 }
             }
             "file" => places.extend(self.entries.iter().map(|e| (e.name.clone(), Place::File(self.path.clone())))),
             _ => {}
         }
-        let spool = spool.map(|s| FileAt::new(s.file)).transpose()?;
+        let spool = spool.map(|s| FileAt::new(s.file)).transpose()?.map(|f| Bytes::all(Arc::new(f)));
         Ok(Contents { places, spool, left_out })
     }
 }
@@ -299,31 +324,21 @@ impl Spool {
 /// Contents of members, read when they are asked for.
 pub struct Contents {
     places: BTreeMap<String, Place>,
-    spool: Option<FileAt>,
+    spool: Option<Bytes>,
     left_out: BTreeSet<String>,
 }
 
 impl Contents {
-    /// All of a member, which is empty where it has no contents; `None` where that is too much.
-    pub fn read(&self, name: &str) -> Result<Option<Vec<u8>>> {
+    /// The bytes of a member, which are none where it has no contents; `None` where they are too much.
+    pub fn of(&self, name: &str) -> Result<Option<Bytes>> {
         if self.left_out.contains(name) {
             return Ok(None);
         }
-        let mut bytes = Vec::new();
-        self.open(name)?.read_to_end(&mut bytes)?;
-        Ok(Some(bytes))
-    }
-
-    fn open(&self, name: &str) -> Result<Box<dyn Read + '_>> {
-        Ok(match (self.places.get(name), &self.spool) {
-            (Some(Place::File(path)), _) => Box::new(fs_err::File::open(path)?),
-            (Some(Place::Spool(range)), Some(spool)) => {
-                let mut cursor = Cursor::new(spool);
-                cursor.go_to(range.start);
-                Box::new(BufReader::with_capacity(1 << 18, cursor).take(range.end - range.start))
-            }
-            _ => Box::new(std::io::empty()),
-        })
+        Ok(Some(match (self.places.get(name), &self.spool) {
+            (Some(Place::File(path)), _) => Bytes::all(Arc::new(FileAt::new(fs_err::File::open(path)?.into_file())?)),
+            (Some(Place::Spool(range)), Some(spool)) => spool.part(range.clone()),
+            _ => Bytes::all(Arc::new(Vec::new())),
+        }))
     }
 }
 

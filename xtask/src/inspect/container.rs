@@ -7,15 +7,17 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
-use zip::{CompressionMethod, ZipArchive};
+use zip::CompressionMethod;
 
 use super::inflate::Packed;
 use crate::error::{Context, Error, Exit, Result};
-use crate::source::tarball::Guarded;
-use crate::wheel::{Archive, Cursor, FileAt, ReadAt, slice};
+use crate::source::tarball::{Guarded, xz};
+use crate::wheel::{Archive, Cursor, FileAt, ReadAt, open_zip, slice};
 
 /// Members of one container: a torch wheel has about 15,000.
 const MOST_MEMBERS: usize = 400_000;
+/// Bytes of a zip archive's directory, and of the names of a tar archive's members.
+const MOST_OF_DIRECTORY: u64 = 32 << 20;
 /// Bytes of one member, unpacked: the largest library of a stock build has about 2 GiB.
 const LARGEST_MEMBER: u64 = 8 << 30;
 /// Members whose contents are read: a torch has about a hundred libraries, a whole environment a few thousand.
@@ -129,8 +131,8 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
     // The directory is at the end: a remote source is asked for the end first.
     let size = source.size();
     source.expect(size.saturating_sub(1 << 20)..size);
-    let reader = BufReader::with_capacity(1 << 18, Cursor::new(source));
-    let mut archive = ZipArchive::new(reader).map_err(broken)?;
+    let mut archive =
+        open_zip(source, MOST_OF_DIRECTORY, |source| BufReader::with_capacity(1 << 18, source)).map_err(broken)?;
     if archive.len() > MOST_MEMBERS {
         return Err(broken(format_args!("{} members, where at most {MOST_MEMBERS} are read", archive.len())));
     }
@@ -273,7 +275,7 @@ fn decompress<'a>(magic: &[u8], reader: impl BufRead + 'a) -> Result<Box<dyn Rea
     Ok(if magic.starts_with(&[0x1f, 0x8b]) {
         Box::new(flate2::bufread::MultiGzDecoder::new(reader))
     } else if magic.starts_with(b"\xfd7zXZ\0") {
-        Box::new(liblzma::bufread::XzDecoder::new_multi_decoder(reader))
+        Box::new(xz(reader).map_err(broken)?)
     } else if magic.starts_with(b"BZh") {
         Box::new(bzip2::bufread::MultiBzDecoder::new(reader))
     } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -285,7 +287,7 @@ fn decompress<'a>(magic: &[u8], reader: impl BufRead + 'a) -> Result<Box<dyn Rea
 
 fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
     let mut archive = ::tar::Archive::new(Guarded::new(reader));
-    let (mut members, mut read) = (Vec::new(), 0);
+    let (mut members, mut read, mut names) = (Vec::new(), 0, 0);
     for entry in archive.entries().map_err(broken)? {
         let mut entry = entry.map_err(broken)?;
         if !entry.header().entry_type().is_file() {
@@ -296,6 +298,10 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>
         let member = Member { name, size: entry.size() };
         if members.len() >= MOST_MEMBERS || member.size > LARGEST_MEMBER {
             return Err(broken(format_args!("'{}' is one member too many, or too large", member.name)));
+        }
+        names += member.name.len() as u64;
+        if names > MOST_OF_DIRECTORY {
+            return Err(broken(format_args!("the names of its members have more than {MOST_OF_DIRECTORY} bytes")));
         }
         let want = wanted(&member) != Want::Nothing;
         read += usize::from(want);

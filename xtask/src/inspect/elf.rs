@@ -9,10 +9,11 @@ use object::{Endianness, ReadRef, SectionIndex};
 use serde::Serialize;
 
 use super::evidence::{Evidence, Uv};
+use super::lens::{Lens, READ_BUDGET};
 use super::marker::{self, Class, Hit};
 use super::uv;
 use crate::error::{Error, Result};
-use crate::wheel::{ReadAt, slice};
+use crate::wheel::{FileAt, ReadAt, slice};
 
 type Header = FileHeader64<Endianness>;
 
@@ -59,8 +60,8 @@ impl Elf {
     /// # Errors
     /// As [`Elf::parse`], or if the file cannot be read.
     pub fn of_file(path: &std::path::Path) -> Result<Self> {
-        let file = fs_err::File::open(path)?.into_file();
-        Self::read(&object::read::ReadCache::new(std::io::BufReader::new(file)))
+        let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+        Self::read(&Lens::new(&file, READ_BUDGET))
             .map_err(|e| Error::misuse("elf", format!("{} is not a readable 64-bit ELF file: {e}", path.display())))
     }
 

@@ -1,21 +1,17 @@
 //! One shared library, of whatever platform: what it needs, and what is really compiled into it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::{self, Read, Seek, SeekFrom};
+use std::io;
 
-use object::read::ReadCache;
 use serde::{Deserialize, Serialize};
 
 use super::elf::{self, Elf, VersionNeed};
 use super::evidence::{Evidence, Linkage, Uv};
+use super::lens::{Lens, READ_BUDGET};
 use super::marker::{Class, Hit, Scanner};
 use super::{fatbin, macho, pe};
 use crate::error::{Error, Result};
-use crate::wheel::{Cursor, ReadAt, slice};
-
-/// Bytes that parsing one library may read: many times what a real one needs, so that a table that
-/// claims to be huge ends in an error and not in the machine's memory.
-const READ_BUDGET: u64 = 192 << 20;
+use crate::wheel::{ReadAt, slice};
 
 /// Executable formats.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,33 +53,6 @@ pub struct Library {
     /// GPU code by kind and architecture: `cubin sm_90`, `ptx compute_90`, with the number of images.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gpu: BTreeMap<String, u64>,
-}
-
-/// `Read + Seek` that gives up after [`READ_BUDGET`].
-pub(super) struct Bounded<'a> {
-    inner: Cursor<'a>,
-    left: u64,
-}
-
-impl<'a> Bounded<'a> {
-    pub(super) fn new(source: &'a dyn ReadAt) -> Self {
-        Self { inner: Cursor::new(source), left: READ_BUDGET }
-    }
-}
-
-impl Read for Bounded<'_> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let n = self.inner.read(buffer)?;
-        self.left =
-            self.left.checked_sub(n as u64).ok_or_else(|| io::Error::other("tables larger than a library has"))?;
-        Ok(n)
-    }
-}
-
-impl Seek for Bounded<'_> {
-    fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.inner.seek(to)
-    }
 }
 
 /// A window of another source.
@@ -154,7 +123,7 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
     let unreadable = |e| unreadable(format, e);
     if magic.starts_with(&[0xca, 0xfe]) {
         let images = {
-            let cache = ReadCache::new(Bounded::new(source));
+            let cache = Lens::new(source, READ_BUDGET);
             macho::fat_images(&cache).map_err(unreadable)?
         };
         let mut out = Vec::new();
@@ -191,7 +160,7 @@ pub(super) fn images_not_read(source: &dyn ReadAt) -> Vec<&'static str> {
     if slice(source, 0, 2).is_none_or(|magic| magic != [0xca, 0xfe]) {
         return Vec::new();
     }
-    let cache = ReadCache::new(Bounded::new(source));
+    let cache = Lens::new(source, READ_BUDGET);
     let images = macho::fat_images(&cache).unwrap_or_default();
     images.iter().filter(|(start, _)| image_is_32_bit(source, *start)).map(|_| "32-bit (i386)").collect()
 }
@@ -255,7 +224,7 @@ pub(super) fn read_front(source: &dyn ReadAt, hits: &[Hit]) -> Result<Option<Vec
     if format_of(&magic) != Some(Format::Elf) {
         return read_scanned(source, hits).map(Some);
     }
-    let cache = ReadCache::new(Bounded::new(source));
+    let cache = Lens::new(source, READ_BUDGET);
     let Ok((machine, store, uv)) = elf::in_full_table(&cache, source, Class::LibuvStore) else { return Ok(None) };
     if store.is_empty() || uv.is_none() {
         return Ok(None);
@@ -287,7 +256,7 @@ impl Library {
 }
 
 fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Result<Library> {
-    let cache = ReadCache::new(Bounded::new(source));
+    let cache = Lens::new(source, READ_BUDGET);
     let mut library = Library::new(format, hits);
     let named = library.classes.contains(&Class::LibuvStore);
     match format {

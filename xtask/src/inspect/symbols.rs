@@ -5,14 +5,14 @@ use std::collections::BTreeSet;
 
 use object::elf::{self, FileHeader64};
 use object::macho::{self, MachHeader64};
-use object::read::ReadCache;
 use object::read::elf::{FileHeader, Sym};
 use object::read::macho::{LoadCommandVariant, MachHeader, Nlist};
 use object::read::pe::{Import as PeImport, PeFile64};
 use object::{Endianness, LittleEndian as LE, ReadRef, SymbolIndex};
 
 use super::elf::{Elf, VersionNeed, machine_name};
-use super::library::{Bounded, Format, Part, format_of, machine, unreadable};
+use super::lens::{Lens, READ_BUDGET};
+use super::library::{Format, Part, format_of, machine, unreadable};
 use crate::error::{Error, Result};
 use crate::wheel::{ReadAt, slice};
 
@@ -131,7 +131,7 @@ pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
     let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
     let format = format_of(&magic).ok_or_else(|| Error::misuse("no-library", "neither ELF nor PE nor Mach-O"))?;
     let images = if magic.starts_with(&[0xca, 0xfe]) {
-        super::macho::fat_images(&ReadCache::new(Bounded::new(source))).map_err(|e| unreadable(format, e))?
+        super::macho::fat_images(&Lens::new(source, READ_BUDGET)).map_err(|e| unreadable(format, e))?
     } else {
         vec![(0, source.size())]
     };
@@ -141,7 +141,7 @@ pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
             return Err(Error::misuse("library", "an image of this fat file lies past the file's end"));
         }
         let part = Part { of: source, start, size };
-        let cache = ReadCache::new(Bounded::new(&part));
+        let cache = Lens::new(&part, READ_BUDGET);
         let read = match format {
             Format::Elf => of_elf(&cache),
             Format::Pe => of_pe(&cache),

@@ -2,13 +2,43 @@
 //! keeps in memory, or makes out of nothing: they are read on the way, and what asks for too much ends
 //! the reading. Everything else passes as it is.
 
-use std::io::{self, Read};
+use std::io::{self, BufRead, Read};
+
+use liblzma::bufread::XzDecoder;
+use liblzma::stream::{self, Stream};
 
 /// Most bytes of a long name or of extended headers: paths have 4096.
 const MOST_EXTENSION: u64 = 1 << 20;
+/// Most bytes of all long names and extended headers of an archive.
+const MOST_EXTENSIONS: u64 = 128 << 20;
 /// Most members, extensions among them.
 const MOST_HEADERS: u64 = 1_000_000;
 const BLOCK: usize = 512;
+
+/// Memory for unpacking xz, bytes: `xz -9` asks for 65 MiB of its reader.
+const MOST_FOR_XZ: u64 = 128 << 20;
+
+/// Unpacks xz, however many streams, within [`MOST_FOR_XZ`].
+///
+/// # Errors
+/// There is no memory for it.
+pub fn xz<R: BufRead>(reader: R) -> io::Result<impl Read> {
+    let stream = Stream::new_auto_decoder(MOST_FOR_XZ, stream::CONCATENATED)?;
+    Ok(Xz(XzDecoder::new_stream(reader, stream)))
+}
+
+struct Xz<R: BufRead>(XzDecoder<R>);
+
+impl<R: BufRead> Read for Xz<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer).map_err(|e| match e.get_ref().and_then(|e| e.downcast_ref()) {
+            Some(stream::Error::MemLimit) => {
+                bad(format!("to unpack it takes more memory than the {MOST_FOR_XZ} bytes that xz may have"))
+            }
+            _ => e,
+        })
+    }
+}
 
 /// A reader of a tar archive (unpacked already) that watches its headers.
 pub struct Guarded<R> {
@@ -19,12 +49,14 @@ pub struct Guarded<R> {
     /// The extended header under way, whose records can change what its member is.
     records: Option<Vec<u8>>,
     headers: u64,
+    /// Bytes of long names and extended headers so far.
+    extensions: u64,
 }
 
 impl<R: Read> Guarded<R> {
     /// Watches `inner`.
     pub fn new(inner: R) -> Self {
-        Self { inner, header: Vec::with_capacity(BLOCK), left: 0, records: None, headers: 0 }
+        Self { inner, header: Vec::with_capacity(BLOCK), left: 0, records: None, headers: 0, extensions: 0 }
     }
 
     fn watch(&mut self, mut bytes: &[u8]) -> io::Result<()> {
@@ -64,8 +96,18 @@ impl<R: Read> Guarded<R> {
         }
         let size = number(&self.header[124..136]).ok_or_else(|| bad("a member's size is no number".into()))?;
         let kind = self.header[156];
-        if matches!(kind, b'L' | b'K' | b'x' | b'g' | b'X') && size > MOST_EXTENSION {
-            return Err(bad(format!("a name or extended header has {size} bytes; at most {MOST_EXTENSION} are read")));
+        if matches!(kind, b'L' | b'K' | b'x' | b'g' | b'X') {
+            if size > MOST_EXTENSION {
+                return Err(bad(format!(
+                    "a name or extended header has {size} bytes; at most {MOST_EXTENSION} are read"
+                )));
+            }
+            self.extensions += size;
+            if self.extensions > MOST_EXTENSIONS {
+                return Err(bad(format!(
+                    "its long names and extended headers have more than {MOST_EXTENSIONS} bytes together"
+                )));
+            }
         }
         if kind == b'S' {
             return Err(bad("it has a sparse member, whose bytes are not in it".into()));

@@ -9,10 +9,17 @@ use std::path::{Component, Path, PathBuf};
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::wheel::read_up_to;
+use crate::wheel::{FileAt, open_zip, read_up_to};
 
-use super::tarball::Guarded;
+use super::tarball::{Guarded, xz};
 
+/// Bytes of a member's path, and folders in it.
+const LONGEST_PATH: usize = 4096;
+const DEEPEST_PATH: usize = 64;
+/// Links of an archive: where they lead is in memory until all files are there.
+const MOST_LINKS: usize = 20_000;
+/// Bytes of a zip archive's directory.
+const MOST_OF_DIRECTORY: u64 = 64 << 20;
 /// What may follow the end of a tar: tools pad archives to the size of a tape's record.
 const MAX_PADDING: u64 = 1 << 20;
 
@@ -124,7 +131,7 @@ impl Sinkhole<'_> {
         if magic.starts_with(&[0x1f, 0x8b]) {
             self.tar(flate2::bufread::MultiGzDecoder::new(reader))
         } else if magic.starts_with(&[0xfd, b'7', b'z', b'X', b'Z', 0]) {
-            self.tar(liblzma::bufread::XzDecoder::new_multi_decoder(reader))
+            self.tar(xz(reader)?)
         } else if magic.starts_with(b"BZh") {
             self.tar(bzip2::bufread::MultiBzDecoder::new(reader))
         } else if magic.starts_with(&[0x28, 0xb5, 0x2f, 0xfd]) {
@@ -198,7 +205,8 @@ impl Sinkhole<'_> {
     }
 
     fn zip(&mut self, file: File) -> Result<()> {
-        let mut archive = zip::ZipArchive::new(BufReader::new(file)).map_err(|e| self.broken(&e))?;
+        let file = FileAt::new(file)?;
+        let mut archive = open_zip(&file, MOST_OF_DIRECTORY, BufReader::new).map_err(|e| self.broken(&e))?;
         for i in 0..archive.len() {
             platform::check_cancelled()?;
             let mut entry = archive.by_index(i).map_err(|e| self.broken(&e))?;
@@ -223,6 +231,16 @@ impl Sinkhole<'_> {
         Error::misuse("archive-broken", format!("{} is broken: {e}", self.what))
     }
 
+    /// Whether `path` is one that a file system could have.
+    fn check_path(&self, name: &str, path: &str) -> Result<()> {
+        if path.len() <= LONGEST_PATH && path.split('/').count() <= DEEPEST_PATH {
+            return Ok(());
+        }
+        let shown: String = name.chars().take(40).collect();
+        let why = format!("has a path of more than {LONGEST_PATH} bytes or {DEEPEST_PATH} folders");
+        Err(self.hostile(&shown, &why))
+    }
+
     /// The safe segments of a member's name.
     fn segments(&mut self, name: &str) -> Result<Vec<String>> {
         self.members += 1;
@@ -231,6 +249,7 @@ impl Sinkhole<'_> {
                 .hostile(name, &format!("is beyond the recipe's bound of {} members", self.bounds.members))
                 .next("raise limits.members in the recipe if this archive is right"));
         }
+        self.check_path(name, name)?;
         if name.contains('\0') || name.contains('\\') {
             return Err(self.hostile(name, "has a backslash or NUL in its name"));
         }
@@ -339,6 +358,10 @@ impl Sinkhole<'_> {
     }
 
     fn link(&mut self, path: Vec<String>, name: &str, target: &str, symbolic: bool) -> Result<()> {
+        self.check_path(name, target)?;
+        if self.links.len() >= MOST_LINKS {
+            return Err(self.hostile(name, &format!("is one of more than {MOST_LINKS} links")));
+        }
         // A symbolic link starts in its own folder, a hard link at the archive's root.
         let mut to: Vec<String> = if symbolic { path[..path.len().saturating_sub(1)].to_vec() } else { Vec::new() };
         // Packages of a system link to its other folders: what nobody asked for harms nobody.

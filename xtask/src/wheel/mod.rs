@@ -5,6 +5,7 @@
 //! picks wheels stands above it.
 
 mod archive;
+mod directory;
 pub mod metadata;
 mod name;
 mod names;
@@ -14,6 +15,7 @@ mod strict;
 mod tag;
 
 pub use archive::{Archive, Member};
+pub use directory::{Directory, open_zip};
 pub use metadata::Metadata;
 pub use name::{Name, normalize};
 pub use read::{Cursor, FileAt, ReadAt, pump, read_up_to};
