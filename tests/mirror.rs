@@ -14,7 +14,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 /// A wheel made by hand: a module, METADATA, RECORD.
-fn wheel(dir: &Path, name: &str, version: &str, more: &str) -> PathBuf {
+pub(crate) fn wheel(dir: &Path, name: &str, version: &str, more: &str) -> PathBuf {
     build_wheel(dir, name, version, &format!("Requires-Python: >=3.8\n{more}"), |_| {})
 }
 
@@ -458,8 +458,7 @@ fn answers_within_a_second(server: &Server, attack: &str) {
     assert!(memory(server.child.id()) < 200, "{attack}: {} MiB", memory(server.child.id()));
 }
 
-/// Every one of nine requests is answered, and the median within a second: one may meet a moment in which this machine is
-/// busy with something else.
+/// Every one of nine requests is answered within a second.
 #[track_caller]
 fn others_are_served(server: &Server, attack: &str) {
     let one = |_| {
@@ -470,9 +469,8 @@ fn others_are_served(server: &Server, attack: &str) {
         std::thread::sleep(Duration::from_millis(100));
         took
     };
-    let mut took: Vec<Duration> = (0..9).map(one).collect();
-    took.sort();
-    assert!(took[4] < Duration::from_secs(1), "{attack}: {took:?}");
+    let took: Vec<Duration> = (0..9).map(one).collect();
+    assert!(took.iter().all(|t| *t < Duration::from_secs(1)), "{attack}: {took:?}");
     assert!(memory(server.child.id()) < 200, "{attack}: {} MiB", memory(server.child.id()));
 }
 
@@ -553,6 +551,22 @@ fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
         };
         (0..count).map(one).collect()
     };
+    // The same from other addresses, one for each attack.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let from_elsewhere = |last: u8, bytes: &[u8], count: usize| -> Vec<TcpStream> {
+        let one = |_| {
+            let connected = runtime.block_on(async {
+                let socket = tokio::net::TcpSocket::new_v4().unwrap();
+                socket.bind(([127, 0, 0, last], 0).into()).unwrap();
+                socket.connect(server.address().parse().unwrap()).await.unwrap()
+            });
+            let mut stream = connected.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            let _ = stream.write_all(bytes);
+            stream
+        };
+        (0..count).map(one).collect()
+    };
     for (attack, bytes) in &attacks {
         let held = begin(bytes, 100);
         others_are_served(&server, attack);
@@ -569,12 +583,15 @@ fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
             assert!(!kept, "{attack}: the connection is kept");
         }
     }
-    // All at once.
-    let held: Vec<TcpStream> = attacks.iter().flat_map(|(_, bytes)| begin(bytes, 12)).collect();
+    // All at once, from other addresses, and from that of the others.
+    let elsewhere: Vec<TcpStream> =
+        (2..).zip(&attacks).flat_map(|(last, (_, bytes))| from_elsewhere(last, bytes, 60)).collect();
+    others_are_served(&server, "all at once, from elsewhere");
+    let held: Vec<TcpStream> = attacks.iter().flat_map(|(_, bytes)| begin(bytes, 60)).collect();
     others_are_served(&server, "all at once");
     // With all of them connected it ends when it is told to.
     server.ends(0);
-    drop(held);
+    drop((held, elsewhere));
 }
 
 #[test]
@@ -599,6 +616,30 @@ fn an_answer_is_heard_also_by_a_client_that_is_still_sending() {
     assert!(asked.elapsed() < Duration::from_secs(10), "{:?}", asked.elapsed());
     let log = server.stop();
     assert_eq!(log.matches("\"POST /legacy/").count(), 2, "{log}");
+}
+
+#[test]
+fn secrets_leave_the_environment_and_memory_is_not_dumped() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    let mut command = mirror(&["serve", "--index", s(&index), "--port", "0", "--quiet"]);
+    command.env("TORCHMILL_UPLOAD_TOKEN", "a-token-of-ours-73915").env("AWS_SECRET_ACCESS_KEY", "another-of-ours");
+    let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+    let mut url = String::new();
+    BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
+    let server = Server { child, url: url.trim().trim_end_matches('/').to_owned(), log: None };
+    let about = |file: &str| std::fs::read(format!("/proc/{}/{file}", server.child.id()));
+    // Of a process that is not dumped, /proc shows its environment to root alone.
+    match about("environ") {
+        Ok(bytes) => {
+            let text = String::from_utf8_lossy(&bytes);
+            assert!(text.contains("TORCHMILL_UPLOAD_TOKEN=") && !text.contains("of-ours"), "{text}");
+        }
+        Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::PermissionDenied, "{e}"),
+    }
+    let limits = String::from_utf8(about("limits").unwrap()).unwrap();
+    let core = limits.lines().find_map(|l| l.strip_prefix("Max core file size")).unwrap();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "{limits}");
 }
 
 #[test]
@@ -1464,7 +1505,7 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     run(dir.path(), &["yank", "--index", s(&staging), "demo-1.1-py3-none-any.whl", "--reason", "broken"]).exits(0);
     let ran = run(dir.path(), &["list", "--index", s(&staging), "demo"]).exits(0);
     assert!(
-        ran.stdout.starts_with("project  version  for") && ran.stdout.ends_with("3 files of 1 projects\n"),
+        ran.stdout.starts_with("project  version  for") && ran.stdout.ends_with("3 files of 1 project\n"),
         "{}",
         ran.stdout
     );
@@ -1478,6 +1519,7 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     // All or nothing: one file is not what its page says, and nothing is promoted.
     let copy =
         |which: &[&str]| run(dir.path(), &[&["copy", "--from", s(&staging), "--to", s(&stable)][..], which].concat());
+    copy(&["demo==1.1"]).exits(2).says("of 'demo==1.1' is yanked");
     let path = staging.join("files/dep/dep-2.0-py3-none-any.whl");
     let good = std::fs::read(&path).unwrap();
     std::fs::copy(wheel(&dir.path().join("changed"), "dep", "2.0", "Summary: changed\n"), &path).unwrap();
@@ -1555,6 +1597,11 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     };
     add(&["pypi:demo"]).exits(2).says("names no exact version");
     add(&["pypi:demo==9"]).exits(2).says("has no wheel of demo 9");
+    add(&["pypi:nothing==1.0"]).exits(3).says("the package index has no project 'nothing'");
+    add(&[s(&wheel(&w, "lonely", "1.0", "Requires-Dist: nothing>=2\n")), "--with-deps"])
+        .exits(3)
+        .says("getting 'nothing>=2', which lonely-1.0-py3-none-any.whl needs");
+    add(&["no-such-folder"]).exits(2).says("there is no no-such-folder");
     add(&["pypi:demo==1.0"]).exits(0).says("demo-1.0-py3-none-any.whl: published").says("needs dep");
     let ran = add(&["pypi:demo==1.0", "--with-deps"]).exits(0);
     ran.says("already there").says("dep-2.0-py3-none-any.whl: published").says("leaf-1.0-py3-none-any.whl: published");

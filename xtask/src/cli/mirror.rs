@@ -443,7 +443,9 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
         ]);
     }
     show_table(&table);
-    println!("{} files of {} projects", rows.len(), rows.iter().map(|r| &r.0).collect::<BTreeSet<_>>().len());
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    let projects = rows.iter().map(|r| &r.0).collect::<BTreeSet<_>>().len();
+    println!("{} of {}", count(rows.len(), "file"), count(projects, "project"));
     Ok(())
 }
 
@@ -534,6 +536,8 @@ fn run_server(args: &ServeArgs) -> Result<()> {
         stall_timeout: Duration::from_secs(args.stall_timeout),
         log: !quiet,
     };
+    // The tokens are read: nothing else in the environment is this server's business.
+    platform::scrub_environment(None);
     let open = !args.bind.is_loopback() && options.read.is_none();
     // Whoever may upload may begin.
     let index = if options.upload.is_some() { Index::open_or_create(&args.index)? } else { Index::open(&args.index)? };

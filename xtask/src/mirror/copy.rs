@@ -25,7 +25,7 @@ fn means(pattern: &str, project: &str, file: &File) -> bool {
 /// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there.
 pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Result<Result<Vec<Added>, Answer>> {
     let mut chosen: Vec<(String, File)> = Vec::new();
-    let mut found = vec![false; which.len()];
+    let (mut found, mut yanked) = (vec![false; which.len()], vec![false; which.len()]);
     for project in from.projects()? {
         for file in from.project(&project)?.files {
             let by: Vec<usize> = (0..which.len()).filter(|&i| means(&which[i], &project, &file)).collect();
@@ -38,6 +38,7 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
                     return Err(Error::misuse("yanked", what).next("take the yank back, or promote another file"));
                 }
                 events.warn(format!("{} is yanked, and stays behind", file.filename));
+                by.into_iter().for_each(|i| yanked[i] = true);
                 continue;
             }
             by.into_iter().for_each(|i| found[i] = true);
@@ -45,6 +46,11 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
         }
     }
     if let Some(at) = found.iter().position(|f| !f) {
+        if yanked[at] {
+            let what =
+                format!("all that {} has of '{}' is yanked: it is not promoted", from.root().display(), which[at]);
+            return Err(Error::misuse("yanked", what).next("take the yank back, or promote another release"));
+        }
         let what = format!("{} has nothing by the name '{}'", from.root().display(), which[at]);
         return Err(Error::misuse("not-published", what)
             .next("name a project, PROJECT==VERSION or a file name; `mirror list` shows them"));

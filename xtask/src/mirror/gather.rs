@@ -14,7 +14,7 @@ use super::index::{Change, Index, same_version as same};
 use super::publish;
 use super::requirements::{self, Pinned};
 use super::wheel::{Name, Wheel};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
 use crate::recipe::System;
@@ -172,9 +172,11 @@ impl Gathering<'_> {
         while at < self.wheels.len() {
             platform::check_cancelled()?;
             let metadata = String::from_utf8_lossy(&self.wheels[at].metadata).into_owned();
+            let needed_by = self.wheels[at].filename.clone();
             for python in self.pythons()? {
                 for requirement in depends::requirements(&metadata, &[], here(&python)) {
-                    self.need(&requirement, &python)?;
+                    let doing = || format!("getting '{requirement}', which {needed_by} needs");
+                    self.need(&requirement, &python).doing(doing)?;
                 }
             }
             at += 1;

@@ -35,6 +35,9 @@ pub struct Judged {
 pub fn wheels(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut wheels = Vec::new();
     for path in paths {
+        if !path.exists() {
+            return Err(Error::misuse("no-wheel", format!("there is no {}", path.display())));
+        }
         if !path.is_dir() {
             wheels.push(path.clone());
             continue;

@@ -82,9 +82,6 @@ const MOST_HEAD: usize = 16 << 10;
 /// Files that a connection may have open besides its socket, and what the program itself needs.
 const FILES_OF_ONE: u64 = 2;
 const FILES_OF_OURS: u64 = 128;
-/// Clients that wait for a place because their address has all that one may have, and how long.
-const MOST_WAITING: usize = 64;
-const PATIENCE: Duration = Duration::from_millis(800);
 /// Bytes of files that are on their way to all clients together, and bounds of one piece.
 const ON_THEIR_WAY: usize = 48 << 20;
 const PIECE: (usize, usize) = (8 << 10, 64 << 10);
@@ -151,10 +148,8 @@ async fn run(shared: Arc<Shared>, ready: impl FnOnce(SocketAddr)) -> Result<()> 
     Ok(())
 }
 
-/// Lets clients in, for ever. Between a client's coming and its place: one at a time, and a few of addresses that have
-/// all they may have, which wait for one of their own to give way.
+/// Lets clients in, for ever. Whoever there is no place for waits beside: it keeps nobody behind it from being seen.
 async fn accept(shared: &Arc<Shared>, listener: &tokio::net::TcpListener, end: &GracefulShutdown) {
-    let waiting = Arc::new(tokio::sync::Semaphore::new(MOST_WAITING));
     loop {
         // A client that is gone, or no file descriptor left: neither ends the server.
         let Ok((socket, peer)) = listener.accept().await else {
@@ -162,21 +157,18 @@ async fn accept(shared: &Arc<Shared>, listener: &tokio::net::TcpListener, end: &
             continue;
         };
         let address = peer.ip().to_canonical();
-        match (shared.places.take(address).await, Arc::clone(&waiting).try_acquire_owned()) {
-            (Some(place), _) => connect(shared, socket, peer, place, end.watcher()),
-            (None, Ok(turn)) => {
-                let (shared, watcher) = (Arc::clone(shared), end.watcher());
-                tokio::spawn(async move {
-                    let place = shared.places.take_within(address, PATIENCE).await;
-                    drop(turn);
-                    match place {
-                        Some(place) => connect(&shared, socket, peer, place, watcher),
-                        None => refuse(&socket),
-                    }
-                });
-            }
-            (None, Err(_)) => refuse(&socket),
+        if let Some(place) = shared.places.take(address) {
+            connect(shared, socket, peer, place, end.watcher());
+            continue;
         }
+        let place = shared.places.take_in_time(address);
+        let (shared, watcher) = (Arc::clone(shared), end.watcher());
+        tokio::spawn(async move {
+            match place.await {
+                Some(place) => connect(&shared, socket, peer, place, watcher),
+                None => refuse(&socket),
+            }
+        });
     }
 }
 

@@ -98,6 +98,10 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
             }
         };
         let status = response.status().as_u16();
+        if status == 404 {
+            return Err(Error::world("index", format!("the package index has no project '{project}'"))
+                .next("is the name right? if it is a project of your own, build it and add it with the others"));
+        }
         if status != 200 {
             last = format!("HTTP {status}");
             if status < 500 && status != 429 {

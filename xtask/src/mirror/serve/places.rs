@@ -1,10 +1,11 @@
 //! Who is connected. There are so many places for all clients and so many for one address; where none is left, the
 //! connection on which nothing has moved for longest gives its own up. So whoever connects and says nothing, or asks and
-//! does not read, keeps nobody out.
+//! does not read, keeps nobody out. Of those who wait at one address, who came last is served first, and who has waited
+//! longest is sent away: among thousands that only hold places, whoever wants something is heard.
 //!
 //! Movement is seen at the socket: it does not matter in which state the protocol above is, or whether a body is polled.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::IpAddr;
 use std::pin::Pin;
@@ -23,6 +24,10 @@ const SLACK: Duration = Duration::from_millis(100);
 /// the connection closed at once, the client's system would throw the answer away.
 const LINGER: Duration = Duration::from_secs(2);
 
+/// Clients that wait for a place, and how long.
+const MOST_WAITING: usize = 64;
+const PATIENCE: Duration = Duration::from_millis(800);
+
 /// The places, and who has them.
 #[derive(Debug)]
 pub struct Places {
@@ -31,6 +36,14 @@ pub struct Places {
     started: Instant,
     open: Mutex<Open>,
     freed: Notify,
+    waiting: Mutex<VecDeque<Arc<Waiting>>>,
+}
+
+/// A client that waits for a place.
+#[derive(Debug)]
+struct Waiting {
+    peer: IpAddr,
+    sent_away: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -61,10 +74,14 @@ impl Line {
 
     /// How long nothing has moved, at the time `now`.
     fn still(&self, now: u64) -> Duration {
-        if self.working.load(Ordering::Relaxed) > 0 {
+        if self.is_worked_for() {
             return Duration::ZERO;
         }
         Duration::from_millis(now.saturating_sub(self.moved.load(Ordering::Relaxed)))
+    }
+
+    fn is_worked_for(&self) -> bool {
+        self.working.load(Ordering::Relaxed) > 0
     }
 
     /// From now until the value is dropped it is we who are waited for.
@@ -100,19 +117,46 @@ impl Drop for Place {
     }
 }
 
-/// Why there is no place.
-enum Full {
-    /// All are in use.
-    Wait,
-    /// This address has all that one may have, and uses them.
-    Address,
+/// Somebody who waits, until this is dropped.
+struct Turn {
+    places: Arc<Places>,
+    waiting: Arc<Waiting>,
+}
+
+impl Turn {
+    /// A place, once nobody of the address came later and there is one.
+    async fn place(&self) -> Place {
+        loop {
+            let last = self.places.waiting().iter().rfind(|w| w.peer == self.waiting.peer).cloned();
+            if last.is_some_and(|w| Arc::ptr_eq(&w, &self.waiting))
+                && let Some(place) = self.places.take(self.waiting.peer)
+            {
+                return place;
+            }
+            // One is free, or may be taken away by now.
+            drop(tokio::time::timeout(SLACK / 4, self.places.freed.notified()).await);
+        }
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.places.waiting().retain(|w| !Arc::ptr_eq(w, &self.waiting));
+    }
 }
 
 impl Places {
     /// So many for all clients, so many for one address.
     pub fn new(most: usize, most_of_one: usize) -> Arc<Self> {
         let started = Instant::now();
-        Arc::new(Self { most, most_of_one, started, open: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self {
+            most,
+            most_of_one,
+            started,
+            open: Mutex::default(),
+            freed: Notify::new(),
+            waiting: Mutex::default(),
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -124,43 +168,53 @@ impl Places {
         self.open().lines.len()
     }
 
-    /// A place for a client at `peer`, as soon as there is one; `None` if its address has too many already.
-    pub async fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
-        loop {
-            match self.try_take(peer) {
-                Ok(place) => return Some(place),
-                Err(Full::Address) => return None,
-                // One is free, or may be taken away by now.
-                Err(Full::Wait) => drop(tokio::time::timeout(SLACK / 4, self.freed.notified()).await),
+    /// A place for a client that there was none for, if somebody leaves or stands still in time; it waits from now on.
+    pub fn take_in_time(self: &Arc<Self>, peer: IpAddr) -> impl Future<Output = Option<Place>> + Send + use<> {
+        let turn = self.wait(peer);
+        async move {
+            let sent_away = turn.waiting.sent_away.notified();
+            tokio::select! {
+                place = turn.place() => Some(place),
+                () = sent_away => None,
+                () = tokio::time::sleep(PATIENCE) => None,
             }
         }
     }
 
-    /// A place for a client whose address has too many, if one of them stands still within `patience`.
-    pub async fn take_within(self: &Arc<Self>, peer: IpAddr, patience: Duration) -> Option<Place> {
-        let begun = Instant::now();
-        while begun.elapsed() < patience {
-            if let Some(place) = self.take(peer).await {
-                return Some(place);
-            }
-            tokio::time::sleep(SLACK / 4).await;
+    /// Lets a client wait; if those are too many, one of the address of which most wait is sent away.
+    fn wait(self: &Arc<Self>, peer: IpAddr) -> Turn {
+        let waiting = Arc::new(Waiting { peer, sent_away: Notify::new() });
+        let mut all = self.waiting();
+        all.push_back(Arc::clone(&waiting));
+        if all.len() > MOST_WAITING {
+            let mut of: HashMap<IpAddr, usize> = HashMap::new();
+            all.iter().for_each(|w| *of.entry(w.peer).or_default() += 1);
+            let most = of.into_iter().max_by_key(|(_, n)| *n).map(|(peer, _)| peer);
+            let longest = all.iter().position(|w| Some(w.peer) == most).and_then(|i| all.remove(i));
+            longest.inspect(|w| w.sent_away.notify_one());
         }
-        None
+        Turn { places: Arc::clone(self), waiting }
     }
 
-    fn try_take(self: &Arc<Self>, peer: IpAddr) -> Result<Place, Full> {
+    fn waiting(&self) -> MutexGuard<'_, VecDeque<Arc<Waiting>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A place for a client at `peer`, if there is one, or somebody has to give theirs up.
+    pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
         let mut open = self.open();
         let now = milliseconds(self.started);
         let own = open.of.get(&peer).copied().unwrap_or(0);
         if own >= self.most_of_one {
-            if !open.give_up(peer, now) {
-                return Err(Full::Address);
+            if !open.give_up(peer, now, SLACK) {
+                return None;
             }
         } else if open.lines.len() >= self.most {
-            // The address that has most gives one up.
-            let greedy = open.of.iter().max_by_key(|(_, n)| **n).map(|(peer, _)| *peer);
-            if !greedy.is_some_and(|peer| open.give_up(peer, now)) {
-                return Err(Full::Wait);
+            // The address that has most gives one up; to an address that has none, also one that is in use.
+            let greedy = open.of.iter().max_by_key(|(_, n)| **n).map(|(peer, n)| (*peer, *n));
+            let slack = |n| if own == 0 && n > 1 { Duration::ZERO } else { SLACK };
+            if !greedy.is_some_and(|(peer, n)| open.give_up(peer, now, slack(n))) {
+                return None;
             }
         }
         let id = open.next;
@@ -175,7 +229,7 @@ impl Places {
         });
         open.lines.insert(id, Arc::clone(&line));
         *open.of.entry(peer).or_default() += 1;
-        Ok(Place { places: Arc::clone(self), id, line })
+        Some(Place { places: Arc::clone(self), id, line })
     }
 
     /// Cuts whoever let the connection stand still for longer than `stall`.
@@ -191,11 +245,12 @@ impl Places {
 }
 
 impl Open {
-    /// Takes the stillest connection from `peer` away from its client; whether there was one that stood still.
-    fn give_up(&mut self, peer: IpAddr, now: u64) -> bool {
-        let lines = self.lines.iter().filter(|(_, l)| l.peer == peer);
+    /// Takes the stillest connection from `peer` away from its client; whether there was one that stood still for
+    /// longer than `slack`. One that is worked for never is.
+    fn give_up(&mut self, peer: IpAddr, now: u64, slack: Duration) -> bool {
+        let lines = self.lines.iter().filter(|(_, l)| l.peer == peer && !l.is_worked_for());
         let stillest = lines.map(|(id, l)| (l.still(now), *id)).max();
-        let Some((_, id)) = stillest.filter(|(still, _)| *still > SLACK) else { return false };
+        let Some((_, id)) = stillest.filter(|(still, _)| slack.is_zero() || *still > slack) else { return false };
         if let Some(line) = self.remove(id) {
             line.cut.notify_one();
         }
@@ -300,10 +355,10 @@ mod tests {
     #[test]
     fn one_address_cannot_have_all_places() {
         let places = Places::new(8, 4);
-        let held: Vec<Place> = (0..4).map_while(|_| places.try_take(at(1)).ok()).collect();
+        let held: Vec<Place> = (0..4).map_while(|_| places.take(at(1))).collect();
         assert_eq!(held.len(), 4);
-        assert!(matches!(places.try_take(at(1)), Err(Full::Address)));
-        assert!(places.try_take(at(2)).is_ok());
+        assert!(places.take(at(1)).is_none());
+        assert!(places.take(at(2)).is_some());
         drop(held);
         assert_eq!(places.taken(), 0);
         assert!(places.open().of.is_empty());
@@ -312,10 +367,10 @@ mod tests {
     #[test]
     fn who_stands_still_gives_up_the_place_and_who_is_worked_for_does_not() {
         let places = Places::new(2, 2);
-        let (idle, busy) = (places.try_take(at(1)).ok().unwrap(), places.try_take(at(1)).ok().unwrap());
+        let (idle, busy) = (places.take(at(1)).unwrap(), places.take(at(1)).unwrap());
         let _working = busy.line.working();
         std::thread::sleep(SLACK + Duration::from_millis(50));
-        let _new = places.try_take(at(2)).ok().unwrap();
+        let _new = places.take(at(2)).unwrap();
         let told = |place: &Place| {
             let mut told = std::pin::pin!(place.line.cut.notified());
             told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
@@ -324,6 +379,37 @@ mod tests {
         assert!(!told(&busy));
         drop(idle);
         assert_eq!(places.taken(), 2);
-        assert!(matches!(places.try_take(at(2)), Err(Full::Wait)));
+        assert!(places.take(at(2)).is_none());
+    }
+
+    #[test]
+    fn an_address_that_has_none_is_let_in_also_where_everybody_is_busy() {
+        let places = Places::new(4, 4);
+        let _held: Vec<Place> = (0..4).map_while(|_| places.take(at(1))).collect();
+        let second = places.take(at(2)).unwrap();
+        assert!(places.take(at(2)).is_none());
+        assert_eq!((places.taken(), places.open().of[&second.line.peer]), (4, 1));
+    }
+
+    #[test]
+    fn of_those_who_wait_the_last_is_first_and_the_first_of_the_many_is_sent_away() {
+        let places = Places::new(1, 1);
+        let one = places.wait(at(2));
+        let many: Vec<Turn> = (0..MOST_WAITING).map(|_| places.wait(at(1))).collect();
+        let sent_away = |turn: &Turn| {
+            let mut told = std::pin::pin!(turn.waiting.sent_away.notified());
+            told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        assert!(sent_away(&many[0]) && !sent_away(&many[1]) && !sent_away(&one));
+        let gets_a_place = |turn: &Turn| {
+            let mut place = std::pin::pin!(turn.place());
+            place.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _inside = runtime.enter();
+        assert!(!gets_a_place(&many[5]));
+        assert!(gets_a_place(&many[MOST_WAITING - 1]));
+        drop((one, many));
+        assert!(places.waiting().is_empty());
     }
 }
