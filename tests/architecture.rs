@@ -564,3 +564,30 @@ fn the_pictures_of_the_stages_are_the_table() {
     let commented: String = picture.lines().map(|line| format!("//! {line}\n")).collect();
     assert!(docs.contains(&commented), "stage/mod.rs does not have\n{commented}");
 }
+
+/// The table of promises is worth what its tests are.
+#[test]
+fn every_test_that_the_table_of_promises_names_is_there() {
+    let text = std::fs::read_to_string(root().join("docs/security.md")).unwrap();
+    let sources = [rust_files(&root().join("tests")), rust_files(&root().join("xtask/src"))].concat();
+    let sources: Vec<String> = sources.iter().map(|p| std::fs::read_to_string(p).unwrap()).collect();
+    let is_there = |name: &str| {
+        let module = name.replace("::", "/");
+        let paths = [name.to_owned(), format!("tests/{module}.rs"), format!("xtask/src/{module}.rs")];
+        paths.iter().any(|p| root().join(p).exists()) || sources.iter().any(|s| s.contains(&format!("fn {name}()")))
+    };
+    let mut promises = 0;
+    for row in text.lines().filter(|l| l.starts_with("| ") && !l.starts_with("| promise ")) {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let [promise, _, tests] = cells[..] else { panic!("no three columns: {row}") };
+        promises += 1;
+        if tests.trim() == "the same" {
+            continue;
+        }
+        let named: Vec<&str> = tests.split('`').skip(1).step_by(2).filter(|n| !n.contains([' ', '='])).collect();
+        assert!(!named.is_empty(), "no test for '{promise}'");
+        let missing: Vec<&&str> = named.iter().filter(|n| !is_there(n)).collect();
+        assert!(missing.is_empty(), "'{promise}' names {missing:?}, which is not there");
+    }
+    assert!(promises >= 30, "{promises} promises");
+}
