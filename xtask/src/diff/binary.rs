@@ -26,9 +26,12 @@ const MOST_FINDINGS: usize = 1000;
 
 type File<'l> = object::File<'l, &'l Lens<'l>>;
 
-/// Where the bytes of each section are, by name; object files have many sections of one name. `None` where there are
-/// too many, or where they share bytes so that there is more to compare than the file has.
-fn table<'l>(file: &File<'l>, size: u64) -> Option<BTreeMap<(&'l [u8], usize), Range<u64>>> {
+/// Where the bytes of each section are, by name; object files have many sections of one name, which are counted.
+type Table<'l> = BTreeMap<(&'l [u8], usize), Range<u64>>;
+
+/// `None` where there are too many sections, or where they share bytes so that there is more to compare than the file
+/// has.
+fn table<'l>(file: &File<'l>, size: u64) -> Option<Table<'l>> {
     let (mut out, mut met, mut sum) = (BTreeMap::new(), HashMap::new(), 0u64);
     for section in file.sections() {
         let name = section.name_bytes().unwrap_or(b"?");

@@ -65,8 +65,10 @@ pub struct Differing {
 
 /// Compares, a piece at a time; `None` where nothing differs.
 pub fn compare(a: &Bytes, b: &Bytes) -> io::Result<Option<Differing>> {
-    let (mut x, mut y) = (vec![0; PIECE], vec![0; PIECE]);
     let both = a.size().min(b.size());
+    // Object files have thousands of small sections.
+    let piece = usize::try_from(both).unwrap_or(PIECE).min(PIECE);
+    let (mut x, mut y) = (vec![0; piece], vec![0; piece]);
     let (mut at, mut out) = (0, Differing::default());
     while at < both {
         let n = crate::wheel::fill(a, at, both, &mut x)?;
