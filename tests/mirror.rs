@@ -1597,9 +1597,9 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     };
     add(&["pypi:demo"]).exits(2).says("names no exact version");
     add(&["pypi:demo==9"]).exits(2).says("has no wheel of demo 9");
-    add(&["pypi:nothing==1.0"]).exits(3).says("the package index has no project 'nothing'");
+    add(&["pypi:nothing==1.0"]).exits(2).says("the package index has no 'nothing'");
     add(&[s(&wheel(&w, "lonely", "1.0", "Requires-Dist: nothing>=2\n")), "--with-deps"])
-        .exits(3)
+        .exits(2)
         .says("getting 'nothing>=2', which lonely-1.0-py3-none-any.whl needs");
     add(&["no-such-folder"]).exits(2).says("there is no no-such-folder");
     add(&["pypi:demo==1.0"]).exits(0).says("demo-1.0-py3-none-any.whl: published").says("needs dep");

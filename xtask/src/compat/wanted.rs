@@ -247,12 +247,7 @@ pub enum Found {
 /// Bad input: there is no such package, or no such version of it. The world: the index does not answer.
 pub fn choose(requirement: &Requirement, target: &Target) -> Result<Found> {
     let name = requirement.name.to_string();
-    let files = pypi::files(&crate::source::http_agent(), &name).map_err(|e| {
-        if e.what().contains("HTTP 404") {
-            return Error::misuse("no-package", format!("the package index has no '{name}'")).next("check the name");
-        }
-        e
-    })?;
+    let files = pypi::files(&crate::source::http_agent(), &name)?;
     choose_of(requirement, target, &files)
 }
 

@@ -69,9 +69,9 @@ impl<'a> Lens<'a> {
         let (places, count) = &mut *self.places.borrow_mut();
         *count += 1;
         // What is in this one is looked for in this one; the others stay for who refers to them.
-        places.retain(|at, i| {
-            !(start..end).contains(at) || self.kept[*i].get().is_some_and(|b| at + b.len() as u64 > end)
-        });
+        let is_in_it = |(at, i): &(&u64, &usize)| self.kept[**i].get().is_none_or(|b| **at + b.len() as u64 <= end);
+        let within: Vec<u64> = places.range(start..end).filter(is_in_it).map(|(at, _)| *at).collect();
+        within.iter().for_each(|at| drop(places.remove(at)));
         places.insert(start, i);
         bytes.get(usize::try_from(at - start).ok()?..)
     }

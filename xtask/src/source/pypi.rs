@@ -78,6 +78,9 @@ print(d.get('install.index-url') or d.get('download.index-url') or d.get('global
 }
 
 /// The files of `project`, from the JSON form of the index or, failing that, its HTML.
+///
+/// # Errors
+/// Bad input: the index has no such project. The world: it does not answer.
 pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
     let page_url = format!("{}/{}/", index_url()?.trim_end_matches('/'), normalize(project));
     let failed = |what: String| {
@@ -99,8 +102,9 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         };
         let status = response.status().as_u16();
         if status == 404 {
-            return Err(Error::world("index", format!("the package index has no project '{project}'"))
-                .next("is the name right? if it is a project of your own, build it and add it with the others"));
+            return Err(
+                Error::misuse("no-package", format!("the package index has no '{project}'")).next("check the name")
+            );
         }
         if status != 200 {
             last = format!("HTTP {status}");
