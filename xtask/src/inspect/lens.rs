@@ -71,7 +71,9 @@ impl<'a> Lens<'a> {
         // What is in this one is looked for in this one; the others stay for who refers to them.
         let is_in_it = |(at, i): &(&u64, &usize)| self.kept[**i].get().is_none_or(|b| **at + b.len() as u64 <= end);
         let within: Vec<u64> = places.range(start..end).filter(is_in_it).map(|(at, _)| *at).collect();
-        within.iter().for_each(|at| drop(places.remove(at)));
+        for at in within {
+            places.remove(&at);
+        }
         places.insert(start, i);
         bytes.get(usize::try_from(at - start).ok()?..)
     }
