@@ -9,6 +9,7 @@
 //! maturin comes by digest (`ci/release/requirements.txt`). Nothing of this machine is in the files: folders are
 //! mapped to names that are the same everywhere, and that is checked before a file is called done.
 
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -101,7 +102,7 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
     let c = named.iter().map(|(from, to)| format!("-ffile-prefix-map={from}={to}")).collect::<Vec<_>>().join(" ");
     let _c = shell.push_env("CFLAGS", c);
     cmd!(shell, "{python} -m maturin build --release --quiet --out {made}").quiet().run().map_err(failed)?;
-    check_clean(&program, &named)?;
+    check_clean(&program.display().to_string(), &fs_err::read(&program)?, &named)?;
 
     events.note("torchmill: the source".into());
     shell.write_file("COMMIT", format!("{}\n", from.commit)).map_err(failed)?;
@@ -122,7 +123,23 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
             Err(e) => events.warn(format!("no uvstore for Windows: {}", e.what())),
         }
     }
+    for wheel in wheels(&made)? {
+        let broken = |e: zip::result::ZipError| Error::world("zip", format!("{}: {e}", wheel.display()));
+        let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(broken)?;
+        for i in 0..zip.len() {
+            let mut member = zip.by_index(i).map_err(broken)?;
+            let mut bytes = Vec::new();
+            member.read_to_end(&mut bytes)?;
+            check_clean(&format!("{}: member {i}", wheel.display()), &bytes, &named)?;
+        }
+    }
     publish(&made, out)
+}
+
+/// The wheels in a folder.
+fn wheels(folder: &Path) -> Result<Vec<PathBuf>> {
+    let all = fs_err::read_dir(folder)?.flatten().map(|e| e.path());
+    Ok(all.filter(|p| p.extension().is_some_and(|e| e == "whl")).collect())
 }
 
 /// The tree of the commit, and nothing else, in `to`.
@@ -154,14 +171,11 @@ fn named(source: &Path, work: &Path) -> Result<Vec<(String, String)>> {
         .collect()
 }
 
-/// No folder of this machine is in the program.
-fn check_clean(program: &Path, named: &[(String, String)]) -> Result<()> {
-    let bytes = fs_err::read(program)?;
-    match named.iter().find(|(folder, _)| memchr::memmem::find(&bytes, folder.as_bytes()).is_some()) {
+/// No folder of this machine is in a file.
+fn check_clean(file: &str, bytes: &[u8], named: &[(String, String)]) -> Result<()> {
+    match named.iter().find(|(folder, _)| memchr::memmem::find(bytes, folder.as_bytes()).is_some()) {
         None => Ok(()),
-        Some((folder, _)) => {
-            Err(Error::world("leak", format!("{} holds a folder of this machine: {folder}", program.display())))
-        }
+        Some((folder, _)) => Err(Error::world("leak", format!("{file} holds a folder of this machine: {folder}"))),
     }
 }
 
@@ -170,11 +184,7 @@ fn archive(source: &Path, program: &Path, from: &From, to: &Path) -> Result<()> 
     let stem = format!("torchmill-{}-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
     let stripped = to.join("torchmill.stripped");
     // maturin strips what it packs; the same is done here, from the wheel, so that there is one program.
-    let wheel = fs_err::read_dir(to)?
-        .flatten()
-        .map(|e| e.path())
-        .find(|p| p.extension().is_some_and(|e| e == "whl"))
-        .ok_or_else(|| Error::world("maturin", "maturin made no wheel"))?;
+    let wheel = wheels(to)?.pop().ok_or_else(|| Error::world("maturin", "maturin made no wheel"))?;
     let file = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(|e| Error::world("zip", e.to_string()))?;
     let name = format!("torchmill-{}.data/scripts/{file}", env!("CARGO_PKG_VERSION"));
