@@ -18,7 +18,7 @@ const BLOCK: usize = 512;
 /// Memory for unpacking xz, bytes: `xz -9` asks for 65 MiB of its reader.
 const MOST_FOR_XZ: u64 = 128 << 20;
 
-/// Unpacks xz, however many streams, within [`MOST_FOR_XZ`].
+/// Unpacks xz, however many streams, within `MOST_FOR_XZ`.
 ///
 /// # Errors
 /// There is no memory for it.
