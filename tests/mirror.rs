@@ -1601,7 +1601,7 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     add(&[s(&wheel(&w, "lonely", "1.0", "Requires-Dist: nothing>=2\n")), "--with-deps"])
         .exits(2)
         .says("getting 'nothing>=2', which lonely-1.0-py3-none-any.whl needs");
-    add(&["no-such-folder"]).exits(2).says("there is no no-such-folder");
+    add(&["no-such-folder"]).exits(2).says("no-such-folder: there is no such file or folder");
     add(&["pypi:demo==1.0"]).exits(0).says("demo-1.0-py3-none-any.whl: published").says("needs dep");
     let ran = add(&["pypi:demo==1.0", "--with-deps"]).exits(0);
     ran.says("already there").says("dep-2.0-py3-none-any.whl: published").says("leaf-1.0-py3-none-any.whl: published");

@@ -36,7 +36,7 @@ pub fn wheels(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     let mut wheels = Vec::new();
     for path in paths {
         if !path.exists() {
-            return Err(Error::misuse("no-wheel", format!("there is no {}", path.display())));
+            return Err(Error::misuse("no-wheel", format!("{}: there is no such file or folder", path.display())));
         }
         if !path.is_dir() {
             wheels.push(path.clone());
