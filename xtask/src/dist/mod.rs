@@ -20,7 +20,9 @@ use crate::artifact::wheel::collect;
 use crate::artifact::{Content, Member};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
+use crate::mirror::publish::wheels;
 use crate::platform;
+use crate::stage::environment;
 use crate::stage::steps::bundle::write_tar;
 use crate::store::write_atomically;
 use crate::toolchain::mingw::Mingw;
@@ -72,14 +74,14 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
     fs_err::create_dir_all(out)?;
     let shell = Shell::new().map_err(failed)?;
     shell.change_dir(&source);
-    let environment = work.join("maturin");
+    let tools = work.join("maturin");
     let program = work.join("target/release").join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
 
     events.note("maturin, by digest".into());
-    let python = environment.join(if cfg!(windows) { "Scripts/python.exe" } else { "bin/python" });
+    let python = environment::python(&tools);
     let base = if cfg!(windows) { "python" } else { "python3" };
     if !python.is_file() {
-        cmd!(shell, "{base} -m venv {environment}").quiet().run().map_err(failed)?;
+        cmd!(shell, "{base} -m venv {tools}").quiet().run().map_err(failed)?;
     }
     let requirements = source.join("ci/release/requirements.txt");
     cmd!(shell, "{python} -m pip install --quiet --disable-pip-version-check --require-hashes --only-binary :all: --no-deps -r {requirements}")
@@ -123,23 +125,24 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
             Err(e) => events.warn(format!("no uvstore for Windows: {}", e.what())),
         }
     }
-    for wheel in wheels(&made)? {
-        let broken = |e: zip::result::ZipError| Error::world("zip", format!("{}: {e}", wheel.display()));
-        let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(broken)?;
-        for i in 0..zip.len() {
-            let mut member = zip.by_index(i).map_err(broken)?;
-            let mut bytes = Vec::new();
-            member.read_to_end(&mut bytes)?;
-            check_clean(&format!("{}: member {i}", wheel.display()), &bytes, &named)?;
-        }
+    for wheel in wheels(std::slice::from_ref(&made))? {
+        each_member(&wheel, &mut |name, bytes| check_clean(&format!("{}: {name}", wheel.display()), &bytes, &named))?;
     }
     publish(&made, out)
 }
 
-/// The wheels in a folder.
-fn wheels(folder: &Path) -> Result<Vec<PathBuf>> {
-    let all = fs_err::read_dir(folder)?.flatten().map(|e| e.path());
-    Ok(all.filter(|p| p.extension().is_some_and(|e| e == "whl")).collect())
+/// Hands every member of a wheel that was made here to `each`: its name and its bytes.
+fn each_member(wheel: &Path, each: &mut dyn FnMut(&str, Vec<u8>) -> Result<()>) -> Result<()> {
+    let broken = |e: zip::result::ZipError| Error::world("zip", format!("{}: {e}", wheel.display()));
+    let mut zip = zip::ZipArchive::new(fs_err::File::open(wheel)?).map_err(broken)?;
+    for i in 0..zip.len() {
+        let mut member = zip.by_index(i).map_err(broken)?;
+        let mut bytes = Vec::new();
+        member.read_to_end(&mut bytes)?;
+        let name = member.name().map_err(broken)?.into_owned();
+        each(&name, bytes)?;
+    }
+    Ok(())
 }
 
 /// The tree of the commit, and nothing else, in `to`.
@@ -182,24 +185,28 @@ fn check_clean(file: &str, bytes: &[u8], named: &[(String, String)]) -> Result<(
 /// The program with its licences, for those who have no pip.
 fn archive(source: &Path, program: &Path, from: &From, to: &Path) -> Result<()> {
     let stem = format!("torchmill-{}-{}-{}", env!("CARGO_PKG_VERSION"), std::env::consts::OS, std::env::consts::ARCH);
-    let stripped = to.join("torchmill.stripped");
-    // maturin strips what it packs; the same is done here, from the wheel, so that there is one program.
-    let wheel = wheels(to)?.pop().ok_or_else(|| Error::world("maturin", "maturin made no wheel"))?;
+    // maturin strips what it packs: the program is taken from the wheel, so that there is one.
     let file = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let mut zip = zip::ZipArchive::new(fs_err::File::open(&wheel)?).map_err(|e| Error::world("zip", e.to_string()))?;
-    let name = format!("torchmill-{}.data/scripts/{file}", env!("CARGO_PKG_VERSION"));
-    let mut member =
-        zip.by_name(&name).map_err(|e| Error::world("zip", format!("{}: {name}: {e}", wheel.display())))?;
-    std::io::copy(&mut member, &mut fs_err::File::create(&stripped)?)?;
-    let mut members =
-        vec![Member { name: format!("{stem}/{file}"), content: Content::File(stripped.clone()), executable: true }];
+    let place = format!("torchmill-{}.data/scripts/{file}", env!("CARGO_PKG_VERSION"));
+    let mut members = Vec::new();
+    for wheel in wheels(&[to.to_owned()])? {
+        each_member(&wheel, &mut |name, bytes| {
+            if name == place {
+                let (name, content) = (format!("{stem}/{file}"), Content::Bytes(bytes));
+                members.push(Member { name, content, executable: true });
+            }
+            Ok(())
+        })?;
+    }
+    if members.is_empty() {
+        return Err(Error::world("maturin", format!("no wheel in {} holds {place}", to.display())));
+    }
     for text in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
         let content = Content::File(source.join(text));
         members.push(Member { name: format!("{stem}/{text}"), content, executable: false });
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
-    write_tar(&members, fs_err::File::create(to.join(format!("{stem}.tar.gz")))?.into_parts().0, from.epoch)?;
-    Ok(fs_err::remove_file(stripped)?)
+    write_tar(&members, fs_err::File::create(to.join(format!("{stem}.tar.gz")))?.into_parts().0, from.epoch)
 }
 
 /// Moves what was made to `out`, with its digests.

@@ -1,6 +1,6 @@
 //! The recipes and patches that a release carries in itself, so that it builds in any folder.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use super::write_atomically;
 use crate::error::{Context, Result};
@@ -28,9 +28,8 @@ fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
         }
     }
     for entry in walkdir::WalkDir::new(folder).into_iter().flatten().filter(|e| !e.file_type().is_dir()) {
-        let name: Vec<_> = entry.path().strip_prefix(folder).unwrap_or(entry.path()).iter().collect();
-        let name: PathBuf = name.into_iter().collect();
-        if name.as_os_str() != Workspace::RELEASE_MARK && !files.iter().any(|(ours, _)| Path::new(ours) == name) {
+        let name = entry.path().strip_prefix(folder).unwrap_or(entry.path());
+        if !files.iter().chain([&mark]).any(|(ours, _)| Path::new(ours) == name) {
             fs_err::remove_file(entry.path())?;
         }
     }

@@ -183,15 +183,13 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
     let mut raw: Vec<[Round; 2]> = Vec::new();
     let mut commands = Vec::new();
     let mut notes = Vec::new();
-    let unfit = subjects.iter().find_map(|s| bench::fitting_tch(build, s).err());
-    if only.is_none()
-        && let Some(unfit) = &unfit
-    {
+    // Asked for by itself it has to run; beside the rest it is left out where no tch fits, and that is said.
+    let unfit = if only.is_none() { subjects.iter().find_map(|s| bench::fitting_tch(build, s).err()) } else { None };
+    if let Some(unfit) = unfit {
         let note = format!("The benchmark was left out: {}.", unfit.what());
         build.events.warn(note.clone());
         notes.push(note);
-    }
-    if wants("benchmark") && (only.is_some() || unfit.is_none()) {
+    } else if wants("benchmark") {
         let programs = [bench::build(build, &subjects[0])?, bench::build(build, &subjects[1])?];
         notes.extend(programs.iter().filter_map(bench::Program::note));
         notes.dedup();
