@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Take};
 
 use flate2::{Decompress, FlushDecompress, Status};
+use rayon::prelude::*;
 
 use super::names;
 use super::read::{Cursor, ReadAt, fill};
@@ -19,6 +20,8 @@ const MOST_DIRECTORY: u64 = 128 << 20;
 const LARGEST_MEMBER: u64 = 8 << 30;
 /// Most bytes of all members together.
 const MOST_UNPACKED: u64 = 64 << 30;
+/// Bytes of extra fields in front of a member that are read with its header, at first: what packers put there.
+const LIKELY_EXTRA: u64 = 32;
 /// Deflate makes at most this many bytes of one (zlib's "Maximum expansion factor").
 const MOST_FROM_ONE: u64 = 1032;
 
@@ -195,9 +198,12 @@ impl<'a> Archive<'a> {
         order.sort_unstable_by_key(|i| self.members[*i].header);
         let ends: Vec<u64> = order.iter().skip(1).map(|i| self.members[*i].header).collect();
         let end = find_directory(self.source)?.at;
-        for (i, next) in order.iter().zip(ends.into_iter().chain([end])) {
-            let data = check_header(self.source, &self.members[*i], next)?;
-            self.members[*i].data = data;
+        let nexts: Vec<u64> = ends.into_iter().chain([end]).collect();
+        let check = |(i, next): (&usize, &u64)| check_header(self.source, &self.members[*i], *next);
+        // The first member that is wrong is told, whichever is found first.
+        let starts: Vec<Result<u64>> = order.par_iter().zip(&nexts).with_min_len(256).map(check).collect();
+        for (i, start) in order.iter().zip(starts) {
+            self.members[*i].data = start?;
         }
         Ok(())
     }
@@ -414,8 +420,16 @@ fn unique(members: &[Member]) -> Result<()> {
             )));
         }
     }
-    for (name, member) in &seen {
-        for (at, _) in name.match_indices('/') {
+    // Neighbours stand in one folder mostly: what was looked up for one is not for the next.
+    let mut known = "";
+    for member in members {
+        let folder = member.name.strip_suffix('/').unwrap_or(&member.name).rsplit_once('/').map_or("", |(f, _)| f);
+        if folder == known {
+            continue;
+        }
+        known = folder;
+        let name = names::fold(folder);
+        for at in name.match_indices('/').map(|(at, _)| at).chain([name.len()]) {
             if let Some(above) = seen.get(&name[..at]).filter(|m| !m.is_folder()) {
                 return Err(unfit(format!(
                     "'{}' is a file, and the folder of '{}'",
@@ -456,14 +470,19 @@ fn bounded(members: &[Member]) -> Result<u64> {
 /// what may follow them, at `next`.
 fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> {
     let bad = |what: &str| unfit(format!("'{}' {what}", member.name.escape_debug()));
-    let fixed = read(source, member.header, 30, "a member's header")?;
-    if u32_at(&fixed, 0) != LOCAL {
+    // Most headers are whole in what is read first: a source is asked once a member.
+    let likely = (30 + member.name.len() as u64 + LIKELY_EXTRA).min(source.size().saturating_sub(member.header));
+    let mut header = read(source, member.header, likely.max(30), "a member's header")?;
+    if u32_at(&header, 0) != LOCAL {
         return Err(bad("has no header where the directory says"));
     }
-    let (name, extra) = (u64::from(u16_at(&fixed, 26)), u64::from(u16_at(&fixed, 28)));
-    let rest = read(source, member.header + 30, name + extra, "a member's header")?;
-    let (raw, extra) = rest.split_at(usize::try_from(name).unwrap_or_default());
-    let flags = u16_at(&fixed, 6);
+    let lengths = [26, 28].map(|at| usize::from(u16_at(&header, at)));
+    let (name, whole) = (30 + lengths[0], 30 + lengths[0] + lengths[1]);
+    if whole > header.len() {
+        header = read(source, member.header, whole as u64, "a member's header")?;
+    }
+    let (fixed, raw, extra) = (&header[..30], &header[30..name], &header[name..whole]);
+    let flags = u16_at(fixed, 6);
     if raw != member.name.as_bytes() {
         return Err(bad(&format!("is called '{}' in front of its bytes", String::from_utf8_lossy(raw).escape_debug())));
     }
@@ -471,11 +490,11 @@ fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> 
     if (flags ^ member.flags) & (FOLLOWS | UTF8 | 1) != 0 || flags & !KNOWN_FLAGS != 0 {
         return Err(bad("has other flags in front of its bytes than in the directory"));
     }
-    if method(&fixed, 8, flags).map_err(|what| bad(&what))? != member.stored {
+    if method(fixed, 8, flags).map_err(|what| bad(&what))? != member.stored {
         return Err(bad("is packed otherwise in front of its bytes than in the directory"));
     }
-    let crc = u32_at(&fixed, 14);
-    let (mut packed, mut size) = (u64::from(u32_at(&fixed, 18)), u64::from(u32_at(&fixed, 22)));
+    let crc = u32_at(fixed, 14);
+    let (mut packed, mut size) = (u64::from(u32_at(fixed, 18)), u64::from(u32_at(fixed, 22)));
     let zip64 = extras(extra).map_err(|what| bad(&what))?;
     if packed == u64::from(u32::MAX) || size == u64::from(u32::MAX) {
         // Both stand there, in this order, in front of the bytes (APPNOTE 4.5.3).
@@ -496,7 +515,7 @@ fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> 
             "has another packed size or checksum in front of its bytes than in the directory".to_owned()
         }));
     }
-    let data = member.header + 30 + name + extra.len() as u64;
+    let data = member.header + whole as u64;
     let end = data + member.packed;
     let Some(between) = next.checked_sub(end) else { return Err(bad("overlaps what follows it")) };
     match (follows, between) {

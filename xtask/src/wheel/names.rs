@@ -18,6 +18,10 @@ pub fn check(name: &str) -> Result<(), String> {
     if name.len() > LONGEST {
         return Err(format!("has more than {LONGEST} bytes"));
     }
+    // Nearly all names: nothing below can be found in them but what their parts are called.
+    if name.bytes().all(|b| PLAIN[usize::from(b)]) && !name.starts_with('/') {
+        return name.strip_suffix('/').unwrap_or(name).split('/').try_for_each(segment);
+    }
     if let Some(c) = name.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')) {
         return Err(format!("holds the control character {c:?}"));
     }
@@ -29,6 +33,18 @@ pub fn check(name: &str) -> Result<(), String> {
     }
     name.strip_suffix('/').unwrap_or(name).split('/').try_for_each(segment)
 }
+
+/// Characters that mean themselves everywhere: letters, digits, and `_`, `-`, `+`, `.`, `/`.
+const PLAIN: [bool; 256] = {
+    let mut plain = [false; 256];
+    let mut at = 0;
+    while at < plain.len() {
+        let byte = at as u8;
+        plain[at] = byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'+' | b'.' | b'/');
+        at += 1;
+    }
+    plain
+};
 
 fn segment(segment: &str) -> Result<(), String> {
     match segment {
@@ -42,8 +58,13 @@ fn segment(segment: &str) -> Result<(), String> {
     if segment.ends_with(['.', ' ']) {
         return Err(format!("has the part '{segment}', whose last character Windows drops"));
     }
-    // "File names, paths and namespaces": a device whatever follows the first dot.
-    let stem = segment.split('.').next().unwrap_or_default().trim_end().to_ascii_uppercase();
+    // "File names, paths and namespaces": a device whatever follows the first dot; none has more than seven
+    // characters before it.
+    let first = segment.split('.').next().unwrap_or_default().trim_end();
+    if !(3..=7).contains(&first.len()) {
+        return Ok(());
+    }
+    let stem = first.to_ascii_uppercase();
     let numbered = |device: &str| {
         stem.strip_prefix(device)
             .is_some_and(|n| matches!(n, "0" | "1" | "2" | "3" | "4" | "5" | "6" | "7" | "8" | "9" | "¹" | "²" | "³"))
