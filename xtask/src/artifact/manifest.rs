@@ -12,9 +12,10 @@ pub struct Manifest {
     pub schema_version: u32,
     /// Recipe's name.
     pub recipe: String,
-    /// PyTorch's full version.
+    /// Full version of PyTorch, or of the companion.
     pub version: String,
-    /// Upstream's commit.
+    /// Upstream's commit; empty for a companion, which is known by its source's digest.
+    #[serde(skip_serializing_if = "String::is_empty", default)]
     pub commit: String,
     /// SOURCE_DATE_EPOCH.
     pub epoch: i64,
@@ -32,8 +33,9 @@ pub struct Manifest {
     pub patches: BTreeMap<String, String>,
     /// Compiler, linker, Python.
     pub toolchain: serde_json::Value,
-    /// libuv's version.
-    pub libuv: String,
+    /// libuv's version, in that of a torch.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub libuv: Option<String>,
     /// The wheel's tag, and why it is not an older one.
     pub tag: String,
     /// What decided the manylinux level.

@@ -26,17 +26,33 @@ pub struct Component {
     pub linked: bool,
 }
 
-/// The bill for `version` of torch at `commit`, with the time `epoch`.
-pub fn cyclonedx(version: &str, commit: &str, epoch: i64, components: &[Component]) -> Value {
-    let torch = json!({
+/// What a bill is about.
+#[derive(Debug, Clone)]
+pub struct Subject<'a> {
+    /// Name of the package.
+    pub name: &'a str,
+    /// Its full version.
+    pub version: String,
+    /// SPDX identifier of its licence.
+    pub license: &'a str,
+    /// Upstream's commit, where it is known.
+    pub commit: Option<&'a str>,
+}
+
+/// The bill for `subject`, with the time `epoch`.
+pub fn cyclonedx(subject: &Subject<'_>, epoch: i64, components: &[Component]) -> Value {
+    let Subject { name, version, license, commit } = subject;
+    let mut about = json!({
         "type": "library",
-        "bom-ref": "torch",
-        "name": "torch",
+        "bom-ref": name,
+        "name": name,
         "version": version,
-        "purl": format!("pkg:pypi/torch@{}", percent(version)),
-        "licenses": [{ "license": { "id": "BSD-3-Clause" } }],
-        "pedigree": { "commits": [{ "uid": commit }] },
+        "purl": format!("pkg:pypi/{name}@{}", percent(version)),
+        "licenses": [{ "license": { "id": license } }],
     });
+    if let Some(commit) = commit {
+        about["pedigree"] = json!({ "commits": [{ "uid": commit }] });
+    }
     let parts: Vec<Value> = components.iter().map(component).collect();
     let mut bom = json!({
         "bomFormat": "CycloneDX",
@@ -45,11 +61,11 @@ pub fn cyclonedx(version: &str, commit: &str, epoch: i64, components: &[Componen
         "metadata": {
             "timestamp": timestamp(epoch),
             "tools": { "components": [{ "type": "application", "name": "torchmill", "version": env!("CARGO_PKG_VERSION") }] },
-            "component": torch,
+            "component": about,
         },
         "components": parts,
         "dependencies": [{
-            "ref": "torch",
+            "ref": name,
             "dependsOn": components.iter().filter(|c| c.linked).map(|c| c.name.clone()).collect::<Vec<_>>(),
         }],
     });

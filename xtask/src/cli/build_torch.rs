@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
-use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json};
+use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
 use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
@@ -17,6 +17,7 @@ use crate::{platform, ui};
 Examples:
   cargo xtask build-torch
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
+  cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
@@ -28,6 +29,8 @@ pub struct Args {
     recipe: RecipeArgs,
     #[command(flatten)]
     python: ToolArgs,
+    #[command(flatten)]
+    with: WithArgs,
     #[command(flatten)]
     trust: TrustArgs,
     /// Compiler processes at a time (default: by cores and free memory)
@@ -54,7 +57,8 @@ pub struct Args {
 }
 
 /// Runs the command.
-pub fn run(args: Args) -> Result<()> {
+pub fn run(mut args: Args) -> Result<()> {
+    args.python.companions.append(&mut args.with.with);
     let session = args.recipe.session()?;
     if session.in_room(&args.recipe, &args.python, &args.trust, std::slice::from_ref(&args.out), false)? {
         return Ok(());
@@ -84,6 +88,9 @@ pub fn run(args: Args) -> Result<()> {
             ..Options::default()
         },
     )?;
+    for beside in build.companions.values().filter(|beside| beside.recipe.status.is_draft()) {
+        session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
+    }
     if args.dry_run {
         let plan = stage::plan(&build)?;
         if args.recipe.json {
@@ -218,6 +225,17 @@ fn report(build: &stage::Build<'_>, artifacts: &Artifacts, seconds: f64) -> Resu
     for skipped in &artifacts.verified.skipped {
         let _ = writeln!(t, "\nNot run: {skipped}.");
     }
+    if let Some(set) = &artifacts.set {
+        let _ = writeln!(t, "\n## The set\n\n| check | wall time | what it printed |\n|---|---|---|");
+        for check in &set.checks {
+            let _ = writeln!(t, "| {} | {} | `{}` |", check.name, ui::duration(check.seconds), check.said);
+        }
+        for (package, lacks) in &set.lacks {
+            for (what, why) in lacks {
+                let _ = writeln!(t, "\n{package} lacks what stock has: {what} ({why}).");
+            }
+        }
+    }
     Ok(t)
 }
 
@@ -232,5 +250,18 @@ fn show(artifacts: &Artifacts, seconds: f64) {
     for skipped in &artifacts.verified.skipped {
         println!("  - not run: {skipped}");
     }
-    println!("\n  python -m pip install {}", artifacts.wheel.display());
+    let Some(set) = &artifacts.set else {
+        println!("\n  python -m pip install {}", artifacts.wheel.display());
+        return;
+    };
+    for check in &set.checks {
+        println!("  ✓ {}", check.name);
+    }
+    for (package, lacks) in &set.lacks {
+        for (what, why) in lacks {
+            println!("  - {package} lacks what stock has: {what} ({why})");
+        }
+    }
+    let folder = set.requirements.parent().unwrap_or_else(|| std::path::Path::new("."));
+    println!("\n  python -m pip install --find-links {} -r {}", folder.display(), set.requirements.display());
 }

@@ -25,6 +25,16 @@ fn recipes() -> Vec<CompletionCandidate> {
     names.into_iter().map(CompletionCandidate::new).collect()
 }
 
+/// The companions that have a recipe, for `--with`.
+fn companions() -> Vec<CompletionCandidate> {
+    let Ok(workspace) = workspace() else { return Vec::new() };
+    let read = workspace.companion_names().into_iter().filter_map(|name| workspace.companion(&name).ok());
+    let mut packages: Vec<String> = read.map(|companion| companion.package).collect();
+    packages.sort();
+    packages.dedup();
+    packages.into_iter().map(CompletionCandidate::new).collect()
+}
+
 static JSON: OnceLock<bool> = OnceLock::new();
 
 /// Whether the command was asked for JSON: errors are printed that way too.
@@ -104,6 +114,17 @@ pub struct ToolArgs {
     /// Installed CUDA toolkit to use in place of the recipe's: the folder with bin/nvcc
     #[arg(long, value_name = "DIR")]
     pub cuda_home: Option<PathBuf>,
+    /// Packages that are compiled against it, to build beside it; none if left out
+    #[arg(skip)]
+    pub companions: Vec<String>,
+}
+
+/// Which packages are built beside a torch.
+#[derive(Debug, Args)]
+pub struct WithArgs {
+    /// Build packages that are compiled against it too, and try them together: torchvision, torchaudio
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',', add = ArgValueCandidates::new(companions))]
+    pub with: Vec<String>,
 }
 
 /// On what grounds code that came from elsewhere runs.
@@ -242,8 +263,12 @@ impl Session {
     /// # Errors
     /// As [`Build::open`].
     pub fn read(&self, args: &RecipeArgs, tools: &ToolArgs, options: Options) -> Result<Build<'_>> {
-        let chosen =
-            Chosen { recipe: &args.recipe, python: tools.python.as_deref(), cuda_home: tools.cuda_home.as_deref() };
+        let chosen = Chosen {
+            recipe: &args.recipe,
+            python: tools.python.as_deref(),
+            cuda_home: tools.cuda_home.as_deref(),
+            companions: &tools.companions,
+        };
         Build::open(
             &self.workspace,
             &self.store,

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ensure_own, print_json};
 use crate::error::{Answer, Kind, Result};
-use crate::recipe::Lock;
+use crate::recipe::{Draws, Lock};
 use crate::stage;
 use crate::store::write_atomically;
 
@@ -13,6 +13,7 @@ use crate::store::write_atomically;
 #[command(after_help = "\
 Examples:
   cargo xtask lock --recipe torch-2.6.0-cpu
+  cargo xtask lock --recipe torchvision-0.21.0
   cargo xtask lock --check  exit 1 if the lock is stale, change nothing")]
 pub struct Args {
     #[command(flatten)]
@@ -28,11 +29,19 @@ pub struct Args {
 /// Runs the command.
 pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
-    let recipe = session.recipe(&args.recipe)?;
+    let name = &args.recipe.recipe;
+    let (companion, torch);
+    let recipe: Draws<'_> = if session.workspace.is_companion(name) {
+        companion = session.workspace.companion(name)?;
+        companion.draws()
+    } else {
+        torch = session.recipe(&args.recipe)?;
+        (&torch).into()
+    };
     let recipe_path = session.workspace.recipe_path(&args.recipe.recipe);
     let path = Lock::path_for(&recipe_path);
     if args.check {
-        match Lock::load(&recipe, &recipe_path) {
+        match Lock::load(recipe, &recipe_path) {
             Ok(_) => {}
             Err(e) if matches!(e.kind(), Some(Kind::LockStale | Kind::LockMissing)) => {
                 return Ok(Answer::no(e.code(), e.what())
@@ -57,14 +66,14 @@ pub fn run(args: Args) -> Result<Answer> {
         std::fs::read_to_string(&path).ok().and_then(|t| toml::from_str::<Lock>(&t).ok())
     };
     let lock = stage::lock::resolve(
-        &recipe,
+        recipe,
         old.as_ref(),
         &session.store,
         session.events.as_ref(),
         args.recipe.offline,
         &session.workspace.root,
     )?;
-    let text = lock.to_toml(&recipe.name)?;
+    let text = lock.to_toml(recipe.name)?;
     write_atomically(&path, text.as_bytes())?;
     if args.recipe.json {
         print_json(

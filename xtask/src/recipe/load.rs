@@ -7,6 +7,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
+use super::companion::is_companion;
 use super::{coordinate::Coordinate, cuda, features, near::nearest};
 use crate::error::{Context, Error, Result};
 
@@ -44,14 +45,20 @@ impl Workspace {
         if name.ends_with(".toml") { PathBuf::from(name) } else { self.recipes().join(format!("{name}.toml")) }
     }
 
-    /// Names of all recipes, sorted. A file whose name begins with `_` is no recipe: others extend it.
+    /// Names of the recipes of a torch, sorted. A file whose name begins with `_` is no recipe: others extend it.
     pub fn recipe_names(&self) -> Vec<String> {
+        self.names(|text| !is_companion(text))
+    }
+
+    /// Names of the recipes whose text is `wanted`, sorted. One that cannot be read has no text.
+    pub(super) fn names(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
         let mut names: Vec<String> = std::fs::read_dir(self.recipes())
             .into_iter()
             .flatten()
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
             .filter(|name| !name.starts_with('_'))
+            .filter(|name| wanted(&std::fs::read_to_string(self.recipe_path(name)).unwrap_or_default()))
             .collect();
         names.sort();
         names
@@ -73,10 +80,7 @@ impl Workspace {
 
     /// The file of the recipe called `name` as it was typed, by itself.
     pub fn file(&self, name: &str) -> Result<RecipeFile> {
-        let path = self.recipe_path(name);
-        let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
-        let located = Located { path, text };
-        toml::from_str(&located.text).map_err(|e| located.toml_error(&e))
+        Located::read(self.recipe_path(name))?.parse()
     }
 
     /// Reads, merges and checks the recipe called `name` (or the file at that path).
@@ -93,12 +97,16 @@ impl Workspace {
         let mut chain = Vec::new();
         let mut next = Some(path.clone());
         while let Some(path) = next {
-            let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
-            let located = Located { path, text };
+            let located = Located::read(path)?;
+            if chain.is_empty() && is_companion(&located.text) {
+                return Err(located
+                    .error("companion", &format!("'{name}' is the recipe of a companion, and no torch"))
+                    .next("build it beside its torch: `build-torch --with PACKAGE`"));
+            }
             if chain.iter().any(|(l, _): &(Located, RecipeFile)| l.path == located.path) {
                 return Err(located.error("extends", "the chain of 'extends' comes back to this recipe"));
             }
-            let file: RecipeFile = toml::from_str(&located.text).map_err(|e| located.toml_error(&e))?;
+            let file: RecipeFile = located.parse()?;
             located.check(&file, self)?;
             next = match &file.extends {
                 None => None,
@@ -126,12 +134,22 @@ impl Workspace {
     }
 }
 
-struct Located {
+/// A recipe's text, and where it stands: errors point into it.
+pub(super) struct Located {
     path: PathBuf,
     text: String,
 }
 
 impl Located {
+    pub(super) fn read(path: PathBuf) -> Result<Self> {
+        let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
+        Ok(Self { path, text })
+    }
+
+    pub(super) fn parse<T: serde::de::DeserializeOwned>(&self) -> Result<T> {
+        toml::from_str(&self.text).map_err(|e| self.toml_error(&e))
+    }
+
     /// Line and column (from 1) of byte `offset`.
     fn position(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..offset.min(self.text.len())];
@@ -146,7 +164,7 @@ impl Located {
     }
 
     /// An error at the first place where `needle` stands as a key or a string.
-    fn error(&self, needle: &str, what: &str) -> Error {
+    pub(super) fn error(&self, needle: &str, what: &str) -> Error {
         let offset = self
             .text
             .match_indices(needle)
@@ -175,7 +193,7 @@ impl Located {
     }
 
     /// What can be said about one file alone, while line numbers are at hand.
-    fn check(&self, file: &RecipeFile, workspace: &Workspace) -> Result<()> {
+    pub(super) fn check(&self, file: &RecipeFile, workspace: &Workspace) -> Result<()> {
         match file.schema {
             None => return Err(self.at(0, "the key 'schema' is missing").next("write `schema = 1` at the top")),
             Some(s) if s != SCHEMA => {
@@ -405,7 +423,6 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
                 .next(format!("add '{key}', or let the recipe extend one that has it"))
         })
     }
-    const MIB: u64 = 1 << 20;
     let cuda = if file.features.get("USE_CUDA").copied().unwrap_or(false) {
         let cuda = model::Cuda {
             version: need(file.cuda.version, "cuda.version", path)?,
@@ -449,11 +466,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
             folder: file.libuv.folder,
         },
         cuda,
-        limits: model::Limits {
-            unpacked: file.limits.unpacked.unwrap_or(4096) * MIB,
-            members: file.limits.members.unwrap_or(200_000),
-            disk: file.limits.disk.unwrap_or(12_288) * MIB,
-        },
+        limits: model::limits(&file.limits),
         machine: file.machine,
         validation: file.validation,
         source: file.source,

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::model::Recipe;
+use super::model::{self, Recipe, Source, System};
 use crate::error::{Error, Kind, Result};
 
 /// The version of the lock format that this program reads and writes.
@@ -51,6 +51,25 @@ pub struct PythonLock {
     pub verify: Vec<Locked>,
 }
 
+/// What of a recipe decides which bytes are drawn in.
+#[derive(Debug, Clone, Copy)]
+pub struct Draws<'a> {
+    /// Name of the recipe.
+    pub name: &'a str,
+    /// Its sources.
+    pub source: &'a [Source],
+    /// Its Pythons and their packages.
+    pub python: &'a model::Python,
+    /// The system that wheels are chosen for.
+    pub system: System,
+}
+
+impl<'a> From<&'a Recipe> for Draws<'a> {
+    fn from(recipe: &'a Recipe) -> Self {
+        Self { name: &recipe.name, source: &recipe.source, python: &recipe.python, system: recipe.system }
+    }
+}
+
 /// Whether `text` is a SHA-256 as this program writes it: 64 hexadecimal digits, lower case.
 pub fn is_sha256(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
@@ -62,14 +81,15 @@ impl Lock {
         recipe_path.with_extension("lock")
     }
 
-    /// Digest of everything in `recipe` that decides which bytes are drawn in.
-    pub fn recipe_digest(recipe: &Recipe) -> String {
+    /// Digest of everything in a recipe that decides which bytes are drawn in.
+    pub fn recipe_digest<'a>(draws: impl Into<Draws<'a>>) -> String {
+        let recipe = draws.into();
         let mut hash = Sha256::new();
         let mut field = |s: &str| {
             hash.update((s.len() as u64).to_le_bytes());
             hash.update(s.as_bytes());
         };
-        for source in &recipe.source {
+        for source in recipe.source {
             field(&source.name);
             for c in &source.coordinates {
                 field(&c.to_string());
@@ -86,8 +106,9 @@ impl Lock {
         hex::encode(hash.finalize())
     }
 
-    /// Reads the lock of `recipe`, which stands at `recipe_path`, and checks that it fits.
-    pub fn load(recipe: &Recipe, recipe_path: &Path) -> Result<Self> {
+    /// Reads the lock of a recipe, which stands at `recipe_path`, and checks that it fits.
+    pub fn load<'a>(draws: impl Into<Draws<'a>>, recipe_path: &Path) -> Result<Self> {
+        let recipe = draws.into();
         let path = Self::path_for(recipe_path);
         let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);
         if !path.exists() {
@@ -138,6 +159,20 @@ impl Lock {
             .next(relock));
         }
         Ok(lock)
+    }
+
+    /// The wheels for one interpreter on one machine; `recipe` is the name of the recipe.
+    ///
+    /// # Errors
+    /// Bad input: the lock has none for it.
+    pub fn packages(&self, recipe: &str, machine: &str, minor: &str) -> Result<&PythonLock> {
+        self.python.get(machine).and_then(|m| m.get(minor)).ok_or_else(|| {
+            Error::misuse(
+                "python-not-locked",
+                format!("the lock of {recipe} has no packages for Python {minor} on {machine}"),
+            )
+            .next("add it to python.machines or python.versions of the recipe, and run `cargo xtask lock`")
+        })
     }
 
     fn newer(path: &Path, version: i64) -> Error {

@@ -1,5 +1,6 @@
 //! Recipes and locks: typed, validated, no I/O beyond reading the file.
 
+mod companion;
 mod coordinate;
 pub mod cuda;
 pub mod features;
@@ -9,9 +10,10 @@ mod model;
 mod near;
 mod requirement;
 
+pub use companion::{Companion, CompanionFile};
 pub use coordinate::Coordinate;
 pub use load::{SCHEMA, Workspace, pinned};
-pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
+pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
 pub use requirement::{Requirement, requirement};

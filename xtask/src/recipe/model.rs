@@ -245,6 +245,16 @@ pub struct LimitsFile {
     pub disk: Option<u64>,
 }
 
+/// With what is not said filled in.
+pub(super) fn limits(file: &LimitsFile) -> Limits {
+    const MIB: u64 = 1 << 20;
+    Limits {
+        unpacked: file.unpacked.unwrap_or(4096) * MIB,
+        members: file.members.unwrap_or(200_000),
+        disk: file.disk.unwrap_or(12_288) * MIB,
+    }
+}
+
 /// A CMake cache value: booleans become `ON` / `OFF`.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]

@@ -58,6 +58,7 @@ pub fn compare(build: &Build<'_>, second: &Second, variation: &Variation) -> Res
         recipe: &build.recipe.name,
         python: Some(&build.python.executable.to_string_lossy()),
         cuda_home: build.cuda_home.as_ref().map(|t| t.root.as_path()),
+        companions: &[],
     };
     let options = stage::Options { offline: true, until: Some(second.until.into()), ..build.options.clone() };
     let other = Build::open(build.workspace, &store, build.events, &chosen, options)?;

@@ -59,7 +59,7 @@ pub fn rebuild(
     origin.write(&root)?;
     foreign::mark(&root)?;
     let workspace = Workspace { root };
-    let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None };
+    let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None, companions: &[] };
     let build = Build::open(&workspace, store, events, &chosen, options)?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {
         return Err(Error::misuse(

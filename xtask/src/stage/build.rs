@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, OnceLock};
 
+use super::drawn::Drawn;
 use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Lock, PythonLock, Recipe, System, Workspace};
-use crate::source::unpack::Bounds;
+use crate::recipe::{Companion, Lock, PythonLock, Recipe, System, Workspace};
 use crate::store::{Parts, Store};
 use crate::toolchain::cuda::{self, Toolkit};
 use crate::toolchain::{Compiler, Python};
@@ -23,6 +23,8 @@ pub struct Build<'a> {
     pub lock: Lock,
     /// Where results and downloads are.
     pub store: &'a Store,
+    /// The packages that are compiled against it, by name of the package: those that were asked for.
+    pub companions: BTreeMap<String, Beside>,
     /// Who is told.
     pub events: &'a dyn Sink,
     /// The interpreter that the wheel is for.
@@ -40,6 +42,14 @@ pub struct Build<'a> {
     pub cuda_identity: OnceLock<String>,
     /// What the artifacts carry of their making, read once: several keys are made of it.
     pub origin: OnceLock<Origin>,
+}
+
+/// A companion of this build.
+pub struct Beside {
+    /// Its recipe.
+    pub recipe: Companion,
+    /// The digests of all that it names.
+    pub lock: Lock,
 }
 
 /// What the user chose for this run; nothing here changes what comes out.
@@ -92,6 +102,8 @@ pub struct Chosen<'a> {
     pub python: Option<&'a str>,
     /// An installed CUDA toolkit to use; the recipe's if `None`.
     pub cuda_home: Option<&'a Path>,
+    /// Companions to build beside it: names of packages, or of their recipes.
+    pub companions: &'a [String],
 }
 
 impl<'a> Build<'a> {
@@ -127,12 +139,23 @@ impl<'a> Build<'a> {
             }
             (None, None) => recipe,
         };
+        let companions = chosen
+            .companions
+            .iter()
+            .map(|asked| {
+                let companion = workspace.companion_for(asked, &recipe.torch.version)?;
+                let lock = Lock::load(companion.draws(), &workspace.recipe_path(&companion.name))?;
+                lock.packages(&companion.name, &python.machine, &python.minor())?;
+                Ok((companion.package.clone(), Beside { recipe: companion, lock }))
+            })
+            .collect::<Result<_>>()?;
         let (inputs, cuda_identity, origin) = (Mutex::default(), OnceLock::new(), OnceLock::new());
         Ok(Self {
             workspace,
             recipe,
             lock,
             store,
+            companions,
             events,
             python,
             compiler,
@@ -171,21 +194,6 @@ impl Build<'_> {
         }
     }
 
-    /// Path of `file` of source `name` in the store; the fetch stage has put it there.
-    pub(crate) fn blob(&self, name: &str) -> Result<PathBuf> {
-        let locked = self.lock.source.get(name).ok_or_else(|| {
-            Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`")
-        })?;
-        self.store.blob(&locked.sha256, locked.size).map(|b| b.path).ok_or_else(|| {
-            Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`")
-        })
-    }
-
-    /// The digest that the lock has for the source `name`; empty where it has none, which fetch will tell.
-    pub(crate) fn locked(&self, name: &str) -> &str {
-        self.lock.source.get(name).map_or("", |l| &l.sha256)
-    }
-
     /// Names of the prefixes that the recipe makes, sorted.
     pub fn prefixes(&self) -> Vec<String> {
         let mut names: Vec<String> =
@@ -195,23 +203,40 @@ impl Build<'_> {
         names
     }
 
+    /// The companion called `package`.
+    ///
+    /// # Errors
+    /// It was not asked for.
+    pub(crate) fn companion(&self, package: &str) -> Result<&Beside> {
+        self.companions
+            .get(package)
+            .ok_or_else(|| Error::misuse("no-companion", format!("this build has no companion '{package}'")))
+    }
+
+    /// What the recipe of a companion draws in.
+    pub(crate) fn drawn_beside<'b>(&'b self, beside: &'b Beside) -> Drawn<'b> {
+        Drawn {
+            store: self.store,
+            source: &beside.recipe.source,
+            lock: &beside.lock,
+            limits: beside.recipe.limits,
+            epoch: beside.recipe.epoch,
+        }
+    }
+
+    /// The packages that a companion is built and tried with, for this build's Python.
+    ///
+    /// # Errors
+    /// Its lock has none for it.
+    pub(crate) fn packages_beside<'b>(&self, beside: &'b Beside) -> Result<&'b PythonLock> {
+        beside.lock.packages(&beside.recipe.name, &self.python.machine, &self.python.minor())
+    }
+
     /// The wheels of the lock for this build's Python.
     ///
     /// # Errors
     /// The lock has none for it.
     pub fn python_lock(&self) -> Result<&PythonLock> {
-        let (machine, minor) = (&self.python.machine, self.python.minor());
-        self.lock.python.get(machine).and_then(|m| m.get(&minor)).ok_or_else(|| {
-            Error::misuse(
-                "python-not-locked",
-                format!("the lock of {} has no packages for Python {minor} on {machine}", self.recipe.name),
-            )
-            .next("add it to python.machines or python.versions of the recipe, and run `cargo xtask lock`")
-        })
-    }
-
-    /// What sources may unpack to.
-    pub(crate) fn bounds(&self) -> Bounds {
-        Bounds { bytes: self.recipe.limits.unpacked, members: self.recipe.limits.members }
+        self.lock.packages(&self.recipe.name, &self.python.machine, &self.python.minor())
     }
 }

@@ -14,6 +14,7 @@ use super::steps::buildenv::Buildenv;
 use super::steps::configure::Configure;
 use super::steps::fetch;
 use super::steps::prefix::Prefix;
+use super::steps::set::Set;
 use super::steps::verify::Verify;
 use super::timing::{self, Timing, timed};
 use super::work::{CompilerCache, FOLDER, Work};
@@ -85,7 +86,7 @@ pub fn ensure_named(build: &Build<'_>, name: &str) -> Result<PathBuf> {
 /// A stage fails.
 pub fn ensure_needs<S: Step>(build: &Build<'_>) -> Result<()> {
     let needs = row(S::NAME)?.needs.iter();
-    let ids: Vec<Id> = needs.flat_map(|need| needed(build, need)).collect();
+    let ids: Vec<Id> = needs.flat_map(|need| needed(build, need, "")).collect();
     Run::new(build).begin(&ids)
 }
 
@@ -208,10 +209,14 @@ pub struct Plan {
 /// An input cannot be read.
 pub fn plan(build: &Build<'_>) -> Result<Plan> {
     let mut run = Run { planning: true, ..Run::new(build) };
-    let last = build.options.until.as_deref().unwrap_or(Verify::NAME);
-    let to_do = run.outstanding(&results(build, row(last)?))?;
+    let mut last = results(build, row(build.options.until.as_deref().unwrap_or(Verify::NAME))?);
+    if build.options.until.is_none() {
+        last.extend(results(build, row(Set::NAME)?));
+    }
+    let to_do = run.outstanding(&last)?;
     let mut stages = Vec::new();
-    for stage in STAGES.iter().filter(|stage| graph::ORDER.contains(&stage.name)) {
+    let asked = |name: &str| graph::ORDER.contains(&name) || graph::BESIDE.contains(&name) && !build.companions.is_empty();
+    for stage in STAGES.iter().filter(|stage| asked(stage.name)) {
         let ids = results(build, stage);
         if ids.is_empty() {
             stages.push(run.planned(stage, &(stage.name, String::new()), State::NotOfThisBuild)?);
@@ -242,10 +247,10 @@ fn results(build: &Build<'_>, stage: &'static Stage) -> Vec<Id> {
     (stage.of)(build).into_iter().map(|of| (stage.name, of)).collect()
 }
 
-/// The results that a need means.
-fn needed(build: &Build<'_>, need: &Need) -> Vec<Id> {
+/// The results that a need of the result called `own` means.
+fn needed(build: &Build<'_>, need: &Need, own: &str) -> Vec<Id> {
     let all = graph::stage(need.stage).map(|stage| results(build, stage)).unwrap_or_default();
-    all.into_iter().filter(|(_, of)| (need.which)(of)).collect()
+    all.into_iter().filter(|(_, of)| need.means(of, own)).collect()
 }
 
 fn none(build: &Build<'_>, stage: &str) -> Error {
@@ -289,7 +294,7 @@ impl<'b> Run<'b> {
         let mut parts = Parts::new(stage.name, stage.version);
         for need in stage.needs {
             let before = row(need.stage)?;
-            for (_, of) in needed(self.build, need) {
+            for (_, of) in needed(self.build, need, of) {
                 match need.bond {
                     Bond::After => {}
                     Bond::Reads => {
@@ -374,7 +379,7 @@ impl<'b> Run<'b> {
         let there = self.is_there(stage, id)?;
         if !there || stage.place == Place::Work {
             for need in stage.needs {
-                for id in needed(self.build, need) {
+                for id in needed(self.build, need, &id.1) {
                     self.visit(&id, seen, out)?;
                 }
             }
@@ -422,7 +427,7 @@ impl<'b> Run<'b> {
         }
         if !there || stage.place == Place::Work {
             for need in stage.needs {
-                for id in needed(self.build, need) {
+                for id in needed(self.build, need, &id.1) {
                     self.ensure(&id)?;
                 }
             }

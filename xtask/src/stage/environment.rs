@@ -111,6 +111,23 @@ pub struct ArchiveInfo {
     pub hashes: std::collections::BTreeMap<String, String>,
 }
 
+/// Installs wheels, and nothing that they need, into the environment at `env`; `locked` are packages of a lock, pip
+/// among them.
+pub fn add(build: &Build<'_>, env: &Path, scratch: &Path, locked: &[Locked], wheels: &[PathBuf], log: Option<&Path>) -> Result<()> {
+    let (_, _, pip) = wheel_folder(build, scratch, locked)?;
+    Process::new(python(env))
+        .arg(pip.join("pip"))
+        .args(["--isolated", "--disable-pip-version-check", "install", "--quiet", "--no-compile"])
+        .args(["--no-index", "--no-deps", "--no-cache-dir"])
+        .args(wheels)
+        .env("LC_ALL", "C.UTF-8")
+        .env("PATH", "/usr/bin:/bin")
+        .env("HOME", scratch)
+        .check("pip", log)
+        .doing(|| "installing what was built in an environment".into())?;
+    Ok(())
+}
+
 /// Makes an environment at `env` with what is in the environment `base` (the recipe's verify packages) and a
 /// torch, and returns what pip installed last.
 pub fn with_torch(

@@ -7,6 +7,8 @@ use super::step::{Need, Place, Stage, Step, after, from, reads};
 use super::steps::buildenv::Buildenv;
 use super::steps::bundle::Bundle;
 use super::steps::canary::Canary;
+use super::steps::companion::Companion;
+use super::steps::companionenv::Companionenv;
 use super::steps::compile::Compile;
 use super::steps::configure::Configure;
 use super::steps::cuda::Cuda;
@@ -14,6 +16,7 @@ use super::steps::fetch::Fetch;
 use super::steps::libuv::Libuv;
 use super::steps::prefix::Prefix;
 use super::steps::provenance::Provenance;
+use super::steps::set::Set;
 use super::steps::testenv::Testenv;
 use super::steps::tree::Tree;
 use super::steps::uvstore::Uvstore;
@@ -65,6 +68,21 @@ pub const STAGES: &[Stage] = &[
             from::<Cuda>(),
         ],
     ),
+    Stage::of::<Companionenv>(1, Place::Store, &[after::<Fetch>()]),
+    Stage::of::<Companion>(
+        1,
+        Place::Store,
+        &[
+            after::<Fetch>(),
+            // The bytes of the wheel that it is compiled against.
+            reads::<Provenance>(),
+            after::<Wheel>(),
+            from::<Companionenv>().namesake(),
+            after::<Buildenv>(),
+            after::<Prefix>(),
+        ],
+    ),
+    Stage::of::<Set>(1, Place::Store, &[after::<Fetch>(), reads::<Provenance>(), after::<Wheel>(), from::<Companion>()]),
     Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
 ];
 
@@ -75,6 +93,12 @@ const CACHE: Need = after::<Prefix>().only(|of| of == CCACHE);
 pub static ORDER: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let all = before(Verify::NAME);
     STAGES.iter().map(|stage| stage.name).filter(|name| *name == Verify::NAME || all.contains(name)).collect()
+});
+
+/// The stages that companions add.
+pub static BESIDE: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let own = |name: &&str| !ORDER.contains(name);
+    before(Set::NAME).into_iter().filter(own).chain([Set::NAME]).collect()
 });
 
 /// The row of the stage called `name`.

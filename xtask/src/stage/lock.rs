@@ -6,14 +6,14 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Coordinate, LOCK_VERSION, Lock, Locked, PythonLock, Recipe, pinned};
+use crate::recipe::{Coordinate, Draws, LOCK_VERSION, Lock, Locked, PythonLock, pinned};
 use crate::source::pypi::{self, Platform};
 use crate::source::{Fetcher, Want};
 use crate::store::Store;
 
-/// Resolves `recipe` to a lock. What `old` knows already and still fits is taken over unseen.
+/// Resolves a recipe to a lock. What `old` knows already and still fits is taken over unseen.
 pub fn resolve(
-    recipe: &Recipe,
+    recipe: Draws<'_>,
     old: Option<&Lock>,
     store: &Store,
     events: &dyn Sink,

@@ -21,6 +21,7 @@
 
 pub mod advice;
 mod build;
+mod drawn;
 pub mod engine;
 pub mod environment;
 pub mod graph;
@@ -39,7 +40,7 @@ pub use build::{Build, Chosen, Downloads, Options};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
 pub use graph::ORDER;
 pub use origin::origin;
-pub use publish::{Artifacts, Files, Outcome, files, made, run};
+pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};
 pub use shell::shell;
 pub use step::{Done, Step};
 pub use timing::Timing;

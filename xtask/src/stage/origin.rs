@@ -6,12 +6,13 @@ use std::path::Path;
 use serde::Serialize;
 
 use super::build::Build;
+use super::drawn::Drawn;
 use super::steps::configure;
 use super::steps::cuda;
 use crate::artifact::origin::{self, Facts, Origin};
-use crate::artifact::sbom::Component;
+use crate::artifact::sbom::{Component, Subject};
 use crate::error::{Error, Result};
-use crate::recipe::Coordinate;
+use crate::recipe::{Coordinate, Locked, Source};
 
 /// What the artifacts carry of their making.
 pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
@@ -51,31 +52,32 @@ pub fn toolchain(build: &Build<'_>) -> Result<serde_json::Value> {
     Ok(out)
 }
 
+/// What the bill of materials of a torch is about.
+pub fn torch_subject<'b>(build: &'b Build<'_>) -> Subject<'b> {
+    let torch = &build.recipe.torch;
+    Subject { name: "torch", version: torch.full_version(), license: "BSD-3-Clause", commit: Some(&torch.commit) }
+}
+
 /// What the bill of materials lists: sources, libraries of the system that were taken inside
 /// (soname → SHA-256), and the packages that built it.
-pub fn components(build: &Build<'_>, grafted: &BTreeMap<String, String>) -> Result<Vec<Component>> {
-    let mut out: Vec<Component> = build
-        .recipe
-        .source
-        .iter()
-        .filter_map(|s| {
-            Some(Component {
-                name: s.name.clone(),
-                sha256: build.lock.source.get(&s.name)?.sha256.clone(),
-                license: Some(s.license.clone()),
-                coordinates: s.coordinates.clone(),
-                linked: s.linked,
-            })
+pub fn components(drawn: &Drawn<'_>, packages: &[Locked], grafted: &BTreeMap<String, String>) -> Vec<Component> {
+    let of_source = |s: &Source| {
+        Some(Component {
+            name: s.name.clone(),
+            sha256: drawn.lock.source.get(&s.name)?.sha256.clone(),
+            license: Some(s.license.clone()),
+            coordinates: s.coordinates.clone(),
+            linked: s.linked,
         })
-        .collect();
-    out.extend(grafted.iter().map(|(soname, sha256)| Component {
+    };
+    let of_graft = |(soname, sha256): (&String, &String)| Component {
         name: soname.clone(),
         sha256: sha256.clone(),
         license: None,
         coordinates: Vec::new(),
         linked: true,
-    }));
-    out.extend(build.python_lock()?.build.iter().filter_map(|l| {
+    };
+    let of_package = |l: &Locked| {
         let Some(Coordinate::Pypi { name, .. }) = &l.coordinate else { return None };
         Some(Component {
             name: format!("build:{name}"),
@@ -84,8 +86,9 @@ pub fn components(build: &Build<'_>, grafted: &BTreeMap<String, String>) -> Resu
             coordinates: l.coordinate.iter().cloned().collect(),
             linked: false,
         })
-    }));
-    Ok(out)
+    };
+    let sources = drawn.source.iter().filter_map(of_source);
+    sources.chain(grafted.iter().map(of_graft)).chain(packages.iter().filter_map(of_package)).collect()
 }
 
 /// A JSON file's bytes.

@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::build::Build;
-use super::engine::{ensure, ensure_named, is_made, timings};
+use super::engine::{ensure, ensure_named, ensure_of, is_made, timings};
 use super::graph::STAGES;
 use super::origin::{json_file, name_of};
 use super::step::Step;
 use super::steps::bundle::Bundle;
+use super::steps::companion::Companion;
 use super::steps::provenance::{self, Provenance};
+use super::steps::set::{REQUIREMENTS, Set};
 use super::steps::verify::{self, Verify};
 use super::steps::wheel::Wheel;
 use crate::artifact::manifest::Input;
@@ -48,6 +50,22 @@ pub struct Artifacts {
     pub digests: BTreeMap<String, Input>,
     /// What verify found out.
     pub verified: verify::Record,
+    /// The companions, if there are any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub set: Option<SetFiles>,
+}
+
+/// The companions of a torch in the output folder.
+#[derive(Debug, Clone, Serialize)]
+pub struct SetFiles {
+    /// Their wheels.
+    pub wheels: Vec<PathBuf>,
+    /// The file that pip and uv install the set from.
+    pub requirements: PathBuf,
+    /// What was found out when they were installed together.
+    pub checks: Vec<verify::Check>,
+    /// What stock has and these lack: package → what → why.
+    pub lacks: BTreeMap<String, BTreeMap<String, String>>,
 }
 
 /// Runs all stages, or those until `options.until`, and puts the artifacts into the output folder.
@@ -62,7 +80,11 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
         return Ok(Outcome::Stopped { after, folder: ensure_named(build, after)? });
     }
     let verified = ensure::<Verify>(build)?.record;
-    Ok(Outcome::Done(Box::new(publish(build, files(build)?, verified)?)))
+    let mut artifacts = publish(build, files(build)?, verified)?;
+    if !build.companions.is_empty() {
+        publish_set(build, &mut artifacts)?;
+    }
+    Ok(Outcome::Done(Box::new(artifacts)))
 }
 
 /// What the stages before verify made, in the store.
@@ -120,17 +142,7 @@ fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<
     let facts = serde_json::json!({ "schema_version": 1, "stages": timings, "verified": verified });
     let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
     write_if_changed(&out.join(format!("{stem}.timings.json")), &json_file(&facts)?)?;
-    // Other recipes' lines stay.
-    let sums_path = out.join("SHA256SUMS");
-    let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&sums_path)
-        .unwrap_or_default()
-        .lines()
-        .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
-        .filter(|(n, _)| out.join(n).exists())
-        .collect();
-    sums.extend(record.digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
-    let sums: String = sums.iter().map(|(n, d)| format!("{d}  {n}\n")).collect();
-    write_if_changed(&sums_path, sums.as_bytes())?;
+    note_sums(out, &record.digests)?;
     Ok(Artifacts {
         wheel: out.join(name_of(wheel)),
         bundle: out.join(name_of(bundle)),
@@ -138,7 +150,65 @@ fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<
         statement: out.join(&record.statement),
         digests: record.digests,
         verified,
+        set: None,
     })
+}
+
+/// Puts the companions, what stands beside them, and the requirements of the set into the output folder.
+fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
+    let out = &build.options.out;
+    let set = ensure::<Set>(build)?;
+    let (mut wheels, mut lacks) = (Vec::new(), BTreeMap::new());
+    for (package, beside) in &build.companions {
+        let done = ensure_of::<Companion>(build, package)?;
+        for (name, input) in &done.record.digests {
+            place(&done.folder.join(name), &out.join(name), input.size)?;
+        }
+        let statement = &done.record.statement;
+        write_if_changed(&out.join(statement), &fs_err::read(done.folder.join(statement))?)?;
+        note_sums(out, &done.record.digests)?;
+        wheels.push(out.join(&done.record.file));
+        if !beside.recipe.lacks.is_empty() {
+            lacks.insert(package.clone(), beside.recipe.lacks.clone());
+        }
+        artifacts.digests.extend(done.record.digests);
+    }
+    let requirements = out.join(REQUIREMENTS);
+    let own = fs_err::read_to_string(set.folder.join(REQUIREMENTS))?;
+    write_if_changed(&requirements, merged(&requirements, &own, &build.python.minor()).as_bytes())?;
+    artifacts.set = Some(SetFiles { wheels, requirements, checks: set.record.checks, lacks });
+    Ok(())
+}
+
+/// The lines of a set, beside those that stand there for other Pythons and the same torch.
+fn merged(path: &Path, own: &str, minor: &str) -> String {
+    let torch = |text: &str| text.lines().find(|l| l.starts_with("torch==")).and_then(|l| Some(l.split_once(' ')?.0.to_owned()));
+    let there = std::fs::read_to_string(path).unwrap_or_default();
+    let marker = format!("python_version == \"{minor}\"");
+    let others = there.lines().filter(|l| l.contains("==") && !l.contains(&marker));
+    let kept: Vec<&str> = if torch(&there) == torch(own) { others.collect() } else { Vec::new() };
+    let mut lines: Vec<&str> = kept.into_iter().chain(own.lines()).collect();
+    lines.sort_unstable();
+    format!(
+        "# Written by torchmill: a torch and its companions, every file by its digest. With the folder of the wheels:\n\
+         #   pip install --find-links FOLDER -r {}\n{}\n",
+        REQUIREMENTS,
+        lines.join("\n")
+    )
+}
+
+/// Adds lines to SHA256SUMS; other recipes' stay.
+fn note_sums(out: &Path, digests: &BTreeMap<String, Input>) -> Result<()> {
+    let path = out.join("SHA256SUMS");
+    let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&path)
+        .unwrap_or_default()
+        .lines()
+        .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
+        .filter(|(n, _)| out.join(n).exists())
+        .collect();
+    sums.extend(digests.iter().map(|(n, d)| (n.clone(), d.sha256.clone())));
+    let sums: String = sums.iter().map(|(n, d)| format!("{d}  {n}\n")).collect();
+    write_if_changed(&path, sums.as_bytes())
 }
 
 /// Puts `from` at `to`: a link where that works, else a copy beside and a rename.

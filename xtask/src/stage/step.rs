@@ -134,21 +134,23 @@ pub struct Need {
     pub bond: Bond,
     /// Which of its results.
     pub which: fn(&str) -> bool,
+    /// Of those, only the one that is called as ours.
+    pub namesake: bool,
 }
 
 /// Needs what `S` made.
 pub const fn from<S: Step>() -> Need {
-    Need { stage: S::NAME, bond: Bond::From, which: any }
+    Need { stage: S::NAME, bond: Bond::From, which: any, namesake: false }
 }
 
 /// Needs to read what `S` found out.
 pub const fn reads<S: Step>() -> Need {
-    Need { stage: S::NAME, bond: Bond::Reads, which: any }
+    Need { stage: S::NAME, bond: Bond::Reads, which: any, namesake: false }
 }
 
 /// Needs `S` to be done.
 pub const fn after<S: Step>() -> Need {
-    Need { stage: S::NAME, bond: Bond::After, which: any }
+    Need { stage: S::NAME, bond: Bond::After, which: any, namesake: false }
 }
 
 fn any(_: &str) -> bool {
@@ -160,6 +162,17 @@ impl Need {
     #[must_use]
     pub const fn only(self, which: fn(&str) -> bool) -> Self {
         Self { which, ..self }
+    }
+
+    /// Only its result of the same name.
+    #[must_use]
+    pub const fn namesake(self) -> Self {
+        Self { namesake: true, ..self }
+    }
+
+    /// Whether the result called `needed` is meant, where ours is called `own`.
+    pub(super) fn means(&self, needed: &str, own: &str) -> bool {
+        (self.which)(needed) && (!self.namesake || needed == own)
     }
 }
 
@@ -301,7 +314,7 @@ impl Cx<'_> {
     /// # Errors
     /// The table does not say that this stage needs it.
     pub fn made_of<S: Step>(&self, of: &str) -> Result<Option<Done<S::Record>>> {
-        if !self.stage.needs.iter().any(|need| need.stage == S::NAME && (need.which)(of)) {
+        if !self.stage.needs.iter().any(|need| need.stage == S::NAME && need.means(of, self.of)) {
             return Err(self.undeclared(S::NAME));
         }
         self.made.get(&(S::NAME, of.to_owned())).map(Done::typed::<S>).transpose()
@@ -309,7 +322,7 @@ impl Cx<'_> {
 
     /// Folders of those results of `S` that this stage needs, by name.
     pub fn folders<S: Step>(&self) -> BTreeMap<String, PathBuf> {
-        let needs = |of: &str| self.stage.needs.iter().any(|need| need.stage == S::NAME && (need.which)(of));
+        let needs = |of: &str| self.stage.needs.iter().any(|need| need.stage == S::NAME && need.means(of, self.of));
         let own = self.made.0.iter().filter(|((stage, of), _)| *stage == S::NAME && needs(of));
         own.map(|((_, of), done)| (of.clone(), done.folder.clone())).collect()
     }

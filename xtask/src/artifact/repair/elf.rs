@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 
-use super::repairer::{Grafted, LIBRARIES, Repaired, Repairer, Tools};
+use super::repairer::{Grafted, Repaired, Repairer, Tools};
 use crate::artifact::policy;
 use crate::error::{Error, Result};
 use crate::inspect::Elf;
@@ -68,7 +68,7 @@ impl Repair<'_> {
             let graft = self.graft(&soname)?;
             let elf = Elf::of_file(&graft.from)?;
             queue.extend(elf.needed.clone());
-            files.push((self.root.join(LIBRARIES).join(&graft.name), elf));
+            files.push((self.root.join(self.tools.libraries).join(&graft.name), elf));
             grafted.insert(soname, graft);
         }
         files.par_iter().try_for_each(|(path, elf)| self.patch(path, elf, &grafted))?;
@@ -110,7 +110,9 @@ impl Repair<'_> {
         let sha256 = digest_file(&from)?.0;
         let (stem, rest) = soname.split_once(".so").unwrap_or((soname, ""));
         let name = format!("{stem}-{}.so{rest}", &sha256[..8]);
-        let to = self.root.join(LIBRARIES).join(&name);
+        let folder = self.root.join(self.tools.libraries);
+        fs_err::create_dir_all(&folder)?;
+        let to = folder.join(&name);
         fs_err::copy(&from, &to)?;
         crate::platform::mark_executable(&to, true)?;
         Ok(Grafted { soname: soname.to_owned(), name, sha256, from })
@@ -163,7 +165,7 @@ impl Repair<'_> {
     fn own_run_path(&self, path: &Path) -> String {
         let dir = path.parent().unwrap_or(self.root);
         let relative = dir.strip_prefix(self.root).unwrap_or(dir);
-        let libraries = Path::new(LIBRARIES);
+        let libraries = Path::new(self.tools.libraries);
         if relative == libraries {
             return "$ORIGIN".into();
         }
@@ -176,7 +178,7 @@ impl Repair<'_> {
             (Some(a), Some(b)) if a == b => {
                 format!("$ORIGIN/../{}", libraries.file_name().unwrap_or_default().to_string_lossy())
             }
-            _ => format!("$ORIGIN/{up}{LIBRARIES}"),
+            _ => format!("$ORIGIN/{up}{}", self.tools.libraries),
         }
     }
 }

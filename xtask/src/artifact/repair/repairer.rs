@@ -36,6 +36,8 @@ pub trait Repairer: Sync {
 
 /// What repairing is given of the build.
 pub struct Tools<'a> {
+    /// Folder of the tree that libraries come into: [`LIBRARIES`] of a torch.
+    pub libraries: &'a str,
     /// Folders that the recipe brought along: looked at before the system's.
     pub prefixes: &'a [PathBuf],
     /// The CUDA toolkit that the build compiled against, if it did.

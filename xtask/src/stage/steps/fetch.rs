@@ -59,16 +59,19 @@ pub fn digests(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
 
 fn wants(build: &Build<'_>) -> Result<Vec<Want>> {
     let mut wants = Vec::new();
-    for source in &build.recipe.source {
-        let locked = build.lock.source.get(&source.name).ok_or_else(|| {
-            Error::misuse("lock-stale", format!("the lock has no source '{}'", source.name))
-                .next("run `cargo xtask lock`")
-        })?;
-        wants.push(Want {
-            name: source.name.clone(),
-            coordinates: source.coordinates.clone(),
-            expected: Some((locked.sha256.clone(), locked.size)),
-        });
+    let besides = build.companions.values().map(|beside| (&beside.recipe.source, &beside.lock));
+    for (sources, lock) in std::iter::once((&build.recipe.source, &build.lock)).chain(besides) {
+        for source in sources {
+            let locked = lock.source.get(&source.name).ok_or_else(|| {
+                Error::misuse("lock-stale", format!("the lock has no source '{}'", source.name))
+                    .next("run `cargo xtask lock`")
+            })?;
+            wants.push(Want {
+                name: source.name.clone(),
+                coordinates: source.coordinates.clone(),
+                expected: Some((locked.sha256.clone(), locked.size)),
+            });
+        }
     }
     let mut wheel = |locked: &Locked| {
         if let Some(coordinate) = &locked.coordinate
@@ -85,11 +88,16 @@ fn wants(build: &Build<'_>) -> Result<Vec<Want>> {
             });
         }
     };
-    let pythons: Vec<&PythonLock> = if matches!(build.options.downloads, Downloads::AllPythons) {
-        build.lock.python.values().flat_map(BTreeMap::values).collect()
+    let mut pythons: Vec<&PythonLock> = Vec::new();
+    if matches!(build.options.downloads, Downloads::AllPythons) {
+        let locks = std::iter::once(&build.lock).chain(build.companions.values().map(|beside| &beside.lock));
+        pythons.extend(locks.flat_map(|lock| lock.python.values()).flat_map(BTreeMap::values));
     } else {
-        vec![build.python_lock()?]
-    };
+        pythons.push(build.python_lock()?);
+        for beside in build.companions.values() {
+            pythons.push(build.packages_beside(beside)?);
+        }
+    }
     for python in pythons {
         python.build.iter().chain(&python.verify).for_each(&mut wheel);
     }

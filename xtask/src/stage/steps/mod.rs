@@ -4,6 +4,8 @@
 pub mod buildenv;
 pub mod bundle;
 pub mod canary;
+pub mod companion;
+pub mod companionenv;
 pub mod compile;
 pub mod configure;
 pub mod cuda;
@@ -11,6 +13,7 @@ pub mod fetch;
 pub mod libuv;
 pub mod prefix;
 pub mod provenance;
+pub mod set;
 pub mod testenv;
 pub mod tree;
 pub mod uvstore;

