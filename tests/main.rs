@@ -18,6 +18,7 @@ mod archives;
 mod before_after;
 mod bounds;
 mod ci;
+mod companions;
 mod compat;
 mod cuda;
 mod dist;

@@ -43,7 +43,7 @@ pub struct Args {
     #[arg(long)]
     dry_run: bool,
     /// Stop after a stage, and print where its result stands
-    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER.iter()))]
+    #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER.iter().chain(stage::BESIDE.iter())))]
     until: Option<String>,
     /// Write what was built, how long it took and what was verified, as Markdown
     #[arg(long, value_name = "FILE")]
@@ -144,8 +144,9 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
         build.python.version,
         build.compiler.banner
     );
+    let wide = plan.stages.iter().map(|s| s.stage.len() + 1 + s.name.len()).max().unwrap_or_default();
     for stage in &plan.stages {
-        show_stage(stage);
+        show_stage(stage, wide);
     }
     let total: u64 = plan.downloads.iter().map(|(_, n)| n).sum();
     if plan.downloads.is_empty() {
@@ -159,7 +160,7 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
 /// Reasons that are shown: a recipe for another version differs in hundreds.
 const REASONS: usize = 6;
 
-fn show_stage(planned: &PlannedStage) {
+fn show_stage(planned: &PlannedStage, wide: usize) {
     let name = format!("{} {}", planned.stage, planned.name);
     let state = match planned.state {
         State::Done => "in store",
@@ -168,7 +169,7 @@ fn show_stage(planned: &PlannedStage) {
         State::NotOfThisBuild => "not in this recipe",
     };
     let key = planned.key.as_deref().filter(|_| planned.state != State::NotOfThisBuild).map_or("", |key| &key[..20]);
-    println!("  {:14} {state:10} {key}", name.trim_end());
+    println!("  {:wide$} {state:10} {key}", name.trim_end());
     let more = planned.why.len().saturating_sub(REASONS);
     for why in planned.why.iter().take(REASONS) {
         println!("      because {why}");

@@ -5,7 +5,7 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::common::{own_workspace, print_json, sink, workspace};
 use crate::draft::{self, Asked, UPSTREAM};
 use crate::error::{Error, Result};
-use crate::recipe::{Lock, Recipe, Workspace};
+use crate::recipe::{Companion, Draws, Lock, Recipe, Status, Workspace};
 use crate::store::Store;
 use crate::ui;
 
@@ -125,20 +125,59 @@ struct Row {
     description: String,
 }
 
+/// A companion in the list.
+#[derive(serde::Serialize)]
+struct Beside {
+    recipe: String,
+    state: &'static str,
+    draft: bool,
+    lock: &'static str,
+    package: String,
+    version: String,
+    torch: String,
+    pythons: Vec<String>,
+    lacks: std::collections::BTreeMap<String, String>,
+    description: String,
+}
+
+impl Beside {
+    fn of(workspace: &Workspace, companion: Companion) -> Self {
+        let (draft, lock, state) = state(workspace, companion.status, companion.draws());
+        Self {
+            state,
+            draft,
+            lock,
+            package: companion.package,
+            version: companion.version,
+            torch: companion.torch,
+            pythons: companion.python.versions,
+            lacks: companion.lacks,
+            description: companion.description,
+            recipe: companion.name,
+        }
+    }
+}
+
+/// Whether a recipe is a draft, how its lock stands, and both in words.
+fn state(workspace: &Workspace, status: Status, draws: Draws<'_>) -> (bool, &'static str, &'static str) {
+    let lock = match Lock::load(draws, &workspace.recipe_path(draws.name)) {
+        Ok(_) => "fits",
+        Err(e) if e.code() == "lock-missing" => "none",
+        Err(_) => "stale",
+    };
+    let draft = status.is_draft();
+    let state = match (draft, lock) {
+        (false, _) => "built here",
+        (true, "fits") => "draft, locked",
+        (true, "stale") => "draft, lock is stale",
+        (true, _) => "draft",
+    };
+    (draft, lock, state)
+}
+
 impl Row {
     fn of(workspace: &Workspace, recipe: Recipe) -> Self {
-        let lock = match Lock::load(&recipe, &workspace.recipe_path(&recipe.name)) {
-            Ok(_) => "fits",
-            Err(e) if e.code() == "lock-missing" => "none",
-            Err(_) => "stale",
-        };
-        let draft = recipe.torch.status.is_draft();
-        let state = match (draft, lock) {
-            (false, _) => "built here",
-            (true, "fits") => "draft, locked",
-            (true, "stale") => "draft, lock is stale",
-            (true, _) => "draft",
-        };
+        let (draft, lock, state) = state(workspace, recipe.torch.status, (&recipe).into());
         Self {
             state,
             draft,
@@ -165,6 +204,13 @@ fn list(json: bool) -> Result<()> {
             Err(e) => unreadable.push((name, e)),
         }
     }
+    let mut beside = Vec::new();
+    for name in workspace.companion_names() {
+        match workspace.companion(&name) {
+            Ok(companion) => beside.push(Beside::of(&workspace, companion)),
+            Err(e) => unreadable.push((name, e)),
+        }
+    }
     // By version, as a person reads it: 2.9.1 stands before 2.10.0.
     rows.sort_by_cached_key(|r| (r.torch.parse::<pep440_rs::Version>().ok(), r.recipe.clone()));
     if json {
@@ -172,9 +218,10 @@ fn list(json: bool) -> Result<()> {
             .iter()
             .map(|(name, e)| serde_json::json!({ "recipe": name, "error": { "code": e.code(), "message": e.what() } }))
             .collect();
-        print_json(&serde_json::json!({ "schema_version": 1, "recipes": rows, "unreadable": broken }));
+        print_json(&serde_json::json!({ "schema_version": 1, "recipes": rows, "companions": beside, "unreadable": broken }));
     } else {
         print(&rows);
+        print_beside(&beside);
     }
     match unreadable.into_iter().next() {
         // One that cannot be read does not hide the others, and is not passed over either.
@@ -198,9 +245,29 @@ fn print(rows: &[Row]) {
             ]
         }))
         .collect();
+    table(&cells);
+}
+
+fn print_beside(rows: &[Beside]) {
+    if rows.is_empty() {
+        return;
+    }
+    println!("\nCompanions, built beside a torch (`build-torch --with PACKAGE`):");
+    let head = ["recipe", "state", "package", "version", "for torch", "Pythons"].map(str::to_owned);
+    let cells: Vec<[String; 6]> = std::iter::once(head)
+        .chain(rows.iter().map(|r| {
+            let state = r.state.to_owned();
+            [r.recipe.clone(), state, r.package.clone(), r.version.clone(), r.torch.clone(), span(&r.pythons)]
+        }))
+        .collect();
+    table(&cells);
+}
+
+/// Prints rows in columns.
+fn table<const N: usize>(cells: &[[String; N]]) {
     let width = |column: usize| cells.iter().map(|c| c[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    for row in &cells {
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    for row in cells {
         let line: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
         println!("{}", line.join("  ").trim_end());
     }

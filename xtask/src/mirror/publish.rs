@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::depends;
+use super::index::same_version;
 use super::push::examine;
 use super::wheel::Wheel;
 use crate::artifact::audit::{Artifact, Check, audit};
 use crate::artifact::trust::Policy;
+use crate::compat::{self, Fit};
 use crate::error::{Answer, Error, Result};
 
 /// What was found out about a wheel.
@@ -62,18 +65,52 @@ fn is_wheel(path: &Path) -> bool {
     path.extension().is_some_and(|x| x == "whl") && path.is_file()
 }
 
-/// Judges wheels by `policy`. Without `libuv_only`, a torch whose store has no libuv may go out too.
+/// Judges wheels by `policy`, and companions by the torch that they ask for. Without `libuv_only`, a torch whose store
+/// has no libuv may go out too.
 ///
 /// # Errors
 /// Bad input: no wheel, a damaged one, one without a statement about it.
 pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec<Judged>> {
-    let judged = examine(paths)?.into_iter().map(|wheel| {
-        let checks = audit(&Artifact::open(&wheel.path)?, None, policy)?;
+    let wheels = examine(paths)?;
+    let besides = wheels.iter().map(|wheel| beside_its_torch(wheel, &wheels)).collect::<Result<Vec<_>>>()?;
+    let judged = wheels.into_iter().zip(besides).map(|(wheel, beside)| {
+        let mut checks = audit(&Artifact::open(&wheel.path)?, None, policy)?;
+        checks.extend(beside);
         let libuv = wheel.about.libuv;
         let ok = checks.iter().all(|c| c.ok != Some(false)) && !(libuv_only && libuv == Some(false));
         Ok(Judged { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), libuv, checks, ok, wheel })
     });
     judged.collect()
+}
+
+/// Whether a companion loads on the very torch that it asks for, if that one goes out with it.
+fn beside_its_torch(wheel: &Wheel, all: &[Wheel]) -> Result<Option<Check>> {
+    let name = "fits its torch";
+    let metadata = String::from_utf8_lossy(&wheel.metadata);
+    let asked = depends::requirements(&metadata, &[], depends::platform_of(&wheel.name));
+    let asked = asked.iter().filter(|r| r.name.as_ref() == "torch").find_map(crate::recipe::pinned);
+    let Some(version) = asked.filter(|_| wheel.name.project != "torch") else { return Ok(None) };
+    let of_it = |w: &&Wheel| {
+        w.name.project == "torch" && same_version(&w.name.version, &version) && w.name.python == wheel.name.python
+    };
+    let Some(torch) = all.iter().find(of_it) else {
+        let said = format!("it asks for torch {version}, which does not go out with it: not held against it");
+        return Ok(Some(Check { name, ok: None, said }));
+    };
+    let nowhere = || Err(Error::world("compat", "a wheel names its own target"));
+    let opened = compat::open_torch(&torch.path.display().to_string(), nowhere)?;
+    let report = compat::report(&opened, &[wheel.path.display().to_string()], &[])?;
+    let Some(verdict) = report.packages.first() else { return Ok(None) };
+    let ok = match verdict.verdict {
+        Fit::Fits => Some(true),
+        Fit::DoesNotFit => Some(false),
+        Fit::CannotBeTold => None,
+    };
+    let mut said = format!("beside {}: {}", torch.filename, verdict.verdict.words());
+    if let Some(reason) = verdict.reasons.first() {
+        said.push_str(&format!(": {}", reason.words().0));
+    }
+    Ok(Some(Check { name, ok, said }))
 }
 
 /// The wheels, if all of them may go out; else the answer no, with the names of those that may not, and why.

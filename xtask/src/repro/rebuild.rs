@@ -59,6 +59,14 @@ pub fn rebuild(
     origin.write(&root)?;
     foreign::mark(&root)?;
     let workspace = Workspace { root };
+    if workspace.is_companion(&facts.recipe) {
+        return Err(Error::misuse(
+            "companion",
+            format!("{} is a companion: it was compiled against a torch that it does not carry", artifact.name),
+        )
+        .next(format!("rebuild its torch ({})", facts.toolchain["torch"]["file"].as_str().unwrap_or("unknown")))
+        .next("then build both in a clone: `cargo xtask build-torch --with PACKAGE`, and compare the digests"));
+    }
     let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None, companions: &[] };
     let build = Build::open(&workspace, store, events, &chosen, options)?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {

@@ -61,7 +61,7 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Compile without a cache.
     pub no_compiler_cache: bool,
-    /// Stop after this stage (one of those that [`super::ORDER`] names).
+    /// Stop after this stage (one of those that [`super::ORDER`] or [`super::BESIDE`] names).
     pub until: Option<String>,
     /// What is fetched.
     pub downloads: Downloads,

@@ -143,7 +143,7 @@ pub fn diagram() -> String {
         }
         let line = format!("{:wide$}  ◄─ {}", stage.name, waits.join(", "));
         let line = if waits.is_empty() { stage.name } else { &line };
-        out.push_str(&format!("{line:36} {}\n", stage.what));
+        out.push_str(&format!("{line:42} {}\n", stage.what));
     }
     out
 }

@@ -2,21 +2,24 @@
 //! [`graph`] has the table of them, [`engine`] runs it, [`steps`] has a file for each:
 //!
 //! ```text
-//! fetch                                everything that the lock names, by digest
-//! tree        ◄─ fetch                 the source, safely unpacked and patched
-//! buildenv    ◄─ fetch                 the build tools, every wheel by its hash
-//! prefix      ◄─ fetch                 what is used as it comes: BLAS, ccache, CUDA's packages
-//! libuv       ◄─ buildenv              from source, static and position independent
-//! cuda        ◄─ prefix                the toolkit, put together of its packages and tried
-//! configure   ◄─ tree, libuv, cuda     CMake, and what it decided held against the recipe
-//! canary      ◄─ configure             a libuv store of this very build serves, or all stops here
-//! compile     ◄─ canary                all objects and libraries, without network
-//! wheel       ◄─ compile               self-contained, tagged by its symbols, the same every time
-//! bundle      ◄─ wheel                 the libtorch archive, of the same install tree
-//! provenance  ◄─ bundle                manifest, bill of materials and statement
-//! testenv     ◄─ fetch                 the packages that a torch is tried out with
-//! verify      ◄─ provenance, testenv   both are installed and run before they are called done
-//! uvstore     ◄─ buildenv              the store of this torch as a program of its own
+//! fetch                                      everything that the lock names, by digest
+//! tree          ◄─ fetch                     the source, safely unpacked and patched
+//! buildenv      ◄─ fetch                     the build tools, every wheel by its hash
+//! prefix        ◄─ fetch                     what is used as it comes: BLAS, ccache, CUDA's packages
+//! libuv         ◄─ buildenv                  from source, static and position independent
+//! cuda          ◄─ prefix                    the toolkit, put together of its packages and tried
+//! configure     ◄─ tree, libuv, cuda         CMake, and what it decided held against the recipe
+//! canary        ◄─ configure                 a libuv store of this very build serves, or all stops here
+//! compile       ◄─ canary                    all objects and libraries, without network
+//! wheel         ◄─ compile                   self-contained, tagged by its symbols, the same every time
+//! bundle        ◄─ wheel                     the libtorch archive, of the same install tree
+//! provenance    ◄─ bundle                    manifest, bill of materials and statement
+//! testenv       ◄─ fetch                     the packages that a torch is tried out with
+//! verify        ◄─ provenance, testenv       both are installed and run before they are called done
+//! companionenv  ◄─ fetch                     a companion's build tools, every wheel by its hash
+//! companion     ◄─ provenance, companionenv  a package compiled against this wheel, and pinned to it
+//! set           ◄─ companion                 torch and companions, installed together, judged and run
+//! uvstore       ◄─ buildenv                  the store of this torch as a program of its own
 //! ```
 
 pub mod advice;
@@ -38,7 +41,7 @@ mod work;
 
 pub use build::{Build, Chosen, Downloads, Options};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
-pub use graph::ORDER;
+pub use graph::{BESIDE, ORDER};
 pub use origin::origin;
 pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};
 pub use shell::shell;
