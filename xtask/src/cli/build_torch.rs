@@ -4,10 +4,13 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
+use ed25519_dalek::SigningKey;
 
 use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
 use crate::artifact::dsse::KeySource;
 use crate::error::Result;
+use crate::event::Sink;
+use crate::recipe::Recipe;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
 use crate::{platform, ui};
 
@@ -17,6 +20,7 @@ use crate::{platform, ui};
 Examples:
   cargo xtask build-torch
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
+  cargo xtask build-torch --python 3.11,3.13       two wheels; torch_cpu compiled once
   cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
@@ -60,7 +64,10 @@ pub struct Args {
 pub fn run(mut args: Args) -> Result<()> {
     args.python.companions.append(&mut args.with.with);
     let session = args.recipe.session()?;
-    if session.in_room(&args.recipe, &args.python, &args.trust, std::slice::from_ref(&args.out), false)? {
+    // Who reads what is for several Pythons reads it for the first.
+    let first = args.python.python.as_deref().and_then(|p| p.split(',').next()).filter(|p| *p != "all");
+    let tools = ToolArgs { python: first.map(str::to_owned), ..args.python.clone() };
+    if session.in_room(&args.recipe, &tools, &args.trust, std::slice::from_ref(&args.out), false)? {
         return Ok(());
     }
     // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
@@ -77,62 +84,98 @@ pub fn run(mut args: Args) -> Result<()> {
             recipe.name
         ));
     }
-    let build = session.build(
-        &args.recipe,
-        &args.python,
-        Options {
-            jobs: args.jobs.map(usize::from),
-            no_compiler_cache: args.no_compiler_cache,
-            until: args.until.clone(),
-            out: args.out.clone(),
-            ..Options::default()
-        },
-    )?;
-    for beside in build.companions.values().filter(|beside| beside.recipe.status.is_draft()) {
+    let pythons = pythons(args.python.python.as_deref(), &recipe);
+    // Each is opened before the first is built: what is wrong with the last is not found out after hours.
+    let builds = pythons
+        .iter()
+        .map(|python| {
+            let tools = ToolArgs { python: python.clone(), ..args.python.clone() };
+            let options = Options {
+                jobs: args.jobs.map(usize::from),
+                no_compiler_cache: args.no_compiler_cache,
+                until: args.until.clone(),
+                out: args.out.clone(),
+                ..Options::default()
+            };
+            session.build(&args.recipe, &tools, options)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for beside in builds.iter().take(1).flat_map(|b| b.companions.values()).filter(|b| b.recipe.status.is_draft()) {
         session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
     }
-    if args.dry_run {
-        let plan = stage::plan(&build)?;
+    if builds.len() > 1 && args.no_compiler_cache && !args.dry_run {
+        session.events.warn("without a compiler cache, what does not know Python is compiled again for each".into());
+    }
+    let (mut said, mut reports) = (Vec::new(), Vec::new());
+    for build in &builds {
+        if args.dry_run {
+            let plan = stage::plan(build)?;
+            if args.recipe.json {
+                said.push(serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft(), "python": build.python.version, "plan": plan }));
+            } else {
+                show_plan(build, &plan);
+            }
+            continue;
+        }
+        let (outcome, seconds) = build_one(build, secret.as_ref(), session.events.as_ref())?;
+        if let (Some(_), Outcome::Done(artifacts)) = (&args.report, &outcome) {
+            reports.push(report(build, artifacts, seconds)?);
+        }
         if args.recipe.json {
-            print_json(
-                &serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft(), "python": build.python.version, "plan": plan }),
-            );
+            let (judging, judged) = crate::store::judging_spent();
+            said.push(serde_json::json!({
+                "schema_version": 1,
+                "recipe": build.recipe.name,
+                "draft": build.recipe.torch.status.is_draft(),
+                "python": build.python.version,
+                "outcome": outcome,
+                "seconds": seconds,
+                "peak_memory": platform::peak_memory(),
+                // What was hashed in the store because it was used; seconds are added up over all threads.
+                "judged": { "bytes": judged, "thread_seconds": judging.as_secs_f64() },
+            }));
         } else {
-            show_plan(&build, &plan);
+            match outcome {
+                Outcome::Done(artifacts) => show(&artifacts, seconds),
+                Outcome::Stopped { after, folder } => println!("stopped after {after}: {}", folder.display()),
+            }
         }
-        return Ok(());
     }
-    let started = Instant::now();
-    let outcome = stage::run(&build)?;
-    let seconds = started.elapsed().as_secs_f64();
-    if let (Some(path), Outcome::Done(artifacts)) = (&args.report, &outcome) {
-        let text = report(&build, artifacts, seconds)?;
-        crate::store::write_atomically(path, text.as_bytes())?;
+    if let (Some(path), [_, ..]) = (&args.report, &reports[..]) {
+        crate::store::write_atomically(path, reports.join("\n").as_bytes())?;
     }
-    if let (Some(secret), Outcome::Done(artifacts)) = (&secret, &outcome) {
-        let (envelope, id) = super::sign::sign(&artifacts.statement, secret)?;
-        session.events.note(format!("{} signed by the key {id}", envelope.display()));
-    }
-    let (judging, judged) = crate::store::judging_spent();
     if args.recipe.json {
-        print_json(&serde_json::json!({
-            "schema_version": 1,
-            "recipe": build.recipe.name,
-            "draft": build.recipe.torch.status.is_draft(),
-            "python": build.python.version,
-            "outcome": outcome,
-            "seconds": seconds,
-            "peak_memory": platform::peak_memory(),
-            // What was hashed in the store because it was used; seconds are added up over all threads.
-            "judged": { "bytes": judged, "thread_seconds": judging.as_secs_f64() },
-        }));
-    } else {
-        match outcome {
-            Outcome::Done(artifacts) => show(&artifacts, seconds),
-            Outcome::Stopped { after, folder } => println!("stopped after {after}: {}", folder.display()),
-        }
+        // One Python is said as it ever was; several are a list.
+        print_json(&match <[_; 1]>::try_from(said) {
+            Ok([one]) => one,
+            Err(several) => serde_json::json!({ "schema_version": 1, "recipe": recipe.name, "builds": several }),
+        });
     }
     Ok(())
+}
+
+/// The Pythons that were asked for: one as it was named, several between commas, or all that the lock covers.
+fn pythons(asked: Option<&str>, recipe: &Recipe) -> Vec<Option<String>> {
+    match asked {
+        None => vec![None],
+        Some("all") => recipe.python.versions.iter().cloned().map(Some).collect(),
+        Some(asked) => asked.split(',').map(|one| Some(one.trim().to_owned())).collect(),
+    }
+}
+
+/// Runs one build to its end, and signs what came out. Seconds of wall time with it.
+fn build_one(build: &stage::Build<'_>, secret: Option<&SigningKey>, events: &dyn Sink) -> Result<(Outcome, f64)> {
+    let started = Instant::now();
+    let outcome = stage::run(build)?;
+    let seconds = started.elapsed().as_secs_f64();
+    if let (Some(secret), Outcome::Done(artifacts)) = (secret, &outcome) {
+        let statements = std::iter::once(&artifacts.statement).chain(artifacts.set.iter().flat_map(|s| &s.statements));
+        for statement in statements {
+            let (envelope, id) = super::sign::sign(statement, secret)?;
+            events.note(format!("{} signed by the key {id}", envelope.display()));
+        }
+    }
+    Ok((outcome, seconds))
 }
 
 fn show_plan(build: &stage::Build<'_>, plan: &Plan) {

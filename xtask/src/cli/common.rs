@@ -106,7 +106,7 @@ pub enum TargetArg {
 }
 
 /// Which Python, and which CUDA toolkit.
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 pub struct ToolArgs {
     /// Python that the wheel is for: a path, a name or a version such as 3.12 (default: python3)
     #[arg(long, value_name = "PYTHON")]

@@ -60,6 +60,8 @@ pub struct Artifacts {
 pub struct SetFiles {
     /// Their wheels.
     pub wheels: Vec<PathBuf>,
+    /// The statement of each.
+    pub statements: Vec<PathBuf>,
     /// The file that pip and uv install the set from.
     pub requirements: PathBuf,
     /// What was found out when they were installed together.
@@ -158,7 +160,7 @@ fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<
 fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
     let out = &build.options.out;
     let set = ensure::<Set>(build)?;
-    let (mut wheels, mut lacks) = (Vec::new(), BTreeMap::new());
+    let (mut wheels, mut statements, mut lacks) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (package, beside) in &build.companions {
         let done = ensure_of::<Companion>(build, package)?;
         for (name, input) in &done.record.digests {
@@ -168,6 +170,7 @@ fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
         write_if_changed(&out.join(statement), &fs_err::read(done.folder.join(statement))?)?;
         note_sums(out, &done.record.digests)?;
         wheels.push(out.join(&done.record.file));
+        statements.push(out.join(statement));
         if !beside.recipe.lacks.is_empty() {
             lacks.insert(package.clone(), beside.recipe.lacks.clone());
         }
@@ -176,7 +179,7 @@ fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
     let requirements = out.join(REQUIREMENTS);
     let own = fs_err::read_to_string(set.folder.join(REQUIREMENTS))?;
     write_if_changed(&requirements, merged(&requirements, &own, &build.python.minor()).as_bytes())?;
-    artifacts.set = Some(SetFiles { wheels, requirements, checks: set.record.checks, lacks });
+    artifacts.set = Some(SetFiles { wheels, statements, requirements, checks: set.record.checks, lacks });
     Ok(())
 }
 

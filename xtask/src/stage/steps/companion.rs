@@ -204,6 +204,7 @@ impl Maker<'_> {
     /// Its source to `src`, patched; what it is compiled against to `prefix/NAME`.
     fn unpack(&self) -> Result<()> {
         let src = self.scratch.join("src");
+        fs_err::create_dir_all(&src)?;
         for source in self.drawn.source {
             let targets: Vec<unpack::Target> = source
                 .into
