@@ -281,6 +281,21 @@ fn a_dry_run_shows_the_plan_and_does_nothing() {
     assert!(walk(&w.store).iter().all(|p| p.starts_with(w.store.join("v1/locks"))), "{:?}", walk(&w.store));
 }
 
+#[test]
+fn several_pythons_are_all_looked_at_before_the_first_is_built() {
+    let w = workspace(&files());
+    let asked = |pythons: &str| w.run(&["build-torch", "--recipe", "standin", "--python", pythons, "--dry-run", "--json"]);
+    let two: serde_json::Value = serde_json::from_str(&asked("python3,python3").exits(0).stdout).unwrap();
+    let versions: Vec<&str> = two["builds"].as_array().unwrap().iter().map(|b| b["python"].as_str().unwrap()).collect();
+    assert!(versions.len() == 2 && versions[0] == versions[1], "{versions:?}");
+    // One is said as it ever was.
+    let one: serde_json::Value = serde_json::from_str(&asked("python3").exits(0).stdout).unwrap();
+    assert_eq!((&one["python"], &one["builds"]), (&two["builds"][0]["python"], &serde_json::Value::Null));
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--python", "python3,no-such-python", "--until", "wheel"]);
+    let ran = ran.exits(3).says("there is no Python 'no-such-python' on this machine");
+    assert!(!ran.stderr.contains("» "), "something was begun:\n{}", ran.stderr);
+}
+
 /// What a dry run says of a stage: its state, and why it would run.
 fn planned(w: &Workspace, stage: &str) -> (String, Vec<String>) {
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);

@@ -31,7 +31,11 @@ const CHECKS: &[(&str, &str)] = &[
     ("any", include_str!("../../../../tests/scenarios/companion.py")),
     ("torchvision", include_str!("../../../../tests/scenarios/torchvision_ops.py")),
     ("torchaudio", include_str!("../../../../tests/scenarios/torchaudio_ops.py")),
+    (TRAINING, include_str!("../../../../tests/scenarios/speech_train.py")),
 ];
+
+/// The people's project: torchaudio prepares, torch trains on two ranks.
+const TRAINING: &str = "speech_train";
 
 /// File with one pinned line and digest for all that is installed.
 pub const REQUIREMENTS: &str = "requirements.txt";
@@ -78,28 +82,37 @@ impl Step for Set {
         environment::add(build, &env, &scratch, &packages, &wheels, Some(&log))?;
         let folder = scratch.join("checks");
         fs_err::create_dir_all(&folder)?;
-        for (package, done) in &companions {
-            let (name, text) = CHECKS.iter().find(|(name, _)| name == package).unwrap_or(&CHECKS[0]);
+        let script = |name: &str| -> Result<Process> {
+            let (name, text) = CHECKS.iter().find(|(n, _)| *n == name).unwrap_or(&CHECKS[0]);
             let script = folder.join(format!("{name}.py"));
             fs_err::write(&script, text)?;
-            let lacks: Vec<&String> = build.companion(package)?.recipe.lacks.keys().collect();
-            let process = Process::new(environment::python(&env))
+            Ok(Process::new(environment::python(&env))
                 .arg(&script)
-                .arg(package)
-                .arg(serde_json::to_string(&lacks).unwrap_or_default())
                 .envs(platform::own_variables(&folder))
                 .env("PATH", std::env::join_paths(platform::system_programs()).unwrap_or_default())
                 .env("HOME", &folder)
                 .env("LC_ALL", "C.UTF-8")
                 .env("OMP_NUM_THREADS", "1")
                 .cwd(&folder)
-                .timeout(Duration::from_secs(300));
+                .timeout(Duration::from_secs(300)))
+        };
+        for (package, done) in &companions {
+            let lacks: Vec<&String> = build.companion(package)?.recipe.lacks.keys().collect();
+            let process = script(package)?.arg(package).arg(serde_json::to_string(&lacks).unwrap_or_default());
             let check = run_check(build, &format!("{package}: imported and used"), &process, &log)?;
             if check.said["version"] != done.record.version.as_str() {
                 return Err(Error::world(
                     "set",
                     format!("{package} says that it is {}; it was built as {}", check.said["version"], done.record.version),
                 ));
+            }
+            checks.push(check);
+        }
+        if companions.contains_key("torchaudio") {
+            let name = "scenario: speech_train (torchaudio, mp.spawn, DDP)";
+            let check = run_check(build, name, &script(TRAINING)?, &log)?;
+            if check.said["libuv"] != true {
+                return Err(Error::world("set", format!("the check '{name}' ran, but not on libuv: {}", check.said)));
             }
             checks.push(check);
         }
