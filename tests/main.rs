@@ -19,6 +19,7 @@ mod before_after;
 mod bounds;
 mod ci;
 mod compat;
+mod completions;
 mod cuda;
 mod dist;
 mod doctor;
