@@ -78,6 +78,9 @@ fn a_man_page_is_written_for_every_command() {
         let text = std::fs::read_to_string(w.path().join("man1").join(format!("{page}.1"))).unwrap();
         assert!(text.contains(".TH ") && text.contains("Example"), "{page}:\n{text}");
         assert!(!text.contains("cargo xtask"), "{page}:\n{text}");
+        // man fills lines, unless told otherwise: a command that it broke in two cannot be typed.
+        let (_, examples) = text.split_once(".nf\n").unwrap_or_else(|| panic!("{page}:\n{text}"));
+        assert!(examples.contains("\n  torchmill") || examples.starts_with("  torchmill"), "{page}:\n{text}");
     }
 }
 

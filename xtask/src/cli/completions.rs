@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 /// Set by the shell's function; its value is the shell.
 pub const VARIABLE: &str = "TORCHMILL_COMPLETE";
 
-/// Print a shell's completion script, for torchmill and for cargo xtask
+/// Print a shell's completion script, also for the xtask of a clone
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
@@ -20,8 +20,8 @@ Examples:
   cargo xtask completions fish > ~/.config/fish/conf.d/torchmill.fish
   torchmill completions zsh > ~/.zsh/torchmill.zsh  and source it after compinit
 
-They know the recipes. `cargo xtask` is completed in bash, zsh and fish, once it
-was built; `torchmill` in all of them.")]
+They know the recipes. In bash, zsh and fish they complete cargo's xtask too, in
+a clone where it was built.")]
 pub struct Args {
     /// The shell
     #[arg(value_enum)]
