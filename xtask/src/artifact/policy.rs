@@ -12,7 +12,7 @@ use crate::inspect::Elf;
 /// One level, as auditwheel's JSON has it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Policy {
-    /// `manylinux_2_28`.
+    /// The platform tag without its machine (PEP 600): `manylinux_2_28`.
     pub name: String,
     /// Higher is older and runs in more places.
     pub priority: i64,

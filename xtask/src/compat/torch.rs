@@ -25,7 +25,7 @@ pub struct Torch {
     pub cuda: Option<String>,
     /// Whether strings are those of the C++11 ABI; `None` where the platform has but one.
     pub cxx11_abi: Option<bool>,
-    /// What it is for.
+    /// The system, machine and Python that it is for.
     pub target: Target,
     holder: Holder,
     /// Its libraries, smallest first.

@@ -30,7 +30,7 @@ const MOST_FROM_ONE: u64 = 1032;
 /// A member of an archive, a file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path with `/`.
+    /// Path in the archive or folder, with `/`.
     pub name: String,
     /// Size in bytes, unpacked.
     pub size: u64,
@@ -70,7 +70,7 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the list.
+    /// Lists a folder's files, an archive's members, or a file as its only entry.
     pub fn open(path: &Path) -> Result<Self> {
         let missing = || Error::misuse("no-artifact", format!("there is no {}", path.display()));
         let mut tree = Self { path: path.to_owned(), kind: "file", header: String::new(), entries: Vec::new() };

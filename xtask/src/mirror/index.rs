@@ -56,7 +56,7 @@ pub type Project = ProjectPage;
 /// What became of one wheel.
 #[derive(Debug, Clone, Serialize)]
 pub struct Added {
-    /// File name.
+    /// The wheel's file name.
     pub filename: String,
     /// SHA-256 of the file.
     pub sha256: String,

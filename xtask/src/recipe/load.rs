@@ -29,12 +29,12 @@ impl Workspace {
         self.root.join(Self::RELEASE_MARK).is_file()
     }
 
-    /// `recipes/`.
+    /// The folder of recipes and locks.
     pub fn recipes(&self) -> PathBuf {
         self.root.join("recipes")
     }
 
-    /// `patches/`.
+    /// The folder of patches and of the CMake module.
     pub fn patches(&self) -> PathBuf {
         self.root.join("patches")
     }

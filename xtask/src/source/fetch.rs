@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 5;
 pub struct Want {
     /// Name, for messages.
     pub name: String,
-    /// Tried in turn.
+    /// Tried in turn; which one answers is nothing to the digest.
     pub coordinates: Vec<Coordinate>,
     /// Digest and size, from the lock; `None` while a lock is being written.
     pub expected: Option<(String, u64)>,

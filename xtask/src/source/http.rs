@@ -84,7 +84,7 @@ pub enum Failure {
 pub struct Progress {
     file: fs_err::File,
     hash: Sha256,
-    /// Bytes on disk.
+    /// Bytes on disk, from where a request goes on (`Range`, RFC 9110).
     pub size: u64,
 }
 
@@ -116,7 +116,7 @@ impl Progress {
         Ok(())
     }
 
-    /// Takes bytes.
+    /// Appends bytes, and takes them into the digest.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);

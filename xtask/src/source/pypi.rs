@@ -17,13 +17,13 @@ pub use crate::wheel::normalize;
 /// One file of a project.
 #[derive(Debug, Clone)]
 pub struct IndexFile {
-    /// File name.
+    /// The name that installers parse: a wheel's, or a source archive's.
     pub filename: String,
-    /// Where it is.
+    /// Absolute address, made of the page's own and what stands in it.
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
-    /// PEP 592.
+    /// Whether it is passed over unless it is asked for exactly (PEP 592).
     pub yanked: bool,
     /// `Requires-Python`, where the index says it.
     pub requires_python: Option<String>,
@@ -268,7 +268,7 @@ pub struct Platform<'a> {
     pub system: System,
     /// `x86_64`, `aarch64`.
     pub machine: &'a str,
-    /// `3.11`.
+    /// Version of Python to the minor one: `3.11`.
     pub minor: &'a str,
 }
 

@@ -74,7 +74,7 @@ impl Target {
 /// What was unpacked.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files written.
+    /// Regular files that were written; links and folders do not count.
     pub files: u64,
     /// Bytes written.
     pub bytes: u64,

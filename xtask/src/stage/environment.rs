@@ -73,7 +73,7 @@ pub enum TorchFrom<'a> {
 /// What pip installed: the parts of its report (`--report`, version 1) that are read here.
 #[derive(Debug, serde::Deserialize)]
 pub struct Installed {
-    /// A package each.
+    /// What was installed, a package each.
     #[serde(default)]
     pub install: Vec<InstalledPackage>,
 }
@@ -106,7 +106,7 @@ pub struct DownloadInfo {
 /// Digests of an archive.
 #[derive(Debug, serde::Deserialize)]
 pub struct ArchiveInfo {
-    /// By algorithm.
+    /// Algorithm → digest, hexadecimal.
     #[serde(default)]
     pub hashes: std::collections::BTreeMap<String, String>,
 }

@@ -44,7 +44,7 @@ use crate::recipe::is_sha256;
 /// Layout version of the store: another one gets another folder.
 const LAYOUT: &str = "1";
 
-/// A store on disk.
+/// A store on disk: results by key, downloads by digest. Several processes may use one.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
@@ -66,7 +66,7 @@ pub struct Blob {
     pub sha256: String,
     /// Size in bytes.
     pub size: u64,
-    /// Where it stands.
+    /// Path of the file in the store.
     pub path: PathBuf,
 }
 

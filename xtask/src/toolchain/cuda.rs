@@ -60,7 +60,7 @@ pub struct Toolkit {
 pub struct Versions {
     /// Of the run-time library: `12.4`.
     pub runtime: String,
-    /// cuBLAS: `12.4.5`.
+    /// Of cuBLAS, as `cublasGetProperty` says: `12.4.5`.
     pub cublas: String,
     /// cuDNN: `9.1.0`.
     pub cudnn: String,

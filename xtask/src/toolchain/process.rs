@@ -20,7 +20,7 @@ pub const SANDBOX_COMMAND: &str = "__sandbox";
 pub const VARIATION_VARIABLES: [&str; 3] =
     ["TORCHMILL_VARIATION", "TORCHMILL_VARIATION_SECONDS", "TORCHMILL_VARIATION_HOST"];
 
-/// A program to run.
+/// A program to run, with an environment that is made from nothing and no network unless it is given.
 #[derive(Debug, Clone)]
 pub struct Process {
     argv: Vec<OsString>,
@@ -33,7 +33,7 @@ pub struct Process {
 /// How a program ended, with what it printed last.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit status.
+    /// Its exit status, or the signal that ended it.
     pub status: ExitStatus,
     /// Standard output and standard error, interleaved as they came; at most the last 256 KiB.
     pub text: String,
@@ -54,7 +54,7 @@ impl Process {
         Self { argv: vec![program.as_ref().to_owned()], env: BTreeMap::new(), cwd: None, network: false, timeout: None }
     }
 
-    /// Adds an argument.
+    /// Adds one argument, which is never split again.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.argv.push(arg.as_ref().to_owned());

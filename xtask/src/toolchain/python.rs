@@ -169,12 +169,12 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         .next("or choose a Python that has them with --python"))
     }
 
-    /// `3.11`.
+    /// Its version to the minor one, which is what an ABI is tied to: `3.11`.
     pub fn minor(&self) -> String {
         self.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
     }
 
-    /// `cp311`.
+    /// Its Python tag (PEP 425): `cp311`. One without a global lock has the same; the ABI tag tells them apart.
     pub fn tag(&self) -> String {
         format!("cp{}", self.minor().replace('.', ""))
     }

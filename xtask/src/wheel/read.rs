@@ -48,7 +48,7 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// A file on disk.
+/// A file on disk, read at any place; its size is that of when it was opened.
 #[derive(Debug)]
 pub struct FileAt {
     file: File,
@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
         Self { source, at: 0 }
     }
 
-    /// Goes on at `at`.
+    /// Goes on at the offset `at`, in bytes from the start.
     pub fn go_to(&mut self, at: u64) {
         self.at = at;
     }
