@@ -172,11 +172,6 @@ impl Torch {
         Ok(torch)
     }
 
-    /// The version, for people.
-    pub fn version_text(&self) -> String {
-        self.version.as_ref().map_or_else(|| "of unknown version".to_owned(), ToString::to_string)
-    }
-
     /// Whether this torch is installed on this machine, so that what its system lacks is known.
     pub fn knows_system(&self) -> bool {
         !self.system.is_empty()

@@ -143,6 +143,9 @@ impl Index {
     }
 
     /// Normalized names of all projects.
+    ///
+    /// # Errors
+    /// The world: the folder cannot be read.
     pub fn projects(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs_err::read_dir(self.root.join("simple"))? {
@@ -156,6 +159,9 @@ impl Index {
     }
 
     /// The page of a project; an empty one where there is none yet.
+    ///
+    /// # Errors
+    /// Bad input: its page is damaged. The world: it cannot be read.
     pub fn project(&self, name: &str) -> Result<Project> {
         let path = self.page(name).join("index.json");
         match std::fs::read(&path) {

@@ -7,7 +7,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, cuda, features, near::nearest};
+use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -72,6 +72,9 @@ impl Workspace {
     }
 
     /// The file of the recipe called `name` as it was typed, by itself.
+    ///
+    /// # Errors
+    /// Bad input: it cannot be read, or is no recipe.
     pub fn file(&self, name: &str) -> Result<RecipeFile> {
         let path = self.recipe_path(name);
         let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
@@ -80,6 +83,9 @@ impl Workspace {
     }
 
     /// Reads, merges and checks the recipe called `name` (or the file at that path).
+    ///
+    /// # Errors
+    /// Bad input, with the line: there is no such recipe, or it contradicts itself.
     pub fn load(&self, name: &str) -> Result<Recipe> {
         let path = self.recipe_path(name);
         if !path.exists() {
@@ -300,10 +306,6 @@ impl Located {
         }
         Ok(())
     }
-}
-
-fn first_line(e: &impl std::fmt::Display) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// The version that a requirement pins with `==`, if it does.

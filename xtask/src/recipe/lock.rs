@@ -87,6 +87,10 @@ impl Lock {
     }
 
     /// Reads the lock of `recipe`, which stands at `recipe_path`, and checks that it fits.
+    ///
+    /// # Errors
+    /// Bad input: there is no lock ([`Kind::LockMissing`]), it is of an earlier recipe ([`Kind::LockStale`]), or cannot
+    /// be read.
     pub fn load(recipe: &Recipe, recipe_path: &Path) -> Result<Self> {
         let path = Self::path_for(recipe_path);
         let relock = format!("run `cargo xtask lock --recipe {}`", recipe.name);

@@ -36,6 +36,9 @@ pub const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
 /// The index: PIP_INDEX_URL, else what pip's configuration says, else pip's own default.
+///
+/// # Errors
+/// The world: there is no setting, and no pip to ask for its default.
 pub fn index_url() -> Result<String> {
     static URL: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     URL.get_or_init(find_index_url).clone().map_err(|what| {

@@ -23,6 +23,9 @@ pub fn inputs(build: &Build<'_>, wheels: &[Locked], parts: &mut Parts) {
 }
 
 /// Makes an environment at `out`.
+///
+/// # Errors
+/// The world: pip or venv fails, or a wheel is not in the store.
 pub fn make(build: &Build<'_>, out: &Path, scratch: &Path, wheels: &[Locked]) -> Result<()> {
     let (folder, requirements, pip) = wheel_folder(build, scratch, wheels)?;
     let base = |program: &Path| {
@@ -113,6 +116,9 @@ pub struct ArchiveInfo {
 
 /// Makes an environment at `env` with what is in the environment `base` (the recipe's verify packages) and a
 /// torch, and returns what pip installed last.
+///
+/// # Errors
+/// The world: pip fails.
 pub fn with_torch(
     build: &Build<'_>,
     base: &Path,
@@ -149,6 +155,9 @@ pub fn with_torch(
 }
 
 /// Puts packages of pip's index (`name==version`), without what they need, into the folder `target`.
+///
+/// # Errors
+/// The world: pip fails.
 pub fn packages_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirements: &[String]) -> Result<()> {
     let (_, _, pip) = wheel_folder(build, scratch, &build.python_lock()?.build)?;
     let pip = Process::new(&build.python.executable)

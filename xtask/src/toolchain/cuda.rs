@@ -96,6 +96,9 @@ impl Toolkit {
     }
 
     /// `12.4.131`, as nvcc says it.
+    ///
+    /// # Errors
+    /// The world: nvcc does not run, or says no version.
     pub fn version(&self) -> Result<String> {
         let said = Process::new(self.nvcc()).arg("--version").check("nvcc", None)?;
         version_in(&said.text).ok_or_else(|| {

@@ -116,6 +116,9 @@ impl Process {
     }
 
     /// The command as it is really started: through the sandbox helper, which is this program.
+    ///
+    /// # Errors
+    /// The world: this program's own file is gone.
     pub fn command(&self) -> Result<Command> {
         let me = std::env::current_exe()
             .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
@@ -149,6 +152,9 @@ impl Process {
     }
 
     /// Runs it to the end. Each line of output goes to `log` (appended) and to `on_line`.
+    ///
+    /// # Errors
+    /// The world: it cannot be started, or took longer than it may; or it was stopped. A bad exit is none.
     pub fn run(&self, log: Option<&Path>, on_line: &mut dyn FnMut(&str)) -> Result<Output> {
         let mut command = self.command()?;
         platform::isolate(&mut command);
@@ -254,6 +260,9 @@ impl Process {
     }
 
     /// Runs it and turns a bad exit into an error with code `code` that shows the last lines.
+    ///
+    /// # Errors
+    /// As [`Process::run`], and a bad exit.
     pub fn check(&self, code: &'static str, log: Option<&Path>) -> Result<Output> {
         let output = self.run(log, &mut |_| {})?;
         if output.status.success() {

@@ -51,6 +51,9 @@ fn of_version(program: &Path, arguments: &[&str], minor: &str) -> Option<PathBuf
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
+    ///
+    /// # Errors
+    /// The world: there is none, or it does not answer. Bad input: it is not one of the recipe's.
     pub fn find(wanted: Option<&str>, recipe: &Recipe) -> Result<Self> {
         let executable = Self::locate(wanted)?;
         const ASK: &str = "import json,sys,sysconfig,platform;print(json.dumps(dict(executable=sys.executable,version=platform.python_version(),\
