@@ -565,6 +565,23 @@ fn the_pictures_of_the_stages_are_the_table() {
     assert!(docs.contains(&commented), "stage/mod.rs does not have\n{commented}");
 }
 
+/// Who looks for a file that was renamed stops trusting the page. Names in capitals are the reader's to fill in.
+#[test]
+fn every_file_that_the_guides_to_the_code_name_is_there() {
+    for page in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = std::fs::read_to_string(root().join(page)).unwrap();
+        let is_path = |name: &&str| {
+            (name.contains('/') || name.ends_with(".rs"))
+                && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "./_-".contains(c))
+        };
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).filter(is_path).collect();
+        assert!(named.len() >= 10, "{page}: {named:?}");
+        let missing: Vec<&&str> =
+            named.iter().filter(|n| !root().join(n).exists() && !root().join("xtask/src").join(n).exists()).collect();
+        assert!(missing.is_empty(), "{page} names {missing:?}, which is not there");
+    }
+}
+
 /// The table of promises is worth what its tests are.
 #[test]
 fn every_test_that_the_table_of_promises_names_is_there() {

@@ -20,6 +20,7 @@ mod bounds;
 mod ci;
 mod companions;
 mod compat;
+mod completions;
 mod cuda;
 mod dist;
 mod doctor;

@@ -34,7 +34,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// An answer of no.
+    /// An answer of no: `code` is for programs and stays as it is, `what` is for people.
     pub fn no(code: &'static str, what: impl Into<String>) -> Self {
         Self::No { code, what: what.into(), next: Vec::new() }
     }
@@ -196,7 +196,7 @@ impl Error {
         &self.0.doing
     }
 
-    /// The next steps.
+    /// What the reader can do next, each a sentence; empty where nothing is known to help.
     pub fn next_steps(&self) -> &[String] {
         &self.0.next
     }

@@ -38,7 +38,7 @@ pub struct Artifact {
     pub path: PathBuf,
     /// File name, by which the statement knows it.
     pub name: String,
-    /// What it is.
+    /// Wheel or bundle, by its name.
     pub kind: Kind,
 }
 

@@ -18,14 +18,14 @@ pub fn batch() -> usize {
 /// Compression level.
 const LEVEL: u32 = 6;
 
-/// What went through.
+/// What went through a stream: what a zip entry and a gzip trailer state.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
     /// CRC-32 of the input.
     pub crc: u32,
-    /// Bytes in.
+    /// Bytes before compression.
     pub size: u64,
-    /// Bytes out.
+    /// Bytes after compression.
     pub compressed: u64,
 }
 

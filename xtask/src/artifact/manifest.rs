@@ -10,14 +10,14 @@ use serde::{Deserialize, Serialize};
 pub struct Manifest {
     /// Version of this format.
     pub schema_version: u32,
-    /// Recipe's name.
+    /// Name of the recipe that it was built by.
     pub recipe: String,
-    /// Full version of PyTorch, or of the companion.
+    /// The version that comes out, of PyTorch or of a companion, with its local label (PEP 440): `2.6.0+cpu.libuv`.
     pub version: String,
-    /// Upstream's commit; empty for a companion, which is known by its source's digest.
+    /// Commit of PyTorch, 40 hexadecimal digits; empty for a companion, which is known by its source's digest.
     #[serde(skip_serializing_if = "String::is_empty", default)]
     pub commit: String,
-    /// SOURCE_DATE_EPOCH.
+    /// SOURCE_DATE_EPOCH of the build: seconds since 1970, UTC.
     pub epoch: i64,
     /// Key of the configured build: digest of everything below and more.
     pub key: String,
@@ -25,7 +25,7 @@ pub struct Manifest {
     pub features: BTreeMap<String, bool>,
     /// Variables of the build that are no switches.
     pub settings: BTreeMap<String, String>,
-    /// Sources by name.
+    /// Sources by name, with their licences and coordinates.
     pub sources: BTreeMap<String, Input>,
     /// Packages of the build environment.
     pub build_packages: BTreeMap<String, Input>,
@@ -33,7 +33,7 @@ pub struct Manifest {
     pub patches: BTreeMap<String, String>,
     /// Compiler, linker, Python.
     pub toolchain: serde_json::Value,
-    /// libuv's version, in that of a torch.
+    /// Version of the libuv that the store was linked with, in the manifest of a torch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub libuv: Option<String>,
     /// The wheel's tag, and why it is not an older one.

@@ -18,7 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Result};
 
-/// Name of the folder.
+/// The folder's name, in `dist-info` of the wheel and in `share` of the bundle.
 pub const FOLDER: &str = "torchmill";
 /// Version of the format of `build.json`.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -26,11 +26,11 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// The files of the folder, by path with `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// Path → bytes.
+    /// Path in the folder → bytes.
     pub files: BTreeMap<String, Vec<u8>>,
 }
 
-/// `build.json`.
+/// `build.json`: what a second build must be told beside recipe, lock and patches.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Facts {
     /// Version of this format.

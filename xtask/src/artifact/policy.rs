@@ -12,7 +12,7 @@ use crate::inspect::Elf;
 /// One level, as auditwheel's JSON has it.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Policy {
-    /// `manylinux_2_28`.
+    /// The platform tag without its machine (PEP 600): `manylinux_2_28`.
     pub name: String,
     /// Higher is older and runs in more places.
     pub priority: i64,
@@ -23,6 +23,9 @@ pub struct Policy {
 }
 
 /// Reads the policies from auditwheel's installed data, oldest level first.
+///
+/// # Errors
+/// The world: auditwheel's data is not there, or has another form.
 pub fn load(site_packages: &Path) -> Result<Vec<Policy>> {
     let path = site_packages.join("auditwheel/policy/manylinux-policy.json");
     let text = fs_err::read(&path)?;
@@ -39,6 +42,9 @@ pub fn system_libraries(policies: &[Policy]) -> BTreeSet<String> {
 }
 
 /// The oldest level that all of `files` satisfy on `machine`, with what keeps it from an older one.
+///
+/// # Errors
+/// The world: no level has all the symbol versions that the files need.
 pub fn level<'p>(policies: &'p [Policy], files: &[(String, Elf)], machine: &str) -> Result<(&'p Policy, String)> {
     let mut reason = String::new();
     for policy in policies {

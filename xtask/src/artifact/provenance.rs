@@ -22,12 +22,12 @@ pub const BUILDER: &str = "https://github.com/torchmill/torchmill";
 /// An in-toto statement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Statement {
-    /// [`STATEMENT_TYPE`].
+    /// Always [`STATEMENT_TYPE`]: in-toto Statement, version 1.
     #[serde(rename = "_type")]
     pub kind: String,
     /// The files that it is about.
     pub subject: Vec<Subject>,
-    /// [`PREDICATE_TYPE`].
+    /// Always [`PREDICATE_TYPE`]: what the predicate is to be read as.
     #[serde(rename = "predicateType")]
     pub predicate_type: String,
     /// What is said of them.
@@ -37,7 +37,7 @@ pub struct Statement {
 /// A file by name and digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Subject {
-    /// File name.
+    /// File name, without a folder.
     pub name: String,
     /// Algorithm → digest, hexadecimal.
     pub digest: BTreeMap<String, String>,

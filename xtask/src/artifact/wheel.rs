@@ -9,6 +9,9 @@ use crate::error::{Error, Result};
 use crate::wheel::record;
 
 /// Packs the folder `root`, which holds one `*.dist-info`, to `out`.
+///
+/// # Errors
+/// The world: a file cannot be read or written, or the folder does not hold one `*.dist-info`.
 pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {
     let dist_info = dist_info(root)?;
     let record_name = format!("{dist_info}/RECORD");
@@ -25,6 +28,9 @@ pub fn pack<W: Write + Seek>(root: &Path, out: W, epoch: i64) -> Result<W> {
 }
 
 /// All files below `root` as members, sorted by name.
+///
+/// # Errors
+/// The world: a folder or a file cannot be read.
 pub fn collect(root: &Path) -> Result<Vec<Member>> {
     let mut members = Vec::new();
     for entry in walkdir::WalkDir::new(root).sort_by_file_name() {
@@ -42,6 +48,9 @@ pub fn collect(root: &Path) -> Result<Vec<Member>> {
 }
 
 /// Name of the one `*.dist-info` folder of an unpacked wheel.
+///
+/// # Errors
+/// The world: there is none, or more than one.
 pub fn dist_info(root: &Path) -> Result<String> {
     let found: Vec<String> = fs_err::read_dir(root)?
         .flatten()
@@ -55,6 +64,9 @@ pub fn dist_info(root: &Path) -> Result<String> {
 }
 
 /// Writes the `WHEEL` file of `root` for `tag` and returns the wheel's file name.
+///
+/// # Errors
+/// The world: there is not one `*.dist-info`, or it cannot be written.
 pub fn set_tag(root: &Path, tag: &str) -> Result<String> {
     let dist_info = dist_info(root)?;
     let text = format!(
@@ -66,6 +78,9 @@ pub fn set_tag(root: &Path, tag: &str) -> Result<String> {
 }
 
 /// The wheel that a backend left in `folder`.
+///
+/// # Errors
+/// The world: there is none, or more than one.
 pub fn only_wheel(folder: &Path) -> Result<PathBuf> {
     let mut wheels: Vec<PathBuf> = fs_err::read_dir(folder)?
         .flatten()

@@ -38,7 +38,7 @@ pub struct Member {
 pub struct Written {
     /// Path in the archive.
     pub name: String,
-    /// SHA-256, raw.
+    /// SHA-256 of the contents; RECORD has it in URL-safe base64.
     pub sha256: [u8; 32],
     /// Bytes, uncompressed.
     pub size: u64,

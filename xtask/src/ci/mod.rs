@@ -21,7 +21,7 @@ use crate::recipe::{Lock, Status, System, Workspace};
 /// One build: what a CI starts a machine for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Job {
-    /// The recipe's name.
+    /// Name of the recipe, as `--recipe` takes it.
     pub recipe: String,
     /// Upstream's version of torch.
     pub torch: String,

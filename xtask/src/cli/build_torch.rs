@@ -56,7 +56,7 @@ pub struct Args {
     #[arg(long)]
     no_compiler_cache: bool,
     /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
-    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
     sign: Option<String>,
 }
 

@@ -109,7 +109,7 @@ pub enum TargetArg {
 #[derive(Debug, Clone, Args)]
 pub struct ToolArgs {
     /// Python that the wheel is for: a path, a name or a version such as 3.12 (default: python3)
-    #[arg(long, value_name = "PYTHON")]
+    #[arg(long, value_name = "PYTHON", value_hint = clap::ValueHint::ExecutablePath)]
     pub python: Option<String>,
     /// Installed CUDA toolkit to use in place of the recipe's: the folder with bin/nvcc
     #[arg(long, value_name = "DIR")]

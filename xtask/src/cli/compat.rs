@@ -25,9 +25,10 @@ What Python code of a package calls in torch is not looked at, nor what its own 
 Exit code: 0 all fit, 1 one does not or cannot be told, 2 bad input.")]
 pub struct Args {
     /// The torch: a wheel, an archive, a folder or environment, an https URL, or pypi:torch==VERSION
+    #[arg(value_hint = clap::ValueHint::AnyPath)]
     torch: String,
     /// The packages: wheels, pypi:NAME==VERSION (or NAME), https URLs, a folder of installed packages or of wheels
-    #[arg(required_unless_present = "requirements")]
+    #[arg(required_unless_present = "requirements", value_hint = clap::ValueHint::AnyPath)]
     what: Vec<String>,
     /// Also all that stands in this requirement file, as pip reads it
     #[arg(short, long = "requirements", value_name = "FILE")]

@@ -29,7 +29,7 @@ Exit code: 0 starting works, 1 it does not (or the traceback is of no known
 case, or not of the rendezvous).")]
 pub struct Args {
     /// The Python whose torch is meant: a path or a name (default: python3)
-    #[arg(long, value_name = "PYTHON")]
+    #[arg(long, value_name = "PYTHON", value_hint = clap::ValueHint::ExecutablePath)]
     python: Option<String>,
     /// Only look: start nothing but Python itself
     #[arg(long)]

@@ -208,7 +208,7 @@ struct AddArgs {
     python: Vec<String>,
     /// Wheels, folders with wheels, pypi:NAME==VERSION, or requirements files (.txt) with hashes; statements, bills of
     /// materials and manifests beside wheels come along
-    #[arg(required = true, value_name = "WHAT")]
+    #[arg(required = true, value_name = "WHAT", value_hint = clap::ValueHint::AnyPath)]
     what: Vec<String>,
 }
 

@@ -28,7 +28,7 @@ pub struct Args {
     #[arg(value_name = "STATEMENT")]
     statement: PathBuf,
     /// The private key: a PEM file, or env:VARIABLE
-    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
     key: String,
     /// Print the result as JSON on standard output
     #[arg(long)]

@@ -31,10 +31,10 @@ pub struct Args {
     #[command(flatten)]
     python: ToolArgs,
     /// The build that is judged: a wheel, a libtorch archive, a folder, or pypi:torch==VERSION
-    #[arg(long, value_name = "BUILD", required_unless_present = "from")]
+    #[arg(long, value_name = "BUILD", required_unless_present = "from", value_hint = clap::ValueHint::AnyPath)]
     candidate: Option<String>,
     /// The build that it is held against
-    #[arg(long, value_name = "BUILD", required_unless_present = "from")]
+    #[arg(long, value_name = "BUILD", required_unless_present = "from", value_hint = clap::ValueHint::AnyPath)]
     baseline: Option<String>,
     /// Measure nothing: judge again what an earlier run wrote with --raw, by this recipe's bars
     #[arg(long, value_name = "FILE", conflicts_with_all = ["candidate", "baseline"])]

@@ -76,7 +76,7 @@ enum Place {
     Archive(Box<dyn ReadAt>, Kind),
 }
 
-/// Files, by path.
+/// The files of a package or a torch, wherever they are: a folder, a wheel, a Debian or conda package.
 pub struct Holder {
     place: Place,
     members: Vec<Member>,

@@ -44,11 +44,11 @@ pub const SCHEMA_VERSION: u32 = 1;
 /// All that was asked and found.
 #[derive(Debug, Serialize)]
 pub struct Report {
-    /// [`SCHEMA_VERSION`].
+    /// Version of the JSON form: [`SCHEMA_VERSION`].
     pub schema_version: u32,
     /// The torch that was asked about, in short.
     pub torch: TorchSummary,
-    /// Of each package.
+    /// A verdict on each package that was asked about.
     pub packages: Vec<Verdict>,
     /// Installed packages that have nothing to do with torch, and were not judged.
     pub unrelated: usize,
@@ -63,11 +63,11 @@ pub struct TorchSummary {
     pub subject: String,
     /// `torch.__version__`.
     pub version: Option<String>,
-    /// CUDA version.
+    /// `torch.version.cuda`: `12.4`; `None` where it has none.
     pub cuda: Option<String>,
     /// Whether strings are those of the C++11 ABI.
     pub cxx11_abi: Option<bool>,
-    /// What it is for.
+    /// The system, machine and Python that it is for.
     #[serde(flatten)]
     pub target: Target,
 }

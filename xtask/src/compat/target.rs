@@ -61,7 +61,7 @@ pub struct Metadata {
     pub name: String,
     /// Version, as written.
     pub version: String,
-    /// `Requires-Python`.
+    /// `Requires-Python`, as written (PEP 345, a PEP 440 range).
     pub requires_python: Option<String>,
     /// `Requires-Dist`, those that can be read.
     pub requires: Vec<Requirement>,

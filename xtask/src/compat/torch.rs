@@ -25,7 +25,7 @@ pub struct Torch {
     pub cuda: Option<String>,
     /// Whether strings are those of the C++11 ABI; `None` where the platform has but one.
     pub cxx11_abi: Option<bool>,
-    /// What it is for.
+    /// The system, machine and Python that it is for.
     pub target: Target,
     holder: Holder,
     /// Its libraries, smallest first.
@@ -170,11 +170,6 @@ impl Torch {
             torch.system = system_folders(&torch.target.machine);
         }
         Ok(torch)
-    }
-
-    /// The version, for people.
-    pub fn version_text(&self) -> String {
-        self.version.as_ref().map_or_else(|| "of unknown version".to_owned(), ToString::to_string)
     }
 
     /// Whether this torch is installed on this machine, so that what its system lacks is known.

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use super::demangle::demangle;
 
-/// Will it load?
+/// Whether a package can be used beside the torch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Fit {
@@ -184,7 +184,7 @@ pub struct Judged {
 pub struct Verdict {
     /// As the user named it.
     pub subject: String,
-    /// Normalized name.
+    /// The package's name, normalized (PEP 503).
     pub package: String,
     /// Version of the package.
     pub version: String,
@@ -196,7 +196,7 @@ pub struct Verdict {
     pub pins_hold: bool,
     /// Why it does not fit.
     pub reasons: Vec<Reason>,
-    /// The likely cause.
+    /// The likely cause, where the reasons point at one.
     pub cause: Option<Cause>,
     /// What it needs of others; where the verdict is that it cannot be told, this is what is missing.
     pub gaps: Vec<Gap>,

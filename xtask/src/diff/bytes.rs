@@ -20,7 +20,7 @@ pub struct Bytes {
 }
 
 impl Bytes {
-    /// All of `of`.
+    /// The whole of `of`.
     pub fn all(of: Arc<dyn ReadAt>) -> Self {
         let size = of.size();
         Self { of, start: 0, size }
@@ -55,7 +55,7 @@ impl ReadAt for Bytes {
 /// In what two runs of bytes differ.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Differing {
-    /// The first place.
+    /// Offset of the first byte that differs.
     pub first: u64,
     /// How many bytes, up to where the shorter one ends.
     pub count: u64,

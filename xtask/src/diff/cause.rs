@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-/// A likely cause.
+/// What builds most often differ by, told from the bytes that differ: likely, not proved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Cause {

@@ -22,7 +22,7 @@ pub use cause::Cause;
 /// What two artifacts, folders or files differ in.
 #[derive(Debug, Clone, Serialize)]
 pub struct Difference {
-    /// Nothing differs.
+    /// Whether both are the same, byte for byte.
     pub identical: bool,
     /// SHA-256 of both, where they are files.
     pub sha256: [Option<String>; 2],
@@ -54,7 +54,7 @@ pub struct Finding {
 pub struct Member {
     /// Path inside of both.
     pub name: String,
-    /// Bytes in both.
+    /// Size in bytes, in the first and in the second.
     pub size: [u64; 2],
     /// All that differs in it.
     pub findings: Vec<Finding>,

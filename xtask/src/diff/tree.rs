@@ -30,7 +30,7 @@ const MOST_FROM_ONE: u64 = 1032;
 /// A member of an archive, a file of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path with `/`.
+    /// Path in the archive or folder, with `/`.
     pub name: String,
     /// Size in bytes, unpacked.
     pub size: u64,
@@ -70,7 +70,10 @@ pub struct Tree {
 }
 
 impl Tree {
-    /// Reads the list.
+    /// Lists a folder's files, an archive's members, or a file as its only entry.
+    ///
+    /// # Errors
+    /// Bad input: there is no such file or folder, an archive is broken, or its list is too long.
     pub fn open(path: &Path) -> Result<Self> {
         let missing = || Error::misuse("no-artifact", format!("there is no {}", path.display()));
         let mut tree = Self { path: path.to_owned(), kind: "file", header: String::new(), entries: Vec::new() };
@@ -249,6 +252,9 @@ impl Tree {
     }
 
     /// The contents of the members called `names`, on disk where they are packed.
+    ///
+    /// # Errors
+    /// The archive is not what its list said, or the disk is full.
     pub fn contents(&self, names: &BTreeSet<&str>) -> Result<Contents> {
         let (mut left_out, mut sum) = (BTreeSet::new(), 0u64);
         let packed = !matches!(self.kind, "folder" | "file");

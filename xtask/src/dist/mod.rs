@@ -33,11 +33,11 @@ const NAMED: &str = "/torchmill";
 /// A file of a release.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Made {
-    /// Its name.
+    /// Its name, without a folder.
     pub file: String,
-    /// SHA-256.
+    /// SHA-256 of the file, hexadecimal.
     pub sha256: String,
-    /// Bytes.
+    /// Size of the file in bytes.
     pub size: u64,
 }
 

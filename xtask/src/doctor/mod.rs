@@ -67,7 +67,7 @@ pub struct Interpreter {
 pub struct Gpu {
     /// Model, as the driver calls it.
     pub name: String,
-    /// Driver version.
+    /// Version of the driver: it decides which CUDA runs.
     pub driver: String,
     /// Memory, as the tool prints it.
     pub memory: String,
@@ -75,7 +75,7 @@ pub struct Gpu {
     pub compute_capability: Option<String>,
 }
 
-/// What was found.
+/// What was found out about a Python's torch: the document of `--json`.
 #[derive(Debug, Clone, Serialize)]
 pub struct Diagnosis {
     /// Version of the JSON form.
@@ -92,7 +92,7 @@ pub struct Diagnosis {
     pub gpus: Vec<Gpu>,
     /// How each usual launcher's start ends, by what the files of this torch say and USE_LIBUV.
     pub launchers: Vec<Launched>,
-    /// What was tried.
+    /// What was tried, in order; empty where nothing was to be started.
     pub trials: Vec<Trial>,
     /// Whether starting works as things are.
     pub healthy: bool,
@@ -109,7 +109,7 @@ pub struct Diagnosis {
 pub struct Launched {
     /// What people call it.
     pub launcher: &'static str,
-    /// How it ends.
+    /// Whether it would start, and if not, with which error.
     pub outcome: Outcome,
     /// Where it was read which stores it makes.
     pub source: &'static str,

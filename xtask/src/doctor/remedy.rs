@@ -28,11 +28,11 @@ pub enum Start {
 pub struct Remedy {
     /// What to do, in a few words.
     pub what: String,
-    /// Lines to paste.
+    /// Lines to paste into a shell, in order.
     pub lines: Vec<String>,
     /// Which starts it helps.
     pub helps: Vec<Start>,
-    /// What it costs.
+    /// What it costs: time, space, what it changes.
     pub costs: String,
     /// Of a recipe: whether it was built here, or is a draft.
     #[serde(skip_serializing_if = "Option::is_none")]

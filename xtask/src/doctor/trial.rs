@@ -19,7 +19,7 @@ const SCRIPT: &str = include_str!("trial.py");
 pub struct Trial {
     /// The step, for code that asks for one of them.
     pub step: Step,
-    /// What was tried.
+    /// What was tried, in words for people.
     pub name: &'static str,
     /// Whether it worked.
     pub ok: bool,

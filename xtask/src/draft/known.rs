@@ -22,7 +22,7 @@ pub struct Known {
 
 /// The recipe of upstream's git whose version is nearest: the newest one that is not newer, else the oldest.
 pub struct Nearest {
-    /// As a whole.
+    /// The recipe as it is built by: with what it takes over from others.
     pub recipe: Recipe,
     /// Its own file, as typed.
     pub file: RecipeFile,

@@ -25,7 +25,7 @@ use known::{Known, Nearest};
 /// Upstream's repository, where nobody names another.
 pub const UPSTREAM: &str = "https://github.com/pytorch/pytorch.git";
 
-/// What is asked for.
+/// What `recipe new` is asked for.
 #[derive(Debug)]
 pub struct Asked<'a> {
     /// The version: `2.16.0`.
@@ -43,7 +43,7 @@ pub struct Asked<'a> {
 pub struct Written {
     /// Names of the recipes.
     pub recipes: Vec<String>,
-    /// Their files.
+    /// Paths of what was written: a `.toml` each.
     pub files: Vec<std::path::PathBuf>,
     /// Upstream's tag.
     pub tag: String,

@@ -11,7 +11,7 @@ use crate::event::Sink;
 use crate::recipe::pinned;
 use crate::source::{http_agent, pypi};
 
-/// What came out.
+/// How the nearest recipe's build packages meet what this version's pyproject.toml asks for.
 #[derive(Debug, Default)]
 pub struct Pins {
     /// The whole list, where the nearest recipe's does not do.

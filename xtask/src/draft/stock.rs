@@ -18,7 +18,7 @@ use crate::wheel::{Metadata, Name};
 /// The stock wheels of a release, for Linux.
 #[derive(Debug, Default)]
 pub struct Stock {
-    /// `3.11`, in order.
+    /// Pythons that have a wheel, to the minor version: `3.11`; in order of version.
     pub pythons: Vec<String>,
     /// The same of builds without a global lock: `3.14`.
     pub free_threaded: Vec<String>,

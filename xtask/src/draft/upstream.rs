@@ -34,11 +34,11 @@ pub struct Upstream {
     pub pythons: Vec<String>,
     /// What CMake calls the project.
     pub project: String,
-    /// The oldest CMake, GCC and C++ standard that its list file takes.
+    /// The oldest CMake that its list file takes.
     pub cmake: Option<String>,
-    /// See `cmake`.
+    /// The oldest GCC that its list file takes.
     pub gcc: Option<String>,
-    /// See `cmake`.
+    /// The C++ standard that its list file sets.
     pub standard: Option<String>,
     /// Its `USE_*` and `BUILD_*` switches.
     pub switches: BTreeSet<String>,

@@ -29,15 +29,15 @@ pub struct VersionNeed {
 /// What matters here of a 64-bit ELF file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Elf {
-    /// DT_SONAME.
+    /// DT_SONAME: the name that others ask for it by.
     pub soname: Option<String>,
-    /// DT_NEEDED.
+    /// DT_NEEDED: sonames of what is loaded with it, in order.
     pub needed: Vec<String>,
     /// DT_RPATH or DT_RUNPATH.
     pub run_path: Option<String>,
     /// Versions of symbols that it takes from other libraries.
     pub versions: BTreeSet<VersionNeed>,
-    /// e_machine.
+    /// `e_machine` of the header: 62 is x86-64, 183 AArch64.
     pub machine: u16,
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::wheel::{ReadAt, slice};
+use crate::wheel::{ReadAt, slice, u16_at, u32_at, u64_at};
 
 const MAGIC: u32 = 0xba55_ed50;
 const CONTAINER_HEADER: u64 = 16;
@@ -49,18 +49,6 @@ pub fn count(section: &dyn ReadAt, out: &mut BTreeMap<String, u64>) {
         }
         at = end;
     }
-}
-
-fn u16_at(b: &[u8], at: usize) -> u16 {
-    u16::from_le_bytes([b[at], b[at + 1]])
-}
-
-fn u32_at(b: &[u8], at: usize) -> u32 {
-    u32::from_le_bytes([b[at], b[at + 1], b[at + 2], b[at + 3]])
-}
-
-fn u64_at(b: &[u8], at: usize) -> u64 {
-    u64::from(u32_at(b, at)) | u64::from(u32_at(b, at + 4)) << 32
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const PAGE: u64 = 4 << 10;
 /// Most bytes of a name in a table; those that C++ templates make have a few thousand.
 const LONGEST_NAME: u64 = 64 << 10;
 
-/// The view.
+/// A view of a file that ends where its bound is: [`Lens::is_full`] says so.
 pub struct Lens<'a> {
     source: &'a dyn ReadAt,
     /// Bytes that may still be read.

@@ -48,7 +48,7 @@ pub struct Library {
     pub classes: BTreeSet<Class>,
     /// Proof that the libuv store is compiled in; empty where it is not.
     pub store: Vec<Evidence>,
-    /// libuv inside.
+    /// The libuv that is linked in, or that it needs.
     pub uv: Option<Uv>,
     /// GPU code by kind and architecture: `cubin sm_90`, `ptx compute_90`, with the number of images.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]

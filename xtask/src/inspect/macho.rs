@@ -13,11 +13,11 @@ type Header = MachHeader64<Endianness>;
 /// What matters here of a 64-bit Mach-O file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct MachO {
-    /// LC_ID_DYLIB.
+    /// LC_ID_DYLIB: the install name that others ask for it by.
     pub name: Option<String>,
     /// LC_LOAD_DYLIB and its kin.
     pub needed: Vec<String>,
-    /// LC_RPATH.
+    /// LC_RPATH, in order: what `@rpath` stands for.
     pub run_paths: Vec<String>,
     /// Oldest macOS that it runs on.
     pub min_os: Option<String>,

@@ -49,9 +49,9 @@ pub struct Era {
     pub to: String,
     /// The default of the C++ binding.
     pub binding: bool,
-    /// `env://`.
+    /// What decides which store `init_method="env://"` makes.
     pub env: Choice,
-    /// `tcp://`.
+    /// What decides which store `init_method="tcp://…"` makes.
     pub tcp: Choice,
     /// The agent's store of the static rendezvous.
     pub r#static: Maker,

@@ -7,7 +7,7 @@ use object::{LittleEndian as LE, ReadRef};
 use super::evidence::{Evidence, Uv};
 use super::marker::{Class, Hit};
 use super::uv;
-use crate::wheel::{ReadAt, slice};
+use crate::wheel::{ReadAt, slice, u32_at};
 
 /// What matters here of a 64-bit PE file.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -38,7 +38,7 @@ pub(super) fn read<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::
         let start = u64::from(table.virtual_address.get(LE));
         for i in 0..MOST_ENTRIES as u64 {
             let Some(entry) = image.bytes(start + i * size, size).filter(|_| start > 0) else { break };
-            let rva = word(&entry, at);
+            let rva = u32_at(&entry, at);
             if rva == 0 {
                 break;
             }
@@ -46,7 +46,7 @@ pub(super) fn read<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> object::
         }
     }
     if let Some(exports) = image.exports(&file) {
-        out.name = image.text(word(&exports, 12).into());
+        out.name = image.text(u32_at(&exports, 12).into());
     }
     Ok(out)
 }
@@ -72,10 +72,6 @@ pub(super) fn data_end(head: &[u8]) -> Option<u64> {
         u64::from(offset).checked_add(size.into())
     };
     Some(end(b".rdata")?.max(end(b".data")?))
-}
-
-fn word(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
 /// The image as addresses see it.
@@ -239,13 +235,13 @@ pub(super) fn uv_version<'d, R: ReadRef<'d>>(data: R, source: &dyn ReadAt) -> ob
 /// Where the export called `name` is.
 fn exported<'d, R: ReadRef<'d>>(image: &Image<'_>, file: &PeFile64<'d, R>, name: &str) -> Option<u64> {
     let directory = image.exports(file)?;
-    let names = (word(&directory, 24) as usize).min(MOST_ENTRIES) as u64;
-    let pointers = image.bytes(word(&directory, 32).into(), names * 4)?;
-    let ordinals = image.bytes(word(&directory, 36).into(), names * 2)?;
-    let index = (0..names as usize).find(|i| image.text(word(&pointers, i * 4).into()).as_deref() == Some(name))?;
+    let names = (u32_at(&directory, 24) as usize).min(MOST_ENTRIES) as u64;
+    let pointers = image.bytes(u32_at(&directory, 32).into(), names * 4)?;
+    let ordinals = image.bytes(u32_at(&directory, 36).into(), names * 2)?;
+    let index = (0..names as usize).find(|i| image.text(u32_at(&pointers, i * 4).into()).as_deref() == Some(name))?;
     let ordinal = u64::from(u16::from_le_bytes([ordinals[index * 2], ordinals[index * 2 + 1]]));
-    let address = image.bytes(u64::from(word(&directory, 28)).checked_add(ordinal * 4)?, 4)?;
-    Some(word(&address, 0).into())
+    let address = image.bytes(u64::from(u32_at(&directory, 28)).checked_add(ordinal * 4)?, 4)?;
+    Some(u32_at(&address, 0).into())
 }
 
 /// The bytes of the section called `name` (at most eight letters): offset and size in the file.

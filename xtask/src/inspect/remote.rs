@@ -118,11 +118,6 @@ impl Remote {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).received
     }
 
-    /// Whether the server knows ranges.
-    pub fn has_ranges(&self) -> bool {
-        self.whole.is_none()
-    }
-
     fn ask(&self, start: u64, end: u64) -> io::Result<Box<dyn Read + Send + Sync>> {
         let response = http_get(&self.agent, &self.url)
             .header("Accept-Encoding", "identity")

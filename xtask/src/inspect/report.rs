@@ -138,7 +138,7 @@ pub struct Report {
     pub defaults: Option<Defaults>,
     /// What the torch says of itself.
     pub torch: Torch,
-    /// Process groups.
+    /// Which process groups it can make: Gloo, NCCL, MPI.
     pub backends: Backends,
     /// GPU code by kind and architecture, with the number of images; `None` where it was not read.
     pub gpu: Option<BTreeMap<String, u64>>,

@@ -63,7 +63,7 @@ impl Names {
         &self.text
     }
 
-    /// How many.
+    /// How many names there are; each counts once.
     pub fn len(&self) -> usize {
         self.starts.len()
     }

@@ -56,7 +56,7 @@ pub type Project = ProjectPage;
 /// What became of one wheel.
 #[derive(Debug, Clone, Serialize)]
 pub struct Added {
-    /// File name.
+    /// The wheel's file name.
     pub filename: String,
     /// SHA-256 of the file.
     pub sha256: String,
@@ -143,6 +143,9 @@ impl Index {
     }
 
     /// Normalized names of all projects.
+    ///
+    /// # Errors
+    /// The world: the folder cannot be read.
     pub fn projects(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for entry in fs_err::read_dir(self.root.join("simple"))? {
@@ -156,6 +159,9 @@ impl Index {
     }
 
     /// The page of a project; an empty one where there is none yet.
+    ///
+    /// # Errors
+    /// Bad input: its page is damaged. The world: it cannot be read.
     pub fn project(&self, name: &str) -> Result<Project> {
         let path = self.page(name).join("index.json");
         match std::fs::read(&path) {

@@ -21,9 +21,9 @@ const VERSION: u32 = 1;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct IndexLock {
-    /// Of the format.
+    /// Version of the format; another one is refused.
     pub version: u32,
-    /// Every file.
+    /// Every published file, yanked ones included.
     #[serde(default)]
     pub file: Vec<LockedFile>,
     /// Every release that was removed.

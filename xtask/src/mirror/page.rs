@@ -15,11 +15,11 @@ use super::wheel::{About, REPORT};
 /// Version of the simple API that is spoken (PEP 700).
 const API_VERSION: &str = "1.1";
 
-/// `meta`.
+/// `meta` of both kinds of page (PEP 691): which version of the simple API the rest is written in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct Meta {
-    /// Version of the simple API.
+    /// `MAJOR.MINOR`; installers warn of a newer minor version and refuse a newer major one.
     pub api_version: String,
 }
 
@@ -63,23 +63,23 @@ pub type Hashes = BTreeMap<String, String>;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub struct File {
-    /// File name.
+    /// The wheel's name, as it was uploaded: what installers parse (the wheel specification, "File name convention").
     pub filename: String,
-    /// Relative to the page.
+    /// Where the file is, relative to the page, so that an index can be moved.
     pub url: String,
     /// Digests of the file.
     pub hashes: Hashes,
-    /// `Requires-Python`.
+    /// `Requires-Python` of METADATA: pip passes over the file where the running Python is outside (PEP 503).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requires_python: Option<String>,
     /// Bytes (PEP 700).
     pub size: u64,
-    /// When it was published (PEP 700).
+    /// When it was published (PEP 700): RFC 3339 in UTC, what uv's `--exclude-newer` goes by.
     pub upload_time: String,
-    /// PEP 592.
+    /// Whether installers pass over it unless it is asked for exactly (PEP 592).
     #[serde(default)]
     pub yanked: Yanked,
-    /// PEP 714.
+    /// Digests of FILE.metadata beside the file (PEP 658), under the name that PEP 714 gave it.
     pub core_metadata: Hashes,
     /// The same under the name that PEP 658 first had in JSON.
     pub dist_info_metadata: Hashes,
@@ -97,9 +97,9 @@ pub struct File {
 /// The page of a project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectPage {
-    /// `meta`.
+    /// The version of the API that the page speaks.
     pub meta: Meta,
-    /// Normalized name.
+    /// The project's name, normalized (PEP 503).
     pub name: String,
     /// All versions (PEP 700).
     pub versions: Vec<String>,
@@ -193,7 +193,7 @@ fn said_of(f: &File) -> Markup {
 /// The page of the index.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RootPage {
-    /// `meta`.
+    /// The version of the API that the page speaks.
     pub meta: Meta,
     /// Every project that has a page.
     pub projects: Vec<ProjectName>,
@@ -202,7 +202,7 @@ pub struct RootPage {
 /// A project on the page of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectName {
-    /// Normalized name.
+    /// The project's name, normalized (PEP 503).
     pub name: String,
 }
 

@@ -26,7 +26,7 @@ pub struct Rule {
 /// A file that goes.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pruned {
-    /// File name.
+    /// Its name in the index.
     pub filename: String,
     /// Size of the file in bytes.
     pub size: u64,

@@ -17,7 +17,7 @@ use crate::error::{Answer, Error, Result};
 /// What was found out about a wheel.
 #[derive(Debug, Serialize)]
 pub struct Judged {
-    /// File name.
+    /// The wheel's file name.
     pub filename: String,
     /// SHA-256 of the file.
     pub sha256: String,

@@ -40,7 +40,7 @@ const THINKING: Duration = Duration::from_secs(600);
 /// What became of one wheel.
 #[derive(Debug, Clone, Serialize)]
 pub struct Pushed {
-    /// File name.
+    /// The wheel's file name.
     pub filename: String,
     /// SHA-256 of the file.
     pub sha256: String,
@@ -50,7 +50,7 @@ pub struct Pushed {
 
 /// A server to upload to.
 pub struct Target<'a> {
-    /// Where uploads go.
+    /// Where uploads go: the address that twine would be given as `--repository-url`.
     pub url: Url,
     /// Where its simple index is; found out if `None`.
     pub index: Option<Url>,

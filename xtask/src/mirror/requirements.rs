@@ -5,7 +5,7 @@ use std::path::Path;
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use crate::error::{Error, Result};
-use crate::recipe::pinned;
+use crate::recipe::{first_line, pinned};
 
 /// Largest file that is read, bytes.
 const MOST: u64 = 16 << 20;
@@ -32,10 +32,6 @@ pub fn exact(text: &str) -> Result<(Requirement<VerbatimUrl>, String)> {
     let requirement = crate::recipe::requirement(text).map_err(|e| bad(format!(": {}", first_line(&e))))?;
     let version = pinned(&requirement).ok_or_else(|| bad(String::new()))?;
     Ok((requirement, version))
-}
-
-fn first_line(e: &impl std::fmt::Display) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// Reads the file at `path`.

@@ -19,7 +19,7 @@ pub use crate::wheel::Name;
 pub struct About {
     /// Whether the store has libuv, as `inspect` proves it; `None` for what is no torch.
     pub libuv: Option<bool>,
-    /// CUDA version.
+    /// Version of CUDA that the torch was built for: `12.4`; `None` for one without, and for what is no torch.
     pub cuda: Option<String>,
     /// One line from METADATA.
     pub summary: Option<String>,

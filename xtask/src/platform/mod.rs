@@ -25,7 +25,7 @@ pub use imp::{
     exec, free_space, is_executable, is_root, kill_tree, make_readable, make_traversable, mark_executable,
     new_process_group, new_session, open_regular, other_user, outlive_terminal, own_variables, peak_memory,
     raise_open_files, read_at, read_at_once, remove_link, run_measured, sandbox_exec, sandbox_supported, set_umask,
-    shared_with, stderr_is_terminal, symlink, system_programs, this_user,
+    shared_with, symlink, system_programs, this_user,
 };
 
 use crate::error::{Error, Result};
@@ -33,6 +33,11 @@ use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported as room_supported};
 pub use secrets::scrub_environment;
+
+/// Whether messages go to a terminal.
+pub fn stderr_is_terminal() -> bool {
+    io::IsTerminal::is_terminal(&io::stderr())
+}
 
 /// The hidden command that builds a closed room and becomes a program in it.
 #[cfg(not(target_os = "linux"))]

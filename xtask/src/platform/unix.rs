@@ -440,8 +440,3 @@ pub fn mark_executable(path: &Path, executable: bool) -> Result<()> {
 pub fn is_executable(path: &Path) -> Result<bool> {
     Ok(fs_err::metadata(path)?.permissions().mode() & 0o111 != 0)
 }
-
-/// Whether messages go to a terminal.
-pub fn stderr_is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
-}

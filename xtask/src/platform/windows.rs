@@ -183,11 +183,6 @@ pub fn is_executable(_path: &Path) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether messages go to a terminal.
-pub fn stderr_is_terminal() -> bool {
-    std::io::IsTerminal::is_terminal(&std::io::stderr())
-}
-
 /// Nothing to do: Windows has no such signal.
 pub fn die_of_broken_pipes() {}
 

@@ -8,7 +8,7 @@ use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
 use super::companion::is_companion;
-use super::{coordinate::Coordinate, cuda, features, near::nearest};
+use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -30,12 +30,12 @@ impl Workspace {
         self.root.join(Self::RELEASE_MARK).is_file()
     }
 
-    /// `recipes/`.
+    /// The folder of recipes and locks.
     pub fn recipes(&self) -> PathBuf {
         self.root.join("recipes")
     }
 
-    /// `patches/`.
+    /// The folder of patches and of the CMake module.
     pub fn patches(&self) -> PathBuf {
         self.root.join("patches")
     }
@@ -79,11 +79,17 @@ impl Workspace {
     }
 
     /// The file of the recipe called `name` as it was typed, by itself.
+    ///
+    /// # Errors
+    /// Bad input: it cannot be read, or is no recipe.
     pub fn file(&self, name: &str) -> Result<RecipeFile> {
         Located::read(self.recipe_path(name))?.parse()
     }
 
     /// Reads, merges and checks the recipe called `name` (or the file at that path).
+    ///
+    /// # Errors
+    /// Bad input, with the line: there is no such recipe, or it contradicts itself.
     pub fn load(&self, name: &str) -> Result<Recipe> {
         let path = self.recipe_path(name);
         if !path.exists() {
@@ -318,10 +324,6 @@ impl Located {
         }
         Ok(())
     }
-}
-
-fn first_line(e: &impl std::fmt::Display) -> String {
-    e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// The version that a requirement pins with `==`, if it does.

@@ -107,6 +107,10 @@ impl Lock {
     }
 
     /// Reads the lock of a recipe, which stands at `recipe_path`, and checks that it fits.
+    ///
+    /// # Errors
+    /// Bad input: there is no lock ([`Kind::LockMissing`]), it is of an earlier recipe ([`Kind::LockStale`]), or cannot
+    /// be read.
     pub fn load<'a>(draws: impl Into<Draws<'a>>, recipe_path: &Path) -> Result<Self> {
         let recipe = draws.into();
         let path = Self::path_for(recipe_path);

@@ -16,4 +16,5 @@ pub use load::{SCHEMA, Workspace, pinned};
 pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
+pub(crate) use requirement::first_line;
 pub use requirement::{Requirement, requirement};

@@ -24,3 +24,8 @@ pub fn requirement(text: &str) -> Result<Requirement, String> {
     }
     Requirement::from_str(text).map_err(|e| e.message.to_string())
 }
+
+/// What is wrong, without the lines after it that draw an arrow under the place: an error of ours is one line.
+pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
+    e.to_string().lines().next().unwrap_or_default().to_owned()
+}

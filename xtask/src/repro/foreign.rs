@@ -52,7 +52,7 @@ pub struct Trust {
 pub struct Code {
     /// Digest of recipe, lock and patches.
     pub sha256: String,
-    /// One line a part.
+    /// Where it comes from, a line each: files that an artifact carries, or sources by coordinate and patches.
     pub parts: Vec<String>,
 }
 

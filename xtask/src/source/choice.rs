@@ -18,7 +18,7 @@ const FINAL: &[(u32, &str)] = &[
     (14, "2025-10-07"),
 ];
 
-/// What is asked for.
+/// What `pypi:NAME==VERSION` asks for, and for which system.
 #[derive(Debug, Clone, Copy)]
 pub struct Wanted<'a> {
     /// Normalized name of the project.
@@ -38,7 +38,7 @@ pub struct Chosen<'a> {
     pub file: &'a IndexFile,
     /// Of how many that would do.
     pub of: usize,
-    /// Why this one.
+    /// Why this one of those, for people.
     pub why: String,
 }
 

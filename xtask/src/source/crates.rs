@@ -6,6 +6,9 @@ use crate::error::{Context, Error, Result};
 use crate::platform;
 
 /// Has cargo download `name` `version` and returns the path of the `.crate` file in cargo's cache.
+///
+/// # Errors
+/// The world: cargo could not fetch it.
 pub fn download(name: &str, version: &str) -> Result<PathBuf> {
     let file = format!("{name}-{version}.crate");
     if let Some(path) = cached(&file) {

@@ -8,6 +8,9 @@ use crate::error::{Error, Result};
 pub const MIRROR_VARIABLE: &str = "TORCHMILL_DEBIAN_MIRROR";
 
 /// The mirrors to try, in order.
+///
+/// # Errors
+/// The world: APT names none, and neither does the environment.
 pub fn mirrors() -> Result<Vec<String>> {
     if let Some(value) = std::env::var_os(MIRROR_VARIABLE).filter(|v| !v.is_empty()) {
         return Ok(value.to_string_lossy().split_whitespace().map(str::to_owned).collect());

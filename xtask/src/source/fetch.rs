@@ -17,7 +17,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::Coordinate;
-use crate::store::{Blob, Store, digest_file};
+use crate::store::{Blob, Store, copy_digesting, digest_file};
 
 /// Downloads at a time.
 const PARALLEL: usize = 6;
@@ -31,7 +31,7 @@ const ATTEMPTS: u32 = 5;
 pub struct Want {
     /// Name, for messages.
     pub name: String,
-    /// Tried in turn.
+    /// Tried in turn; which one answers is nothing to the digest.
     pub coordinates: Vec<Coordinate>,
     /// Digest and size, from the lock; `None` while a lock is being written.
     pub expected: Option<(String, u64)>,
@@ -51,6 +51,9 @@ pub struct Fetcher<'a> {
 
 impl Fetcher<'_> {
     /// Gets all of `wants`, in their order. What is in the store already costs its hashing.
+    ///
+    /// # Errors
+    /// The world: no coordinate of one gave the bytes of its digest, or `offline` and it is not in the store.
     pub fn fetch_all(&self, wants: &[Want]) -> Result<Vec<Blob>> {
         // Each is hashed: a file that stands in the store is judged when it is used.
         let mut blobs: Vec<Option<Blob>> = wants.par_iter().map(|w| self.stored(w)).collect();
@@ -212,21 +215,9 @@ impl Fetcher<'_> {
         let part = self.part(want, coordinate);
         let mut from = fs_err::File::open(path)?;
         let mut to = fs_err::File::create(&part)?;
-        let mut hash = Sha256::new();
-        let mut buffer = vec![0u8; 1 << 18];
-        let mut size = 0;
-        loop {
-            use std::io::{Read, Write};
-            let n = from.read(&mut buffer)?;
-            if n == 0 {
-                break;
-            }
-            to.write_all(&buffer[..n])?;
-            hash.update(&buffer[..n]);
-            size += n as u64;
-        }
+        let (digest, size) = copy_digesting(&mut from, &mut to)?;
         drop(to);
-        self.judge(want, coordinate, &part, hex::encode(hash.finalize()), size)
+        self.judge(want, coordinate, &part, digest, size)
     }
 
     fn download(&self, agent: &Agent, want: &Want, coordinate: &Coordinate, urls: &[String]) -> Result<Blob> {

@@ -33,6 +33,9 @@ const MOST_OBJECTS: usize = 5_000_000;
 /// Writes the tree of `commit` in the repository at `url`, submodules included, to `out` as a tar
 /// archive with sorted members. `mirrors` is a folder for bare repositories, kept between calls. Blobs
 /// are in memory one at a time, and all of them are within `bounds`.
+///
+/// # Errors
+/// The world: the repository does not answer or does not have the commit. Bad input: its tree is above `bounds`.
 pub fn archive(
     url: &str,
     commit: &str,

@@ -84,12 +84,15 @@ pub enum Failure {
 pub struct Progress {
     file: fs_err::File,
     hash: Sha256,
-    /// Bytes on disk.
+    /// Bytes on disk, from where a request goes on (`Range`, RFC 9110).
     pub size: u64,
 }
 
 impl Progress {
     /// Opens (or goes on with) the part file at `path`.
+    ///
+    /// # Errors
+    /// The world: it cannot be read or made.
     pub fn open(path: &Path) -> Result<Self> {
         let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
         let mut hash = Sha256::new();
@@ -107,6 +110,9 @@ impl Progress {
     }
 
     /// Begins again from nothing.
+    ///
+    /// # Errors
+    /// The world: it cannot be written.
     pub fn restart(&mut self) -> Result<()> {
         use std::io::Seek;
         self.file.set_len(0)?;
@@ -116,7 +122,10 @@ impl Progress {
         Ok(())
     }
 
-    /// Takes bytes.
+    /// Appends bytes, and takes them into the digest.
+    ///
+    /// # Errors
+    /// The world: the disk is full.
     pub fn write(&mut self, bytes: &[u8]) -> Result<()> {
         self.file.write_all(bytes)?;
         self.hash.update(bytes);
@@ -132,6 +141,10 @@ impl Progress {
 
 /// Downloads `url` into `progress`, going on where it stands. `expected` is the size in bytes if it
 /// is known. Returns when the server says that it sent everything.
+///
+/// # Errors
+/// [`Failure::Passing`] where another try may help, [`Failure::Refused`] where none will, [`Failure::Local`] where it
+/// is this machine.
 pub fn download(
     agent: &Agent,
     url: &str,

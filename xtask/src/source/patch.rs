@@ -11,6 +11,9 @@ use crate::error::{Context, Error, Result};
 
 /// Applies the patch file at `patch` to the tree at `root`, dropping `strip` leading segments from
 /// its file names. Either every hunk of every file fits and is written, or nothing is.
+///
+/// # Errors
+/// A hunk does not fit, with patch, file and hunk; or the tree cannot be written.
 pub fn apply(patch: &Path, root: &Path, strip: usize) -> Result<()> {
     let name = patch.file_name().map_or_else(|| patch.display().to_string(), |n| n.to_string_lossy().into_owned());
     let text = fs_err::read(patch)?;

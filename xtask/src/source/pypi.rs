@@ -17,13 +17,13 @@ pub use crate::wheel::normalize;
 /// One file of a project.
 #[derive(Debug, Clone)]
 pub struct IndexFile {
-    /// File name.
+    /// The name that installers parse: a wheel's, or a source archive's.
     pub filename: String,
-    /// Where it is.
+    /// Absolute address, made of the page's own and what stands in it.
     pub url: String,
     /// Its SHA-256, where the index says it.
     pub sha256: Option<String>,
-    /// PEP 592.
+    /// Whether it is passed over unless it is asked for exactly (PEP 592).
     pub yanked: bool,
     /// `Requires-Python`, where the index says it.
     pub requires_python: Option<String>,
@@ -36,6 +36,9 @@ pub const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
 /// The index: PIP_INDEX_URL, else what pip's configuration says, else pip's own default.
+///
+/// # Errors
+/// The world: there is no setting, and no pip to ask for its default.
 pub fn index_url() -> Result<String> {
     static URL: OnceLock<std::result::Result<String, String>> = OnceLock::new();
     URL.get_or_init(find_index_url).clone().map_err(|what| {
@@ -268,7 +271,7 @@ pub struct Platform<'a> {
     pub system: System,
     /// `x86_64`, `aarch64`.
     pub machine: &'a str,
-    /// `3.11`.
+    /// Version of Python to the minor one: `3.11`.
     pub minor: &'a str,
 }
 

@@ -54,7 +54,7 @@ pub struct Guarded<R> {
 }
 
 impl<R: Read> Guarded<R> {
-    /// Watches `inner`.
+    /// Reads a plain tar from `inner`; what breaks a bound ends it with an error.
     pub fn new(inner: R) -> Self {
         Self { inner, header: Vec::with_capacity(BLOCK), left: 0, records: None, headers: 0, extensions: 0 }
     }

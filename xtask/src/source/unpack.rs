@@ -74,7 +74,7 @@ impl Target {
 /// What was unpacked.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Unpacked {
-    /// Files written.
+    /// Regular files that were written; links and folders do not count.
     pub files: u64,
     /// Bytes written.
     pub bytes: u64,
@@ -82,6 +82,10 @@ pub struct Unpacked {
 
 /// Unpacks the archive at `archive` (tar, plain or with gz, xz, bz2, zst; zip and wheels) into
 /// `targets`. `what` names it in messages. Files get the modification time `epoch`.
+///
+/// # Errors
+/// The archive is broken, above `bounds`, or holds what none of ours may: a path or a link that leads out, a device, a
+/// member twice.
 pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, epoch: i64) -> Result<Unpacked> {
     let mut file = File::from(fs_err::File::open(archive)?);
     let mut magic = [0u8; 265];

@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use serde::Deserialize;
 
-/// A known cause.
+/// A known cause of a failed step: an entry of `advice.toml`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cause {
@@ -64,7 +64,7 @@ fn holds(line: &str, mark: &str) -> bool {
 pub struct Advice {
     /// The cause's name.
     pub cause: &'static str,
-    /// What to tell.
+    /// What to tell: the cause and what to do, with what stood in the line filled in.
     pub tell: String,
     /// The line it was read from, from 0.
     pub line: usize,

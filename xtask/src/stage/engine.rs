@@ -163,7 +163,7 @@ fn kept<R: Serialize>(
 /// One stage of a plan.
 #[derive(Debug, Clone, Serialize)]
 pub struct PlannedStage {
-    /// The stage.
+    /// The stage's name, as `--until` takes it.
     pub stage: String,
     /// Which of its results, where it has several.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -172,7 +172,7 @@ pub struct PlannedStage {
     pub key: Option<String>,
     /// Whether there is nothing to do for it.
     pub cached: bool,
-    /// How it stands.
+    /// Whether it is done, to do, or neither.
     pub state: State,
     /// Why it would run: in what its inputs differ from those of the earlier result that is most like it.
     pub why: Vec<String>,
@@ -199,7 +199,7 @@ pub struct Plan {
     pub stages: Vec<PlannedStage>,
     /// Files to download: name and bytes.
     pub downloads: Vec<(String, u64)>,
-    /// Work folder.
+    /// The folder that the build is compiled in; it need not be there yet.
     pub work: PathBuf,
 }
 

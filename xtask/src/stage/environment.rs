@@ -23,6 +23,9 @@ pub fn inputs(build: &Build<'_>, wheels: &[Locked], parts: &mut Parts) {
 }
 
 /// Makes an environment at `out`.
+///
+/// # Errors
+/// The world: pip or venv fails, or a wheel is not in the store.
 pub fn make(build: &Build<'_>, out: &Path, scratch: &Path, wheels: &[Locked]) -> Result<()> {
     let (folder, requirements, pip) = wheel_folder(build, scratch, wheels)?;
     let base = |program: &Path| {
@@ -73,7 +76,7 @@ pub enum TorchFrom<'a> {
 /// What pip installed: the parts of its report (`--report`, version 1) that are read here.
 #[derive(Debug, serde::Deserialize)]
 pub struct Installed {
-    /// A package each.
+    /// What was installed, a package each.
     #[serde(default)]
     pub install: Vec<InstalledPackage>,
 }
@@ -106,7 +109,7 @@ pub struct DownloadInfo {
 /// Digests of an archive.
 #[derive(Debug, serde::Deserialize)]
 pub struct ArchiveInfo {
-    /// By algorithm.
+    /// Algorithm → digest, hexadecimal.
     #[serde(default)]
     pub hashes: std::collections::BTreeMap<String, String>,
 }
@@ -130,6 +133,9 @@ pub fn add(build: &Build<'_>, env: &Path, scratch: &Path, locked: &[Locked], whe
 
 /// Makes an environment at `env` with what is in the environment `base` (the recipe's verify packages) and a
 /// torch, and returns what pip installed last.
+///
+/// # Errors
+/// The world: pip fails.
 pub fn with_torch(
     build: &Build<'_>,
     base: &Path,
@@ -166,6 +172,9 @@ pub fn with_torch(
 }
 
 /// Puts packages of pip's index (`name==version`), without what they need, into the folder `target`.
+///
+/// # Errors
+/// The world: pip fails.
 pub fn packages_from_index(build: &Build<'_>, target: &Path, scratch: &Path, requirements: &[String]) -> Result<()> {
     let (_, _, pip) = wheel_folder(build, scratch, &build.python_lock()?.build)?;
     let pip = Process::new(&build.python.executable)

@@ -12,6 +12,9 @@ use crate::source::{Fetcher, Want};
 use crate::store::Store;
 
 /// Resolves a recipe to a lock. What `old` knows already and still fits is taken over unseen.
+///
+/// # Errors
+/// The world: a source or the package index does not answer. Bad input: no wheels meet the recipe's requirements.
 pub fn resolve(
     recipe: Draws<'_>,
     old: Option<&Lock>,

@@ -52,7 +52,7 @@ impl Peer {
         Self { name: std::env::consts::OS.into(), argv: vec![program.to_owned()], wine: None }
     }
 
-    /// A Windows program.
+    /// A Windows program, run by Wine.
     #[must_use]
     pub fn in_wine(program: &Path, wine: &Wine) -> Self {
         Self {

@@ -35,7 +35,7 @@ pub enum Outcome {
     },
 }
 
-/// What came out.
+/// What `build-torch` hands over, in its output folder.
 #[derive(Debug, Clone, Serialize)]
 pub struct Artifacts {
     /// The wheel in the output folder.
@@ -46,7 +46,7 @@ pub struct Artifacts {
     pub manifest: PathBuf,
     /// The in-toto statement in the output folder.
     pub statement: PathBuf,
-    /// Name → digest and size.
+    /// File name → digest and size, of all of them: what SHA256SUMS has.
     pub digests: BTreeMap<String, Input>,
     /// What verify found out.
     pub verified: verify::Record,

@@ -11,6 +11,9 @@ use crate::toolchain::Process;
 
 /// A command (an interactive shell if `argv` is empty) in the configured work folder, with the
 /// environment and the missing network of the build.
+///
+/// # Errors
+/// What configure needs cannot be made. That configure itself fails is only a warning.
 pub fn shell(build: &Build<'_>, argv: &[OsString]) -> Result<Command> {
     ensure_needs::<Configure>(build)?;
     let work = work(build)?;

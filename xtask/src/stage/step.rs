@@ -86,7 +86,7 @@ pub trait Step {
     fn run(cx: &Cx<'_>) -> Result<Self::Record>;
 }
 
-/// What will run.
+/// What of this build will run: what is looked at before the first stage does.
 #[derive(Debug, Default)]
 pub struct Ahead {
     /// Names of the stages.
@@ -203,7 +203,7 @@ pub struct Stage {
 }
 
 impl Stage {
-    /// The row of `S`.
+    /// The row of the stage that `S` implements.
     pub const fn of<S: Step>(version: u32, place: Place, needs: &'static [Need]) -> Self {
         Self {
             name: S::NAME,
@@ -228,7 +228,7 @@ impl Stage {
     }
 }
 
-/// A finished result.
+/// A finished result of a stage, from the store or just made.
 #[derive(Debug, Clone)]
 pub struct Done<R> {
     /// The folder that the result is in.

@@ -44,7 +44,7 @@ fn table(build: &Build<'_>, of: &str) -> Table {
 pub struct Of<'a> {
     /// The name of the build's work folder, where it is known.
     pub build: Option<&'a str>,
-    /// The stage.
+    /// The stage's name.
     pub stage: &'static str,
     /// What tells the results of one stage apart.
     pub result: &'a str,

@@ -17,7 +17,7 @@ const PRODUCT: &str = env!("CARGO_PKG_VERSION");
 /// A file that was packed.
 #[derive(Debug, Clone)]
 pub struct Packed {
-    /// Where it is.
+    /// Path of the file.
     pub path: PathBuf,
     /// SHA-256 of the file.
     pub sha256: String,

@@ -29,7 +29,8 @@ use crate::toolchain::cuda::Toolkit;
 /// What the folders' names begin with.
 pub const FOLDER: &str = "torch";
 
-/// A work folder.
+/// The folder that a build is configured and compiled in: the one place that is not under a key, so that a compile can
+/// go on where it was stopped.
 #[derive(Debug, Clone)]
 pub struct Work {
     /// Path of the folder; it need not be there.

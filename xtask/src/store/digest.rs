@@ -8,11 +8,17 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 
 /// SHA-256 and size of what `reader` gives.
+///
+/// # Errors
+/// Whatever `reader` meets.
 pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
     copy_digesting(reader, &mut std::io::sink())
 }
 
 /// Copies what `reader` gives; its SHA-256 and size.
+///
+/// # Errors
+/// Whatever `reader` or `writer` meets.
 pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<(String, u64)> {
     let mut hash = Sha256::new();
     // A small one first: of small files there may be hundreds of thousands.
@@ -33,6 +39,9 @@ pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::i
 }
 
 /// SHA-256 and size of the file at `path`.
+///
+/// # Errors
+/// The world: it cannot be read.
 pub fn digest_file(path: &Path) -> Result<(String, u64)> {
     let mut file = fs_err::File::open(path)?;
     Ok(digest_reader(&mut file)?)

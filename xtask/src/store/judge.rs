@@ -44,6 +44,9 @@ fn stamp(about: &Metadata, path: &Path) -> Stamp {
 }
 
 /// The SHA-256 of the file at `path`, read once a run unless something about it changes.
+///
+/// # Errors
+/// The world: it cannot be read, or is no plain file.
 pub fn digest_now(path: &Path) -> Result<String> {
     let about = fs_err::symlink_metadata(path)?;
     if !about.is_file() {
@@ -91,6 +94,9 @@ enum Entry {
 
 impl Listing {
     /// Lists the folder `out`, and hashes all of it.
+    ///
+    /// # Errors
+    /// The world: it cannot be read.
     pub fn of(out: &Path) -> Result<Self> {
         let found = walk(out)?;
         let hashed: Result<Vec<(String, Entry)>> = found
@@ -110,6 +116,9 @@ impl Listing {
 
     /// In what the folder `out` is not what it was: one sentence, or nothing. What Python compiled there
     /// since is removed: it is code too, and nobody misses it.
+    ///
+    /// # Errors
+    /// The world: the folder cannot be read.
     pub fn differs(&self, out: &Path) -> Result<Option<String>> {
         let mut found: BTreeMap<String, PathBuf> = walk(out)?.into_iter().collect();
         found.retain(|name, path| {

@@ -44,7 +44,7 @@ use crate::recipe::is_sha256;
 /// Layout version of the store: another one gets another folder.
 const LAYOUT: &str = "1";
 
-/// A store on disk.
+/// A store on disk: results by key, downloads by digest. Several processes may use one.
 #[derive(Debug, Clone)]
 pub struct Store {
     root: PathBuf,
@@ -66,13 +66,16 @@ pub struct Blob {
     pub sha256: String,
     /// Size in bytes.
     pub size: u64,
-    /// Where it stands.
+    /// Path of the file in the store.
     pub path: PathBuf,
 }
 
 impl Store {
     /// Opens (and makes) the store at `root`, or at the default place: `TORCHMILL_STORE`, else a
     /// folder in the user's cache folder.
+    ///
+    /// # Errors
+    /// Bad input: nothing says where it is. The world: it cannot be written.
     pub fn open(root: Option<&Path>) -> Result<Self> {
         let root = match root {
             Some(r) => r.to_owned(),
@@ -181,13 +184,10 @@ impl Store {
         None
     }
 
-    /// Whether a file of this size stands where the blob does: for plans, which use nothing.
-    pub fn has_blob(&self, sha256: &str, size: u64) -> bool {
-        is_sha256(sha256)
-            && std::fs::symlink_metadata(self.blob_path(sha256)).is_ok_and(|m| m.is_file() && m.len() == size)
-    }
-
     /// Takes the file at `from` (on the store's file system) in as a blob. The caller has hashed it.
+    ///
+    /// # Errors
+    /// The world: it cannot be moved there.
     pub fn adopt(&self, from: &Path, sha256: &str) -> Result<Blob> {
         let path = self.blob_path(sha256);
         let file = fs_err::File::open(from)?;
@@ -200,6 +200,9 @@ impl Store {
     }
 
     /// Keeps a file with wrong bytes aside and returns where.
+    ///
+    /// # Errors
+    /// The world: it cannot be moved there.
     pub fn quarantine(&self, from: &Path, name: &str) -> Result<PathBuf> {
         let dir = self.root.join("quarantine");
         fs_err::create_dir_all(&dir)?;
@@ -262,6 +265,9 @@ impl Store {
     }
 
     /// Removes a finished result.
+    ///
+    /// # Errors
+    /// The world: it cannot be removed.
     pub fn forget(&self, stage: &str, key: &Key) -> Result<()> {
         remove_tree(&self.stage_dir(stage, key))
     }
@@ -295,6 +301,9 @@ impl Store {
     }
 
     /// A fresh folder to make a stage's output in; [`Pending::finish`] turns it into the result.
+    ///
+    /// # Errors
+    /// The world: no folder can be made.
     pub fn begin(&self, stage: &str, key: &Key) -> Result<Pending> {
         let parent = self.root.join("stages").join(stage);
         fs_err::create_dir_all(&parent)?;
@@ -313,6 +322,9 @@ impl Store {
     }
 
     /// Takes the lock called `name`, waiting for whoever holds it.
+    ///
+    /// # Errors
+    /// The world: it cannot be locked; or somebody stopped the wait.
     pub fn lock(&self, name: &str, events: &dyn Sink) -> Result<StoreLock> {
         let path = self.root.join("locks").join(name);
         let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
@@ -375,6 +387,9 @@ impl Pending {
     }
 
     /// A scratch folder beside the output, on the same file system.
+    ///
+    /// # Errors
+    /// The world: it cannot be made.
     pub fn scratch(&self) -> Result<PathBuf> {
         let dir = self.dir.path().join("scratch");
         fs_err::create_dir_all(&dir)?;
@@ -382,12 +397,18 @@ impl Pending {
     }
 
     /// Keeps the inputs that the result's key is made of beside it.
+    ///
+    /// # Errors
+    /// The world: they cannot be written.
     pub fn note(&self, parts: &Parts) -> Result<()> {
         let text = serde_json::to_vec_pretty(parts).map_err(|e| Error::world("record", e.to_string()))?;
         write_atomically(&self.dir.path().join("parts.json"), &text)
     }
 
     /// Puts the output under its final name, with `record` beside it.
+    ///
+    /// # Errors
+    /// The world: it cannot be hashed, written or renamed.
     pub fn finish<T: Serialize>(self, record: &T) -> Result<PathBuf> {
         let Self { dir, target, owner } = self;
         let scratch = dir.path().join("scratch");
@@ -432,6 +453,9 @@ fn seal(dir: &Path, record: &impl Serialize) -> Result<()> {
 }
 
 /// Writes `bytes` to `path` so that readers see the old file or the new one: beside, fsync, rename.
+///
+/// # Errors
+/// The world: it cannot be written; then `path` is as it was.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
     let dir = path.parent().unwrap_or(Path::new("."));
     fs_err::create_dir_all(dir)?;
@@ -452,6 +476,9 @@ pub fn size_of_tree(dir: &Path) -> u64 {
 }
 
 /// Removes a folder even where a build made parts of it read-only.
+///
+/// # Errors
+/// The world: something in it cannot be removed.
 pub fn remove_tree(dir: &Path) -> Result<()> {
     if fs_err::remove_dir_all(dir).is_ok() || !dir.exists() {
         return Ok(());
@@ -467,6 +494,9 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
 
 /// Puts the folder `from` at `to`. Files at the top are copied, those below a folder are hard links
 /// where they can be: `to` must get new files only, or give them new names.
+///
+/// # Errors
+/// The world: a file can neither be linked nor copied.
 pub fn share_tree(from: &Path, to: &Path) -> Result<()> {
     use rayon::prelude::*;
     let mut files = Vec::new();

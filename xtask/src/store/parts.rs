@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::key::{Key, KeyBuilder};
 
-/// One named input.
+/// One named input of a key, as it is kept beside the result so that a later run can say what differs.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Part {
     /// What it is: `compiler`, `patch x.patch`.

@@ -22,7 +22,7 @@ pub enum Family {
 }
 
 impl Family {
-    /// How it is called.
+    /// The name that people know it by.
     pub fn name(self) -> &'static str {
         match self {
             Self::Gcc => "GCC",
@@ -47,7 +47,7 @@ pub struct Compiler {
     pub version: String,
     /// What `--version` says first.
     pub banner: String,
-    /// Target triple.
+    /// What `-dumpmachine` says: `x86_64-linux-gnu`.
     pub target: String,
     /// First line of `ld --version`.
     pub linker: String,

@@ -60,7 +60,7 @@ pub struct Toolkit {
 pub struct Versions {
     /// Of the run-time library: `12.4`.
     pub runtime: String,
-    /// cuBLAS: `12.4.5`.
+    /// Of cuBLAS, as `cublasGetProperty` says: `12.4.5`.
     pub cublas: String,
     /// cuDNN: `9.1.0`.
     pub cudnn: String,
@@ -96,6 +96,9 @@ impl Toolkit {
     }
 
     /// `12.4.131`, as nvcc says it.
+    ///
+    /// # Errors
+    /// The world: nvcc does not run, or says no version.
     pub fn version(&self) -> Result<String> {
         let said = Process::new(self.nvcc()).arg("--version").check("nvcc", None)?;
         version_in(&said.text).ok_or_else(|| {

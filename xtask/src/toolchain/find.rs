@@ -40,6 +40,9 @@ const LINKED: &[&str] = &[
 
 impl Compiler {
     /// Finds the compilers and checks them against the recipe's demands.
+    ///
+    /// # Errors
+    /// The world: there are none, or they are outside the recipe's range of versions.
     pub fn find(demands: &ToolchainFile) -> Result<Self> {
         let named = ["CC", "CXX"].iter().any(|v| std::env::var_os(v).is_some_and(|v| !v.is_empty()));
         let found = if cfg!(windows) && !named { msvc::find()? } else { Self::find_driver()? };

@@ -23,7 +23,7 @@ pub const LAUNCH_COMMAND: &str = "__launch";
 /// commands that ninja knows, and changing it recompiles nothing.
 pub const CACHE_VARIABLE: &str = "TORCHMILL_COMPILER_CACHE";
 
-/// How to rewrite.
+/// Rewrites paths of the work folder to relative ones, so that the same object comes out in any folder.
 #[derive(Debug, Clone)]
 pub struct Launch {
     /// The work folder: what is above the tree and the links to its dependencies.

@@ -12,9 +12,9 @@ use crate::store::digest_file;
 /// A C and C++ compiler for x86-64 Windows.
 #[derive(Debug, Clone)]
 pub struct Mingw {
-    /// The C compiler.
+    /// Path of the C compiler.
     pub cc: PathBuf,
-    /// The C++ compiler.
+    /// Path of the C++ compiler.
     pub cxx: PathBuf,
     /// The compiler of resource files, which CMake wants for Windows.
     pub rc: PathBuf,

@@ -20,7 +20,7 @@ pub const SANDBOX_COMMAND: &str = "__sandbox";
 pub const VARIATION_VARIABLES: [&str; 3] =
     ["TORCHMILL_VARIATION", "TORCHMILL_VARIATION_SECONDS", "TORCHMILL_VARIATION_HOST"];
 
-/// A program to run.
+/// A program to run, with an environment that is made from nothing and no network unless it is given.
 #[derive(Debug, Clone)]
 pub struct Process {
     argv: Vec<OsString>,
@@ -33,7 +33,7 @@ pub struct Process {
 /// How a program ended, with what it printed last.
 #[derive(Debug)]
 pub struct Output {
-    /// Exit status.
+    /// Its exit status, or the signal that ended it.
     pub status: ExitStatus,
     /// Standard output and standard error, interleaved as they came; at most the last 256 KiB.
     pub text: String,
@@ -54,7 +54,7 @@ impl Process {
         Self { argv: vec![program.as_ref().to_owned()], env: BTreeMap::new(), cwd: None, network: false, timeout: None }
     }
 
-    /// Adds an argument.
+    /// Adds one argument, which is never split again.
     #[must_use]
     pub fn arg(mut self, arg: impl AsRef<OsStr>) -> Self {
         self.argv.push(arg.as_ref().to_owned());
@@ -116,6 +116,9 @@ impl Process {
     }
 
     /// The command as it is really started: through the sandbox helper, which is this program.
+    ///
+    /// # Errors
+    /// The world: this program's own file is gone.
     pub fn command(&self) -> Result<Command> {
         let me = std::env::current_exe()
             .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
@@ -149,6 +152,9 @@ impl Process {
     }
 
     /// Runs it to the end. Each line of output goes to `log` (appended) and to `on_line`.
+    ///
+    /// # Errors
+    /// The world: it cannot be started, or took longer than it may; or it was stopped. A bad exit is none.
     pub fn run(&self, log: Option<&Path>, on_line: &mut dyn FnMut(&str)) -> Result<Output> {
         let mut command = self.command()?;
         platform::isolate(&mut command);
@@ -254,6 +260,9 @@ impl Process {
     }
 
     /// Runs it and turns a bad exit into an error with code `code` that shows the last lines.
+    ///
+    /// # Errors
+    /// As [`Process::run`], and a bad exit.
     pub fn check(&self, code: &'static str, log: Option<&Path>) -> Result<Output> {
         let output = self.run(log, &mut |_| {})?;
         if output.status.success() {

@@ -51,6 +51,9 @@ fn of_version(program: &Path, arguments: &[&str], minor: &str) -> Option<PathBuf
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
+    ///
+    /// # Errors
+    /// The world: there is none, or it does not answer. Bad input: it is not one of the recipe's.
     pub fn find(wanted: Option<&str>, recipe: &Recipe) -> Result<Self> {
         let executable = Self::locate(wanted)?;
         const ASK: &str = "import json,sys,sysconfig,platform;print(json.dumps(dict(executable=sys.executable,version=platform.python_version(),\
@@ -169,12 +172,12 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         .next("or choose a Python that has them with --python"))
     }
 
-    /// `3.11`.
+    /// Its version to the minor one, which is what an ABI is tied to: `3.11`.
     pub fn minor(&self) -> String {
         self.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
     }
 
-    /// `cp311`.
+    /// Its Python tag (PEP 425): `cp311`. One without a global lock has the same; the ABI tag tells them apart.
     pub fn tag(&self) -> String {
         format!("cp{}", self.minor().replace('.', ""))
     }

@@ -52,11 +52,11 @@ pub enum Figure {
 /// One figure of both builds.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cell {
-    /// What it is about.
+    /// Which of the measurements the figure belongs to.
     pub metric: Metric,
     /// The part of the report that it belongs to: a job, a server, an operator.
     pub group: String,
-    /// Its name in there.
+    /// Its name in the group.
     pub name: String,
     /// Position on the x axis of a plot: bytes, clients.
     pub x: Option<u64>,

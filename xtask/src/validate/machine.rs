@@ -20,7 +20,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// This machine.
+    /// What this machine tells of itself; what it does not tell is left out, and never an error.
     pub fn here() -> Self {
         let line = |file: &str, key: &str| {
             let text = std::fs::read_to_string(file).ok()?;

@@ -5,11 +5,11 @@ use serde::{Deserialize, Serialize};
 /// What a program found on this machine: `allreduce info --json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Info {
-    /// What there is.
+    /// GPUs and backends: what the jobs are chosen by.
     pub hardware: Hardware,
     /// A libuv store was served.
     pub libuv: bool,
-    /// Why not.
+    /// The store's error, where none was served.
     pub libuv_error: Option<String>,
     /// What it would measure.
     pub jobs: Vec<Job>,
@@ -20,18 +20,18 @@ pub struct Info {
 pub struct Hardware {
     /// GPUs that the build can use.
     pub gpus: usize,
-    /// Gloo is in.
+    /// Whether the build has the Gloo backend.
     pub gloo: bool,
-    /// NCCL is in.
+    /// Whether the build has the NCCL backend.
     pub nccl: bool,
 }
 
 /// One all-reduce job.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
-    /// `gloo`, `nccl`.
+    /// Backend of the process group: `gloo`, `nccl`.
     pub backend: String,
-    /// `cpu`, `cuda`.
+    /// Where the tensors are: `cpu`, `cuda`.
     pub device: String,
     /// Ranks on this machine.
     pub ranks: u32,
@@ -67,17 +67,17 @@ pub struct CollectiveOutput {
 /// One cell of the all-reduce.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct CollectiveRow {
-    /// Bytes a rank.
+    /// Bytes that each rank gives.
     pub bytes: u64,
-    /// Elements a rank.
+    /// Elements that each rank gives.
     pub count: u64,
     /// `float`, `half`, `bfloat16`.
     pub r#type: String,
-    /// `out`, `in`.
+    /// Whether the result goes to a tensor of its own: `out` of place, or `in` place (as in nccl-tests).
     pub place: String,
     /// Seconds of one all-reduce, a batch each.
     pub seconds: Vec<f64>,
-    /// Bytes a second of the median, scaled to what each link carries.
+    /// Bytes a second of the median times 2 (n − 1) / n for n ranks: what each link carries (nccl-tests).
     pub busbw: f64,
     /// Elements with a wrong sum.
     pub wrong: u64,
@@ -96,7 +96,7 @@ pub struct StoreRows {
 /// One server with one number of clients.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct StoreRow {
-    /// `libuv`, `legacy`.
+    /// The server's backend: `libuv`, `legacy`.
     pub backend: String,
     /// Clients that were connected at one time.
     pub clients: u32,
@@ -104,7 +104,7 @@ pub struct StoreRow {
     pub startup_seconds: Option<f64>,
     /// Seconds of a barrier, several times.
     pub barrier_seconds: Vec<f64>,
-    /// By operation.
+    /// Rates and latencies, an operation each.
     pub operations: Vec<StoreOperation>,
     /// Why there are no figures.
     #[serde(default)]
@@ -116,7 +116,7 @@ pub struct StoreRow {
 pub struct StoreOperation {
     /// `set`, `get`, `add`, `wait`, `check`.
     pub name: String,
-    /// A second, all clients together.
+    /// Operations a second, all clients together.
     pub rate: f64,
     /// Latency in microseconds.
     pub latency_us: Percentiles,
@@ -137,7 +137,7 @@ pub struct Percentiles {
     pub max: f64,
 }
 
-/// Operator times.
+/// Times of single operators: what a build loses in its kernels, apart from what it loses on the wire.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Operators {
     /// Threads that torch computes with.
@@ -153,7 +153,7 @@ pub struct OperatorRow {
     pub name: String,
     /// Shapes of what it is given.
     pub shape: String,
-    /// Data type.
+    /// Data type of the tensors.
     pub r#type: String,
     /// Seconds of one call, a batch each.
     pub seconds: Vec<f64>,

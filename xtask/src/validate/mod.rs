@@ -99,7 +99,7 @@ pub struct Measured {
     pub candidate: Facts,
     /// The build that it is held against.
     pub baseline: Facts,
-    /// Where it ran.
+    /// The machine that all was measured on.
     pub machine: Machine,
     /// How much was measured.
     pub effort: Effort,
@@ -112,7 +112,7 @@ pub struct Measured {
     pub notes: Vec<String>,
     /// What the benchmark printed: `[candidate, baseline]` a round.
     pub raw: Vec<[Round; 2]>,
-    /// Wall time of all.
+    /// Wall time of the whole run, seconds.
     pub seconds: f64,
 }
 
@@ -127,7 +127,7 @@ pub struct Report {
     pub measured: Measured,
     /// Whether every bar was met.
     pub passed: bool,
-    /// By metric.
+    /// Whether the recipe's bar was met, a metric each.
     pub verdicts: Vec<Verdict>,
     /// Every figure of both, and their ratio.
     pub cells: Vec<Cell>,

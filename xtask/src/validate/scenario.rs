@@ -16,7 +16,7 @@ use crate::toolchain::Process;
 pub struct Scenario {
     /// Its name in reports.
     pub name: &'static str,
-    /// What it shows.
+    /// What it shows when it passes, in a sentence.
     pub what: &'static str,
     /// File in `tests/scenarios`.
     script: &'static str,
@@ -107,7 +107,7 @@ pub enum Outcome {
 pub struct Pair {
     /// The scenario's name, as its script is called.
     pub name: String,
-    /// What it shows.
+    /// What it shows when it passes, in a sentence.
     pub what: String,
     /// On the candidate.
     pub candidate: Outcome,

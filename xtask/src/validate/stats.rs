@@ -8,9 +8,9 @@ use serde::Serialize;
 pub struct Interval {
     /// The estimate, in the unit of what was measured.
     pub value: f64,
-    /// Lower end.
+    /// Lower end of the interval, in the same unit.
     pub low: f64,
-    /// Upper end.
+    /// Upper end of the interval, in the same unit.
     pub high: f64,
 }
 

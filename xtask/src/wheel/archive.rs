@@ -9,7 +9,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 use rayon::prelude::*;
 
 use super::names;
-use super::read::{Cursor, ReadAt, fill};
+use super::read::{Cursor, ReadAt, fill, u16_at, u32_at, u64_at};
 use crate::error::{Error, Result};
 
 /// Most members: a torch wheel has about 15,000.
@@ -76,18 +76,6 @@ impl Member {
 pub(super) fn unfit(what: impl Into<String>) -> Error {
     Error::misuse("wheel", what)
         .next("build or download it again, and compare its digest; a wheel that readers understand differently is never right")
-}
-
-fn u16_at(bytes: &[u8], at: usize) -> u16 {
-    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
-}
-
-fn u32_at(bytes: &[u8], at: usize) -> u32 {
-    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
-}
-
-fn u64_at(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }
 
 fn read(source: &dyn ReadAt, at: u64, length: u64, what: &str) -> Result<Vec<u8>> {

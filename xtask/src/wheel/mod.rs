@@ -19,6 +19,6 @@ pub use directory::{Directory, open_zip};
 pub use metadata::Metadata;
 pub use name::{Name, normalize};
 pub use read::{Cursor, FileAt, ReadAt, pump, read_up_to};
-pub(crate) use read::{fill, slice};
+pub(crate) use read::{fill, slice, u16_at, u32_at, u64_at};
 pub use strict::{Wheel, listed, target};
 pub use tag::{Newest, fit, fit_within, fits_platform};

@@ -14,11 +14,11 @@ pub struct Name {
     pub version: String,
     /// The build tag, if there is one: it breaks ties between wheels of one version.
     pub build: Option<String>,
-    /// Python tags, joined by dots.
+    /// Python tags (PEP 425), joined by dots.
     pub python: String,
-    /// ABI tags.
+    /// ABI tags (PEP 425), joined by dots.
     pub abi: String,
-    /// Platform tags.
+    /// Platform tags (PEP 425, 600, 656), joined by dots.
     pub platform: String,
 }
 

@@ -48,7 +48,7 @@ impl ReadAt for Vec<u8> {
     }
 }
 
-/// A file on disk.
+/// A file on disk, read at any place; its size is that of when it was opened.
 #[derive(Debug)]
 pub struct FileAt {
     file: File,
@@ -157,7 +157,7 @@ impl<'a> Cursor<'a> {
         Self { source, at: 0 }
     }
 
-    /// Goes on at `at`.
+    /// Goes on at the offset `at`, in bytes from the start.
     pub fn go_to(&mut self, at: u64) {
         self.at = at;
     }
@@ -224,4 +224,19 @@ pub fn read_up_to(file: &mut (impl Read + ?Sized), buffer: &mut [u8]) -> io::Res
         }
     }
     Ok(n)
+}
+
+/// The number at `at` of a header, least significant byte first; 0 where the header ends before it.
+pub fn u16_at(bytes: &[u8], at: usize) -> u16 {
+    bytes.get(at..at + 2).and_then(|b| b.try_into().ok()).map_or(0, u16::from_le_bytes)
+}
+
+/// As [`u16_at`].
+pub fn u32_at(bytes: &[u8], at: usize) -> u32 {
+    bytes.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_le_bytes)
+}
+
+/// As [`u16_at`].
+pub fn u64_at(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|b| b.try_into().ok()).map_or(0, u64::from_le_bytes)
 }

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 /// One line of RECORD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Path in the wheel.
+    /// Path in the wheel, with `/`.
     pub path: String,
     /// The digest, where the line states one.
     pub digest: Option<Digest>,

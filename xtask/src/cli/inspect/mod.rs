@@ -29,7 +29,7 @@ not_read; --verdict reads one library and some text.
 Exit code: 0 the store has libuv, 1 it has not, 2 this is not a torch.")]
 pub struct Args {
     /// A path, an https URL, or pypi:torch==VERSION
-    #[arg(required_unless_present = "survey")]
+    #[arg(required_unless_present = "survey", value_hint = clap::ValueHint::AnyPath)]
     what: Option<String>,
     /// For pypi: the platform, as the end of a wheel tag: win_amd64, manylinux_2_28_x86_64, macosx_11_0_arm64
     #[arg(long, value_name = "TAG")]

@@ -35,7 +35,7 @@ impl Identity {
         })
     }
 
-    /// Of a file name.
+    /// The identity of the wheel of this name; `None` where it is no wheel's name.
     pub fn parse(filename: &str) -> Option<Self> {
         filename.parse::<Name>().ok().as_ref().and_then(Self::of)
     }

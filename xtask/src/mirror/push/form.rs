@@ -55,17 +55,17 @@ impl Form {
         Self { boundary, head, tail, size: wheel.size, filename: wheel.filename.clone() }
     }
 
-    /// Its content type.
+    /// The request's content type, with the boundary (RFC 7578).
     pub fn content_type(&self) -> String {
         format!("multipart/form-data; boundary={}", self.boundary)
     }
 
-    /// Bytes in all.
+    /// Bytes of the whole body: what `Content-Length` says.
     pub fn length(&self) -> u64 {
         self.head.len() as u64 + self.size + self.tail.len() as u64
     }
 
-    /// The bytes.
+    /// The body, read from the wheel at `path` while it is sent: a wheel may be larger than memory.
     pub fn open<'e>(&self, path: &Path, events: &'e dyn Sink) -> std::io::Result<impl Read + 'e> {
         let file = Watched {
             inner: std::fs::File::open(path)?.take(self.size),

@@ -1,9 +1,9 @@
 //! Which form of a page a client wants: PEP 691, "Version + Format Selection".
 
-/// A form of a page.
+/// One of the forms that PEP 691 lets a client choose among.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Form {
-    /// PEP 691.
+    /// [`Form::JSON`] (PEP 691).
     Json,
     /// PEP 503, under its own type.
     Html,

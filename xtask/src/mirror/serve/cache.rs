@@ -18,10 +18,10 @@ use crate::mirror::wheel::sha256;
 const MOST_KEPT: usize = 48 << 20;
 const MOST_FILES: usize = 100_000;
 
-/// A form of a page.
+/// One encoding of a page, with what a client can ask by whether it changed.
 #[derive(Debug)]
 pub struct Sent {
-    /// What is sent.
+    /// The body, shared by all who are sent it.
     pub bytes: Bytes,
     /// Strong ETag: of these bytes.
     pub etag: HeaderValue,
@@ -30,7 +30,7 @@ pub struct Sent {
 /// The bytes of a page, ready to be sent.
 #[derive(Debug)]
 pub struct Page {
-    /// As it is.
+    /// For clients that take no gzip.
     pub plain: Sent,
     /// Gzipped, once for all clients.
     pub gzip: Sent,

@@ -20,7 +20,7 @@ impl std::fmt::Debug for Token {
 }
 
 impl Token {
-    /// Of its text.
+    /// Keeps the digest of the token's text, and not the text.
     pub fn new(text: &str) -> Self {
         Self(Sha256::digest(text.as_bytes()).into())
     }

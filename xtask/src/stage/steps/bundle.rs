@@ -9,7 +9,7 @@ use crate::error::{Error, Result};
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
-/// The stage.
+/// The stage that packs the libtorch archive.
 pub struct Bundle;
 
 /// What is kept beside the bundle.

@@ -16,7 +16,7 @@ use crate::stage::work::{Work, ninja, room};
 use crate::store::Parts;
 use crate::toolchain::{Family, LAUNCH_COMMAND, Process, msvc};
 
-/// The stage.
+/// The stage that ends a build early that would have no libuv store.
 pub struct Canary;
 
 /// What is kept of a canary.

@@ -10,7 +10,7 @@ use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{ninja, room};
 use crate::store::Parts;
 
-/// The stage.
+/// The stage that compiles and links all; its result is the work folder.
 pub struct Compile;
 
 /// What is kept of a compile.

@@ -14,7 +14,7 @@ use crate::stage::work::room;
 use crate::store::{Key, KeyBuilder, Parts, share_tree};
 use crate::toolchain::cuda::{self, TRIAL, Toolkit, Versions};
 
-/// The stage.
+/// The stage that makes a recipe's CUDA toolkit usable.
 pub struct Cuda;
 
 /// What is kept beside a toolkit.

@@ -22,7 +22,7 @@ use crate::stage::origin::{components, json_file, name_of, origin, toolchain, to
 use crate::stage::step::{Cx, Done, Step};
 use crate::store::{Parts, digest_file};
 
-/// The stage.
+/// The stage that writes what stands beside the artifacts.
 pub struct Provenance;
 
 /// What is kept beside the files.

@@ -8,7 +8,7 @@ use crate::stage::environment;
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
-/// The stage.
+/// The stage that makes the environment for trying a torch out.
 pub struct Testenv;
 
 impl Step for Testenv {

@@ -13,7 +13,7 @@ use crate::stage::build::Build;
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
-/// The stage.
+/// The stage that assembles the source.
 pub struct Tree;
 
 /// What is kept beside the tree.

@@ -95,7 +95,7 @@ impl Target {
         }
     }
 
-    /// Its system's name.
+    /// The system it is for, as `std::env::consts::OS` names it.
     pub fn os(&self) -> &'static str {
         match self {
             Self::Host => std::env::consts::OS,
@@ -147,7 +147,7 @@ pub struct Took {
     pub name: String,
     /// Wall time in seconds.
     pub seconds: f64,
-    /// CPU time of all processes.
+    /// CPU time of all processes, seconds.
     pub cpu: f64,
 }
 

@@ -25,7 +25,7 @@ use crate::store::Parts;
 use crate::toolchain::tch::{BYPASS, Release, TABLE};
 use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
-/// The stage.
+/// The stage that installs and runs the artifacts.
 pub struct Verify;
 
 /// The scripts, as they stand in `tests/scenarios`, and the programs that link the bundle, as they stand in

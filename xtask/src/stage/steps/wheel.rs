@@ -23,7 +23,7 @@ use crate::stage::step::{Cx, Step};
 use crate::stage::work::{Work, ninja};
 use crate::store::Parts;
 
-/// The stage.
+/// The stage that makes the wheel.
 pub struct Wheel;
 
 /// What is kept beside the wheel.

@@ -34,6 +34,9 @@ const PACE_WINDOW: f64 = 180.0;
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
 /// Runs ninja in the work folder's build folder for `targets` (all if empty).
+///
+/// # Errors
+/// The world: a step failed, with its first error and what is known to help; or it was stopped.
 pub fn run(
     build: &Build<'_>,
     work: &Work,

@@ -9,7 +9,7 @@ pub struct Series {
     pub name: String,
     /// Position in the palette: 0 candidate, 1 baseline, 2 and 3 the same, dashed.
     pub style: usize,
-    /// Points, by x.
+    /// Points (x, y), in the order of x; both above zero, for the axes are logarithmic.
     pub points: Vec<(f64, f64)>,
 }
 
