@@ -19,6 +19,7 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
+  cargo xtask build-torch --cache-audit 100             after `cache import`: compile all of it again, and compare
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
 An interrupted build goes on where it stopped when the same command is run
@@ -48,6 +49,10 @@ pub struct Args {
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
+    /// Percent of the objects from elsewhere that are compiled again and compared, 10 objects at the
+    /// least; 0 for none (default: 1)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    cache_audit: Option<u8>,
     /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
     #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
     sign: Option<String>,
@@ -79,6 +84,7 @@ pub fn run(args: Args) -> Result<()> {
         Options {
             jobs: args.jobs.map(usize::from),
             no_compiler_cache: args.no_compiler_cache,
+            cache_audit: args.cache_audit,
             until: args.until.clone(),
             out: args.out.clone(),
             ..Options::default()

@@ -51,6 +51,8 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Compile without a cache.
     pub no_compiler_cache: bool,
+    /// Percent of the objects from elsewhere that are compiled again and compared; the default if `None`.
+    pub cache_audit: Option<u8>,
     /// Stop after this stage (one of those that [`super::ORDER`] names).
     pub until: Option<String>,
     /// What is fetched.

@@ -25,6 +25,7 @@ pub mod engine;
 pub mod environment;
 pub mod graph;
 pub mod lock;
+pub mod objects;
 mod origin;
 pub mod peers;
 mod publish;

@@ -12,9 +12,11 @@ use crate::platform;
 use crate::stage::advice;
 use crate::stage::build::Build;
 use crate::stage::environment;
+use crate::stage::objects::{audit, import};
 use crate::toolchain::{
     Process,
     admission::{RULES_VARIABLE, Rules},
+    objects::SUPPLY_VARIABLE,
 };
 
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
@@ -43,6 +45,7 @@ pub fn run(
 ) -> Result<()> {
     let log = work.log(stage);
     let mut room = Room::of(build);
+    let supply = supply(build, work)?;
     loop {
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
@@ -53,8 +56,11 @@ pub fn run(
             // A library of ours may need the cores that ninja leaves; compilers get one thread each.
             .env("MAX_JOBS", room.jobs.to_string())
             .cwd(work.build());
-        if let Some(rules) = rules(build, work, &room)? {
-            process = process.env(RULES_VARIABLE, rules);
+        let rules: Vec<(String, PathBuf)> =
+            rules(build, work, &room)?.map(|path| (RULES_VARIABLE.to_owned(), path)).into_iter().collect();
+        process = process.envs(rules.iter().map(|(name, value)| (name, value)));
+        if let Some(supply) = &supply {
+            process = process.env(SUPPLY_VARIABLE, supply);
         }
         let mut estimate = Estimate::new(build, work, room.jobs);
         let started = Instant::now();
@@ -73,6 +79,7 @@ pub fn run(
         })?;
         learn_memory(build, work);
         if output.status.success() {
+            audit::sample(build, work, room.jobs, &rules)?;
             if targets.is_empty() {
                 estimate.learn(build, work);
             }
@@ -89,6 +96,16 @@ pub fn run(
             _ => return Err(failure.explain(&output.text, &log, room.jobs)),
         }
     }
+}
+
+/// Writes down which objects from elsewhere launchers may put in place, for a build that has some.
+fn supply(build: &Build<'_>, work: &Work) -> Result<Option<PathBuf>> {
+    let Some((supply, from)) = import::supply(build)? else { return Ok(None) };
+    build.events.note(format!("objects from {} are used where they fit; {} answers for them", from.archive, from.writer));
+    let text = serde_json::to_vec(&supply).map_err(|e| Error::world("objects", e.to_string()))?;
+    let path = work.dir.join("objects.json");
+    crate::store::write_atomically(&path, &text)?;
+    Ok(Some(path))
 }
 
 /// How much may run at a time.
