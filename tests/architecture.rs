@@ -379,6 +379,10 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         &[
             "environment.rs relocate",
             "environment.rs with_torch",
+            "objects/import.rs judge",
+            "objects/import.rs one",
+            "objects/import.rs read",
+            "objects/import.rs usable",
             "steps/libuv.rs version_of",
             "steps/prefix.rs merge ×3",
             "steps/prefix.rs run",
@@ -397,6 +401,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
     (
         "the work folder or a cache, each under the key of the configured build",
         &[
+            "objects/audit.rs load",
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",
             "steps/configure.rs read_back",

@@ -14,7 +14,7 @@ use crate::stage::objects::{self, Exported, Imported};
 use crate::store::digest_file;
 use crate::{platform, ui};
 
-/// Take the compiled objects of a build to other machines, or those of another machine in
+/// Take the compiled objects of a build elsewhere, or those of another machine in
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
