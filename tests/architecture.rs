@@ -402,6 +402,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "the work folder or a cache, each under the key of the configured build",
         &[
             "objects/audit.rs load",
+            "work/remote.rs hits",
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",
             "steps/configure.rs read_back",
@@ -411,6 +412,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "work.rs link",
         ],
     ),
+    ("entries of a shared cache: of ccache, which knows by itself what each is for", &["shared/storage.rs get"]),
     ("this program itself, as the launcher of compilers", &["work.rs install_launcher ×2"]),
     ("digests of files of registries, before there is a lock", &["lock.rs read"]),
     (

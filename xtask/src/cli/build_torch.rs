@@ -6,6 +6,7 @@ use std::time::Instant;
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json};
+use super::shared::CacheArgs;
 use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
@@ -19,6 +20,7 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
+  cargo xtask build-torch --cache https://cache.example/torch --cache-trust build.pub
   cargo xtask build-torch --cache-audit 100   compile all that came in again, and compare
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
@@ -49,10 +51,8 @@ pub struct Args {
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
-    /// Percent of the objects from elsewhere that are compiled again and compared, 10 objects at the
-    /// least; 0 for none (default: 1)
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
-    cache_audit: Option<u8>,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
     #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
     sign: Option<String>,
@@ -67,6 +67,7 @@ pub fn run(args: Args) -> Result<()> {
     // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
     let secret = key.as_ref().map(KeySource::load).transpose()?;
+    let chosen = args.cache.chosen()?;
     if let Some(KeySource::Environment(name)) = &key {
         platform::scrub_environment(Some(name));
     }
@@ -84,7 +85,8 @@ pub fn run(args: Args) -> Result<()> {
         Options {
             jobs: args.jobs.map(usize::from),
             no_compiler_cache: args.no_compiler_cache,
-            cache_audit: args.cache_audit,
+            shared_cache: chosen.shared,
+            cache_audit: chosen.audit,
             until: args.until.clone(),
             out: args.out.clone(),
             ..Options::default()

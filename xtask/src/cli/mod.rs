@@ -28,6 +28,7 @@ mod rebuild;
 mod recipe;
 mod repro;
 mod schema;
+mod shared;
 mod shell;
 mod sign;
 mod toolchain;

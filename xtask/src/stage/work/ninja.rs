@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::remote::{self, Connected};
 use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -46,12 +47,13 @@ pub fn run(
     let log = work.log(stage);
     let mut room = Room::of(build);
     let supply = supply(build, work)?;
+    let through = Through::of(build, work, cache);
     loop {
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
             .envs(build.torch_env(work))
-            .envs(cache.env(build, work))
+            .envs(through.env.iter().map(|(name, value)| (name, value)))
             .env("NINJA_STATUS", "[%f/%t] ")
             // A library of ours may need the cores that ninja leaves; compilers get one thread each.
             .env("MAX_JOBS", room.jobs.to_string())
@@ -79,7 +81,8 @@ pub fn run(
         })?;
         learn_memory(build, work);
         if output.status.success() {
-            audit::sample(build, work, room.jobs, &rules)?;
+            through.tell(build);
+            audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env })?;
             if targets.is_empty() {
                 estimate.learn(build, work);
             }
@@ -94,6 +97,34 @@ pub fn run(
                 room = less;
             }
             _ => return Err(failure.explain(&output.text, &log, room.jobs)),
+        }
+    }
+}
+
+/// The compiler cache, and the one that it shares with other machines.
+struct Through {
+    env: Vec<(String, String)>,
+    connected: Option<Connected>,
+}
+
+impl Through {
+    fn of(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Self {
+        let mut env = cache.env(build, work);
+        let shared = build.options.shared_cache.as_ref().filter(|_| *cache != CompilerCache::Off);
+        let connected = shared.and_then(|shared| remote::connect(shared, work, cache, build.events));
+        if let (Some(connected), Some(shared)) = (&connected, shared) {
+            env.extend(connected.env.iter().cloned());
+            if let Some(folder) = remote::folder(&build.store.cache(cache.name()), shared) {
+                // The last one of a name counts.
+                env.push(("CCACHE_DIR".into(), folder.display().to_string()));
+            }
+        }
+        Self { env, connected }
+    }
+
+    fn tell(&self, build: &Build<'_>) {
+        if let Some(connected) = &self.connected {
+            connected.tell(build.events);
         }
     }
 }
