@@ -144,7 +144,10 @@ fn a_statement_says_which_share_of_the_objects_came_from_elsewhere() {
     let objects = "/predicate/buildDefinition/internalParameters/objects";
     let said = statement(&there);
     let said = said.pointer(objects).unwrap();
-    assert_eq!((said["objects"].as_u64(), said["imported"].as_u64(), said["audited"].as_u64()), (Some(9), Some(9), Some(9)));
+    assert_eq!(
+        (said["objects"].as_u64(), said["imported"].as_u64(), said["audited"].as_u64()),
+        (Some(9), Some(9), Some(9))
+    );
     assert!(said["writer"].as_str().unwrap().starts_with("the key "), "{said}");
     p.w.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
     assert_eq!(statement(&p.w).pointer(objects), None);
@@ -195,7 +198,10 @@ fn objects_of_another_compiler_recipe_or_python_are_refused_by_name() {
     );
     std::process::Command::new("chmod").arg("+x").arg(&compiler).status().unwrap();
     let mut import = there.xtask(&["cache", "import", text(&p.archive), "--key", text(&p.key)]);
-    Ran::of(import.env("CXX", &compiler), there.path()).exits(2).says("were made by another compiler").says("CC and CXX");
+    Ran::of(import.env("CXX", &compiler), there.path())
+        .exits(2)
+        .says("were made by another compiler")
+        .says("CC and CXX");
     let recipe = std::fs::read_to_string(there.path().join("recipes/standin.toml")).unwrap();
     there.write("recipes/second.toml", recipe);
     std::fs::copy(there.path().join("recipes/standin.lock"), there.path().join("recipes/second.lock")).unwrap();
@@ -238,4 +244,116 @@ fn without_a_compiler_cache_nothing_from_elsewhere_is_used() {
 fn what_was_not_compiled_cannot_be_exported() {
     let w = machine();
     w.run(&["cache", "export", "--recipe", "standin"]).exits(2).says("no finished compile").says("build-torch");
+}
+
+/// A build of the stand-in with a shared cache in a folder.
+fn with_cache(w: &Workspace, cache: &Path, more: &[&str]) -> Ran {
+    build(w, &[&["--cache", text(cache)], more].concat())
+}
+
+/// Entries in the folder of a shared cache.
+fn entries(cache: &Path) -> Vec<PathBuf> {
+    let files =
+        walkdir::WalkDir::new(cache).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file());
+    files.map(walkdir::DirEntry::into_path).collect()
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_shared_cache_serves_another_machine_under_the_key_that_it_trusts_and_no_other() {
+    let (first, second, third) = (machine(), machine(), machine());
+    let (private, public) = keys(&first, "signing");
+    let (_, other) = keys(&first, "other");
+    let cache = first.path().join("shared");
+    std::fs::create_dir(&cache).unwrap();
+    with_cache(&first, &cache, &["--cache-sign", text(&private)]).exits(0).says("0 entries read");
+    assert!(entries(&cache).len() >= 18, "a manifest and a result for each object");
+    let ran = with_cache(&second, &cache, &["--cache-trust", text(&public)]).exits(0);
+    assert!(ran.stderr.contains("of them are compiled again"), "{}", ran.stderr);
+    let log = std::fs::read_to_string(work_folder(&second).join("ccache.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&first) == wheel(&second), "the same bytes");
+    let ran = with_cache(&third, &cache, &["--cache-trust", text(&other)]).exits(0).says("0 entries read");
+    assert!(ran.stderr.contains("are of nobody whom you trust"), "{}", ran.stderr);
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_cache_that_is_away_costs_a_warning_and_a_wrong_address_is_misuse() {
+    let w = machine();
+    with_cache(&w, &w.path().join("none"), &["--cache-trust", "unsigned"]).exits(0).says("there is no such folder");
+    let w = machine();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for scheme in ["redis", "http"] {
+        let url = format!("{scheme}://{free}/");
+        build(&w, &["--cache", &url, "--cache-trust", "unsigned"]).exits(0);
+    }
+    build(&w, &["--cache", "/tmp"]).exits(2).says("whose entries of the cache /tmp may be read");
+    build(&w, &["--cache", "https://bob:s3cret@h/", "--cache-trust", "unsigned"])
+        .exits(2)
+        .says("no place in an address");
+    build(&w, &["--cache-trust", "unsigned"]).exits(2).says("none was named");
+    let settings = w.write("settings.toml", "[cache]\nurl = \"/tmp\"\ntrust = [\"unsigned\", \"a.pub\"]\n");
+    let mut command = command(&w, &[]);
+    Ran::of(command.env("TORCHMILL_SETTINGS", settings), w.path()).exits(2).says("beside keys");
+}
+
+/// Puts another object under the name of f3's into the shared cache `cache`: what whoever can write there can do.
+fn poison_entry(w: &Workspace, cache: &Path) {
+    let prefix = w.write(
+        "poison.sh",
+        "#!/bin/sh\n\"$@\" || exit\nwhile [ $# -gt 0 ]; do [ \"$1\" = -o ] && printf poison >> \"$2\"; shift; done\n",
+    );
+    std::process::Command::new("chmod").arg("+x").arg(&prefix).status().unwrap();
+    let work = work_folder(w);
+    let at = work.join("src/build");
+    let ninja = std::process::Command::new(work.join("deps/buildenv/bin/ninja"))
+        .args(["-t", "compdb"])
+        .current_dir(&at)
+        .output()
+        .unwrap();
+    let edges: serde_json::Value = serde_json::from_slice(&ninja.stdout).unwrap();
+    let edge =
+        edges.as_array().unwrap().iter().find(|e| e["output"].as_str().unwrap().contains("fill/f3.cpp.o")).unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", edge["command"].as_str().unwrap()]).current_dir(&at).env_clear();
+    for (name, value) in [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("SOURCE_DATE_EPOCH", "1738108800"),
+        ("TORCHMILL_COMPILER_CACHE", "ccache"),
+        ("CCACHE_CONFIGPATH", "/dev/null"),
+        ("CCACHE_NOHASHDIR", "1"),
+        ("CCACHE_COMPILERCHECK", "content"),
+        ("CCACHE_DEPEND", "1"),
+        ("CCACHE_RECACHE", "1"),
+    ] {
+        command.env(name, value);
+    }
+    command.env("CCACHE_PREFIX", prefix).env("CCACHE_DIR", w.path().join("ccache-of-a-stranger"));
+    command.env("CCACHE_REMOTE_STORAGE", format!("file:{}", cache.display()));
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_poisoned_entry_ends_the_build_and_is_made_anew_and_what_came_from_the_cache_goes() {
+    let (first, second, third) = (machine(), machine(), machine());
+    let cache = first.path().join("shared");
+    std::fs::create_dir(&cache).unwrap();
+    with_cache(&first, &cache, &["--cache-trust", "unsigned"]).exits(0);
+    poison_entry(&first, &cache);
+    let all = &["--cache-trust", "unsigned", "--cache-audit", "100"];
+    let ran = with_cache(&second, &cache, all).exits(1).says("fill/f3.cpp.o of the shared cache");
+    let ran = ran.says("whoever can write there answers for it").says("its entry was made anew");
+    assert!(!ran.stderr.contains("» wheel"), "{}", ran.stderr);
+    let left = std::fs::read_dir(second.store.join("v1/cache")).unwrap().flatten();
+    assert!(left.into_iter().all(|e| !e.file_name().to_str().unwrap().starts_with("shared-")));
+    with_cache(&third, &cache, all).exits(0).says("6 of them are compiled again");
+    // Without the cache, everything is compiled here.
+    build(&second, &[]).exits(0);
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&second) == wheel(&third), "the same bytes");
 }

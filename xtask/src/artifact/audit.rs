@@ -82,7 +82,9 @@ impl Artifact {
         } else if name.ends_with(".tar.gz") {
             Kind::Bundle
         } else {
-            return Err(bad("neither a wheel (.whl) nor a libtorch bundle (.tar.gz) nor compiled objects (.objects.tar.gz)"));
+            return Err(bad(
+                "neither a wheel (.whl) nor a libtorch bundle (.tar.gz) nor compiled objects (.objects.tar.gz)",
+            ));
         };
         if !path.is_file() {
             return Err(bad("there is no such file"));

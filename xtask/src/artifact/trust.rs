@@ -118,7 +118,11 @@ impl Policy {
 
     /// Whether it asks for anything.
     pub fn demands(&self) -> bool {
-        !self.signers.is_empty() || self.recipes.is_some() || self.toolchains.is_some() || self.builders.is_some() || self.objects.is_some()
+        !self.signers.is_empty()
+            || self.recipes.is_some()
+            || self.toolchains.is_some()
+            || self.builders.is_some()
+            || self.objects.is_some()
     }
 }
 

@@ -20,7 +20,7 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
-  cargo xtask build-torch --cache https://cache.example/torch --cache-trust build.pub
+  cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
   cargo xtask build-torch --cache-audit 100   compile all that came in again, and compare
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 

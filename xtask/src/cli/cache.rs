@@ -188,7 +188,8 @@ fn import(args: &Import) -> Result<()> {
     };
     let session = recipe.session()?;
     let (sha256, _) = digest_file(&artifact.path)?;
-    let writer = foreign::admit_objects(&artifact, &sha256, args.statement.as_deref(), &trust, session.events.as_ref())?;
+    let writer =
+        foreign::admit_objects(&artifact, &sha256, args.statement.as_deref(), &trust, session.events.as_ref())?;
     let python = ToolArgs {
         python: Some(args.python.python.clone().unwrap_or(facts.python)),
         cuda_home: args.python.cuda_home.clone(),

@@ -69,17 +69,24 @@ impl CacheArgs {
         let (settings, here) = settings()?;
         let audit = self.audit.or(settings.audit);
         if let Some(percent) = audit.filter(|percent| *percent > 100) {
-            return Err(Error::misuse("settings", format!("cache.audit = {percent}: more than 100 percent there are not")));
+            return Err(Error::misuse(
+                "settings",
+                format!("cache.audit = {percent}: more than 100 percent there are not"),
+            ));
         }
         let Some(url) = self.url.clone().or(settings.url) else {
             if self.trust.is_empty() && self.sign.is_none() {
                 return Ok(Chosen { shared: None, audit });
             }
-            return Err(Error::misuse("cache-url", "--cache-trust and --cache-sign are about a cache, and none was named")
-                .next("name one: --cache URL, or url in [cache] of the settings"));
+            return Err(Error::misuse(
+                "cache-url",
+                "--cache-trust and --cache-sign are about a cache, and none was named",
+            )
+            .next("name one: --cache URL, or url in [cache] of the settings"));
         };
         let storage = Storage::parse(&url, Credentials::of_environment())?;
-        let trust = if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };
+        let trust =
+            if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };
         let key = match (&self.sign, &settings.sign) {
             (Some(text), _) => Some(super::sign::key_source(text)?),
             (None, Some(text)) => Some(match super::sign::key_source(text)? {
@@ -93,10 +100,13 @@ impl CacheArgs {
             platform::scrub_environment(Some(name));
         }
         if trust == Trust::Nobody && secret.is_none() {
-            return Err(Error::misuse("cache-trust", format!("nothing says whose entries of the cache {url} may be read"))
-                .next("objects are code of whoever compiled them: name the key that signs them, --cache-trust build.pub")
-                .next("or trust everybody who can write there: --cache-trust unsigned")
-                .next("or write to it alone: --cache-sign signing.pem"));
+            return Err(Error::misuse(
+                "cache-trust",
+                format!("nothing says whose entries of the cache {url} may be read"),
+            )
+            .next("objects are code of whoever compiled them: name the key that signs them, --cache-trust build.pub")
+            .next("or trust everybody who can write there: --cache-trust unsigned")
+            .next("or write to it alone: --cache-sign signing.pem"));
         }
         Ok(Chosen { shared: Some(Arc::new(Shared { storage, trust, secret })), audit })
     }
@@ -111,8 +121,11 @@ fn trusted(names: &[String], here: &Path) -> Result<Trust> {
         (all, some) if all == some => {
             Ok(Trust::Keys(keys.into_iter().map(|key| dsse::public_key(&here.join(key))).collect::<Result<_>>()?))
         }
-        _ => Err(Error::misuse("cache-trust", "--cache-trust says 'unsigned' beside keys: then the keys would count for nothing")
-            .next("name keys alone, or 'unsigned' alone")),
+        _ => Err(Error::misuse(
+            "cache-trust",
+            "--cache-trust says 'unsigned' beside keys: then the keys would count for nothing",
+        )
+        .next("name keys alone, or 'unsigned' alone")),
     }
 }
 

@@ -166,7 +166,8 @@ pub fn admit_objects(
     events: &dyn Sink,
 ) -> Result<String> {
     let Some(policy) = &trust.policy else {
-        let code = Code { sha256: sha256.to_owned(), parts: vec!["compiled objects, which become a part of torch".into()] };
+        let code =
+            Code { sha256: sha256.to_owned(), parts: vec!["compiled objects, which become a part of torch".into()] };
         code.admit(&artifact.name, trust, events).map_err(|e| {
             e.next("or name the key that must have signed it: --key FILE, --policy FILE or TORCHMILL_POLICY")
         })?;

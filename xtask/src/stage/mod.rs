@@ -42,7 +42,11 @@ pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, p
 pub use graph::ORDER;
 pub use origin::origin;
 pub use publish::{Artifacts, Files, Outcome, files, made, run};
-pub use shared::{Shared, signed::Trust, storage::{Credentials, Storage}};
+pub use shared::{
+    Shared,
+    signed::Trust,
+    storage::{Credentials, Storage},
+};
 pub use shell::shell;
 pub use step::{Done, Step};
 pub use timing::Timing;

@@ -70,12 +70,13 @@ impl About {
     /// Bad input: it is none, or of a newer format.
     pub fn parse(bytes: &[u8], whence: &str) -> Result<Self> {
         let bad = |what: String| Error::misuse("objects", format!("{whence}: {FILE} {what}"));
-        let value: serde_json::Value =
-            serde_json::from_slice(bytes).map_err(|e| bad(format!("is no JSON: {e}")))?;
+        let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| bad(format!("is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {
             Some(v) if v <= u64::from(SCHEMA_VERSION) => {}
             Some(v) => {
-                return Err(bad(format!("has format {v}; this program reads {SCHEMA_VERSION}")).next("update torchmill"));
+                return Err(
+                    bad(format!("has format {v}; this program reads {SCHEMA_VERSION}")).next("update torchmill")
+                );
             }
             None => return Err(bad("states no schema_version".into())),
         }

@@ -96,7 +96,8 @@ struct Differing {
 pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
     let mut drawn = Drawn::load(work);
     let foreign = Foreign::of(work)?;
-    let all: BTreeMap<String, String> = foreign.delivered.iter().chain(&foreign.shared).map(|(o, d)| (o.clone(), d.clone())).collect();
+    let all: BTreeMap<String, String> =
+        foreign.delivered.iter().chain(&foreign.shared).map(|(o, d)| (o.clone(), d.clone())).collect();
     let fresh: Vec<(&String, &String)> =
         all.iter().filter(|(output, digest)| drawn.of.get(*output) != Some(*digest)).collect();
     if fresh.is_empty() {
@@ -175,8 +176,7 @@ fn again(
                         // Nothing compiles it any more, so nothing says what it should be.
                         None => Ok(Some("no command makes it".into())),
                     };
-                    let differing =
-                        |made| Differing { output: (*output).clone(), came: (*came).clone(), made };
+                    let differing = |made| Differing { output: (*output).clone(), came: (*came).clone(), made };
                     let end = end.map(|made| made.map(differing));
                     if !matches!(end, Ok(None)) {
                         next.store(chosen.len(), Ordering::SeqCst);

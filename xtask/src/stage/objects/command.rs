@@ -89,7 +89,8 @@ fn parse_reads(text: &str) -> BTreeMap<String, Vec<String>> {
             }
         } else {
             // What is older than its object is not what that object was made of.
-            current = line.split_once(": #deps ").filter(|(_, rest)| rest.ends_with("(VALID)")).map(|(o, _)| o.to_owned());
+            current =
+                line.split_once(": #deps ").filter(|(_, rest)| rest.ends_with("(VALID)")).map(|(o, _)| o.to_owned());
         }
     }
     out
@@ -122,13 +123,16 @@ mod tests {
 
     #[test]
     fn a_compile_is_told_from_what_cannot_be_known_again() {
-        let plain = of("/w/bin/torchmill __launch /w /usr/bin/c++ -DX=\\\"y\\\" -MD -MF a.o.d -o a.o -c /w/src/a.cpp").unwrap();
+        let plain =
+            of("/w/bin/torchmill __launch /w /usr/bin/c++ -DX=\\\"y\\\" -MD -MF a.o.d -o a.o -c /w/src/a.cpp").unwrap();
         assert_eq!((plain.argv[0].as_str(), plain.argv[1].as_str(), plain.odd), ("/usr/bin/c++", "-DX=\"y\"", None));
         let work = Work { dir: "/w".into() };
         assert_eq!(plain.relative(&work).last().map(String::as_str), Some("../a.cpp"));
         let odd = |command: &str| of(command).unwrap().odd.unwrap();
         assert!(odd("/usr/bin/ccache cc -MF a.o.d -o a.o -c a.c").contains("past torchmill's launcher"));
-        assert!(odd("/w/bin/torchmill __launch /w cc -MF d -o a.o -c a.c && strip a.o").contains("more than a compile"));
+        assert!(
+            odd("/w/bin/torchmill __launch /w cc -MF d -o a.o -c a.c && strip a.o").contains("more than a compile")
+        );
         assert!(odd("/w/bin/torchmill __launch /w nvcc --options-file x -MF d -o a.o -c a.cu").contains("in a file"));
         assert!(odd("/w/bin/torchmill __launch /w cc -o a.o -c a.c").contains("does not say"));
         assert_eq!(of("/usr/bin/ar qc a.a a.o"), None);

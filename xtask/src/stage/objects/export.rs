@@ -52,7 +52,10 @@ pub fn export(build: &Build<'_>, out: &Path) -> Result<Exported> {
     if !is_made::<Compile>(build)? {
         return Err(Error::misuse(
             "not-compiled",
-            format!("there is no finished compile of {} for Python {} in the store", build.recipe.name, build.python.version),
+            format!(
+                "there is no finished compile of {} for Python {} in the store",
+                build.recipe.name, build.python.version
+            ),
         )
         .next(format!("build it first: cargo xtask build-torch --recipe {}", build.recipe.name)));
     }
@@ -122,8 +125,11 @@ fn members(build: &Build<'_>, work: &Work) -> Result<(About, Vec<Member>)> {
     }
     if about.objects == 0 {
         let why: Vec<String> = about.left_out.iter().map(|(why, n)| format!("{n} objects: {why}")).collect();
-        return Err(Error::world("no-objects", format!("no object of {} can travel: {}", work.dir.display(), why.join("; ")))
-            .next("was it compiled by a compiler that writes no dependency files?"));
+        return Err(Error::world(
+            "no-objects",
+            format!("no object of {} can travel: {}", work.dir.display(), why.join("; ")),
+        )
+        .next("was it compiled by a compiler that writes no dependency files?"));
     }
     for (path, bytes) in &origin(build)?.files {
         put(format!("{FOLDER}/{path}"), Content::Bytes(bytes.clone()));

@@ -115,8 +115,12 @@ fn fits(build: &Build<'_>, about: &About, name: &str) -> Result<()> {
         Error::misuse(what, format!("{name} is for {theirs}; this build is for {ours}"))
     };
     if about.recipe != build.recipe.name {
-        return Err(differs("other-recipe", &format!("the recipe {}", about.recipe.escape_debug()), &build.recipe.name)
-            .next(format!("name its recipe: --recipe {}", about.recipe.escape_debug())));
+        return Err(differs(
+            "other-recipe",
+            &format!("the recipe {}", about.recipe.escape_debug()),
+            &build.recipe.name,
+        )
+        .next(format!("name its recipe: --recipe {}", about.recipe.escape_debug())));
     }
     let (theirs, ours) = (
         format!("Python {} on {}", about.python.escape_debug(), about.machine.escape_debug()),
@@ -153,7 +157,8 @@ fn judge(out: &Path, name: &str) -> Result<Vec<Entry>> {
             files.push((below.iter().map(|p| p.to_string_lossy().into_owned()).collect::<Vec<_>>(), entry.into_path()));
         }
     }
-    let entries: Result<Vec<Option<Entry>>> = files.par_iter().map(|(segments, path)| one(segments, path, name)).collect();
+    let entries: Result<Vec<Option<Entry>>> =
+        files.par_iter().map(|(segments, path)| one(segments, path, name)).collect();
     let entries: Vec<Entry> = entries?.into_iter().flatten().collect();
     let there: BTreeSet<PathBuf> = files.into_iter().map(|(_, path)| path).collect();
     for entry in &entries {
@@ -229,9 +234,7 @@ pub fn supply(build: &Build<'_>) -> Result<Option<(Supply, Imported)>> {
     }
     let found = build.store.finished(NAME, &key).zip(build.store.record::<Imported>(NAME, &key));
     build.tell_found();
-    Ok(found.map(|(folder, record)| {
-        (Supply { folder, python: build.python.include.display().to_string() }, record)
-    }))
+    Ok(found.map(|(folder, record)| (Supply { folder, python: build.python.include.display().to_string() }, record)))
 }
 
 /// Removes what came in for `build`.

@@ -36,6 +36,11 @@ pub struct Shared {
 }
 
 impl Shared {
+    /// Whether anything is written there. Whoever reads signed entries alone has no use for one without a signature.
+    fn writes(&self) -> bool {
+        self.secret.is_some() || self.trust == Trust::Unsigned
+    }
+
     /// Who answers for what is read there.
     pub fn writer(&self) -> String {
         match &self.trust {
@@ -69,16 +74,18 @@ impl Tally {
     pub fn tell(&self, shown: &str, events: &dyn Sink) {
         let number = |of: &AtomicU64| of.load(Ordering::SeqCst);
         let (read, written) = (number(&self.read), number(&self.written));
-        events.note(format!("shared cache {}: {read} entries read, {written} written", shown));
+        events.note(format!("shared cache {shown}: {read} entries read, {written} written"));
         let refused = number(&self.refused);
         if refused > 0 {
-            events.note(format!("shared cache {}: {refused} entries are of nobody whom you trust, and were not read", shown));
+            events.note(format!(
+                "shared cache {shown}: {refused} entries are of nobody whom you trust, and were not read"
+            ));
         }
         let failed = number(&self.failed);
         if failed > 0 {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
             let end = if number(&self.row) >= MOST_FAILURES { "; it was not asked any more" } else { "" };
-            events.warn(format!("the shared cache {} failed {failed} times, the last time because {last}{end}", shown));
+            events.warn(format!("the shared cache {shown} failed {failed} times, the last time because {last}{end}"));
         }
     }
 }
@@ -106,11 +113,12 @@ fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally) -> Reply {
         return Reply::Error("no key of ccache".into());
     };
     if tally.row.load(Ordering::SeqCst) >= MOST_FAILURES {
-        return if name == b"GET" { Reply::Nil } else { Reply::Number(1) };
+        return without(&name);
     }
     let done = match name.as_slice() {
         b"GET" => get(key, shared, tally),
         b"SET" => put(key, word(2), shared, tally),
+        b"EXISTS" if !shared.writes() => Ok(Reply::Number(1)),
         b"EXISTS" => shared.storage.has(key).map(|there| Reply::Number(there.into())),
         _ => shared.storage.remove(key).map(|()| Reply::Number(1)),
     };
@@ -123,8 +131,18 @@ fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally) -> Reply {
             tally.failed.fetch_add(1, Ordering::SeqCst);
             tally.row.fetch_add(1, Ordering::SeqCst);
             *tally.last.lock().unwrap_or_else(PoisonError::into_inner) = crate::error::without_secrets(&e.to_string());
-            if name == b"GET" { Reply::Nil } else { Reply::Number(0) }
+            without(&name)
         }
+    }
+}
+
+/// What is answered where there is no cache to ask: ccache goes on, and sends nothing that would be lost.
+fn without(name: &[u8]) -> Reply {
+    match name {
+        b"GET" => Reply::Nil,
+        b"EXISTS" => Reply::Number(1),
+        b"DEL" => Reply::Number(0),
+        _ => Reply::Ok,
     }
 }
 
@@ -146,11 +164,12 @@ fn get(key: &str, shared: &Shared, tally: &Tally) -> io::Result<Reply> {
 }
 
 fn put(key: &str, entry: &[u8], shared: &Shared, tally: &Tally) -> io::Result<Reply> {
-    match (&shared.secret, &shared.trust) {
-        (Some(secret), _) => shared.storage.put(key, &signed::seal(key, entry, secret))?,
-        (None, Trust::Unsigned) => shared.storage.put(key, entry)?,
-        // Whoever reads signed entries alone has no use for one without a signature.
-        (None, _) => return Ok(Reply::Ok),
+    if !shared.writes() {
+        return Ok(Reply::Ok);
+    }
+    match &shared.secret {
+        Some(secret) => shared.storage.put(key, &signed::seal(key, entry, secret))?,
+        None => shared.storage.put(key, entry)?,
     }
     tally.written.fetch_add(1, Ordering::SeqCst);
     Ok(Reply::Ok)

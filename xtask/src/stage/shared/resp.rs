@@ -46,7 +46,8 @@ fn number(text: &str) -> io::Result<i64> {
 
 /// The bytes after their length was read.
 fn bulk(from: &mut impl BufRead, length: i64) -> io::Result<Vec<u8>> {
-    let length = usize::try_from(length).ok().filter(|n| *n <= MOST_VALUE).ok_or_else(|| broken("a value too large"))?;
+    let length =
+        usize::try_from(length).ok().filter(|n| *n <= MOST_VALUE).ok_or_else(|| broken("a value too large"))?;
     let mut value = Vec::new();
     from.by_ref().take(length as u64).read_to_end(&mut value)?;
     let mut end = [0u8; 2];
@@ -137,7 +138,14 @@ mod tests {
 
     #[test]
     fn a_command_that_asks_for_more_than_there_is_is_refused() {
-        for bad in [&b"GET x\r\n"[..], b"*99\r\n", b"*1\r\n$999999999999\r\n", b"*1\r\n$-5\r\n", b"*1\r\n$5\r\nab\r\n", b"*1\r\n"] {
+        for bad in [
+            &b"GET x\r\n"[..],
+            b"*99\r\n",
+            b"*1\r\n$999999999999\r\n",
+            b"*1\r\n$-5\r\n",
+            b"*1\r\n$5\r\nab\r\n",
+            b"*1\r\n",
+        ] {
             assert!(command(&mut &bad[..]).is_err(), "{}", String::from_utf8_lossy(bad));
         }
     }
@@ -146,7 +154,7 @@ mod tests {
         #[test]
         fn no_bytes_make_it_panic(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
             let _ = command(&mut &bytes[..]);
-            let _ = ask(&mut Vec::new(), &mut &bytes[..], &[b"GET"]);
+            let _ = ask(&mut Vec::<u8>::new(), &mut &bytes[..], &[b"GET"]);
         }
     }
 }

@@ -14,7 +14,7 @@ use zeroize::Zeroizing;
 
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
-use crate::source::http;
+use crate::source::http_agent_within;
 use crate::store::write_atomically;
 
 /// Until a server must have taken a connection; and until it must have answered.
@@ -110,7 +110,7 @@ impl Storage {
                 if !base.path().ends_with('/') {
                     base.set_path(&format!("{}/", base.path()));
                 }
-                let agent = http::agent_within(PATIENCE[0], PATIENCE[1]);
+                let agent = http_agent_within(PATIENCE[0], PATIENCE[1]);
                 Ok(Self::Http(Http { base, agent, authorization: credentials.header() }))
             }
             "redis" => {

@@ -132,7 +132,9 @@ impl Through {
 /// Writes down which objects from elsewhere launchers may put in place, for a build that has some.
 fn supply(build: &Build<'_>, work: &Work) -> Result<Option<PathBuf>> {
     let Some((supply, from)) = import::supply(build)? else { return Ok(None) };
-    build.events.note(format!("objects from {} are used where they fit; {} answers for them", from.archive, from.writer));
+    build
+        .events
+        .note(format!("objects from {} are used where they fit; {} answers for them", from.archive, from.writer));
     let text = serde_json::to_vec(&supply).map_err(|e| Error::world("objects", e.to_string()))?;
     let path = work.dir.join("objects.json");
     crate::store::write_atomically(&path, &text)?;
