@@ -240,5 +240,12 @@ fn show(artifacts: &Artifacts, seconds: f64) {
     for skipped in &artifacts.verified.skipped {
         println!("  - not run: {skipped}");
     }
+    if let Some(from) = &artifacts.objects {
+        let elsewhere = from.imported + from.shared;
+        println!(
+            "  {elsewhere} of {} objects came from elsewhere, {} of them were compiled again; {} answers for them",
+            from.objects, from.audited, from.writer
+        );
+    }
     println!("\n  python -m pip install {}", artifacts.wheel.display());
 }
