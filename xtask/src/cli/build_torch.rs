@@ -21,7 +21,7 @@ Examples:
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
-  cargo xtask build-torch --cache-audit 100   compile all that came in again, and compare
+  cargo xtask build-torch --cache-audit 100   compile what came in again
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
 An interrupted build goes on where it stopped when the same command is run

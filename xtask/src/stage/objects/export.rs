@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest, Sha256};
 
 use super::about::{self, About};
+use super::audit::origins;
 use super::command::{Command, commands, reads};
 use crate::artifact::origin::{FOLDER, toolchain_sha256};
 use crate::artifact::provenance::{BUILDER, PREDICATE_TYPE, STATEMENT_TYPE, Statement, Subject};
@@ -71,7 +72,17 @@ pub fn export(build: &Build<'_>, out: &Path) -> Result<Exported> {
     platform::persist(fresh, &file)?;
     let (sha256, size) = digest_file(&file)?;
     let statement = out.join(about.file().replace(".tar.gz", ".provenance.json"));
-    write_atomically(&statement, &stated(build, &about, &sha256)?.to_bytes()?)?;
+    let mut text = stated(build, &about, &sha256)?;
+    // Whoever signs it answers for objects of others as well: it is said, and a policy may refuse it.
+    if let Some(origins) = origins(build, &work)? {
+        build.events.warn(format!(
+            "{} of the objects were not compiled on this machine, and {} of those were compiled again: the statement says so",
+            origins.imported + origins.shared,
+            origins.audited
+        ));
+        text.state_objects(&serde_json::json!(origins));
+    }
+    write_atomically(&statement, &text.to_bytes()?)?;
     Ok(Exported { file, sha256, size, statement, about })
 }
 
@@ -202,7 +213,7 @@ fn stated(build: &Build<'_>, about: &About, sha256: &str) -> Result<Statement> {
                 "internalParameters": {
                     "epoch": build.recipe.torch.epoch,
                     "toolchain": { "sha256": toolchain_sha256(&toolchain), "is": toolchain },
-                    "objects": about.objects,
+                    "count": about.objects,
                 },
             },
             "runDetails": {
