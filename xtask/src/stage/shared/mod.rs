@@ -10,7 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 
-mod resp;
+pub mod resp;
 pub mod signed;
 pub mod storage;
 
