@@ -379,6 +379,10 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         &[
             "environment.rs relocate",
             "environment.rs with_torch",
+            "objects/import.rs judge",
+            "objects/import.rs one",
+            "objects/import.rs read",
+            "objects/import.rs usable",
             "steps/libuv.rs version_of",
             "steps/prefix.rs merge ×3",
             "steps/prefix.rs run",
@@ -397,6 +401,8 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
     (
         "the work folder or a cache, each under the key of the configured build",
         &[
+            "objects/audit.rs load",
+            "work/remote.rs hits",
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",
             "steps/configure.rs read_back",
@@ -406,6 +412,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "work.rs link",
         ],
     ),
+    ("entries of a shared cache: of ccache, which knows by itself what each is for", &["shared/storage.rs get"]),
     ("this program itself, as the launcher of compilers", &["work.rs install_launcher ×2"]),
     ("digests of files of registries, before there is a lock", &["lock.rs read"]),
     (

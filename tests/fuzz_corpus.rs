@@ -82,7 +82,7 @@ fn pages_of_an_index() {
 /// A target, what it is fed, and what is right to begin with.
 type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     ("wheel", targets::wheel, &["\u{1}", "\u{1}abcdef", "\u{1}\u{0}\u{0}P"]),
     (
         "record",
@@ -116,6 +116,15 @@ const TARGETS: [Target; 7] = [
         |d| targets::lock(&String::from_utf8_lossy(d)),
         &[
             "version = 1\nrecipe = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"\n[source.x]\nsha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"\nsize = 5\n",
+        ],
+    ),
+    (
+        "objects",
+        targets::objects,
+        &[
+            "{\"output\":\"a/b.o\",\"command\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"reads\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"inputs\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"object\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"size\":1}",
+            "{\"schema_version\":1,\"recipe\":\"r\",\"version\":\"2\",\"python\":\"3.11\",\"machine\":\"m\",\"compiler\":\"c\",\"compiler_sha256\":\"a\",\"objects\":1,\"bytes\":1,\"left_out\":{},\"headers\":{}}",
+            "*2\r\n$3\r\nGET\r\n$8\r\nccache:k\r\n",
         ],
     ),
     (

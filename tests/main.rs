@@ -17,6 +17,7 @@ mod architecture;
 mod archives;
 mod before_after;
 mod bounds;
+mod cache;
 mod ci;
 mod companions;
 mod compat;

@@ -9,7 +9,7 @@ use crate::standin::{build, command, files, fresh_files, work_folder, workspace,
 use crate::support::{Answer, Ran, Server, Workspace, sha256, shared_store};
 
 /// A store of the workspace's own that shares the downloads of the common one.
-fn own_store(w: &mut Workspace) {
+pub fn own_store(w: &mut Workspace) {
     Ran::of(&mut w.xtask(&["fetch", "--recipe", "standin"]), w.path()).exits(0);
     w.store = w.path().join("own-store");
     let from = shared_store().join("v1/blobs");
@@ -33,7 +33,7 @@ fn walk(dir: &Path) -> Vec<PathBuf> {
 }
 
 /// The one file with this end below the stage folder of the last build.
-fn artifact(w: &Workspace, stage: &str, end: &str) -> PathBuf {
+pub fn artifact(w: &Workspace, stage: &str, end: &str) -> PathBuf {
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let key = json["plan"]["stages"].as_array().unwrap().iter().find(|s| s["stage"] == stage).unwrap()["key"]

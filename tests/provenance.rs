@@ -19,7 +19,7 @@ fn text(path: &Path) -> &str {
 }
 
 /// A key pair as people make it: `signing.pem` and `signing.pub`.
-fn keys(w: &Workspace, name: &str) -> (PathBuf, PathBuf) {
+pub fn keys(w: &Workspace, name: &str) -> (PathBuf, PathBuf) {
     let (private, public) = (w.path().join(format!("{name}.pem")), w.path().join(format!("{name}.pub")));
     let sh = Shell::new().unwrap();
     let made = cmd!(sh, "openssl genpkey -algorithm ed25519 -out {private}").quiet().ignore_stderr().run();

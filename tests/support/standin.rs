@@ -209,8 +209,14 @@ pub fn files_of_2_14() -> BTreeMap<String, String> {
     files
 }
 
-/// TensorPipe below a tree from upstream: it makes a libuv of its own unless somebody found one before.
-const TENSORPIPE: &str = r#"set(CMAKE_MODULE_PATH ${CMAKE_CURRENT_SOURCE_DIR})
+/// TensorPipe below a tree from upstream: it makes a libuv of its own unless somebody found one before. As XNNPACK
+/// does, it puts what it takes for a ccache before the compilers.
+const TENSORPIPE: &str = r#"find_program(CCACHE_BINARY NAMES ccache env)
+if(CCACHE_BINARY)
+  set(CMAKE_CXX_COMPILER_LAUNCHER "${CCACHE_BINARY}" CACHE STRING "" FORCE)
+  set(CMAKE_C_COMPILER_LAUNCHER "${CCACHE_BINARY}" CACHE STRING "" FORCE)
+endif()
+set(CMAKE_MODULE_PATH ${CMAKE_CURRENT_SOURCE_DIR})
 find_package(uv REQUIRED)
 add_library(tensorpipe STATIC tensorpipe.cpp)
 target_link_libraries(tensorpipe PRIVATE uv::uv)

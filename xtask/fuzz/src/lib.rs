@@ -262,3 +262,23 @@ pub fn lock(text: &str) {
     let written = lock.to_toml("fuzz").expect("what was read is written");
     assert_eq!(Lock::parse(&written, path, "lock").ok(), Some(lock));
 }
+
+/// What an archive of objects says of itself has digests only, an entry that is taken leaves no folder, and what comes
+/// through the door of a shared cache is a command, or refused.
+pub fn objects(data: &[u8]) {
+    use torchmill::stage::{objects::About, shared::resp};
+    use torchmill::toolchain::objects::{Entry, is_plain};
+    if let Ok(about) = About::parse(data, "fuzz") {
+        assert!(about.headers.values().all(|digest| digest.len() == 64));
+    }
+    if let Ok(entry) = serde_json::from_slice::<Entry>(data)
+        && entry.fault().is_none()
+    {
+        assert!(is_plain(&entry.output) && entry.object.len() == 64 && entry.reads.len() == 64);
+        assert!(entry.output.split('/').all(|part| !["", ".", ".."].contains(&part)));
+    }
+    let mut rest = data;
+    while let Ok(Some(words)) = resp::command(&mut rest) {
+        assert!(words.iter().map(Vec::len).sum::<usize>() <= data.len());
+    }
+}

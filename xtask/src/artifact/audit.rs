@@ -10,7 +10,7 @@ use serde::Serialize;
 use super::dsse::{self, Envelope};
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
-use super::trust::Policy;
+use super::trust::{Objects, Policy};
 use crate::error::{Error, Exit, Result};
 use crate::source::tarball::Guarded;
 use crate::store::digest_file;
@@ -29,6 +29,8 @@ pub enum Kind {
     Wheel,
     /// `.tar.gz` with `libtorch/`.
     Bundle,
+    /// `.objects.tar.gz`: compiled objects.
+    Objects,
 }
 
 /// A file that is taken to be an artifact of ours.
@@ -41,6 +43,9 @@ pub struct Artifact {
     /// Wheel or bundle, by its name.
     pub kind: Kind,
 }
+
+/// What names of archives of compiled objects end with.
+pub const OBJECTS_ENDING: &str = ".objects.tar.gz";
 
 /// One thing that was looked at.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -72,10 +77,14 @@ impl Artifact {
         let name = path.file_name().and_then(|n| n.to_str()).ok_or_else(|| bad("not the path of a file"))?.to_owned();
         let kind = if name.ends_with(".whl") {
             Kind::Wheel
+        } else if name.ends_with(OBJECTS_ENDING) {
+            Kind::Objects
         } else if name.ends_with(".tar.gz") {
             Kind::Bundle
         } else {
-            return Err(bad("neither a wheel (.whl) nor a libtorch bundle (.tar.gz)"));
+            return Err(bad(
+                "neither a wheel (.whl) nor a libtorch bundle (.tar.gz) nor compiled objects (.objects.tar.gz)",
+            ));
         };
         if !path.is_file() {
             return Err(bad("there is no such file"));
@@ -83,8 +92,17 @@ impl Artifact {
         Ok(Self { path: path.to_owned(), name, kind })
     }
 
+    /// Whether it is an archive of compiled objects.
+    pub fn is_objects(&self) -> bool {
+        self.kind == Kind::Objects
+    }
+
     fn unreadable(&self, e: impl std::fmt::Display) -> Error {
-        let what = if self.kind == Kind::Wheel { "wheel (zip archive)" } else { "bundle (tar.gz archive)" };
+        let what = match self.kind {
+            Kind::Wheel => "wheel (zip archive)",
+            Kind::Bundle => "bundle (tar.gz archive)",
+            Kind::Objects => "archive of compiled objects (tar.gz archive)",
+        };
         Error::misuse("unreadable", format!("{} is no readable {what}: {e}", self.path.display()))
             .next("is the file complete? compare its size and digest with SHA256SUMS")
     }
@@ -124,13 +142,14 @@ impl Artifact {
                     }
                 }
             }
-            Kind::Bundle => {
+            Kind::Bundle | Kind::Objects => {
+                let folder = if self.kind == Kind::Bundle { "libtorch/share/torchmill/" } else { "torchmill/" };
                 let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
                 let mut archive = tar::Archive::new(Guarded::new(flate2::bufread::GzDecoder::new(file)));
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
                     let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
-                    if let Some(rest) = name.strip_prefix("libtorch/share/torchmill/")
+                    if let Some(rest) = name.strip_prefix(folder)
                         && rest != super::sbom::FILE
                     {
                         take(rest, &mut entry).map_err(|e| self.unreadable(e))?;
@@ -239,7 +258,7 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         || {
             let contents = match artifact.kind {
                 Kind::Wheel => artifact.record().map(Some),
-                Kind::Bundle => Ok(None),
+                Kind::Bundle | Kind::Objects => Ok(None),
             };
             (contents, artifact.origin())
         },
@@ -303,7 +322,26 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
     checks.push(listed("policy: recipe", &policy.recipes, about.recipe_sha256()));
     checks.push(listed("policy: toolchain", &policy.toolchains, about.toolchain_sha256()));
     checks.push(listed("policy: builder", &policy.builders, about.builder()));
+    checks.push(objects(policy, about.foreign_objects(), signed));
     Ok(checks)
+}
+
+/// Whether as many objects came from elsewhere as the policy allows.
+fn objects(policy: &Policy, (foreign, audited): (u64, u64), signed: bool) -> Check {
+    let name = "policy: objects";
+    let is = match foreign {
+        0 => "all were compiled by the builder".to_owned(),
+        n => format!("{n} came from elsewhere, {audited} of them were compiled again to the same bytes"),
+    };
+    let (ok, allowed) = match policy.objects {
+        None => return Check { name, ok: None, said: is },
+        Some(Objects::Own) => (foreign == 0, "the policy allows none"),
+        Some(Objects::Audited) => (audited >= foreign, "the policy wants all of them compiled again"),
+    };
+    if !signed {
+        return Check::new(name, Err(format!("{is}, says a statement that no trusted key signed: it proves nothing")));
+    }
+    Check::new(name, if ok { Ok(is) } else { Err(format!("{is}; {allowed}")) })
 }
 
 fn signature(found: &Found, policy: &Policy) -> Check {

@@ -126,6 +126,20 @@ impl Statement {
         self.text("/buildDefinition/internalParameters/toolchain/sha256")
     }
 
+    /// Says where the objects came from, of a build that did not compile all of them.
+    pub fn state_objects(&mut self, origins: &Value) {
+        self.predicate["buildDefinition"]["internalParameters"]["objects"] = origins.clone();
+    }
+
+    /// How many objects came from elsewhere, and how many of these were compiled again, to the same bytes.
+    pub fn foreign_objects(&self) -> (u64, u64) {
+        let number = |name: &str| {
+            let pointer = format!("/buildDefinition/internalParameters/objects/{name}");
+            self.predicate.pointer(&pointer).and_then(Value::as_u64).unwrap_or(0)
+        };
+        (number("imported") + number("shared"), number("audited"))
+    }
+
     /// The builder's id, as the statement has it.
     pub fn builder(&self) -> &str {
         self.text("/runDetails/builder/id")

@@ -7,6 +7,7 @@
 //! recipes = ["<sha256>"]        # `cargo xtask verify ARTIFACT` prints an artifact's own
 //! toolchains = ["<sha256>"]
 //! builders = ["https://…"]      # runDetails.builder.id
+//! objects = "own"               # none came from elsewhere; "audited": all that did were compiled again
 //! ```
 //! An empty list allows nothing, and says so when it is read.
 
@@ -26,6 +27,17 @@ struct File {
     recipes: Option<Vec<String>>,
     toolchains: Option<Vec<String>>,
     builders: Option<Vec<String>>,
+    objects: Option<Objects>,
+}
+
+/// Which compiled objects may be in an artifact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Objects {
+    /// Only those that its builder compiled.
+    Own,
+    /// From elsewhere too, if the builder compiled every one of them again to the same bytes.
+    Audited,
 }
 
 /// Whom and what to believe.
@@ -40,6 +52,8 @@ pub struct Policy {
     pub toolchains: Option<Vec<String>>,
     /// Ids of the builders that may have built; `None` for any.
     pub builders: Option<Vec<String>>,
+    /// Which compiled objects may be in the artifact; `None` for any.
+    pub objects: Option<Objects>,
     /// What whoever wrote it may not have meant.
     pub warnings: Vec<String>,
 }
@@ -76,7 +90,7 @@ impl Policy {
             ("toolchains", &file.toolchains),
             ("builders", &file.builders),
         ];
-        if lists.iter().all(|(_, list)| list.is_none()) {
+        if lists.iter().all(|(_, list)| list.is_none()) && file.objects.is_none() {
             return Err(bad("it demands nothing, so it would allow everything".into())
                 .next("name whom you trust: keys = [\"build.pub\"]"));
         }
@@ -85,7 +99,14 @@ impl Policy {
             empty.map(|(name, _)| format!("{whence}: the list '{name}' is empty: it allows nothing")).collect();
         let keys = |names: &Vec<String>| names.iter().map(|k| dsse::public_key(&here.join(k))).collect::<Result<_>>();
         let signers = file.keys.as_ref().map(keys).transpose()?.into_iter().collect();
-        Ok(Self { signers, recipes: file.recipes, toolchains: file.toolchains, builders: file.builders, warnings })
+        Ok(Self {
+            signers,
+            recipes: file.recipes,
+            toolchains: file.toolchains,
+            builders: file.builders,
+            objects: file.objects,
+            warnings,
+        })
     }
 
     /// Asks for a signature of one of `keys` as well.
@@ -97,7 +118,11 @@ impl Policy {
 
     /// Whether it asks for anything.
     pub fn demands(&self) -> bool {
-        !self.signers.is_empty() || self.recipes.is_some() || self.toolchains.is_some() || self.builders.is_some()
+        !self.signers.is_empty()
+            || self.recipes.is_some()
+            || self.toolchains.is_some()
+            || self.builders.is_some()
+            || self.objects.is_some()
     }
 }
 
@@ -114,5 +139,8 @@ mod tests {
         assert!(policy.demands() && policy.warnings[0].contains("allows nothing"));
         assert!(parse("schema = 1\nrecipes = [\"AA\"]\n").is_err());
         assert!(parse("schema = 2\nkeys = []\n").is_err());
+        let own = parse("schema = 1\nobjects = \"own\"\n").unwrap();
+        assert!(own.demands() && own.objects == Some(Objects::Own));
+        assert!(parse("schema = 1\nobjects = \"any\"\n").is_err());
     }
 }

@@ -7,6 +7,7 @@ use clap::Args as ClapArgs;
 use ed25519_dalek::SigningKey;
 
 use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
+use super::shared::CacheArgs;
 use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::event::Sink;
@@ -24,6 +25,8 @@ Examples:
   cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
+  cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
+  cargo xtask build-torch --cache-audit 100   compile what came in again
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
 An interrupted build goes on where it stopped when the same command is run
@@ -55,6 +58,8 @@ pub struct Args {
     /// Compile without a compiler cache
     #[arg(long)]
     no_compiler_cache: bool,
+    #[command(flatten)]
+    cache: CacheArgs,
     /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
     #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
     sign: Option<String>,
@@ -73,6 +78,7 @@ pub fn run(mut args: Args) -> Result<()> {
     // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
     let secret = key.as_ref().map(KeySource::load).transpose()?;
+    let chosen = args.cache.chosen()?;
     if let Some(KeySource::Environment(name)) = &key {
         platform::scrub_environment(Some(name));
     }
@@ -93,6 +99,8 @@ pub fn run(mut args: Args) -> Result<()> {
             let options = Options {
                 jobs: args.jobs.map(usize::from),
                 no_compiler_cache: args.no_compiler_cache,
+                shared_cache: chosen.shared.clone(),
+                cache_audit: chosen.audit,
                 until: args.until.clone(),
                 out: args.out.clone(),
                 ..Options::default()
@@ -293,6 +301,13 @@ fn show(artifacts: &Artifacts, seconds: f64) {
     }
     for skipped in &artifacts.verified.skipped {
         println!("  - not run: {skipped}");
+    }
+    if let Some(from) = &artifacts.objects {
+        let elsewhere = from.imported + from.shared;
+        println!(
+            "  {elsewhere} of {} objects came from elsewhere, {} of them were compiled again; {} answers for them",
+            from.objects, from.audited, from.writer
+        );
     }
     let Some(set) = &artifacts.set else {
         println!("\n  python -m pip install {}", artifacts.wheel.display());

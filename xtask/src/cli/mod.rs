@@ -4,6 +4,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // commands print their results
 
 mod build_torch;
+mod cache;
 mod canary;
 mod ci;
 mod clean;
@@ -27,6 +28,7 @@ mod rebuild;
 mod recipe;
 mod repro;
 mod schema;
+mod shared;
 mod shell;
 mod sign;
 mod toolchain;
@@ -99,6 +101,7 @@ enum Command {
     Diff(diff::Args),
     Repro(repro::Args),
     Rebuild(rebuild::Args),
+    Cache(cache::Args),
     Mirror(mirror::Args),
     Publish(publish::Args),
     Shell(shell::Args),
@@ -171,6 +174,7 @@ pub fn main() -> ExitCode {
         Command::Diff(args) => ended(diff::run(&args)),
         Command::Repro(args) => ended(repro::run(&args)),
         Command::Rebuild(args) => ended(rebuild::run(&args)),
+        Command::Cache(args) => ended(cache::run(&args)),
         Command::Mirror(args) => ended(mirror::run(args)),
         Command::Publish(args) => ended(publish::run(&args)),
         Command::Shell(args) => ended(shell::run(args)),

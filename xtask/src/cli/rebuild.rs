@@ -26,7 +26,7 @@ process, of the file system the toolchain, the downloads and a store of its own.
 Nothing of an earlier build is used but downloads, whose digests the lock judges.
 Exit code 0: the same bytes. 1: they differ, and in what; or nobody trusts it.")]
 pub struct Args {
-    /// The wheel or bundle
+    /// The wheel, the bundle, or the archive of compiled objects
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     #[command(flatten)]

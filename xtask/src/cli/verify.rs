@@ -22,7 +22,7 @@ beside the artifact.
 Exit code 0: all that was asked for holds. 1: something does not. 2: there is
 nothing to check.")]
 pub struct Args {
-    /// The wheel or bundle
+    /// The wheel, the bundle, or the archive of compiled objects
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     /// A public key (PEM) that must have signed; may be given several times: one of them must

@@ -7,6 +7,7 @@ mod unix;
 use unix as imp;
 #[cfg(target_os = "linux")]
 mod closed;
+mod door;
 mod secrets;
 #[cfg(windows)]
 mod windows;
@@ -32,6 +33,7 @@ use crate::error::{Error, Result};
 
 #[cfg(target_os = "linux")]
 pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported as room_supported};
+pub use door::{Door, Visitor};
 pub use secrets::scrub_environment;
 
 /// Whether messages go to a terminal.

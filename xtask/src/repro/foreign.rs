@@ -153,6 +153,43 @@ pub fn admit(
         .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
 }
 
+/// Whether the objects in `artifact`, whose digest is `sha256`, may become a part of what is built; who answers for
+/// them.
+///
+/// # Errors
+/// The answer is no. Bad input: there are keys, and no statement, or the archive is not what its statement says.
+pub fn admit_objects(
+    artifact: &Artifact,
+    sha256: &str,
+    statement: Option<&Path>,
+    trust: &Trust,
+    events: &dyn Sink,
+) -> Result<String> {
+    let Some(policy) = &trust.policy else {
+        let code =
+            Code { sha256: sha256.to_owned(), parts: vec!["compiled objects, which become a part of torch".into()] };
+        code.admit(&artifact.name, trust, events).map_err(|e| {
+            e.next("or name the key that must have signed it: --key FILE, --policy FILE or TORCHMILL_POLICY")
+        })?;
+        return Ok("nobody (--trust)".into());
+    };
+    let checks = audit(artifact, statement, policy)?;
+    if let Some(digest) = checks.iter().find(|c| c.name == "digest" && c.ok == Some(false)) {
+        return Err(Error::misuse("objects-damaged", format!("{} is not used: {}", artifact.name, digest.said))
+            .next("fetch the archive and its statement again, from whoever published them"));
+    }
+    let failed: Vec<String> =
+        checks.iter().filter(|c| c.ok == Some(false)).map(|c| format!("{}: {}", c.name, c.said)).collect();
+    match checks.iter().find(|c| c.name == "signature" && c.ok == Some(true)) {
+        Some(signature) if failed.is_empty() => Ok(signature.said.trim_start_matches("by ").to_owned()),
+        _ => {
+            let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
+            Err(Error::not_trusted(format!("{} is not used: {why}", artifact.name))
+                .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
+        }
+    }
+}
+
 /// Notes that the workspace at `root` came out of an artifact.
 ///
 /// # Errors

@@ -105,6 +105,7 @@ pub fn rebuild(
     let file = match artifact.kind {
         Kind::Wheel => files.wheel,
         Kind::Bundle => files.bundle,
+        Kind::Objects => stage::objects::export(&inside, &inner.root().join("exported"))?.file,
     };
     let difference = diff(&artifact.path, &file)?;
     Ok(Rebuilt { file, difference, toolchain })

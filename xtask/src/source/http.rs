@@ -21,6 +21,21 @@ pub fn agent() -> Agent {
     agent_following(8)
 }
 
+/// The same for what is asked for beside a build, which cannot wait: a connection must stand within `connect`, and
+/// everything be over within `whole`. No redirect is followed: what is told to one server is told to no other.
+pub fn agent_within(connect: Duration, whole: Duration) -> Agent {
+    let config: Config = Agent::config_builder()
+        .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
+        .user_agent(concat!("torchmill/", env!("CARGO_PKG_VERSION")))
+        .http_status_as_error(false)
+        .timeout_connect(Some(connect))
+        .timeout_global(Some(whole))
+        .max_redirects(0)
+        .middleware(tell)
+        .build();
+    config.new_agent()
+}
+
 /// The same, following at most this many redirects; with none, the redirect itself is the answer.
 pub fn agent_following(redirects: u32) -> Agent {
     let stall =

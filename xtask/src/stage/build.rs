@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 
 use super::drawn::Drawn;
+use super::shared::Shared;
 use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -61,6 +62,10 @@ pub struct Options {
     pub jobs: Option<usize>,
     /// Compile without a cache.
     pub no_compiler_cache: bool,
+    /// The compiler cache that this machine shares with others.
+    pub shared_cache: Option<Arc<Shared>>,
+    /// Percent of the objects from elsewhere that are compiled again and compared; the default if `None`.
+    pub cache_audit: Option<u8>,
     /// Stop after this stage (one of those that [`super::ORDER`] or [`super::BESIDE`] names).
     pub until: Option<String>,
     /// What is fetched.

@@ -33,7 +33,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
     Stage::of::<Cuda>(2, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN)]),
     Stage::of::<Configure>(
-        3,
+        4,
         Place::Work,
         &[
             from::<Tree>(),

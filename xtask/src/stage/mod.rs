@@ -29,9 +29,11 @@ pub mod engine;
 pub mod environment;
 pub mod graph;
 pub mod lock;
+pub mod objects;
 mod origin;
 pub mod peers;
 mod publish;
+pub mod shared;
 mod shell;
 pub mod step;
 pub mod steps;
@@ -44,6 +46,11 @@ pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, p
 pub use graph::{BESIDE, ORDER};
 pub use origin::origin;
 pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};
+pub use shared::{
+    Shared,
+    signed::Trust,
+    storage::{Credentials, Storage},
+};
 pub use shell::shell;
 pub use step::{Done, Step};
 pub use timing::Timing;

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::build::Build;
 use super::engine::{ensure, ensure_named, ensure_of, is_made, timings};
 use super::graph::STAGES;
+use super::objects::audit::Origins;
 use super::origin::{json_file, name_of};
 use super::step::Step;
 use super::steps::bundle::Bundle;
@@ -48,6 +49,8 @@ pub struct Artifacts {
     pub statement: PathBuf,
     /// File name → digest and size, of all of them: what SHA256SUMS has.
     pub digests: BTreeMap<String, Input>,
+    /// Where the objects came from, if not all were compiled on this machine.
+    pub objects: Option<Origins>,
     /// What verify found out.
     pub verified: verify::Record,
     /// The companions, if there are any.
@@ -98,6 +101,8 @@ pub struct Files {
     pub bundle: PathBuf,
     /// The folder with manifest, bill of materials and statement.
     pub provenance: PathBuf,
+    /// Where the objects came from, if not all were compiled on this machine.
+    pub objects: Option<Origins>,
     /// Their names, and all digests.
     pub record: provenance::Record,
 }
@@ -113,6 +118,7 @@ pub fn files(build: &Build<'_>) -> Result<Files> {
         wheel: wheel.folder.join(wheel.record.file),
         bundle: bundle.folder.join(bundle.record.file),
         provenance: provenance.folder,
+        objects: wheel.record.objects,
         record: provenance.record,
     })
 }
@@ -129,7 +135,7 @@ pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
 /// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,
 /// each whole or not at all.
 fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<Artifacts> {
-    let Files { wheel, bundle, provenance, record } = files;
+    let Files { wheel, bundle, provenance, objects, record } = files;
     let (wheel, bundle) = (wheel.as_path(), bundle.as_path());
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
@@ -151,6 +157,7 @@ fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<
         manifest: out.join(&record.manifest),
         statement: out.join(&record.statement),
         digests: record.digests,
+        objects,
         verified,
         set: None,
     })

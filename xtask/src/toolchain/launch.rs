@@ -6,6 +6,8 @@
 //! work folder to one that is relative to the build folder (`../aten/src/…`, as error messages of
 //! the stock wheels show them) and then becomes the compiler cache or the compiler itself.
 //!
+//! Before either, it looks for the object among those that came from elsewhere ([`super::objects`]).
+//!
 //! It does so only where the working directory is the build folder: the trial compiles of CMake's
 //! own checks run elsewhere and are left alone.
 
@@ -13,6 +15,7 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::admission::Rules;
+use super::objects::Supply;
 use crate::error::Error;
 use crate::platform;
 
@@ -66,6 +69,12 @@ impl Launch {
             return platform::exec(&argv);
         }
         let output = output(&argv);
+        if let (Some(supply), Some(output)) = (Supply::of_environment(), &output)
+            && let Some(words) = argv.iter().map(|a| a.to_str().map(str::to_owned)).collect::<Option<Vec<_>>>()
+            && supply.deliver(Path::new(&self.work), &words, output)
+        {
+            std::process::exit(0);
+        }
         let is_nvcc = argv.first().is_some_and(|c| Path::new(c).file_stem().is_some_and(|n| n == "nvcc"));
         let argv = match std::env::var_os(CACHE_VARIABLE) {
             Some(cache) => [vec![cache], argv].concat(),

@@ -9,6 +9,7 @@ mod find;
 mod launch;
 pub mod mingw;
 pub mod msvc;
+pub mod objects;
 mod process;
 mod python;
 pub mod tch;

@@ -6,6 +6,7 @@ use super::prefix::compiler_cache;
 use crate::error::Result;
 use crate::platform;
 use crate::stage::build::Build;
+use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{ninja, room};
 use crate::store::Parts;
@@ -20,6 +21,9 @@ pub struct Record {
     pub cache: String,
     /// Compiler processes at a time.
     pub jobs: usize,
+    /// Where the objects came from, if not all were compiled on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Origins>,
 }
 
 impl Step for Compile {
@@ -46,6 +50,6 @@ impl Step for Compile {
         }
         build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
         ninja::run(build, work, &cache, &[], Self::NAME)?;
-        Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build) })
+        Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build), objects: origins(build, work)? })
     }
 }

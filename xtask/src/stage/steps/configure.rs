@@ -213,6 +213,9 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
             CmakeValue::Text(t) => entry(name, "STRING", &build.expand(t, work)),
         }
     }
+    // XNNPACK puts a ccache that it finds before the compilers, in place of our launcher: its compiles would name this
+    // folder, and be cached where nobody asked for a cache.
+    entry("CCACHE_BINARY", "BOOL", "OFF");
     if let Some(value) = build.recipe.settings.get(PREFIX_PATH) {
         // Laid before what a backend adds (the environment's packages), not over it.
         writeln!(text, "list(PREPEND {PREFIX_PATH} {})", bracket(build.expand(value, work))).ok();

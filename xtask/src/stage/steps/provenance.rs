@@ -74,7 +74,12 @@ impl Step for Provenance {
         let sbom = write(format!("{stem}.cdx.json"), &json_file(&bill)?)?;
         let manifest_name = write(format!("{stem}.manifest.json"), &json_file(&manifest)?)?;
         let stated = digests.iter().map(|(name, input)| (name.clone(), input.sha256.clone())).collect();
-        let text = Statement::new(&manifest, &origin(build)?.recipe_sha256(), &stated).to_bytes()?;
+        let mut text = Statement::new(&manifest, &origin(build)?.recipe_sha256(), &stated);
+        // Absent where all was compiled on this machine: then whoever builds it writes the same statement.
+        if let Some(origins) = &wheel.record.objects {
+            text.state_objects(&serde_json::json!(origins));
+        }
+        let text = text.to_bytes()?;
         let statement = format!("{stem}.provenance.json");
         fs_err::write(out.join(&statement), text)?;
         Ok(Record { manifest: manifest_name, sbom, statement, digests })

@@ -18,6 +18,7 @@ use crate::source::unpack;
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
 use crate::stage::drawn::Drawn;
+use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::origin::{components, json_file, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{Work, ninja};
@@ -41,6 +42,9 @@ pub struct Record {
     pub features: BTreeMap<String, bool>,
     /// Sizes in bytes: installed, packed.
     pub installed_size: u64,
+    /// Where its objects came from, if not all were compiled on this machine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objects: Option<Origins>,
 }
 
 impl Step for Wheel {
@@ -110,7 +114,8 @@ impl Step for Wheel {
         wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
         let features = cx.made::<Configure>()?.record.features;
         let installed_size = crate::store::size_of_tree(&root);
-        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size })
+        let objects = origins(build, work)?;
+        Ok(Record { file, tag, tag_reason: why, grafted, features, installed_size, objects })
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::remote::{self, Connected};
 use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
@@ -12,9 +13,11 @@ use crate::platform;
 use crate::stage::advice;
 use crate::stage::build::Build;
 use crate::stage::environment;
+use crate::stage::objects::{audit, import};
 use crate::toolchain::{
     Process,
     admission::{RULES_VARIABLE, Rules},
+    objects::SUPPLY_VARIABLE,
 };
 
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
@@ -46,18 +49,23 @@ pub fn run(
 ) -> Result<()> {
     let log = work.log(stage);
     let mut room = Room::of(build);
+    let supply = supply(build, work)?;
+    let through = Through::of(build, work, cache);
     loop {
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
             .envs(build.torch_env(work))
-            .envs(cache.env(build, work))
+            .envs(through.env.iter().map(|(name, value)| (name, value)))
             .env("NINJA_STATUS", "[%f/%t] ")
             // A library of ours may need the cores that ninja leaves; compilers get one thread each.
             .env("MAX_JOBS", room.jobs.to_string())
             .cwd(work.build());
-        if let Some(rules) = rules(build, work, &room)? {
-            process = process.env(RULES_VARIABLE, rules);
+        let rules: Vec<(String, PathBuf)> =
+            rules(build, work, &room)?.map(|path| (RULES_VARIABLE.to_owned(), path)).into_iter().collect();
+        process = process.envs(rules.iter().map(|(name, value)| (name, value)));
+        if let Some(supply) = &supply {
+            process = process.env(SUPPLY_VARIABLE, supply);
         }
         let mut estimate = Estimate::new(build, work, room.jobs);
         let started = Instant::now();
@@ -76,6 +84,8 @@ pub fn run(
         })?;
         learn_memory(build, work);
         if output.status.success() {
+            through.tell(build);
+            audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env })?;
             if targets.is_empty() {
                 estimate.learn(build, work);
             }
@@ -92,6 +102,46 @@ pub fn run(
             _ => return Err(failure.explain(&output.text, &log, room.jobs)),
         }
     }
+}
+
+/// The compiler cache, and the one that it shares with other machines.
+struct Through {
+    env: Vec<(String, String)>,
+    connected: Option<Connected>,
+}
+
+impl Through {
+    fn of(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Self {
+        let mut env = cache.env(build, work);
+        let shared = build.options.shared_cache.as_ref().filter(|_| *cache != CompilerCache::Off);
+        let connected = shared.and_then(|shared| remote::connect(shared, work, cache, build.events));
+        if let (Some(connected), Some(shared)) = (&connected, shared) {
+            env.extend(connected.env.iter().cloned());
+            if let Some(folder) = remote::folder(&build.store.cache(cache.name()), shared) {
+                // The last one of a name counts.
+                env.push(("CCACHE_DIR".into(), folder.display().to_string()));
+            }
+        }
+        Self { env, connected }
+    }
+
+    fn tell(&self, build: &Build<'_>) {
+        if let Some(connected) = &self.connected {
+            connected.tell(build.events);
+        }
+    }
+}
+
+/// Writes down which objects from elsewhere launchers may put in place, for a build that has some.
+fn supply(build: &Build<'_>, work: &Work) -> Result<Option<PathBuf>> {
+    let Some((supply, from)) = import::supply(build)? else { return Ok(None) };
+    build
+        .events
+        .note(format!("objects from {} are used where they fit; {} answers for them", from.archive, from.writer));
+    let text = serde_json::to_vec(&supply).map_err(|e| Error::world("objects", e.to_string()))?;
+    let path = work.dir.join("objects.json");
+    crate::store::write_atomically(&path, &text)?;
+    Ok(Some(path))
 }
 
 /// How much may run at a time.

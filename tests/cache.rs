@@ -1,0 +1,360 @@
+//! Compiled objects that travel: `cache export`, `cache import`, and the sample that a build compiles again; on a
+//! stand-in for PyTorch.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::pipeline::{artifact, own_store};
+use crate::provenance::keys;
+use crate::standin::{build, command, files, work_folder, workspace};
+use crate::support::{Ran, Workspace, sha256};
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A workspace with the stand-in, and a store of its own.
+fn machine() -> Workspace {
+    let mut w = workspace(&files());
+    own_store(&mut w);
+    w
+}
+
+/// The archive and its signed statement, out of a machine that compiled everything.
+struct Published {
+    w: Workspace,
+    archive: PathBuf,
+    key: PathBuf,
+    other_key: PathBuf,
+}
+
+fn published() -> Published {
+    let w = machine();
+    w.run(&["build-torch", "--recipe", "standin", "--until", "bundle"]).exits(0);
+    let (private, key) = keys(&w, "signing");
+    let (_, other_key) = keys(&w, "other");
+    let out = w.path().join("objects");
+    let ran = w
+        .run(&["cache", "export", "--recipe", "standin", "--out", text(&out), "--sign", text(&private), "--json"])
+        .exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["exported"]["about"]["objects"], 9, "{}", ran.stdout);
+    let name = Path::new(json["exported"]["file"].as_str().unwrap()).file_name().unwrap().to_owned();
+    let archive = out.join(name);
+    Published { w, archive, key, other_key }
+}
+
+impl Published {
+    fn import(&self, on: &Workspace, more: &[&str]) -> Ran {
+        on.run(&[&["cache", "import", text(&self.archive)], more].concat())
+    }
+}
+
+/// The files of an archive.
+fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
+    let gz = flate2::read::MultiGzDecoder::new(std::fs::File::open(archive).unwrap());
+    let mut tar = tar::Archive::new(gz);
+    tar.entries()
+        .unwrap()
+        .map(|entry| {
+            let mut entry = entry.unwrap();
+            let mut bytes = Vec::new();
+            entry.read_to_end(&mut bytes).unwrap();
+            (entry.path().unwrap().display().to_string(), bytes)
+        })
+        .collect()
+}
+
+/// Writes an archive with other files, and a statement about it in the words of the old one.
+fn packed_again(published: &Published, files: &BTreeMap<String, Vec<u8>>) {
+    let gz = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    let mut tar = tar::Builder::new(gz);
+    for (name, bytes) in files {
+        let mut header = tar::Header::new_ustar();
+        header.set_mode(0o644);
+        header.set_size(bytes.len() as u64);
+        tar.append_data(&mut header, name, bytes.as_slice()).unwrap();
+    }
+    let bytes = tar.into_inner().unwrap().finish().unwrap();
+    let statement = published.archive.to_str().unwrap().replace(".tar.gz", ".provenance.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&std::fs::read(&statement).unwrap()).unwrap();
+    json["subject"][0]["digest"]["sha256"] = sha256(&bytes).into();
+    std::fs::write(&published.archive, bytes).unwrap();
+    std::fs::write(&statement, json.to_string()).unwrap();
+    let private = published.w.path().join("signing.pem");
+    published.w.run(&["sign", &statement, "--key", text(&private)]).exits(0);
+}
+
+/// The archive with one object that is another one than the compiler makes, signed by the trusted key.
+fn poison(published: &Published) -> String {
+    let mut files = unpacked(&published.archive);
+    let names: Vec<String> = files.keys().filter(|name| name.starts_with("entries/")).cloned().collect();
+    let is_filler = |name: &&String| {
+        let entry: serde_json::Value = serde_json::from_slice(&files[*name]).unwrap();
+        entry["output"].as_str().unwrap().contains("fill/f3.cpp")
+    };
+    let name = names.iter().find(is_filler).unwrap();
+    let mut entry: serde_json::Value = serde_json::from_slice(&files[name]).unwrap();
+    let mut object = files[&format!("objects/{}", entry["object"].as_str().unwrap())].clone();
+    // Bytes behind an ELF file are no part of it, and a linker takes it.
+    object.extend_from_slice(b"poison");
+    entry["object"] = sha256(&object).into();
+    entry["size"] = object.len().into();
+    let output = entry["output"].as_str().unwrap().to_owned();
+    files.insert(format!("objects/{}", sha256(&object)), object);
+    files.insert(name.clone(), entry.to_string().into_bytes());
+    packed_again(published, &files);
+    output
+}
+
+#[test]
+fn objects_of_one_machine_make_the_same_wheel_on_another() {
+    let p = published();
+    let first = std::fs::read(&p.archive).unwrap();
+    // Exported twice: the same bytes, also of what another machine compiled.
+    let again = p.w.path().join("again");
+    p.w.run(&["cache", "export", "--recipe", "standin", "--out", text(&again)]).exits(0).says("9 objects");
+    assert_eq!(std::fs::read(again.join(p.archive.file_name().unwrap())).unwrap(), first);
+    // `verify` knows it.
+    p.w.run(&["verify", text(&p.archive), "--key", text(&p.key)]).exits(0).says("recipe standin");
+
+    let there = machine();
+    p.import(&there, &["--key", text(&p.key)]).exits(0).says("9 objects").says("the key ");
+    let ran = build(&there, &["--cache-audit", "0"]).exits(0);
+    assert!(ran.stderr.contains("are used where they fit"), "{}", ran.stderr);
+    let notes = std::fs::read_to_string(work_folder(&there).join("objects.notes")).unwrap();
+    assert_eq!(notes.lines().filter(|line| line.starts_with('+')).count(), 9, "{notes}");
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&there) == wheel(&p.w), "the same bytes");
+    let out = there.path().join("exported");
+    let ran = there.run(&["cache", "export", "--recipe", "standin", "--out", text(&out)]).exits(0);
+    assert!(ran.stderr.contains("9 of the objects were not compiled on this machine"), "{}", ran.stderr);
+    assert!(std::fs::read(out.join(p.archive.file_name().unwrap())).unwrap() == first, "the same bytes");
+}
+
+#[test]
+fn a_statement_says_which_share_of_the_objects_came_from_elsewhere() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    build(&there, &[]).exits(0).says("of them are compiled again and compared (seed ");
+    there.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
+    let statement = |w: &Workspace| -> serde_json::Value {
+        serde_json::from_slice(&std::fs::read(artifact(w, "provenance", ".provenance.json")).unwrap()).unwrap()
+    };
+    let objects = "/predicate/buildDefinition/internalParameters/objects";
+    let said = statement(&there);
+    let said = said.pointer(objects).unwrap();
+    assert_eq!(
+        (said["objects"].as_u64(), said["imported"].as_u64(), said["audited"].as_u64()),
+        (Some(9), Some(9), Some(9))
+    );
+    assert!(said["writer"].as_str().unwrap().starts_with("the key "), "{said}");
+    p.w.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
+    assert_eq!(statement(&p.w).pointer(objects), None);
+}
+
+#[test]
+fn an_archive_is_refused_where_nobody_trusts_it_or_it_is_not_what_was_signed() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &[]).exits(1).says("nobody whom you trust signed it").says("--trust=");
+    p.import(&there, &["--key", text(&p.other_key)]).exits(1).says("another key made it");
+    let whole = std::fs::read(&p.archive).unwrap();
+    p.import(&there, &[&format!("--trust={}", "0".repeat(64))]).exits(1).says("this is not what --trust=");
+    p.import(&there, &[&format!("--trust={}", sha256(&whole))]).exits(0).says("nobody (--trust) answers for them");
+    // One byte, and half of it.
+    let mut changed = whole.clone();
+    let middle = changed.len() / 2;
+    changed[middle] ^= 1;
+    for bytes in [&changed, &whole[..middle]] {
+        std::fs::write(&p.archive, bytes).unwrap();
+        p.import(&there, &["--key", text(&p.key)]).exits(2);
+    }
+    std::fs::write(&p.archive, &whole).unwrap();
+    // Signed as it is, and not what it says of itself.
+    let good = unpacked(&p.archive);
+    let object = good.keys().find(|name| name.starts_with("objects/")).unwrap().clone();
+    for (change, says) in [
+        (Some((object.clone(), b"x".to_vec())), "has the SHA-256"),
+        (Some(("entries/x".into(), b"{}".to_vec())), "says nothing of an object"),
+        (Some(("more".into(), Vec::new())), "has no business in it"),
+        (None, "is missing"),
+    ] {
+        let mut files = good.clone();
+        match change {
+            Some((name, bytes)) => files.insert(name, bytes),
+            None => files.remove(&object),
+        };
+        packed_again(&p, &files);
+        p.import(&there, &["--key", text(&p.key)]).exits(2).says(says);
+    }
+}
+
+#[test]
+fn objects_of_another_compiler_recipe_or_python_are_refused_by_name() {
+    let (p, there) = (published(), machine());
+    let compiler = there.write(
+        "other-g++",
+        "#!/bin/sh\ncase \"$1\" in --version) echo 'g++ (Other) 99.1';; *) exec g++ \"$@\";; esac\n",
+    );
+    std::process::Command::new("chmod").arg("+x").arg(&compiler).status().unwrap();
+    let mut import = there.xtask(&["cache", "import", text(&p.archive), "--key", text(&p.key)]);
+    Ran::of(import.env("CXX", &compiler), there.path())
+        .exits(2)
+        .says("were made by another compiler")
+        .says("CC and CXX");
+    let recipe = std::fs::read_to_string(there.path().join("recipes/standin.toml")).unwrap();
+    there.write("recipes/second.toml", recipe);
+    std::fs::copy(there.path().join("recipes/standin.lock"), there.path().join("recipes/second.lock")).unwrap();
+    p.import(&there, &["--key", text(&p.key), "--recipe", "second"]).exits(2).says("--recipe standin");
+    let mut files = unpacked(&p.archive);
+    let mut about: serde_json::Value = serde_json::from_slice(&files["about.json"]).unwrap();
+    about["python"] = "3.99".into();
+    files.insert("about.json".into(), about.to_string().into_bytes());
+    packed_again(&p, &files);
+    p.import(&there, &["--key", text(&p.key)]).exits(2).says("is for Python 3.99");
+}
+
+#[test]
+fn an_object_that_the_compiler_does_not_make_ends_the_build_and_all_that_came_with_it_goes() {
+    let (p, there) = (published(), machine());
+    let output = poison(&p);
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    let ran = build(&there, &["--cache-audit", "100"]).exits(1);
+    let ran = ran.says(&format!("the object {output} of ")).says("the key ").says("was compiled");
+    assert!(!ran.stderr.contains("» wheel"), "{}", ran.stderr);
+    assert!(!work_folder(&there).join("src/build").join(&output).exists());
+    there.run(&["cache", "remove", "--recipe", "standin"]).exits(0).says("nothing came in");
+    // The same command again compiles everything, and the wheel is the honest one.
+    build(&there, &[]).exits(0);
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&there) == wheel(&p.w), "the same bytes");
+}
+
+#[test]
+fn without_a_compiler_cache_nothing_from_elsewhere_is_used() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    let mut command = command(&there, &["--no-compiler-cache"]);
+    Ran::of(&mut command, there.path()).exits(0);
+    assert!(!work_folder(&there).join("objects.notes").exists());
+    there.run(&["cache", "remove", "--recipe", "standin"]).exits(0).says("removed: standin-cp3");
+}
+
+#[test]
+fn what_was_not_compiled_cannot_be_exported() {
+    let w = machine();
+    w.run(&["cache", "export", "--recipe", "standin"]).exits(2).says("no finished compile").says("build-torch");
+}
+
+/// A build of the stand-in with a shared cache in a folder.
+fn with_cache(w: &Workspace, cache: &Path, more: &[&str]) -> Ran {
+    build(w, &[&["--cache", text(cache)], more].concat())
+}
+
+/// Entries in the folder of a shared cache.
+fn entries(cache: &Path) -> Vec<PathBuf> {
+    let files =
+        walkdir::WalkDir::new(cache).sort_by_file_name().into_iter().flatten().filter(|e| e.file_type().is_file());
+    files.map(walkdir::DirEntry::into_path).collect()
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_shared_cache_serves_another_machine_under_the_key_that_it_trusts_and_no_other() {
+    let (first, second, third) = (machine(), machine(), machine());
+    let (private, public) = keys(&first, "signing");
+    let (_, other) = keys(&first, "other");
+    let cache = first.path().join("shared");
+    std::fs::create_dir(&cache).unwrap();
+    with_cache(&first, &cache, &["--cache-sign", text(&private)]).exits(0).says("0 entries read");
+    assert!(entries(&cache).len() >= 18, "a manifest and a result for each object");
+    let ran = with_cache(&second, &cache, &["--cache-trust", text(&public)]).exits(0);
+    assert!(ran.stderr.contains("of them are compiled again"), "{}", ran.stderr);
+    let log = std::fs::read_to_string(work_folder(&second).join("ccache.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&first) == wheel(&second), "the same bytes");
+    let ran = with_cache(&third, &cache, &["--cache-trust", text(&other)]).exits(0).says("0 entries read");
+    assert!(ran.stderr.contains("are of nobody whom you trust"), "{}", ran.stderr);
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_cache_that_is_away_costs_a_warning_and_a_wrong_address_is_misuse() {
+    let w = machine();
+    with_cache(&w, &w.path().join("none"), &["--cache-trust", "unsigned"]).exits(0).says("there is no such folder");
+    let w = machine();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    for scheme in ["redis", "http"] {
+        let url = format!("{scheme}://{free}/");
+        build(&w, &["--cache", &url, "--cache-trust", "unsigned"]).exits(0);
+    }
+    build(&w, &["--cache", "/tmp"]).exits(2).says("whose entries of the cache /tmp may be read");
+    build(&w, &["--cache", "https://bob:s3cret@h/", "--cache-trust", "unsigned"])
+        .exits(2)
+        .says("no place in an address");
+    build(&w, &["--cache-trust", "unsigned"]).exits(2).says("none was named");
+    let settings = w.write("settings.toml", "[cache]\nurl = \"/tmp\"\ntrust = [\"unsigned\", \"a.pub\"]\n");
+    let mut command = command(&w, &[]);
+    Ran::of(command.env("TORCHMILL_SETTINGS", settings), w.path()).exits(2).says("beside keys");
+}
+
+/// Puts another object under the name of f3's into the shared cache `cache`: what whoever can write there can do.
+fn poison_entry(w: &Workspace, cache: &Path) {
+    let prefix = w.write(
+        "poison.sh",
+        "#!/bin/sh\n\"$@\" || exit\nwhile [ $# -gt 0 ]; do [ \"$1\" = -o ] && printf poison >> \"$2\"; shift; done\n",
+    );
+    std::process::Command::new("chmod").arg("+x").arg(&prefix).status().unwrap();
+    let work = work_folder(w);
+    let at = work.join("src/build");
+    let ninja = std::process::Command::new(work.join("deps/buildenv/bin/ninja"))
+        .args(["-t", "compdb"])
+        .current_dir(&at)
+        .output()
+        .unwrap();
+    let edges: serde_json::Value = serde_json::from_slice(&ninja.stdout).unwrap();
+    let edge =
+        edges.as_array().unwrap().iter().find(|e| e["output"].as_str().unwrap().contains("fill/f3.cpp.o")).unwrap();
+    let mut command = std::process::Command::new("sh");
+    command.args(["-c", edge["command"].as_str().unwrap()]).current_dir(&at).env_clear();
+    for (name, value) in [
+        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
+        ("LANG", "C.UTF-8"),
+        ("LC_ALL", "C.UTF-8"),
+        ("SOURCE_DATE_EPOCH", "1738108800"),
+        ("TORCHMILL_COMPILER_CACHE", "ccache"),
+        ("CCACHE_CONFIGPATH", "/dev/null"),
+        ("CCACHE_NOHASHDIR", "1"),
+        ("CCACHE_COMPILERCHECK", "content"),
+        ("CCACHE_DEPEND", "1"),
+        ("CCACHE_RECACHE", "1"),
+    ] {
+        command.env(name, value);
+    }
+    command.env("CCACHE_PREFIX", prefix).env("CCACHE_DIR", w.path().join("ccache-of-a-stranger"));
+    command.env("CCACHE_REMOTE_STORAGE", format!("file:{}", cache.display()));
+    assert!(command.status().unwrap().success());
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn a_poisoned_entry_ends_the_build_and_is_made_anew_and_what_came_from_the_cache_goes() {
+    let (first, second, third) = (machine(), machine(), machine());
+    let cache = first.path().join("shared");
+    std::fs::create_dir(&cache).unwrap();
+    with_cache(&first, &cache, &["--cache-trust", "unsigned"]).exits(0);
+    poison_entry(&first, &cache);
+    let all = &["--cache-trust", "unsigned", "--cache-audit", "100"];
+    let ran = with_cache(&second, &cache, all).exits(1).says("fill/f3.cpp.o of the shared cache");
+    let ran = ran.says("whoever can write there answers for it").says("its entry was made anew");
+    assert!(!ran.stderr.contains("» wheel"), "{}", ran.stderr);
+    let left = std::fs::read_dir(second.store.join("v1/cache")).unwrap().flatten();
+    assert!(left.into_iter().all(|e| !e.file_name().to_str().unwrap().starts_with("shared-")));
+    with_cache(&third, &cache, all).exits(0).says("6 of them are compiled again");
+    // Without the cache, everything is compiled here.
+    build(&second, &[]).exits(0);
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&second) == wheel(&third), "the same bytes");
+}

@@ -1,0 +1,158 @@
+//! The arguments and settings of a compiler cache that machines share.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use serde::Deserialize;
+
+use crate::artifact::dsse::{self, KeySource};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::stage::{Credentials, Shared, Storage, Trust};
+
+/// What is said of a cache that needs no key.
+const UNSIGNED: &str = "unsigned";
+
+/// A compiler cache that machines share.
+#[derive(Debug, Args)]
+pub struct CacheArgs {
+    /// Compiler cache that machines share: a folder, http(s)://HOST/PATH or redis://HOST:PORT/DATABASE (docs/farm.md)
+    #[arg(long = "cache", value_name = "URL")]
+    url: Option<String>,
+    /// Read entries of the cache that this key (PEM) signed; 'unsigned': those of everybody who can write there
+    #[arg(long = "cache-trust", value_name = "KEY|unsigned")]
+    trust: Vec<String>,
+    /// Sign what is written to the cache: an Ed25519 key (PEM file), or env:VARIABLE
+    #[arg(long = "cache-sign", value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    sign: Option<String>,
+    /// Percent of the objects from elsewhere that are compiled again and compared, 10 objects at the
+    /// least; 0 for none (default: 1)
+    #[arg(long = "cache-audit", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    audit: Option<u8>,
+}
+
+/// The file that `TORCHMILL_SETTINGS` names.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    #[serde(default)]
+    cache: CacheSettings,
+}
+
+/// `[cache]`: what the arguments of the same names say, where they do not say it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheSettings {
+    url: Option<String>,
+    #[serde(default)]
+    trust: Vec<String>,
+    sign: Option<String>,
+    audit: Option<u8>,
+}
+
+/// What a build does with objects of others.
+#[derive(Debug, Default)]
+pub struct Chosen {
+    /// The cache, if there is one.
+    pub shared: Option<Arc<Shared>>,
+    /// Percent of the sample; the default if `None`.
+    pub audit: Option<u8>,
+}
+
+impl CacheArgs {
+    /// What arguments and settings say. Reads keys and passwords: before the environment is scrubbed.
+    ///
+    /// # Errors
+    /// Misuse: settings, addresses and keys that are none; a cache that would be neither read nor written.
+    pub fn chosen(&self) -> Result<Chosen> {
+        let (settings, here) = settings()?;
+        let audit = self.audit.or(settings.audit);
+        if let Some(percent) = audit.filter(|percent| *percent > 100) {
+            return Err(Error::misuse(
+                "settings",
+                format!("cache.audit = {percent}: more than 100 percent there are not"),
+            ));
+        }
+        let Some(url) = self.url.clone().or(settings.url) else {
+            if self.trust.is_empty() && self.sign.is_none() {
+                return Ok(Chosen { shared: None, audit });
+            }
+            return Err(Error::misuse(
+                "cache-url",
+                "--cache-trust and --cache-sign are about a cache, and none was named",
+            )
+            .next("name one: --cache URL, or url in [cache] of the settings"));
+        };
+        let storage = Storage::parse(&url, Credentials::of_environment())?;
+        let trust =
+            if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };
+        let key = match (&self.sign, &settings.sign) {
+            (Some(text), _) => Some(super::sign::key_source(text)?),
+            (None, Some(text)) => Some(match super::sign::key_source(text)? {
+                KeySource::File(path) => KeySource::File(here.join(path)),
+                variable @ KeySource::Environment(_) => variable,
+            }),
+            (None, None) => None,
+        };
+        let secret = key.as_ref().map(KeySource::load).transpose()?;
+        if let Some(KeySource::Environment(name)) = &key {
+            platform::scrub_environment(Some(name));
+        }
+        if trust == Trust::Nobody && secret.is_none() {
+            return Err(Error::misuse(
+                "cache-trust",
+                format!("nothing says whose entries of the cache {url} may be read"),
+            )
+            .next("objects are code of whoever compiled them: name the key that signs them, --cache-trust build.pub")
+            .next("or trust everybody who can write there: --cache-trust unsigned")
+            .next("or write to it alone: --cache-sign signing.pem"));
+        }
+        Ok(Chosen { shared: Some(Arc::new(Shared { storage, trust, secret })), audit })
+    }
+}
+
+/// Whom the list `names` trusts; keys are relative to `here`.
+fn trusted(names: &[String], here: &Path) -> Result<Trust> {
+    let keys: Vec<&String> = names.iter().filter(|name| *name != UNSIGNED).collect();
+    match (names.len(), keys.len()) {
+        (0, _) => Ok(Trust::Nobody),
+        (_, 0) => Ok(Trust::Unsigned),
+        (all, some) if all == some => {
+            Ok(Trust::Keys(keys.into_iter().map(|key| dsse::public_key(&here.join(key))).collect::<Result<_>>()?))
+        }
+        _ => Err(Error::misuse(
+            "cache-trust",
+            "--cache-trust says 'unsigned' beside keys: then the keys would count for nothing",
+        )
+        .next("name keys alone, or 'unsigned' alone")),
+    }
+}
+
+/// `[cache]` of the settings, and the folder that they stand in.
+fn settings() -> Result<(CacheSettings, PathBuf)> {
+    let Some(path) = std::env::var_os("TORCHMILL_SETTINGS").filter(|path| !path.is_empty()).map(PathBuf::from) else {
+        return Ok((CacheSettings::default(), PathBuf::new()));
+    };
+    let bad = |what: String| {
+        Error::misuse("settings", format!("{} (TORCHMILL_SETTINGS): {what}", path.display()))
+            .next("docs/farm.md shows what can stand in it")
+    };
+    let text = std::fs::read_to_string(&path).map_err(|e| bad(e.to_string()))?;
+    let settings: Settings = toml::from_str(&text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
+    Ok((settings.cache, path.parent().unwrap_or(Path::new("")).to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_everybody_and_keys_are_told_apart() {
+        let names = |names: &[&str]| names.iter().map(|n| (*n).to_owned()).collect::<Vec<_>>();
+        assert_eq!(trusted(&[], Path::new("")).unwrap(), Trust::Nobody);
+        assert_eq!(trusted(&names(&[UNSIGNED]), Path::new("")).unwrap(), Trust::Unsigned);
+        assert!(trusted(&names(&[UNSIGNED, "a.pub"]), Path::new("")).unwrap_err().what().contains("beside keys"));
+        assert!(trusted(&names(&["none.pub"]), Path::new("/none")).unwrap_err().what().contains("/none/none.pub"));
+    }
+}

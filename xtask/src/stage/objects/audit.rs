@@ -1,0 +1,343 @@
+//! Compiles a sample of the objects that came from elsewhere again, and holds them against what came. Which ones, nobody
+//! can know beforehand: the build draws them by a seed of its own. One that differs ends the build, and everything that
+//! came with it goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use serde::{Deserialize, Serialize};
+
+use super::command::{Command, commands};
+use super::import::{Imported, forget, supply};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::stage::build::Build;
+use crate::stage::shared::Shared;
+use crate::stage::work::{Work, remote};
+use crate::store::{digest_file, remove_tree, write_atomically};
+use crate::toolchain::{LAUNCH_COMMAND, Process, objects};
+
+/// Percent of the objects that are compiled again, where nobody says otherwise.
+const PERCENT: u8 = 1;
+/// Objects that are compiled again at the least, if any are: one in a hundred of a small build is none.
+const LEAST: usize = 10;
+/// The file of a work folder that says what was drawn.
+const FILE: &str = "objects.audit.json";
+
+/// Where the objects of a build came from.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Origins {
+    /// Objects of the build.
+    pub objects: u64,
+    /// Of these, those of an archive that was taken in.
+    pub imported: u64,
+    /// Those of a shared cache.
+    pub shared: u64,
+    /// Of both, those that were compiled again here, to the same bytes.
+    pub audited: u64,
+    /// SHA-256 of the archive; empty if there was none.
+    pub archive: String,
+    /// Who answers for it.
+    pub writer: String,
+}
+
+/// What was drawn so far in a work folder.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Drawn {
+    /// Objects that a sample was drawn of, by output: their SHA-256.
+    of: BTreeMap<String, String>,
+    /// Those that were compiled again, to the same bytes.
+    same: BTreeSet<String>,
+}
+
+impl Drawn {
+    fn load(work: &Work) -> Self {
+        let text = std::fs::read(work.dir.join(FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or_default()
+    }
+
+    fn save(&self, work: &Work) -> Result<()> {
+        let text = serde_json::to_vec(self).map_err(|e| Error::world("record", e.to_string()))?;
+        write_atomically(&work.dir.join(FILE), &text)
+    }
+}
+
+/// How many of `n` objects are compiled again.
+fn sample_size(n: usize, percent: u8) -> usize {
+    if percent == 0 {
+        return 0;
+    }
+    (n * usize::from(percent)).div_ceil(100).max(LEAST).min(n)
+}
+
+/// With what a sample is compiled.
+pub struct Means<'a> {
+    /// Compilers at a time.
+    pub jobs: usize,
+    /// By which rules they are admitted: what their environment has to say of it.
+    pub rules: &'a [(String, PathBuf)],
+    /// How the compiler cache is told what to do, to make it forget an entry.
+    pub cache: &'a [(String, String)],
+}
+
+/// An object from elsewhere that is not what this machine's compiler makes.
+struct Differing {
+    output: String,
+    came: String,
+    made: String,
+}
+
+/// Compiles a sample of what came from elsewhere since the last sample again.
+///
+/// # Errors
+/// The answer is no: an object is not what this machine's compiler makes. Compiling again fails.
+pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
+    let mut drawn = Drawn::load(work);
+    let foreign = Foreign::of(work)?;
+    let all: BTreeMap<String, String> =
+        foreign.delivered.iter().chain(&foreign.shared).map(|(o, d)| (o.clone(), d.clone())).collect();
+    let fresh: Vec<(&String, &String)> =
+        all.iter().filter(|(output, digest)| drawn.of.get(*output) != Some(*digest)).collect();
+    if fresh.is_empty() {
+        return Ok(());
+    }
+    let count = sample_size(fresh.len(), build.options.cache_audit.unwrap_or(PERCENT));
+    let mut random = fastrand::Rng::new();
+    let seed = random.get_seed();
+    let chosen = random.choose_multiple(fresh.iter().copied(), count);
+    build.events.note(format!(
+        "{} objects came from elsewhere; {count} of them are compiled again and compared (seed {seed:016x})",
+        fresh.len()
+    ));
+    if let Some(differing) = again(build, work, &foreign.commands, &chosen, means)? {
+        let shared = foreign.shared.contains_key(&differing.output);
+        return Err(match build.options.shared_cache.as_ref().filter(|_| shared) {
+            Some(cache) => refuse_shared(build, work, &foreign, &differing, cache, means)?,
+            None => refuse(build, work, &foreign.delivered, &differing)?,
+        });
+    }
+    drawn.same.extend(chosen.iter().map(|(output, _)| (*output).clone()));
+    drawn.of.extend(fresh.iter().map(|(output, digest)| ((*output).clone(), (*digest).clone())));
+    drawn.save(work)
+}
+
+/// The objects in a work folder that came from elsewhere.
+#[derive(Default)]
+struct Foreign {
+    commands: BTreeMap<String, Command>,
+    /// Those of an archive: output → SHA-256.
+    delivered: BTreeMap<String, String>,
+    /// Those of a shared cache.
+    shared: BTreeMap<String, String>,
+}
+
+impl Foreign {
+    fn of(work: &Work) -> Result<Self> {
+        let (delivered, hits) = (objects::delivered(&work.dir), remote::hits(work));
+        if delivered.is_empty() && hits.is_empty() {
+            return Ok(Self::default());
+        }
+        let commands = commands(work)?;
+        // ccache names the source; of one that is compiled twice, both objects count.
+        let is_hit = |command: &Command| {
+            let words = command.relative(work);
+            let source = words.iter().position(|word| word == "-c").and_then(|at| words.get(at + 1));
+            source.is_some_and(|source| hits.contains(source))
+        };
+        let shared = commands
+            .values()
+            .filter(|command| !delivered.contains_key(&command.output) && is_hit(command))
+            .filter_map(|command| {
+                Some((command.output.clone(), digest_file(&work.build().join(&command.output)).ok()?.0))
+            })
+            .collect();
+        Ok(Self { commands, delivered, shared })
+    }
+}
+
+/// Compiles these again; one that differs, if any does.
+fn again(
+    build: &Build<'_>,
+    work: &Work,
+    known: &BTreeMap<String, Command>,
+    chosen: &[(&String, &String)],
+    means: &Means<'_>,
+) -> Result<Option<Differing>> {
+    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(None)));
+    let take = || chosen.get(next.fetch_add(1, Ordering::SeqCst));
+    std::thread::scope(|scope| {
+        for _ in 0..means.jobs.clamp(1, chosen.len().max(1)) {
+            scope.spawn(|| {
+                while let Some((output, came)) = take() {
+                    let end = match known.get(*output) {
+                        Some(command) => compiled(build, work, command, came, means.rules),
+                        // Nothing compiles it any more, so nothing says what it should be.
+                        None => Ok(Some("no command makes it".into())),
+                    };
+                    let differing = |made| Differing { output: (*output).clone(), came: (*came).clone(), made };
+                    let end = end.map(|made| made.map(differing));
+                    if !matches!(end, Ok(None)) {
+                        next.store(chosen.len(), Ordering::SeqCst);
+                        *found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = end;
+                    }
+                }
+            });
+        }
+    });
+    platform::check_cancelled()?;
+    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// The process that compiles by `command`, through the launcher, past every cache.
+fn process(build: &Build<'_>, work: &Work, command: &Command) -> Process {
+    Process::new(work.launcher())
+        .arg(LAUNCH_COMMAND)
+        .arg(&work.dir)
+        .args(&command.argv)
+        .envs(build.torch_env(work))
+        .cwd(work.build())
+}
+
+/// Compiles one object again by the very command that the build has for it, at its own place: its name may be in it.
+/// The digest of what came out, if that is another one than `came`.
+fn compiled(
+    build: &Build<'_>,
+    work: &Work,
+    command: &Command,
+    came: &str,
+    rules: &[(String, PathBuf)],
+) -> Result<Option<String>> {
+    let object = work.build().join(&command.output);
+    let mut aside = object.clone().into_os_string();
+    aside.push(".from-elsewhere");
+    platform::rename(&object, &aside)?;
+    let ran = process(build, work, command)
+        .envs(rules.iter().map(|(name, value)| (name, value)))
+        .check("audit", Some(&work.log("audit")));
+    if let Err(e) = ran {
+        platform::rename(&aside, &object)?;
+        return Err(e.doing(format!("compiling {} again, which came from elsewhere", command.output)));
+    }
+    let made = digest_file(&object)?.0;
+    // ninja goes by times: what was there is put back as it was, and it has read the list of files already.
+    platform::rename(&aside, &object)?;
+    if let Some(at) = command.argv.iter().position(|a| a == "-MF")
+        && let Some(depfile) = command.argv.get(at + 1)
+    {
+        let _ = std::fs::remove_file(work.build().join(depfile));
+    }
+    Ok((made != came).then_some(made))
+}
+
+/// What is said of an object that differs; `from` is where it came from, `writer` who answers for it.
+fn told(build: &Build<'_>, differing: &Differing, from: &str, writer: &str) -> Error {
+    let Differing { output, came, made } = differing;
+    let compiler = &build.compiler.banner;
+    Error::not_trusted(format!(
+        "the object {output} of {from} is not what {compiler} makes here of its source: sha256:{came} came, sha256:{made} was compiled; {writer} answers for it"
+    ))
+}
+
+/// Removes all that came with an object that is not what it should be, and says so.
+fn refuse(
+    build: &Build<'_>,
+    work: &Work,
+    delivered: &BTreeMap<String, String>,
+    differing: &Differing,
+) -> Result<Error> {
+    let from = supply(build)?.map(|(_, record)| record);
+    for output in delivered.keys() {
+        let _ = std::fs::remove_file(work.build().join(output));
+    }
+    objects::forget(&work.dir);
+    let _ = std::fs::remove_file(work.dir.join(FILE));
+    forget(build)?;
+    let (archive, writer) = match &from {
+        Some(Imported { archive, sha256, writer, .. }) => (format!("{archive} (sha256:{sha256})"), writer.as_str()),
+        None => ("an archive that is not in the store any more".into(), "somebody who is not known"),
+    };
+    Ok(told(build, differing, &archive, writer)
+        .next(format!(
+            "the archive was removed, and {} objects of it in this build: run the same command again, and all is compiled here",
+            delivered.len()
+        ))
+        .next("tell whoever made the archive; one that is honest comes from a compiler that makes other bytes from run to run"))
+}
+
+/// The same for a shared cache: what this machine had of it goes, and the entry is overwritten by what was compiled
+/// here, where this machine may write.
+fn refuse_shared(
+    build: &Build<'_>,
+    work: &Work,
+    foreign: &Foreign,
+    differing: &Differing,
+    cache: &Shared,
+    means: &Means<'_>,
+) -> Result<Error> {
+    if let Some(command) = foreign.commands.get(&differing.output) {
+        // What ccache calls the entry, it alone knows: made anew, the entry is another one.
+        let anew = means.cache.iter().cloned().chain([("CCACHE_RECACHE".to_owned(), "1".to_owned())]);
+        let _ = process(build, work, command).envs(anew).check("audit", Some(&work.log("audit")));
+    }
+    for output in foreign.shared.keys() {
+        let _ = std::fs::remove_file(work.build().join(output));
+    }
+    remote::forget(work);
+    let _ = std::fs::remove_file(work.dir.join(FILE));
+    if let Some(folder) = remote::folder(&build.store.cache("ccache"), cache)
+        && folder.exists()
+    {
+        remove_tree(&folder)?;
+    }
+    let from = format!("the shared cache {}", cache.storage.shown());
+    Ok(told(build, differing, &from, &cache.writer())
+        .next(format!(
+            "its entry was made anew, and {} objects that came from there were removed: find out who wrote it before you read from there again",
+            foreign.shared.len()
+        ))
+        .next("without --cache, the same command compiles everything here"))
+}
+
+/// Where the objects of the build in `work` came from; `None` if all were compiled here.
+///
+/// # Errors
+/// ninja cannot be run.
+pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
+    let foreign = Foreign::of(work)?;
+    if foreign.delivered.is_empty() && foreign.shared.is_empty() {
+        return Ok(None);
+    }
+    let drawn = Drawn::load(work);
+    let there = |output: &&String| work.build().join(output).is_file();
+    let archive = supply(build)?.map(|(_, record)| record).filter(|_| !foreign.delivered.is_empty());
+    let writer = match (&archive, &build.options.shared_cache) {
+        (Some(record), _) => record.writer.clone(),
+        (None, Some(cache)) => cache.writer(),
+        (None, None) => "not known any more".into(),
+    };
+    let is_foreign = |output: &&String| foreign.delivered.contains_key(*output) || foreign.shared.contains_key(*output);
+    Ok(Some(Origins {
+        objects: foreign.commands.keys().filter(there).count() as u64,
+        imported: foreign.delivered.keys().filter(there).count() as u64,
+        shared: foreign.shared.len() as u64,
+        audited: drawn.same.iter().filter(is_foreign).count() as u64,
+        archive: archive.map(|record| record.sha256).unwrap_or_default(),
+        writer,
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::sample_size;
+
+    #[test]
+    fn a_sample_is_one_percent_and_ten_objects_at_the_least_and_never_more_than_there_are() {
+        assert_eq!(sample_size(1970, 1), 20);
+        assert_eq!(sample_size(500, 1), 10);
+        assert_eq!(sample_size(4, 1), 4);
+        assert_eq!(sample_size(1970, 100), 1970);
+        assert_eq!(sample_size(1970, 0), 0);
+    }
+}

@@ -1,0 +1,393 @@
+//! Where entries of a shared cache are: a folder, a server that takes files by HTTP (WebDAV, nginx), a Redis. Entries
+//! stand where ccache puts them itself: in two folders' worth of names for files, under `ccache:` in a Redis.
+
+use std::io::{self, BufReader};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use base64::Engine;
+use ureq::Agent;
+use url::Url;
+use zeroize::Zeroizing;
+
+use super::resp::{self, Reply};
+use crate::error::{Error, Result};
+use crate::source::http_agent_within;
+use crate::store::write_atomically;
+
+/// Until a server must have taken a connection; and until it must have answered.
+const PATIENCE: [Duration; 2] = [Duration::from_secs(3), Duration::from_secs(20)];
+/// Bytes of one entry.
+const MOST_ENTRY: u64 = 512 << 20;
+/// The port of a Redis that names none.
+const REDIS_PORT: u16 = 6379;
+
+/// Who asks, from the environment: `TORCHMILL_CACHE_USERNAME` and `TORCHMILL_CACHE_PASSWORD`, or
+/// `TORCHMILL_CACHE_TOKEN`. Read before the environment is scrubbed, wiped with its last use, never shown.
+#[derive(Clone, Default)]
+pub struct Credentials {
+    user: Option<String>,
+    password: Option<Zeroizing<String>>,
+    token: Option<Zeroizing<String>>,
+}
+
+impl Credentials {
+    /// What the environment has.
+    pub fn of_environment() -> Self {
+        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
+        Self {
+            user: variable("TORCHMILL_CACHE_USERNAME"),
+            password: variable("TORCHMILL_CACHE_PASSWORD").map(Zeroizing::new),
+            token: variable("TORCHMILL_CACHE_TOKEN").map(Zeroizing::new),
+        }
+    }
+
+    /// The header of HTTP that says it.
+    fn header(&self) -> Option<Zeroizing<String>> {
+        if let Some(token) = &self.token {
+            return Some(Zeroizing::new(format!("Bearer {}", **token)));
+        }
+        let password = self.password.as_ref()?;
+        let pair = Zeroizing::new(format!("{}:{}", self.user.as_deref().unwrap_or_default(), **password));
+        Some(Zeroizing::new(format!("Basic {}", base64::engine::general_purpose::STANDARD.encode(pair.as_bytes()))))
+    }
+}
+
+/// Where entries are.
+pub enum Storage {
+    /// Files in a folder, which may be that of another machine.
+    Folder(PathBuf),
+    /// Files of a server.
+    Http(Http),
+    /// Values of a Redis.
+    Redis(Redis),
+}
+
+/// A server that takes files.
+pub struct Http {
+    base: Url,
+    agent: Agent,
+    authorization: Option<Zeroizing<String>>,
+}
+
+/// A Redis.
+pub struct Redis {
+    host: String,
+    port: u16,
+    database: Option<u32>,
+    credentials: Credentials,
+    idle: Mutex<Vec<BufReader<TcpStream>>>,
+}
+
+impl Storage {
+    /// What `text` names: the path of a folder, `file://`, `http://`, `https://` or `redis://HOST[:PORT][/DATABASE]`.
+    ///
+    /// # Errors
+    /// Misuse: it names none of these, or a password, which would stand in lists of processes and logs.
+    pub fn parse(text: &str, credentials: Credentials) -> Result<Self> {
+        let bad = |what: &str| {
+            Error::misuse("cache-url", format!("--cache {text}: {what}"))
+                .next("name a folder, or http://HOST/PATH, https://HOST/PATH, redis://HOST:PORT/DATABASE")
+        };
+        if !text.contains("://") {
+            return Ok(Self::Folder(std::path::absolute(text)?));
+        }
+        let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
+        if !url.username().is_empty() || url.password().is_some() {
+            return Err(bad("a user or a password has no place in an address")
+                .next("TORCHMILL_CACHE_USERNAME and TORCHMILL_CACHE_PASSWORD, or TORCHMILL_CACHE_TOKEN, name them"));
+        }
+        if url.query().is_some() || url.fragment().is_some() {
+            return Err(bad("what follows '?' or '#' has no place in it"));
+        }
+        match url.scheme() {
+            "file" => Ok(Self::Folder(url.to_file_path().map_err(|()| bad("it is no path of this machine"))?)),
+            "http" | "https" => {
+                let mut base = url;
+                // Without it, the last part would be taken for a file beside which entries stand.
+                if !base.path().ends_with('/') {
+                    base.set_path(&format!("{}/", base.path()));
+                }
+                let agent = http_agent_within(PATIENCE[0], PATIENCE[1]);
+                Ok(Self::Http(Http { base, agent, authorization: credentials.header() }))
+            }
+            "redis" => {
+                let path = url.path().trim_matches('/');
+                let database = match path {
+                    "" => None,
+                    number => Some(number.parse().map_err(|_| bad("a Redis has its databases by number"))?),
+                };
+                Ok(Self::Redis(Redis {
+                    host: url.host_str().ok_or_else(|| bad("it names no host"))?.to_owned(),
+                    port: url.port().unwrap_or(REDIS_PORT),
+                    database,
+                    credentials,
+                    idle: Mutex::default(),
+                }))
+            }
+            other => Err(bad(&format!("'{other}' is no kind of cache that is known here"))),
+        }
+    }
+
+    /// For people.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Folder(path) => path.display().to_string(),
+            Self::Http(server) => server.base.to_string(),
+            Self::Redis(redis) => {
+                let database = redis.database.map_or(String::new(), |n| format!("/{n}"));
+                format!("redis://{}:{}{database}", redis.host, redis.port)
+            }
+        }
+    }
+
+    /// Whether it is there at all.
+    ///
+    /// # Errors
+    /// It is not.
+    pub fn look(&self) -> io::Result<()> {
+        match self {
+            Self::Folder(path) if path.is_dir() => Ok(()),
+            Self::Folder(_) => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")),
+            _ => self.has("0000000000000000000000000000000").map(|_| ()),
+        }
+    }
+
+    /// The entry called `key`.
+    ///
+    /// # Errors
+    /// The storage is away, slow, or says something else than yes or no.
+    pub fn get(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
+        match self {
+            Self::Folder(folder) => match std::fs::read(folder.join(place(key))) {
+                Ok(bytes) => Ok(Some(bytes)),
+                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                Err(e) => Err(e),
+            },
+            Self::Http(server) => {
+                let request = server.with(server.agent.get(server.url(key)?.as_str()));
+                let mut response = request.call().map_err(io::Error::other)?;
+                match response.status().as_u16() {
+                    200 => {
+                        let body = response.body_mut().with_config().limit(MOST_ENTRY).read_to_vec();
+                        body.map(Some).map_err(io::Error::other)
+                    }
+                    404 | 410 => Ok(None),
+                    status => Err(answered(status)),
+                }
+            }
+            Self::Redis(redis) => match redis.ask(&[b"GET", &redis_key(key)])? {
+                Reply::Value(value) => Ok(Some(value)),
+                Reply::Nil => Ok(None),
+                other => Err(odd(&other)),
+            },
+        }
+    }
+
+    /// Keeps an entry.
+    ///
+    /// # Errors
+    /// As [`Storage::get`]; the storage is full or read-only.
+    pub fn put(&self, key: &str, value: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Folder(folder) => write_atomically(&folder.join(place(key)), value).map_err(io::Error::other),
+            Self::Http(server) => {
+                let request = server.with(server.agent.put(server.url(key)?.as_str()));
+                match request.send(value).map_err(io::Error::other)?.status().as_u16() {
+                    200..=299 => Ok(()),
+                    status => Err(answered(status)),
+                }
+            }
+            Self::Redis(redis) => match redis.ask(&[b"SET", &redis_key(key), value])? {
+                Reply::Ok => Ok(()),
+                other => Err(odd(&other)),
+            },
+        }
+    }
+
+    /// Whether there is an entry called `key`.
+    ///
+    /// # Errors
+    /// As [`Storage::get`].
+    pub fn has(&self, key: &str) -> io::Result<bool> {
+        match self {
+            Self::Folder(folder) => Ok(folder.join(place(key)).is_file()),
+            Self::Http(server) => {
+                let request = server.with(server.agent.head(server.url(key)?.as_str()));
+                match request.call().map_err(io::Error::other)?.status().as_u16() {
+                    200..=299 => Ok(true),
+                    404 | 410 => Ok(false),
+                    status => Err(answered(status)),
+                }
+            }
+            Self::Redis(redis) => match redis.ask(&[b"EXISTS", &redis_key(key)])? {
+                Reply::Number(n) => Ok(n > 0),
+                other => Err(odd(&other)),
+            },
+        }
+    }
+
+    /// Removes an entry.
+    ///
+    /// # Errors
+    /// As [`Storage::put`].
+    pub fn remove(&self, key: &str) -> io::Result<()> {
+        match self {
+            Self::Folder(folder) => match std::fs::remove_file(folder.join(place(key))) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                _ => Ok(()),
+            },
+            Self::Http(server) => {
+                let request = server.with(server.agent.delete(server.url(key)?.as_str()));
+                match request.call().map_err(io::Error::other)?.status().as_u16() {
+                    200..=299 | 404 | 410 => Ok(()),
+                    status => Err(answered(status)),
+                }
+            }
+            Self::Redis(redis) => redis.ask(&[b"DEL", &redis_key(key)]).map(|_| ()),
+        }
+    }
+}
+
+/// Whether ccache may call an entry so: it becomes a part of paths.
+pub fn is_key(key: &str) -> bool {
+    (20..=128).contains(&key.len()) && key.chars().all(|c| c.is_ascii_alphanumeric())
+}
+
+/// Path of an entry, as ccache lays them out.
+fn place(key: &str) -> String {
+    let (folder, rest) = key.split_at(2);
+    format!("{folder}/{rest}")
+}
+
+fn redis_key(key: &str) -> Vec<u8> {
+    format!("ccache:{key}").into_bytes()
+}
+
+fn answered(status: u16) -> io::Error {
+    io::Error::other(match status {
+        401 | 403 => format!("it answered {status}: user, password or token are not those that it takes"),
+        405 | 501 => format!("it answered {status}: it takes no files"),
+        507 => "it answered 507: it is full".into(),
+        status => format!("it answered {status}"),
+    })
+}
+
+fn odd(reply: &Reply) -> io::Error {
+    io::Error::other(match reply {
+        Reply::Error(what) => format!("it answered: {what}"),
+        _ => "it answered what nobody asked for".into(),
+    })
+}
+
+impl Http {
+    fn url(&self, key: &str) -> io::Result<Url> {
+        self.base.join(&place(key)).map_err(io::Error::other)
+    }
+
+    fn with<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
+        match &self.authorization {
+            Some(value) => request.header("Authorization", value.as_str()),
+            None => request,
+        }
+    }
+}
+
+impl Redis {
+    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "its host has no address");
+        for address in (self.host.as_str(), self.port).to_socket_addrs()? {
+            match TcpStream::connect_timeout(&address, PATIENCE[0]) {
+                Ok(stream) => {
+                    stream.set_read_timeout(Some(PATIENCE[1]))?;
+                    stream.set_write_timeout(Some(PATIENCE[1]))?;
+                    return self.introduced(stream);
+                }
+                Err(e) => last = e,
+            }
+        }
+        Err(last)
+    }
+
+    fn introduced(&self, stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
+        let mut reader = BufReader::new(stream);
+        let mut say = |words: &[&[u8]]| {
+            let mut writer = reader.get_ref().try_clone()?;
+            match resp::ask(&mut writer, &mut reader, words)? {
+                Reply::Ok => Ok(()),
+                other => Err(odd(&other)),
+            }
+        };
+        if let Some(password) = self.credentials.password.as_ref().or(self.credentials.token.as_ref()) {
+            match &self.credentials.user {
+                Some(user) => say(&[b"AUTH", user.as_bytes(), password.as_bytes()])?,
+                None => say(&[b"AUTH", password.as_bytes()])?,
+            }
+        }
+        if let Some(database) = self.database {
+            say(&[b"SELECT", database.to_string().as_bytes()])?;
+        }
+        Ok(reader)
+    }
+
+    fn ask(&self, words: &[&[u8]]) -> io::Result<Reply> {
+        let idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        // A server may have closed what was idle.
+        match idle.map(|reader| self.ask_on(reader, words)) {
+            Some(Ok(reply)) => Ok(reply),
+            _ => self.ask_on(self.connect()?, words),
+        }
+    }
+
+    fn ask_on(&self, mut reader: BufReader<TcpStream>, words: &[&[u8]]) -> io::Result<Reply> {
+        let mut writer = reader.get_ref().try_clone()?;
+        let reply = resp::ask(&mut writer, &mut reader, words)?;
+        // What was not read to its end is not used again: `?` above has dropped it.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
+        Ok(reply)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<String> {
+        Storage::parse(text, Credentials::default()).map(|storage| storage.shown())
+    }
+
+    #[test]
+    fn a_cache_is_a_folder_or_an_address_and_a_password_is_no_part_of_either() {
+        assert_eq!(parse("/mnt/cache").unwrap(), "/mnt/cache");
+        assert_eq!(parse("file:///mnt/cache").unwrap(), "/mnt/cache");
+        assert_eq!(parse("https://h.example/a").unwrap(), "https://h.example/a/");
+        assert_eq!(parse("redis://h.example/2").unwrap(), "redis://h.example:6379/2");
+        for (bad, says) in [
+            ("ftp://h", "'ftp' is no kind of cache"),
+            ("redis://h/x", "by number"),
+            ("https://h/?a=b", "'?'"),
+            ("https://u:s3cret@h/", "no place in an address"),
+        ] {
+            let e = parse(bad).unwrap_err();
+            assert!(e.what().contains(says) && !format!("{e:?}").contains("s3cret"), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_folder_keeps_entries_where_ccache_has_them_and_a_missing_one_is_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::Folder(dir.path().to_owned());
+        let key = "0b70bc6vgqa19hcncjsocluhakb5ajmi8";
+        assert_eq!(storage.get(key).unwrap(), None);
+        storage.put(key, b"entry").unwrap();
+        assert!(dir.path().join("0b/70bc6vgqa19hcncjsocluhakb5ajmi8").is_file());
+        assert_eq!(storage.get(key).unwrap().as_deref(), Some(&b"entry"[..]));
+        storage.remove(key).unwrap();
+        assert!(!storage.has(key).unwrap());
+        storage.look().unwrap();
+        assert!(Storage::Folder(dir.path().join("none")).look().is_err());
+        assert!(is_key(key) && !is_key("../../../../etc/passwd") && !is_key("short"));
+    }
+}
