@@ -192,7 +192,7 @@ fn import(args: &Import) -> Result<()> {
         foreign::admit_objects(&artifact, &sha256, args.statement.as_deref(), &trust, session.events.as_ref())?;
     let python = ToolArgs {
         python: Some(args.python.python.clone().unwrap_or(facts.python)),
-        cuda_home: args.python.cuda_home.clone(),
+        ..args.python.clone()
     };
     let build = session.read(&recipe, &python, Options::default())?;
     let imported = objects::import(&build, &artifact.path, &sha256, &writer)?;

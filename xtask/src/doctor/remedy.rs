@@ -349,7 +349,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
         lines.push("python -m pip install dist/torch-*.whl".into());
     }
     let costs = "hours of compiling, once; then the wheel can be shared";
-    let build = Some(Proposal { cuda: recipe.cuda.is_some(), cxx11_abi: true });
+    let build = Some(Proposal { cuda: recipe.cuda.is_some(), cxx11_abi: recipe.torch.cxx11_abi });
     Remedy { state: Some(state), build, ..remedy(what, lines, &BOTH, costs) }
 }
 

@@ -359,6 +359,7 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.torch.epoch, over.torch.epoch);
     put(&mut base.torch.tch, over.torch.tch);
     put(&mut base.torch.backend, over.torch.backend);
+    put(&mut base.torch.cxx11_abi, over.torch.cxx11_abi);
     // What is known of a base is not known of what builds on it.
     base.torch.status = over.torch.status;
     put(&mut base.python.requires, over.python.requires);
@@ -414,6 +415,8 @@ fn normal_form(file: &RecipeFile) -> Result<String> {
     file.extends = None;
     file.description = None;
     file.torch.status = None;
+    // As if it were left out.
+    file.torch.cxx11_abi = file.torch.cxx11_abi.filter(|new| !new);
     file.validation.clear();
     toml::to_string(&file).map_err(|e| Error::world("recipe", format!("this recipe cannot be written down: {e}")))
 }
@@ -449,6 +452,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
             epoch: need(file.torch.epoch, "torch.epoch", path)?,
             tch: file.torch.tch,
             backend: file.torch.backend.unwrap_or(model::Backend::Setuptools),
+            cxx11_abi: file.torch.cxx11_abi.unwrap_or(true),
             status: file.torch.status.unwrap_or(model::Status::NotYetBuiltHere),
         },
         python: model::Python {
@@ -483,6 +487,18 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
                 recipe.libuv.source
             ),
         ));
+    }
+    if !recipe.torch.cxx11_abi && recipe.system != model::System::Linux {
+        return Err(Error::misuse(
+            "recipe",
+            format!(
+                "{}: torch.cxx11-abi is false, and on {} there is but one ABI of strings: two are in GNU's C++ library, \
+                 on Linux",
+                path.display(),
+                recipe.system.name()
+            ),
+        )
+        .next("leave torch.cxx11-abi out"));
     }
     if !recipe.features.get("USE_DISTRIBUTED").copied().unwrap_or(false) {
         return Err(Error::misuse(

@@ -85,6 +85,10 @@ pub struct TorchFile {
     pub tch: Option<String>,
     /// How the PEP 517 backend of this version is told to configure only.
     pub backend: Option<Backend>,
+    /// Whether strings have the C++11 ABI of GNU's C++ library (true if left out), or the one before it, as the
+    /// stock Linux wheels up to 2.6.0 for CUDA 12.4: what is compiled against torch must have the same one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cxx11_abi: Option<bool>,
     /// `built here` only when it was.
     pub status: Option<Status>,
 }
@@ -424,8 +428,15 @@ pub struct Torch {
     pub tch: Option<String>,
     /// PEP 517 backend.
     pub backend: Backend,
+    /// Whether strings have the C++11 ABI. What has it says nothing of it: its keys are those of before.
+    #[serde(skip_serializing_if = "is_true")]
+    pub cxx11_abi: bool,
     /// What is known about it.
     pub status: Status,
+}
+
+fn is_true(value: &bool) -> bool {
+    *value
 }
 
 impl Torch {

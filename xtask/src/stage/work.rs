@@ -225,6 +225,9 @@ impl Build<'_> {
                 *path = std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned();
             }
         }
+        if !recipe.torch.cxx11_abi {
+            env.insert("_GLIBCXX_USE_CXX11_ABI".into(), "0".into());
+        }
         for (name, on) in &recipe.features {
             env.insert(name.clone(), if *on { "1" } else { "0" }.into());
         }

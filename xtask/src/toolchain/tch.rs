@@ -10,6 +10,9 @@ use crate::error::{Error, Result};
 /// The variable that switches off tch's check of torch's version, in every release of `torch-sys`.
 pub const BYPASS: &str = "LIBTORCH_BYPASS_VERSION_CHECK";
 
+/// The variable that tells `torch-sys` which strings the libtorch has: `1` for the C++11 ABI, `0` for the one before.
+pub const CXX11_ABI: &str = "LIBTORCH_CXX11_ABI";
+
 /// The table of releases, as it stands in the repository.
 pub const TABLE: &str = include_str!("tch.toml");
 

@@ -12,7 +12,7 @@ use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::tree::Tree;
 use crate::stage::{Build, Work, compiler_cache, engine, ensure, environment, stored};
 use crate::store::KeyBuilder;
-use crate::toolchain::tch::{BYPASS, Release};
+use crate::toolchain::tch::{BYPASS, CXX11_ABI, Release};
 use crate::toolchain::{Output, Process, cargo};
 
 /// Name in events and in the store.
@@ -193,7 +193,7 @@ fn compile(
     let base = cargo
         .cwd(&source)
         .env("LIBTORCH", &subject.libtorch)
-        .env("LIBTORCH_CXX11_ABI", if subject.facts.cxx11_abi { "1" } else { "0" })
+        .env(CXX11_ABI, if subject.facts.cxx11_abi { "1" } else { "0" })
         .env(BYPASS, "1") // ours compares what matters: major and minor; a report tells where they differ
         .env("GLOO_SOURCE", ensure::<Tree>(build)?.folder.join("third_party/gloo"))
         .env("CUDA_INCLUDES", std::env::join_paths(cuda).map_err(|e| Error::world("path", e.to_string()))?)

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::wheel::Wheel;
 use crate::artifact::{Content, GzipWriter, origin::FOLDER, repair, wheel::collect};
 use crate::error::{Error, Result};
+use crate::recipe::Torch;
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
@@ -33,8 +34,7 @@ impl Step for Bundle {
         let (build, wheel) = (cx.build, cx.made::<Wheel>()?);
         let torch = &build.recipe.torch;
         let repairer = repair::of(build.recipe.system);
-        let system = repairer.bundle_system();
-        let file = format!("libtorch-{}-{system}-{}.tar.gz", torch.full_version(), build.python.machine);
+        let file = file_name(torch, repairer.bundle_system(), &build.python.machine);
         let root = wheel.folder.join("tree/torch");
         let mut members = Vec::new();
         for part in ["bin", "include", "lib", "share"] {
@@ -68,6 +68,13 @@ impl Step for Bundle {
         write_tar(&members, out, torch.epoch)?;
         Ok(Record { file })
     }
+}
+
+/// The archive's name. It tells which strings a program that links it must have, in upstream's words: the ABI before
+/// C++11 is named, the one that compilers have by themselves is not.
+fn file_name(torch: &Torch, system: &str, machine: &str) -> String {
+    let strings = if torch.cxx11_abi { "" } else { "pre-cxx11-abi-" };
+    format!("libtorch-{strings}{}-{system}-{machine}.tar.gz", torch.full_version())
 }
 
 /// Writes `members` as a compressed tar archive that is the same whenever it is made.

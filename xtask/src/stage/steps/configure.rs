@@ -40,6 +40,12 @@ pub const WINDOWS_MODULE: &str = "cmake/windows.cmake";
 /// Where `find_package` looks first.
 const PREFIX_PATH: &str = "CMAKE_PREFIX_PATH";
 
+/// What every C++ file is compiled with; asked for where the recipe decides something in it.
+const CXX_FLAGS: &str = "CMAKE_CXX_FLAGS";
+
+/// The flag for strings with the ABI before C++11.
+const OLD_STRINGS: &str = "-D_GLIBCXX_USE_CXX11_ABI=0";
+
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
 
@@ -61,6 +67,9 @@ impl Step for Configure {
         parts.text("commit", &recipe.torch.commit);
         parts.json("epoch", &recipe.torch.epoch);
         parts.json("backend", &recipe.torch.backend);
+        if !recipe.torch.cxx11_abi {
+            parts.json("cxx11 abi", &false);
+        }
         parts.each("feature", &recipe.features);
         parts.each("setting", &recipe.settings);
         parts.each("cmake", &recipe.cmake);
@@ -207,6 +216,10 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     for (name, value) in build.recipe.settings.iter().filter(|(name, _)| *name != PREFIX_PATH) {
         entry(name, "STRING", &build.expand(value, work));
     }
+    if !build.recipe.torch.cxx11_abi {
+        // Its list files ask the compiler otherwise, which has the newer one.
+        entry("GLIBCXX_USE_CXX11_ABI", "STRING", "0");
+    }
     for (name, value) in &build.recipe.cmake {
         match value {
             CmakeValue::Bool(on) => entry(name, "BOOL", if *on { "ON" } else { "OFF" }),
@@ -226,8 +239,11 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     }
     writeln!(text, "include({} OPTIONAL)", bracket(checks.display())).ok();
     writeln!(text, "set(TORCHMILL_LIBUV_ROOT {})", bracket(work.dep("uv").display())).ok();
-    writeln!(text, "set(TORCHMILL_FEATURES {})", build.recipe.features.keys().cloned().collect::<Vec<_>>().join(" "))
-        .ok();
+    let mut reported: Vec<&str> = build.recipe.features.keys().map(String::as_str).collect();
+    if !build.recipe.torch.cxx11_abi {
+        reported.push(CXX_FLAGS);
+    }
+    writeln!(text, "set(TORCHMILL_FEATURES {})", reported.join(" ")).ok();
     if build.recipe.system == System::Windows {
         fs_err::copy(cx.patch(WINDOWS_MODULE)?, work.dir.join("windows.cmake"))?;
         writeln!(text, "include({})", bracket(work.dir.join("windows.cmake").display())).ok();
@@ -267,6 +283,13 @@ fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
                 if *wanted { "on" } else { "off" }
             ));
         }
+    }
+    let flags = report.get(format!("feature:{CXX_FLAGS}").as_str()).copied().unwrap_or("");
+    if !build.recipe.torch.cxx11_abi && !flags.split_whitespace().any(|flag| flag == OLD_STRINGS) {
+        wrong.push(format!(
+            "torch.cxx11-abi: the recipe says false, and {CXX_FLAGS} ended as '{flags}', without {OLD_STRINGS} (versions \
+             after 2.6 know the C++11 ABI alone)"
+        ));
     }
     if report.get("torch_cpu") != Some(&"libuv") {
         wrong.push(format!(

@@ -22,7 +22,7 @@ use crate::stage::environment;
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{CompilerCache, Work};
 use crate::store::Parts;
-use crate::toolchain::tch::{BYPASS, Release, TABLE};
+use crate::toolchain::tch::{BYPASS, CXX11_ABI, Release, TABLE};
 use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
 /// The stage that installs and runs the artifacts.
@@ -173,6 +173,18 @@ impl Trial<'_> {
                 ),
             ));
         }
+        if let Some(found) = said["cxx11_abi"].as_bool()
+            && found != self.build.recipe.torch.cxx11_abi
+        {
+            return Err(Error::world(
+                "verify",
+                format!(
+                    "the wheel says torch._C._GLIBCXX_USE_CXX11_ABI = {found}; the recipe says cxx11-abi = {}",
+                    self.build.recipe.torch.cxx11_abi
+                ),
+            )
+            .next("look for _GLIBCXX_USE_CXX11_ABI among the flags that settings and cmake of the recipe give"));
+        }
         let torchrun: Vec<&std::ffi::OsStr> =
             ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", "29531"]
                 .iter()
@@ -317,7 +329,9 @@ impl Trial<'_> {
         // The crates that tch stands on are the same for every build: compiled once a store. But what tch links is
         // decided when it is compiled, by the libraries that are there then, and cargo does not see them change.
         let backend = if self.build.recipe.cuda.is_some() { "cuda" } else { "cpu" };
-        let target = self.build.store.cache("consumers").join(format!("tch-{}-{backend}", tch.version));
+        let cxx11_abi = self.build.recipe.torch.cxx11_abi;
+        let strings = if cxx11_abi { "" } else { "-pre-cxx11-abi" };
+        let target = self.build.store.cache("consumers").join(format!("tch-{}-{backend}{strings}", tch.version));
         let _lock = self.build.store.lock("consumers", self.build.events)?;
         // Under a name that is the same every time: what a compiler cache remembers has it in it.
         let stable = target.join("libtorch");
@@ -334,6 +348,8 @@ impl Trial<'_> {
         let process = cargo.env("LD_LIBRARY_PATH", &search);
         let process =
             process.cwd(source).env("LIBTORCH", &stable).env("CARGO_TARGET_DIR", &target).envs(cache.1.iter().cloned());
+        // tch compiles C++ of its own against the bundle.
+        let process = process.env(CXX11_ABI, if cxx11_abi { "1" } else { "0" });
         let bypassed = tch.bypassed(&self.build.recipe.torch.version);
         let process = if bypassed.is_some() { process.env(BYPASS, "1") } else { process };
         let fetch = process.clone().args(["fetch", "--locked", "--quiet"]);
