@@ -17,7 +17,7 @@ use crate::{platform, ui};
 Examples:
   cargo xtask build-torch
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
-  cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
+  cargo xtask build-torch --recipe torch-2.6.0-cpu
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
 
