@@ -20,13 +20,13 @@ fn the_committed_workflows_are_those_of_the_recipes() {
     let matrix = here(&["ci", "matrix", "--json"]).exits(0);
     let matrix: serde_json::Value = serde_json::from_str(&matrix.stdout).unwrap();
     assert_eq!(matrix["schema_version"], 1);
-    let default = matrix["include"].as_array().unwrap().iter().filter(|j| j["recipe"] == "torch-2.6.0-cpu");
+    let default = matrix["include"].as_array().unwrap().iter().filter(|j| j["recipe"] == "torch-2.12.1-cpu");
     let default: Vec<_> = default.collect();
     // Five Pythons on two machines; the one that nobody has built yet may fail.
     assert_eq!(default.len(), 10);
     for job in default {
         assert_eq!(job["experimental"], job["machine"] != "x86_64", "{job}");
-        assert_eq!(job["baseline"], "pypi:torch==2.6.0");
+        assert_eq!(job["baseline"], "pypi:torch==2.12.1");
     }
 }
 

@@ -83,7 +83,7 @@ pub fn print_json(value: &serde_json::Value) {
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     /// Recipe: a name in recipes/, or a path to a .toml file
-    #[arg(long, short, default_value = "torch-2.6.0-cpu", value_name = "NAME", add = ArgValueCandidates::new(recipes))]
+    #[arg(long, short, default_value = "torch-2.12.1-cpu", value_name = "NAME", add = ArgValueCandidates::new(recipes))]
     pub recipe: String,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]

@@ -13,7 +13,7 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask diff dist/torch-2.6.0*.whl other/torch….whl
+  cargo xtask diff dist/torch-2.12.1*.whl other/torch….whl
   cargo xtask diff libtorch-a.tar.gz libtorch-b.tar.gz --json
   cargo xtask diff one/libuv.a two/libuv.a
 

@@ -13,7 +13,7 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask fetch
-  cargo xtask fetch --recipe torch-2.6.0-cpu --all-pythons
+  cargo xtask fetch --recipe torch-2.12.1-cpu --all-pythons
       fill a store for an air-gapped machine
   cargo xtask fetch --offline  is everything there?")]
 pub struct Args {

@@ -11,7 +11,7 @@ use crate::stage::{Options, ensure};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Example:
-  cargo xtask libuv --recipe torch-2.6.0-cpu")]
+  cargo xtask libuv --recipe torch-2.12.1-cpu")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

@@ -12,7 +12,7 @@ use crate::store::write_atomically;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask lock --recipe torch-2.6.0-cpu
+  cargo xtask lock --recipe torch-2.12.1-cpu
   cargo xtask lock --recipe torchvision-0.21.0
   cargo xtask lock --check  exit 1 if the lock is stale, change nothing")]
 pub struct Args {

@@ -16,8 +16,8 @@ use crate::store::Store;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask rebuild torch-2.6.0*.whl --key build.pub
-  cargo xtask rebuild libtorch-2.6.0.tar.gz --policy policy.toml
+  cargo xtask rebuild torch-2.12.1*.whl --key build.pub
+  cargo xtask rebuild libtorch-2.12.1*.tar.gz --policy policy.toml
   cargo xtask rebuild theirs.whl --trust        after showing what will run
 
 What an artifact carries is code of whoever made it. It runs when a key that

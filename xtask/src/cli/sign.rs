@@ -18,7 +18,7 @@ use crate::store::write_atomically;
 Examples:
   openssl genpkey -algorithm ed25519 -out signing.pem
   openssl pkey -in signing.pem -pubout -out signing.pub
-  cargo xtask sign dist/torch-2.6.0*.provenance.json --key signing.pem
+  cargo xtask sign dist/torch-2.12.1*.provenance.json --key signing.pem
   cargo xtask sign dist/*.provenance.json --key env:SIGNING_KEY
 
 The key is read from a file or an environment variable; it is never given on the

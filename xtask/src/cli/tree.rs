@@ -11,7 +11,7 @@ use crate::stage::{Options, ensure};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask tree --recipe torch-2.6.0-cpu
+  cargo xtask tree --recipe torch-2.12.1-cpu
   cargo xtask tree --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room")]
 pub struct Args {
     #[command(flatten)]

@@ -14,8 +14,8 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask uvstore                   dist/uvstore-2.6.0-linux-x86_64.tar.gz
-  cargo xtask uvstore --target windows  dist/uvstore-2.6.0-windows-x86_64.zip
+  cargo xtask uvstore                   dist/uvstore-2.12.1-linux-x86_64.tar.gz
+  cargo xtask uvstore --target windows  dist/uvstore-2.12.1-windows-x86_64.zip
   cargo xtask uvstore --wheel           dist/uvstore-0.1.0-py3-none-….whl
   cargo xtask uvstore --wheel --target windows
   uvstore run -- python train.py        in any environment with a stock torch

@@ -14,7 +14,7 @@ use crate::validate::{self, Effort, Report, report};
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask validate --candidate A --baseline pypi:torch==2.6.0
+  cargo xtask validate --candidate A --baseline pypi:torch==2.12.1
   cargo xtask validate --candidate libtorch.tar.gz --baseline ~/libtorch --quick
   cargo xtask validate --candidate A --baseline B --html report.html
   cargo xtask validate --candidate A --baseline B --backend nccl --ranks 8

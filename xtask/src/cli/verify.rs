@@ -13,7 +13,7 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask verify dist/torch-2.6.0*.whl
+  cargo xtask verify dist/torch-2.12.1*.whl
   cargo xtask verify torch.whl --key build.pub
   cargo xtask verify torch.whl --policy policy.toml --json
 

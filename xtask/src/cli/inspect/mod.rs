@@ -17,7 +17,7 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-  cargo xtask inspect dist/torch-2.6.0*.whl
+  cargo xtask inspect dist/torch-2.12.1*.whl
   cargo xtask inspect pypi:torch==2.9.1 --platform win_amd64 --verdict
   cargo xtask inspect https://example.com/libtorch.zip --json
   cargo xtask inspect /usr/lib/python3/dist-packages
