@@ -36,7 +36,10 @@ fn with_companion(edit: impl Fn(String) -> String) -> Workspace {
         ("src/demo.cpp", EXTENSION),
         ("demo/__init__.py", "from ._C import answer\n"),
         ("LICENSE", "the licence of demo\n"),
-        ("pyproject.toml", "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta:__legacy__\"\n"),
+        (
+            "pyproject.toml",
+            "[build-system]\nrequires = [\"setuptools\"]\nbuild-backend = \"setuptools.build_meta:__legacy__\"\n",
+        ),
     ]
     .map(|(name, text)| (name.to_owned(), text.to_owned()))
     .into();
@@ -120,7 +123,8 @@ fn a_companion_is_compiled_against_the_wheel_that_was_just_built_and_asks_for_no
     assert_eq!(bill["metadata"]["component"]["purl"], "pkg:pypi/demo@1.0%2Bstandin");
 
     // It says which torch it was compiled against, and what it says holds.
-    let statement: serde_json::Value = serde_json::from_slice(&std::fs::read(ending(&folder, ".provenance.json")).unwrap()).unwrap();
+    let statement: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(ending(&folder, ".provenance.json")).unwrap()).unwrap();
     assert_eq!(statement["subject"].as_array().unwrap().len(), 3);
     let made: serde_json::Value =
         serde_json::from_str(&member(&wheel, "demo-1.0+standin.dist-info/torchmill/build.json")).unwrap();
@@ -169,7 +173,9 @@ fn a_companion_that_nobody_can_build_is_told_before_anything_is_built() {
     let w = with_companion(|r| r);
     let asked = |with: &str| w.run(&["build-torch", "--recipe", "standin", "--with", with, "--dry-run"]);
     asked("dmo").exits(2).says("no recipe for a companion 'dmo'").says("did you mean 'demo'?");
-    w.run(&["build-torch", "--recipe", "demo-1.0", "--dry-run"]).exits(2).says("the recipe of a companion, and no torch");
+    w.run(&["build-torch", "--recipe", "demo-1.0", "--dry-run"])
+        .exits(2)
+        .says("the recipe of a companion, and no torch");
     asked("demo").exits(0).says("companion");
 
     let w = with_companion(|r| r.replace("torch = \"2.6.0\"", "torch = \"2.7.1\""));
@@ -200,7 +206,8 @@ fn companions_are_in_the_list_of_recipes_and_no_torch_is_mistaken_for_one() {
     for name in &companions {
         let companion = here.companion(name).unwrap();
         assert_eq!(*name, format!("{}-{}", companion.package, companion.version));
-        let torch = here.recipe_names().into_iter().map(|n| here.load(&n).unwrap()).any(|r| r.torch.version == companion.torch);
+        let torch =
+            here.recipe_names().into_iter().map(|n| here.load(&n).unwrap()).any(|r| r.torch.version == companion.torch);
         assert!(torch, "{name} is for torch {}, which has no recipe", companion.torch);
         if let Ok(lock) = std::fs::read_to_string(here.recipe_path(name).with_extension("lock")) {
             let lock: Lock = toml::from_str(&lock).unwrap();

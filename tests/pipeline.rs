@@ -284,7 +284,8 @@ fn a_dry_run_shows_the_plan_and_does_nothing() {
 #[test]
 fn several_pythons_are_all_looked_at_before_the_first_is_built() {
     let w = workspace(&files());
-    let asked = |pythons: &str| w.run(&["build-torch", "--recipe", "standin", "--python", pythons, "--dry-run", "--json"]);
+    let asked =
+        |pythons: &str| w.run(&["build-torch", "--recipe", "standin", "--python", pythons, "--dry-run", "--json"]);
     let two: serde_json::Value = serde_json::from_str(&asked("python3,python3").exits(0).stdout).unwrap();
     let versions: Vec<&str> = two["builds"].as_array().unwrap().iter().map(|b| b["python"].as_str().unwrap()).collect();
     assert!(versions.len() == 2 && versions[0] == versions[1], "{versions:?}");

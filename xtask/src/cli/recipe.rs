@@ -218,7 +218,9 @@ fn list(json: bool) -> Result<()> {
             .iter()
             .map(|(name, e)| serde_json::json!({ "recipe": name, "error": { "code": e.code(), "message": e.what() } }))
             .collect();
-        print_json(&serde_json::json!({ "schema_version": 1, "recipes": rows, "companions": beside, "unreadable": broken }));
+        print_json(
+            &serde_json::json!({ "schema_version": 1, "recipes": rows, "companions": beside, "unreadable": broken }),
+        );
     } else {
         print(&rows);
         print_beside(&beside);

@@ -153,9 +153,8 @@ impl Workspace {
         let file: CompanionFile = located.parse()?;
         let table = &file.companion;
         for version in [&table.version, &table.torch] {
-            Version::from_str(version).map_err(|e| {
-                located.error(version, &format!("version '{version}' is not a PEP 440 version: {e}"))
-            })?;
+            Version::from_str(version)
+                .map_err(|e| located.error(version, &format!("version '{version}' is not a PEP 440 version: {e}")))?;
         }
         if !table.package.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
             || table.package.is_empty()
@@ -176,7 +175,9 @@ impl Workspace {
         located.check(&shared, self)?;
         let trees = file.source.iter().flat_map(|s| &s.into).filter(|p| p.tree.as_deref() == Some("."));
         if trees.count() != 1 {
-            return Err(located.error("source", "exactly one source is the package itself: `into = [{ tree = \".\" }]`"));
+            return Err(
+                located.error("source", "exactly one source is the package itself: `into = [{ tree = \".\" }]`")
+            );
         }
         let need = |value: Option<_>, key: &str| {
             value.ok_or_else(|| {
@@ -225,7 +226,11 @@ impl Workspace {
         let names = self.companion_names();
         if names.iter().any(|name| name == asked) {
             let found = self.companion(asked)?;
-            return if found.torch == torch { Ok(found) } else { Err(other_torch(&found.package, torch, &[found.clone()])) };
+            return if found.torch == torch {
+                Ok(found)
+            } else {
+                Err(other_torch(&found.package, torch, &[found.clone()]))
+            };
         }
         let all = names.iter().map(|name| self.companion(name)).collect::<Result<Vec<_>>>()?;
         let of_package: Vec<Companion> = all.iter().filter(|c| c.package == asked).cloned().collect();

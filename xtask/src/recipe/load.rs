@@ -6,8 +6,8 @@ use std::str::FromStr;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
-use super::model::{self, Recipe, RecipeFile};
 use super::companion::is_companion;
+use super::model::{self, Recipe, RecipeFile};
 use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line};
 use crate::error::{Context, Error, Result};
 

@@ -67,7 +67,12 @@ pub fn rebuild(
         .next(format!("rebuild its torch ({})", facts.toolchain["torch"]["file"].as_str().unwrap_or("unknown")))
         .next("then build both in a clone: `cargo xtask build-torch --with PACKAGE`, and compare the digests"));
     }
-    let chosen = Chosen { recipe: &facts.recipe, python: Some(python.unwrap_or(&facts.python)), cuda_home: None, companions: &[] };
+    let chosen = Chosen {
+        recipe: &facts.recipe,
+        python: Some(python.unwrap_or(&facts.python)),
+        cuda_home: None,
+        companions: &[],
+    };
     let build = Build::open(&workspace, store, events, &chosen, options)?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {
         return Err(Error::misuse(

@@ -215,7 +215,8 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     }
     let to_do = run.outstanding(&last)?;
     let mut stages = Vec::new();
-    let asked = |name: &str| graph::ORDER.contains(&name) || graph::BESIDE.contains(&name) && !build.companions.is_empty();
+    let asked =
+        |name: &str| graph::ORDER.contains(&name) || graph::BESIDE.contains(&name) && !build.companions.is_empty();
     for stage in STAGES.iter().filter(|stage| asked(stage.name)) {
         let ids = results(build, stage);
         if ids.is_empty() {

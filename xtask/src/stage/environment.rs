@@ -116,7 +116,14 @@ pub struct ArchiveInfo {
 
 /// Installs wheels, and nothing that they need, into the environment at `env`; `locked` are packages of a lock, pip
 /// among them.
-pub fn add(build: &Build<'_>, env: &Path, scratch: &Path, locked: &[Locked], wheels: &[PathBuf], log: Option<&Path>) -> Result<()> {
+pub fn add(
+    build: &Build<'_>,
+    env: &Path,
+    scratch: &Path,
+    locked: &[Locked],
+    wheels: &[PathBuf],
+    log: Option<&Path>,
+) -> Result<()> {
     let (_, _, pip) = wheel_folder(build, scratch, locked)?;
     Process::new(python(env))
         .arg(pip.join("pip"))

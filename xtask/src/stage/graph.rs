@@ -82,7 +82,11 @@ pub const STAGES: &[Stage] = &[
             after::<Prefix>(),
         ],
     ),
-    Stage::of::<Set>(1, Place::Store, &[after::<Fetch>(), reads::<Provenance>(), after::<Wheel>(), from::<Companion>()]),
+    Stage::of::<Set>(
+        1,
+        Place::Store,
+        &[after::<Fetch>(), reads::<Provenance>(), after::<Wheel>(), from::<Companion>()],
+    ),
     Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
 ];
 

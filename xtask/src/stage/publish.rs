@@ -192,7 +192,9 @@ fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
 
 /// The lines of a set, beside those that stand there for other Pythons and the same torch.
 fn merged(path: &Path, own: &str, minor: &str) -> String {
-    let torch = |text: &str| text.lines().find(|l| l.starts_with("torch==")).and_then(|l| Some(l.split_once(' ')?.0.to_owned()));
+    let torch = |text: &str| {
+        text.lines().find(|l| l.starts_with("torch==")).and_then(|l| Some(l.split_once(' ')?.0.to_owned()))
+    };
     let there = std::fs::read_to_string(path).unwrap_or_default();
     let marker = format!("python_version == \"{minor}\"");
     let others = there.lines().filter(|l| l.contains("==") && !l.contains(&marker));

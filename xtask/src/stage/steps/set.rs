@@ -78,7 +78,8 @@ impl Step for Set {
         let env = scratch.join("env");
         let packages = packages(build)?;
         environment::make(build, &env, &scratch, &packages)?;
-        let wheels: Vec<PathBuf> = std::iter::once(torch.clone()).chain(companions.values().map(companion::wheel_of)).collect();
+        let wheels: Vec<PathBuf> =
+            std::iter::once(torch.clone()).chain(companions.values().map(companion::wheel_of)).collect();
         environment::add(build, &env, &scratch, &packages, &wheels, Some(&log))?;
         let folder = scratch.join("checks");
         fs_err::create_dir_all(&folder)?;
@@ -103,7 +104,10 @@ impl Step for Set {
             if check.said["version"] != done.record.version.as_str() {
                 return Err(Error::world(
                     "set",
-                    format!("{package} says that it is {}; it was built as {}", check.said["version"], done.record.version),
+                    format!(
+                        "{package} says that it is {}; it was built as {}",
+                        check.said["version"], done.record.version
+                    ),
                 ));
             }
             checks.push(check);
@@ -140,7 +144,10 @@ fn packages(build: &Build<'_>) -> Result<Vec<Locked>> {
             if known.sha256 != locked.sha256 {
                 return Err(Error::misuse(
                     "set-disagrees",
-                    format!("the recipes {by} and {} pin two versions of {name}: one environment cannot have both", beside.recipe.name),
+                    format!(
+                        "the recipes {by} and {} pin two versions of {name}: one environment cannot have both",
+                        beside.recipe.name
+                    ),
                 )
                 .next("pin one version in python.verify of both, and run `cargo xtask lock` for each"));
             }
@@ -160,7 +167,13 @@ fn judge(torch: &Path, companions: &BTreeMap<String, Done<companion::Record>>) -
         let why: Vec<String> = not.reasons.iter().take(3).map(|r| r.words().0).collect();
         return Err(Error::world(
             "set",
-            format!("{} {} was compiled against this torch, and {}: {}", not.package, not.version, not.verdict.words(), why.join("; ")),
+            format!(
+                "{} {} was compiled against this torch, and {}: {}",
+                not.package,
+                not.version,
+                not.verdict.words(),
+                why.join("; ")
+            ),
         ));
     }
     let said = report.packages.iter().map(|p| (p.package.clone(), p.verdict.words().into())).collect();
@@ -172,10 +185,15 @@ fn judge(torch: &Path, companions: &BTreeMap<String, Done<companion::Record>>) -
 }
 
 /// One line for each package of the set, and for all that they need: its version, and the bytes that it may be.
-fn requirements(cx: &Cx<'_>, companions: &BTreeMap<String, Done<companion::Record>>, packages: &[Locked]) -> Result<String> {
+fn requirements(
+    cx: &Cx<'_>,
+    companions: &BTreeMap<String, Done<companion::Record>>,
+    packages: &[Locked],
+) -> Result<String> {
     let build = cx.build;
     let minor = build.python.minor();
-    let markers = Platform { system: build.recipe.system, machine: &build.python.machine, minor: &minor }.environment()?;
+    let markers =
+        Platform { system: build.recipe.system, machine: &build.python.machine, minor: &minor }.environment()?;
     let mut known: BTreeMap<String, (String, String, Vec<String>)> = BTreeMap::new();
     let mut own = Vec::new();
     let torch = cx.made::<Wheel>()?;
@@ -204,7 +222,8 @@ fn requirements(cx: &Cx<'_>, companions: &BTreeMap<String, Done<companion::Recor
                 .next("add it to python.verify of the companion's recipe, and run `cargo xtask lock`"));
         };
         for need in needs {
-            let requirement = crate::recipe::requirement(need).map_err(|e| Error::misuse("set", format!("{name} asks for '{need}': {e}")))?;
+            let requirement = crate::recipe::requirement(need)
+                .map_err(|e| Error::misuse("set", format!("{name} asks for '{need}': {e}")))?;
             if requirement.evaluate_markers(&markers, &[]) {
                 queue.push(normalize(requirement.name.as_ref()));
             }
@@ -224,7 +243,8 @@ fn metadata(wheel: &Path) -> Result<(String, String, Vec<String>)> {
     const MOST: u64 = 4 << 20;
     let file = FileAt::new(fs_err::File::open(wheel)?.into_file())?;
     let archive = Archive::open(&file)?;
-    let member = archive.members().iter().find(|m| m.name.ends_with(".dist-info/METADATA") && m.name.matches('/').count() == 1);
+    let member =
+        archive.members().iter().find(|m| m.name.ends_with(".dist-info/METADATA") && m.name.matches('/').count() == 1);
     let member = member.ok_or_else(|| Error::world("wheel", format!("{} has no METADATA", wheel.display())))?;
     let text = archive.small(member, MOST)?;
     let said = Metadata::lenient(&String::from_utf8_lossy(&text));

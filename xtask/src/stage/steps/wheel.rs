@@ -16,8 +16,8 @@ use crate::platform;
 use crate::recipe::Coordinate;
 use crate::source::unpack;
 use crate::stage::build::{Build, CUDA};
-use crate::stage::environment;
 use crate::stage::drawn::Drawn;
+use crate::stage::environment;
 use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::origin::{components, json_file, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
@@ -76,8 +76,10 @@ impl Step for Wheel {
             .env("CFLAGS", "-g0");
         // setuptools keeps one core busy; whole archives are unpacked for the licences in them.
         let licenses = scratch.join("licenses");
-        let (hooked, unpacked) =
-            rayon::join(|| hook.check("wheel-hook", Some(&work.log(Self::NAME))), || unpack_licenses(&build.drawn(), &licenses));
+        let (hooked, unpacked) = rayon::join(
+            || hook.check("wheel-hook", Some(&work.log(Self::NAME))),
+            || unpack_licenses(&build.drawn(), &licenses),
+        );
         hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
         unpacked?;
         let root = cx.out()?.join("tree");
