@@ -8,14 +8,11 @@ use pep440_rs::Version;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::load::Located;
+use super::load::{Located, Workspace, is_companion};
 use super::lock::Draws;
 use super::model::{self, Backend, Limits, LimitsFile, Patch, PythonFile, RecipeFile, Source, Status, System};
-use super::{Workspace, nearest};
+use super::near::nearest;
 use crate::error::{Error, Result};
-
-/// The table that tells a companion's file from that of a torch.
-const TABLE: &str = "companion";
 
 /// One companion's file, as typed.
 #[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
@@ -257,9 +254,4 @@ fn other_torch(package: &str, torch: &str, known: &[Companion]) -> Error {
     Error::misuse("companion-of-another-torch", format!("no recipe builds {package} for torch {torch}"))
         .next(format!("there is {}", known.join(", ")))
         .next("a companion fits the torch that it was compiled against: write a recipe of its version for this one")
-}
-
-/// Whether the text of a recipe is that of a companion.
-pub(super) fn is_companion(text: &str) -> bool {
-    text.lines().any(|line| line.trim_end().strip_prefix('[').and_then(|l| l.strip_suffix(']')) == Some(TABLE))
 }

@@ -6,7 +6,6 @@ use std::str::FromStr;
 use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
-use super::companion::is_companion;
 use super::model::{self, Recipe, RecipeFile};
 use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line};
 use crate::error::{Context, Error, Result};
@@ -138,6 +137,11 @@ impl Workspace {
         let normal = normal_form(&merged)?;
         complete(stem, merged, normal, &path).doing(|| format!("reading {}", path.display()))
     }
+}
+
+/// Whether the text of a recipe is that of a companion: it has the table `[companion]`.
+pub(super) fn is_companion(text: &str) -> bool {
+    text.lines().any(|line| line.trim_end() == "[companion]")
 }
 
 /// A recipe's text, and where it stands: errors point into it.

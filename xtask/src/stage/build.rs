@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::drawn::Drawn;
 use super::shared::Shared;
 use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
@@ -216,17 +215,6 @@ impl Build<'_> {
         self.companions
             .get(package)
             .ok_or_else(|| Error::misuse("no-companion", format!("this build has no companion '{package}'")))
-    }
-
-    /// What the recipe of a companion draws in.
-    pub(crate) fn drawn_beside<'b>(&'b self, beside: &'b Beside) -> Drawn<'b> {
-        Drawn {
-            store: self.store,
-            source: &beside.recipe.source,
-            lock: &beside.lock,
-            limits: beside.recipe.limits,
-            epoch: beside.recipe.epoch,
-        }
     }
 
     /// The packages that a companion is built and tried with, for this build's Python.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::build::Build;
+use super::build::{Beside, Build};
 use crate::error::{Error, Result};
 use crate::recipe::{Limits, Lock, Source};
 use crate::source::unpack::Bounds;
@@ -56,6 +56,17 @@ impl Build<'_> {
             lock: &self.lock,
             limits: self.recipe.limits,
             epoch: self.recipe.torch.epoch,
+        }
+    }
+
+    /// What the recipe of a companion draws in.
+    pub(crate) fn drawn_beside<'b>(&'b self, beside: &'b Beside) -> Drawn<'b> {
+        Drawn {
+            store: self.store,
+            source: &beside.recipe.source,
+            lock: &beside.lock,
+            limits: beside.recipe.limits,
+            epoch: beside.recipe.epoch,
         }
     }
 
