@@ -129,7 +129,7 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let program = dir.path().join("ccache");
-        let mut says = |features: &str| {
+        let says = |features: &str| {
             std::fs::write(&program, format!("#!/bin/sh\necho 'ccache version 4'\necho 'Features: {features}'\n"))
                 .unwrap();
             std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
