@@ -9,6 +9,7 @@ use serde::Deserialize;
 use crate::artifact::dsse::{self, KeySource};
 use crate::error::{Error, Result};
 use crate::platform;
+use crate::repro::foreign;
 use crate::stage::{Credentials, Shared, Storage, Trust};
 
 /// What is said of a cache that needs no key.
@@ -66,6 +67,10 @@ impl CacheArgs {
     /// # Errors
     /// Misuse: settings, addresses and keys that are none; a cache that would be neither read nor written.
     pub fn chosen(&self) -> Result<Chosen> {
+        // A closed room has neither a network nor the folder, and no key of anybody is shown there.
+        if foreign::inside().is_some() {
+            return Ok(Chosen { shared: None, audit: self.audit });
+        }
         let (settings, here) = settings()?;
         let audit = self.audit.or(settings.audit);
         if let Some(percent) = audit.filter(|percent| *percent > 100) {

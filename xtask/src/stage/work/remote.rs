@@ -12,6 +12,8 @@ use crate::platform::Door;
 use crate::stage::shared::{Shared, Tally, serve, signed::Trust};
 use crate::store::KeyBuilder;
 
+/// What a ccache calls it that it can ask a socket.
+const FEATURE: &str = "redis+unix-storage";
 /// How long ccache waits for an answer, in milliseconds: longer than this program waits for the server.
 const CCACHE_PATIENCE: u32 = 60_000;
 /// The file of a work folder in which ccache says what became of each compile.
@@ -24,6 +26,19 @@ pub struct Connected {
     _door: Door,
     tally: Arc<Tally>,
     shown: String,
+}
+
+/// Whether a ccache can ask a socket for entries.
+fn speaks(program: &Path, libraries: Option<&Path>) -> bool {
+    let mut command = std::process::Command::new(program);
+    command.arg("--version");
+    if let Some(libraries) = libraries {
+        command.env("LD_LIBRARY_PATH", libraries);
+    }
+    command.output().is_ok_and(|out| {
+        let text = String::from_utf8_lossy(&out.stdout);
+        text.lines().any(|line| line.starts_with("Features:") && line.split_whitespace().any(|word| word == FEATURE))
+    })
 }
 
 /// The folder for what ccache keeps beside a shared cache that is read, in place of `cache`: what came from other
@@ -40,8 +55,15 @@ pub fn connect(shared: &Arc<Shared>, work: &Work, cache: &CompilerCache, events:
         events.warn(format!("the shared cache {shown} is not used: {why}; the build goes on without it"));
         None
     };
-    if !matches!(cache, CompilerCache::Ccache { .. }) {
+    let CompilerCache::Ccache { program, libraries } = cache else {
         return without(&format!("it is ccache's, and this build's compiler cache is {}", cache.name()));
+    };
+    // A ccache that does not know the address of a storage compiles nothing at all.
+    if !speaks(program, libraries.as_deref()) {
+        return without(&format!(
+            "{} does not name {FEATURE} among its features, as ccache 4.7.5 does",
+            program.display()
+        ));
     }
     if let Err(e) = shared.storage.look() {
         return without(&e.to_string());
@@ -100,6 +122,23 @@ fn parse_hits(text: &str) -> BTreeSet<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_ccache_that_knows_no_sockets_is_not_told_of_one() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let program = dir.path().join("ccache");
+        let says = |features: &str| {
+            std::fs::write(&program, format!("#!/bin/sh\necho 'ccache version 4'\necho 'Features: {features}'\n"))
+                .unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            speaks(&program, None)
+        };
+        assert!(says("file-storage redis+unix-storage redis-storage"));
+        assert!(!says("file-storage redis-storage"));
+        assert!(!speaks(&dir.path().join("none"), None));
+    }
 
     #[test]
     fn of_several_compiles_of_a_source_the_last_one_says_where_its_object_came_from() {
