@@ -19,10 +19,10 @@ Examples:
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
   cargo xtask build-torch --recipe torch-2.6.0-cpu-full --dry-run
   cargo xtask build-torch --offline --json > result.json
-  cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
+  cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust
 
 An interrupted build goes on where it stopped when the same command is run
-again.")]
+again. A recipe from elsewhere is built in a closed room.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
