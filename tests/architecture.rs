@@ -363,13 +363,17 @@ fn stages_reach_files_of_the_workspace_only_through_the_door_that_looks_into_the
 /// Places of `stage/` that read files by themselves (how often, if more than once), by what keeps a result true to its
 /// key there. All others are given what they read: by the table, by `Cx`, or by a module below.
 const READS_BY_ITSELF: &[(&str, &[&str])] = &[
-    ("the door: looks into the key, or puts what it reads there", &["step.rs files_of", "origin.rs read_origin"]),
+    (
+        "the door: looks into the key, or puts what it reads there",
+        &["step.rs files_of", "origin.rs read_origin", "steps/companion.rs carried"],
+    ),
     ("file names alone, of a patch that is in the key of whoever uses it", &["step.rs changed_by"]),
     (
         "only what came through `Cx` or by a digest of the lock",
         &[
             "environment.rs wheel_folder ×2",
             "steps/bundle.rs write_tar",
+            "steps/set.rs metadata",
             "steps/uvstore.rs overlay ×2",
             "steps/wheel.rs external_libraries",
         ],
@@ -383,9 +387,11 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "objects/import.rs one",
             "objects/import.rs read",
             "objects/import.rs usable",
+            "steps/companion.rs make ×2",
+            "steps/companion.rs repair ×2",
             "steps/libuv.rs version_of",
+            "steps/prefix.rs assemble",
             "steps/prefix.rs merge ×3",
-            "steps/prefix.rs run",
             "steps/tree.rs files",
             "steps/tree.rs run",
             "steps/uvstore.rs licenses",
@@ -421,7 +427,15 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
     ),
     (
         "a finished result, on its way out of the store",
-        &["publish.rs place ×2", "publish.rs publish ×2", "publish.rs write_if_changed", "uvstore_pack.rs wheel ×2"],
+        &[
+            "publish.rs merged",
+            "publish.rs note_sums",
+            "publish.rs place ×2",
+            "publish.rs publish",
+            "publish.rs publish_set ×2",
+            "publish.rs write_if_changed",
+            "uvstore_pack.rs wheel ×2",
+        ],
     ),
 ];
 

@@ -13,15 +13,23 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
+<<<<<<< HEAD
   cargo xtask compat dist/torch-2.12.1+cpu.libuv-cp311-cp311-manylinux_2_34_x86_64.whl pypi:torchvision==0.27.1
   cargo xtask compat pypi:torch==2.12.1 pypi:torchaudio==2.11.0 xformers.whl --python-version 3.11
+=======
+  cargo xtask compat dist/torch-2.6.0*.whl pypi:torchvision==0.21.0
+  cargo xtask compat pypi:torch==2.6.0 xformers.whl --python-version 3.11
+>>>>>>> from-h25
   cargo xtask compat ~/env -r requirements.txt
   cargo xtask compat ~/env ~/env/lib/python3.11/site-packages --json
 
-Symbols, their versions, the C++ ABI, needed libraries, CUDA, tags, and what the package's METADATA asks of torch are
-held against what the torch's libraries export. Nothing is installed, imported or run; of a file on a server only
-the parts that are needed are read, and a torch's symbols are remembered in the store by digest.
-What Python code of a package calls in torch is not looked at, nor what its own requirements ask for: name them too.
+Symbols, their versions, the C++ ABI, needed libraries, CUDA, tags, and what the
+package's METADATA asks of torch are held against what the torch's libraries
+export. Nothing is installed, imported or run; of a file on a server only the
+parts that are needed are read, and a torch's symbols are remembered in the
+store by digest.
+What Python code of a package calls in torch is not looked at, nor what its own
+requirements ask for: name them too.
 Exit code: 0 all fit, 1 one does not or cannot be told, 2 bad input.")]
 pub struct Args {
     /// The torch: a wheel, an archive, a folder or environment, an https URL, or pypi:torch==VERSION

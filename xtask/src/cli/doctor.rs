@@ -21,7 +21,7 @@ Examples:
   cargo xtask doctor --python ~/env/bin/python --json
   cargo xtask doctor --explain train.log
   cargo xtask doctor --explain < traceback.txt
-  Get-Content train.log | cargo xtask doctor --explain        (PowerShell, which has no <)
+  Get-Content train.log | cargo xtask doctor --explain   in PowerShell
 
 Two short jobs on this machine's loopback interface are tried, with the
 environment as it is.

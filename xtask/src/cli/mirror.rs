@@ -23,9 +23,13 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask mirror add --index /srv/wheels dist --with-deps
-  cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11 --python 3.12
+  cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11
   cargo xtask mirror list --index /srv/wheels
+<<<<<<< HEAD
   cargo xtask mirror copy --from /srv/staging --to /srv/wheels torch==2.12.1+cpu.libuv
+=======
+  cargo xtask mirror copy --from /srv/staging --to /srv/wheels torch
+>>>>>>> from-h25
   cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run
   cargo xtask mirror lock --index /srv/wheels --out wheels.lock
   cargo xtask mirror serve --index /srv/wheels --port 8080
@@ -140,8 +144,8 @@ Example:
     /// Mark a file so that installers leave it out unless it is asked for exactly (PEP 592)
     #[command(after_help = "\
 Examples:
-  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --reason bug
-  cargo xtask mirror yank --index /srv/wheels demo-1.0-py3-none-any.whl --undo")]
+  cargo xtask mirror yank --index . demo-1.0-py3-none-any.whl --reason 'a bug'
+  cargo xtask mirror yank --index . demo-1.0-py3-none-any.whl --undo")]
     Yank {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]

@@ -23,7 +23,7 @@ Examples:
 What an artifact carries is code of whoever made it. It runs when a key that
 you name signed it, or with --trust, and in a closed room: no network, no other
 process, of the file system the toolchain, the downloads and a store of its own.
-Nothing of an earlier build is used but downloads, whose digests the lock judges.
+Nothing of an earlier build is used but downloads, which the lock judges.
 Exit code 0: the same bytes. 1: they differ, and in what; or nobody trusts it.")]
 pub struct Args {
     /// The wheel, the bundle, or the archive of compiled objects

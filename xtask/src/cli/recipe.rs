@@ -28,8 +28,9 @@ Examples:
   cargo xtask recipe list
   cargo xtask recipe list --json
 
-State: 'built here' has results in docs/results. Everything else is a draft: it was never built to the end.
-A draft that is locked can be built; one that is not needs `cargo xtask lock --recipe NAME` first.")]
+State: 'built here' has results in docs/results. Everything else is a draft: it
+was never built to the end. A draft that is locked can be built; one that is not
+needs `cargo xtask lock --recipe NAME` first.")]
     List {
         /// Print the list as JSON on standard output
         #[arg(long)]
@@ -39,12 +40,14 @@ A draft that is locked can be built; one that is not needs `cargo xtask lock --r
     #[command(after_help = "\
 Examples:
   cargo xtask recipe new 2.16.0
-  cargo xtask recipe new 2.16.0 --cuda                          and one for the CUDA of the stock wheel
-  cargo xtask recipe new 2.16.0 --git https://git.example.org/mirrors/pytorch.git
+  cargo xtask recipe new 2.16.0 --cuda   and one for the stock wheel's CUDA
+  cargo xtask recipe new 2.16.0 --git https://git.example.org/pytorch.git
 
-Tag, commit, backend, build requirements, minima, switches and submodules come from upstream's tree; Pythons, the
-day and CUDA's packages from the stock wheel on the index that pip uses. What nobody could tell stands in the file
-as a comment that begins with NOT FOUND OUT. Next: `cargo xtask lock --recipe torch-2.16.0-cpu`.")]
+Tag, commit, backend, build requirements, minima, switches and submodules come
+from upstream's tree; Pythons, the day and CUDA's packages from the stock wheel
+on the index that pip uses. What nobody could tell stands in the file as a
+comment that begins with NOT FOUND OUT.
+Next: `cargo xtask lock --recipe torch-2.16.0-cpu`.")]
     New(New),
 }
 

@@ -12,7 +12,9 @@ use crate::stage::{self, Options};
 Examples:
   cargo xtask shell
   cargo xtask shell -- ninja -C build -t commands lib/libc10.so
-  cargo xtask shell --recipe ~/downloads/theirs.toml --trust     a recipe from elsewhere, in a closed room")]
+  cargo xtask shell --recipe ~/downloads/theirs.toml --trust
+
+What a recipe from elsewhere runs, it runs in a closed room.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,

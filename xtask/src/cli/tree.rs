@@ -12,7 +12,9 @@ use crate::stage::{Options, ensure};
 #[command(after_help = "\
 Examples:
   cargo xtask tree --recipe torch-2.12.1-cpu
-  cargo xtask tree --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room")]
+  cargo xtask tree --recipe ~/downloads/theirs.toml --trust
+
+What a recipe from elsewhere runs, it runs in a closed room.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
