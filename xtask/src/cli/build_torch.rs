@@ -21,19 +21,15 @@ use crate::{platform, ui};
 Examples:
   cargo xtask build-torch
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
-  cargo xtask build-torch --python 3.11,3.13       two wheels; torch_cpu compiled once
+  cargo xtask build-torch --python 3.11,3.13   two wheels, torch_cpu compiled once
   cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --offline --json > result.json
-<<<<<<< HEAD
   cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
-  cargo xtask build-torch --cache-audit 100   compile what came in again
-  cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust      a recipe from elsewhere, in a closed room
-=======
+  cargo xtask build-torch --cache-audit 100    compile what came in again
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust
->>>>>>> from-h25
 
 An interrupted build goes on where it stopped when the same command is run
-again. A recipe from elsewhere is built in a closed room.")]
+again. What a recipe from elsewhere runs, it runs in a closed room.")]
 pub struct Args {
     #[command(flatten)]
     recipe: RecipeArgs,
