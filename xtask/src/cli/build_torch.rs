@@ -21,7 +21,7 @@ use crate::{platform, ui};
 Examples:
   cargo xtask build-torch
   cargo xtask build-torch --python 3.12 --jobs 8 --out wheels
-  cargo xtask build-torch --python 3.11,3.13   two wheels, torch_cpu compiled once
+  cargo xtask build-torch --python 3.11,3.13   two, torch_cpu compiled once
   cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub

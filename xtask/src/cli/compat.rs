@@ -13,13 +13,8 @@ use crate::ui;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
-<<<<<<< HEAD
-  cargo xtask compat dist/torch-2.12.1+cpu.libuv-cp311-cp311-manylinux_2_34_x86_64.whl pypi:torchvision==0.27.1
-  cargo xtask compat pypi:torch==2.12.1 pypi:torchaudio==2.11.0 xformers.whl --python-version 3.11
-=======
-  cargo xtask compat dist/torch-2.6.0*.whl pypi:torchvision==0.21.0
-  cargo xtask compat pypi:torch==2.6.0 xformers.whl --python-version 3.11
->>>>>>> from-h25
+  cargo xtask compat dist/torch-2.12.1*.whl pypi:torchvision==0.27.1
+  cargo xtask compat pypi:torch==2.12.1 xformers.whl --python-version 3.11
   cargo xtask compat ~/env -r requirements.txt
   cargo xtask compat ~/env ~/env/lib/python3.11/site-packages --json
 

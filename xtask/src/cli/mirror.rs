@@ -25,18 +25,14 @@ Examples:
   cargo xtask mirror add --index /srv/wheels dist --with-deps
   cargo xtask mirror add --index /srv/wheels pypi:numpy==2.1.0 --python 3.11
   cargo xtask mirror list --index /srv/wheels
-<<<<<<< HEAD
-  cargo xtask mirror copy --from /srv/staging --to /srv/wheels torch==2.12.1+cpu.libuv
-=======
   cargo xtask mirror copy --from /srv/staging --to /srv/wheels torch
->>>>>>> from-h25
   cargo xtask mirror prune --index /srv/wheels --keep 3 --dry-run
   cargo xtask mirror lock --index /srv/wheels --out wheels.lock
   cargo xtask mirror serve --index /srv/wheels --port 8080
   cargo xtask mirror push --to https://devpi.example.com/team/stable/ dist/*.whl
   cargo xtask mirror check --index /srv/wheels
 
-  pip install --index-url http://localhost:8080/simple/ 'torch==2.12.1+cpu.libuv'
+  pip install --index-url http://localhost:8080/simple/ torch==2.12.1+cpu.libuv
 
 The folder is a static index (PEP 503, 691, 700, 714, 592): any web server or
 object store can serve it. A published file never changes; docs/mirror.md says
@@ -72,7 +68,7 @@ Example:
     /// Promote releases from one index to another: all of them, or none
     #[command(after_help = "\
 Example:
-  cargo xtask mirror copy --from staging --to /srv/wheels torch==2.12.1+cpu.libuv")]
+  cargo xtask mirror copy --from staging --to wheels torch==2.12.1+cpu.libuv")]
     Copy {
         /// Folder of the index that has them
         #[arg(long, value_name = "DIR")]
