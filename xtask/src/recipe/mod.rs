@@ -10,8 +10,8 @@ mod near;
 mod requirement;
 
 pub use coordinate::Coordinate;
-pub use load::{SCHEMA, Workspace, pinned};
+pub use load::{SCHEMA, Workspace};
 pub use lock::{LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
-pub use requirement::{Requirement, requirement};
+pub use requirement::{Requirement, pinned, requirement};

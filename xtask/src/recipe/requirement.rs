@@ -24,3 +24,14 @@ pub fn requirement(text: &str) -> Result<Requirement, String> {
     }
     Requirement::from_str(text).map_err(|e| e.message.to_string())
 }
+
+/// The version that a requirement pins with `==`, if it does.
+pub fn pinned(requirement: &Requirement) -> Option<String> {
+    match &requirement.version_or_url {
+        Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 => {
+            let s = s.iter().next()?;
+            (*s.operator() == pep440_rs::Operator::Equal).then(|| s.version().to_string())
+        }
+        _ => None,
+    }
+}

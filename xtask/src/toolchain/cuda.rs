@@ -2,8 +2,9 @@
 //! linking and running a program, and identified by the bytes of what decides the output.
 //!
 //! The packages hold programs, headers and libraries, but no toolkit: libraries have only their
-//! versioned names, nvcc's profile names another machine's folders, the driver's library (which no
-//! machine without a GPU has) and two static libraries are missing. [`complete`] makes what is missing.
+//! versioned names, and the driver's library (which no machine without a GPU has) is missing. Before CUDA 13, when
+//! the compiler is Debian's, nvcc's profile and two static libraries are missing too. [`complete`] makes what is
+//! missing and leaves what is there: it may be a link into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -20,6 +21,9 @@ use crate::store::digest_file;
 
 /// Says which driver the build is for, where that is not this machine's (`550.54.14`).
 pub const DRIVER_VARIABLE: &str = "TORCHMILL_NVIDIA_DRIVER";
+
+/// A static library without members (`ar(5)`).
+const EMPTY_ARCHIVE: &str = "!<arch>\n";
 
 /// What nvcc reads first: where it finds its parts, relative to itself.
 const PROFILE: &str = "\
@@ -45,8 +49,21 @@ const PROGRAMS: &[&str] = &[
     "nvvm/libdevice/libdevice.10.bc",
 ];
 
+/// Files that say whether a package is there at all: what they are for is found out in the middle of a build.
+const PACKAGES: &[(&str, &str)] = &[
+    ("bin/nvcc", "nvidia-cuda-nvcc"),
+    ("nvvm/bin/cicc", "nvidia-nvvm"),
+    ("nvvm/libdevice/libdevice.10.bc", "nvidia-nvvm"),
+    ("include/crt/host_config.h", "nvidia-cuda-crt"),
+    ("include/cuda_runtime.h", "nvidia-cuda-runtime"),
+    ("include/nv/target", "nvidia-cuda-cccl"),
+];
+
 /// The program that a toolkit is tried with.
 pub const TRIAL: &str = include_str!("cuda/trial.cu");
+
+/// The program that a toolkit with the real static libraries is tried with as well.
+pub const NESTED: &str = include_str!("cuda/nested.cu");
 
 /// A CUDA toolkit on this machine.
 #[derive(Debug, Clone)]
@@ -168,7 +185,52 @@ impl Toolkit {
             Error::world("cuda-toolkit", format!("the trial program said nothing that can be read: {}", said.text))
         })?;
         check_versions(cuda, &versions)?;
+        if self.has_device_runtime() {
+            self.check_nested(cuda, number.as_str(), compiler, scratch)?;
+        }
         Ok(versions)
+    }
+
+    /// Whether a kernel can launch a kernel: the library for that is there, and no empty one that [`complete`] made.
+    fn has_device_runtime(&self) -> bool {
+        let library = self.libraries().join("libcudadevrt.a");
+        std::fs::metadata(library).is_ok_and(|about| about.len() > EMPTY_ARCHIVE.len() as u64)
+    }
+
+    /// Compiles, links and runs a program with a kernel that launches a kernel, and a static run-time library.
+    fn check_nested(&self, cuda: &Cuda, number: &str, compiler: &Compiler, scratch: &Path) -> Result<()> {
+        let (source, program) = (scratch.join("nested.cu"), scratch.join("nested"));
+        fs_err::write(&source, NESTED)?;
+        self.process(self.nvcc(), None, compiler, scratch)
+            .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
+            .arg(format!("--gpu-architecture=sm_{number}"))
+            .args(["--std=c++17", "--cudart=static", "--relocatable-device-code=true", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .check("cuda-toolkit", None)
+            .map_err(|e| {
+                e.doing(format!(
+                    "trying the CUDA toolkit {} (a kernel that launches a kernel, the static run-time library)",
+                    self.root.display()
+                ))
+                .next("libcudadevrt.a and libcudart_static.a must be of the same release as nvcc")
+            })?;
+        let said = self
+            .process(program, None, compiler, scratch)
+            .check("cuda-toolkit", None)
+            .doing(|| "running a program with the static run-time library of CUDA".into())?;
+        let runtime = said.last_json().and_then(|v| v["runtime"].as_str().map(str::to_owned)).unwrap_or_default();
+        if runtime == cuda.version {
+            return Ok(());
+        }
+        Err(Error::misuse(
+            "cuda-mismatch",
+            format!(
+                "libcudart_static.a of the toolkit says that it is of CUDA '{runtime}'; the recipe says {}",
+                cuda.version
+            ),
+        )
+        .next("take nvidia-cuda-runtime of the same release as the compiler"))
     }
 
     /// Where its libraries are: `lib64`, or `lib` in some installations.
@@ -208,7 +270,7 @@ fn version_in(banner: &str) -> Option<String> {
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     let pinned = |package: &str| {
-        cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned())
+        cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version)
     };
     let mut wrong = Vec::new();
     let mut hold = |what: &str, wanted: Option<String>, found: &str| {
@@ -233,8 +295,9 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     .next("leave --cuda-home out, or change cuda.version and cuda.requires of the recipe"))
 }
 
-/// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names,
-/// nvcc's profile, a stand-in for the driver's library and for the two static libraries that nobody packages.
+/// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names, a stand-in for the
+/// driver's library; nvcc's profile and the two static libraries where no package has them. A file that is there is
+/// never written to: all of them are links into the store.
 ///
 /// # Errors
 /// A part is missing, or the stand-in does not compile.
@@ -242,12 +305,18 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
     let libraries = root.join("lib");
     // Some list files look in the one, some in the other.
     platform::symlink(Path::new("lib"), &root.join("lib64"))?;
-    for part in PROGRAMS {
+    for part in PROGRAMS.iter().copied().chain(PACKAGES.iter().map(|(part, _)| *part)) {
         if !root.join(part).is_file() {
-            return Err(Error::misuse(
+            let e = Error::misuse(
                 "cuda-toolkit",
                 format!("no source of the recipe puts {part} into its prefix 'cuda'"),
-            ));
+            );
+            return Err(match PACKAGES.iter().find(|(name, _)| *name == part) {
+                Some((_, package)) => e.next(format!(
+                    "from CUDA 13 on it is in the package {package}: add it to the recipe, or to 'keep' of its source"
+                )),
+                None => e.next("from CUDA 13 on it is in the package nvidia-cuda-nvcc: add it to 'keep' of its source"),
+            });
         }
     }
     for entry in fs_err::read_dir(&libraries)? {
@@ -260,9 +329,13 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
             }
         }
     }
-    fs_err::write(root.join("bin/nvcc.profile"), PROFILE)?;
+    write_if_missing(&root.join("bin/nvcc.profile"), PROFILE)?;
     for program in PROGRAMS.iter().filter(|p| p.contains("bin/")) {
-        platform::mark_executable(&root.join(program), true)?;
+        let program = root.join(program);
+        if !platform::is_executable(&program)? {
+            own(&program)?;
+            platform::mark_executable(&program, true)?;
+        }
     }
     let stubs = libraries.join("stubs");
     fs_err::create_dir_all(&stubs)?;
@@ -279,9 +352,25 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
         .doing(|| "making a stand-in for the driver's library".into())?;
     // nvcc names both whenever it links; the first is for device code that launches kernels, which
     // PyTorch has none of. The second is a linker script: the shared library stands for the static one.
-    fs_err::write(libraries.join("libcudadevrt.a"), "!<arch>\n")?;
-    fs_err::write(libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
+    write_if_missing(&libraries.join("libcudadevrt.a"), EMPTY_ARCHIVE)?;
+    write_if_missing(&libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
     Ok(Toolkit { root: root.to_owned() })
+}
+
+/// Writes the file at `path` unless there is one, which stays as it is.
+fn write_if_missing(path: &Path, text: &str) -> Result<()> {
+    match fs_err::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => Ok(std::io::Write::write_all(&mut file, text.as_bytes())?),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes the file at `path` one of its own, where it was a link to one that others have too.
+fn own(path: &Path) -> Result<()> {
+    let fresh = path.with_extension("own");
+    fs_err::copy(path, &fresh)?;
+    platform::rename(&fresh, path)
 }
 
 /// C source of a library with every function that `cuda.h` names, as NVIDIA's own stub is: it is linked
@@ -300,7 +389,7 @@ fn driver_stub(header: &str) -> String {
 /// An error where this machine's host compiler or driver does not go with the recipe's CUDA.
 ///
 /// # Errors
-/// GCC newer than nvcc takes; a driver older than the toolkit's programs need.
+/// GCC or Clang newer than nvcc takes; a driver older than the toolkit's programs need.
 pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
     let major: u32 = compiler.version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
@@ -317,6 +406,22 @@ pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
         )
         .next(format!("install GCC {newest}: `apt-get install g++-{newest}` (Debian, Ubuntu), `dnf install gcc-toolset-{newest}` (RHEL)"))
         .next(format!("and name it: CC=gcc-{newest} CXX=g++-{newest} cargo xtask build-torch …")));
+    }
+    if compiler.family == Family::Clang
+        && let Some(newest) = release.newest_clang
+        && major > newest
+    {
+        return Err(Error::world(
+            "clang-too-new",
+            format!(
+                "{} is Clang {}; nvcc of CUDA {} takes Clang up to {newest}",
+                compiler.cxx.display(),
+                compiler.version,
+                release.version
+            ),
+        )
+        .next(format!("install Clang {newest} (`apt-get install clang-{newest}`) or GCC {}", release.newest_gcc))
+        .next(format!("and name it: CC=clang-{newest} CXX=clang++-{newest} cargo xtask build-torch …")));
     }
     if let Some(driver) = driver()
         && release.driver_is_too_old(&driver)
