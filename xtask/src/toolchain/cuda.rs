@@ -49,6 +49,10 @@ const PROGRAMS: &[&str] = &[
     "nvvm/libdevice/libdevice.10.bc",
 ];
 
+/// Libraries that PyTorch links on Windows, each by an import library.
+const IMPORTED: &[&str] =
+    &["cuda", "cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusolver", "cusparse", "nvrtc"];
+
 /// Files that say whether a package is there at all: what they are for is found out in the middle of a build.
 const PACKAGES: &[(&str, &str)] = &[
     ("bin/nvcc", "nvidia-cuda-nvcc"),
@@ -193,13 +197,17 @@ impl Toolkit {
 
     /// Whether a kernel can launch a kernel: the library for that is there, and no empty one that [`complete`] made.
     fn has_device_runtime(&self) -> bool {
-        let library = self.libraries().join("libcudadevrt.a");
-        std::fs::metadata(library).is_ok_and(|about| about.len() > EMPTY_ARCHIVE.len() as u64)
+        let libraries = self.libraries();
+        ["libcudadevrt.a", "cudadevrt.lib"]
+            .iter()
+            .filter_map(|name| std::fs::metadata(libraries.join(name)).ok())
+            .any(|about| about.len() > EMPTY_ARCHIVE.len() as u64)
     }
 
     /// Compiles, links and runs a program with a kernel that launches a kernel, and a static run-time library.
     fn check_nested(&self, cuda: &Cuda, number: &str, compiler: &Compiler, scratch: &Path) -> Result<()> {
-        let (source, program) = (scratch.join("nested.cu"), scratch.join("nested"));
+        let source = scratch.join("nested.cu");
+        let program = scratch.join(format!("nested{}", std::env::consts::EXE_SUFFIX));
         fs_err::write(&source, NESTED)?;
         self.process(self.nvcc(), None, compiler, scratch)
             .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
@@ -213,7 +221,7 @@ impl Toolkit {
                     "trying the CUDA toolkit {} (a kernel that launches a kernel, the static run-time library)",
                     self.root.display()
                 ))
-                .next("libcudadevrt.a and libcudart_static.a must be of the same release as nvcc")
+                .next("its static libraries cudadevrt and cudart_static must be of the same release as nvcc")
             })?;
         let said = self
             .process(program, None, compiler, scratch)
@@ -226,7 +234,7 @@ impl Toolkit {
         Err(Error::misuse(
             "cuda-mismatch",
             format!(
-                "libcudart_static.a of the toolkit says that it is of CUDA '{runtime}'; the recipe says {}",
+                "the static library cudart_static of the toolkit says that it is of CUDA '{runtime}'; the recipe says {}",
                 cuda.version
             ),
         )
@@ -245,7 +253,10 @@ impl Toolkit {
 
     fn process(&self, program: PathBuf, beside: Option<&Self>, compiler: &Compiler, scratch: &Path) -> Process {
         // Programs, and what Windows looks for beside them: DLLs.
-        let own = [Some(self), beside].into_iter().flatten().map(|toolkit| toolkit.root.join("bin"));
+        let own = [Some(self), beside]
+            .into_iter()
+            .flatten()
+            .flat_map(|toolkit| ["bin", "bin/x64", "bin/x86_64"].map(|folder| toolkit.root.join(folder)));
         let dirs = compiler.folders().into_iter().chain(own).chain(platform::system_programs());
         Process::new(program)
             .envs(compiler.environment(scratch))
@@ -255,10 +266,10 @@ impl Toolkit {
     }
 }
 
-/// The file `name` of a toolkit; programs have their platform's suffix.
+/// The file `name` of a toolkit; programs for Windows have their suffix.
 fn file(root: &Path, name: &str) -> PathBuf {
-    let plain = root.join(name);
-    if plain.is_file() { plain } else { root.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)) }
+    let windows = root.join(format!("{name}.exe"));
+    if windows.is_file() { windows } else { root.join(name) }
 }
 
 /// `V12.4.131` at the end of nvcc's banner.
@@ -269,9 +280,8 @@ fn version_in(banner: &str) -> Option<String> {
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
-    let pinned = |package: &str| {
-        cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version)
-    };
+    let pinned =
+        |package: &str| cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version);
     let mut wrong = Vec::new();
     let mut hold = |what: &str, wanted: Option<String>, found: &str| {
         if let Some(wanted) = wanted
@@ -302,15 +312,10 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
 /// # Errors
 /// A part is missing, or the stand-in does not compile.
 pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Toolkit> {
-    let libraries = root.join("lib");
-    // Some list files look in the one, some in the other.
-    platform::symlink(Path::new("lib"), &root.join("lib64"))?;
     for part in PROGRAMS.iter().copied().chain(PACKAGES.iter().map(|(part, _)| *part)) {
-        if !root.join(part).is_file() {
-            let e = Error::misuse(
-                "cuda-toolkit",
-                format!("no source of the recipe puts {part} into its prefix 'cuda'"),
-            );
+        if !file(root, part).is_file() {
+            let e =
+                Error::misuse("cuda-toolkit", format!("no source of the recipe puts {part} into its prefix 'cuda'"));
             return Err(match PACKAGES.iter().find(|(name, _)| *name == part) {
                 Some((_, package)) => e.next(format!(
                     "from CUDA 13 on it is in the package {package}: add it to the recipe, or to 'keep' of its source"
@@ -319,6 +324,13 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
             });
         }
     }
+    if root.join("lib/x64").is_dir() {
+        // Of the packages for Windows nothing is made: the driver's import library is among them. Others may not be.
+        return check_import_libraries(root).map(|()| Toolkit { root: root.to_owned() });
+    }
+    let libraries = root.join("lib");
+    // Some list files look in the one, some in the other.
+    platform::symlink(Path::new("lib"), &root.join("lib64"))?;
     for entry in fs_err::read_dir(&libraries)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -355,6 +367,25 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
     write_if_missing(&libraries.join("libcudadevrt.a"), EMPTY_ARCHIVE)?;
     write_if_missing(&libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
     Ok(Toolkit { root: root.to_owned() })
+}
+
+/// What PyTorch links on Windows must be in `lib/x64`: a DLL alone cannot be linked.
+fn check_import_libraries(root: &Path) -> Result<()> {
+    let is_missing = |name: &&str| !root.join(format!("lib/x64/{name}.lib")).is_file();
+    let missing: Vec<&str> = IMPORTED.iter().copied().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::misuse(
+        "cuda-toolkit",
+        format!(
+            "no source of the recipe puts an import library of {} into lib/x64 of its prefix 'cuda': the packages of \
+             CUDA 13 for Windows hold DLLs, and few import libraries",
+            missing.join(", ")
+        ),
+    )
+    .next("name an installed toolkit: --cuda-home \"%CUDA_PATH%\"")
+    .next("or add a source with them: `lib /def:NAME.def /machine:x64` makes one of what a DLL exports"))
 }
 
 /// Writes the file at `path` unless there is one, which stays as it is.
@@ -450,6 +481,49 @@ fn driver() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Laid out on any machine: what a toolkit for Windows holds is looked at, and nothing is made.
+    #[test]
+    fn a_toolkit_for_windows_is_taken_as_it_is_or_refused_for_want_of_import_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [
+            "bin/nvcc.exe",
+            "bin/cudafe++.exe",
+            "bin/ptxas.exe",
+            "bin/fatbinary.exe",
+            "bin/nvlink.exe",
+            "bin/nvcc.profile",
+            "bin/x86_64/cudart64_13.dll",
+            "nvvm/bin/cicc.exe",
+            "nvvm/libdevice/libdevice.10.bc",
+            "include/crt/host_config.h",
+            "include/cuda_runtime.h",
+            "include/nv/target",
+            "lib/x64/cudart.lib",
+            "lib/x64/cudadevrt.lib",
+            "lib/x64/cuda.lib",
+        ];
+        let libraries = IMPORTED.iter().map(|name| format!("lib/x64/{name}.lib"));
+        let names: BTreeSet<String> = names.map(str::to_owned).into_iter().chain(libraries).collect();
+        for name in &names {
+            fs_err::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs_err::write(dir.path().join(name), name).unwrap();
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let compiler = Compiler::find(&crate::recipe::ToolchainFile::default()).unwrap();
+        let toolkit = complete(dir.path(), &compiler, scratch.path()).unwrap();
+        assert_eq!(toolkit.nvcc(), dir.path().join("bin/nvcc.exe"));
+        assert_eq!(toolkit.libraries(), dir.path().join("lib/x64"));
+        assert!(toolkit.has_device_runtime());
+        let files = walkdir::WalkDir::new(dir.path()).into_iter().flatten().filter(|e| !e.file_type().is_dir()).count();
+        assert_eq!(files, names.len(), "something was made");
+        fs_err::remove_file(dir.path().join("lib/x64/cublas.lib")).unwrap();
+        let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
+        assert!(e.what().contains("puts an import library of cublas into lib/x64"), "{e}");
+        fs_err::remove_file(dir.path().join("nvvm/bin/cicc.exe")).unwrap();
+        let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
+        assert!(e.what().contains("nvvm/bin/cicc"), "{e}");
+    }
 
     #[test]
     fn nvcc_says_its_version() {
