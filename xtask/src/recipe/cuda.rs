@@ -151,7 +151,8 @@ fn check_packages(cuda: &Cuda, sources: &[Source], verify: &[String], path: &Pat
         .filter_map(|r| Some((r.name.to_string(), pinned(&r)?)))
         .collect();
     for (name, version) in sources.iter().flat_map(packages_of) {
-        if let Some((_, wanted)) = cuda.packages().find(|(package, wanted)| package == name && !Cuda::takes(wanted, version))
+        if let Some((_, wanted)) =
+            cuda.packages().find(|(package, wanted)| package == name && !Cuda::takes(wanted, version))
         {
             return Err(mismatch(format!(
                 "the toolkit takes {name} {version}, and cuda.requires has {wanted}: the wheel would run with another one \
@@ -240,5 +241,27 @@ mod tests {
         assert!(release.driver_is_too_old("525.60.9"));
         assert!(!release.driver_is_too_old("525.60.13"));
         assert!(!release.driver_is_too_old("1000.1"));
+    }
+
+    #[test]
+    fn what_a_wheel_depends_on_is_read_with_extras_and_ranges() {
+        let requires = [
+            "cuda-toolkit[cudart,cufft]==13.0.2; platform_system == \"Linux\"",
+            "nvidia-cublas<=13.1.1.3,>=13.1.0.3; platform_system == \"Linux\"",
+            "nvidia-nccl-cu12==2.21.5",
+        ];
+        let cuda = Cuda {
+            version: "13.0".into(),
+            architectures: vec!["9.0".into()],
+            requires: requires.map(str::to_owned).into(),
+            nvcc_threads: 1,
+        };
+        let packages: Vec<(String, String)> = cuda.packages().collect();
+        let names: Vec<&str> = packages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cuda-toolkit", "nvidia-cublas", "nvidia-nccl-cu12"]);
+        assert_eq!((packages[0].1.as_str(), packages[2].1.as_str()), ("13.0.2", "2.21.5"));
+        let takes = |version| Cuda::takes(&packages[1].1, version);
+        assert!(takes("13.1.0.3") && takes("13.1.1.3") && !takes("13.2.0.9") && !takes("no version"));
+        assert!(Cuda::takes("2.21.5", "2.21.5") && !Cuda::takes("2.21.5", "2.21.50"));
     }
 }

@@ -28,8 +28,7 @@ impl Step for Cuda {
     type Record = Record;
     const NAME: &'static str = "cuda";
     const WHAT: &'static str = "the toolkit, put together of its packages and tried";
-    const EMBEDS: &'static [(&'static str, &'static str)] = 
-        &[("cuda/trial.cu", TRIAL), ("cuda/nested.cu", NESTED)];
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL), ("cuda/nested.cu", NESTED)];
 
     fn of(build: &Build<'_>) -> Vec<String> {
         build.recipe.cuda.iter().map(|_| String::new()).collect()
