@@ -264,7 +264,9 @@ fn the_cuda_of_the_real_wheel_of_2_12_1_becomes_a_recipe() {
     let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.12.0-cu130").unwrap();
     let cuda = recipe.cuda.as_ref().unwrap();
     assert_eq!(cuda.version, "13.0");
-    let packages: Vec<(&str, &str)> = cuda.packages().collect();
+    let packages: Vec<(String, String)> = cuda.packages().collect();
+    let packages: Vec<(&str, &str)> =
+        packages.iter().map(|(name, version)| (name.as_str(), version.as_str())).collect();
     assert!(cuda.requires.iter().any(|r| r.starts_with("cuda-toolkit[cudart,") && r.contains("==13.0.2")), "{cuda:?}");
     for pinned in [("nvidia-cudnn-cu13", "9.20.0.48"), ("nvidia-nccl-cu13", "2.29.7"), ("triton", "3.7.1")] {
         assert!(packages.contains(&pinned), "{packages:?}");

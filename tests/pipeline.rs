@@ -380,6 +380,55 @@ fn a_stage_that_a_recipe_has_nothing_for_is_refused_and_a_single_one_can_be_aske
     assert!(!plan.stdout.contains("to-do"), "{}", plan.stdout);
 }
 
+/// The stand-in whose list files hand the ABI of strings on, as PyTorch's up to 2.6 do.
+fn files_with_two_abis() -> std::collections::BTreeMap<String, String> {
+    let mut f = fresh_files();
+    let list = f.get_mut("CMakeLists.txt").unwrap();
+    *list = list.replace(
+        "set(CMAKE_CXX_STANDARD 17)\n",
+        "set(CMAKE_CXX_STANDARD 17)\nif(NOT DEFINED GLIBCXX_USE_CXX11_ABI)\n  set(GLIBCXX_USE_CXX11_ABI 1)\nendif()\n\
+         string(APPEND CMAKE_CXX_FLAGS \" -D_GLIBCXX_USE_CXX11_ABI=${GLIBCXX_USE_CXX11_ABI}\")\n",
+    );
+    f
+}
+
+/// The stand-in's recipe with this line in `[torch]`.
+fn with_torch(line: &'static str) -> impl Fn(String) -> String {
+    move |recipe| recipe.replace("local = \"standin\"", &format!("local = \"standin\"\n{line}"))
+}
+
+#[test]
+fn a_build_with_the_abi_before_cxx11_has_no_string_of_the_other_and_says_so_in_its_name() {
+    let w = workspace_with(&files_with_two_abis(), with_torch("cxx11-abi = false"));
+    build(&w, &[]).exits(0);
+    let library = unzip(&artifact(&w, "wheel", ".whl")).remove("torch/lib/libtorch_cpu.so").unwrap();
+    assert!(has_libuv_store(&library));
+    assert!(memchr::memmem::find(&library, b"__cxx11").is_none(), "it has strings of the C++11 ABI");
+    let bundle = artifact(&w, "bundle", ".tar.gz");
+    let name = bundle.file_name().unwrap().to_str().unwrap();
+    assert!(name.starts_with("libtorch-pre-cxx11-abi-2.6.0+standin-linux-"), "{name}");
+}
+
+#[test]
+fn a_version_that_does_not_hand_the_abi_on_is_stopped_at_configure() {
+    let w = workspace_with(&fresh_files(), with_torch("cxx11-abi = false"));
+    build(&w, &[]).exits(3).says("torch.cxx11-abi: the recipe says false, and CMAKE_CXX_FLAGS ended as");
+}
+
+#[test]
+fn the_usual_abi_is_in_no_key_whether_it_is_said_or_not() {
+    let keys = |line: &'static str| {
+        let w = workspace_with(&files(), with_torch(line));
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let of = |s: &serde_json::Value| (s["stage"].to_string(), s["key"].to_string());
+        json["plan"]["stages"].as_array().unwrap().iter().map(of).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("cxx11-abi = true"), keys(""));
+    let configure = |keys: Vec<(String, String)>| keys.into_iter().find(|(stage, _)| stage.contains("configure"));
+    assert_ne!(configure(keys("cxx11-abi = false")), configure(keys("")));
+}
+
 #[test]
 fn a_silent_downgrade_stops_the_build_at_configure() {
     let w = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true"));

@@ -105,6 +105,37 @@ fn extends_lays_one_recipe_over_another() {
 }
 
 #[test]
+fn the_abi_of_strings_is_cxx11s_unless_a_recipe_says_otherwise_and_on_linux_alone() {
+    let w = Workspace::new();
+    w.write("recipes/base.toml", recipe(""));
+    w.write("recipes/old.toml", "schema = 1\nextends = \"base\"\n[torch]\ncxx11-abi = false\n");
+    w.write("recipes/older.toml", "schema = 1\nextends = \"old\"\n[torch]\nlocal = \"mine\"\n");
+    w.write("recipes/new.toml", "schema = 1\nextends = \"old\"\n[torch]\ncxx11-abi = true\n");
+    let workspace = torchmill::recipe::Workspace { root: w.path().to_owned() };
+    let loaded = |name: &str| workspace.load(name).unwrap();
+    assert!(loaded("base").torch.cxx11_abi && loaded("new").torch.cxx11_abi);
+    assert!(!loaded("old").torch.cxx11_abi && !loaded("older").torch.cxx11_abi);
+    // What an artifact carries of its recipe is the same whether the usual is said or not.
+    assert_eq!(loaded("new").normal, loaded("base").normal);
+    assert!(loaded("old").normal.contains("cxx11-abi = false"), "{}", loaded("old").normal);
+    w.write("recipes/win.toml", "schema = 1\nextends = \"old\"\nsystem = \"windows\"\n");
+    w.run(&["lock", "--check", "--recipe", "win"])
+        .exits(2)
+        .says("torch.cxx11-abi is false, and on Windows there is but one ABI of strings");
+}
+
+/// Stock companions of 2.6.0 are compiled for what PyPI's wheel is.
+#[test]
+fn the_recipes_for_cuda_12_4_have_the_abi_of_the_stock_wheel() {
+    let workspace = torchmill::recipe::Workspace { root: crate::support::root() };
+    for name in workspace.recipe_names() {
+        let recipe = workspace.load(&name).unwrap();
+        let old = name.starts_with("torch-2.6.0-cu124");
+        assert_eq!(recipe.torch.cxx11_abi, !old, "{name}");
+    }
+}
+
+#[test]
 fn a_lock_is_written_checked_and_found_stale() {
     let w = Workspace::new();
     w.write("recipes/x.toml", recipe(""));

@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use super::model::{Cuda, Source};
-use super::{Coordinate, nearest};
+use super::{Coordinate, nearest, pinned, requirement};
 use crate::error::{Error, Result};
 
 /// One release of the toolkit.
@@ -16,6 +16,8 @@ pub struct Release {
     pub update: &'static str,
     /// The newest major version of GCC that nvcc takes as host compiler.
     pub newest_gcc: u32,
+    /// The newest major version of Clang that it takes, where its `crt/host_config.h` was read.
+    pub newest_clang: Option<u32>,
     /// The oldest Linux driver: by minor version compatibility, that of the major's first release.
     pub oldest_driver: &'static str,
     /// Compute capabilities, as TORCH_CUDA_ARCH_LIST has them.
@@ -35,12 +37,54 @@ const FROM_75: &[&str] = &[
 
 /// The releases that official wheels of PyTorch 2.4 and later were made with.
 pub const RELEASES: &[Release] = &[
-    Release { version: "12.1", update: "12.1.1", newest_gcc: 12, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.4", update: "12.4.1", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.6", update: "12.6.3", newest_gcc: 13, oldest_driver: "525.60.13", architectures: UP_TO_90 },
-    Release { version: "12.8", update: "12.8.1", newest_gcc: 14, oldest_driver: "525.60.13", architectures: UP_TO_120 },
-    Release { version: "13.0", update: "13.0.2", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
-    Release { version: "13.2", update: "13.2.2", newest_gcc: 15, oldest_driver: "580.65.06", architectures: FROM_75 },
+    Release {
+        version: "12.1",
+        update: "12.1.1",
+        newest_gcc: 12,
+        newest_clang: None,
+        oldest_driver: "525.60.13",
+        architectures: UP_TO_90,
+    },
+    Release {
+        version: "12.4",
+        update: "12.4.1",
+        newest_gcc: 13,
+        newest_clang: None,
+        oldest_driver: "525.60.13",
+        architectures: UP_TO_90,
+    },
+    Release {
+        version: "12.6",
+        update: "12.6.3",
+        newest_gcc: 13,
+        newest_clang: None,
+        oldest_driver: "525.60.13",
+        architectures: UP_TO_90,
+    },
+    Release {
+        version: "12.8",
+        update: "12.8.1",
+        newest_gcc: 14,
+        newest_clang: None,
+        oldest_driver: "525.60.13",
+        architectures: UP_TO_120,
+    },
+    Release {
+        version: "13.0",
+        update: "13.0.2",
+        newest_gcc: 15,
+        newest_clang: Some(20),
+        oldest_driver: "580.65.06",
+        architectures: FROM_75,
+    },
+    Release {
+        version: "13.2",
+        update: "13.2.2",
+        newest_gcc: 15,
+        newest_clang: None,
+        oldest_driver: "580.65.06",
+        architectures: FROM_75,
+    },
 ];
 
 /// The release called `version`.
@@ -58,25 +102,106 @@ impl Release {
     }
 }
 
-/// Holds what a recipe says of CUDA against itself: its architectures against its toolkit, and what it
-/// compiles with against what the wheel will run with.
-pub(super) fn check(cuda: &Cuda, sources: &[Source], path: &Path) -> Result<()> {
-    for (package, wanted) in cuda.packages() {
-        for coordinate in sources.iter().flat_map(|s| &s.coordinates) {
-            let Coordinate::Pypi { name, version, .. } = coordinate else { continue };
-            if name == package && version != wanted {
-                return Err(Error::misuse(
-                    "cuda-mismatch",
-                    format!(
-                        "{}: the toolkit takes {name} {version}, and cuda.requires has {wanted}: the wheel would run \
-                         with another one than it was compiled with",
-                        path.display()
-                    ),
-                )
-                .next(format!("make both {wanted}, or both {version}")));
-            }
+/// Parts of a toolkit that carry its release in their versions (13.0.88 is of 13.0), without the `-cu12` that they had
+/// before CUDA 13.
+const OF_A_RELEASE: &[&str] = &[
+    "cuda-toolkit",
+    "nvidia-cuda-cccl",
+    "nvidia-cuda-crt",
+    "nvidia-cuda-culibos",
+    "nvidia-cuda-cupti",
+    "nvidia-cuda-nvcc",
+    "nvidia-cuda-nvrtc",
+    "nvidia-cuda-profiler-api",
+    "nvidia-cuda-runtime",
+    "nvidia-nvjitlink",
+    "nvidia-nvml-dev",
+    "nvidia-nvtx",
+    "nvidia-nvvm",
+];
+
+/// Packages that the compiler of CUDA 13 cannot do without, and what they have.
+const COMPANIONS: &[(&str, &str)] = &[
+    ("nvidia-nvvm", "cicc, which compiles for the device"),
+    ("nvidia-cuda-crt", "the headers that nvcc includes before everything else"),
+    ("nvidia-cuda-runtime", "cuda_runtime.h and the run-time library"),
+    ("nvidia-cuda-cccl", "cub, thrust and nv/target"),
+];
+
+/// Holds what a recipe says of CUDA against itself: its architectures against its toolkit, what it compiles with
+/// against what the wheel will run with and is verified with (`verify`), and the toolkit's parts against one another.
+pub(super) fn check(cuda: &Cuda, sources: &[Source], verify: &[String], path: &Path) -> Result<()> {
+    check_packages(cuda, sources, verify, path)?;
+    check_architectures(cuda, path)
+}
+
+/// The packages with their versions, of a source's coordinates.
+fn packages_of(source: &Source) -> impl Iterator<Item = (&str, &str)> {
+    source.coordinates.iter().filter_map(|coordinate| match coordinate {
+        Coordinate::Pypi { name, version, .. } => Some((name.as_str(), version.as_str())),
+        _ => None,
+    })
+}
+
+fn check_packages(cuda: &Cuda, sources: &[Source], verify: &[String], path: &Path) -> Result<()> {
+    let mismatch = |what: String| Error::misuse("cuda-mismatch", format!("{}: {what}", path.display()));
+    let verified: Vec<(String, String)> = verify
+        .iter()
+        .filter_map(|text| requirement(text).ok())
+        .filter_map(|r| Some((r.name.to_string(), pinned(&r)?)))
+        .collect();
+    for (name, version) in sources.iter().flat_map(packages_of) {
+        if let Some((_, wanted)) =
+            cuda.packages().find(|(package, wanted)| package == name && !Cuda::takes(wanted, version))
+        {
+            return Err(mismatch(format!(
+                "the toolkit takes {name} {version}, and cuda.requires has {wanted}: the wheel would run with another one \
+                 than it was compiled with"
+            ))
+            .next(format!("make both {wanted}, or both {version}")));
+        }
+        if name.starts_with("nvidia-")
+            && let Some((_, other)) = verified.iter().find(|(package, other)| package == name && other != version)
+        {
+            return Err(mismatch(format!(
+                "the toolkit takes {name} {version}, and python.verify has {other}: the wheel would be verified with \
+                 another one than it was compiled with"
+            ))
+            .next(format!("make both {other}, or both {version}")));
         }
     }
+    let toolkit: Vec<(&str, &str)> =
+        sources.iter().filter(|s| s.in_prefix("cuda").next().is_some()).flat_map(packages_of).collect();
+    let wanted: Vec<(String, String)> = cuda.packages().collect();
+    let all = toolkit.iter().copied().chain(wanted.iter().map(|(name, version)| (name.as_str(), version.as_str())));
+    for (name, version) in all {
+        let plain = name.rsplit_once("-cu").filter(|(_, n)| n.parse::<u32>().is_ok()).map_or(name, |(plain, _)| plain);
+        let numbers: Vec<&str> = version.split('.').take(2).collect();
+        if OF_A_RELEASE.contains(&plain)
+            && version.starts_with(|c: char| c.is_ascii_digit())
+            && numbers.join(".") != cuda.version
+        {
+            return Err(mismatch(format!(
+                "{name} {version} is of another release than cuda.version, {}: parts of two toolkits do not fit each \
+                 other",
+                cuda.version
+            ))
+            .next(format!("take the {name} whose version begins with {}.", cuda.version)));
+        }
+    }
+    if toolkit.iter().any(|(name, _)| *name == "nvidia-cuda-nvcc")
+        && let Some((package, has)) = COMPANIONS.iter().find(|(name, _)| !toolkit.iter().any(|(n, _)| n == name))
+    {
+        return Err(Error::misuse(
+            "cuda-companion",
+            format!("{}: the toolkit takes nvidia-cuda-nvcc, and not {package}: it has {has}", path.display()),
+        )
+        .next(format!("add a source with {package} {}.*, into the prefix 'cuda'", cuda.version)));
+    }
+    Ok(())
+}
+
+fn check_architectures(cuda: &Cuda, path: &Path) -> Result<()> {
     let Some(release) = release(&cuda.version) else { return Ok(()) };
     if cuda.architectures.is_empty() {
         return Err(Error::misuse("recipe", format!("{}: cuda.architectures is empty", path.display()))
@@ -95,11 +220,10 @@ pub(super) fn check(cuda: &Cuda, sources: &[Source], path: &Path) -> Result<()> 
                 release.version
             ),
         );
-        if let Some(near) = nearest(plain, release.architectures.iter().copied()) {
-            e = e.next(format!("did you mean '{near}'?"));
-        }
         if let Some(other) = RELEASES.iter().rev().find(|r| r.architectures.contains(&plain)) {
             e = e.next(format!("CUDA {} knows it", other.version));
+        } else if let Some(near) = nearest(plain, release.architectures.iter().copied()) {
+            e = e.next(format!("did you mean '{near}'?"));
         }
         return Err(e.next(format!("CUDA {} knows {}", release.version, release.architectures.join(", "))));
     }
@@ -117,5 +241,27 @@ mod tests {
         assert!(release.driver_is_too_old("525.60.9"));
         assert!(!release.driver_is_too_old("525.60.13"));
         assert!(!release.driver_is_too_old("1000.1"));
+    }
+
+    #[test]
+    fn what_a_wheel_depends_on_is_read_with_extras_and_ranges() {
+        let requires = [
+            "cuda-toolkit[cudart,cufft]==13.0.2; platform_system == \"Linux\"",
+            "nvidia-cublas<=13.1.1.3,>=13.1.0.3; platform_system == \"Linux\"",
+            "nvidia-nccl-cu12==2.21.5",
+        ];
+        let cuda = Cuda {
+            version: "13.0".into(),
+            architectures: vec!["9.0".into()],
+            requires: requires.map(str::to_owned).into(),
+            nvcc_threads: 1,
+        };
+        let packages: Vec<(String, String)> = cuda.packages().collect();
+        let names: Vec<&str> = packages.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, ["cuda-toolkit", "nvidia-cublas", "nvidia-nccl-cu12"]);
+        assert_eq!((packages[0].1.as_str(), packages[2].1.as_str()), ("13.0.2", "2.21.5"));
+        let takes = |version| Cuda::takes(&packages[1].1, version);
+        assert!(takes("13.1.0.3") && takes("13.1.1.3") && !takes("13.2.0.9") && !takes("no version"));
+        assert!(Cuda::takes("2.21.5", "2.21.5") && !Cuda::takes("2.21.5", "2.21.50"));
     }
 }

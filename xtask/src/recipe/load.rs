@@ -7,7 +7,7 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line};
+use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -247,9 +247,11 @@ impl Located {
                 return Err(self.error(range, &format!("'{range}' is not a range of versions: {}", first_line(&e))));
             }
         }
-        let wheels = [&file.python.build, &file.python.verify, &file.cuda.requires];
-        for requirement in wheels.into_iter().flatten().flatten() {
+        for requirement in [&file.python.build, &file.python.verify].into_iter().flatten().flatten() {
             self.check_requirement(requirement)?;
+        }
+        for requirement in file.cuda.requires.iter().flatten() {
+            self.check_dependency(requirement)?;
         }
         if let Some(version) = &file.cuda.version
             && cuda::release(version).is_none()
@@ -317,27 +319,30 @@ impl Located {
         Ok(())
     }
 
-    fn check_requirement(&self, requirement: &str) -> Result<()> {
-        let parsed = super::requirement(requirement).map_err(|e| {
+    fn parse_requirement(&self, requirement: &str) -> Result<Requirement<VerbatimUrl>> {
+        super::requirement(requirement).map_err(|e| {
             self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e)))
-        })?;
+        })
+    }
+
+    /// What the wheel will ask for may leave a choice, as the stock wheel's does.
+    fn check_dependency(&self, requirement: &str) -> Result<()> {
+        match self.parse_requirement(requirement)?.version_or_url {
+            Some(pep508_rs::VersionOrUrl::VersionSpecifier(range)) if !range.is_empty() => Ok(()),
+            _ => Err(self
+                .error(requirement, &format!("'{requirement}' takes any version"))
+                .next("the wheel runs with what it was compiled with: name a version with ==, or a range")),
+        }
+    }
+
+    fn check_requirement(&self, requirement: &str) -> Result<()> {
+        let parsed = self.parse_requirement(requirement)?;
         if pinned(&parsed).is_none() {
             return Err(self
                 .error(requirement, &format!("'{requirement}' does not pin one version with =="))
                 .next("a lock holds exact bytes, so the recipe names exact versions"));
         }
         Ok(())
-    }
-}
-
-/// The version that a requirement pins with `==`, if it does.
-pub fn pinned(requirement: &Requirement<VerbatimUrl>) -> Option<String> {
-    match &requirement.version_or_url {
-        Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 => {
-            let s = s.iter().next()?;
-            (*s.operator() == pep440_rs::Operator::Equal).then(|| s.version().to_string())
-        }
-        _ => None,
     }
 }
 
@@ -439,7 +444,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
             requires: file.cuda.requires.unwrap_or_default(),
             nvcc_threads: file.cuda.nvcc_threads.unwrap_or(1),
         };
-        cuda::check(&cuda, &file.source, path)?;
+        cuda::check(&cuda, &file.source, file.python.verify.as_deref().unwrap_or_default(), path)?;
         Some(cuda)
     } else {
         None

@@ -12,9 +12,9 @@ mod requirement;
 
 pub use companion::{Companion, CompanionFile};
 pub use coordinate::Coordinate;
-pub use load::{SCHEMA, Workspace, pinned};
+pub use load::{SCHEMA, Workspace};
 pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
 pub(crate) use requirement::first_line;
-pub use requirement::{Requirement, requirement};
+pub use requirement::{Requirement, pinned, requirement};

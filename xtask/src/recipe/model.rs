@@ -4,11 +4,14 @@
 //! comes out after `extends` is followed and everything that must be there is there.
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 
+use pep440_rs::{Version, VersionSpecifiers};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::coordinate::Coordinate;
+use super::requirement::{pinned, requirement};
 
 /// One recipe file, as typed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -224,8 +227,9 @@ pub struct CudaFile {
     pub version: Option<String>,
     /// Compute capabilities to compile for, such as `["8.0", "9.0+PTX"]`.
     pub architectures: Option<Vec<String>>,
-    /// What the wheel depends on at run time: `nvidia-…==version`, with an optional marker. Libraries
-    /// that come with these stay out of the wheel, and its run paths lead to them.
+    /// What the wheel depends on at run time: `nvidia-…==version` or a range, with an optional marker. Libraries
+    /// that come with these, and with the packages of `nvidia` in `python.verify`, stay out of the wheel, and its run
+    /// paths lead to them.
     pub requires: Option<Vec<String>>,
     /// Threads that one nvcc starts (`--threads`): each compiles for another architecture.
     pub nvcc_threads: Option<u32>,
@@ -490,12 +494,26 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// What the wheel depends on: names and pinned versions.
-    pub fn packages(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.requires.iter().filter_map(|requirement| {
-            let (name, rest) = requirement.split_once("==")?;
-            Some((name.trim(), rest.split(';').next().unwrap_or_default().trim()))
+    /// What the wheel depends on: names, without extras, and the versions that will do: one (`2.21.5`), or a range
+    /// (`>=13.1.0.3, <=13.1.1.3`).
+    pub fn packages(&self) -> impl Iterator<Item = (String, String)> {
+        self.requires.iter().filter_map(|text| {
+            let requirement = requirement(text).ok()?;
+            let name = text.split(|c: char| c == '[' || c == ';' || "<>=!~ ".contains(c)).next()?.to_owned();
+            let Some(pep508_rs::VersionOrUrl::VersionSpecifier(range)) = &requirement.version_or_url else {
+                return None;
+            };
+            Some((name, pinned(&requirement).unwrap_or_else(|| range.to_string())))
         })
+    }
+
+    /// Whether `version` is one of those that [`Self::packages`] says will do.
+    #[must_use]
+    pub fn takes(wanted: &str, version: &str) -> bool {
+        match VersionSpecifiers::from_str(wanted) {
+            Ok(range) => Version::from_str(version).is_ok_and(|version| range.contains(&version)),
+            Err(_) => wanted == version,
+        }
     }
 }
 

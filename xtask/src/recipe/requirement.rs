@@ -29,3 +29,14 @@ pub fn requirement(text: &str) -> Result<Requirement, String> {
 pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
+
+/// The version that a requirement pins with `==`, if it does.
+pub fn pinned(requirement: &Requirement) -> Option<String> {
+    match &requirement.version_or_url {
+        Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) if s.len() == 1 => {
+            let s = s.iter().next()?;
+            (*s.operator() == pep440_rs::Operator::Equal).then(|| s.version().to_string())
+        }
+        _ => None,
+    }
+}

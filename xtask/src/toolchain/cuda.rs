@@ -2,8 +2,9 @@
 //! linking and running a program, and identified by the bytes of what decides the output.
 //!
 //! The packages hold programs, headers and libraries, but no toolkit: libraries have only their
-//! versioned names, nvcc's profile names another machine's folders, the driver's library (which no
-//! machine without a GPU has) and two static libraries are missing. [`complete`] makes what is missing.
+//! versioned names, and the driver's library (which no machine without a GPU has) is missing. Before CUDA 13, when
+//! the compiler is Debian's, nvcc's profile and two static libraries are missing too. [`complete`] makes what is
+//! missing and leaves what is there: it may be a link into the store.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -20,6 +21,9 @@ use crate::store::digest_file;
 
 /// Says which driver the build is for, where that is not this machine's (`550.54.14`).
 pub const DRIVER_VARIABLE: &str = "TORCHMILL_NVIDIA_DRIVER";
+
+/// A static library without members (`ar(5)`).
+const EMPTY_ARCHIVE: &str = "!<arch>\n";
 
 /// What nvcc reads first: where it finds its parts, relative to itself.
 const PROFILE: &str = "\
@@ -45,8 +49,25 @@ const PROGRAMS: &[&str] = &[
     "nvvm/libdevice/libdevice.10.bc",
 ];
 
+/// Libraries that PyTorch links on Windows, each by an import library.
+const IMPORTED: &[&str] =
+    &["cuda", "cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusolver", "cusparse", "nvrtc"];
+
+/// Files that say whether a package is there at all: what they are for is found out in the middle of a build.
+const PACKAGES: &[(&str, &str)] = &[
+    ("bin/nvcc", "nvidia-cuda-nvcc"),
+    ("nvvm/bin/cicc", "nvidia-nvvm"),
+    ("nvvm/libdevice/libdevice.10.bc", "nvidia-nvvm"),
+    ("include/crt/host_config.h", "nvidia-cuda-crt"),
+    ("include/cuda_runtime.h", "nvidia-cuda-runtime"),
+    ("include/nv/target", "nvidia-cuda-cccl"),
+];
+
 /// The program that a toolkit is tried with.
 pub const TRIAL: &str = include_str!("cuda/trial.cu");
+
+/// The program that a toolkit with the real static libraries is tried with as well.
+pub const NESTED: &str = include_str!("cuda/nested.cu");
 
 /// A CUDA toolkit on this machine.
 #[derive(Debug, Clone)]
@@ -171,7 +192,56 @@ impl Toolkit {
             Error::world("cuda-toolkit", format!("the trial program said nothing that can be read: {}", said.text))
         })?;
         check_versions(cuda, &versions)?;
+        if self.has_device_runtime() {
+            self.check_nested(cuda, number.as_str(), compiler, scratch)?;
+        }
         Ok(versions)
+    }
+
+    /// Whether a kernel can launch a kernel: the library for that is there, and no empty one that [`complete`] made.
+    fn has_device_runtime(&self) -> bool {
+        let libraries = self.libraries();
+        ["libcudadevrt.a", "cudadevrt.lib"]
+            .iter()
+            .filter_map(|name| std::fs::metadata(libraries.join(name)).ok())
+            .any(|about| about.len() > EMPTY_ARCHIVE.len() as u64)
+    }
+
+    /// Compiles, links and runs a program with a kernel that launches a kernel, and a static run-time library.
+    fn check_nested(&self, cuda: &Cuda, number: &str, compiler: &Compiler, scratch: &Path) -> Result<()> {
+        let source = scratch.join("nested.cu");
+        let program = scratch.join(format!("nested{}", std::env::consts::EXE_SUFFIX));
+        fs_err::write(&source, NESTED)?;
+        self.process(self.nvcc(), None, compiler, scratch)
+            .arg(format!("--compiler-bindir={}", compiler.cxx.display()))
+            .arg(format!("--gpu-architecture=sm_{number}"))
+            .args(["--std=c++17", "--cudart=static", "--relocatable-device-code=true", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .check("cuda-toolkit", None)
+            .map_err(|e| {
+                e.doing(format!(
+                    "trying the CUDA toolkit {} (a kernel that launches a kernel, the static run-time library)",
+                    self.root.display()
+                ))
+                .next("its static libraries cudadevrt and cudart_static must be of the same release as nvcc")
+            })?;
+        let said = self
+            .process(program, None, compiler, scratch)
+            .check("cuda-toolkit", None)
+            .doing(|| "running a program with the static run-time library of CUDA".into())?;
+        let runtime = said.last_json().and_then(|v| v["runtime"].as_str().map(str::to_owned)).unwrap_or_default();
+        if runtime == cuda.version {
+            return Ok(());
+        }
+        Err(Error::misuse(
+            "cuda-mismatch",
+            format!(
+                "the static library cudart_static of the toolkit says that it is of CUDA '{runtime}'; the recipe says {}",
+                cuda.version
+            ),
+        )
+        .next("take nvidia-cuda-runtime of the same release as the compiler"))
     }
 
     /// Where its libraries are: `lib64`, or `lib` in some installations.
@@ -186,7 +256,10 @@ impl Toolkit {
 
     fn process(&self, program: PathBuf, beside: Option<&Self>, compiler: &Compiler, scratch: &Path) -> Process {
         // Programs, and what Windows looks for beside them: DLLs.
-        let own = [Some(self), beside].into_iter().flatten().map(|toolkit| toolkit.root.join("bin"));
+        let own = [Some(self), beside]
+            .into_iter()
+            .flatten()
+            .flat_map(|toolkit| ["bin", "bin/x64", "bin/x86_64"].map(|folder| toolkit.root.join(folder)));
         let dirs = compiler.folders().into_iter().chain(own).chain(platform::system_programs());
         Process::new(program)
             .envs(compiler.environment(scratch))
@@ -196,10 +269,10 @@ impl Toolkit {
     }
 }
 
-/// The file `name` of a toolkit; programs have their platform's suffix.
+/// The file `name` of a toolkit; programs for Windows have their suffix.
 fn file(root: &Path, name: &str) -> PathBuf {
-    let plain = root.join(name);
-    if plain.is_file() { plain } else { root.join(format!("{name}{}", std::env::consts::EXE_SUFFIX)) }
+    let windows = root.join(format!("{name}.exe"));
+    if windows.is_file() { windows } else { root.join(name) }
 }
 
 /// `V12.4.131` at the end of nvcc's banner.
@@ -210,9 +283,8 @@ fn version_in(banner: &str) -> Option<String> {
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
-    let pinned = |package: &str| {
-        cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version.to_owned())
-    };
+    let pinned =
+        |package: &str| cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version);
     let mut wrong = Vec::new();
     let mut hold = |what: &str, wanted: Option<String>, found: &str| {
         if let Some(wanted) = wanted
@@ -236,23 +308,32 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     .next("leave --cuda-home out, or change cuda.version and cuda.requires of the recipe"))
 }
 
-/// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names,
-/// nvcc's profile, a stand-in for the driver's library and for the two static libraries that nobody packages.
+/// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names, a stand-in for the
+/// driver's library; nvcc's profile and the two static libraries where no package has them. A file that is there is
+/// never written to: all of them are links into the store.
 ///
 /// # Errors
 /// A part is missing, or the stand-in does not compile.
 pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Toolkit> {
+    for part in PROGRAMS.iter().copied().chain(PACKAGES.iter().map(|(part, _)| *part)) {
+        if !file(root, part).is_file() {
+            let e =
+                Error::misuse("cuda-toolkit", format!("no source of the recipe puts {part} into its prefix 'cuda'"));
+            return Err(match PACKAGES.iter().find(|(name, _)| *name == part) {
+                Some((_, package)) => e.next(format!(
+                    "from CUDA 13 on it is in the package {package}: add it to the recipe, or to 'keep' of its source"
+                )),
+                None => e.next("from CUDA 13 on it is in the package nvidia-cuda-nvcc: add it to 'keep' of its source"),
+            });
+        }
+    }
+    if root.join("lib/x64").is_dir() {
+        // Of the packages for Windows nothing is made: the driver's import library is among them. Others may not be.
+        return check_import_libraries(root).map(|()| Toolkit { root: root.to_owned() });
+    }
     let libraries = root.join("lib");
     // Some list files look in the one, some in the other.
     platform::symlink(Path::new("lib"), &root.join("lib64"))?;
-    for part in PROGRAMS {
-        if !root.join(part).is_file() {
-            return Err(Error::misuse(
-                "cuda-toolkit",
-                format!("no source of the recipe puts {part} into its prefix 'cuda'"),
-            ));
-        }
-    }
     for entry in fs_err::read_dir(&libraries)? {
         let entry = entry?;
         let name = entry.file_name().to_string_lossy().into_owned();
@@ -263,9 +344,13 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
             }
         }
     }
-    fs_err::write(root.join("bin/nvcc.profile"), PROFILE)?;
+    write_if_missing(&root.join("bin/nvcc.profile"), PROFILE)?;
     for program in PROGRAMS.iter().filter(|p| p.contains("bin/")) {
-        platform::mark_executable(&root.join(program), true)?;
+        let program = root.join(program);
+        if !platform::is_executable(&program)? {
+            own(&program)?;
+            platform::mark_executable(&program, true)?;
+        }
     }
     let stubs = libraries.join("stubs");
     fs_err::create_dir_all(&stubs)?;
@@ -282,9 +367,44 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
         .doing(|| "making a stand-in for the driver's library".into())?;
     // nvcc names both whenever it links; the first is for device code that launches kernels, which
     // PyTorch has none of. The second is a linker script: the shared library stands for the static one.
-    fs_err::write(libraries.join("libcudadevrt.a"), "!<arch>\n")?;
-    fs_err::write(libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
+    write_if_missing(&libraries.join("libcudadevrt.a"), EMPTY_ARCHIVE)?;
+    write_if_missing(&libraries.join("libcudart_static.a"), "INPUT(-lcudart)\n")?;
     Ok(Toolkit { root: root.to_owned() })
+}
+
+/// What PyTorch links on Windows must be in `lib/x64`: a DLL alone cannot be linked.
+fn check_import_libraries(root: &Path) -> Result<()> {
+    let is_missing = |name: &&str| !root.join(format!("lib/x64/{name}.lib")).is_file();
+    let missing: Vec<&str> = IMPORTED.iter().copied().filter(is_missing).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    Err(Error::misuse(
+        "cuda-toolkit",
+        format!(
+            "no source of the recipe puts an import library of {} into lib/x64 of its prefix 'cuda': the packages of \
+             CUDA 13 for Windows hold DLLs, and few import libraries",
+            missing.join(", ")
+        ),
+    )
+    .next("name an installed toolkit: --cuda-home \"%CUDA_PATH%\"")
+    .next("or add a source with them: `lib /def:NAME.def /machine:x64` makes one of what a DLL exports"))
+}
+
+/// Writes the file at `path` unless there is one, which stays as it is.
+fn write_if_missing(path: &Path, text: &str) -> Result<()> {
+    match fs_err::OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => Ok(std::io::Write::write_all(&mut file, text.as_bytes())?),
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => Ok(()),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Makes the file at `path` one of its own, where it was a link to one that others have too.
+fn own(path: &Path) -> Result<()> {
+    let fresh = path.with_extension("own");
+    fs_err::copy(path, &fresh)?;
+    platform::rename(&fresh, path)
 }
 
 /// C source of a library with every function that `cuda.h` names, as NVIDIA's own stub is: it is linked
@@ -303,7 +423,7 @@ fn driver_stub(header: &str) -> String {
 /// An error where this machine's host compiler or driver does not go with the recipe's CUDA.
 ///
 /// # Errors
-/// GCC newer than nvcc takes; a driver older than the toolkit's programs need.
+/// GCC or Clang newer than nvcc takes; a driver older than the toolkit's programs need.
 pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
     let major: u32 = compiler.version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
@@ -320,6 +440,22 @@ pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
         )
         .next(format!("install GCC {newest}: `apt-get install g++-{newest}` (Debian, Ubuntu), `dnf install gcc-toolset-{newest}` (RHEL)"))
         .next(format!("and name it: CC=gcc-{newest} CXX=g++-{newest} cargo xtask build-torch …")));
+    }
+    if compiler.family == Family::Clang
+        && let Some(newest) = release.newest_clang
+        && major > newest
+    {
+        return Err(Error::world(
+            "clang-too-new",
+            format!(
+                "{} is Clang {}; nvcc of CUDA {} takes Clang up to {newest}",
+                compiler.cxx.display(),
+                compiler.version,
+                release.version
+            ),
+        )
+        .next(format!("install Clang {newest} (`apt-get install clang-{newest}`) or GCC {}", release.newest_gcc))
+        .next(format!("and name it: CC=clang-{newest} CXX=clang++-{newest} cargo xtask build-torch …")));
     }
     if let Some(driver) = driver()
         && release.driver_is_too_old(&driver)
@@ -348,6 +484,49 @@ fn driver() -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Laid out on any machine: what a toolkit for Windows holds is looked at, and nothing is made.
+    #[test]
+    fn a_toolkit_for_windows_is_taken_as_it_is_or_refused_for_want_of_import_libraries() {
+        let dir = tempfile::tempdir().unwrap();
+        let names = [
+            "bin/nvcc.exe",
+            "bin/cudafe++.exe",
+            "bin/ptxas.exe",
+            "bin/fatbinary.exe",
+            "bin/nvlink.exe",
+            "bin/nvcc.profile",
+            "bin/x86_64/cudart64_13.dll",
+            "nvvm/bin/cicc.exe",
+            "nvvm/libdevice/libdevice.10.bc",
+            "include/crt/host_config.h",
+            "include/cuda_runtime.h",
+            "include/nv/target",
+            "lib/x64/cudart.lib",
+            "lib/x64/cudadevrt.lib",
+            "lib/x64/cuda.lib",
+        ];
+        let libraries = IMPORTED.iter().map(|name| format!("lib/x64/{name}.lib"));
+        let names: BTreeSet<String> = names.map(str::to_owned).into_iter().chain(libraries).collect();
+        for name in &names {
+            fs_err::create_dir_all(dir.path().join(name).parent().unwrap()).unwrap();
+            fs_err::write(dir.path().join(name), name).unwrap();
+        }
+        let scratch = tempfile::tempdir().unwrap();
+        let compiler = Compiler::find(&crate::recipe::ToolchainFile::default()).unwrap();
+        let toolkit = complete(dir.path(), &compiler, scratch.path()).unwrap();
+        assert_eq!(toolkit.nvcc(), dir.path().join("bin/nvcc.exe"));
+        assert_eq!(toolkit.libraries(), dir.path().join("lib/x64"));
+        assert!(toolkit.has_device_runtime());
+        let files = walkdir::WalkDir::new(dir.path()).into_iter().flatten().filter(|e| !e.file_type().is_dir()).count();
+        assert_eq!(files, names.len(), "something was made");
+        fs_err::remove_file(dir.path().join("lib/x64/cublas.lib")).unwrap();
+        let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
+        assert!(e.what().contains("puts an import library of cublas into lib/x64"), "{e}");
+        fs_err::remove_file(dir.path().join("nvvm/bin/cicc.exe")).unwrap();
+        let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
+        assert!(e.what().contains("nvvm/bin/cicc"), "{e}");
+    }
 
     #[test]
     fn nvcc_says_its_version() {

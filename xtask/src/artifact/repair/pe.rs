@@ -10,7 +10,7 @@ use crate::inspect::{self, FileAt, Format};
 use crate::store::digest_file;
 
 /// Folders of a prefix or toolkit that have DLLs.
-const FOLDERS: &[&str] = &["bin", "bin/x64", "lib", "lib/x64"];
+const FOLDERS: &[&str] = &["bin", "bin/x64", "bin/x86_64", "lib", "lib/x64"];
 
 /// Of the driver: a machine with a GPU has them, and no other file would do.
 const DRIVER: &[&str] = &["nvcuda.dll", "nvml.dll"];

@@ -104,3 +104,26 @@ pub fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch:
     file.sync_all()?;
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::{Backend, Status};
+
+    #[test]
+    fn only_the_abi_before_cxx11_is_named() {
+        let torch = |local: &str, cxx11_abi| Torch {
+            version: "2.6.0".into(),
+            commit: String::new(),
+            local: local.into(),
+            epoch: 0,
+            tch: None,
+            backend: Backend::Setuptools,
+            cxx11_abi,
+            status: Status::BuiltHere,
+        };
+        let name = |torch: &Torch| file_name(torch, "linux", "x86_64");
+        assert_eq!(name(&torch("cpu.libuv", true)), "libtorch-2.6.0+cpu.libuv-linux-x86_64.tar.gz");
+        assert_eq!(name(&torch("cu124.libuv", false)), "libtorch-pre-cxx11-abi-2.6.0+cu124.libuv-linux-x86_64.tar.gz");
+    }
+}

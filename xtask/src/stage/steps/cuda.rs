@@ -12,7 +12,7 @@ use crate::stage::build::{Build, CUDA, CUDNN};
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::room;
 use crate::store::{Key, KeyBuilder, Parts, share_tree};
-use crate::toolchain::cuda::{self, TRIAL, Toolkit, Versions};
+use crate::toolchain::cuda::{self, NESTED, TRIAL, Toolkit, Versions};
 
 /// The stage that makes a recipe's CUDA toolkit usable.
 pub struct Cuda;
@@ -28,7 +28,7 @@ impl Step for Cuda {
     type Record = Record;
     const NAME: &'static str = "cuda";
     const WHAT: &'static str = "the toolkit, put together of its packages and tried";
-    const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL)];
+    const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL), ("cuda/nested.cu", NESTED)];
 
     fn of(build: &Build<'_>) -> Vec<String> {
         build.recipe.cuda.iter().map(|_| String::new()).collect()

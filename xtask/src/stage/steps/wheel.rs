@@ -13,7 +13,7 @@ use crate::artifact::{origin::FOLDER, sbom, wheel};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::platform;
-use crate::recipe::Coordinate;
+use crate::recipe::{Coordinate, Cuda, Locked};
 use crate::source::unpack;
 use crate::stage::build::{Build, CUDA};
 use crate::stage::drawn::Drawn;
@@ -155,21 +155,35 @@ fn forget_earlier_wheels(work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder.
+/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder. Some of them it
+/// depends on through another one (`cuda-toolkit`, which holds nothing itself): all that it is verified with count.
 fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
     let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
-    let wheels = &build.python_lock()?.verify;
-    for (package, version) in cuda.packages() {
-        let locked = wheels.iter().find(|locked| {
-            matches!(&locked.coordinate, Some(Coordinate::Pypi { name, version: v, .. }) if name == package && v == version)
-        });
-        let Some(blob) = locked.and_then(|l| build.store.blob(&l.sha256, l.size)) else {
+    let wheels: Vec<(&str, &str, &Locked)> = build
+        .python_lock()?
+        .verify
+        .iter()
+        .filter_map(|locked| match &locked.coordinate {
+            Some(Coordinate::Pypi { name, version, .. }) => Some((name.as_str(), version.as_str(), locked)),
+            _ => None,
+        })
+        .collect();
+    for (package, wanted) in cuda.packages() {
+        if !wheels.iter().any(|(name, version, _)| *name == package && Cuda::takes(&wanted, version)) {
+            let wanted = if wanted.starts_with(|c: char| c.is_ascii_digit()) { format!("=={wanted}") } else { wanted };
             return Err(Error::misuse(
                 "recipe",
-                format!("cuda.requires has {package}=={version}, which python.verify of the recipe lacks"),
+                format!("cuda.requires has {package}{wanted}, which python.verify of the recipe lacks"),
             )
             .next("add it there and run `cargo xtask lock`: the wheel is verified with what it depends on"));
+        }
+    }
+    let depends = |name: &str| name.starts_with("nvidia-") || cuda.packages().any(|(package, _)| package == name);
+    for (package, version, locked) in wheels.into_iter().filter(|(name, ..)| depends(name)) {
+        let Some(blob) = build.store.blob(&locked.sha256, locked.size) else {
+            return Err(Error::world("not-fetched", format!("the wheel of {package} {version} is not in the store"))
+                .next("run `cargo xtask fetch`"));
         };
         let archive = zip::ZipArchive::new(fs_err::File::open(&blob.path)?)
             .map_err(|e| Error::world("wheel", format!("the wheel of {package} cannot be read: {e}")))?;
