@@ -365,7 +365,7 @@ fn stages_reach_files_of_the_workspace_only_through_the_door_that_looks_into_the
 const READS_BY_ITSELF: &[(&str, &[&str])] = &[
     (
         "the door: looks into the key, or puts what it reads there",
-        &["step.rs files_of", "origin.rs read_origin", "steps/companion.rs carried"],
+        &["step.rs files_of", "origin.rs read_origin", "origin.rs origin_beside"],
     ),
     ("file names alone, of a patch that is in the key of whoever uses it", &["step.rs changed_by"]),
     (

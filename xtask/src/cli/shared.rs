@@ -19,17 +19,17 @@ const UNSIGNED: &str = "unsigned";
 #[derive(Debug, Args)]
 pub struct CacheArgs {
     /// Compiler cache that machines share: a folder, http(s)://HOST/PATH or redis://HOST:PORT/DATABASE (docs/farm.md)
-    #[arg(long = "cache", value_name = "URL")]
+    #[arg(id = "cache_url", long = "cache", value_name = "URL")]
     url: Option<String>,
     /// Read entries of the cache that this key (PEM) signed; 'unsigned': those of everybody who can write there
-    #[arg(long = "cache-trust", value_name = "KEY|unsigned")]
+    #[arg(id = "cache_trust", long = "cache-trust", value_name = "KEY|unsigned")]
     trust: Vec<String>,
     /// Sign what is written to the cache: an Ed25519 key (PEM file), or env:VARIABLE
-    #[arg(long = "cache-sign", value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
+    #[arg(id = "cache_sign", long = "cache-sign", value_name = "FILE|env:VARIABLE", allow_hyphen_values = true)]
     sign: Option<String>,
     /// Percent of the objects from elsewhere that are compiled again and compared, 10 objects at the
     /// least; 0 for none (default: 1)
-    #[arg(long = "cache-audit", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    #[arg(id = "cache_audit", long = "cache-audit", value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
     audit: Option<u8>,
 }
 

@@ -74,7 +74,9 @@ pub fn write(workspace: &Workspace, store: &Store, events: &dyn Sink, asked: &As
     };
     let upstream = upstream::read(asked.git, &version, &store.cache("git"), events)?;
     let all = workspace.recipe_names();
-    let cuda_recipes = all.iter().filter_map(|n| workspace.load(n).ok()).filter(|r| r.cuda.is_some()).collect();
+    // What is written is for Linux: what is said of another system's libraries is not said of its.
+    let cuda = |r: &Recipe| r.cuda.is_some() && r.system == System::Linux;
+    let cuda_recipes = all.iter().filter_map(|n| workspace.load(n).ok()).filter(cuda).collect();
     let known = Known { version, upstream, stock, nearest, cuda_recipes };
     let mut drafts = Vec::new();
     let mut open = Vec::new();

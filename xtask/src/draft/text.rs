@@ -341,7 +341,8 @@ fn architectures(known: &Known, release: &'static crate::recipe::cuda::Release) 
         .cuda_recipes
         .iter()
         .filter(|r| r.cuda.as_ref().is_some_and(|c| c.version == release.version))
-        .max_by_key(|r| r.torch.version.parse::<Version>().ok());
+        // One for small machines leaves some out.
+        .max_by_key(|r| (r.torch.version.parse::<Version>().ok(), r.cuda.as_ref().map(|c| c.architectures.len())));
     match same.and_then(|r| Some((r, r.cuda.as_ref()?))) {
         Some((recipe, cuda)) => (format!("those of {}", recipe.name), cuda.architectures.clone()),
         None => {

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
-use super::build::Build;
+use super::build::{Beside, Build};
 use super::drawn::Drawn;
 use super::steps::configure;
 use super::steps::cuda;
@@ -38,6 +38,27 @@ fn read_origin(build: &Build<'_>) -> Result<Origin> {
         patches.insert(file.to_owned(), fs_err::read(build.workspace.patches().join(file))?);
     }
     Origin::new(&facts, &recipe.normal, &build.lock.to_toml(&recipe.name)?, patches)
+}
+
+/// What the wheel of a companion carries of its making, which was compiled against the torch of this file name and
+/// SHA-256.
+pub fn origin_beside(build: &Build<'_>, beside: &Beside, torch: &str, sha256: &str) -> Result<Origin> {
+    let recipe = &beside.recipe;
+    let mut toolchain = toolchain(build)?;
+    toolchain["torch"] = serde_json::json!({ "file": torch, "sha256": sha256 });
+    let facts = Facts {
+        schema_version: origin::SCHEMA_VERSION,
+        torchmill: env!("CARGO_PKG_VERSION").into(),
+        recipe: recipe.name.clone(),
+        python: build.python.minor(),
+        machine: build.python.machine.clone(),
+        toolchain,
+    };
+    let mut patches = BTreeMap::new();
+    for patch in &recipe.patch {
+        patches.insert(patch.file.clone(), fs_err::read(build.workspace.patches().join(&patch.file))?);
+    }
+    Origin::new(&facts, &recipe.normal, &beside.lock.to_toml(&recipe.name)?, patches)
 }
 
 /// Compiler and Python, by versions and digests; no path of this machine.

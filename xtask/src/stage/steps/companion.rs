@@ -14,7 +14,7 @@ use super::prefix::{self, Prefix};
 use super::provenance::{self, Provenance};
 use super::wheel::{self, Wheel};
 use crate::artifact::manifest::{Input, Manifest};
-use crate::artifact::origin::{self, Facts, Origin};
+use crate::artifact::origin::{self, Origin};
 use crate::artifact::provenance::Statement;
 use crate::artifact::repair::{self, Repaired, Tools};
 use crate::artifact::{sbom, wheel as packing};
@@ -25,7 +25,7 @@ use crate::source::{patch, unpack};
 use crate::stage::build::{Beside, Build};
 use crate::stage::drawn::Drawn;
 use crate::stage::environment;
-use crate::stage::origin::{components, json_file, toolchain};
+use crate::stage::origin::{components, json_file, origin_beside, toolchain};
 use crate::stage::step::{Cx, Done, Step};
 use crate::stage::work::{CompilerCache, Work, ninja};
 use crate::store::{Parts, digest_file};
@@ -134,24 +134,9 @@ fn torch_wheel(record: &provenance::Record) -> Result<(&str, &str)> {
 
 /// What the wheel carries of its making.
 fn carried(cx: &Cx<'_>, beside: &Beside) -> Result<Origin> {
-    let (build, recipe) = (cx.build, &beside.recipe);
     let made = cx.made::<Provenance>()?.record;
     let (file, sha256) = torch_wheel(&made)?;
-    let mut toolchain = toolchain(build)?;
-    toolchain["torch"] = serde_json::json!({ "file": file, "sha256": sha256 });
-    let facts = Facts {
-        schema_version: origin::SCHEMA_VERSION,
-        torchmill: env!("CARGO_PKG_VERSION").into(),
-        recipe: recipe.name.clone(),
-        python: build.python.minor(),
-        machine: build.python.machine.clone(),
-        toolchain,
-    };
-    let mut patches = BTreeMap::new();
-    for patch in &recipe.patch {
-        patches.insert(patch.file.clone(), fs_err::read(build.workspace.patches().join(&patch.file))?);
-    }
-    Origin::new(&facts, &recipe.normal, &beside.lock.to_toml(&recipe.name)?, patches)
+    origin_beside(cx.build, beside, file, sha256)
 }
 
 /// One companion in the making.
