@@ -388,7 +388,7 @@ pub fn command(w: &Workspace, more: &[&str]) -> std::process::Command {
 pub fn work_folder(w: &Workspace) -> PathBuf {
     let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    Path::new(json["plan"]["work"].as_str().unwrap()).to_owned()
+    PathBuf::from(json["plan"]["work"].as_str().unwrap().replace("[DIR]", w.path().to_str().unwrap()))
 }
 
 /// Builds until provenance and puts what came out into `dist/`, as `build-torch` does.
