@@ -226,7 +226,7 @@ impl Workspace {
             return if found.torch == torch {
                 Ok(found)
             } else {
-                Err(other_torch(&found.package, torch, &[found.clone()]))
+                Err(other_torch(&found.package, torch, std::slice::from_ref(&found)))
             };
         }
         let all = names.iter().map(|name| self.companion(name)).collect::<Result<Vec<_>>>()?;

@@ -139,6 +139,9 @@ fn carried(cx: &Cx<'_>, beside: &Beside) -> Result<Origin> {
     origin_beside(cx.build, beside, file, sha256)
 }
 
+/// A C and a C++ compiler, and variables that they need.
+type Compilers = (PathBuf, PathBuf, Vec<(String, String)>);
+
 /// One companion in the making.
 struct Maker<'m> {
     cx: &'m Cx<'m>,
@@ -320,7 +323,7 @@ impl Maker<'_> {
     }
 
     /// The compilers, through the compiler cache where there is one: under their own names, as links to it.
-    fn compilers(&self) -> Result<(PathBuf, PathBuf, Vec<(String, String)>)> {
+    fn compilers(&self) -> Result<Compilers> {
         let real = (&self.build.compiler.cc, &self.build.compiler.cxx);
         let buildenv = self.cx.made::<Buildenv>()?.folder;
         let cache = CompilerCache::choose(self.build, &buildenv, &self.cx.folders::<Prefix>());
