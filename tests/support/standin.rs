@@ -2,7 +2,7 @@
 //! and PEP 517 backend, so that every stage, failure and resume takes seconds.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use crate::support::{Ran, Workspace, root, sha256, shared_store, tar};
 
