@@ -11,7 +11,7 @@
 //! An object stands in for a compile only if the command is the same, word for word, and every file that the compile
 //! read has the bytes that it had there: what ccache asks of an entry of its direct mode. Names are relative to the
 //! build folder, so they are those of any machine; what is below the folder of Python's headers begins with
-//! [`PYTHON`].
+//! `PYTHON`.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
