@@ -158,6 +158,7 @@ mod tests {
         assert_eq!(trusted(&[], Path::new("")).unwrap(), Trust::Nobody);
         assert_eq!(trusted(&names(&[UNSIGNED]), Path::new("")).unwrap(), Trust::Unsigned);
         assert!(trusted(&names(&[UNSIGNED, "a.pub"]), Path::new("")).unwrap_err().what().contains("beside keys"));
-        assert!(trusted(&names(&["none.pub"]), Path::new("/none")).unwrap_err().what().contains("/none/none.pub"));
+        let named = Path::new("/none").join("none.pub").display().to_string();
+        assert!(trusted(&names(&["none.pub"]), Path::new("/none")).unwrap_err().what().contains(&named));
     }
 }
