@@ -94,8 +94,9 @@ fn a_man_page_is_written_for_every_command() {
     for command in commands(&w) {
         let page = [vec!["torchmill".to_owned()], command].concat().join("-");
         let text = std::fs::read_to_string(w.path().join("man1").join(format!("{page}.1"))).unwrap();
-        // The program's own page has them below what is true of all commands.
-        let examples = text.contains(".SH EXAMPLES\n") || text.contains("\nExamples:\n");
+        // Where something else is said first, they stand below it, in the same section.
+        let titles = [".SH EXAMPLES\n", "\nExamples:\n", "\nExample:\n"];
+        let examples = titles.iter().any(|title| text.contains(title));
         assert!(text.contains(".TH ") && examples, "{page}:\n{text}");
         assert!(!text.contains("cargo xtask"), "{page}:\n{text}");
         // man fills lines, unless told otherwise: a command that it broke in two cannot be typed.
