@@ -362,7 +362,7 @@ mod tests {
     fn a_cache_is_a_folder_or_an_address_and_a_password_is_no_part_of_either() {
         let folder = std::path::absolute("/mnt/cache").unwrap().display().to_string();
         assert_eq!(parse("/mnt/cache").unwrap(), folder);
-        let address = url::Url::from_file_path(&folder).unwrap();
+        let address = Url::from_file_path(&folder).unwrap();
         assert_eq!(parse(address.as_str()).unwrap(), folder);
         assert_eq!(parse("https://h.example/a").unwrap(), "https://h.example/a/");
         assert_eq!(parse("redis://h.example/2").unwrap(), "redis://h.example:6379/2");
