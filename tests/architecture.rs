@@ -363,10 +363,7 @@ fn stages_reach_files_of_the_workspace_only_through_the_door_that_looks_into_the
 /// Places of `stage/` that read files by themselves (how often, if more than once), by what keeps a result true to its
 /// key there. All others are given what they read: by the table, by `Cx`, or by a module below.
 const READS_BY_ITSELF: &[(&str, &[&str])] = &[
-    (
-        "the door: looks into the key, or puts what it reads there",
-        &["step.rs files_of", "origin.rs read_origin", "origin.rs origin_beside"],
-    ),
+    ("the door: looks into the key, or puts what it reads there", &["step.rs files_of", "origin.rs carried"]),
     ("file names alone, of a patch that is in the key of whoever uses it", &["step.rs changed_by"]),
     (
         "only what came through `Cx` or by a digest of the lock",
@@ -387,7 +384,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "objects/import.rs one",
             "objects/import.rs read",
             "objects/import.rs usable",
-            "steps/companion.rs make ×2",
+            "steps/companion.rs make",
             "steps/companion.rs repair ×2",
             "steps/libuv.rs version_of",
             "steps/prefix.rs assemble",
@@ -397,10 +394,10 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "steps/uvstore.rs licenses",
             "steps/uvstore.rs make",
             "steps/verify.rs tch_consumer ×2",
+            "steps/wheel.rs add_licenses",
             "steps/wheel.rs check_no_leaks",
             "steps/wheel.rs flatten ×2",
             "steps/wheel.rs make_cmake_files_relative ×3",
-            "steps/wheel.rs run",
             "steps/wheel.rs state_facts",
         ],
     ),

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{RecipeArgs, ToolArgs, TrustArgs, print_json, set_json};
+use super::common::{RecipeArgs, SignedArgs, ToolArgs, TrustArgs, print_json, set_json};
 use crate::artifact::audit::Artifact;
 use crate::artifact::dsse::KeySource;
 use crate::error::{Error, Result};
@@ -85,12 +85,8 @@ struct Import {
     recipe: Option<String>,
     #[command(flatten)]
     python: ToolArgs,
-    /// A public key (PEM) that must have signed its statement; may be given several times: one of them must
-    #[arg(long, value_name = "FILE")]
-    key: Vec<PathBuf>,
-    /// A policy that it must meet: which keys, recipes, toolchains, builders (default: TORCHMILL_POLICY)
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    signed: SignedArgs,
     /// The statement, if it does not stand beside the archive
     #[arg(long, value_name = "FILE")]
     statement: Option<PathBuf>,
@@ -173,7 +169,7 @@ fn import(args: &Import) -> Result<()> {
         .next("`cargo xtask cache export` writes one"));
     }
     let trust = TrustArgs { trust: args.trust.clone(), unconfined: false };
-    let trust = trust.with(&args.key, args.policy.as_deref())?;
+    let trust = trust.with(&args.signed.key, args.signed.policy.as_deref())?;
     let _said = ui::Waiting::new(|| "looking at the archive".into());
     let origin = artifact.origin()?.ok_or_else(|| {
         Error::misuse("no-objects", format!("{} names no recipe: `cache export` did not make it", artifact.name))

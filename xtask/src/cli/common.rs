@@ -139,6 +139,17 @@ pub struct TrustArgs {
     pub unconfined: bool,
 }
 
+/// Whose signature an artifact from elsewhere must carry.
+#[derive(Debug, Args)]
+pub struct SignedArgs {
+    /// A public key (PEM) that must have signed its statement; may be given several times: one of them must
+    #[arg(long, value_name = "FILE")]
+    pub key: Vec<PathBuf>,
+    /// A policy that it must meet: which keys, recipes, toolchains, builders (default: TORCHMILL_POLICY)
+    #[arg(long, value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+}
+
 impl TrustArgs {
     /// With whose signatures count: `keys`, a policy's, or that of TORCHMILL_POLICY.
     pub fn with(&self, keys: &[PathBuf], policy: Option<&Path>) -> Result<Trust> {

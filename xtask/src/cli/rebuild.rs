@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{ToolArgs, TrustArgs, print_json, quiet, sink};
+use super::common::{SignedArgs, ToolArgs, TrustArgs, print_json, quiet, sink};
 use crate::artifact::audit::Artifact;
 use crate::error::{Answer, Result};
 use crate::platform;
@@ -31,12 +31,8 @@ pub struct Args {
     artifact: PathBuf,
     #[command(flatten)]
     python: ToolArgs,
-    /// A public key (PEM) that must have signed its statement; may be given several times: one of them must
-    #[arg(long, value_name = "FILE")]
-    key: Vec<PathBuf>,
-    /// A policy that it must meet: which keys, recipes, toolchains, builders (default: TORCHMILL_POLICY)
-    #[arg(long, value_name = "FILE")]
-    policy: Option<PathBuf>,
+    #[command(flatten)]
+    signed: SignedArgs,
     #[command(flatten)]
     trust: TrustArgs,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
@@ -67,7 +63,7 @@ pub fn run(args: &Args) -> Result<Answer> {
         no_compiler_cache: args.no_compiler_cache,
         ..Options::default()
     };
-    let mut trust = args.trust.with(&args.key, args.policy.as_deref())?;
+    let mut trust = args.trust.with(&args.signed.key, args.signed.policy.as_deref())?;
     trust.telling.extend(args.json.then_some("--json"));
     trust.telling.extend(quiet().then_some("--quiet"));
     platform::scrub_environment(None);

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use pep440_rs::Version;
-use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::load::{Located, Workspace, is_companion};
@@ -15,10 +14,9 @@ use super::near::nearest;
 use crate::error::{Error, Result};
 
 /// One companion's file, as typed.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-#[schemars(title = "torchmill companion recipe")]
-pub struct CompanionFile {
+struct CompanionFile {
     /// Version of this format: 1.
     pub schema: Option<u32>,
     /// One line for people.
@@ -45,9 +43,9 @@ pub struct CompanionFile {
 }
 
 /// `[companion]`.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct CompanionTable {
+struct CompanionTable {
     /// Name of the package, as pip knows it: `torchvision`.
     pub package: String,
     /// Upstream's version of it.
@@ -121,11 +119,7 @@ impl Companion {
 
     /// Names of the prefixes that its sources go to, sorted.
     pub fn prefixes(&self) -> Vec<&str> {
-        let mut names: Vec<&str> =
-            self.source.iter().flat_map(|s| &s.into).filter_map(|p| p.prefix.as_deref()).collect();
-        names.sort_unstable();
-        names.dedup();
-        names
+        model::prefixes(&self.source)
     }
 }
 
@@ -230,14 +224,14 @@ impl Workspace {
             };
         }
         let all = names.iter().map(|name| self.companion(name)).collect::<Result<Vec<_>>>()?;
-        let of_package: Vec<Companion> = all.iter().filter(|c| c.package == asked).cloned().collect();
-        if let Some(found) = of_package.iter().find(|c| c.torch == torch) {
-            return Ok(found.clone());
+        let (mut of_package, others): (Vec<_>, Vec<_>) = all.into_iter().partition(|c| c.package == asked);
+        if let Some(at) = of_package.iter().position(|c| c.torch == torch) {
+            return Ok(of_package.swap_remove(at));
         }
         if !of_package.is_empty() {
             return Err(other_torch(asked, torch, &of_package));
         }
-        let mut packages: Vec<&str> = all.iter().map(|c| c.package.as_str()).collect();
+        let mut packages: Vec<&str> = others.iter().map(|c| c.package.as_str()).collect();
         packages.sort_unstable();
         packages.dedup();
         let e = Error::misuse("no-such-companion", format!("there is no recipe for a companion '{asked}'"));

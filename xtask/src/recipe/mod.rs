@@ -10,7 +10,7 @@ mod model;
 mod near;
 mod requirement;
 
-pub use companion::{Companion, CompanionFile};
+pub use companion::Companion;
 pub use coordinate::Coordinate;
 pub use load::{SCHEMA, Workspace};
 pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};

@@ -106,6 +106,17 @@ pub enum Backend {
     ScikitBuildCore,
 }
 
+impl Backend {
+    /// Its name, as recipes have it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Setuptools => "setuptools",
+            Self::ScikitBuildCore => "scikit-build-core",
+        }
+    }
+}
+
 /// An operating system.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
@@ -301,6 +312,15 @@ impl Source {
     pub fn in_prefix<'s>(&'s self, name: &'s str) -> impl Iterator<Item = &'s Placement> {
         self.into.iter().filter(move |p| p.prefix.as_deref() == Some(name))
     }
+}
+
+/// Names of the prefixes that sources go to, sorted, each once.
+#[must_use]
+pub fn prefixes(sources: &[Source]) -> Vec<&str> {
+    let mut names: Vec<&str> = sources.iter().flat_map(|s| &s.into).filter_map(|p| p.prefix.as_deref()).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 fn yes() -> bool {

@@ -200,11 +200,7 @@ impl Build<'_> {
 
     /// Names of the prefixes that the recipe makes, sorted.
     pub fn prefixes(&self) -> Vec<String> {
-        let mut names: Vec<String> =
-            self.recipe.source.iter().flat_map(|s| &s.into).filter_map(|p| p.prefix.clone()).collect();
-        names.sort();
-        names.dedup();
-        names
+        crate::recipe::prefixes(&self.recipe.source).into_iter().map(str::to_owned).collect()
     }
 
     /// The companion called `package`.

@@ -12,7 +12,7 @@ use super::steps::cuda;
 use crate::artifact::origin::{self, Facts, Origin};
 use crate::artifact::sbom::{Component, Subject};
 use crate::error::{Error, Result};
-use crate::recipe::{Coordinate, Locked, Source};
+use crate::recipe::{Coordinate, Lock, Locked, Source};
 
 /// What the artifacts carry of their making.
 pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
@@ -25,19 +25,8 @@ pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
 
 fn read_origin(build: &Build<'_>) -> Result<Origin> {
     let recipe = &build.recipe;
-    let facts = Facts {
-        schema_version: origin::SCHEMA_VERSION,
-        torchmill: env!("CARGO_PKG_VERSION").into(),
-        recipe: recipe.name.clone(),
-        python: build.python.minor(),
-        machine: build.python.machine.clone(),
-        toolchain: toolchain(build)?,
-    };
-    let mut patches = BTreeMap::new();
-    for file in recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]) {
-        patches.insert(file.to_owned(), fs_err::read(build.workspace.patches().join(file))?);
-    }
-    Origin::new(&facts, &recipe.normal, &build.lock.to_toml(&recipe.name)?, patches)
+    let patches = recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]);
+    carried(build, &recipe.name, &recipe.normal, &build.lock, patches, toolchain(build)?)
 }
 
 /// What the wheel of a companion carries of its making, which was compiled against the torch of this file name and
@@ -46,19 +35,29 @@ pub fn origin_beside(build: &Build<'_>, beside: &Beside, torch: &str, sha256: &s
     let recipe = &beside.recipe;
     let mut toolchain = toolchain(build)?;
     toolchain["torch"] = serde_json::json!({ "file": torch, "sha256": sha256 });
+    let patches = recipe.patch.iter().map(|p| p.file.as_str());
+    carried(build, &recipe.name, &recipe.normal, &beside.lock, patches, toolchain)
+}
+
+/// The files that an artifact of the recipe called `name` carries.
+fn carried<'p>(
+    build: &Build<'_>,
+    name: &str,
+    normal: &str,
+    lock: &Lock,
+    patches: impl Iterator<Item = &'p str>,
+    toolchain: serde_json::Value,
+) -> Result<Origin> {
     let facts = Facts {
         schema_version: origin::SCHEMA_VERSION,
         torchmill: env!("CARGO_PKG_VERSION").into(),
-        recipe: recipe.name.clone(),
+        recipe: name.to_owned(),
         python: build.python.minor(),
         machine: build.python.machine.clone(),
         toolchain,
     };
-    let mut patches = BTreeMap::new();
-    for patch in &recipe.patch {
-        patches.insert(patch.file.clone(), fs_err::read(build.workspace.patches().join(&patch.file))?);
-    }
-    Origin::new(&facts, &recipe.normal, &beside.lock.to_toml(&recipe.name)?, patches)
+    let read = |file: &str| Ok((file.to_owned(), fs_err::read(build.workspace.patches().join(file))?));
+    Origin::new(&facts, normal, &lock.to_toml(name)?, patches.map(read).collect::<Result<_>>()?)
 }
 
 /// Compiler and Python, by versions and digests; no path of this machine.

@@ -186,18 +186,17 @@ impl Build<'_> {
         std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// The environment that PyTorch's build sees: this list and nothing of the caller's.
-    pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
-        let recipe = &self.recipe;
+    /// The environment that whatever is built in the folder `dir` sees: this list, and nothing of the caller's.
+    pub(crate) fn closed_env(&self, dir: &Path, programs: String, epoch: i64) -> BTreeMap<String, String> {
         let path = |p: PathBuf| p.display().to_string();
         let mut env: BTreeMap<String, String> = [
-            ("PATH", self.tool_path(&work.dep("buildenv"))),
-            ("HOME", path(work.dir.join("home"))),
-            ("TMPDIR", path(work.dir.join("tmp"))),
+            ("PATH", programs),
+            ("HOME", path(dir.join("home"))),
+            ("TMPDIR", path(dir.join("tmp"))),
             ("LANG", "C.UTF-8".into()),
             ("LC_ALL", "C.UTF-8".into()),
             ("TZ", "UTC".into()),
-            ("SOURCE_DATE_EPOCH", recipe.torch.epoch.to_string()),
+            ("SOURCE_DATE_EPOCH", epoch.to_string()),
             ("PYTHONHASHSEED", "0".into()),
             ("PYTHONDONTWRITEBYTECODE", "1".into()),
             ("CC", path(self.compiler.cc.clone())),
@@ -205,9 +204,7 @@ impl Build<'_> {
             ("CMAKE_BUILD_TYPE", "Release".into()),
             ("CMAKE_GENERATOR", "Ninja".into()),
             // The one door to CMake: it reads this variable itself, whatever a version's setup.py hands on.
-            ("CMAKE_TOOLCHAIN_FILE", path(work.dir.join("toolchain.cmake"))),
-            ("PYTORCH_BUILD_VERSION", recipe.torch.full_version()),
-            ("PYTORCH_BUILD_NUMBER", "1".into()),
+            ("CMAKE_TOOLCHAIN_FILE", path(dir.join("toolchain.cmake"))),
             // Nothing may be downloaded; where the network cannot be cut off, this fails it at once.
             ("http_proxy", "http://127.0.0.1:9".into()),
             ("https_proxy", "http://127.0.0.1:9".into()),
@@ -215,7 +212,16 @@ impl Build<'_> {
         ]
         .map(|(k, v)| (k.to_owned(), v))
         .into();
-        env.extend(self.compiler.environment(&work.dir));
+        env.extend(self.compiler.environment(dir));
+        env
+    }
+
+    /// The environment that PyTorch's build sees.
+    pub(crate) fn torch_env(&self, work: &Work) -> Vec<(String, String)> {
+        let recipe = &self.recipe;
+        let mut env = self.closed_env(&work.dir, self.tool_path(&work.dep("buildenv")), recipe.torch.epoch);
+        env.insert("PYTORCH_BUILD_VERSION".into(), recipe.torch.full_version());
+        env.insert("PYTORCH_BUILD_NUMBER".into(), "1".into());
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(CUDA);
             env.extend(self.cuda_env(cuda, &home));

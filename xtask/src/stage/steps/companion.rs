@@ -5,27 +5,24 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::buildenv::Buildenv;
 use super::companionenv::Companionenv;
 use super::configure::PEP517;
 use super::prefix::{self, Prefix};
 use super::provenance::{self, Provenance};
+use super::tree;
 use super::wheel::{self, Wheel};
 use crate::artifact::manifest::{Input, Manifest};
-use crate::artifact::origin::{self, Origin};
-use crate::artifact::provenance::Statement;
+use crate::artifact::origin::Origin;
 use crate::artifact::repair::{self, Repaired, Tools};
 use crate::artifact::{sbom, wheel as packing};
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::recipe::Backend;
-use crate::source::{patch, unpack};
 use crate::stage::build::{Beside, Build};
 use crate::stage::drawn::Drawn;
 use crate::stage::environment;
-use crate::stage::origin::{components, json_file, origin_beside, toolchain};
+use crate::stage::origin::{components, json_file, origin_beside};
 use crate::stage::step::{Cx, Done, Step};
 use crate::stage::work::{CompilerCache, Work, ninja};
 use crate::store::{Parts, digest_file};
@@ -160,8 +157,7 @@ impl Maker<'_> {
         self.environment()?;
         let root = self.out.join("tree");
         self.compile(&version, &root)?;
-        let dist_info = packing::dist_info(&root)?;
-        let metadata = root.join(&dist_info).join("METADATA");
+        let metadata = root.join(packing::dist_info(&root)?).join("METADATA");
         let text = pinned(
             &fs_err::read_to_string(&metadata)?,
             &recipe.package,
@@ -174,25 +170,16 @@ impl Maker<'_> {
         wheel::check_no_leaks(self.build, &root)?;
         let licenses = self.scratch.join("licenses");
         wheel::unpack_licenses(&self.drawn, &licenses)?;
-        let own = root.join(&dist_info).join("licenses");
-        fs_err::create_dir_all(&own)?;
-        for entry in fs_err::read_dir(&licenses)? {
-            let entry = entry?;
-            platform::rename(entry.path(), own.join(entry.file_name()))?;
-        }
+        wheel::add_licenses(&licenses, &root)?;
         let origin = carried(self.cx, self.beside)?;
-        origin.write(&root.join(&dist_info).join(origin::FOLDER))?;
         let packages = &self.build.packages_beside(self.beside)?.build;
         let subject =
             sbom::Subject { name: &recipe.package, version: version.clone(), license: &recipe.license, commit: None };
         let bill = json_file(&sbom::cyclonedx(&subject, recipe.epoch, &components(&self.drawn, packages, &grafted)))?;
-        fs_err::create_dir_all(root.join(&dist_info).join("sboms"))?;
-        fs_err::write(root.join(&dist_info).join("sboms").join(sbom::FILE), &bill)?;
+        wheel::add_origin(&root, &origin, &bill)?;
         let python = self.build.python.tag();
         let tag = format!("{python}-{python}-{platform_tag}");
-        let file = packing::set_tag(&root, &tag)?;
-        let packed = fs_err::File::create(self.out.join(&file))?;
-        packing::pack(&root, packed.into_file(), recipe.epoch)?.sync_all()?;
+        let file = wheel::pack(&root, &tag, &self.out, recipe.epoch)?;
         crate::store::remove_tree(&root)?;
         self.state(
             &origin,
@@ -215,23 +202,7 @@ impl Maker<'_> {
     fn unpack(&self) -> Result<()> {
         let src = self.scratch.join("src");
         fs_err::create_dir_all(&src)?;
-        for source in self.drawn.source {
-            let targets: Vec<unpack::Target> = source
-                .into
-                .iter()
-                .filter_map(|p| {
-                    let dir = src.join(p.tree.as_ref()?);
-                    Some(unpack::Target { dir, strip: p.strip, only: p.only.clone(), keep: p.keep.clone() })
-                })
-                .collect();
-            if !targets.is_empty() {
-                let blob = self.drawn.blob(&source.name)?;
-                unpack::unpack(&blob, &source.name, &targets, self.drawn.bounds(), self.drawn.epoch)?;
-            }
-        }
-        for p in &self.beside.recipe.patch {
-            patch::apply(&self.cx.patch(&p.file)?, &src, p.strip).doing(|| format!("applying patches/{}", p.file))?;
-        }
+        tree::assemble(self.cx, &self.drawn, &self.beside.recipe.patch, &src)?;
         for name in self.beside.recipe.prefixes() {
             let (to, own) = (self.scratch.join("prefix").join(name), self.scratch.join("unpacked").join(name));
             fs_err::create_dir_all(&to)?;
@@ -259,41 +230,21 @@ impl Maker<'_> {
         for dir in ["home", "tmp", "wheel"] {
             fs_err::create_dir_all(self.scratch.join(dir))?;
         }
-        let toolchain_file = self.scratch.join("toolchain.cmake");
-        fs_err::write(&toolchain_file, TOOLCHAIN_FILE)?;
+        fs_err::write(self.scratch.join("toolchain.cmake"), TOOLCHAIN_FILE)?;
         let (cc, cxx, cache) = self.compilers()?;
         let flags = format!("-g0 -ffile-prefix-map={}=.", self.scratch.display());
-        let backend = match recipe.backend {
-            Backend::Setuptools => "setuptools",
-            Backend::ScikitBuildCore => "scikit-build-core",
-        };
         let mut hook = Process::new(environment::python(&env))
             .arg("-c")
             .arg(PEP517)
-            .args([backend, "wheel"])
+            .args([recipe.backend.name(), "wheel"])
             .arg(self.scratch.join("wheel"))
-            .envs(self.build.compiler.environment(&self.scratch))
+            .envs(self.build.closed_env(&self.scratch, self.path(&env)?, recipe.epoch))
             .envs(cache)
-            .env("PATH", self.path(&env)?)
-            .env("HOME", self.scratch.join("home"))
-            .env("TMPDIR", self.scratch.join("tmp"))
-            .env("LANG", "C.UTF-8")
-            .env("LC_ALL", "C.UTF-8")
-            .env("TZ", "UTC")
-            .env("SOURCE_DATE_EPOCH", recipe.epoch.to_string())
-            .env("PYTHONHASHSEED", "0")
-            .env("PYTHONDONTWRITEBYTECODE", "1")
             .env("CC", cc)
             .env("CXX", cxx)
             .env("CFLAGS", &flags)
             .env("CXXFLAGS", &flags)
-            .env("CMAKE_BUILD_TYPE", "Release")
-            .env("CMAKE_GENERATOR", "Ninja")
-            .env("CMAKE_TOOLCHAIN_FILE", &toolchain_file)
-            .env("MAX_JOBS", ninja::jobs(self.build).to_string())
-            .env("http_proxy", "http://127.0.0.1:9")
-            .env("https_proxy", "http://127.0.0.1:9")
-            .env("PIP_NO_INDEX", "1");
+            .env("MAX_JOBS", ninja::jobs(self.build).to_string());
         for (name, value) in &recipe.environment {
             hook = hook.env(name, self.expand(value, version)?);
         }
@@ -301,14 +252,7 @@ impl Maker<'_> {
         hook.cwd(&src)
             .check("companion", Some(&log))
             .doing(|| format!("compiling {} {} against this torch", recipe.package, recipe.version))?;
-        let left = self.scratch.join("wheel/tree");
-        if left.is_dir() {
-            return platform::rename(&left, root);
-        }
-        let raw = packing::only_wheel(&self.scratch.join("wheel"))?;
-        let all = [unpack::Target::all(root)];
-        unpack::unpack(&raw, "the backend's wheel", &all, self.drawn.bounds(), recipe.epoch)?;
-        Ok(())
+        wheel::install_tree(&self.scratch.join("wheel"), root, self.drawn.bounds(), recipe.epoch)
     }
 
     /// The environment's tools, programs of the prefixes, the compilers, the system.
@@ -403,12 +347,11 @@ impl Maker<'_> {
     fn state(&self, origin: &Origin, bill: &[u8], mut record: Record) -> Result<Record> {
         let recipe = &self.beside.recipe;
         let (sha256, size) = digest_file(&self.out.join(&record.file))?;
-        let input = |sha256: String, size: u64| Input { sha256, size, license: None, coordinates: Vec::new() };
-        record.digests.insert(record.file.clone(), input(sha256, size));
+        let input = Input { sha256, size, license: None, coordinates: Vec::new() };
+        record.digests.insert(record.file.clone(), input);
         let packages = &self.build.packages_beside(self.beside)?.build;
-        let mut toolchain = toolchain(self.build)?;
+        let mut toolchain = origin.facts()?.toolchain;
         toolchain["tools"] = provenance::build_tools(&self.scratch.join("env"))?;
-        toolchain["torch"] = serde_json::json!({ "file": record.torch.0, "sha256": record.torch.1 });
         let manifest = Manifest {
             schema_version: 1,
             recipe: recipe.name.clone(),
@@ -428,18 +371,9 @@ impl Maker<'_> {
             grafted: record.grafted.clone(),
             artifacts: record.digests.clone(),
         };
-        let stem = record.file.trim_end_matches(".whl").to_owned();
-        for (name, bytes) in
-            [(format!("{stem}.cdx.json"), bill.to_vec()), (format!("{stem}.manifest.json"), json_file(&manifest)?)]
-        {
-            fs_err::write(self.out.join(&name), &bytes)?;
-            record.digests.insert(name, input(hex::encode(Sha256::digest(&bytes)), bytes.len() as u64));
-        }
-        let stated = record.digests.iter().map(|(name, input)| (name.clone(), input.sha256.clone())).collect();
-        record.statement = format!("{stem}.provenance.json");
-        let text = Statement::new(&manifest, &origin.recipe_sha256(), &stated).to_bytes()?;
-        fs_err::write(self.out.join(&record.statement), text)?;
-        Ok(record)
+        let stem = record.file.trim_end_matches(".whl");
+        let stated = provenance::state(&self.out, stem, bill, &manifest, origin, record.digests, None)?;
+        Ok(Record { statement: stated.statement, digests: stated.digests, ..record })
     }
 }
 

@@ -13,7 +13,7 @@ use super::libuv::Libuv;
 use super::prefix::Prefix;
 use super::tree::Tree;
 use crate::error::{Context, Error, Result};
-use crate::recipe::{Backend, CmakeValue, System, features};
+use crate::recipe::{CmakeValue, System, features};
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
@@ -163,14 +163,10 @@ fn checks(cache: &str) -> String {
 
 /// The process that calls a PEP 517 hook in the work folder.
 pub fn hook(build: &Build<'_>, work: &Work, what: &str, arguments: &[&Path]) -> Process {
-    let backend = match build.recipe.torch.backend {
-        Backend::Setuptools => "setuptools",
-        Backend::ScikitBuildCore => "scikit-build-core",
-    };
     Process::new(environment::python(&work.dep("buildenv")))
         .arg("-c")
         .arg(PEP517)
-        .arg(backend)
+        .arg(build.recipe.torch.backend.name())
         .arg(what)
         .args(arguments)
         .envs(build.torch_env(work))

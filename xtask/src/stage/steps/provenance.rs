@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::recipe::{Coordinate, Locked, Source};
 use crate::stage::drawn::Drawn;
 use crate::stage::environment;
+use crate::stage::objects::audit::Origins;
 use crate::stage::origin::{components, json_file, name_of, origin, toolchain, torch_subject};
 use crate::stage::step::{Cx, Done, Step};
 use crate::store::{Parts, digest_file};
@@ -64,26 +65,40 @@ impl Step for Provenance {
         let manifest = manifest(cx, &wheel, &digests)?;
         let parts = components(&build.drawn(), &build.python_lock()?.build, &wheel.record.grafted);
         let bill = sbom::cyclonedx(&torch_subject(build), build.recipe.torch.epoch, &parts);
-        let mut write = |name: String, bytes: &[u8]| -> Result<String> {
-            fs_err::write(out.join(&name), bytes)?;
-            let sha256 = hex::encode(Sha256::digest(bytes));
-            let size = bytes.len() as u64;
-            digests.insert(name.clone(), Input { sha256, size, license: None, coordinates: Vec::new() });
-            Ok(name)
-        };
-        let sbom = write(format!("{stem}.cdx.json"), &json_file(&bill)?)?;
-        let manifest_name = write(format!("{stem}.manifest.json"), &json_file(&manifest)?)?;
-        let stated = digests.iter().map(|(name, input)| (name.clone(), input.sha256.clone())).collect();
-        let mut text = Statement::new(&manifest, &origin(build)?.recipe_sha256(), &stated);
-        // Absent where all was compiled on this machine: then whoever builds it writes the same statement.
-        if let Some(origins) = &wheel.record.objects {
-            text.state_objects(&serde_json::json!(origins));
-        }
-        let text = text.to_bytes()?;
-        let statement = format!("{stem}.provenance.json");
-        fs_err::write(out.join(&statement), text)?;
-        Ok(Record { manifest: manifest_name, sbom, statement, digests })
+        let objects = wheel.record.objects.as_ref();
+        state(&out, &stem, &json_file(&bill)?, &manifest, origin(build)?, digests, objects)
     }
+}
+
+/// Writes the bill of materials, the manifest and the statement about the files of `digests` to the folder `out`;
+/// `objects` is where theirs came from, if not all were compiled on this machine.
+pub(super) fn state(
+    out: &Path,
+    stem: &str,
+    bill: &[u8],
+    manifest: &Manifest,
+    origin: &Origin,
+    mut digests: BTreeMap<String, Input>,
+    objects: Option<&Origins>,
+) -> Result<Record> {
+    let mut write = |name: String, bytes: &[u8]| -> Result<String> {
+        fs_err::write(out.join(&name), bytes)?;
+        let sha256 = hex::encode(Sha256::digest(bytes));
+        let size = bytes.len() as u64;
+        digests.insert(name.clone(), Input { sha256, size, license: None, coordinates: Vec::new() });
+        Ok(name)
+    };
+    let sbom = write(format!("{stem}.cdx.json"), bill)?;
+    let manifest_name = write(format!("{stem}.manifest.json"), &json_file(manifest)?)?;
+    let stated = digests.iter().map(|(name, input)| (name.clone(), input.sha256.clone())).collect();
+    let mut text = Statement::new(manifest, &origin.recipe_sha256(), &stated);
+    // Absent where all was compiled on this machine: then whoever builds it writes the same statement.
+    if let Some(origins) = objects {
+        text.state_objects(&serde_json::json!(origins));
+    }
+    let statement = format!("{stem}.provenance.json");
+    fs_err::write(out.join(&statement), text.to_bytes()?)?;
+    Ok(Record { manifest: manifest_name, sbom, statement, digests })
 }
 
 fn manifest(cx: &Cx<'_>, wheel: &Done<wheel::Record>, digests: &BTreeMap<String, Input>) -> Result<Manifest> {

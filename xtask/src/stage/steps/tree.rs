@@ -7,9 +7,10 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Result};
-use crate::recipe::Placement;
+use crate::recipe::{Patch, Placement};
 use crate::source::{patch, unpack};
 use crate::stage::build::Build;
+use crate::stage::drawn::Drawn;
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
@@ -58,22 +59,7 @@ impl Step for Tree {
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
         let (build, root) = (cx.build, cx.out()?);
-        let unpacked = build
-            .recipe
-            .source
-            .par_iter()
-            .filter_map(|source| {
-                let targets = source.into.iter().filter_map(|p| target(p, &root)).collect::<Vec<_>>();
-                (!targets.is_empty()).then_some((source, targets))
-            })
-            .map(|(source, targets)| {
-                let blob = build.blob(&source.name)?;
-                unpack::unpack(&blob, &source.name, &targets, build.bounds(), build.recipe.torch.epoch)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        for p in &build.recipe.patch {
-            patch::apply(&cx.patch(&p.file)?, &root, p.strip).doing(|| format!("applying patches/{}", p.file))?;
-        }
+        let unpacked = assemble(cx, &build.drawn(), &build.recipe.patch, &root)?;
         let epoch = build.recipe.torch.epoch;
         for file in files(&root).filter(|f| !has_time(f, epoch)) {
             fs_err::OpenOptions::new().write(true).open(file.path())?.file().set_modified(time(epoch))?;
@@ -84,6 +70,30 @@ impl Step for Tree {
             patches: build.recipe.patch.iter().map(|p| p.file.clone()).collect(),
         })
     }
+}
+
+/// Unpacks the sources that go into a tree at `root`, and applies the patches to it.
+pub(super) fn assemble(
+    cx: &Cx<'_>,
+    drawn: &Drawn<'_>,
+    patches: &[Patch],
+    root: &Path,
+) -> Result<Vec<unpack::Unpacked>> {
+    let unpacked = drawn
+        .source
+        .par_iter()
+        .filter_map(|source| {
+            let targets = source.into.iter().filter_map(|p| target(p, root)).collect::<Vec<_>>();
+            (!targets.is_empty()).then_some((source, targets))
+        })
+        .map(|(source, targets)| {
+            unpack::unpack(&drawn.blob(&source.name)?, &source.name, &targets, drawn.bounds(), drawn.epoch)
+        })
+        .collect::<Result<Vec<_>>>()?;
+    for p in patches {
+        patch::apply(&cx.patch(&p.file)?, root, p.strip).doing(|| format!("applying patches/{}", p.file))?;
+    }
+    Ok(unpacked)
 }
 
 /// Where a source goes in the tree at `root`, if it goes there.

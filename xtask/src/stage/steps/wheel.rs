@@ -9,7 +9,10 @@ use serde::{Deserialize, Serialize};
 use super::configure::{self, Configure};
 use super::prefix::compiler_cache;
 use crate::artifact::repair::{self, Repaired, Tools};
-use crate::artifact::{origin::FOLDER, sbom, wheel};
+use crate::artifact::{
+    origin::{FOLDER, Origin},
+    sbom, wheel,
+};
 use crate::error::{Context, Error, Result};
 use crate::inspect;
 use crate::platform;
@@ -83,37 +86,21 @@ impl Step for Wheel {
         hooked.doing(|| "making the wheel through the PEP 517 hook".into())?;
         unpacked?;
         let root = cx.out()?.join("tree");
-        let packed_from = scratch.join("tree");
-        if packed_from.is_dir() {
-            // setuptools was asked to leave the tree that it packed.
-            platform::rename(&packed_from, &root)?;
-        } else {
-            let raw = wheel::only_wheel(&scratch)?;
-            // Our own build's output, but the same rules: nothing leaves the folder.
-            let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
-            let all = [unpack::Target::all(&root)];
-            unpack::unpack(&raw, "the backend's wheel", &all, bounds, build.recipe.torch.epoch)?;
-            fs_err::remove_file(&raw)?;
-        }
+        let bounds = unpack::Bounds { bytes: 64 << 30, members: 1 << 20 };
+        install_tree(&scratch, &root, bounds, build.recipe.torch.epoch)?;
         state_facts(build, &root)?;
         make_cmake_files_relative(work, &root)?;
         let Repaired { grafted, platform: platform_tag, why } = repair(build, work, &root)?;
         let grafted: BTreeMap<String, String> = grafted.into_iter().map(|g| (g.soname, g.sha256)).collect();
         check_store(build, &root)?;
         check_no_leaks(build, &root)?;
-        // Some backends put torch's own texts there.
-        let folder = root.join(wheel::dist_info(&root)?).join("licenses");
-        fs_err::create_dir_all(&folder)?;
-        for entry in fs_err::read_dir(&licenses)? {
-            let entry = entry?;
-            platform::rename(entry.path(), folder.join(entry.file_name()))?;
-        }
-        add_origin(build, &root, &grafted)?;
+        add_licenses(&licenses, &root)?;
+        let parts = components(&build.drawn(), &build.python_lock()?.build, &grafted);
+        let bill = sbom::cyclonedx(&torch_subject(build), build.recipe.torch.epoch, &parts);
+        add_origin(&root, origin(build)?, &json_file(&bill)?)?;
         let python = build.python.tag();
         let tag = format!("{python}-{python}-{platform_tag}");
-        let file = wheel::set_tag(&root, &tag)?;
-        let out = fs_err::File::create(cx.out()?.join(&file))?;
-        wheel::pack(&root, out.into_file(), build.recipe.torch.epoch)?.sync_all()?;
+        let file = pack(&root, &tag, &cx.out()?, build.recipe.torch.epoch)?;
         let features = cx.made::<Configure>()?.record.features;
         let installed_size = crate::store::size_of_tree(&root);
         let objects = origins(build, work)?;
@@ -298,15 +285,46 @@ pub(super) fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
         .next("find out which text of the build writes it, and have that text be relative (patches/README.md)"))
 }
 
-/// What the wheel carries of its making, and its bill of materials where PEP 770 has it.
-fn add_origin(build: &Build<'_>, root: &Path, grafted: &BTreeMap<String, String>) -> Result<()> {
-    let dist_info = root.join(wheel::dist_info(root)?);
-    origin(build)?.write(&dist_info.join(FOLDER))?;
-    let parts = components(&build.drawn(), &build.python_lock()?.build, grafted);
-    let bill = sbom::cyclonedx(&torch_subject(build), build.recipe.torch.epoch, &parts);
-    fs_err::create_dir_all(dist_info.join("sboms"))?;
-    fs_err::write(dist_info.join("sboms").join(sbom::FILE), json_file(&bill)?)?;
+/// Puts what a backend made in `folder` at `root`: the tree that setuptools was asked to leave, or what is in the
+/// wheel of another one.
+pub(super) fn install_tree(folder: &Path, root: &Path, bounds: unpack::Bounds, epoch: i64) -> Result<()> {
+    let left = folder.join("tree");
+    if left.is_dir() {
+        return platform::rename(&left, root);
+    }
+    let raw = wheel::only_wheel(folder)?;
+    // Our own build's output, but the same rules: nothing leaves the folder.
+    unpack::unpack(&raw, "the backend's wheel", &[unpack::Target::all(root)], bounds, epoch)?;
+    fs_err::remove_file(&raw)?;
     Ok(())
+}
+
+/// Moves the licence texts below `licenses` to where wheels have them; some backends put texts of their own there.
+pub(super) fn add_licenses(licenses: &Path, root: &Path) -> Result<()> {
+    let folder = root.join(wheel::dist_info(root)?).join("licenses");
+    fs_err::create_dir_all(&folder)?;
+    for entry in fs_err::read_dir(licenses)? {
+        let entry = entry?;
+        platform::rename(entry.path(), folder.join(entry.file_name()))?;
+    }
+    Ok(())
+}
+
+/// What the wheel carries of its making, and its bill of materials where PEP 770 has it.
+pub(super) fn add_origin(root: &Path, origin: &Origin, bill: &[u8]) -> Result<()> {
+    let dist_info = root.join(wheel::dist_info(root)?);
+    origin.write(&dist_info.join(FOLDER))?;
+    fs_err::create_dir_all(dist_info.join("sboms"))?;
+    fs_err::write(dist_info.join("sboms").join(sbom::FILE), bill)?;
+    Ok(())
+}
+
+/// Packs the tree at `root` into the folder `out`, under the name that its tag gives it, which is returned.
+pub(super) fn pack(root: &Path, tag: &str, out: &Path, epoch: i64) -> Result<String> {
+    let file = wheel::set_tag(root, tag)?;
+    let packed = fs_err::File::create(out.join(&file))?;
+    wheel::pack(root, packed.into_file(), epoch)?.sync_all()?;
+    Ok(file)
 }
 
 /// Licence texts of everything that is linked in, in `folder/NAME/`.
