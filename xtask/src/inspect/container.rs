@@ -80,8 +80,10 @@ pub type Visit<'v> = dyn FnMut(&Member, &mut Content<'_>) -> Result<ControlFlow<
 /// Kinds of containers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// Wheels, libtorch archives, `.conda`.
+    /// Libtorch archives, `.conda`; wheels that are not called so.
     Zip,
+    /// A zip archive that is called a wheel.
+    Wheel,
     /// tar, plain or compressed.
     Tar,
     /// Debian package.
@@ -113,7 +115,9 @@ pub fn visit(
     each: &mut Visit<'_>,
 ) -> Result<Vec<Member>> {
     match kind {
-        Kind::Zip => zip(source, wanted, each),
+        Kind::Zip => zip(source, false, wanted, each),
+        Kind::Wheel if source.is_near() => wheel(source, wanted, each),
+        Kind::Wheel => zip(source, true, wanted, each),
         Kind::Tar => {
             let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
             tar_of(&magic, Cursor::new(source), wanted, each)
@@ -127,7 +131,33 @@ fn broken(what: impl std::fmt::Display) -> Error {
         .next("is the file complete? compare its size or digest with what it should be")
 }
 
-fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+/// A wheel at hand: the strict reader's own members, so that nothing is parsed twice.
+fn wheel(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
+    let archive = Archive::open(source).map_err(unfit)?;
+    let members: Vec<Member> =
+        archive.members().iter().map(|m| Member { name: m.name.clone(), size: m.size }).collect();
+    let chosen: Vec<usize> = (0..members.len()).filter(|i| wanted(&members[*i]) != Want::Nothing).collect();
+    few_enough(chosen.len())?;
+    for i in chosen {
+        let (member, held) = (&members[i], &archive.members()[i]);
+        let packed = archive.deflated(held).map(|(range, crc)| Packed { source, range, size: member.size, crc });
+        let reader = &mut archive.read(held);
+        if each(member, &mut Content { reader, packed, far: false })?.is_break() {
+            break;
+        }
+    }
+    Ok(members)
+}
+
+fn zip(
+    source: &dyn ReadAt,
+    wheel: bool,
+    wanted: &dyn Fn(&Member) -> Want,
+    each: &mut Visit<'_>,
+) -> Result<Vec<Member>> {
+    if wheel {
+        check_wheel(source)?;
+    }
     // The directory is at the end: a remote source is asked for the end first.
     let size = source.size();
     source.expect(size.saturating_sub(1 << 20)..size);
@@ -149,7 +179,7 @@ fn zip(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'
         ranges.push((start, start.saturating_add(entry.compressed_size())));
         members.push(Member { name, size: entry.size() });
     }
-    if members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL")) {
+    if !wheel && members.iter().any(|m| m.name.ends_with(".dist-info/WHEEL")) {
         check_wheel(source)?;
     }
     ranges.sort_unstable();
@@ -223,9 +253,14 @@ fn few_enough(wanted: usize) -> Result<()> {
 ///
 /// # Errors
 /// What readers would differ in.
-pub fn check_wheel(source: &dyn ReadAt) -> Result<()> {
+fn check_wheel(source: &dyn ReadAt) -> Result<()> {
     let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
-    held.map(drop).map_err(|e| if e.exit() == Exit::Misuse { broken(e.what()) } else { e })
+    held.map(drop).map_err(unfit)
+}
+
+/// What the strict reader refuses is bad input as any other archive's.
+fn unfit(e: Error) -> Error {
+    if e.exit() == Exit::Misuse { broken(e.what()) } else { e }
 }
 
 /// A reader that gives as many bytes as the directory says, with its checksum, or an error.

@@ -731,9 +731,10 @@ fn sizes(members: &[Member]) -> BTreeMap<String, u64> {
 pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Report> {
     let mut collector = Collector::new(depth);
     if let Some(kind) = container::kind_of(source) {
-        if subject.ends_with(".whl") && kind == container::Kind::Zip {
-            container::check_wheel(source)?;
-        }
+        let kind = match kind {
+            container::Kind::Zip if subject.ends_with(".whl") => container::Kind::Wheel,
+            other => other,
+        };
         let outer = collect(&mut collector, source, kind)?;
         let conda = collector.inner.is_some() || outer.iter().any(|m| m.name == "info/index.json");
         let members = collector.inner.take().unwrap_or(outer);
@@ -741,8 +742,8 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
         let what = match kind {
             _ if conda => Kind::CondaPackage,
             container::Kind::Deb => Kind::DebianPackage,
-            container::Kind::Zip if wheel => Kind::Wheel,
-            container::Kind::Zip | container::Kind::Tar => Kind::LibtorchArchive,
+            container::Kind::Zip | container::Kind::Wheel if wheel => Kind::Wheel,
+            container::Kind::Zip | container::Kind::Wheel | container::Kind::Tar => Kind::LibtorchArchive,
         };
         collector.check_record(&members)?;
         return collector.report(subject, what, &members);

@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, BufReader, Read, Take};
+use std::ops::Range;
 
 use flate2::{Decompress, FlushDecompress, Status};
 use rayon::prelude::*;
@@ -161,6 +162,11 @@ impl<'a> Archive<'a> {
     /// not what the headers say.
     pub fn read(&self, member: &'a Member) -> impl Read + use<'a> {
         read_member(self.source, member)
+    }
+
+    /// Where a member's packed bytes are, if they are a DEFLATE stream, and the CRC-32 of what they hold.
+    pub fn deflated(&self, member: &Member) -> Option<(Range<u64>, u32)> {
+        (!member.stored).then(|| (member.data..member.data + member.packed, member.crc))
     }
 
     /// No two members share bytes, and none stands between them: sorted by place, each begins where
