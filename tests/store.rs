@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::support::standin::{files, workspace};
 use super::support::{Ran, Workspace, sha256, shared_store};
 use torchmill::error::Exit;
-use torchmill::store::{KeyBuilder, Store};
+use torchmill::store::{Extent, KeyBuilder, Store};
 
 /// A workspace whose store is its own, with copies of the downloads.
 fn own() -> Workspace {
@@ -121,6 +121,46 @@ fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
     assert_eq!(store.finished("s", &key), Some(out.clone()));
     assert!(below(&out.join("__pycache__")).is_empty());
     assert!(store.take_found().is_empty());
+}
+
+#[test]
+fn of_a_result_that_is_only_handed_over_its_top_is_judged_and_the_rest_when_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let key = KeyBuilder::new("wheel", 1).finish();
+    let pending = store.begin("wheel", &key).unwrap();
+    std::fs::write(pending.out().join("a.whl"), "a wheel").unwrap();
+    std::fs::create_dir(pending.out().join("tree")).unwrap();
+    std::fs::write(pending.out().join("tree/b.py"), "x = 1\n").unwrap();
+    let out = pending.finish(&serde_json::json!({ "made": 1 })).unwrap();
+    change(&out.join("tree/b.py"));
+    assert_eq!(store.judged("wheel", &key, Extent::Top), Some(out.clone()));
+    std::fs::write(out.join("b.whl"), "another").unwrap();
+    assert_eq!(store.judged("wheel", &key, Extent::Top), None);
+    assert!(store.take_found()[0].contains("'b.whl' was put there"));
+    std::fs::rename(&below_quarantine(&store), out.parent().unwrap()).unwrap();
+    std::fs::remove_file(out.join("b.whl")).unwrap();
+    assert_eq!(store.finished("wheel", &key), None);
+    assert!(store.take_found()[0].contains("'tree/b.py' was changed"));
+}
+
+/// The one result that was set aside.
+fn below_quarantine(store: &Store) -> PathBuf {
+    let mut all = std::fs::read_dir(store.root().join("quarantine")).unwrap();
+    all.next().unwrap().unwrap().path()
+}
+
+#[test]
+fn a_plan_reads_no_download() {
+    let w = own();
+    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
+    let blob = w.store.join("v1/blobs").join(&digest[..2]).join(&digest);
+    change(&blob);
+    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
+    assert!(!plan.stderr.contains("set aside") && plan.stdout.contains("nothing to download"), "{plan:?}");
+    // One of another size is none.
+    std::fs::write(&blob, "cut").unwrap();
+    w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0).says("to download: 1 files");
 }
 
 #[test]

@@ -21,7 +21,7 @@ use super::work::{CompilerCache, FOLDER, Work};
 use crate::error::{Error, Result};
 use crate::event::Event;
 use crate::platform;
-use crate::store::{Key, Parts, Pending};
+use crate::store::{Extent, Key, Parts, Pending};
 
 /// The result of `S`, made or found.
 ///
@@ -31,15 +31,27 @@ pub fn ensure<S: Step>(build: &Build<'_>) -> Result<Done<S::Record>> {
     ensure_of::<S>(build, "")
 }
 
+/// The same, where only the files at the top of the result are used: what is in its folders is not judged
+/// unless a stage has to run.
+///
+/// # Errors
+/// A stage fails.
+pub fn ensure_top<S: Step>(build: &Build<'_>) -> Result<Done<S::Record>> {
+    ensure_with::<S>(Run { extent: Extent::Top, ..Run::new(build) }, "")
+}
+
 /// The result of `S` called `of`.
 ///
 /// # Errors
 /// A stage fails; this build has no such result.
 pub fn ensure_of<S: Step>(build: &Build<'_>, of: &str) -> Result<Done<S::Record>> {
-    let mut run = Run::new(build);
+    ensure_with::<S>(Run::new(build), of)
+}
+
+fn ensure_with<S: Step>(mut run: Run<'_>, of: &str) -> Result<Done<S::Record>> {
     let id = (S::NAME, of.to_owned());
     run.begin(std::slice::from_ref(&id))?;
-    run.made.get(&id).ok_or_else(|| none(build, S::NAME))?.typed::<S>()
+    run.made.get(&id).ok_or_else(|| none(run.build, S::NAME))?.typed::<S>()
 }
 
 /// The compiler cache of this build, for what is compiled outside of its stages.
@@ -267,11 +279,20 @@ struct Run<'b> {
     holds_work: bool,
     /// Nothing is used: what is there is taken for what it was, and not judged.
     planning: bool,
+    /// What of the results is used, and so judged, where no stage runs.
+    extent: Extent,
 }
 
 impl<'b> Run<'b> {
     fn new(build: &'b Build<'b>) -> Self {
-        Self { build, made: Made::default(), settled: BTreeSet::new(), holds_work: false, planning: false }
+        Self {
+            build,
+            made: Made::default(),
+            settled: BTreeSet::new(),
+            holds_work: false,
+            planning: false,
+            extent: Extent::Whole,
+        }
     }
 
     /// The folder of a result in the store: judged, unless this is a plan.
@@ -279,7 +300,7 @@ impl<'b> Run<'b> {
         if self.planning {
             return self.build.store.has(stage, key);
         }
-        let found = self.build.store.finished(stage, key);
+        let found = self.build.store.judged(stage, key, self.extent);
         self.build.tell_found();
         found
     }
@@ -347,7 +368,7 @@ impl<'b> Run<'b> {
             return Ok(true);
         }
         if (stage.home)(self.build).is_some() {
-            return (stage.is_there)(self.build);
+            return (stage.is_there)(self.build, self.planning);
         }
         let Some(parts) = self.parts(stage, &id.1)? else { return Ok(false) };
         let key = parts.key();
@@ -393,7 +414,12 @@ impl<'b> Run<'b> {
 
     /// Holds the demands of all that is ahead, then brings these results about.
     fn begin(&mut self, ids: &[Id]) -> Result<()> {
-        let to_do = self.outstanding(ids)?;
+        let mut to_do = self.outstanding(ids)?;
+        if !to_do.is_empty() && self.extent == Extent::Top {
+            // A stage that runs reads all of what it needs.
+            (self.extent, self.made) = (Extent::Whole, Made::default());
+            to_do = self.outstanding(ids)?;
+        }
         let mut ahead = Ahead { stages: to_do.iter().map(|(stage, _)| *stage).collect(), work: None };
         for name in ahead.stages.clone() {
             ahead.work = ahead.work.or(self.work_of(row(name)?)?);
@@ -478,7 +504,7 @@ impl<'b> Run<'b> {
         let of = |result| timing::Of { build: name.as_deref(), stage: stage.name, result };
         let cx = self.cx(stage, &id.1, work);
         let (folder, record) = match ((stage.home)(self.build), &parts, &key, work) {
-            (Some(home), ..) if (stage.is_there)(self.build)? => {
+            (Some(home), ..) if (stage.is_there)(self.build, self.planning)? => {
                 self.build.events.emit(Event::StageCached { stage: stage.name });
                 (home, (stage.run)(&cx)?)
             }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use super::build::Build;
-use super::engine::{ensure, ensure_named, ensure_of, is_made, timings};
+use super::engine::{ensure, ensure_named, ensure_of, ensure_top, is_made, timings};
 use super::graph::STAGES;
 use super::objects::audit::Origins;
 use super::origin::{json_file, name_of};
@@ -113,7 +113,7 @@ pub struct Files {
 /// A stage fails.
 pub fn files(build: &Build<'_>) -> Result<Files> {
     let provenance = ensure::<Provenance>(build)?;
-    let (wheel, bundle) = (ensure::<Wheel>(build)?, ensure::<Bundle>(build)?);
+    let (wheel, bundle) = (ensure_top::<Wheel>(build)?, ensure_top::<Bundle>(build)?);
     Ok(Files {
         wheel: wheel.folder.join(wheel.record.file),
         bundle: bundle.folder.join(bundle.record.file),

@@ -34,11 +34,11 @@ pub trait Step {
         None
     }
 
-    /// Whether a result with a [`Step::home`] is there already.
+    /// Whether a result with a [`Step::home`] is there already; `planning` uses nothing, and judges nothing.
     ///
     /// # Errors
     /// It cannot be told.
-    fn is_there(_build: &Build<'_>) -> Result<bool> {
+    fn is_there(_build: &Build<'_>, _planning: bool) -> Result<bool> {
         Ok(false)
     }
 
@@ -193,7 +193,7 @@ pub struct Stage {
     pub embeds: &'static [(&'static str, &'static str)],
     pub(super) of: fn(&Build<'_>) -> Vec<String>,
     pub(super) home: fn(&Build<'_>) -> Option<PathBuf>,
-    pub(super) is_there: fn(&Build<'_>) -> Result<bool>,
+    pub(super) is_there: fn(&Build<'_>, bool) -> Result<bool>,
     pub(super) inputs: fn(&Cx<'_>, &mut Parts) -> Result<()>,
     pub(super) identity: fn(&Build<'_>) -> Result<Option<String>>,
     pub(super) check: fn(&Build<'_>, &Ahead) -> Result<()>,

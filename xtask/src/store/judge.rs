@@ -76,6 +76,15 @@ pub fn spent() -> (Duration, u64) {
     *SPENT.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// How much of a result is used, and so judged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// All of it.
+    Whole,
+    /// The files at its top, which are handed over; its folders are for later stages.
+    Top,
+}
+
 /// What stands in a stage's result.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Listing {
@@ -98,7 +107,7 @@ impl Listing {
     /// # Errors
     /// The world: it cannot be read.
     pub fn of(out: &Path) -> Result<Self> {
-        let found = walk(out)?;
+        let found = walk(out, Extent::Whole)?;
         let hashed: Result<Vec<(String, Entry)>> = found
             .into_par_iter()
             .map(|(name, path)| {
@@ -114,13 +123,13 @@ impl Listing {
         Ok(Self { files: hashed?.into_iter().collect() })
     }
 
-    /// In what the folder `out` is not what it was: one sentence, or nothing. What Python compiled there
+    /// In what the folder `out`, to this extent, is not what it was: one sentence, or nothing. What Python compiled there
     /// since is removed: it is code too, and nobody misses it.
     ///
     /// # Errors
     /// The world: the folder cannot be read.
-    pub fn differs(&self, out: &Path) -> Result<Option<String>> {
-        let mut found: BTreeMap<String, PathBuf> = walk(out)?.into_iter().collect();
+    pub fn differs(&self, out: &Path, extent: Extent) -> Result<Option<String>> {
+        let mut found: BTreeMap<String, PathBuf> = walk(out, extent)?.into_iter().collect();
         found.retain(|name, path| {
             let compiled = !self.files.contains_key(name) && name.contains("__pycache__/");
             !(compiled && std::fs::remove_file(path).is_ok())
@@ -131,6 +140,7 @@ impl Listing {
         let wrong: Result<Vec<Option<String>>> = self
             .files
             .par_iter()
+            .filter(|(name, _)| extent == Extent::Whole || !name.contains('/'))
             .map(|(name, entry)| {
                 let Some(path) = found.get(name) else { return Ok(Some(format!("'{}' is gone", name.escape_debug()))) };
                 let same = match entry {
@@ -149,10 +159,11 @@ impl Listing {
     }
 }
 
-/// All files and links below `out`.
-fn walk(out: &Path) -> Result<Vec<(String, PathBuf)>> {
+/// All files and links below `out`, or at its top.
+fn walk(out: &Path, extent: Extent) -> Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
-    for entry in walkdir::WalkDir::new(out) {
+    let depth = if extent == Extent::Whole { usize::MAX } else { 1 };
+    for entry in walkdir::WalkDir::new(out).max_depth(depth) {
         let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
         if entry.file_type().is_dir() {
             continue;

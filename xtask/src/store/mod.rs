@@ -30,7 +30,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use digest::{copy_digesting, digest_file, digest_reader};
-pub use judge::{digest_now, spent as judging_spent};
+pub use judge::{Extent, digest_now, spent as judging_spent};
 pub use key::{Key, KeyBuilder};
 pub use parts::{Part, Parts};
 
@@ -216,11 +216,22 @@ impl Store {
         Ok(to)
     }
 
+    /// Whether a blob of this digest and size is there: for plans, which use nothing and so judge nothing.
+    pub fn has_blob(&self, sha256: &str, size: u64) -> bool {
+        is_sha256(sha256)
+            && self.blob_path(sha256).symlink_metadata().is_ok_and(|about| about.is_file() && about.len() == size)
+    }
+
     /// Folder of a stage's result, if it was made and is what it was then; one that is not is set aside.
     pub fn finished(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+        self.judged(stage, key, Extent::Whole)
+    }
+
+    /// The same, judged as far as `extent` says.
+    pub fn judged(&self, stage: &str, key: &Key, extent: Extent) -> Option<PathBuf> {
         let dir = self.stage_dir(stage, key);
         dir.join("stage.json").symlink_metadata().ok()?;
-        let why = self.fault(&dir);
+        let why = self.fault(&dir, extent);
         tracing::info!(target: "store", there = why.is_none(), "{stage} {}", key.short());
         let Some(why) = why else { return Some(dir.join("out")) };
         let aside = self.quarantine(&dir, &format!("{stage}-{}", key.short()));
@@ -236,7 +247,7 @@ impl Store {
     }
 
     /// In what a result is not what it was.
-    fn fault(&self, dir: &Path) -> Option<String> {
+    fn fault(&self, dir: &Path, extent: Extent) -> Option<String> {
         let Ok(text) = std::fs::read(dir.join("stage.json")) else { return Some("stage.json cannot be read".into()) };
         let out = dir.join("out");
         let Ok(finished) = serde_json::from_slice::<Finished>(&text) else {
@@ -253,7 +264,7 @@ impl Store {
             return Some("files.json was changed".into());
         }
         match serde_json::from_slice::<Listing>(&files) {
-            Ok(listing) => listing.differs(&out).unwrap_or_else(|e| Some(e.what().to_owned())),
+            Ok(listing) => listing.differs(&out, extent).unwrap_or_else(|e| Some(e.what().to_owned())),
             Err(_) => Some("files.json is no list of files".into()),
         }
     }

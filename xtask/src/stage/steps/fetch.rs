@@ -23,8 +23,11 @@ impl Step for Fetch {
         Some(build.store.root().to_owned())
     }
 
-    fn is_there(build: &Build<'_>) -> Result<bool> {
-        Ok(missing(build)?.is_empty())
+    fn is_there(build: &Build<'_>, planning: bool) -> Result<bool> {
+        Ok(absent(build, |digest, size| {
+            if planning { build.store.has_blob(digest, size) } else { build.store.blob(digest, size).is_some() }
+        })?
+        .is_empty())
     }
 
     /// None: what it brings is judged by its digest, and in the keys of those who read it.
@@ -39,12 +42,16 @@ impl Step for Fetch {
     }
 }
 
-/// Name and size of what has to be fetched.
+/// Name and size of what has to be fetched, as far as that can be told without reading what is there.
 ///
 /// # Errors
 /// A stale lock.
 pub fn missing(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
-    let there = |w: &Want| w.expected.as_ref().is_some_and(|(digest, size)| build.store.blob(digest, *size).is_some());
+    absent(build, |digest, size| build.store.has_blob(digest, size))
+}
+
+fn absent(build: &Build<'_>, is_there: impl Fn(&str, u64) -> bool) -> Result<Vec<(String, u64)>> {
+    let there = |w: &Want| w.expected.as_ref().is_some_and(|(digest, size)| is_there(digest, *size));
     let missing = wants(build)?.into_iter().filter(|w| !there(w));
     Ok(missing.map(|w| (w.name, w.expected.map_or(0, |(_, size)| size))).collect())
 }
