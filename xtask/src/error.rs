@@ -286,6 +286,9 @@ impl From<std::io::Error> for Error {
 /// Adds context to anything that turns into an [`Error`].
 pub trait Context<T> {
     /// Says what was being done when it failed.
+    ///
+    /// # Errors
+    /// The same, which now says what was being done.
     fn doing(self, doing: impl FnOnce() -> String) -> Result<T>;
 }
 

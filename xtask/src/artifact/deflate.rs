@@ -65,6 +65,9 @@ fn deflate(compress: &mut Compress, data: &[u8], last: bool) -> Vec<u8> {
 }
 
 /// Compresses all of `input` to `out` as one raw deflate stream. `seen` gets every chunk of input.
+///
+/// # Errors
+/// Whatever `input` or `out` meets.
 pub fn stream(input: &mut impl Read, out: &mut impl Write, mut seen: impl FnMut(&[u8])) -> io::Result<Totals> {
     let mut totals = Totals::default();
     let mut crc = crc32fast::Hasher::new();
@@ -120,6 +123,9 @@ pub struct GzipWriter<W: Write> {
 
 impl<W: Write> GzipWriter<W> {
     /// Begins a gzip file on `out`.
+    ///
+    /// # Errors
+    /// Whatever `out` meets.
     pub fn new(mut out: W) -> io::Result<Self> {
         // Magic, deflate, no flags, no time, no extra flags, unknown system.
         out.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
@@ -150,6 +156,9 @@ impl<W: Write> GzipWriter<W> {
     }
 
     /// Ends the file and gives back what is below.
+    ///
+    /// # Errors
+    /// Whatever is below meets.
     pub fn finish(mut self) -> io::Result<W> {
         self.compress(true)?;
         self.out.write_all(&self.crc.clone().finalize().to_le_bytes())?;

@@ -68,6 +68,10 @@ impl<W: Write + Seek> ZipWriter<W> {
     }
 
     /// Adds `members` in their order.
+    ///
+    /// # Errors
+    /// The world: a file cannot be read, the archive cannot be written, or the format does not hold so many members or
+    /// bytes. Or somebody asked to stop.
     pub fn add_all(&mut self, members: &[Member]) -> Result<Vec<Written>> {
         let mut written = Vec::with_capacity(members.len());
         let mut rest = members;
@@ -182,6 +186,9 @@ impl<W: Write + Seek> ZipWriter<W> {
     }
 
     /// Writes the directory and gives back what is below.
+    ///
+    /// # Errors
+    /// The world: it cannot be written, or is larger than 4 GiB.
     pub fn finish(mut self) -> Result<W> {
         let start = self.offset;
         let mut directory = Vec::new();

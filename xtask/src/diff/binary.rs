@@ -53,6 +53,9 @@ fn section_name((name, n): &(&[u8], usize)) -> String {
 }
 
 /// The sections that differ between two ELF, PE or Mach-O files; `None` where one is none.
+///
+/// # Errors
+/// The world: one of them cannot be read.
 pub fn sections(a: &Bytes, b: &Bytes) -> Result<Option<Vec<Finding>>> {
     let (left, right) = (Lens::new(a, MOST_OF_TABLES), Lens::new(b, MOST_OF_TABLES));
     let (one, two) = (File::parse(&left), File::parse(&right));
@@ -242,6 +245,9 @@ fn members<'l>(lens: &'l Lens<'l>, of: &Bytes) -> Option<Vec<Member<'l>>> {
 }
 
 /// The members of two static libraries that differ.
+///
+/// # Errors
+/// The world: one of them cannot be read.
 pub fn archive(a: &Bytes, b: &Bytes) -> Result<Option<Vec<Finding>>> {
     let (one, two) = (Lens::new(a, MOST_OF_TABLES), Lens::new(b, MOST_OF_TABLES));
     let (Some(left), Some(right)) = (members(&one, a), members(&two, b)) else { return Ok(None) };
@@ -278,6 +284,9 @@ pub fn archive(a: &Bytes, b: &Bytes) -> Result<Option<Vec<Finding>>> {
 }
 
 /// How two runs of bytes differ: sizes or count, the first place, the texts that stand there.
+///
+/// # Errors
+/// The world: one of them cannot be read.
 pub fn bytes(place: &str, a: &Bytes, b: &Bytes) -> Result<Finding> {
     told(place, a, b, &compare(a, b)?.unwrap_or_default())
 }

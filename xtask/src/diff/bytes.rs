@@ -33,6 +33,9 @@ impl Bytes {
     }
 
     /// All of them; for what is known to be small.
+    ///
+    /// # Errors
+    /// Reading.
     pub fn read(&self) -> io::Result<Vec<u8>> {
         let mut out = Vec::new();
         Cursor::new(self).take(self.size).read_to_end(&mut out)?;
@@ -64,6 +67,9 @@ pub struct Differing {
 }
 
 /// Compares, a piece at a time; `None` where nothing differs.
+///
+/// # Errors
+/// Reading; a source that ends before its size.
 pub fn compare(a: &Bytes, b: &Bytes) -> io::Result<Option<Differing>> {
     let both = a.size().min(b.size());
     // Object files have thousands of small sections.

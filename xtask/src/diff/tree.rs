@@ -336,6 +336,9 @@ pub struct Contents {
 
 impl Contents {
     /// The bytes of a member, which are none where it has no contents; `None` where they are too much.
+    ///
+    /// # Errors
+    /// The world: the member's file cannot be opened.
     pub fn of(&self, name: &str) -> Result<Option<Bytes>> {
         if self.left_out.contains(name) {
             return Ok(None);

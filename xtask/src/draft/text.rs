@@ -273,6 +273,9 @@ fn submodules(p: &mut Page, known: &Known) {
 }
 
 /// The recipe for the CUDA of the stock wheel, on top of the one for CPUs called `base`.
+///
+/// # Errors
+/// Misuse: the stock wheel was not read. Otherwise as [`cuda_of`].
 pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
     let version = &known.version;
     let stock = known.stock.as_ref().ok_or_else(|| {

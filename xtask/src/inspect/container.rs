@@ -232,6 +232,9 @@ fn zip(
 }
 
 /// An error for a file that is larger than any library.
+///
+/// # Errors
+/// Bad input, with the size and the bound.
 pub fn check_size(member: &Member) -> Result<()> {
     if member.size > LARGEST_MEMBER {
         let (name, size) = (&member.name, member.size);

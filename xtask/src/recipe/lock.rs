@@ -188,6 +188,9 @@ impl Lock {
     }
 
     /// The text of the file.
+    ///
+    /// # Errors
+    /// None that a user can cause.
     pub fn to_toml(&self, name: &str) -> Result<String> {
         let body = toml::to_string(self).map_err(|e| Error::world("lock-write", e.to_string()))?;
         Ok(format!("# Written by `cargo xtask lock --recipe {name}`. Not meant to be edited.\n{body}"))

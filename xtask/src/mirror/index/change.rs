@@ -45,6 +45,9 @@ pub struct Change {
 impl Change {
     /// Begins one in the index at `root`. The index must be locked while this is called: nobody may look at the folder
     /// before it has its lock.
+    ///
+    /// # Errors
+    /// The world: the index cannot be written to.
     pub fn begin(root: &Path) -> Result<Self> {
         let dir = tempfile::Builder::new()
             .prefix(PREFIX)
@@ -68,6 +71,9 @@ impl Change {
     }
 
     /// `bytes` go to `to` in the index, unless they are there.
+    ///
+    /// # Errors
+    /// The world: they cannot be written.
     pub fn writes(&mut self, to: String, bytes: &[u8]) -> Result<()> {
         if std::fs::read(self.root.join(&to)).is_ok_and(|old| old == bytes) {
             return Ok(());
@@ -158,6 +164,9 @@ fn is_left(dir: &Path) -> bool {
 }
 
 /// Finishes what was committed and removes what was not. The index must be locked.
+///
+/// # Errors
+/// The world: the index cannot be written to.
 pub fn heal(root: &Path) -> Result<()> {
     for name in left_over(root) {
         let dir = root.join(&name);

@@ -66,6 +66,9 @@ impl Form {
     }
 
     /// The body, read from the wheel at `path` while it is sent: a wheel may be larger than memory.
+    ///
+    /// # Errors
+    /// Whatever keeps the wheel from being opened.
     pub fn open<'e>(&self, path: &Path, events: &'e dyn Sink) -> std::io::Result<impl Read + 'e> {
         let file = Watched {
             inner: std::fs::File::open(path)?.take(self.size),
