@@ -91,6 +91,9 @@ pub fn cancelled() -> bool {
 }
 
 /// An error if somebody asked to stop.
+///
+/// # Errors
+/// [`Error::cancelled`].
 pub fn check_cancelled() -> Result<()> {
     if cancelled() { Err(Error::cancelled()) } else { Ok(()) }
 }

@@ -102,6 +102,9 @@ pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
 }
 
 /// Reads at `offset` what can be had at once; `WouldBlock` where a disk or a server would be waited for.
+///
+/// # Errors
+/// `WouldBlock`, and whatever else reading meets.
 pub fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     #[cfg(target_os = "linux")]
     {
@@ -121,6 +124,9 @@ pub fn read_at_once(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Res
 }
 
 /// Reads at `offset`.
+///
+/// # Errors
+/// Whatever reading meets.
 pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, buffer, offset)
 }
@@ -240,6 +246,9 @@ pub fn exec(argv: &[OsString]) -> Error {
 
 /// Runs `argv` to its end: its exit code (128 and the signal's number if one ended it, which is also
 /// said), and the peak resident memory, in bytes, of the largest process that it was or started.
+///
+/// # Errors
+/// Misuse: `argv` is empty. The world: it cannot be started.
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     use std::os::unix::process::ExitStatusExt;
     let status = super::status_of(argv)?;
@@ -281,11 +290,17 @@ pub fn set_umask(mask: u32) {
 }
 
 /// Makes a symbolic link at `link` that leads to `target`.
+///
+/// # Errors
+/// The world: it cannot be made.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     Ok(fs_err::os::unix::fs::symlink(target, link)?)
 }
 
 /// Removes a link that [`symlink`] made, and not what it leads to.
+///
+/// # Errors
+/// The world: it cannot be removed.
 pub fn remove_link(link: &Path) -> Result<()> {
     Ok(fs_err::remove_file(link)?)
 }
@@ -342,6 +357,9 @@ pub fn other_user(program: &Path, dir: &Path) -> Option<u32> {
 }
 
 /// Gives all files below `dir` to `user`, links themselves and not what they point to.
+///
+/// # Errors
+/// The world: a folder cannot be read, or a file cannot be given away.
 pub fn change_owner(dir: &Path, user: u32) -> Result<()> {
     use std::os::unix::fs::MetadataExt;
     for entry in walkdir::WalkDir::new(dir) {
@@ -419,24 +437,36 @@ pub fn cpu_seconds() -> f64 {
 }
 
 /// Mode 0755 for a folder.
+///
+/// # Errors
+/// The world: its mode cannot be changed.
 pub fn make_traversable(dir: &Path) -> Result<()> {
     fs_err::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
     Ok(())
 }
 
 /// Mode 0644 for an open file.
+///
+/// # Errors
+/// The world: its mode cannot be changed.
 pub fn make_readable(file: &File) -> Result<()> {
     file.set_permissions(std::fs::Permissions::from_mode(0o644))?;
     Ok(())
 }
 
 /// Mode 0755 or 0644 for a file.
+///
+/// # Errors
+/// The world: its mode cannot be changed.
 pub fn mark_executable(path: &Path, executable: bool) -> Result<()> {
     fs_err::set_permissions(path, std::fs::Permissions::from_mode(if executable { 0o755 } else { 0o644 }))?;
     Ok(())
 }
 
 /// Whether somebody may execute the file at `path`.
+///
+/// # Errors
+/// The world: its mode cannot be read.
 pub fn is_executable(path: &Path) -> Result<bool> {
     Ok(fs_err::metadata(path)?.permissions().mode() & 0o111 != 0)
 }

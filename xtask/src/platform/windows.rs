@@ -48,6 +48,9 @@ pub fn exec(argv: &[OsString]) -> Error {
 }
 
 /// Runs `argv` to its end: its exit code. What it needed is not known.
+///
+/// # Errors
+/// Misuse: `argv` is empty. The world: it cannot be started.
 pub fn run_measured(argv: &[OsString]) -> Result<(i32, u64)> {
     let status = super::status_of(argv)?;
     Ok((status.code().unwrap_or(3), 0))
@@ -68,6 +71,9 @@ pub fn set_umask(_mask: u32) {}
 
 /// Makes `link` lead to `target`: a junction to a folder, which needs no privilege as a symbolic link does; a
 /// second name of a file.
+///
+/// # Errors
+/// The world: the junction cannot be made; the file can neither be linked nor copied.
 pub fn symlink(target: &Path, link: &Path) -> Result<()> {
     let target = link.parent().unwrap_or(Path::new(".")).join(target);
     if target.is_dir() {
@@ -84,6 +90,9 @@ pub fn symlink(target: &Path, link: &Path) -> Result<()> {
 }
 
 /// Removes a link that [`symlink`] made, and not what it leads to.
+///
+/// # Errors
+/// The world: it cannot be removed.
 pub fn remove_link(link: &Path) -> Result<()> {
     // A junction is a folder to those that remove.
     if link.is_dir() {
@@ -134,6 +143,9 @@ pub fn other_user(_program: &Path, _dir: &Path) -> Option<u32> {
 }
 
 /// Nothing to do.
+///
+/// # Errors
+/// Never.
 pub fn change_owner(_dir: &Path, _user: u32) -> Result<()> {
     Ok(())
 }
@@ -164,21 +176,33 @@ pub fn cpu_seconds() -> f64 {
 }
 
 /// Nothing to do.
+///
+/// # Errors
+/// Never.
 pub fn make_traversable(_dir: &Path) -> Result<()> {
     Ok(())
 }
 
 /// Nothing to do.
+///
+/// # Errors
+/// Never.
 pub fn make_readable(_file: &File) -> Result<()> {
     Ok(())
 }
 
 /// Nothing to do.
+///
+/// # Errors
+/// Never.
 pub fn mark_executable(_path: &Path, _executable: bool) -> Result<()> {
     Ok(())
 }
 
 /// Windows knows no such mode.
+///
+/// # Errors
+/// Never.
 pub fn is_executable(_path: &Path) -> Result<bool> {
     Ok(false)
 }
@@ -209,11 +233,17 @@ pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
 }
 
 /// Whether a read would wait is not known.
+///
+/// # Errors
+/// Always: `WouldBlock`.
 pub fn read_at_once(_file: &File, _buffer: &mut [u8], _offset: u64) -> std::io::Result<usize> {
     Err(std::io::ErrorKind::WouldBlock.into())
 }
 
 /// Reads at `offset`.
+///
+/// # Errors
+/// Whatever reading meets.
 pub fn read_at(file: &File, buffer: &mut [u8], offset: u64) -> std::io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, buffer, offset)
 }
