@@ -116,6 +116,9 @@ pub struct ArchiveInfo {
 
 /// Installs wheels, and nothing that they need, into the environment at `env`; `locked` are packages of a lock, pip
 /// among them.
+///
+/// # Errors
+/// The world: pip fails. Otherwise as [`wheel_folder`].
 pub fn add(
     build: &Build<'_>,
     env: &Path,
@@ -236,6 +239,10 @@ pub fn site_packages(env: &Path, minor: &str) -> PathBuf {
 }
 
 /// A folder with the wheels under their names, the requirements file for it, and pip's own wheel.
+///
+/// # Errors
+/// Bad input: one has no PyPI coordinate, or pip is not among them. The world: one is not in the store; the folder
+/// cannot be written.
 pub fn wheel_folder(build: &Build<'_>, scratch: &Path, wheels: &[Locked]) -> Result<(PathBuf, PathBuf, PathBuf)> {
     use std::fmt::Write;
     let folder = scratch.join("wheels");

@@ -15,6 +15,9 @@ use crate::error::{Error, Result};
 use crate::recipe::{Coordinate, Lock, Locked, Source};
 
 /// What the artifacts carry of their making.
+///
+/// # Errors
+/// A patch or an installed CUDA toolkit cannot be read.
 pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
     if let Some(origin) = build.origin.get() {
         return Ok(origin);
@@ -31,6 +34,9 @@ fn read_origin(build: &Build<'_>) -> Result<Origin> {
 
 /// What the wheel of a companion carries of its making, which was compiled against the torch of this file name and
 /// SHA-256.
+///
+/// # Errors
+/// As [`origin()`].
 pub fn origin_beside(build: &Build<'_>, beside: &Beside, torch: &str, sha256: &str) -> Result<Origin> {
     let recipe = &beside.recipe;
     let mut toolchain = toolchain(build)?;
@@ -61,6 +67,9 @@ fn carried<'p>(
 }
 
 /// Compiler and Python, by versions and digests; no path of this machine.
+///
+/// # Errors
+/// An installed CUDA toolkit cannot be read.
 pub fn toolchain(build: &Build<'_>) -> Result<serde_json::Value> {
     let mut out = serde_json::json!({ "compiler": build.compiler, "python": build.python });
     if build.recipe.cuda.is_some() {
@@ -112,6 +121,9 @@ pub fn components(drawn: &Drawn<'_>, packages: &[Locked], grafted: &BTreeMap<Str
 }
 
 /// A JSON file's bytes.
+///
+/// # Errors
+/// None that a user can cause.
 pub fn json_file(value: &impl Serialize) -> Result<Vec<u8>> {
     let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::world("manifest", e.to_string()))?;
     text.push(b'\n');

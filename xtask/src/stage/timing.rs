@@ -51,6 +51,9 @@ pub struct Of<'a> {
 }
 
 /// Runs `make` as (a part of) a stage, says so, and takes note of the time.
+///
+/// # Errors
+/// `make` fails.
 pub fn timed<T>(build: &Build<'_>, of: Of<'_>, make: impl FnOnce() -> Result<T>) -> Result<T> {
     let stage = of.stage;
     build.events.emit(Event::StageStarted { stage });

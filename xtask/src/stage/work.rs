@@ -89,6 +89,9 @@ impl Work {
     }
 
     /// Forgets that `step` was ever done here: it is about to be done with other inputs, or again.
+    ///
+    /// # Errors
+    /// The world: the folder cannot be written.
     pub fn begin(&self, step: &str) -> Result<()> {
         fs_err::create_dir_all(&self.dir)?;
         let record = self.record_file(step);
@@ -99,6 +102,9 @@ impl Work {
     }
 
     /// Notes that `step` is done, with these inputs.
+    ///
+    /// # Errors
+    /// The world: the folder cannot be written.
     pub fn finish(&self, step: &str, parts: &Parts, record: &serde_json::Value) -> Result<()> {
         let json = |value: serde_json::Result<Vec<u8>>| value.map_err(|e| Error::world("record", e.to_string()));
         crate::store::write_atomically(
@@ -109,6 +115,9 @@ impl Work {
     }
 
     /// Links `deps/NAME` to `target`.
+    ///
+    /// # Errors
+    /// The world: it cannot be made, or what stands there cannot be removed.
     pub fn link(&self, name: &str, target: &Path) -> Result<()> {
         let link = self.dep(name);
         if fs_err::read_link(&link).is_ok_and(|t| t == target) {
@@ -139,6 +148,9 @@ impl Work {
     }
 
     /// Puts this program at `bin/`, so that the build's commands name a path that stays.
+    ///
+    /// # Errors
+    /// The world: this program's own file cannot be found, or neither linked nor copied.
     pub fn install_launcher(&self) -> Result<PathBuf> {
         let path = self.launcher();
         let me = std::env::current_exe()?;

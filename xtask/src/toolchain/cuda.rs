@@ -128,6 +128,9 @@ impl Toolkit {
     }
 
     /// SHA-256 of what decides the output, by name.
+    ///
+    /// # Errors
+    /// The world: a file cannot be read.
     pub fn identity(&self) -> Result<BTreeMap<String, String>> {
         let headers = ["include/cuda.h", "include/cudnn_version.h", "include/nccl.h"];
         PROGRAMS

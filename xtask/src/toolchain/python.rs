@@ -153,6 +153,9 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
     }
 
     /// An error if the headers are missing.
+    ///
+    /// # Errors
+    /// The world: there is no `Python.h`.
     pub fn check_headers(&self) -> Result<()> {
         if self.include.join("Python.h").is_file() {
             return Ok(());

@@ -61,6 +61,9 @@ impl Program {
 }
 
 /// Builds the benchmark against `subject`, or finds it in the store.
+///
+/// # Errors
+/// As [`fitting_tch`]; a stage fails; it does not compile, or does not run.
 pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
     let tch = fitting_tch(build, subject)?;
     let cuda = cuda_includes(build, subject)?;
@@ -244,6 +247,9 @@ impl Command {
 
 /// What is measured: the candidate's jobs (what its hardware allows, or what was asked for), the store,
 /// the operators.
+///
+/// # Errors
+/// Misuse: more NCCL ranks than GPUs, or CUDA without a GPU.
 pub fn plan(programs: &[Program; 2], effort: &Effort) -> Result<Vec<Command>> {
     let [candidate, _] = programs;
     let mut jobs = candidate.info.jobs.clone();

@@ -116,6 +116,9 @@ pub struct Pair {
 }
 
 /// Runs all scenarios on both builds, in turns.
+///
+/// # Errors
+/// The world: a scenario cannot be written or started. Or somebody asked to stop. That one fails is no error.
 pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<Pair>> {
     let folder = tempfile::Builder::new().prefix("torchmill-scenarios-").tempdir()?;
     for scenario in SCENARIOS {

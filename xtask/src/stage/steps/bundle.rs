@@ -78,6 +78,9 @@ fn file_name(torch: &Torch, system: &str, machine: &str) -> String {
 }
 
 /// Writes `members` as a compressed tar archive that is the same whenever it is made.
+///
+/// # Errors
+/// The world: a member cannot be read, or the archive cannot be written. Or somebody asked to stop.
 pub fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
     let mut tar = tar::Builder::new(GzipWriter::new(std::io::BufWriter::with_capacity(1 << 20, out))?);
     for member in members {

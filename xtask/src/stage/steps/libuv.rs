@@ -123,6 +123,9 @@ fn options() -> BTreeMap<String, String> {
 }
 
 /// Unpacks libuv's source into the folder `to` and returns its version, which is the recipe's.
+///
+/// # Errors
+/// The archive is not in the store, or cannot be unpacked. Bad input: it is no libuv, or one of another version.
 pub fn unpack_source(build: &Build<'_>, to: &Path) -> Result<String> {
     let libuv = &build.recipe.libuv;
     let target = unpack::Target { strip: 1, only: libuv.folder.clone(), ..unpack::Target::all(to) };
@@ -148,6 +151,9 @@ fn version_of(source: &Path) -> Result<String> {
 }
 
 /// The helper's body: builds the libuv at `source` into `install`.
+///
+/// # Errors
+/// Never: where CMake fails, its crate panics.
 pub fn helper(source: &Path, install: &Path) -> Result<()> {
     let triple = rust_triple(&std::env::var("TARGET_TRIPLE").unwrap_or_default());
     let mut config = cmake::Config::new(source);

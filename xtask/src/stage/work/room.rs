@@ -13,6 +13,9 @@ const DEEPEST: usize = 34 + 140;
 
 /// An error if the store's path has characters that a build cannot carry: PyTorch's own list files do not
 /// quote what they hand on; or if it is so long that Windows' compilers would not find their files.
+///
+/// # Errors
+/// Misuse, with the character or the length.
 pub fn check_path(build: &Build<'_>) -> Result<()> {
     check_path_of(&build.store.root().display().to_string(), cfg!(windows))
 }
@@ -45,6 +48,9 @@ const BEFORE_COMPILE: u64 = 3;
 
 /// An error if the disk has less room than a build takes from here on: what the recipe says, less what its
 /// work folder has already, and only a share where the build stops before compile.
+///
+/// # Errors
+/// As [`check_room`].
 pub fn check_space(build: &Build<'_>, work: Option<&Work>, compiles: bool) -> Result<()> {
     let whole = build.recipe.limits.disk;
     let need = if compiles { whole } else { whole / BEFORE_COMPILE };
@@ -53,6 +59,9 @@ pub fn check_space(build: &Build<'_>, work: Option<&Work>, compiles: bool) -> Re
 }
 
 /// An error if the disk has less room than the `need` bytes of `what`.
+///
+/// # Errors
+/// The world, with what is free and what is needed.
 pub fn check_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
     let Some(free) = platform::free_space(build.store.root()) else { return Ok(()) };
     if free >= need {
