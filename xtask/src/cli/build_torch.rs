@@ -65,6 +65,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in arguments, recipe or lock; no Python or compiler that fits; a stage fails; no report can be written.
+/// The answer is no: nobody trusts the recipe, which came from elsewhere.
 pub fn run(mut args: Args) -> Result<()> {
     args.python.companions.append(&mut args.with.with);
     let session = args.recipe.session()?;

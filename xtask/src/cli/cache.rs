@@ -118,6 +118,10 @@ struct Remove {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: a recipe, a key or an archive that cannot be used; nothing was compiled that could be exported.
+/// The answer is no: nobody trusts the archive. The world: ninja, or the disk.
 pub fn run(args: &Args) -> Result<()> {
     match &args.what {
         What::Export(args) => export(args),

@@ -32,6 +32,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; a stage fails.
+/// For Windows: MinGW or Wine is not installed, or a process cannot be started or does not end well.
 pub fn run(args: &Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let options = match args.target {

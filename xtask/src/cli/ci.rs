@@ -45,6 +45,10 @@ Example:
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: the recipes are those of a release; one of them or its lock cannot be read. The world: a workflow cannot
+/// be read or written.
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let workspace = own_workspace()?;

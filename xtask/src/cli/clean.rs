@@ -32,6 +32,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// As [`Store::open`]; something in it cannot be removed.
 pub fn run(args: Args) -> Result<()> {
     set_json(args.json);
     let store = Store::open(args.store.as_deref())?;

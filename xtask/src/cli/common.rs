@@ -152,6 +152,9 @@ pub struct SignedArgs {
 
 impl TrustArgs {
     /// With whose signatures count: `keys`, a policy's, or that of TORCHMILL_POLICY.
+    ///
+    /// # Errors
+    /// As [`policy_of`].
     pub fn with(&self, keys: &[PathBuf], policy: Option<&Path>) -> Result<Trust> {
         let said = match self.trust.as_deref() {
             None => Said::Nothing,
@@ -165,6 +168,9 @@ impl TrustArgs {
 }
 
 /// Keys and policy as a command was given them; `None` if it was given neither.
+///
+/// # Errors
+/// Bad input: a key or a policy that is not there, or is none.
 pub fn policy_of(keys: &[PathBuf], policy: Option<&Path>) -> Result<Option<Policy>> {
     if keys.is_empty() && policy.is_none() {
         return Ok(None);
@@ -186,6 +192,9 @@ pub struct Session {
 
 impl RecipeArgs {
     /// Opens workspace, store and event sink.
+    ///
+    /// # Errors
+    /// As [`Store::open`] and [`workspace`].
     pub fn session(&self) -> Result<Session> {
         let events = sink(self.json);
         let room = foreign::inside();
@@ -201,6 +210,9 @@ impl RecipeArgs {
 
 impl Session {
     /// Loads the recipe that the arguments name.
+    ///
+    /// # Errors
+    /// As [`Workspace::load`].
     pub fn recipe(&self, args: &RecipeArgs) -> Result<Recipe> {
         self.workspace.load(&args.recipe)
     }
@@ -292,6 +304,9 @@ impl Session {
 
 /// The folder above that has `recipes/`; else the clone that this program was built in, and stands in; else the
 /// recipes that a release carries in itself.
+///
+/// # Errors
+/// Misuse: there is none. The world: what a release carries cannot be unpacked.
 pub fn workspace() -> Result<Workspace> {
     let is_one = |d: &PathBuf| d.join("recipes").is_dir() && d.join("patches").is_dir();
     let here = std::env::current_dir()?;
@@ -319,6 +334,9 @@ pub fn own_workspace() -> Result<Workspace> {
 }
 
 /// See [`own_workspace`].
+///
+/// # Errors
+/// Misuse: `workspace` is that of a release.
 pub fn ensure_own(workspace: &Workspace) -> Result<()> {
     if !workspace.is_released() {
         return Ok(());

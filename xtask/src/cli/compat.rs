@@ -48,6 +48,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// As [`compat::target_of`], [`compat::open_torch`] and [`compat::report`].
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let target = || compat::target_of(args.platform.as_deref(), args.python_version.as_deref());

@@ -38,6 +38,9 @@ enum Shell {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Misuse: there are none for that shell.
 pub fn run(args: &Args) -> Result<()> {
     let name = args.shell.to_possible_value().map(|v| v.get_name().to_owned()).unwrap_or_default();
     let shells = Shells::builtins();

@@ -32,6 +32,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: one of the two is not there, or cannot be read.
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let found = diff(&args.a, &args.b)?;

@@ -36,6 +36,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Misuse: this is no clone. The world: a compiler, maturin or the index fails. Also: a file would hold this machine's
+/// folders.
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let events = sink(args.json);

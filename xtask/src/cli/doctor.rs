@@ -50,6 +50,10 @@ impl Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: no such Python, or one that does not answer; a torch that cannot be read; a log that is not there or is
+/// no text.
 pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
     if let Some(file) = &args.explain {

@@ -27,6 +27,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; a file cannot be had.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     let downloads = if args.all_pythons { Downloads::AllPythons } else { Downloads::Build };

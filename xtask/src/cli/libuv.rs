@@ -20,6 +20,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; a stage fails.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     let build = session.build(&args.recipe, &args.python, Options::default())?;

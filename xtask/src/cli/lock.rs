@@ -27,6 +27,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: no such recipe, one of a release, or one whose requirements no wheels meet; a lock to check that cannot
+/// be read. The world: a source or the package index does not answer; the lock cannot be written.
 pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let name = &args.recipe.recipe;

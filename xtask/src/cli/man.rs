@@ -23,6 +23,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The world: a page cannot be written.
 pub fn run(args: &Args) -> Result<()> {
     set_json(args.json);
     fs_err::create_dir_all(&args.out)?;

@@ -271,6 +271,9 @@ pub struct ServerArgs {
 
 impl ServerArgs {
     /// The server that takes uploads at the address `to`.
+    ///
+    /// # Errors
+    /// As [`push::address`] and [`push::Credentials::find`].
     pub fn target<'a>(&self, to: &str, events: &'a dyn Sink) -> Result<push::Target<'a>> {
         let url = push::address(to)?;
         let credentials = push::Credentials::find(&url, self.credential_command.as_deref())?;
@@ -287,6 +290,10 @@ impl Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: an index, a wheel, a lock, an address or a token that cannot be used. The world: the index cannot be
+/// written; a server does not answer.
 pub fn run(args: Args) -> Result<Answer> {
     let events = sink(args.json);
     let print = |value: serde_json::Value, text: &dyn Fn()| if args.json { print_json(&value) } else { text() };

@@ -60,6 +60,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: no wheel, a damaged one, one without a statement about it, or whose name is taken by other bytes; a key
+/// or policy that is none. The world: the index cannot be written, or the server does not answer.
 pub fn run(args: &Args) -> Result<Answer> {
     let events = sink(args.json);
     let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();

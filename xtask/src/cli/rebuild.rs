@@ -53,6 +53,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// The answer is no: nobody trusts the artifact. Bad input: it is none, or carries no recipe that can be built here.
+/// A stage fails.
 pub fn run(args: &Args) -> Result<Answer> {
     let events = sink(args.json);
     let artifact = Artifact::open(&args.artifact)?;

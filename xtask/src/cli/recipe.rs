@@ -73,6 +73,10 @@ struct New {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: a recipe that cannot be read; an address or a version that no draft can be made from. The world:
+/// repository or index do not answer.
 pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::List { json } => list(json),

@@ -45,6 +45,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; one of the builds fails; the report cannot be
+/// written.
 pub fn run(args: &Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let build =

@@ -13,12 +13,18 @@ Example:
 pub struct Args {}
 
 /// Runs the command.
+///
+/// # Errors
+/// As [`text`].
 pub fn run(_args: Args) -> Result<()> {
     println!("{}", text()?);
     Ok(())
 }
 
 /// The schema's text.
+///
+/// # Errors
+/// None that a user can cause.
 pub fn text() -> Result<String> {
     serde_json::to_string_pretty(&schemars::schema_for!(RecipeFile)).map_err(|e| Error::world("schema", e.to_string()))
 }

@@ -28,6 +28,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; what configure needs cannot be made; the shell
+/// cannot be started. The answer is no: nobody trusts the recipe, which came from elsewhere.
 pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     if session.in_room(&args.recipe, &args.python, &args.trust, &[], true)? {

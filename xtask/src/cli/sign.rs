@@ -36,6 +36,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// As [`key_source`], [`KeySource::load`] and [`sign`].
 pub fn run(args: &Args) -> Result<()> {
     set_json(args.json);
     let key = key_source(&args.key)?;
@@ -54,11 +57,17 @@ pub fn run(args: &Args) -> Result<()> {
 
 /// Reads what `--key` and `--sign` name. Not clap's work: it would repeat the value, which may be a
 /// key that somebody pasted.
+///
+/// # Errors
+/// Misuse: it is a key itself, or names no variable.
 pub fn key_source(text: &str) -> Result<KeySource> {
     text.parse().map_err(|e: String| Error::misuse("key", e))
 }
 
 /// Writes the envelope beside the statement at `path`; returns where, and the key's id.
+///
+/// # Errors
+/// Bad input: it is not there, or no statement. The world: the envelope cannot be written.
 pub fn sign(path: &std::path::Path, secret: &SigningKey) -> Result<(PathBuf, String)> {
     let [signed, plain] = ENDINGS;
     let shown = path.display().to_string();

@@ -40,6 +40,10 @@ struct CudaArgs {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock, or a recipe without CUDA; no Python or compiler that fits; a stage fails; nvcc does not
+/// run.
 pub fn run(args: Args) -> Result<()> {
     let What::Cuda(args) = args.what;
     let session = args.recipe.session()?;

@@ -25,6 +25,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; a stage fails.
+/// The answer is no: nobody trusts the recipe, which came from elsewhere.
 pub fn run(args: Args) -> Result<()> {
     let session = args.recipe.session()?;
     if session.in_room(&args.recipe, &args.python, &args.trust, &[], false)? {

@@ -43,6 +43,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in recipe or lock; no Python or compiler that fits; a stage fails; what comes out cannot be
+/// written. For Windows: MinGW or Wine is not installed.
 pub fn run(args: &Args) -> Result<()> {
     let session = args.recipe.session()?;
     let options = Options { downloads: Downloads::Only(is_part), ..Options::default() };

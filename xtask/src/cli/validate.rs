@@ -75,6 +75,10 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input in arguments, recipe or lock; measurements that cannot be read; a benchmark that fails on the candidate.
+/// The world: a report cannot be written.
 pub fn run(args: Args) -> Result<Answer> {
     let session = args.recipe.session()?;
     let measured = match (&args.from, &args.candidate, &args.baseline) {

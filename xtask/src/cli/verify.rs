@@ -40,6 +40,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: no readable artifact, statement, key or policy.
 pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();

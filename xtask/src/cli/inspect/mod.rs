@@ -49,6 +49,9 @@ pub struct Args {
 }
 
 /// Runs the command.
+///
+/// # Errors
+/// Bad input: nothing by that name, no torch, or a broken one. The world: an index or a server does not answer.
 pub fn run(args: Args) -> Result<Answer> {
     set_json(args.json);
     let Some(what) = &args.what else { return survey::run(args.json).map(Answer::from) };

@@ -36,6 +36,10 @@ struct Row {
 }
 
 /// Runs the survey.
+///
+/// # Errors
+/// The world: the index does not answer. Or somebody asked to stop. A build that cannot be read is no error: its row
+/// says why.
 pub fn run(json: bool) -> Result<()> {
     let files = pypi::files(&http_agent(), "torch")?;
     let mut rows = Vec::new();
