@@ -138,7 +138,7 @@ fn of_a_result_that_is_only_handed_over_its_top_is_judged_and_the_rest_when_it_i
     std::fs::write(out.join("b.whl"), "another").unwrap();
     assert_eq!(store.judged("wheel", &key, Extent::Top), None);
     assert!(store.take_found()[0].contains("'b.whl' was put there"));
-    std::fs::rename(&below_quarantine(&store), out.parent().unwrap()).unwrap();
+    std::fs::rename(below_quarantine(&store), out.parent().unwrap()).unwrap();
     std::fs::remove_file(out.join("b.whl")).unwrap();
     assert_eq!(store.finished("wheel", &key), None);
     assert!(store.take_found()[0].contains("'tree/b.py' was changed"));
