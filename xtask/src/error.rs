@@ -268,6 +268,16 @@ impl std::error::Error for Error {
     }
 }
 
+impl From<torchmill_bytes::Error> for Error {
+    fn from(e: torchmill_bytes::Error) -> Self {
+        match e {
+            torchmill_bytes::Error::Unfit(what) => Self::misuse("wheel", what)
+                .next("build or download it again, and compare its digest; a wheel that readers understand differently is never right"),
+            torchmill_bytes::Error::Io(e) => e.into(),
+        }
+    }
+}
+
 impl From<std::io::Error> for Error {
     /// I/O errors come from `fs-err`, so their text names the file.
     fn from(e: std::io::Error) -> Self {

@@ -10,7 +10,12 @@ fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let (version, rest) = text.split_once('\n').unwrap_or(("2.6.0", &text));
     for windows in [false, true] {
-        let files = Files { rendezvous: rest, static_rendezvous: Some(rest), c10d_backend: Some(rest), dynamic_rendezvous: Some(rest) };
+        let files = Files {
+            rendezvous: rest,
+            static_rendezvous: Some(rest),
+            c10d_backend: Some(rest),
+            dynamic_rendezvous: Some(rest),
+        };
         let _ = torchmill::inspect::start_defaults(files, version, windows, true);
     }
     let _ = torchmill::doctor::explain(data);

@@ -91,7 +91,13 @@ pub fn inflate(data: &[u8]) {
     let mut plain = Vec::new();
     let _ = flate2::read::DeflateDecoder::new(&stream[..]).take(64 << 20).read_to_end(&mut plain);
     let length = stream.len() as u64;
-    let packed = Packed { source: &stream, range: 0..length, size: plain.len() as u64, crc: crc32fast::hash(&plain) };
+    let packed = Packed {
+        source: &stream,
+        range: 0..length,
+        size: plain.len() as u64,
+        crc: crc32fast::hash(&plain),
+        go_on: &|| Ok(()),
+    };
     let say = |beside| {
         let scanned = scan_packed_from(&packed, length * u64::from(*at) / 256, beside);
         // What is wrong first depends on how far one reads at a time.

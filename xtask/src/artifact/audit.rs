@@ -132,7 +132,7 @@ impl Artifact {
         match self.kind {
             Kind::Wheel => {
                 let file = self.file()?;
-                let archive = Archive::open(&file).map_err(|e| self.refused(e))?;
+                let archive = Archive::open(&file).map_err(|e| self.refused(e.into()))?;
                 for member in archive.members().iter().filter(|m| !m.is_folder()) {
                     let mut segments = member.name.splitn(3, '/');
                     if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())

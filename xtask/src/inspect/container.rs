@@ -7,9 +7,9 @@ use std::ops::ControlFlow;
 use std::path::Path;
 
 use sha2::{Digest, Sha256};
+use torchmill_bytes::inflate::Packed;
 use zip::CompressionMethod;
 
-use super::inflate::Packed;
 use crate::error::{Context, Error, Exit, Result};
 use crate::source::tarball::{Guarded, xz};
 use crate::wheel::{Archive, Cursor, FileAt, ReadAt, open_zip, slice};
@@ -133,14 +133,15 @@ fn broken(what: impl std::fmt::Display) -> Error {
 
 /// A wheel at hand: the strict reader's own members, so that nothing is parsed twice.
 fn wheel(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
-    let archive = Archive::open(source).map_err(unfit)?;
+    let archive = Archive::open(source).map_err(|e| unfit(e.into()))?;
     let members: Vec<Member> =
         archive.members().iter().map(|m| Member { name: m.name.clone(), size: m.size }).collect();
     let chosen: Vec<usize> = (0..members.len()).filter(|i| wanted(&members[*i]) != Want::Nothing).collect();
     few_enough(chosen.len())?;
     for i in chosen {
         let (member, held) = (&members[i], &archive.members()[i]);
-        let packed = archive.deflated(held).map(|(range, crc)| Packed { source, range, size: member.size, crc });
+        let packed =
+            archive.deflated(held).map(|(range, crc)| Packed { source, range, size: member.size, crc, go_on: &go_on });
         let reader = &mut archive.read(held);
         if each(member, &mut Content { reader, packed, far: false })?.is_break() {
             break;
@@ -213,6 +214,7 @@ fn zip(
                 range: start..start.saturating_add(raw.compressed_size()),
                 size: left,
                 crc: raw.crc32(),
+                go_on: &go_on,
             });
             let piece = if far { 1 << 18 } else { 1 << 20 };
             let inner = flate2::bufread::DeflateDecoder::new(BufReader::with_capacity(piece, raw));
@@ -258,7 +260,12 @@ fn few_enough(wanted: usize) -> Result<()> {
 /// What readers would differ in.
 fn check_wheel(source: &dyn ReadAt) -> Result<()> {
     let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
-    held.map(drop).map_err(unfit)
+    held.map(drop).map_err(|e| unfit(e.into()))
+}
+
+/// Whether nobody asked to stop.
+fn go_on() -> std::io::Result<()> {
+    crate::platform::check_cancelled().map_err(|e| std::io::Error::new(std::io::ErrorKind::Interrupted, e.to_string()))
 }
 
 /// What the strict reader refuses is bad input as any other archive's.
@@ -415,8 +422,8 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Vi
 ///
 /// # Errors
 /// If it is not what the directory says.
-pub fn scan(member: &Member, packed: &Packed<'_>) -> Result<super::inflate::Scanned> {
-    super::inflate::scan(packed).map_err(|e| {
+pub fn scan(member: &Member, packed: &Packed<'_>) -> Result<torchmill_bytes::inflate::Scanned> {
+    torchmill_bytes::inflate::scan(packed).map_err(|e| {
         let e = if e.kind() == std::io::ErrorKind::InvalidData {
             broken(format_args!("'{}' {e}", member.name))
         } else {
@@ -435,8 +442,8 @@ pub fn spill(
     member: &Member,
     reader: &mut dyn Read,
     mut hash: Option<&mut Sha256>,
-) -> Result<(FileAt, Vec<super::marker::Hit>)> {
-    let mut scanner = super::marker::Scanner::new();
+) -> Result<(FileAt, Vec<torchmill_bytes::marker::Hit>)> {
+    let mut scanner = torchmill_bytes::marker::Scanner::new();
     let mut seen = |bytes: &[u8]| {
         scanner.feed(bytes);
         if let Some(hash) = &mut hash {

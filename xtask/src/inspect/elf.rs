@@ -7,10 +7,10 @@ use object::elf::{self, FileHeader64, Sym64};
 use object::read::elf::{Dyn, FileHeader, ProgramHeader, Rela, SectionHeader, SectionTable, Sym};
 use object::{Endianness, ReadRef, SectionIndex};
 use serde::Serialize;
+use torchmill_bytes::marker::{self, Class, Hit};
 
 use super::evidence::{Evidence, Uv};
 use super::lens::{Lens, READ_BUDGET};
-use super::marker::{self, Class, Hit};
 use super::uv;
 use crate::error::{Error, Result};
 use crate::wheel::{FileAt, ReadAt, slice};

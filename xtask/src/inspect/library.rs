@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
 use serde::{Deserialize, Serialize};
+use torchmill_bytes::marker::{Class, Hit, Scanner};
 
 use super::elf::{self, Elf, VersionNeed};
 use super::evidence::{Evidence, Linkage, Uv};
 use super::lens::{Lens, READ_BUDGET};
-use super::marker::{Class, Hit, Scanner};
 use super::{fatbin, macho, pe};
 use crate::error::{Error, Result};
 use crate::wheel::{ReadAt, slice};
@@ -201,8 +201,7 @@ pub fn read_unnamed(head: &[u8], size: u64, hits: &[Hit]) -> Option<Library> {
     Some(library)
 }
 
-/// Bytes of a library's beginning that have its headers in them.
-pub(super) const HEAD: usize = 32 << 10;
+pub(super) use torchmill_bytes::inflate::HEAD;
 
 /// Where the part of a library of `size` bytes ends that can hold proof of a class, by its first bytes. What
 /// follows has another use, which the format fixes: relocations and unwinding (PE), the signature (Mach-O); or it is

@@ -3,9 +3,9 @@
 use object::macho::{self, MachHeader64};
 use object::read::macho::{FatArch, MachHeader, MachOFatFile32, MachOFatFile64, Nlist, Segment};
 use object::{Endianness, ReadRef};
+use torchmill_bytes::marker::{self, Class};
 
 use super::evidence::{Evidence, Uv};
-use super::marker::{self, Class};
 use super::uv;
 
 type Header = MachHeader64<Endianness>;

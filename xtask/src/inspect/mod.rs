@@ -22,12 +22,10 @@ mod defaults;
 mod elf;
 mod evidence;
 mod fatbin;
-mod inflate;
 mod lens;
 mod library;
 mod macho;
 pub mod makers;
-mod marker;
 mod pe;
 mod remote;
 mod report;
@@ -43,16 +41,16 @@ pub use defaults::{Defaults, Files, Outcome, defaults as start_defaults};
 pub use elf::{Elf, VersionNeed};
 pub use evidence::{Evidence, Linkage, Uv};
 pub use fatbin::count as gpu_images;
-pub use inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
 pub use lens::Lens;
 pub use library::{Format, Library, format_of, on_every_system, read as library};
-pub use marker::{Class, Hit};
 pub use remote::Remote;
 pub use report::{
     Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder, is_library,
     version_field,
 };
 pub use symbols::{Import, Names, Symbols, symbols};
+pub use torchmill_bytes::inflate::{Packed, Scanned, scan as scan_packed, scan_from as scan_packed_from};
+pub use torchmill_bytes::marker::{Class, Hit};
 pub use uv::version_in_code as uv_version_in_code;
 
 pub(crate) use crate::wheel::slice;
@@ -71,7 +69,7 @@ pub fn file_has_libuv_store(path: &Path) -> Result<bool> {
 /// Whether `object`, an object file that is not linked yet, holds the type info name of c10d's
 /// libuv store. Only for files of a build of our own: a name is a hint, and proof comes with linking.
 pub fn object_names_libuv_store(object: &[u8]) -> bool {
-    let (itanium, msvc) = marker::names(Class::LibuvStore);
+    let (itanium, msvc) = torchmill_bytes::marker::names(Class::LibuvStore);
     [itanium, msvc].iter().any(|name| memchr::memmem::find(object, name.as_bytes()).is_some())
 }
 

@@ -3,9 +3,9 @@
 
 use object::read::pe::{ImageNtHeaders, ImageOptionalHeader, PeFile64};
 use object::{LittleEndian as LE, ReadRef};
+use torchmill_bytes::marker::{Class, Hit};
 
 use super::evidence::{Evidence, Uv};
-use super::marker::{Class, Hit};
 use super::uv;
 use crate::wheel::{ReadAt, slice, u32_at};
 

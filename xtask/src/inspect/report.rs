@@ -7,13 +7,13 @@ use std::path::Path;
 
 use serde::Serialize;
 use sha2::{Digest, Sha256};
+use torchmill_bytes::marker::{Class, Hit};
 
 use super::container::{self, Content, Member, Want};
 use super::defaults::{self, Defaults, Files, Outcome};
 use super::evidence::{Evidence, Linkage, Uv};
 use super::library::{self, Format, Library};
 use super::makers;
-use super::marker::{Class, Hit};
 use crate::error::{Error, Result};
 use crate::wheel::record;
 use crate::wheel::{Cursor, ReadAt, slice};

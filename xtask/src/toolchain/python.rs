@@ -48,6 +48,19 @@ fn of_version(program: &Path, arguments: &[&str], minor: &str) -> Option<PathBuf
     (version == minor).then(|| PathBuf::from(executable))
 }
 
+/// `python3` is `python3.11` where it is a link to it in one folder: an interpreter has one name in keys. A
+/// link to another folder stays, as an environment has them.
+fn one_name(mut executable: PathBuf) -> PathBuf {
+    const MOST_LINKS: usize = 8;
+    for _ in 0..MOST_LINKS {
+        match std::fs::read_link(&executable) {
+            Ok(to) if to.components().count() == 1 => executable.set_file_name(to),
+            _ => break,
+        }
+    }
+    executable
+}
+
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
@@ -84,6 +97,7 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         if python.executable.as_os_str().is_empty() {
             python.executable = executable;
         }
+        python.executable = one_name(python.executable);
         python.demand(recipe)?;
         python.pyconfig_sha256 =
             crate::store::digest_file(&python.include.join("pyconfig.h")).map(|d| d.0).unwrap_or_default();
@@ -191,5 +205,28 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
             "{} {} {} {} {} {}",
             self.implementation, self.version, self.ext_suffix, self.machine, self.pyconfig_sha256, self.sha256
         )
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_link_beside_the_interpreter_is_the_interpreter_and_one_from_elsewhere_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("python3.11"), "").unwrap();
+        symlink("python3.11", at("python3")).unwrap();
+        symlink("python3", at("python")).unwrap();
+        std::fs::create_dir(at("environment")).unwrap();
+        symlink(at("python3"), at("environment/python")).unwrap();
+        symlink("python", at("environment/python3")).unwrap();
+        symlink("loop", at("loop")).unwrap();
+        assert_eq!(one_name(at("python")), at("python3.11"));
+        assert_eq!(one_name(at("environment/python3")), at("environment/python"));
+        assert_eq!(one_name(at("loop")), at("loop"));
     }
 }

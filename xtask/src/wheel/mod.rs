@@ -4,21 +4,15 @@
 //! It knows nothing of torch, of indexes or of the store: whoever publishes, verifies, inspects or
 //! picks wheels stands above it.
 
-mod archive;
-mod directory;
 pub mod metadata;
 mod name;
-mod names;
-mod read;
 pub mod record;
 mod strict;
 mod tag;
 
-pub use archive::{Archive, Member};
-pub use directory::{Directory, open_zip};
 pub use metadata::Metadata;
 pub use name::{Name, normalize};
-pub use read::{Cursor, FileAt, ReadAt, pump, read_up_to};
-pub(crate) use read::{fill, slice, u16_at, u32_at, u64_at};
 pub use strict::{Wheel, listed, target};
 pub use tag::{Newest, fit, fit_within, fits_platform};
+pub use torchmill_bytes::{Archive, Cursor, Directory, FileAt, Member, ReadAt, open_zip, pump, read_up_to};
+pub(crate) use torchmill_bytes::{fill, names, slice, u16_at, u32_at, u64_at};

@@ -8,10 +8,17 @@ use std::io::Read;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
-use super::archive::{Archive, Member, damaged, unfit};
 use super::record::{self, Digest};
-use super::{Metadata, Name, ReadAt, names, normalize, pump};
-use crate::error::{Exit, Result};
+use super::{Archive, Member, Metadata, Name, ReadAt, names, normalize, pump};
+use crate::error::{Error, Exit, Result};
+
+fn unfit(what: impl Into<String>) -> Error {
+    torchmill_bytes::Error::Unfit(what.into()).into()
+}
+
+fn damaged(e: std::io::Error) -> Error {
+    torchmill_bytes::damaged(e).into()
+}
 
 /// Most bytes of METADATA and of WHEEL.
 const MOST_METADATA: u64 = 4 << 20;
@@ -82,8 +89,8 @@ impl<'a> Wheel<'a> {
         let Some(record) = self.archive.member(&path) else { return Ok(vec!["the wheel has no RECORD".into()]) };
         let text = match self.archive.small(record, MOST_RECORD) {
             Ok(bytes) => String::from_utf8(bytes).ok(),
-            Err(e) if e.exit() == Exit::Misuse => None,
-            Err(e) => return Err(e),
+            Err(torchmill_bytes::Error::Unfit(_)) => None,
+            Err(e) => return Err(e.into()),
         };
         let Some(text) = text else {
             return Ok(vec![format!("{path} cannot be read: damaged, too large, or not UTF-8")]);

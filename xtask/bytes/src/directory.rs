@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zip::ZipArchive;
 
-use super::read::{Cursor, ReadAt};
+use crate::read::{Cursor, ReadAt};
 
 /// A source that gives no more than so many bytes, until an archive's directory was read.
 #[derive(Clone)]

@@ -9,9 +9,9 @@ use std::ops::Range;
 use flate2::{Decompress, FlushDecompress, Status};
 use rayon::prelude::*;
 
-use super::names;
-use super::read::{Cursor, ReadAt, fill, u16_at, u32_at, u64_at};
-use crate::error::{Error, Result};
+use crate::names;
+use crate::read::{Cursor, ReadAt, fill, u16_at, u32_at, u64_at};
+use crate::{Error, Result};
 
 /// Most members: a torch wheel has about 15,000.
 const MOST_MEMBERS: u64 = 400_000;
@@ -73,10 +73,8 @@ impl Member {
     }
 }
 
-/// Bad input, with what to do about it.
-pub(super) fn unfit(what: impl Into<String>) -> Error {
-    Error::misuse("wheel", what)
-        .next("build or download it again, and compare its digest; a wheel that readers understand differently is never right")
+fn unfit(what: impl Into<String>) -> Error {
+    Error::Unfit(what.into())
 }
 
 fn read(source: &dyn ReadAt, at: u64, length: u64, what: &str) -> Result<Vec<u8>> {
@@ -100,7 +98,7 @@ impl<'a> Archive<'a> {
     /// Reads the directory and every header, and holds them against each other.
     ///
     /// # Errors
-    /// Bad input: what is ambiguous or broken in it. The world: it cannot be read.
+    /// [`Error::Unfit`]: what is ambiguous or broken in it. [`Error::Io`]: it cannot be read.
     pub fn open(source: &'a dyn ReadAt) -> Result<Self> {
         let mut archive = Self::directory(source)?;
         archive.check_headers()?;
@@ -148,7 +146,7 @@ impl<'a> Archive<'a> {
     /// All of a member that must be small.
     ///
     /// # Errors
-    /// Bad input: it is larger than `most`, or damaged.
+    /// [`Error::Unfit`]: it is larger than `most`, or damaged.
     pub fn small(&self, member: &Member, most: u64) -> Result<Vec<u8>> {
         if member.size > most {
             return Err(unfit(format!("'{}' has {} bytes; at most {most} are read", member.name, member.size)));
@@ -204,7 +202,7 @@ impl<'a> Archive<'a> {
 }
 
 /// An error of reading a member, as bad input where it is that.
-pub(super) fn damaged(e: io::Error) -> Error {
+pub fn damaged(e: io::Error) -> Error {
     if matches!(e.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidInput) {
         return unfit(e.to_string());
     }

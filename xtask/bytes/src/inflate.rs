@@ -18,9 +18,11 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use crc32fast::Hasher;
 use libz_rs_sys as z;
 
-use super::library::HEAD;
-use super::marker::{Hit, Scanner};
-use crate::wheel::{ReadAt, fill};
+use crate::marker::{Hit, Scanner};
+use crate::read::{ReadAt, fill};
+
+/// Bytes of a library's beginning that have its headers in them.
+pub const HEAD: usize = 32 << 10;
 
 /// Bytes that a copy can reach back (RFC 1951, section 2).
 const WINDOW: usize = 32 << 10;
@@ -50,6 +52,8 @@ pub struct Packed<'a> {
     pub size: u64,
     /// CRC-32 of the unpacked bytes, as the directory says.
     pub crc: u32,
+    /// Asked before each piece: an error of it ends the reading.
+    pub go_on: &'a (dyn Fn() -> io::Result<()> + Sync),
 }
 
 /// What was found.
@@ -314,7 +318,7 @@ fn first_half(packed: &Packed<'_>, offset: u64, meeting: &Meeting) -> io::Result
     let (mut input, mut output) = (vec![0u8; PIECE], vec![0u8; PIECE]);
     let mut at = packed.range.start;
     loop {
-        crate::platform::check_cancelled().map_err(|e| io::Error::new(io::ErrorKind::Interrupted, e.to_string()))?;
+        (packed.go_on)()?;
         let read = fill(packed.source, at, packed.range.end, &mut input)?;
         // The second half may begin in this piece: that must be known before it is unpacked.
         let here = at - packed.range.start + read as u64 > offset;
@@ -505,7 +509,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::inspect::marker::{Class, names};
+    use crate::marker::{Class, names};
 
     /// Bytes of the shape of machine code: few values, with repeats from a little before.
     fn code(length: usize, seed: u64) -> Vec<u8> {
@@ -538,6 +542,7 @@ mod tests {
             range: 0..archive.len() as u64,
             size: plain.len() as u64,
             crc: crc32fast::hash(plain),
+            go_on: &|| Ok(()),
         }
     }
 
@@ -658,7 +663,8 @@ mod tests {
         let archive = pack(&plain);
         let middle = archive.len() as u64 / 2;
         let failure = |archive: &Vec<u8>, size: u64, crc: u32| {
-            let packed = Packed { source: archive, range: 0..archive.len() as u64, size, crc };
+            let range = 0..archive.len() as u64;
+            let packed = Packed { source: archive, range, size, crc, go_on: &|| Ok(()) };
             let both = scan_from(&packed, middle.min(archive.len() as u64), true).unwrap_err().to_string();
             let alone = scan_from(&packed, 0, false).unwrap_err().to_string();
             assert_eq!(both, alone);

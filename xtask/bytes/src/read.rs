@@ -199,7 +199,7 @@ pub fn slice(source: &dyn ReadAt, offset: u64, length: u64) -> Option<Vec<u8>> {
 ///
 /// # Errors
 /// Reading; a source that ends before `end`, where the buffer has room for more.
-pub(crate) fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
+pub fn fill(source: &dyn ReadAt, at: u64, end: u64, buffer: &mut [u8]) -> io::Result<usize> {
     let room = buffer.len().min(usize::try_from(end.saturating_sub(at)).unwrap_or(usize::MAX));
     let mut done = 0;
     while done < room {
