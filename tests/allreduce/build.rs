@@ -75,7 +75,10 @@ const FITTING: &[(&str, &str)] = &[
 ];
 
 fn check_version(libtorch: &Path) {
-    let header = libtorch.join("include/torch/csrc/api/include/torch/version.h");
+    // The older one includes the newer one, where there are both.
+    let headers = ["include/torch/headeronly/version.h", "include/torch/csrc/api/include/torch/version.h"];
+    let header = headers.iter().map(|name| libtorch.join(name)).find(|path| path.exists());
+    let header = header.unwrap_or_else(|| fail(&format!("{} has no torch/version.h", libtorch.display())));
     println!("cargo:rerun-if-changed={}", header.display());
     let text =
         fs::read_to_string(&header).unwrap_or_else(|e| fail(&format!("{} cannot be read: {e}", header.display())));
