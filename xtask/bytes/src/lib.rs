@@ -2,8 +2,8 @@
 //! optimizations where the rest of torchmill is compiled fast (`[profile.dev]` of the workspace).
 //!
 //! Reading at an offset ([`ReadAt`]), the strict reader of zip archives ([`Archive`]), names that mean one file to
-//! every reader ([`names`]), inflating on two cores ([`inflate`]), and the names of classes in a library
-//! ([`marker`]).
+//! every reader ([`names`]), inflating on two cores ([`inflate`]), the names of classes in a library
+//! ([`marker`]), and logs made comparable ([`text`]).
 
 mod archive;
 mod directory;
@@ -11,6 +11,7 @@ pub mod inflate;
 pub mod marker;
 pub mod names;
 mod read;
+pub mod text;
 
 use std::{fmt, io};
 

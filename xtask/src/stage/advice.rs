@@ -3,6 +3,7 @@
 
 use std::sync::LazyLock;
 
+use aho_corasick::AhoCorasick;
 use serde::Deserialize;
 
 /// A known cause of a failed step: an entry of `advice.toml`.
@@ -39,10 +40,23 @@ impl Cause {
         self.any.iter().any(|mark| holds(line, mark))
     }
 
-    /// The first line that shows it.
-    fn first(&self, lines: &[&str]) -> Option<usize> {
-        lines.iter().position(|l| self.on(l))
+    /// The first of the lines that shows it.
+    fn first(&self, marked: &[(usize, &str)]) -> Option<usize> {
+        marked.iter().find(|(_, line)| self.on(line)).map(|(at, _)| *at)
     }
+}
+
+/// The lines that hold a part of some mark, with their places: of a long log they are few.
+fn marked<'a>(lines: &[&'a str]) -> Vec<(usize, &'a str)> {
+    static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
+        let marks = causes().iter().flat_map(|c| &c.any);
+        let part = |mark: &'static String| {
+            let mark = mark.strip_prefix('^').unwrap_or(mark);
+            mark.split_once(" … ").map_or(mark.strip_suffix('$').unwrap_or(mark), |(first, _)| first)
+        };
+        AhoCorasick::new(marks.map(part)).unwrap_or_else(|e| unreachable!("a table of short marks: {e}"))
+    });
+    lines.iter().enumerate().filter(|(_, line)| FINDER.is_match(line)).map(|(at, line)| (at, *line)).collect()
 }
 
 /// Whether `line` holds `mark`: as it is, in two parts, at its end, or as all of it.
@@ -74,12 +88,14 @@ pub struct Advice {
 
 /// Whether the step that printed `lines` failed for want of memory, so that fewer jobs help.
 pub fn wants_memory(lines: &[&str]) -> bool {
-    causes().iter().filter(|c| c.memory).any(|c| c.first(lines).is_some())
+    let marked = marked(lines);
+    causes().iter().filter(|c| c.memory).any(|c| c.first(&marked).is_some())
 }
 
 /// What is known of the step that printed `lines`, with `jobs` at a time; the best first.
 pub fn advice(lines: &[&str], jobs: usize) -> Vec<Advice> {
-    let found: Vec<(usize, &Cause)> = causes().iter().filter_map(|c| Some((c.first(lines)?, c))).collect();
+    let marked = marked(lines);
+    let found: Vec<(usize, &Cause)> = causes().iter().filter_map(|c| Some((c.first(&marked)?, c))).collect();
     let known = |id: &String| found.iter().any(|(_, c)| c.id == *id);
     found
         .iter()

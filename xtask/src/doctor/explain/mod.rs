@@ -2,16 +2,14 @@
 //! cases are a table (`cases.toml`); here is how a text is held against it.
 
 mod store;
-mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use aho_corasick::AhoCorasick;
 use serde::{Deserialize, Serialize};
-
-pub use text::Line;
-use text::Text;
+pub use torchmill_bytes::text::Line;
+use torchmill_bytes::text::{self, Text};
 
 use crate::stage::advice;
 

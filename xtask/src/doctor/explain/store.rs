@@ -1,8 +1,8 @@
 //! Whose store was asked for libuv in vain? Read from what a log shows: the places in torch's own files, a launcher's
 //! traces, a cure that was tried.
 
-use super::text::Text;
 use crate::inspect::makers;
+use torchmill_bytes::text::Text;
 
 /// What the log shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
