@@ -29,6 +29,7 @@ pub mod engine;
 pub mod environment;
 pub mod graph;
 pub mod lock;
+mod locked;
 pub mod objects;
 mod origin;
 pub mod peers;

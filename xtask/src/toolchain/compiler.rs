@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
+use super::locked;
 use crate::platform;
 
 /// Who made a compiler.
@@ -60,6 +61,9 @@ pub struct Compiler {
     /// What it must find in the environment (MSVC: where its headers and libraries are).
     #[serde(skip)]
     pub env: Vec<(OsString, OsString)>,
+    /// The folder of the toolchain, where it is one of locked packages ([`super::locked`]).
+    #[serde(skip)]
+    pub locked: Option<PathBuf>,
 }
 
 impl Compiler {
@@ -77,6 +81,11 @@ impl Compiler {
         let of_compiler =
             of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
         of_compiler.chain(platform::own_variables(dir)).collect()
+    }
+
+    /// Folders of this machine that what is built with these compilers does not see.
+    pub fn hidden(&self) -> Vec<PathBuf> {
+        if self.locked.is_some() { locked::hidden() } else { Vec::new() }
     }
 
     /// What decides which objects come out: part of every key that depends on the compiler. Where the
