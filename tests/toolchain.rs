@@ -33,7 +33,7 @@ chmod +x "$last"
 fn package(version: &str, header: &str) -> BTreeMap<String, String> {
     let clang = CLANG.replace("{version}", version).replace("{header}", header);
     let mut files: BTreeMap<String, String> = [
-        ("host/lib/ld-linux-x86-64.so.2", LOADER),
+        (loader(), LOADER),
         ("host/bin/clang", &clang),
         ("lib/clang/include/stddef.h", ""),
         ("sysroot/usr/include/stdio.h", ""),
@@ -49,6 +49,10 @@ fn package(version: &str, header: &str) -> BTreeMap<String, String> {
 }
 
 const HERE: &str = std::env::consts::ARCH;
+
+fn loader() -> &'static str {
+    if HERE == "aarch64" { "host/lib/ld-linux-aarch64.so.1" } else { "host/lib/ld-linux-x86-64.so.2" }
+}
 
 /// What a recipe says of a toolchain that is the source `compiler`, for `machine`.
 fn locked(recipe: &str, machine: &str) -> String {
@@ -223,7 +227,7 @@ fn a_toolchain_that_reads_the_machine_is_refused() {
 
 #[test]
 fn packages_that_lack_a_part_are_refused_by_its_name() {
-    for part in ["host/bin/lld", "host/lib/ld-linux-x86-64.so.2", "sysroot/usr/include/stdio.h"] {
+    for part in ["host/bin/lld", loader(), "sysroot/usr/include/stdio.h"] {
         let mut package = package("19.1.7", "");
         package.remove(part).unwrap();
         let w = workspace(&package);
