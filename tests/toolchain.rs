@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use torchmill::recipe::{Lock, Locked};
+use torchmill::recipe::{Lock, Locked, Source};
 
-use crate::pipeline::own_store;
-use crate::standin::{files, workspace_with};
+use crate::pipeline::{artifact, own_store};
+use crate::standin::{files, work_folder, workspace_with};
 use crate::support::{Ran, Server, Workspace, recipe, root, sha256, tar};
 
 /// The loader of the stand-in: it runs what it is given, as the real one does.
@@ -92,7 +92,7 @@ fn lock(w: &Workspace, package: &[u8]) {
     std::fs::write(path, lock.to_toml("standin").unwrap()).unwrap();
 }
 
-fn until<'a>(stage: &'a str) -> [&'a str; 5] {
+fn until(stage: &str) -> [&str; 5] {
     ["build-torch", "--recipe", "standin", "--until", stage]
 }
 
@@ -234,6 +234,61 @@ fn packages_that_lack_a_part_are_refused_by_its_name() {
         let folder = part.trim_end_matches("/stdio.h");
         w.run(&until("toolchain")).exits(2).says(&format!("the packages of the toolchain have no {folder}"));
     }
+}
+
+/// The sources of the repository's toolchain, as a recipe has them, and their digests.
+fn real_packages() -> (String, BTreeMap<String, Locked>) {
+    let workspace = torchmill::recipe::Workspace { root: root() };
+    let name = "torch-2.12.1-cpu-clang";
+    let recipe = workspace.load(name).unwrap();
+    let lock = Lock::load(&recipe, &workspace.recipe_path(name)).unwrap();
+    let of_toolchain = |s: &Source| s.in_prefix("toolchain").next().is_some();
+    let source: Vec<Source> = recipe.source.into_iter().filter(of_toolchain).collect();
+    let locked = source.iter().map(|s| (s.name.clone(), lock.source[&s.name].clone())).collect();
+    (toml::to_string(&BTreeMap::from([("source", source)])).unwrap(), locked)
+}
+
+#[test]
+#[ignore = "needs user namespaces and 86 MB of Debian's packages"]
+fn the_real_packages_compile_the_same_wheel_in_two_stores_and_read_nothing_of_the_machine() {
+    let (sources, digests) = real_packages();
+    let wheel = |store: &str| {
+        let mut w = workspace_with(&files(), |r| {
+            let said = "[toolchain]\nfrom = \"locked\"\nclang = \"==19.1.7\"\n[features]";
+            format!("{}{sources}", r.replace("[features]", said))
+        });
+        let path = w.path().join("recipes/standin.lock");
+        let mut lock: Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+        lock.source.extend(digests.clone());
+        std::fs::write(path, lock.to_toml("standin").unwrap()).unwrap();
+        own_store(&mut w);
+        std::fs::create_dir_all(w.path().join(store).parent().unwrap()).unwrap();
+        std::fs::rename(&w.store, w.path().join(store)).unwrap();
+        w.store = w.path().join(store);
+        let mut command = w.xtask(&[&until("wheel")[..], &["--no-compiler-cache"]].concat());
+        Ran::of(command.env_remove("CC").env_remove("CXX"), w.path())
+            .exits(0)
+            .says("canary: a libuv store of this build served 8 clients");
+        let build = work_folder(&w).join("src/build");
+        let ninja = work_folder(&w).join("deps/buildenv/bin/ninja");
+        let read = Ran::of(std::process::Command::new(ninja).args(["-t", "deps"]).current_dir(&build), Path::new("-"));
+        let read: Vec<&str> = read.stdout.lines().filter_map(|line| line.strip_prefix("    /")).collect();
+        assert!(read.len() > 500, "{}", read.len());
+        let here = w.path().to_str().unwrap().trim_start_matches('/');
+        let python = Ran::of(
+            std::process::Command::new("python3")
+                .args(["-c", "import sysconfig; print(sysconfig.get_paths()['include'])"]),
+            Path::new("-"),
+        );
+        let python = python.stdout.trim().trim_start_matches('/');
+        for header in read {
+            assert!(header.starts_with(here) || header.starts_with(python), "/{header}");
+        }
+        std::fs::read(artifact(&w, "wheel", ".whl")).unwrap()
+    };
+    let (one, other) = (wheel("one-store"), wheel("a/store/elsewhere"));
+    assert_eq!(sha256(&one), sha256(&other));
+    assert!(memchr::memmem::find(&one, b"one-store").is_none());
 }
 
 // --- what is told before the build ---------------------------------------------------------------

@@ -11,6 +11,9 @@ use crate::toolchain::{Compiler, locked};
 /// The version of the code that makes a toolchain of its packages: raised when the code changes what comes out.
 pub const VERSION: u32 = 1;
 
+/// Files of this program that decide what comes out, as the stage has them.
+pub const EMBEDS: &[(&str, &str)] = &[("toolchain/trial.cpp", locked::TRIAL)];
+
 /// The variables that name the machine's compilers.
 const NAMED: [&str; 2] = ["CC", "CXX"];
 
@@ -61,6 +64,9 @@ pub fn compiler(recipe: &Recipe, lock: &Lock, store: &Store, machine: &str) -> R
     }
     let mut parts = Parts::new(TOOLCHAIN, VERSION);
     inputs(recipe, lock, &mut parts);
+    for (name, text) in EMBEDS {
+        parts.content(format!("file {name}"), text);
+    }
     let key = parts.key();
     let packages = sources(recipe).map(|source| (source.name.clone(), digest(lock, source).to_owned()));
     let files: BTreeMap<String, String> = packages.chain([(TOOLCHAIN.to_owned(), key.to_string())]).collect();

@@ -7,8 +7,34 @@ use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::locked;
 use crate::platform;
+
+/// Folders of a machine that compilers, linkers and CMake look into by themselves: builds with a locked toolchain do
+/// not see what is in them.
+const HIDDEN: &[&str] = &[
+    "/usr/include",
+    "/usr/local/include",
+    "/usr/lib/gcc",
+    "/usr/lib/cmake",
+    "/usr/lib/pkgconfig",
+    "/usr/lib/x86_64-linux-gnu/cmake",
+    "/usr/lib/x86_64-linux-gnu/pkgconfig",
+    "/usr/lib/aarch64-linux-gnu/cmake",
+    "/usr/lib/aarch64-linux-gnu/pkgconfig",
+    "/usr/lib64/cmake",
+    "/usr/lib64/pkgconfig",
+    "/usr/share/cmake",
+    "/usr/share/pkgconfig",
+    "/usr/local/lib/cmake",
+    "/usr/local/lib/pkgconfig",
+    "/usr/local/share/cmake",
+    "/usr/local/share/pkgconfig",
+];
+
+/// The folders of this machine that are hidden from what is built with a locked toolchain.
+pub(super) fn hidden() -> Vec<PathBuf> {
+    HIDDEN.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
+}
 
 /// Who made a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -85,7 +111,7 @@ impl Compiler {
 
     /// Folders of this machine that what is built with these compilers does not see.
     pub fn hidden(&self) -> Vec<PathBuf> {
-        if self.locked.is_some() { locked::hidden() } else { Vec::new() }
+        if self.locked.is_some() { hidden() } else { Vec::new() }
     }
 
     /// What decides which objects come out: part of every key that depends on the compiler. Where the

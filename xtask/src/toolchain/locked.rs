@@ -14,9 +14,9 @@
 //! `sin(0.5)` while it compiles asks the C library that it runs with.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use super::compiler::{Compiler, Family};
+use super::compiler::{Compiler, Family, hidden};
 use super::process::Process;
 use crate::error::{Context, Error, Result};
 use crate::platform;
@@ -60,28 +60,6 @@ pub const CMAKE_TOOLS: &[(&str, &str)] = &[
     ("CMAKE_LINKER", "ld.lld"),
 ];
 
-/// Folders of a machine that compilers, linkers and CMake look into by themselves: builds with a locked toolchain do
-/// not see what is in them.
-const HIDDEN: &[&str] = &[
-    "/usr/include",
-    "/usr/local/include",
-    "/usr/lib/gcc",
-    "/usr/lib/cmake",
-    "/usr/lib/pkgconfig",
-    "/usr/lib/x86_64-linux-gnu/cmake",
-    "/usr/lib/x86_64-linux-gnu/pkgconfig",
-    "/usr/lib/aarch64-linux-gnu/cmake",
-    "/usr/lib/aarch64-linux-gnu/pkgconfig",
-    "/usr/lib64/cmake",
-    "/usr/lib64/pkgconfig",
-    "/usr/share/cmake",
-    "/usr/share/pkgconfig",
-    "/usr/local/lib/cmake",
-    "/usr/local/lib/pkgconfig",
-    "/usr/local/share/cmake",
-    "/usr/local/share/pkgconfig",
-];
-
 /// What is known of a machine: its target and the file name of its loader.
 struct Machine {
     target: &'static str,
@@ -104,7 +82,7 @@ fn machine(name: &str) -> Result<Machine> {
 /// All that [`complete`] writes, in one text: part of the key.
 pub fn made() -> String {
     let programs: String = PROGRAMS.iter().map(|(name, program)| wrapper(name, program, "LOADER", "KEY")).collect();
-    format!("{programs}{}{TRIAL}", settings("TARGET"))
+    format!("{programs}{}", settings("TARGET"))
 }
 
 /// The compiler of the toolchain that stands, or will stand, at `root`, for the machine called `machine`. `files` are
@@ -128,11 +106,6 @@ pub fn compiler(root: &Path, machine_name: &str, version: &str, files: BTreeMap<
         env: Vec::new(),
         locked: Some(root.to_owned()),
     })
-}
-
-/// The folders of this machine that are hidden from what is built with a locked toolchain.
-pub fn hidden() -> Vec<PathBuf> {
-    HIDDEN.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
 }
 
 /// Makes the programs of the packages at `root` usable from wherever they stand. `key` stands in each of them: compiler

@@ -26,6 +26,7 @@ impl Step for Toolchain {
     type Record = Record;
     const NAME: &'static str = TOOLCHAIN;
     const WHAT: &'static str = "compiler, linker and sysroot, of locked packages";
+    const EMBEDS: &'static [(&'static str, &'static str)] = locked::EMBEDS;
 
     fn of(build: &Build<'_>) -> Vec<String> {
         build.compiler.locked.iter().map(|_| String::new()).collect()
