@@ -39,6 +39,7 @@ mod recipes;
 mod sources;
 mod store;
 mod tls;
+mod toolchain;
 mod uvstore;
 mod validate;
 mod wheels;

@@ -33,9 +33,12 @@ pub fn dispatch() -> Option<ExitCode> {
 }
 
 fn sandbox(arguments: &[OsString]) -> Error {
-    match arguments.split_first() {
-        Some((mode, argv)) => platform::sandbox_exec(mode == "no-network", argv),
-        None => Error::misuse("internal", "nothing to run"),
+    match arguments {
+        [mode, hidden, argv @ ..] => {
+            let hidden: Vec<_> = std::env::split_paths(hidden).filter(|path| !path.as_os_str().is_empty()).collect();
+            platform::sandbox_exec(mode == "no-network", &hidden, argv)
+        }
+        _ => Error::misuse("internal", "nothing to run"),
     }
 }
 

@@ -185,13 +185,20 @@ pub fn sandbox_supported() -> bool {
 
 #[cfg(target_os = "linux")]
 fn unshare_network() -> std::io::Result<()> {
+    unshare(libc::CLONE_NEWNET)
+}
+
+/// Leaves the namespaces that `flags` name for ones of its own, in a user namespace of its own where it may not do so
+/// otherwise.
+#[cfg(target_os = "linux")]
+fn unshare(flags: libc::c_int) -> std::io::Result<()> {
     // SAFETY: unshare() takes flags; getuid/getgid cannot fail.
     unsafe {
-        if libc::unshare(libc::CLONE_NEWNET) == 0 {
+        if libc::unshare(flags) == 0 {
             return Ok(());
         }
         let (uid, gid) = (libc::getuid(), libc::getgid());
-        if libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) != 0 {
+        if libc::unshare(libc::CLONE_NEWUSER | flags) != 0 {
             return Err(std::io::Error::last_os_error());
         }
         std::fs::write("/proc/self/setgroups", "deny")?;
@@ -221,18 +228,71 @@ pub(super) fn loopback_up() {
     }
 }
 
-/// Becomes `argv`, without network where `cut_network` (best effort: see [`sandbox_supported`]),
-/// with `umask`. Called in a helper process that has one thread. Returns only on failure.
-pub fn sandbox_exec(cut_network: bool, argv: &[OsString]) -> Error {
+/// Becomes `argv`, without network where `cut_network` (best effort: see [`sandbox_supported`]), and with the folders
+/// `hidden` empty (or not at all), with `umask`. Called in a helper process that has one thread. Returns only on
+/// failure.
+pub fn sandbox_exec(cut_network: bool, hidden: &[PathBuf], argv: &[OsString]) -> Error {
     die_with_parent();
     set_umask(0o022);
     #[cfg(target_os = "linux")]
-    if cut_network && unshare_network().is_ok() {
-        loopback_up();
+    {
+        if !hidden.is_empty()
+            && let Err(e) = hide(hidden)
+        {
+            return Error::world("no-namespaces", format!("folders of this machine cannot be hidden: {e}"));
+        }
+        if cut_network && unshare_network().is_ok() {
+            loopback_up();
+        }
     }
     #[cfg(not(target_os = "linux"))]
-    let _ = cut_network;
+    let _ = (cut_network, hidden);
     exec(argv)
+}
+
+/// Whether folders can be hidden from a child: a mount namespace can be made. The reason, if not.
+///
+/// # Errors
+/// What the kernel does not offer.
+pub fn hiding_supported() -> std::result::Result<(), String> {
+    #[cfg(target_os = "linux")]
+    {
+        let any = [PathBuf::from("/tmp")];
+        // SAFETY: the child makes no use of what another thread may hold before _exit.
+        let status = unsafe {
+            let pid = libc::fork();
+            if pid == 0 {
+                libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+                libc::_exit(hide(&any).map_or_else(|e| e.raw_os_error().unwrap_or(1), |()| 0));
+            }
+            let mut status = 0;
+            if pid < 0 || libc::waitpid(pid, &raw mut status, 0) != pid || !libc::WIFEXITED(status) {
+                return Err("no process could be made to try it".into());
+            }
+            libc::WEXITSTATUS(status)
+        };
+        if status == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(status).to_string()) }
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err("this system has no namespaces".into())
+}
+
+/// Makes a mount namespace in which an empty folder that cannot be written lies over each of `folders`.
+#[cfg(target_os = "linux")]
+fn hide(folders: &[PathBuf]) -> std::io::Result<()> {
+    let checked = |result: libc::c_int| if result < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) };
+    unshare(libc::CLONE_NEWNS)?;
+    // SAFETY: the paths are C strings that outlive each call; what is null may be null (mount(2)).
+    unsafe {
+        let (none, flags) = (std::ptr::null(), libc::MS_REC | libc::MS_PRIVATE);
+        checked(libc::mount(none, c"/".as_ptr(), none, flags, none.cast()))?;
+        for folder in folders {
+            let folder = CString::new(folder.as_os_str().as_bytes())?;
+            let flags = libc::MS_RDONLY | libc::MS_NOSUID | libc::MS_NODEV;
+            checked(libc::mount(c"tmpfs".as_ptr(), folder.as_ptr(), c"tmpfs".as_ptr(), flags, none.cast()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Becomes `argv`. Returns only on failure.

@@ -34,8 +34,16 @@ pub fn sandbox_supported() -> bool {
     false
 }
 
-/// Runs `argv` and exits with its code: Windows cannot cut the network off for one process.
-pub fn sandbox_exec(_cut_network: bool, argv: &[OsString]) -> Error {
+/// No mount namespaces.
+///
+/// # Errors
+/// Always.
+pub fn hiding_supported() -> std::result::Result<(), String> {
+    Err("this system has no namespaces".into())
+}
+
+/// Runs `argv` and exits with its code: Windows cannot cut the network off for one process, nor hide folders from it.
+pub fn sandbox_exec(_cut_network: bool, _hidden: &[PathBuf], argv: &[OsString]) -> Error {
     exec(argv)
 }
 

@@ -7,7 +7,9 @@ use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned};
+use super::{
+    coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned, toolchain,
+};
 use crate::error::{Context, Error, Result};
 
 /// The version of the recipe format that this program reads.
@@ -376,6 +378,7 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.python.machines, over.python.machines);
     put(&mut base.python.build, over.python.build);
     put(&mut base.python.verify, over.python.verify);
+    put(&mut base.toolchain.from, over.toolchain.from);
     put(&mut base.toolchain.gcc, over.toolchain.gcc);
     put(&mut base.toolchain.clang, over.toolchain.clang);
     put(&mut base.toolchain.msvc, over.toolchain.msvc);
@@ -426,6 +429,7 @@ fn normal_form(file: &RecipeFile) -> Result<String> {
     file.torch.status = None;
     // As if it were left out.
     file.torch.cxx11_abi = file.torch.cxx11_abi.filter(|new| !new);
+    file.toolchain.from = file.toolchain.from.filter(|from| *from != model::ToolchainFrom::Machine);
     file.validation.clear();
     toml::to_string(&file).map_err(|e| Error::world("recipe", format!("this recipe cannot be written down: {e}")))
 }
@@ -449,6 +453,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
     } else {
         None
     };
+    toolchain::check(&file.toolchain, file.system.unwrap_or_default(), &file.source, path)?;
     let recipe = Recipe {
         name,
         normal,

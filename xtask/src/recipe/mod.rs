@@ -9,6 +9,7 @@ mod lock;
 mod model;
 mod near;
 mod requirement;
+mod toolchain;
 
 pub use companion::Companion;
 pub use coordinate::Coordinate;
@@ -18,3 +19,4 @@ pub use model::*;
 pub use near::nearest;
 pub(crate) use requirement::first_line;
 pub use requirement::{Requirement, pinned, requirement};
+pub use toolchain::TOOLCHAIN;

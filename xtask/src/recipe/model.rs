@@ -194,15 +194,29 @@ pub struct PythonFile {
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct ToolchainFile {
+    /// Where compiler, linker, headers and libraries to link with come from: the machine if it is left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub from: Option<ToolchainFrom>,
     /// Range of GCC versions, such as `>=11.3, <15`.
     pub gcc: Option<String>,
-    /// Range of Clang versions.
+    /// Range of Clang versions; the one version that the packages have (`==19.1.7`) where it is `from = "locked"`.
     pub clang: Option<String>,
     /// Range of versions of Microsoft's compiler, such as `>=19.29` (Visual Studio 2019 16.10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msvc: Option<String>,
     /// Resident memory that one compiler process may need, in MiB.
     pub memory_per_job: Option<u64>,
+}
+
+/// Where a toolchain comes from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolchainFrom {
+    /// The compiler that the machine has, or that `CC` and `CXX` name.
+    #[default]
+    Machine,
+    /// The sources of the prefix `toolchain`, by digest: the same on every machine.
+    Locked,
 }
 
 /// `[machine.NAME]`: what differs on one machine.

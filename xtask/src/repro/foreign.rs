@@ -244,7 +244,10 @@ pub fn command(
     let home = platform::home_dir().and_then(|h| fs_err::canonicalize(h).ok());
     let mut shown = vec![me.clone()];
     shown.extend(read.iter().cloned());
-    for tool in [&build.python.executable, &build.compiler.cc, &build.compiler.cxx] {
+    // A toolchain of locked packages is made anew in the room.
+    let compilers = [("CC", &build.compiler.cc), ("CXX", &build.compiler.cxx)];
+    let compilers = if build.compiler.locked.is_some() { &[][..] } else { &compilers };
+    for tool in std::iter::once(&build.python.executable).chain(compilers.iter().map(|(_, tool)| *tool)) {
         shown.extend(installation(tool, home.as_deref())?);
     }
     shown.extend(build.cuda_home.as_ref().map(|c| c.root.clone()));
@@ -273,7 +276,7 @@ pub fn command(
     };
     command.args(arguments).env_clear().current_dir(&build.workspace.root);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").env("LC_ALL", "C.UTF-8");
-    command.env("CC", &build.compiler.cc).env("CXX", &build.compiler.cxx).env(ROOM_VARIABLE, root);
+    command.envs(compilers.iter().copied()).env(ROOM_VARIABLE, root);
     for name in ["NO_COLOR", "TERM", "COLORTERM"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

@@ -154,9 +154,14 @@ impl Fetcher<'_> {
         if let Some(e) = mismatch {
             return Err(e.doing(format!("fetching {}", want.name)));
         }
-        Err(Error::world("fetch", format!("'{}' cannot be had from any of its coordinates:{}", want.name, reasons.concat()))
+        let e = Error::world("fetch", format!("'{}' cannot be had from any of its coordinates:{}", want.name, reasons.concat()))
             .next("check the network; add a coordinate that works here to the recipe (the lock's digest judges them all alike)")
-            .next("or put the file anywhere and add `file:<path>`"))
+            .next("or put the file anywhere and add `file:<path>`");
+        if !want.coordinates.iter().any(|c| matches!(c, Coordinate::Debian(_))) {
+            return Err(e);
+        }
+        // A pool drops what a newer version replaces.
+        Err(e.next(format!("or name a mirror that keeps old packages: {}", debian::MIRROR_VARIABLE)))
     }
 
     fn fetch_one(&self, agent: &Agent, want: &Want, coordinate: &Coordinate) -> Result<Blob> {

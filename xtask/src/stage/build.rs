@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::shared::Shared;
+use super::{locked, shared::Shared};
 use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Companion, Lock, PythonLock, Recipe, System, Workspace};
+use crate::recipe::{Companion, Lock, PythonLock, Recipe, System, TOOLCHAIN, Workspace};
 use crate::store::{Parts, Store};
 use crate::toolchain::cuda::{self, Toolkit};
 use crate::toolchain::{Compiler, Python};
@@ -29,7 +29,7 @@ pub struct Build<'a> {
     pub events: &'a dyn Sink,
     /// The interpreter that the wheel is for.
     pub python: Python,
-    /// The C and C++ compiler of the machine.
+    /// The C and C++ compiler: the machine's, or that of the recipe's packages, which may not be there yet.
     pub compiler: Compiler,
     /// An installed CUDA toolkit that was asked for, in place of the recipe's.
     pub cuda_home: Option<Toolkit>,
@@ -114,7 +114,8 @@ impl<'a> Build<'a> {
     /// Reads recipe and lock, finds Python and compilers, and holds each against the others.
     ///
     /// # Errors
-    /// Bad input in recipe or lock; no Python or compiler, or none that fits.
+    /// Bad input in recipe or lock; no Python or compiler, or none that fits; a compiler is named where the recipe
+    /// brings its own.
     pub fn open(
         workspace: &'a Workspace,
         store: &'a Store,
@@ -127,7 +128,13 @@ impl<'a> Build<'a> {
         check_system(&recipe)?;
         let python = Python::find(chosen.python, &recipe)?;
         let recipe = recipe.on(&python.machine);
-        let compiler = Compiler::find(&recipe.toolchain)?;
+        let (recipe, compiler) = if recipe.toolchain.is_locked() {
+            let compiler = locked::compiler(&recipe, &lock, store, &python.machine)?;
+            (recipe, compiler)
+        } else {
+            let compiler = Compiler::find(&recipe.toolchain)?;
+            (recipe.without_prefix(TOOLCHAIN), compiler)
+        };
         let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
         let recipe = match (&recipe.cuda, &cuda_home) {
             (None, Some(_)) => {
@@ -198,9 +205,10 @@ impl Build<'_> {
         }
     }
 
-    /// Names of the prefixes that the recipe makes, sorted.
+    /// Names of the prefixes that the recipe makes, sorted. Its toolchain is no prefix: a stage of its own makes it.
     pub fn prefixes(&self) -> Vec<String> {
-        crate::recipe::prefixes(&self.recipe.source).into_iter().map(str::to_owned).collect()
+        let all = crate::recipe::prefixes(&self.recipe.source).into_iter();
+        all.filter(|name| *name != TOOLCHAIN).map(str::to_owned).collect()
     }
 
     /// The companion called `package`.

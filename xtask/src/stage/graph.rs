@@ -3,6 +3,7 @@
 use std::sync::LazyLock;
 
 use super::build::{CCACHE, CUDA, CUDNN};
+use super::locked;
 use super::step::{Need, Place, Stage, Step, after, from, reads};
 use super::steps::buildenv::Buildenv;
 use super::steps::bundle::Bundle;
@@ -18,6 +19,7 @@ use super::steps::prefix::Prefix;
 use super::steps::provenance::Provenance;
 use super::steps::set::Set;
 use super::steps::testenv::Testenv;
+use super::steps::toolchain::Toolchain;
 use super::steps::tree::Tree;
 use super::steps::uvstore::Uvstore;
 use super::steps::verify::{self, Verify};
@@ -30,8 +32,10 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<Tree>(2, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Buildenv>(3, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Prefix>(2, Place::Store, &[after::<Fetch>()]),
-    Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
-    Stage::of::<Cuda>(2, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN)]),
+    // Its key is in the compiler's identity, which is in the keys of all that compile.
+    Stage::of::<Toolchain>(locked::VERSION, Place::Store, &[after::<Fetch>()]),
+    Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>(), after::<Toolchain>()]),
+    Stage::of::<Cuda>(2, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN), after::<Toolchain>()]),
     Stage::of::<Configure>(
         4,
         Place::Work,
@@ -43,12 +47,21 @@ pub const STAGES: &[Stage] = &[
             after::<Prefix>().only(|of| of == CCACHE),
             from::<Libuv>(),
             from::<Cuda>(),
+            after::<Toolchain>(),
         ],
     ),
     // It makes no byte of the artifacts: what comes after it is the same with another canary.
-    Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Buildenv>(), CACHE]),
-    Stage::of::<Compile>(1, Place::Work, &[from::<Configure>(), after::<Canary>(), after::<Buildenv>(), CACHE]),
-    Stage::of::<Wheel>(4, Place::Store, &[from::<Compile>(), after::<Configure>(), after::<Buildenv>(), CACHE]),
+    Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Buildenv>(), after::<Toolchain>(), CACHE]),
+    Stage::of::<Compile>(
+        1,
+        Place::Work,
+        &[from::<Configure>(), after::<Canary>(), after::<Buildenv>(), after::<Toolchain>(), CACHE],
+    ),
+    Stage::of::<Wheel>(
+        4,
+        Place::Store,
+        &[from::<Compile>(), after::<Configure>(), after::<Buildenv>(), after::<Toolchain>(), CACHE],
+    ),
     Stage::of::<Bundle>(4, Place::Store, &[from::<Wheel>()]),
     Stage::of::<Provenance>(2, Place::Store, &[from::<Bundle>(), after::<Wheel>(), after::<Buildenv>()]),
     Stage::of::<Testenv>(3, Place::Store, &[after::<Fetch>()]),
@@ -66,6 +79,7 @@ pub const STAGES: &[Stage] = &[
             from::<Prefix>().only(|of| of == verify::MKL),
             CACHE,
             from::<Cuda>(),
+            after::<Toolchain>(),
         ],
     ),
     Stage::of::<Companionenv>(1, Place::Store, &[after::<Fetch>()]),
@@ -80,6 +94,7 @@ pub const STAGES: &[Stage] = &[
             from::<Companionenv>().namesake(),
             after::<Buildenv>(),
             after::<Prefix>(),
+            after::<Toolchain>(),
         ],
     ),
     Stage::of::<Set>(
@@ -87,7 +102,7 @@ pub const STAGES: &[Stage] = &[
         Place::Store,
         &[after::<Fetch>(), reads::<Provenance>(), after::<Wheel>(), from::<Companion>()],
     ),
-    Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Buildenv>()]),
+    Stage::of::<Uvstore>(3, Place::Store, &[after::<Fetch>(), from::<Buildenv>(), after::<Toolchain>()]),
 ];
 
 /// The compiler cache: it leaves no trace in what is compiled through it.

@@ -6,8 +6,9 @@
 //! tree          ◄─ fetch                     the source, safely unpacked and patched
 //! buildenv      ◄─ fetch                     the build tools, every wheel by its hash
 //! prefix        ◄─ fetch                     what is used as it comes: BLAS, ccache, CUDA's packages
-//! libuv         ◄─ buildenv                  from source, static and position independent
-//! cuda          ◄─ prefix                    the toolkit, put together of its packages and tried
+//! toolchain     ◄─ fetch                     compiler, linker and sysroot, of locked packages
+//! libuv         ◄─ buildenv, toolchain       from source, static and position independent
+//! cuda          ◄─ prefix, toolchain         the toolkit, put together of its packages and tried
 //! configure     ◄─ tree, libuv, cuda         CMake, and what it decided held against the recipe
 //! canary        ◄─ configure                 a libuv store of this very build serves, or all stops here
 //! compile       ◄─ canary                    all objects and libraries, without network
@@ -19,7 +20,7 @@
 //! companionenv  ◄─ fetch                     a companion's build tools, every wheel by its hash
 //! companion     ◄─ provenance, companionenv  a package compiled against this wheel, and pinned to it
 //! set           ◄─ companion                 torch and companions, installed together, judged and run
-//! uvstore       ◄─ buildenv                  the store of this torch as a program of its own
+//! uvstore       ◄─ buildenv, toolchain       the store of this torch as a program of its own
 //! ```
 
 pub mod advice;
@@ -29,6 +30,7 @@ pub mod engine;
 pub mod environment;
 pub mod graph;
 pub mod lock;
+mod locked;
 pub mod objects;
 mod origin;
 pub mod peers;

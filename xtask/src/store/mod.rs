@@ -240,6 +240,11 @@ impl Store {
         None
     }
 
+    /// Where a stage's result stands once it was made.
+    pub fn result(&self, stage: &str, key: &Key) -> PathBuf {
+        self.stage_dir(stage, key).join("out")
+    }
+
     /// Whether a stage's result was made: for plans, which use nothing.
     pub fn has(&self, stage: &str, key: &Key) -> Option<PathBuf> {
         let dir = self.stage_dir(stage, key);

@@ -9,6 +9,33 @@ use serde::Serialize;
 
 use crate::platform;
 
+/// Folders of a machine that compilers, linkers and CMake look into by themselves: builds with a locked toolchain do
+/// not see what is in them.
+const HIDDEN: &[&str] = &[
+    "/usr/include",
+    "/usr/local/include",
+    "/usr/lib/gcc",
+    "/usr/lib/cmake",
+    "/usr/lib/pkgconfig",
+    "/usr/lib/x86_64-linux-gnu/cmake",
+    "/usr/lib/x86_64-linux-gnu/pkgconfig",
+    "/usr/lib/aarch64-linux-gnu/cmake",
+    "/usr/lib/aarch64-linux-gnu/pkgconfig",
+    "/usr/lib64/cmake",
+    "/usr/lib64/pkgconfig",
+    "/usr/share/cmake",
+    "/usr/share/pkgconfig",
+    "/usr/local/lib/cmake",
+    "/usr/local/lib/pkgconfig",
+    "/usr/local/share/cmake",
+    "/usr/local/share/pkgconfig",
+];
+
+/// The folders of this machine that are hidden from what is built with a locked toolchain.
+pub(super) fn hidden() -> Vec<PathBuf> {
+    HIDDEN.iter().map(PathBuf::from).filter(|path| path.is_dir()).collect()
+}
+
 /// Who made a compiler.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -60,6 +87,9 @@ pub struct Compiler {
     /// What it must find in the environment (MSVC: where its headers and libraries are).
     #[serde(skip)]
     pub env: Vec<(OsString, OsString)>,
+    /// The folder of the toolchain, where it is one of locked packages ([`super::locked`]).
+    #[serde(skip)]
+    pub locked: Option<PathBuf>,
 }
 
 impl Compiler {
@@ -77,6 +107,11 @@ impl Compiler {
         let of_compiler =
             of_compiler.map(|(k, v)| (k.to_string_lossy().into_owned(), v.to_string_lossy().into_owned()));
         of_compiler.chain(platform::own_variables(dir)).collect()
+    }
+
+    /// Folders of this machine that what is built with these compilers does not see.
+    pub fn hidden(&self) -> Vec<PathBuf> {
+        if self.locked.is_some() { hidden() } else { Vec::new() }
     }
 
     /// What decides which objects come out: part of every key that depends on the compiler. Where the

@@ -137,6 +137,7 @@ impl Compiler {
             version,
             banner,
             env: Vec::new(),
+            locked: None,
         })
     }
 }
@@ -194,6 +195,7 @@ mod tests {
             libc: String::new(),
             files: BTreeMap::new(),
             env: Vec::new(),
+            locked: None,
         }
     }
 

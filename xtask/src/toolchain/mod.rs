@@ -7,6 +7,7 @@ mod compiler;
 pub mod cuda;
 mod find;
 mod launch;
+pub mod locked;
 pub mod mingw;
 pub mod msvc;
 pub mod objects;

@@ -83,6 +83,7 @@ pub fn find() -> Result<Compiler> {
         target,
         files,
         env,
+        locked: None,
     })
 }
 

@@ -27,6 +27,7 @@ pub struct Process {
     env: BTreeMap<OsString, OsString>,
     cwd: Option<PathBuf>,
     network: bool,
+    hidden: Vec<PathBuf>,
     timeout: Option<Duration>,
 }
 
@@ -51,7 +52,14 @@ impl Output {
 impl Process {
     /// A program with an empty environment and no network.
     pub fn new(program: impl AsRef<OsStr>) -> Self {
-        Self { argv: vec![program.as_ref().to_owned()], env: BTreeMap::new(), cwd: None, network: false, timeout: None }
+        Self {
+            argv: vec![program.as_ref().to_owned()],
+            env: BTreeMap::new(),
+            cwd: None,
+            network: false,
+            hidden: Vec::new(),
+            timeout: None,
+        }
     }
 
     /// Adds one argument, which is never split again.
@@ -98,6 +106,14 @@ impl Process {
         self
     }
 
+    /// Shows these folders of the machine empty to the program and to all that it starts. On a kernel that cannot do
+    /// so the program does not start.
+    #[must_use]
+    pub fn hide(mut self, folders: Vec<PathBuf>) -> Self {
+        self.hidden = folders;
+        self
+    }
+
     /// Ends the program when it takes longer.
     #[must_use]
     pub fn timeout(mut self, limit: Duration) -> Self {
@@ -124,6 +140,7 @@ impl Process {
             .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
         let mut command = Command::new(me);
         command.arg(SANDBOX_COMMAND).arg(if self.network { "network" } else { "no-network" });
+        command.arg(std::env::join_paths(&self.hidden).map_err(|e| Error::world("exec", e.to_string()))?);
         command.args(&self.argv);
         command.env_clear().envs(&self.env);
         if let Some(library) = std::env::var_os(VARIATION_VARIABLES[0]) {

@@ -58,6 +58,7 @@ impl Step for Canary {
     }
 
     fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
+        room::check_hiding(build)?;
         room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
     }
 
@@ -126,6 +127,7 @@ fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
         .args(&out)
         .arg("-c")
         .arg(&source)
+        .hide(build.compiler.hidden())
         .envs(build.torch_env(work))
         .envs(cache.env(build, work))
         .cwd(&build_dir)
@@ -143,6 +145,7 @@ fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
         .arg(build_dir.join(&c10))
         .arg(work.dep("uv").join(uv))
         .args(rest)
+        .hide(build.compiler.hidden())
         .envs(build.torch_env(work))
         .cwd(&build_dir)
         .check("canary-link", Some(&work.log(Canary::NAME)))

@@ -19,6 +19,7 @@ use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{Work, room};
 use crate::store::{Parts, share_tree};
+use crate::toolchain::locked::CMAKE_TOOLS;
 use crate::toolchain::{LAUNCH_COMMAND, Process};
 
 /// The stage. Its key is that of the work folder: all that decides what the compiler sees.
@@ -83,6 +84,7 @@ impl Step for Configure {
 
     fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
         build.python.check_headers()?;
+        room::check_hiding(build)?;
         room::check_path(build)?;
         room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
     }
@@ -169,6 +171,7 @@ pub fn hook(build: &Build<'_>, work: &Work, what: &str, arguments: &[&Path]) -> 
         .arg(build.recipe.torch.backend.name())
         .arg(what)
         .args(arguments)
+        .hide(build.compiler.hidden())
         .envs(build.torch_env(work))
         .cwd(work.src())
 }
@@ -180,7 +183,7 @@ fn bracket(text: impl std::fmt::Display) -> String {
 
 /// What the environment names to CMake. It is read for every project and every trial program, so all
 /// of them compile through the launcher; only PyTorch's own project, known by its folder, gets the module.
-fn toolchain_file(work: &Work) -> String {
+fn toolchain_file(build: &Build<'_>, work: &Work) -> String {
     let launcher = [work.launcher().display().to_string(), LAUNCH_COMMAND.into(), work.dir.display().to_string()]
         .map(bracket)
         .join(" ");
@@ -188,12 +191,69 @@ fn toolchain_file(work: &Work) -> String {
     for language in ["C", "CXX", "CUDA"] {
         text.push_str(&format!("set(CMAKE_{language}_COMPILER_LAUNCHER {launcher})\n"));
     }
+    if let Some(root) = &build.compiler.locked {
+        text.push_str(&locked_tools(build, root));
+    }
     let (src, module) = (bracket(work.src().display()), bracket(work.dir.join("project.cmake").display()));
     text.push_str(&format!(
         "file(REAL_PATH \"${{CMAKE_SOURCE_DIR}}\" _tm_here)\nfile(REAL_PATH {src} _tm_torch)\n\
          if(_tm_here STREQUAL _tm_torch)\n  set(CMAKE_PROJECT_TOP_LEVEL_INCLUDES {module})\nendif()\n"
     ));
     text
+}
+
+/// What a locked toolchain at `root` adds: its tools by name, and that libraries, headers and packages are looked for
+/// in its sysroot, in this store and beside the Python, and nowhere else.
+fn locked_tools(build: &Build<'_>, root: &Path) -> String {
+    let mut text = String::new();
+    for (variable, tool) in CMAKE_TOOLS {
+        let tool = bracket(root.join("bin").join(tool).display());
+        text.push_str(&format!("set({variable} {tool} CACHE FILEPATH \"locked\" FORCE)\n"));
+    }
+    let mut roots = vec![root.join("sysroot"), build.store.root().to_owned()];
+    if !sees_no_headers(build) {
+        roots.extend(build.python.include.ancestors().nth(2).map(Path::to_owned));
+    }
+    let roots: Vec<String> = roots.iter().map(|root| bracket(root.display())).collect();
+    let roots = roots.join(" ");
+    text.push_str(&format!("set(CMAKE_FIND_ROOT_PATH {roots})\nset(CMAKE_FIND_ROOT_PATH_MODE_PROGRAM NEVER)\n"));
+    for kind in ["LIBRARY", "INCLUDE", "PACKAGE"] {
+        text.push_str(&format!("set(CMAKE_FIND_ROOT_PATH_MODE_{kind} ONLY)\n"));
+    }
+    text
+}
+
+/// Whether the Python's headers are in a folder that what is built does not see.
+fn sees_no_headers(build: &Build<'_>) -> bool {
+    build.compiler.hidden().iter().any(|hidden| build.python.include.starts_with(hidden))
+}
+
+/// The Python's headers, in the work folder, where a locked toolchain does not see the folder that they are in. Debian
+/// keeps what differs between machines in another folder: here it is in its place.
+///
+/// # Errors
+/// They cannot be copied.
+fn shown_headers(build: &Build<'_>, work: &Work) -> Result<Option<PathBuf>> {
+    if !sees_no_headers(build) {
+        return Ok(None);
+    }
+    let include = &build.python.include;
+    let to = work.dir.join("python-include");
+    for entry in walkdir::WalkDir::new(include).follow_links(true) {
+        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        let target = to.join(entry.path().strip_prefix(include).unwrap_or(entry.path()));
+        if entry.file_type().is_dir() {
+            fs_err::create_dir_all(target)?;
+        } else {
+            fs_err::copy(entry.path(), target)?;
+        }
+    }
+    let name = include.file_name().unwrap_or_default();
+    let of_machine = include.with_file_name(&build.compiler.target).join(name).join("pyconfig.h");
+    if of_machine.is_file() {
+        fs_err::copy(of_machine, to.join("pyconfig.h"))?;
+    }
+    Ok(Some(to))
 }
 
 /// What CMake includes at PyTorch's `project(…)`: the recipe's values as cache entries, so that they
@@ -222,6 +282,11 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
             CmakeValue::Text(t) => entry(name, "STRING", &build.expand(t, work)),
         }
     }
+    if let Some(headers) = shown_headers(build, work)? {
+        for name in ["Python_INCLUDE_DIR", "Python3_INCLUDE_DIR", "PYTHON_INCLUDE_DIR"] {
+            entry(name, "PATH", &headers.display().to_string());
+        }
+    }
     // XNNPACK puts a ccache that it finds before the compilers, in place of our launcher: its compiles would name this
     // folder, and be cached where nobody asked for a cache.
     entry("CCACHE_BINARY", "BOOL", "OFF");
@@ -247,7 +312,7 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     fs_err::copy(cx.patch(MODULE)?, work.dir.join("torchmill.cmake"))?;
     writeln!(text, "include({})", bracket(work.dir.join("torchmill.cmake").display())).ok();
     fs_err::write(work.dir.join("project.cmake"), text)?;
-    fs_err::write(work.dir.join("toolchain.cmake"), toolchain_file(work))?;
+    fs_err::write(work.dir.join("toolchain.cmake"), toolchain_file(build, work))?;
     Ok(())
 }
 

@@ -62,7 +62,8 @@ impl Step for Libuv {
     }
 
     fn check(build: &Build<'_>, _ahead: &Ahead) -> Result<()> {
-        room::check_path(build)
+        room::check_path(build)?;
+        room::check_hiding(build)
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
@@ -78,6 +79,7 @@ impl Step for Libuv {
             Family::Msvc => String::new(),
         };
         Process::new(me)
+            .hide(build.compiler.hidden())
             .envs(build.compiler.environment(&scratch))
             .arg(HELPER_COMMAND)
             .arg(&source)

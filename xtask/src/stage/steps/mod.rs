@@ -15,6 +15,7 @@ pub mod prefix;
 pub mod provenance;
 pub mod set;
 pub mod testenv;
+pub mod toolchain;
 pub mod tree;
 pub mod uvstore;
 pub mod verify;

@@ -84,9 +84,12 @@ pub fn assemble(drawn: &Drawn<'_>, name: &str, out: &Path, scratch: &Path) -> Re
     }
     let places = drawn.source.iter().flat_map(|s| s.in_prefix(name));
     for (alias, of) in places.flat_map(|p| &p.alias) {
-        fs_err::hard_link(out.join(of), out.join(alias))
-            .map_err(Error::from)
-            .doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
+        let link = || -> Result<()> {
+            let place = out.join(alias);
+            fs_err::create_dir_all(place.parent().unwrap_or(out))?;
+            Ok(fs_err::hard_link(out.join(of), place)?)
+        };
+        link().doing(|| format!("giving {of} of the prefix '{name}' the further name {alias}"))?;
     }
     Ok(unpacked.iter().map(|(_, files)| files).sum())
 }

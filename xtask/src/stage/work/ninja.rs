@@ -55,6 +55,7 @@ pub fn run(
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             .args(["-j", &room.jobs.to_string()])
             .args(targets)
+            .hide(build.compiler.hidden())
             .envs(build.torch_env(work))
             .envs(through.env.iter().map(|(name, value)| (name, value)))
             .env("NINJA_STATUS", "[%f/%t] ")

@@ -75,6 +75,27 @@ pub fn check_room(build: &Build<'_>, need: u64, what: &str) -> Result<()> {
     .next("free disk space, run `cargo xtask clean`, or put the store elsewhere with --store DIR"))
 }
 
+/// An error if this kernel cannot hide what the machine has of compilers from a build that brings its own.
+///
+/// # Errors
+/// It cannot.
+pub fn check_hiding(build: &Build<'_>) -> Result<()> {
+    if build.compiler.locked.is_none() {
+        return Ok(());
+    }
+    platform::hiding_supported().map_err(|why| {
+        Error::world(
+            "no-namespaces",
+            format!(
+                "the recipe {} is built without the headers of this machine, and this kernel cannot hide them: {why}",
+                build.recipe.name
+            ),
+        )
+        .next("allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone), or build as root")
+        .next("or choose a recipe that is built with the machine's compiler")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
