@@ -227,7 +227,7 @@ fn wheel_of_files(w: &Workspace, files: usize) -> PathBuf {
 fn a_wheel_of_as_many_files_as_may_be_is_read() {
     let w = Workspace::new();
     let wheel = wheel_of_files(&w, 390_000);
-    bounded(&w, &["inspect", text(&wheel)]).exits(2).says("its directory has more than 33554432 bytes");
+    bounded(&w, &["inspect", text(&wheel)]).exits(2).says("is not a torch");
     state(&w, &wheel);
     bounded(&w, &["verify", text(&wheel)]).says("390002 files are as RECORD says");
     bounded(&w, &["rebuild", text(&wheel), "--trust"]).exits(2).says("carries no recipe");
