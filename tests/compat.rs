@@ -170,6 +170,12 @@ except OSError as e:
     (!out.status.success()).then(|| String::from_utf8_lossy(&out.stdout).into_owned())
 }
 
+/// What is said of each package of a list, by its name.
+fn by_package<'v>(list: &'v Value, said: &str) -> Vec<(&'v str, &'v str)> {
+    let pair = |p: &'v Value| (p["package"].as_str().unwrap(), p[said].as_str().unwrap());
+    list.as_array().unwrap().iter().map(pair).collect()
+}
+
 #[test]
 fn the_verdict_is_that_of_this_machines_loader() {
     let b = Bench::new();
@@ -422,12 +428,7 @@ fn an_environment_is_judged_package_by_package_and_what_is_unrelated_is_counted(
         b.write(&format!("site/{name}-{version}.dist-info/RECORD"), record);
     }
     let report = b.json(&["site", "site"], 1);
-    let verdicts: Vec<(&str, &str)> = report["packages"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|p| (p["package"].as_str().unwrap(), p["verdict"].as_str().unwrap()))
-        .collect();
+    let verdicts = by_package(&report["packages"], "verdict");
     assert_eq!(verdicts, [("bad", "does-not-fit"), ("good", "fits")]);
     assert_eq!(report["unrelated"], 1);
 }
@@ -779,12 +780,7 @@ fn the_doctor_names_what_the_build_that_it_proposes_would_break() {
         let ran = Ran::of(command.env("PYTHONPATH", b.path("site")), b.dir.path());
         let found: Value =
             serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}\n{}\n{}", ran.stdout, ran.stderr));
-        let broken: Vec<(&str, &str)> = found["breaks"]
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|b| (b["package"].as_str().unwrap(), b["cause"].as_str().unwrap()))
-            .collect();
+        let broken = by_package(&found["breaks"], "cause");
         assert_eq!(broken, breaks, "{}", ran.stdout);
         let mut command = b.command(&["doctor", "--dry-run"]);
         let ran = Ran::of(command.env("PYTHONPATH", b.path("site")), b.dir.path());

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::support::standin::{files, workspace};
 use super::support::{Ran, Workspace, sha256, shared_store};
 use torchmill::error::Exit;
-use torchmill::store::{Extent, KeyBuilder, Store};
+use torchmill::store::{Extent, Key, KeyBuilder, Store};
 
 /// A workspace whose store is its own, with copies of the downloads.
 fn own() -> Workspace {
@@ -37,6 +37,25 @@ fn change(path: &Path) {
     std::fs::File::options().write(true).open(path).unwrap().set_modified(modified).unwrap();
 }
 
+/// The digest of the stand-in's download, and its place in the store.
+fn download(w: &Workspace) -> (String, PathBuf) {
+    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
+    let blob = w.store.join("v1/blobs").join(&digest[..2]).join(&digest);
+    (digest, blob)
+}
+
+/// A result of the stage "s" with these files: its key, and its folder.
+fn result(store: &Store, files: &[(&str, &str)]) -> (Key, PathBuf) {
+    let key = KeyBuilder::new("s", 1).finish();
+    let pending = store.begin("s", &key).unwrap();
+    for (name, text) in files {
+        let path = pending.out().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+    (key, pending.finish(&serde_json::json!({ "made": 1 })).unwrap())
+}
+
 fn tree(w: &Workspace) -> Ran {
     w.run(&["tree", "--recipe", "standin"])
 }
@@ -48,8 +67,7 @@ fn folder(w: &Workspace, ran: &Ran) -> PathBuf {
 #[test]
 fn a_download_that_was_changed_is_named_set_aside_and_fetched_again() {
     let w = own();
-    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
-    let blob = w.store.join("v1/blobs").join(&digest[..2]).join(&digest);
+    let (digest, blob) = download(&w);
     change(&blob);
     let ran = tree(&w).exits(0).says("has not the digest that it had when it came in").says("set aside as");
     assert_eq!(sha256(&std::fs::read(&blob).unwrap()), digest, "{ran:?}");
@@ -112,10 +130,7 @@ fn a_result_that_was_changed_is_made_again_whatever_changed_in_it() {
 fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(Some(dir.path())).unwrap();
-    let key = KeyBuilder::new("s", 1).finish();
-    let pending = store.begin("s", &key).unwrap();
-    std::fs::write(pending.out().join("a.py"), "x = 1\n").unwrap();
-    let out = pending.finish(&serde_json::json!({ "made": 1 })).unwrap();
+    let (key, out) = result(&store, &[("a.py", "x = 1\n")]);
     std::fs::create_dir(out.join("__pycache__")).unwrap();
     std::fs::write(out.join("__pycache__/a.cpython-311.pyc"), "planted").unwrap();
     assert_eq!(store.finished("s", &key), Some(out.clone()));
@@ -127,20 +142,15 @@ fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
 fn of_a_result_that_is_only_handed_over_its_top_is_judged_and_the_rest_when_it_is_read() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(Some(dir.path())).unwrap();
-    let key = KeyBuilder::new("wheel", 1).finish();
-    let pending = store.begin("wheel", &key).unwrap();
-    std::fs::write(pending.out().join("a.whl"), "a wheel").unwrap();
-    std::fs::create_dir(pending.out().join("tree")).unwrap();
-    std::fs::write(pending.out().join("tree/b.py"), "x = 1\n").unwrap();
-    let out = pending.finish(&serde_json::json!({ "made": 1 })).unwrap();
+    let (key, out) = result(&store, &[("a.whl", "a wheel"), ("tree/b.py", "x = 1\n")]);
     change(&out.join("tree/b.py"));
-    assert_eq!(store.judged("wheel", &key, Extent::Top), Some(out.clone()));
+    assert_eq!(store.judged("s", &key, Extent::Top), Some(out.clone()));
     std::fs::write(out.join("b.whl"), "another").unwrap();
-    assert_eq!(store.judged("wheel", &key, Extent::Top), None);
+    assert_eq!(store.judged("s", &key, Extent::Top), None);
     assert!(store.take_found()[0].contains("'b.whl' was put there"));
     std::fs::rename(below_quarantine(&store), out.parent().unwrap()).unwrap();
     std::fs::remove_file(out.join("b.whl")).unwrap();
-    assert_eq!(store.finished("wheel", &key), None);
+    assert_eq!(store.finished("s", &key), None);
     assert!(store.take_found()[0].contains("'tree/b.py' was changed"));
 }
 
@@ -153,8 +163,7 @@ fn below_quarantine(store: &Store) -> PathBuf {
 #[test]
 fn a_plan_reads_no_download() {
     let w = own();
-    let digest = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
-    let blob = w.store.join("v1/blobs").join(&digest[..2]).join(&digest);
+    let (_, blob) = download(&w);
     change(&blob);
     let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0);
     assert!(!plan.stderr.contains("set aside") && plan.stdout.contains("nothing to download"), "{plan:?}");

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use torchmill_bytes::inflate::Packed;
 use zip::CompressionMethod;
 
-use crate::error::{Context, Error, Exit, Result};
+use crate::error::{Context, Error, Result};
 use crate::source::tarball::{Guarded, xz};
 use crate::wheel::{Archive, Cursor, FileAt, ReadAt, open_zip, slice};
 
@@ -133,7 +133,7 @@ fn broken(what: impl std::fmt::Display) -> Error {
 
 /// A wheel at hand: the strict reader's own members, so that nothing is parsed twice.
 fn wheel(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
-    let archive = Archive::open(source).map_err(|e| unfit(e.into()))?;
+    let archive = Archive::open(source).map_err(unfit)?;
     let members: Vec<Member> =
         archive.members().iter().map(|m| Member { name: m.name.clone(), size: m.size }).collect();
     let chosen: Vec<usize> = (0..members.len()).filter(|i| wanted(&members[*i]) != Want::Nothing).collect();
@@ -260,7 +260,7 @@ fn few_enough(wanted: usize) -> Result<()> {
 /// What readers would differ in.
 fn check_wheel(source: &dyn ReadAt) -> Result<()> {
     let held = if source.is_near() { Archive::open(source) } else { Archive::directory(source) };
-    held.map(drop).map_err(|e| unfit(e.into()))
+    held.map(drop).map_err(unfit)
 }
 
 /// Whether nobody asked to stop.
@@ -269,8 +269,11 @@ fn go_on() -> std::io::Result<()> {
 }
 
 /// What the strict reader refuses is bad input as any other archive's.
-fn unfit(e: Error) -> Error {
-    if e.exit() == Exit::Misuse { broken(e.what()) } else { e }
+fn unfit(e: torchmill_bytes::Error) -> Error {
+    match e {
+        torchmill_bytes::Error::Unfit(what) => broken(what),
+        torchmill_bytes::Error::Io(e) => e.into(),
+    }
 }
 
 /// A reader that gives as many bytes as the directory says, with its checksum, or an error.

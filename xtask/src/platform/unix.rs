@@ -163,24 +163,32 @@ pub fn sandbox_supported() -> bool {
     {
         use std::sync::OnceLock;
         static SUPPORTED: OnceLock<bool> = OnceLock::new();
-        *SUPPORTED.get_or_init(|| {
-            // SAFETY: the child only calls async-signal-safe functions before _exit.
-            unsafe {
-                let pid = libc::fork();
-                if pid == 0 {
-                    // Who may not be dumped may not write its own map of users.
-                    libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
-                    libc::_exit(i32::from(unshare_network().is_err()));
-                }
-                let mut status = 0;
-                pid > 0 && libc::waitpid(pid, &raw mut status, 0) == pid && status == 0
-            }
-        })
+        *SUPPORTED.get_or_init(|| tried(&unshare_network).is_ok())
     }
     #[cfg(not(target_os = "linux"))]
     {
         false
     }
+}
+
+/// Does `what` in a child that ends with it. The reason, if it fails.
+#[cfg(target_os = "linux")]
+fn tried(what: &dyn Fn() -> std::io::Result<()>) -> std::result::Result<(), String> {
+    // SAFETY: the child makes no use of what another thread may hold before _exit.
+    let status = unsafe {
+        let pid = libc::fork();
+        if pid == 0 {
+            // Who may not be dumped may not write its own map of users.
+            libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
+            libc::_exit(what().map_or_else(|e| e.raw_os_error().unwrap_or(1), |()| 0));
+        }
+        let mut status = 0;
+        if pid < 0 || libc::waitpid(pid, &raw mut status, 0) != pid || !libc::WIFEXITED(status) {
+            return Err("no process could be made to try it".into());
+        }
+        libc::WEXITSTATUS(status)
+    };
+    if status == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(status).to_string()) }
 }
 
 #[cfg(target_os = "linux")]
@@ -258,20 +266,7 @@ pub fn hiding_supported() -> std::result::Result<(), String> {
     #[cfg(target_os = "linux")]
     {
         let any = [PathBuf::from("/tmp")];
-        // SAFETY: the child makes no use of what another thread may hold before _exit.
-        let status = unsafe {
-            let pid = libc::fork();
-            if pid == 0 {
-                libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0);
-                libc::_exit(hide(&any).map_or_else(|e| e.raw_os_error().unwrap_or(1), |()| 0));
-            }
-            let mut status = 0;
-            if pid < 0 || libc::waitpid(pid, &raw mut status, 0) != pid || !libc::WIFEXITED(status) {
-                return Err("no process could be made to try it".into());
-            }
-            libc::WEXITSTATUS(status)
-        };
-        if status == 0 { Ok(()) } else { Err(std::io::Error::from_raw_os_error(status).to_string()) }
+        tried(&|| hide(&any))
     }
     #[cfg(not(target_os = "linux"))]
     Err("this system has no namespaces".into())

@@ -15,7 +15,7 @@ pub struct Cause {
     /// Whether it is want of memory.
     #[serde(default)]
     memory: bool,
-    any: Vec<String>,
+    any: Vec<Mark>,
     /// Causes that say it better.
     #[serde(default)]
     without: Vec<String>,
@@ -35,9 +35,56 @@ fn causes() -> &'static [Cause] {
     &TABLE.cause
 }
 
+/// A mark of `advice.toml`, in each way that it can be written.
+#[derive(Debug, Deserialize)]
+#[serde(from = "String")]
+enum Mark {
+    /// Anywhere in a line.
+    Within(String),
+    /// Two parts, in this order.
+    Then(String, String),
+    /// At a line's end.
+    End(String),
+    /// All of a line.
+    Whole(String),
+}
+
+impl From<String> for Mark {
+    fn from(mark: String) -> Self {
+        if let Some(whole) = mark.strip_prefix('^').and_then(|m| m.strip_suffix('$')) {
+            return Self::Whole(whole.to_owned());
+        }
+        if let Some(end) = mark.strip_suffix('$') {
+            return Self::End(end.to_owned());
+        }
+        match mark.split_once(" … ") {
+            Some((first, then)) => Self::Then(first.to_owned(), then.to_owned()),
+            None => Self::Within(mark),
+        }
+    }
+}
+
+impl Mark {
+    /// What every line that holds it has in it.
+    fn part(&self) -> &str {
+        match self {
+            Self::Within(part) | Self::Then(part, _) | Self::End(part) | Self::Whole(part) => part,
+        }
+    }
+
+    fn is_on(&self, line: &str) -> bool {
+        match self {
+            Self::Within(part) => line.contains(part),
+            Self::Then(first, then) => line.split_once(first).is_some_and(|(_, rest)| rest.contains(then)),
+            Self::End(end) => line.trim_end().ends_with(end),
+            Self::Whole(whole) => line.trim() == whole,
+        }
+    }
+}
+
 impl Cause {
     fn on(&self, line: &str) -> bool {
-        self.any.iter().any(|mark| holds(line, mark))
+        self.any.iter().any(|mark| mark.is_on(line))
     }
 
     /// The first of the lines that shows it.
@@ -49,28 +96,10 @@ impl Cause {
 /// The lines that hold a part of some mark, with their places: of a long log they are few.
 fn marked<'a>(lines: &[&'a str]) -> Vec<(usize, &'a str)> {
     static FINDER: LazyLock<AhoCorasick> = LazyLock::new(|| {
-        let marks = causes().iter().flat_map(|c| &c.any);
-        let part = |mark: &'static String| {
-            let mark = mark.strip_prefix('^').unwrap_or(mark);
-            mark.split_once(" … ").map_or(mark.strip_suffix('$').unwrap_or(mark), |(first, _)| first)
-        };
-        AhoCorasick::new(marks.map(part)).unwrap_or_else(|e| unreachable!("a table of short marks: {e}"))
+        let parts = causes().iter().flat_map(|c| &c.any).map(Mark::part);
+        AhoCorasick::new(parts).unwrap_or_else(|e| unreachable!("a table of short marks: {e}"))
     });
     lines.iter().enumerate().filter(|(_, line)| FINDER.is_match(line)).map(|(at, line)| (at, *line)).collect()
-}
-
-/// Whether `line` holds `mark`: as it is, in two parts, at its end, or as all of it.
-fn holds(line: &str, mark: &str) -> bool {
-    if let Some(whole) = mark.strip_prefix('^').and_then(|m| m.strip_suffix('$')) {
-        return line.trim() == whole;
-    }
-    if let Some(end) = mark.strip_suffix('$') {
-        return line.trim_end().ends_with(end);
-    }
-    match mark.split_once(" … ") {
-        Some((first, then)) => line.split_once(first).is_some_and(|(_, rest)| rest.contains(then)),
-        None => line.contains(mark),
-    }
 }
 
 /// What is known of a failed step.

@@ -24,10 +24,12 @@ impl Step for Fetch {
     }
 
     fn is_there(build: &Build<'_>, planning: bool) -> Result<bool> {
-        Ok(absent(build, |digest, size| {
-            if planning { build.store.has_blob(digest, size) } else { build.store.blob(digest, size).is_some() }
-        })?
-        .is_empty())
+        let absent = if planning {
+            missing(build)?
+        } else {
+            absent(build, |digest, size| build.store.blob(digest, size).is_some())?
+        };
+        Ok(absent.is_empty())
     }
 
     /// None: what it brings is judged by its digest, and in the keys of those who read it.
