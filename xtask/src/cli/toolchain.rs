@@ -7,7 +7,8 @@ use clap::{Args as ClapArgs, Subcommand};
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::Result;
 use crate::stage::steps::cuda::{self, Cuda};
-use crate::stage::{Downloads, Options, ensure};
+use crate::stage::steps::prefix::Prefix;
+use crate::stage::{Downloads, Options, ensure, ensure_of};
 use crate::toolchain::cuda::Toolkit;
 
 /// Assemble a toolchain of a recipe, try it, and print where it is
@@ -64,7 +65,8 @@ pub fn run(args: Args) -> Result<()> {
     let nvcc = cuda::nvcc(&build, &toolkit)?;
     if let Some(folder) = &args.trial {
         fs_err::create_dir_all(folder)?;
-        cuda::try_in(&build, &toolkit, folder)?;
+        let beside = cuda::beside(&build).map(|name| ensure_of::<Prefix>(&build, name)).transpose()?;
+        cuda::tried(&build, &toolkit, beside.map(|made| made.folder).as_deref(), folder)?;
         session.events.note(format!("left the programs of the trial in {}", folder.display()));
     }
     if args.recipe.json {

@@ -43,7 +43,7 @@ mod timing;
 pub mod uvstore_pack;
 mod work;
 
-pub use build::{Build, CUDA, Chosen, Downloads, Options};
+pub use build::{Build, Chosen, Downloads, Options};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
 pub use graph::{BESIDE, ORDER};
 pub use origin::origin;

@@ -381,6 +381,10 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     if let Some(nccl) = &found.nccl {
         hold("NCCL", pinned("nvidia-nccl-"), nccl);
     }
+    let oldest = cuda.architectures.iter().filter(|a| releases::is_before_turing(a)).min();
+    if let Some(oldest) = oldest.filter(|_| releases::lacks_old_gpus(&found.cudnn)) {
+        wrong.push(format!("cuDNN: {} has no code for {oldest}, 9.10 is the last that has", found.cudnn));
+    }
     if wrong.is_empty() {
         return Ok(());
     }

@@ -7,9 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::prefix::Prefix;
 use crate::error::{Error, Result};
-use crate::recipe::{Cuda as Wanted, Source, System};
+use crate::recipe::{Cuda as Wanted, Recipe, Source, System};
 use crate::stage::build::{Build, CUDA, CUDNN};
-use crate::stage::engine::ensure_of;
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::room;
 use crate::store::{Key, KeyBuilder, Parts, share_tree};
@@ -78,10 +77,7 @@ impl Step for Cuda {
             let scratch = tempfile::tempdir()?;
             return Ok(Record { versions: check(toolkit, scratch.path())? });
         }
-        let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| {
-            Error::misuse("recipe", format!("the recipe {} has CUDA and no sources for it", build.recipe.name))
-                .next("give it sources that go into the prefix 'cuda', or name a toolkit with --cuda-home")
-        })?;
+        let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| no_toolkit(build))?;
         let (out, scratch) = (cx.out()?, cx.scratch()?);
         share_tree(&packages.folder, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
@@ -97,8 +93,12 @@ fn foreign(build: &Build<'_>) -> Result<Option<(Mingw, Wine)>> {
     Ok(Some((Mingw::find()?, Wine::find(&build.store.cache("wine"))?)))
 }
 
-/// Tries `toolkit` in `scratch`, where the programs stay; cuDNN may lie `beside` it.
-fn tried(build: &Build<'_>, toolkit: &Toolkit, beside: Option<&Path>, scratch: &Path) -> Result<Versions> {
+/// Tries `toolkit` in `scratch`, where the programs stay; cuDNN may lie `beside` it. On a machine with a GPU, the
+/// argument `gpu` makes each program compute something whose result is known.
+///
+/// # Errors
+/// The recipe has no CUDA; a program does not compile, link or run, or says other versions than the recipe.
+pub fn tried(build: &Build<'_>, toolkit: &Toolkit, beside: Option<&Path>, scratch: &Path) -> Result<Versions> {
     let cuda = wanted(build)?;
     match foreign(build)? {
         Some((mingw, wine)) => toolkit.check_in_wine(cuda, &mingw, &wine, scratch),
@@ -106,15 +106,9 @@ fn tried(build: &Build<'_>, toolkit: &Toolkit, beside: Option<&Path>, scratch: &
     }
 }
 
-/// Tries a toolkit that is made once more, and leaves the programs in `folder`: on a machine with a GPU, the argument
-/// `gpu` makes each compute something whose result is known.
-///
-/// # Errors
-/// The recipe has no CUDA; a program does not compile, link or run.
-pub fn try_in(build: &Build<'_>, toolkit: &Toolkit, folder: &Path) -> Result<()> {
-    let has_beside = parts(build).any(|source| source.in_prefix(CUDNN).next().is_some());
-    let beside = if has_beside { Some(ensure_of::<Prefix>(build, CUDNN)?.folder) } else { None };
-    tried(build, toolkit, beside.as_deref(), folder).map(drop)
+/// The prefix that cuDNN lies in, where it comes beside the toolkit.
+pub fn beside(build: &Build<'_>) -> Option<&'static str> {
+    parts(build).any(|source| source.in_prefix(CUDNN).next().is_some()).then_some(CUDNN)
 }
 
 /// `13.0.88`, as the nvcc of `toolkit` says it.
@@ -126,6 +120,29 @@ pub fn nvcc(build: &Build<'_>, toolkit: &Toolkit) -> Result<String> {
         Some((_, wine)) => toolkit.version_in(&wine),
         None => toolkit.version(),
     }
+}
+
+/// An error where the recipe has CUDA, brings no toolkit, and no installed one was named.
+///
+/// # Errors
+/// That.
+pub fn demand(build: &Build<'_>) -> Result<()> {
+    let is_there = build.recipe.cuda.is_none() || build.cuda_home.is_some() || brings_toolkit(&build.recipe);
+    if is_there { Ok(()) } else { Err(no_toolkit(build)) }
+}
+
+/// Whether a recipe's toolkit is among its sources; else it is an installed one, which has to be named.
+pub fn brings_toolkit(recipe: &Recipe) -> bool {
+    recipe.source.iter().any(|source| source.in_prefix(CUDA).next().is_some())
+}
+
+fn no_toolkit(build: &Build<'_>) -> Error {
+    let version = build.recipe.cuda.as_ref().map_or("", |cuda| cuda.version.as_str());
+    Error::misuse(
+        "no-toolkit",
+        format!("the recipe {} brings no CUDA toolkit, and no installed one was named", build.recipe.name),
+    )
+    .next(format!("install CUDA {version} with its cuDNN and NCCL, and name it: --cuda-home /usr/local/cuda-{version}"))
 }
 
 /// The sources that a recipe's toolkit is made of, and what lies beside it.
