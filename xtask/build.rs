@@ -54,7 +54,10 @@ fn commit(root: &Path) -> Option<String> {
     let stated = std::env::var("TORCHMILL_COMMIT").ok();
     let archived = || std::fs::read_to_string(root.join("COMMIT")).ok();
     let of_git = || {
-        println!("cargo::rerun-if-changed={}", root.join(".git/HEAD").display());
+        // HEAD itself names a branch, and stays as it is when that moves; its log does not.
+        for file in [".git/HEAD", ".git/logs/HEAD"] {
+            println!("cargo::rerun-if-changed={}", root.join(file).display());
+        }
         let out = Command::new("git").arg("-C").arg(root).args(["rev-parse", "HEAD"]).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
     };
