@@ -97,23 +97,28 @@ fn expected(version: &str) -> serde_json::Value {
     })
 }
 
-/// Debian with its `python3-torch`, from the mirror that this machine's APT names.
-fn bootstrap(chroot: &Path, suite: &str) {
-    if chroot.join("usr/lib/python3/dist-packages/torch/__init__.py").exists() {
-        return;
-    }
+/// Debian, from the mirror that this machine's APT names.
+pub fn debian(chroot: &Path, suite: &str) {
     if !chroot.join("etc/debian_version").exists() {
         let mirror = torchmill::source::debian::mirrors().unwrap().remove(0);
         let out = Command::new("debootstrap").args(["--variant=minbase", suite]).arg(chroot).arg(mirror).output();
         succeeds(out.expect("debootstrap is not installed: `apt-get install debootstrap`"));
     }
+}
+
+/// The same with its `python3-torch`.
+fn bootstrap(chroot: &Path, suite: &str) {
+    if chroot.join("usr/lib/python3/dist-packages/torch/__init__.py").exists() {
+        return;
+    }
+    debian(chroot, suite);
     let quiet = ["-qq", "-y", "--no-install-recommends"];
     // A mirror may be a frozen one, whose list of unstable says that it has expired.
     succeeds(in_chroot(chroot, &["apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false"]));
     succeeds(in_chroot(chroot, &[&["apt-get", "install"], &quiet[..], &["python3-torch"]].concat()));
 }
 
-fn in_chroot(chroot: &Path, argv: &[&str]) -> Output {
+pub fn in_chroot(chroot: &Path, argv: &[&str]) -> Output {
     Command::new("chroot")
         .arg(chroot)
         .args(argv)
@@ -125,7 +130,7 @@ fn in_chroot(chroot: &Path, argv: &[&str]) -> Output {
 }
 
 #[track_caller]
-fn succeeds(out: Output) -> String {
+pub fn succeeds(out: Output) -> String {
     let (stdout, stderr) = (String::from_utf8_lossy(&out.stdout), String::from_utf8_lossy(&out.stderr));
     assert!(out.status.success(), "{}\n{stdout}\n{stderr}", out.status);
     stdout.into_owned()

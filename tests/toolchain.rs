@@ -291,6 +291,30 @@ fn the_real_packages_compile_the_same_wheel_in_two_stores_and_read_nothing_of_th
     assert!(memchr::memmem::find(&one, b"one-store").is_none());
 }
 
+/// What another system's interpreter needs beside a minimal Debian: libraries that this machine's Python is linked with.
+const LIBRARIES: &[&str] =
+    &["libssl3t64", "libffi8", "zlib1g", "libbz2-1.0", "liblzma5", "libsqlite3-0", "make", "perl"];
+
+#[test]
+#[ignore = "takes too much: root, debootstrap and a Debian that is another one than this"]
+fn another_debian_makes_the_same_libuv_with_the_locked_toolchain() {
+    use crate::before_after::{debian, in_chroot, succeeds};
+    let scratch = tempfile::tempdir().unwrap();
+    let system =
+        std::env::var_os("TORCHMILL_DEBIAN_SID").map_or_else(|| scratch.path().join("sid"), std::path::PathBuf::from);
+    debian(&system, "sid");
+    succeeds(in_chroot(&system, &["apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false"]));
+    succeeds(in_chroot(&system, &[&["apt-get", "install", "-qq", "-y"], LIBRARIES].concat()));
+    let second = scratch.path().join("second");
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
+    command.args(["repro", "--recipe", "torch-2.12.1-cpu-clang", "--until", "libuv", "--json", "--in"]);
+    command.arg(&system).arg("--second").arg(&second).current_dir(root());
+    let ran = Ran::of(&mut command, scratch.path()).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(json["same"], true, "{json}");
+    assert!(json["changed"][0][1].as_str().unwrap().contains("Debian"), "{json}");
+}
+
 // --- what is told before the build ---------------------------------------------------------------
 
 #[test]
@@ -307,6 +331,17 @@ fn a_compiler_that_is_named_as_well_is_refused() {
     // Set to nothing is not set.
     let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--dry-run"]);
     Ran::of(command.env("CC", "").env("CXX", ""), w.path()).exits(0);
+}
+
+#[test]
+fn a_second_build_on_another_system_needs_a_root_folder_and_a_compiler_of_its_own() {
+    let w = workspace_with(&files(), |recipe| recipe);
+    let system = w.path().join("system");
+    std::fs::create_dir_all(system.join("usr/bin")).unwrap();
+    let repro = ["repro", "--recipe", "standin", "--until", "libuv", "--in", system.to_str().unwrap()];
+    w.run(&repro).exits(2).says("is no root folder: it has no usr/bin/env").says("debootstrap");
+    std::fs::write(system.join("usr/bin/env"), "").unwrap();
+    w.run(&repro).exits(2).says("standin compiles with this system's compiler").says("from = \"locked\"");
 }
 
 #[test]

@@ -267,7 +267,15 @@ impl Session {
         let mut write = write.iter().map(|p| Ok(std::path::absolute(p)?)).collect::<Result<Vec<_>>>()?;
         write.retain(|p| fs_err::create_dir_all(p).is_ok());
         let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
-        let mut command = foreign::command(&build, &root, &arguments, &read, &write, trust.unconfined)?;
+        let furniture = foreign::Furniture {
+            store: &root,
+            read: &read,
+            write: &write,
+            cwd: &build.workspace.root,
+            system: None,
+            unconfined: trust.unconfined,
+        };
+        let mut command = foreign::command(&build, &arguments, &furniture)?;
         command.current_dir(std::env::current_dir()?);
         let status = if terminal {
             command.status().map_err(|e| Error::world("closed-room", format!("it cannot be started: {e}")))?

@@ -1,13 +1,13 @@
 //! `repro`: a second build in another world, compared with the first.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::{Answer, Result};
-use crate::repro::{COMPARABLE, Comparison, Second, Variation, compare};
+use crate::repro::{COMPARABLE, Comparison, Second, Variation, World, compare};
 use crate::stage::{self, Build, Options};
 use crate::ui;
 
@@ -19,10 +19,13 @@ Examples:
   cargo xtask repro --until libuv        seconds
   cargo xtask repro --until canary       minutes: the store's objects and c10
   cargo xtask repro --report docs/results/repro.md
+  cargo xtask repro --recipe torch-2.12.1-cpu-clang --in /srv/trixie
 
 The second build has another store and build folder, user (if root runs this),
 home, host name, clock, time zone, locale, umask, order of folders, number of
-jobs, and no compiler cache.
+jobs, and no compiler cache. With --in it sees the system in that folder in
+place of this one's, in a room without network; its compiler has to come with
+the recipe.
 Exit code 0: the same. 1: not the same, and in what. An interrupted comparison
 goes on where it stopped.")]
 pub struct Args {
@@ -39,6 +42,9 @@ pub struct Args {
     /// Folder of the second store, kept for the next run (default: beside the first, under a longer name)
     #[arg(long, value_name = "DIR")]
     second: Option<PathBuf>,
+    /// Make the second build on another system: its root folder
+    #[arg(long = "in", value_name = "DIR", value_hint = clap::ValueHint::DirPath)]
+    system: Option<PathBuf>,
     /// Write how it came out, as Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -59,26 +65,35 @@ pub fn run(args: &Args) -> Result<Answer> {
         None => {
             let first = session.store.root().parent().unwrap_or(session.store.root());
             let name = first.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            first.with_file_name(format!("{name}-elsewhere")).join("in/a/folder/of/another/length")
+            let place = if args.system.is_some() { "on/another/system" } else { "in/a/folder/of/another/length" };
+            first.with_file_name(format!("{name}-elsewhere")).join(place)
         }
     };
     let until = COMPARABLE.iter().find(|s| **s == args.until).copied().unwrap_or(COMPARABLE[0]);
     let second = Second { store, jobs: args.jobs.map_or(stage::jobs(&build) + 1, usize::from), until };
-    let mut variation = Variation::make(&second.store.join("variation"), &build.compiler, &build.python.executable)?;
-    variation.changes.push(("jobs".into(), second.jobs.to_string()));
-    variation.changes.push(("store".into(), "another folder, of another length, empty at first".into()));
-    let found = compare(&build, &second, &variation)?;
+    let system = args.system.as_deref().map(std::path::absolute).transpose()?;
+    let variation;
+    let (world, mut changes) = match &system {
+        Some(system) => (World::System(system), vec![("system".to_owned(), name_of(system))]),
+        None => {
+            variation = Variation::make(&second.store.join("variation"), &build.compiler, &build.python.executable)?;
+            (World::Varied(&variation), variation.changes.clone())
+        }
+    };
+    changes.push(("jobs".into(), second.jobs.to_string()));
+    changes.push(("store".into(), "another folder, of another length, empty at first".into()));
+    let found = compare(&build, &second, &world)?;
     let same = found.iter().all(|c| c.difference.identical);
     let seconds = started.elapsed().as_secs_f64();
     if let Some(path) = &args.report {
-        crate::store::write_atomically(path, report(&build, &variation, &found, until).as_bytes())?;
+        crate::store::write_atomically(path, report(&build, &changes, &found, until).as_bytes())?;
     }
     if args.recipe.json {
         print_json(&serde_json::json!({
             "schema_version": 1,
             "recipe": build.recipe.name,
             "same": same,
-            "changed": variation.changes,
+            "changed": changes,
             "compared": found,
             "seconds": seconds,
         }));
@@ -91,7 +106,14 @@ pub fn run(args: &Args) -> Result<Answer> {
     Ok(if same { Answer::Yes } else { Answer::no("not-reproducible", "two builds of one recipe came out different") })
 }
 
-fn report(build: &Build<'_>, variation: &Variation, found: &[Comparison], until: &str) -> String {
+/// What the system in `root` calls itself.
+fn name_of(root: &Path) -> String {
+    let said = std::fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
+    let name = said.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(|| "one that does not say its name".into(), |name| name.trim_matches('"').to_owned())
+}
+
+fn report(build: &Build<'_>, changes: &[(String, String)], found: &[Comparison], until: &str) -> String {
     use std::fmt::Write;
     let mut t = String::new();
     let _ = writeln!(t, "# Two builds of {}\n", build.recipe.name);
@@ -103,7 +125,7 @@ fn report(build: &Build<'_>, variation: &Variation, found: &[Comparison], until:
         build.compiler.banner, build.compiler.linker, build.python.version
     );
     let _ = writeln!(t, "## What was different in the second build\n\n| what | in the second build |\n|---|---|");
-    for (what, how) in &variation.changes {
+    for (what, how) in changes {
         let _ = writeln!(t, "| {what} | {how} |");
     }
     let _ = writeln!(t, "\n## What came out\n\n| | same | first | second |\n|---|---|---|---|");

@@ -29,6 +29,9 @@ pub struct Room {
     pub write: Vec<PathBuf>,
     /// Where the program starts.
     pub cwd: PathBuf,
+    /// The root folder of the system that it sees, such as one that debootstrap made; this one's own if `None`.
+    #[serde(default)]
+    pub system: Option<PathBuf>,
 }
 
 /// What compilers, linkers and interpreters of the system stand in, and what they read of `/etc`.
@@ -57,6 +60,8 @@ const SYSTEM: [&str; 22] = [
     "/etc/python3",
     "/etc/python3.11",
 ];
+/// What root is called in the room, where it is not root.
+const NOT_ROOT: u32 = 1000;
 /// Devices that hold nothing.
 const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 
@@ -185,9 +190,12 @@ fn namespaces() -> Step {
         return checked("namespaces", unsafe { libc::unshare(ALL) });
     }
     let map = |path: &str, text: String| std::fs::write(path, text).map_err(|e| ("the user's map", e));
+    // A user 0 without capabilities could not make a user namespace of its own (user_namespaces(7): CAP_SETFCAP), and
+    // with it none of the closed rooms that a build makes.
+    let (user, group) = (if uid == 0 { NOT_ROOT } else { uid }, if gid == 0 { NOT_ROOT } else { gid });
     map("/proc/self/setgroups", "deny".into())?;
-    map("/proc/self/uid_map", format!("{uid} {uid} 1"))?;
-    map("/proc/self/gid_map", format!("{gid} {gid} 1"))
+    map("/proc/self/uid_map", format!("{user} {uid} 1"))?;
+    map("/proc/self/gid_map", format!("{group} {gid} 1"))
 }
 
 /// Mounts what the room has, and turns it into the root.
@@ -195,12 +203,15 @@ fn build(room: &Room) -> Step {
     mount(None, Path::new("/"), None, libc::MS_REC | libc::MS_PRIVATE, "the mounts' own copy")?;
     mount(Some("tmpfs"), &room.at, Some("tmpfs"), libc::MS_NOSUID | libc::MS_NODEV, "an empty root")?;
     for path in SYSTEM.map(Path::new) {
-        match std::fs::read_link(path) {
+        let from = room.system.as_ref().map_or_else(|| path.to_owned(), |system| below(system, path));
+        match std::fs::read_link(&from) {
             // Where /bin is a link to /usr/bin, it is one in the room.
             Ok(to) if path.components().count() == 2 => {
                 std::os::unix::fs::symlink(to, inside(room, path)).map_err(|e| ("the system's folders", e))?;
             }
-            _ if path.exists() => bind(path, &inside(room, path), true)?,
+            // A link in another system's root leads to a place there, which only its own root finds.
+            Ok(to) if room.system.is_some() && to.is_absolute() => {}
+            _ if from.exists() => bind(&from, &inside(room, path), true)?,
             _ => {}
         }
     }
@@ -236,7 +247,12 @@ fn build(room: &Room) -> Step {
 }
 
 fn inside(room: &Room, path: &Path) -> PathBuf {
-    room.at.join(path.strip_prefix("/").unwrap_or(path))
+    below(&room.at, path)
+}
+
+/// The absolute `path`, below the folder `root`.
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }
 
 fn text(path: &Path) -> Step<CString> {

@@ -57,6 +57,8 @@ pub struct Room {
     pub write: Vec<PathBuf>,
     /// Where the program starts.
     pub cwd: PathBuf,
+    /// The root folder of the system that it sees.
+    pub system: Option<PathBuf>,
 }
 
 /// No closed rooms here.

@@ -226,19 +226,30 @@ pub fn room_store(store: &Store, name: &str) -> Result<(PathBuf, Store)> {
     Ok((root, inner))
 }
 
+/// What a closed room has, beside the toolchain of a build and the downloads of its store.
+#[derive(Debug, Clone, Copy)]
+pub struct Furniture<'a> {
+    /// The room's own store.
+    pub store: &'a Path,
+    /// What can be read.
+    pub read: &'a [PathBuf],
+    /// What can be written.
+    pub write: &'a [PathBuf],
+    /// Where the program starts.
+    pub cwd: &'a Path,
+    /// The root folder of the system that it sees; this one's own if `None`.
+    pub system: Option<&'a Path>,
+    /// Run it without a closed room where the kernel offers none.
+    pub unconfined: bool,
+}
+
 /// This program again, with `arguments`, in a closed room: it reads the toolchain of `build`, the
-/// downloads of its store and `read`, and writes to the room's store at `root` and to `write`.
+/// downloads of its store and what the room is furnished with.
 ///
 /// # Errors
 /// The kernel offers no such room, and the user did not say that it may run without one.
-pub fn command(
-    build: &Build<'_>,
-    root: &Path,
-    arguments: &[OsString],
-    read: &[PathBuf],
-    write: &[PathBuf],
-    unconfined: bool,
-) -> Result<Command> {
+pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<'_>) -> Result<Command> {
+    let Furniture { store: root, read, write, cwd, system, unconfined } = *furniture;
     let me = std::env::current_exe()
         .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
     let home = platform::home_dir().and_then(|h| fs_err::canonicalize(h).ok());
@@ -256,7 +267,7 @@ pub fn command(
     let mut writable = vec![root.join("v1")];
     writable.extend(write.iter().cloned());
     let at = tempfile::Builder::new().prefix("torchmill-room-").tempdir()?.keep();
-    let room = Room { at, read, write: writable, cwd: build.workspace.root.clone() };
+    let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system: system.map(Path::to_owned) };
     let mut command = match platform::room_supported() {
         Ok(()) => {
             let spec = serde_json::to_string(&room).map_err(|e| Error::world("closed-room", e.to_string()))?;
@@ -274,7 +285,7 @@ pub fn command(
                 .next("run it on a Linux that allows user namespaces (5.12 or later), or in a machine that you can lose: --unconfined"));
         }
     };
-    command.args(arguments).env_clear().current_dir(&build.workspace.root);
+    command.args(arguments).env_clear().current_dir(cwd);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").env("LC_ALL", "C.UTF-8");
     command.envs(compilers.iter().copied()).env(ROOM_VARIABLE, root);
     for name in ["NO_COLOR", "TERM", "COLORTERM"] {

@@ -5,6 +5,7 @@ pub mod foreign;
 mod rebuild;
 mod variation;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -44,16 +45,33 @@ pub struct Second {
     pub until: &'static str,
 }
 
+/// What is another one in the second build.
+pub enum World<'a> {
+    /// User, home, clock and whatever else can be varied on this system.
+    Varied(&'a Variation),
+    /// The whole system: the root folder of another one.
+    System(&'a Path),
+}
+
 /// The stages after which there is something to compare.
 pub const COMPARABLE: [&str; 4] = [Libuv::NAME, Canary::NAME, Bundle::NAME, Provenance::NAME];
 
-/// Builds a second time in `variation` and compares with the first build, which is made or found.
+/// Builds a second time in another `world` and compares with the first build, which is made or found.
 ///
 /// # Errors
-/// If one of the builds fails. That they differ is no error.
-pub fn compare(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<Vec<Comparison>> {
+/// If one of the builds fails; as [`check_system`]. That they differ is no error.
+pub fn compare(build: &Build<'_>, second: &Second, world: &World<'_>) -> Result<Vec<Comparison>> {
+    if let World::System(system) = world {
+        check_system(build, system)?;
+    }
     let first = outputs(build, second.until)?;
-    let store = spawn(build, second, variation)?;
+    fs_err::create_dir_all(&second.store)?;
+    let copy = workspace_copy(build, second)?;
+    match world {
+        World::Varied(variation) => spawn(build, second, &copy, variation)?,
+        World::System(system) => spawn_in(build, second, &copy, system)?,
+    }
+    let store = Store::open(Some(&second.store))?;
     let chosen = stage::Chosen {
         recipe: &build.recipe.name,
         python: Some(&build.python.executable.to_string_lossy()),
@@ -70,9 +88,32 @@ pub fn compare(build: &Build<'_>, second: &Second, variation: &Variation) -> Res
         .collect()
 }
 
-/// Runs this program as `build-torch` in the variation.
-fn spawn(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<Store> {
-    fs_err::create_dir_all(&second.store)?;
+/// Whether the root folder `system` can be the system of a second build.
+///
+/// # Errors
+/// Misuse: it is no root folder; the compiler or Python of the build are those of this system, and others there.
+fn check_system(build: &Build<'_>, system: &Path) -> Result<()> {
+    if !system.join("usr/bin/env").is_file() {
+        return Err(Error::misuse("system", format!("{} is no root folder: it has no usr/bin/env", system.display()))
+            .next("make one: `debootstrap trixie DIR`, or unpack a container's image there"));
+    }
+    if build.compiler.locked.is_none() {
+        return Err(Error::misuse(
+            "system",
+            format!("{} compiles with this system's compiler: another system has another one", build.recipe.name),
+        )
+        .next("choose a recipe that brings its own ([toolchain] from = \"locked\"), such as torch-2.12.1-cpu-clang"));
+    }
+    let python = fs_err::canonicalize(&build.python.executable)?;
+    if ["/usr", "/bin", "/lib"].iter().any(|folder| python.starts_with(folder)) {
+        return Err(Error::misuse("system", format!("{} is this system's Python", python.display()))
+            .next("name one that is installed in a folder of its own: --python"));
+    }
+    Ok(())
+}
+
+/// The workspace of the second build: recipes and patches, as they are now.
+fn workspace_copy(build: &Build<'_>, second: &Second) -> Result<PathBuf> {
     let copy = second.store.join("workspace");
     if copy.exists() {
         crate::store::remove_tree(&copy)?;
@@ -91,6 +132,43 @@ fn spawn(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<St
             }
         }
     }
+    Ok(copy)
+}
+
+/// Runs this program as `build-torch` on the system whose root folder is `system`, in a closed room.
+fn spawn_in(build: &Build<'_>, second: &Second, copy: &Path, system: &Path) -> Result<()> {
+    ensure::<fetch::Fetch>(build)?;
+    // The room shows folders that are there.
+    Store::open(Some(&second.store))?;
+    let mut arguments: Vec<OsString> = ["build-torch", "--recipe", &build.recipe.name, "--no-compiler-cache"]
+        .into_iter()
+        .chain(["--offline", "--until", second.until])
+        .map(OsString::from)
+        .collect();
+    arguments.extend(["--python".into(), build.python.executable.clone().into_os_string()]);
+    arguments.extend(["--jobs".into(), second.jobs.to_string().into()]);
+    let furniture = foreign::Furniture {
+        store: &second.store,
+        read: &[copy.to_owned()],
+        write: &[],
+        cwd: copy,
+        system: Some(system),
+        unconfined: false,
+    };
+    let mut command = foreign::command(build, &arguments, &furniture)?;
+    command.stdin(Stdio::null()).stdout(Stdio::null());
+    build.events.note(format!("the second build begins, on the system in {}", system.display()));
+    let status = foreign::run(command)?;
+    if status.success() { Ok(()) } else { Err(ended(&status)) }
+}
+
+fn ended(status: &std::process::ExitStatus) -> Error {
+    Error::world("second-build", format!("the second build ended with {status}"))
+        .next("what it said stands above; the same command goes on where it stopped")
+}
+
+/// Runs this program as `build-torch` in the variation.
+fn spawn(build: &Build<'_>, second: &Second, copy: &Path, variation: &Variation) -> Result<()> {
     if build.options.offline {
         // Downloads are judged by their digests wherever they come from.
         for (sha256, size) in fetch::digests(build)? {
@@ -119,7 +197,7 @@ fn spawn(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<St
         .arg("--jobs")
         .arg(second.jobs.to_string())
         .args(build.options.offline.then_some("--offline"))
-        .current_dir(&copy)
+        .current_dir(copy)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     build.events.note("the second build begins, in another system".into());
@@ -137,11 +215,7 @@ fn spawn(build: &Build<'_>, second: &Second, variation: &Variation) -> Result<St
     platform::check_cancelled()?;
     // What another user made is ours from here on: nobody else may change it while it is compared.
     variation.give_back(&second.store)?;
-    if !status.success() {
-        return Err(Error::world("second-build", format!("the second build ended with {status}"))
-            .next("what it said stands above; the same command goes on where it stopped"));
-    }
-    Store::open(Some(&second.store))
+    if status.success() { Ok(()) } else { Err(ended(&status)) }
 }
 
 /// What there is to compare after `stage`: names and paths.

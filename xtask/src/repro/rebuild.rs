@@ -128,7 +128,15 @@ fn in_room(build: &Build<'_>, room: &Path, trust: &Trust) -> Result<()> {
     arguments.extend(build.options.no_compiler_cache.then(|| OsString::from("--no-compiler-cache")));
     arguments.extend(trust.telling.iter().map(OsString::from));
     let read = [build.workspace.root.clone()];
-    let mut command = foreign::command(build, room, &arguments, &read, &[], trust.unconfined)?;
+    let furniture = foreign::Furniture {
+        store: room,
+        read: &read,
+        write: &[],
+        cwd: &build.workspace.root,
+        system: None,
+        unconfined: trust.unconfined,
+    };
+    let mut command = foreign::command(build, &arguments, &furniture)?;
     command.stdin(Stdio::null()).stdout(Stdio::null());
     let status = foreign::run(command)?;
     if status.success() {
