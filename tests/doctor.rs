@@ -56,7 +56,7 @@ fn a_log_is_explained_from_a_file_and_from_standard_input_with_the_line_it_was_r
     assert_eq!(found["case"], "no-libuv-torchrun");
     assert_eq!(found["line"]["number"], 3);
     assert_eq!(found["sign"]["number"], 2);
-    assert!(found["next"].as_str().unwrap().contains("uvstore run"), "{found}");
+    assert!(found["next"].as_str().unwrap().contains("pip install uvstore"), "{found}");
     explain(&[log.to_str().unwrap()], b"").exits(0).says("read from line 3: RuntimeError");
 }
 

@@ -54,6 +54,8 @@ fn commit(root: &Path) -> Option<String> {
     let stated = std::env::var("TORCHMILL_COMMIT").ok();
     let archived = || std::fs::read_to_string(root.join("COMMIT")).ok();
     let of_git = || {
+        // A folder that lies in somebody else's repository has no commit of ours.
+        root.join(".git").exists().then_some(())?;
         println!("cargo::rerun-if-changed={}", root.join(".git/HEAD").display());
         let out = Command::new("git").arg("-C").arg(root).args(["rev-parse", "HEAD"]).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
