@@ -83,7 +83,7 @@ def llamafactory_files(folder):
         with open(os.path.join(data, name), "w") as file:
             json.dump(value, file)
     training = dict(TRAINING, model_name_or_path=model, dataset_dir=data, output_dir=os.path.join(folder, "out"))
-    path = os.path.join(folder, "train.json")
+    path = os.path.join(folder, "train.yaml")  # which JSON is, too
     with open(path, "w") as file:
         json.dump(training, file)
     return path
