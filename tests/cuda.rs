@@ -104,17 +104,17 @@ fn a_cuda_home_that_is_none_and_a_recipe_without_cuda_are_refused() {
 }
 
 /// A folder that answers like an installed toolkit: its nvcc makes a program that names these versions.
-fn installed_toolkit(dir: &Path, cudnn: &str) -> PathBuf {
+fn installed_toolkit(dir: &Path, cuda: &str, cudnn: &str, nccl: &str) -> PathBuf {
     let home = dir.join(format!("cuda-{cudnn}"));
     for folder in ["bin", "include", "lib64"] {
         std::fs::create_dir_all(home.join(folder)).unwrap();
     }
     std::fs::write(home.join("include/cuda_runtime.h"), "").unwrap();
-    let said = format!(r#"{{"runtime": "12.4", "cublas": "12.4.5", "cudnn": "{cudnn}", "nccl": "2.21.5"}}"#);
+    let said = format!(r#"{{"runtime": "{cuda}", "cublas": "{cuda}.5", "cudnn": "{cudnn}", "nccl": "{nccl}"}}"#);
     script(
         &home.join("bin/nvcc"),
         &format!(
-            "if [ \"$1\" = --version ]; then echo 'release 12.4, V12.4.131'; exit; fi\n\
+            "if [ \"$1\" = --version ]; then echo 'release {cuda}, V{cuda}.131'; exit; fi\n\
              while [ \"$1\" != -o ]; do shift; done\n\
              printf '#!/bin/sh\\necho '\"'\"'{said}'\"'\"'\\n' > \"$2\"; chmod +x \"$2\""
         ),
@@ -125,15 +125,33 @@ fn installed_toolkit(dir: &Path, cudnn: &str) -> PathBuf {
 #[test]
 fn an_installed_toolkit_is_tried_and_recorded_or_refused_for_its_cudnn() {
     let w = copy_of_the_recipes();
-    let home = installed_toolkit(w.path(), "9.1.0");
+    let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
     let ran = w.run(&[TOOLKIT, &["--cuda-home", home.to_str().unwrap(), "--json"]].concat()).exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!((json["installed"].as_bool(), json["nvcc"].as_str()), (Some(true), Some("12.4.131")));
     assert!(json["identity"].as_str().unwrap().contains("bin/nvcc"), "{json}");
-    let other = installed_toolkit(w.path(), "8.9.7");
+    let other = installed_toolkit(w.path(), "12.4", "8.9.7", "2.21.5");
     w.run(&[TOOLKIT, &["--cuda-home", other.to_str().unwrap()]].concat())
         .exits(2)
         .says("cuDNN: the recipe says 9.1.0.70, the toolkit has 8.9.7");
+}
+
+#[test]
+fn owners_of_old_cards_are_told_what_to_install_and_which_cudnn_is_too_new_for_them() {
+    let w = copy_of_the_recipes();
+    let build = ["build-torch", "--dry-run", "--recipe", "torch-2.12.1-cu126"];
+    w.run(&build)
+        .exits(2)
+        .says("brings no CUDA toolkit, and no installed one was named")
+        .says("--cuda-home /usr/local/cuda-12.6");
+    let toolkit = ["toolchain", "cuda", "--recipe", "torch-2.12.1-cu126", "--cuda-home"];
+    let tried = |cuda: &str, cudnn: &str| {
+        let home = installed_toolkit(w.path(), cuda, cudnn, "2.25.1");
+        w.run(&[&toolkit[..], &[home.to_str().unwrap()]].concat())
+    };
+    tried("12.6", "9.5.1").exits(0);
+    tried("12.6", "9.12.0").exits(2).says("cuDNN: 9.12.0 has no code for 5.0, 9.10 is the last that has");
+    tried("12.9", "9.5.1").exits(2).says("CUDA: the recipe says 12.6, the toolkit has 12.9");
 }
 
 /// The stand-in with CUDA "on", and a C++ compiler that the kernel ends when a second one runs.
@@ -146,7 +164,7 @@ fn a_compiler_that_the_kernel_ends_means_fewer_jobs_and_the_build_goes_on() {
         r.replace("[features]", "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n[features]\nUSE_CUDA = true")
     };
     let w = crate::standin::workspace_with(&files, with_cuda);
-    let home = installed_toolkit(w.path(), "9.1.0");
+    let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
     let busy = w.path().join("busy");
     let cxx = script(
         &w.path().join("small-c++"),
@@ -217,7 +235,7 @@ fn a_wheel_depends_on_the_packages_whose_libraries_it_needs_and_leads_to_them() 
         r.replace("[features]", cuda)
     };
     let w = crate::standin::workspace_with(&files, with_cuda);
-    let home = installed_toolkit(w.path(), "9.1.0");
+    let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
     let build = |until: &str| {
         let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", until, "--json", "--cuda-home"]);
         Ran::of(command.arg(&home), w.path())

@@ -313,6 +313,12 @@ fn with_one_gpu_starting_without_the_launcher_comes_after_uvstore_and_no_build_w
     let path = fake.with_gpu("6.1");
     let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
     assert!(!remedies(&diagnosis).join("\n").contains("sm90"), "{diagnosis}");
+    // A card that CUDA 13 knows no more, and a torch that has no other wheels: the newest recipe that is for it.
+    std::fs::write(fake.dir.path().join("torch/version.py"), "__version__ = '2.15.0'\n").unwrap();
+    let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
+    let all = remedies(&diagnosis).join("\n");
+    assert!(all.contains("--recipe torch-2.12.1-cu126") && !all.contains("cu130"), "{all}");
+    assert!(all.contains(" --cuda-home /usr/local/cuda-12.6"), "{all}");
 }
 
 #[test]

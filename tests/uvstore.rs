@@ -522,7 +522,7 @@ class Started:
         assert argv[0].endswith("uvstore.exe") and argv[1] == "serve", argv
         tie = argv.index("--tie")
         assert argv[tie + 1] == str(os.getpid())
-        named = "Z:" + argv[0].replace("/", "\")
+        named = "Z:" + argv[0].replace("/", "\\")
         rest = argv[2:tie] + argv[tie + 2:]
         return subprocess.Popen([os.environ["WINE"], os.environ["STARTER"], named] + rest, **options)
 

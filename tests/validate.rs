@@ -66,6 +66,10 @@ fn what_cannot_be_read_is_named() {
     xtask(dir.path(), &none).exits(2).says("there is no 'no-such.whl'");
     let inexact = ["validate", "--candidate", "pypi:torch>=2", "--baseline", "pypi:torch==2.6.0"];
     xtask(dir.path(), &inexact).exits(2).says("no exact version of torch");
+    let on_a_gpu = [&none[..], &["--gpu"]].concat();
+    let missing =
+        if Path::new("/dev/nvidia0").exists() { "there is no 'no-such.whl'" } else { "this machine has no GPU" };
+    xtask(dir.path(), &on_a_gpu).exits(2).says(missing);
     let empty = dir.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
     let folder = ["validate", "--candidate", empty.to_str().unwrap(), "--baseline", "pypi:torch==2.6.0"];

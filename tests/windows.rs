@@ -30,9 +30,12 @@ fn a_recipe_for_another_system_says_what_can_be_done_here() {
 
 #[test]
 fn the_locks_name_wheels_of_their_system() {
-    for (recipe, machine, tag) in
-        [("torch-2.6.0-windows-cpu", "x86_64", "win_amd64"), ("torch-2.6.0-macos-arm64", "aarch64", "macosx_")]
-    {
+    for (recipe, machine, tag) in [
+        ("torch-2.6.0-windows-cpu", "x86_64", "win_amd64"),
+        ("torch-2.12.1-windows-cpu", "x86_64", "win_amd64"),
+        ("torch-2.12.1-windows-cu130", "x86_64", "win_amd64"),
+        ("torch-2.6.0-macos-arm64", "aarch64", "macosx_"),
+    ] {
         let text = std::fs::read_to_string(root().join(format!("recipes/{recipe}.lock"))).unwrap();
         let lock: torchmill::recipe::Lock = toml::from_str(&text).unwrap();
         for (minor, wheels) in &lock.python[machine] {
@@ -323,6 +326,35 @@ fn what_a_windows_wheel_needs_and_windows_lacks_comes_into_it() {
     assert!(!root.join("torch/lib/nvcuda.dll").exists());
     let again = complete(&root, "torch/lib", &[]).unwrap();
     assert!(again.is_empty(), "{again:?}");
+}
+
+#[test]
+#[ignore = "needs mingw-w64 and Wine"]
+fn a_dll_without_an_import_library_gets_one_that_links() {
+    use torchmill::toolchain::cuda::import_library;
+    let compiler = mingw();
+    let dir = tempfile::tempdir().unwrap();
+    let of = |name: &str| dir.path().join(name);
+    let text = "int twice(int x) { return 2 * x; }\n__declspec(dllexport) int answer = 42;";
+    dll(&compiler, &of("demo64_7.dll"), text, &[]);
+    import_library(&of("demo64_7.dll"), &of("demo.lib")).unwrap();
+    import_library(&of("demo64_7.dll"), &of("again.lib")).unwrap();
+    assert_eq!(std::fs::read(of("demo.lib")).unwrap(), std::fs::read(of("again.lib")).unwrap());
+    let program = "#include <stdio.h>\nint twice(int);\n__declspec(dllimport) extern int answer;\n\
+                   int main(void) { printf(\"%d %d\\n\", twice(21), answer); return 0; }\n";
+    std::fs::write(of("main.c"), program).unwrap();
+    let mut link = Command::new(&compiler.cc);
+    let linked = link.arg("-o").arg(of("main.exe")).arg(of("main.c")).arg(of("demo.lib")).output().unwrap();
+    assert!(linked.status.success(), "{}", String::from_utf8_lossy(&linked.stderr));
+    let wine = torchmill::toolchain::mingw::Wine::find(&of("drive")).unwrap();
+    let said = Command::new(wine.program()).arg(of("main.exe")).env_clear().envs(wine.env()).output().unwrap();
+    wine.stop();
+    assert_eq!(String::from_utf8_lossy(&said.stdout).trim(), "42 42", "{}", String::from_utf8_lossy(&said.stderr));
+
+    // Not of a program, nor of what only looks like a DLL.
+    assert!(import_library(&of("main.exe"), &of("no.lib")).unwrap_err().what().contains("exports nothing by name"));
+    assert!(import_library(&of("main.c"), &of("no.lib")).unwrap_err().what().contains("no DLL for x86-64"));
+    assert!(!of("no.lib").exists());
 }
 
 #[test]

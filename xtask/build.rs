@@ -56,7 +56,10 @@ fn commit(root: &Path) -> Option<String> {
     let of_git = || {
         // A folder that lies in somebody else's repository has no commit of ours.
         root.join(".git").exists().then_some(())?;
-        println!("cargo::rerun-if-changed={}", root.join(".git/HEAD").display());
+        // HEAD itself names a branch, and stays as it is when that moves; its log does not.
+        for file in [".git/HEAD", ".git/logs/HEAD"] {
+            println!("cargo::rerun-if-changed={}", root.join(file).display());
+        }
         let out = Command::new("git").arg("-C").arg(root).args(["rev-parse", "HEAD"]).output().ok()?;
         out.status.success().then(|| String::from_utf8_lossy(&out.stdout).into_owned())
     };

@@ -43,18 +43,22 @@ class Report(Callback):
         libuv = bool(getattr(store, "libuvBackend", False))
         assert libuv, "Lightning's process group does not run on libuv"
         if trainer.is_global_zero:
-            print(json.dumps({"scenario": "s1_train", "ranks": trainer.world_size, "libuv": libuv, "steps": trainer.global_step}), flush=True)
+            print(json.dumps({"scenario": "s1_train", "ranks": trainer.world_size, "device": module.device.type,
+                              "libuv": libuv, "steps": trainer.global_step}), flush=True)
 
 
 def main():
     os.environ["MASTER_ADDR"] = "localhost"
     seed_everything(1234, verbose=False)
+    # As its author does it: all GPUs where there are any, and NCCL but on Windows.
+    cuda = torch.cuda.is_available()
+    backend = "nccl" if cuda and os.name != "nt" else "gloo"
     with tempfile.TemporaryDirectory() as folder:
         trainer = Trainer(
-            accelerator="cpu",
-            devices=2,
+            accelerator="gpu" if cuda else "cpu",
+            devices=-1 if cuda else 2,
             max_epochs=1,
-            strategy=DDPStrategy(process_group_backend="gloo"),
+            strategy=DDPStrategy(process_group_backend=backend),
             default_root_dir=folder,
             logger=False,
             enable_checkpointing=False,

@@ -14,8 +14,6 @@ from torch.nn.parallel import DistributedDataParallel as DDP
 from torch.utils.data import DataLoader, TensorDataset
 from torch.utils.data.distributed import DistributedSampler
 
-STEPS_A_SIDE = 4
-
 
 class Generator(nn.Module):
     def __init__(self):
@@ -33,22 +31,28 @@ def run(rank, n_gpus, folder):
         world_size=n_gpus,
         rank=rank,
     )
+    # As its author does it: a GPU each where there are any, whatever carries the sums.
+    device = torch.device("cpu")
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank)
+        device = torch.device("cuda", rank)
     torch.manual_seed(1234)
     data = TensorDataset(torch.randn(64, 4, 32))
     sampler = DistributedSampler(data, num_replicas=n_gpus, rank=rank, shuffle=True)
     loader = DataLoader(data, batch_size=8, sampler=sampler)
-    net = DDP(Generator())
+    net = DDP(Generator().to(device))
     optim = torch.optim.AdamW(net.parameters(), 1e-2)
     losses = []
     for epoch in range(2):
         sampler.set_epoch(epoch)
         for (x,) in loader:
+            x = x.to(device)
             loss = nn.functional.l1_loss(net(x), x)
             optim.zero_grad()
             loss.backward()
             optim.step()
             losses.append(loss.item())
-    assert len(losses) == 2 * STEPS_A_SIDE, losses
+    assert len(losses) == 2 * len(loader), losses
     assert losses[-1] < losses[0], f"the loss did not fall: {losses}"
     # DDP keeps all ranks' weights the same: that is the collective at work.
     own = torch.cat([p.detach().flatten() for p in net.parameters()])
@@ -60,8 +64,8 @@ def run(rank, n_gpus, folder):
         store = dist.distributed_c10d._get_default_store()
         while hasattr(store, "underlying_store"):
             store = store.underlying_store
-        print(json.dumps({"scenario": "s2_train", "ranks": n_gpus, "libuv": bool(getattr(store, "libuvBackend", False)),
-                          "first_loss": losses[0], "last_loss": losses[-1]}), flush=True)
+        print(json.dumps({"scenario": "s2_train", "ranks": n_gpus, "device": device.type,
+                          "libuv": bool(getattr(store, "libuvBackend", False)), "first_loss": losses[0], "last_loss": losses[-1]}), flush=True)
     dist.barrier()
     dist.destroy_process_group()
 

@@ -6,6 +6,8 @@
 #include <chrono>
 #include <cstdint>
 #include <cstring>
+#include <functional>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -44,7 +46,17 @@ struct StoreHandle {
 
 struct GroupHandle {
   c10::intrusive_ptr<c10d::Backend> backend;
+  std::function<void()> end; // what has to be done before it goes, if anything
 };
+
+// NCCL's communicators are ended by whoever made them. How is not the same in all versions: where it takes an argument
+// that must be given, it is left to the destructor.
+template <typename G>
+auto end(G& group, int) -> decltype(group.shutdown(), void()) {
+  group.shutdown();
+}
+template <typename G>
+void end(G&, long) {}
 
 c10d::Store& store_of(void* handle) {
   return *static_cast<StoreHandle*>(handle)->store;
@@ -173,8 +185,8 @@ void* c10d_group(
     if (name == "nccl") {
       auto options = c10d::ProcessGroupNCCL::Options::create();
       options->timeout = timeout;
-      return new GroupHandle{
-          c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank, world, options)};
+      auto group = c10::make_intrusive<c10d::ProcessGroupNCCL>(prefixed, rank, world, options);
+      return new GroupHandle{group, [group] { end(*group, 0); }};
     }
 #endif
     TORCH_CHECK(false, "this build has no backend '", name, "'");
@@ -183,7 +195,8 @@ void* c10d_group(
 
 void c10d_group_free(void* handle) {
   guarded(0, [&] {
-    delete static_cast<GroupHandle*>(handle);
+    std::unique_ptr<GroupHandle> group(static_cast<GroupHandle*>(handle));
+    if (group->end) group->end();
     return 0;
   });
 }

@@ -17,6 +17,7 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::recipe::cuda::release;
 use crate::recipe::{Lock, Status, System, Workspace};
+use crate::stage::steps::cuda::brings_toolkit;
 
 /// One build: what a CI starts a machine for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -101,6 +102,11 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
         }
         let recipe = workspace.load(&name)?;
         Lock::load(&recipe, &path)?;
+        let brings_cuda = brings_toolkit(&recipe);
+        if recipe.cuda.is_some() && !brings_cuda && recipe.system == System::Linux {
+            // No hosted machine has the toolkit with its cuDNN and NCCL, and no action installs all three.
+            continue;
+        }
         for machine in &recipe.python.machines {
             for python in &recipe.python.versions {
                 jobs.push(Job {
@@ -118,7 +124,7 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
                     toolkit: recipe
                         .cuda
                         .as_ref()
-                        .filter(|_| recipe.system == System::Windows)
+                        .filter(|_| recipe.system == System::Windows && !brings_cuda)
                         .and_then(|cuda| release(&cuda.version))
                         .map(|release| release.update),
                     baseline: format!("pypi:torch=={}", recipe.torch.version),

@@ -111,6 +111,7 @@ pub fn run(mut args: Args) -> Result<()> {
             session.build(&args.recipe, &tools, options)
         })
         .collect::<Result<Vec<_>>>()?;
+    builds.iter().try_for_each(stage::steps::cuda::demand)?;
     for beside in builds.iter().take(1).flat_map(|b| b.companions.values()).filter(|b| b.recipe.status.is_draft()) {
         session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
     }

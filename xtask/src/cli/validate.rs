@@ -18,6 +18,7 @@ Examples:
   cargo xtask validate --candidate libtorch.tar.gz --baseline ~/libtorch --quick
   cargo xtask validate --candidate A --baseline B --html report.html
   cargo xtask validate --candidate A --baseline B --backend nccl --ranks 8
+  cargo xtask validate --gpu --candidate A --baseline B --markdown gpu.md
   cargo xtask validate --from raw.json --html report.html
 
 The benchmark (tests/allreduce) is built against each with the tch that fits,
@@ -63,6 +64,9 @@ pub struct Args {
     /// Ranks on this machine (default: by the hardware)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=65_536))]
     ranks: Option<u32>,
+    /// Fail unless this machine has a GPU and the candidate has CUDA (without this they are used where they are)
+    #[arg(long, conflicts_with = "from")]
+    gpu: bool,
     /// Write the report as one HTML page
     #[arg(long, value_name = "FILE")]
     html: Option<PathBuf>,
@@ -125,6 +129,7 @@ fn effort(args: &Args) -> Effort {
         backend: args.backend.clone(),
         device: args.device.clone(),
         ranks: args.ranks,
+        gpu: args.gpu,
         ..base
     }
 }

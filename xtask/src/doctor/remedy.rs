@@ -12,6 +12,7 @@ use crate::compat::Proposal;
 use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
 use crate::recipe::{Recipe, Status, System, Workspace};
+use crate::stage::steps::cuda::brings_toolkit;
 
 /// A way to start a job.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -341,7 +342,11 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
         )
     };
     let minor: String = asker.python.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
-    let mut lines = vec![format!("cargo xtask build-torch --recipe {} --python {minor}", recipe.name)];
+    let mut command = format!("cargo xtask build-torch --recipe {} --python {minor}", recipe.name);
+    if let Some(cuda) = recipe.cuda.as_ref().filter(|_| !brings_toolkit(recipe)) {
+        command.push_str(&format!(" --cuda-home /usr/local/cuda-{}", cuda.version));
+    }
+    let mut lines = vec![command];
     if !asker.windows() {
         lines.push("python -m pip install dist/torch-*.whl".into());
     }

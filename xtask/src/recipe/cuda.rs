@@ -93,11 +93,28 @@ pub fn release(version: &str) -> Option<&'static Release> {
     RELEASES.iter().find(|r| r.version == version)
 }
 
+/// The numbers of a version, for comparing.
+fn numbers(version: &str) -> Vec<u32> {
+    version.split('.').map(|n| n.trim().parse().unwrap_or(0)).collect()
+}
+
+/// Whether `architecture` (`7.0`, `7.0+PTX`) is one before Turing: Maxwell, Pascal, Volta.
+#[must_use]
+pub fn is_before_turing(architecture: &str) -> bool {
+    numbers(architecture.trim_end_matches("+PTX").trim_end_matches('a')) < vec![7, 5]
+}
+
+/// Whether a cuDNN called `version` (`9.20.0`) has no code any more for what [`is_before_turing`]: from 9.11 on, as its
+/// support matrix says.
+#[must_use]
+pub fn lacks_old_gpus(version: &str) -> bool {
+    numbers(version) >= vec![9, 11]
+}
+
 impl Release {
     /// Whether a driver called `version` (`550.54.14`) is older than what this release's programs need.
     #[must_use]
     pub fn driver_is_too_old(&self, version: &str) -> bool {
-        let numbers = |v: &str| v.split('.').map(|n| n.trim().parse::<u32>().unwrap_or(0)).collect::<Vec<_>>();
         numbers(version) < numbers(self.oldest_driver)
     }
 }

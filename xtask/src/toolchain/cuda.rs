@@ -3,8 +3,10 @@
 //!
 //! The packages hold programs, headers and libraries, but no toolkit: libraries have only their
 //! versioned names, and the driver's library (which no machine without a GPU has) is missing. Before CUDA 13, when
-//! the compiler is Debian's, nvcc's profile and two static libraries are missing too. [`complete`] makes what is
-//! missing and leaves what is there: it may be a link into the store.
+//! the compiler is Debian's, nvcc's profile and two static libraries are missing too. For Windows most DLLs come without
+//! what a linker asks for. [`complete`] makes what is missing and leaves what is there: it may be a link into the store.
+
+mod imports;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
@@ -13,6 +15,9 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
+pub use imports::import_library;
+
+use super::mingw::{Mingw, Wine};
 use super::{Compiler, Family, Process};
 use crate::error::{Context, Error, Result};
 use crate::platform;
@@ -69,6 +74,9 @@ pub const TRIAL: &str = include_str!("cuda/trial.cu");
 /// The program that a toolkit with the real static libraries is tried with as well.
 pub const NESTED: &str = include_str!("cuda/nested.cu");
 
+/// The program that a toolkit for Windows is tried with where there is no Windows.
+pub const TRIAL_WINDOWS: &str = include_str!("cuda/trial_windows.c");
+
 /// A CUDA toolkit on this machine.
 #[derive(Debug, Clone)]
 pub struct Toolkit {
@@ -121,8 +129,21 @@ impl Toolkit {
     /// # Errors
     /// The world: nvcc does not run, or says no version.
     pub fn version(&self) -> Result<String> {
-        let said = Process::new(self.nvcc()).arg("--version").check("nvcc", None)?;
-        version_in(&said.text).ok_or_else(|| {
+        self.version_said(Process::new(self.nvcc()))
+    }
+
+    /// The same of a toolkit for Windows, run by Wine.
+    ///
+    /// # Errors
+    /// As [`Self::version`].
+    pub fn version_in(&self, wine: &Wine) -> Result<String> {
+        let said = self.version_said(Process::new(wine.program()).arg(self.nvcc()).envs(wine.env()));
+        wine.stop();
+        said
+    }
+
+    fn version_said(&self, nvcc: Process) -> Result<String> {
+        version_in(&nvcc.arg("--version").check("nvcc", None)?.text).ok_or_else(|| {
             Error::world("nvcc", format!("{} --version says nothing that can be read", self.nvcc().display()))
         })
     }
@@ -199,6 +220,65 @@ impl Toolkit {
             self.check_nested(cuda, number.as_str(), compiler, scratch)?;
         }
         Ok(versions)
+    }
+
+    /// Tries a toolkit for Windows without Windows: its import libraries link a program of mingw-w64, and Wine runs that,
+    /// which has NVRTC compile a kernel to PTX, then `nvcc --version`, and `ptxas` on the PTX. What needs Microsoft's
+    /// compiler, such as all that nvcc compiles, is not tried.
+    ///
+    /// # Errors
+    /// A program does not link or run; or the libraries are of other versions than the recipe says.
+    pub fn check_in_wine(&self, cuda: &Cuda, mingw: &Mingw, wine: &Wine, scratch: &Path) -> Result<Versions> {
+        let first = cuda.architectures.first().map_or("9.0", String::as_str);
+        let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
+        let (source, program) = (scratch.join("trial.c"), scratch.join("trial.exe"));
+        fs_err::write(&source, TRIAL_WINDOWS)?;
+        let libraries = ["cublas", "cudnn", "nvrtc"].map(|name| self.root.join(format!("lib/x64/{name}.lib")));
+        Process::new(&mingw.cc)
+            .args(["-O1", "-o"])
+            .arg(&program)
+            .arg(&source)
+            .args(&libraries)
+            .env("PATH", "/usr/bin:/bin")
+            .env("LC_ALL", "C.UTF-8")
+            .cwd(scratch)
+            .check("cuda-toolkit", None)
+            .doing(|| "linking a program for Windows with the toolkit's import libraries".into())?;
+        // Wine takes this system's paths, with its own separator.
+        let folders = imports::FOLDERS.map(|folder| format!("Z:{}", self.root.join(folder).display()));
+        let in_wine = |program: &Path| {
+            let process = Process::new(wine.program()).arg(program).envs(wine.env());
+            process.env("WINEPATH", folders.join(";")).cwd(scratch)
+        };
+        let tried = || {
+            let said = in_wine(&program)
+                .args([&format!("--gpu-architecture=compute_{number}"), "twice.ptx"])
+                .check("cuda-toolkit", None)
+                .doing(|| "running a program for Windows that calls CUDA's libraries".into())?;
+            let versions: Versions =
+                said.last_json().and_then(|v| serde_json::from_value(v).ok()).ok_or_else(|| {
+                    Error::world(
+                        "cuda-toolkit",
+                        format!("the trial program said nothing that can be read: {}", said.text),
+                    )
+                })?;
+            check_versions(cuda, &versions)?;
+            let nvcc = self.version_said(in_wine(&self.nvcc()))?;
+            if !nvcc.starts_with(&format!("{}.", cuda.version)) {
+                return Err(Error::misuse(
+                    "nvcc",
+                    format!("nvcc.exe is {nvcc}; the recipe says CUDA {}", cuda.version),
+                ));
+            }
+            in_wine(&file(&self.root, "bin/ptxas"))
+                .args([&format!("--gpu-name=sm_{number}"), "--output-file=twice.cubin", "twice.ptx"])
+                .check("cuda-toolkit", None)
+                .doing(|| "assembling what NVRTC compiled".into())?;
+            Ok(versions)
+        };
+        let result = tried();
+        wine.stop();
+        result
     }
 
     /// Whether a kernel can launch a kernel: the library for that is there, and no empty one that [`complete`] made.
@@ -301,6 +381,10 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     if let Some(nccl) = &found.nccl {
         hold("NCCL", pinned("nvidia-nccl-"), nccl);
     }
+    let oldest = cuda.architectures.iter().filter(|a| releases::is_before_turing(a)).min();
+    if let Some(oldest) = oldest.filter(|_| releases::lacks_old_gpus(&found.cudnn)) {
+        wrong.push(format!("cuDNN: {} has no code for {oldest}, 9.10 is the last that has", found.cudnn));
+    }
     if wrong.is_empty() {
         return Ok(());
     }
@@ -312,8 +396,8 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
 }
 
 /// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names, a stand-in for the
-/// driver's library; nvcc's profile and the two static libraries where no package has them. A file that is there is
-/// never written to: all of them are links into the store.
+/// driver's library; nvcc's profile and the two static libraries where no package has them; for Windows the import
+/// libraries of DLLs that have none. A file that is there is never written to: all of them are links into the store.
 ///
 /// # Errors
 /// A part is missing, or the stand-in does not compile.
@@ -331,8 +415,8 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
         }
     }
     if root.join("lib/x64").is_dir() {
-        // Of the packages for Windows nothing is made: the driver's import library is among them. Others may not be.
-        return check_import_libraries(root).map(|()| Toolkit { root: root.to_owned() });
+        // The driver's import library is among the packages for Windows.
+        return make_import_libraries(root).map(|()| Toolkit { root: root.to_owned() });
     }
     let libraries = root.join("lib");
     // Some list files look in the one, some in the other.
@@ -375,23 +459,29 @@ pub fn complete(root: &Path, compiler: &Compiler, scratch: &Path) -> Result<Tool
     Ok(Toolkit { root: root.to_owned() })
 }
 
-/// What PyTorch links on Windows must be in `lib/x64`: a DLL alone cannot be linked.
-fn check_import_libraries(root: &Path) -> Result<()> {
-    let is_missing = |name: &&str| !root.join(format!("lib/x64/{name}.lib")).is_file();
-    let missing: Vec<&str> = IMPORTED.iter().copied().filter(is_missing).collect();
-    if missing.is_empty() {
-        return Ok(());
+/// What PyTorch links on Windows must be in `lib/x64`, where a linker looks: what is not there is made of the DLL.
+fn make_import_libraries(root: &Path) -> Result<()> {
+    let library = |name: &str| root.join(format!("lib/x64/{name}.lib"));
+    let (made, missing): (Vec<_>, Vec<_>) = IMPORTED
+        .iter()
+        .filter(|name| !library(name).is_file())
+        .map(|name| (*name, imports::dll_of(root, name)))
+        .partition(|(_, dll)| dll.is_some());
+    if !missing.is_empty() {
+        let names: Vec<&str> = missing.iter().map(|(name, _)| *name).collect();
+        return Err(Error::misuse(
+            "cuda-toolkit",
+            format!(
+                "no source of the recipe puts {} into its prefix 'cuda', neither an import library in lib/x64 nor a DLL \
+                 to make one of in bin",
+                names.join(", ")
+            ),
+        )
+        .next("add its package to the recipe, or name an installed toolkit: --cuda-home \"%CUDA_PATH%\""));
     }
-    Err(Error::misuse(
-        "cuda-toolkit",
-        format!(
-            "no source of the recipe puts an import library of {} into lib/x64 of its prefix 'cuda': the packages of \
-             CUDA 13 for Windows hold DLLs, and few import libraries",
-            missing.join(", ")
-        ),
-    )
-    .next("name an installed toolkit: --cuda-home \"%CUDA_PATH%\"")
-    .next("or add a source with them: `lib /def:NAME.def /machine:x64` makes one of what a DLL exports"))
+    made.into_par_iter()
+        .filter_map(|(name, dll)| dll.map(|dll| (name, dll)))
+        .try_for_each(|(name, dll)| import_library(&dll, &library(name)))
 }
 
 /// Writes the file at `path` unless there is one, which stays as it is.
@@ -488,11 +578,11 @@ fn driver() -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Laid out on any machine: what a toolkit for Windows holds is looked at, and nothing is made.
+    /// Laid out on any machine: what a toolkit for Windows holds stays, and where nothing is missing nothing is made.
     #[test]
     // There it takes Microsoft's compiler to begin with, and Wine has none.
     #[cfg(not(windows))]
-    fn a_toolkit_for_windows_is_taken_as_it_is_or_refused_for_want_of_import_libraries() {
+    fn a_toolkit_for_windows_is_taken_as_it_is_or_refused_for_want_of_a_library() {
         let dir = tempfile::tempdir().unwrap();
         let names = [
             "bin/nvcc.exe",
@@ -527,7 +617,7 @@ mod tests {
         assert_eq!(files, names.len(), "something was made");
         fs_err::remove_file(dir.path().join("lib/x64/cublas.lib")).unwrap();
         let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
-        assert!(e.what().contains("puts an import library of cublas into lib/x64"), "{e}");
+        assert!(e.what().contains("puts cublas into its prefix 'cuda'"), "{e}");
         fs_err::remove_file(dir.path().join("nvvm/bin/cicc.exe")).unwrap();
         let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
         assert!(e.what().contains("nvvm/bin/cicc"), "{e}");

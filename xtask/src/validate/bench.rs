@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::Effort;
+use super::machine::driver_libraries;
 use super::measured::{Collective, CollectiveOutput, Info, Job, Operators, Round, StoreRows};
 use super::subject::Subject;
 use crate::error::{Error, Result};
@@ -213,10 +214,12 @@ fn compile(
 }
 
 fn process(path: &Path, libraries: &Path) -> Process {
+    let folders = std::iter::once(libraries.to_owned()).chain(driver_libraries());
     Process::new(path)
         .env("PATH", "/usr/bin:/bin")
         .env("LC_ALL", "C.UTF-8")
-        .env("LD_LIBRARY_PATH", libraries)
+        // A folder's name with a separator could not be said at all.
+        .env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap_or_else(|_| libraries.into()))
         // GPUs and NCCL are the machine's: what the user set for them holds.
         .envs(std::env::vars_os().filter(|(name, _)| {
             let name = name.to_string_lossy();

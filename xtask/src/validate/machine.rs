@@ -1,5 +1,6 @@
 //! Where it ran: what a reader needs to place the figures.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::{Deserialize, Serialize};
@@ -46,4 +47,16 @@ impl Machine {
             gpus: printed("nvidia-smi", &query).map_or(Vec::new(), |t| t.lines().map(str::to_owned).collect()),
         }
     }
+
+    /// Whether there is a GPU that CUDA can use: the driver's tool lists one, or the driver made a device for it.
+    pub fn has_gpu(&self) -> bool {
+        !self.gpus.is_empty() || Path::new("/dev/nvidia0").exists()
+    }
+}
+
+/// The folder of `LD_LIBRARY_PATH` that the driver's library is in: in some containers nothing else leads to it. The
+/// other folders of that variable stay out, since they could put other libraries under a build.
+pub fn driver_libraries() -> Option<PathBuf> {
+    let folders = std::env::var_os("LD_LIBRARY_PATH")?;
+    std::env::split_paths(&folders).find(|folder| folder.join("libcuda.so.1").is_file())
 }

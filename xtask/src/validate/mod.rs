@@ -54,6 +54,9 @@ pub struct Effort {
     pub device: Option<String>,
     /// Ranks on this machine; by the hardware if `None`.
     pub ranks: Option<u32>,
+    /// Whether it is an error if no GPU is measured.
+    #[serde(default)]
+    pub gpu: bool,
 }
 
 impl Effort {
@@ -70,6 +73,7 @@ impl Effort {
             backend: None,
             device: None,
             ranks: None,
+            gpu: false,
         }
     }
 
@@ -168,6 +172,11 @@ pub fn read(path: &Path) -> Result<Measured> {
 /// error: its cells say why.
 pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, only: Option<&str>) -> Result<Measured> {
     let started = Instant::now();
+    let machine = Machine::here();
+    if effort.gpu && !machine.has_gpu() {
+        return Err(Error::misuse("no-gpu", "--gpu was asked for, and this machine has no GPU that a driver shows")
+            .next("`nvidia-smi` must list it; without --gpu everything is measured that needs none"));
+    }
     let subjects = [subject::resolve(build, candidate)?, subject::resolve(build, baseline)?];
     if subjects[0].facts.sha256 == subjects[1].facts.sha256 {
         return Err(Error::misuse(
@@ -178,6 +187,13 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
             ),
         )
         .next("name two different builds, such as --candidate dist/….whl --baseline pypi:torch==2.6.0"));
+    }
+    if effort.gpu && subjects[0].facts.cuda.is_none() {
+        return Err(Error::misuse(
+            "no-cuda",
+            format!("--gpu was asked for, and {} is built without CUDA", subjects[0].name),
+        )
+        .next("name a build with CUDA as --candidate, such as that of the recipe torch-2.12.1-cu130"));
     }
     let wants = |part: &str| only.is_none_or(|o| o == part);
     let mut raw: Vec<[Round; 2]> = Vec::new();
@@ -206,14 +222,15 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
             raw.push(both);
         }
     }
-    let scenarios = if wants("scenarios") { scenario::run(build, &subjects, effort.many_ranks)? } else { Vec::new() };
+    let scenarios =
+        if wants("scenarios") { scenario::run(build, &subjects, &machine, effort.many_ranks)? } else { Vec::new() };
     let [candidate, baseline] = subjects.map(|s| s.facts);
     Ok(Measured {
         schema_version: SCHEMA_VERSION,
         date: crate::ui::today(),
         candidate,
         baseline,
-        machine: Machine::here(),
+        machine,
         effort,
         scenarios,
         commands,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::machine::{self, Machine};
 use super::subject::Subject;
 use crate::error::{Kind, Result};
 use crate::stage::Build;
@@ -23,8 +24,17 @@ pub struct Scenario {
     text: &'static str,
     /// Arguments of Python before the script.
     launcher: &'static [&'static str],
-    /// A package that it needs.
-    needs: Option<&'static str>,
+    /// What it needs beside a Python with the build.
+    needs: Need,
+}
+
+/// What a scenario cannot run without.
+enum Need {
+    Nothing,
+    /// A package of its Python.
+    Package(&'static str),
+    /// A GPU, and a build with CUDA.
+    Gpu,
 }
 
 const TORCHRUN_4: &[&str] = &["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", "29541"];
@@ -39,7 +49,7 @@ pub const SCENARIOS: &[Scenario] = &[
         script: "s2_train.py",
         text: include_str!("../../../tests/scenarios/s2_train.py"),
         launcher: &[],
-        needs: None,
+        needs: Need::Nothing,
     },
     Scenario {
         name: "s1_train",
@@ -47,7 +57,7 @@ pub const SCENARIOS: &[Scenario] = &[
         script: "s1_train.py",
         text: include_str!("../../../tests/scenarios/s1_train.py"),
         launcher: &[],
-        needs: Some("lightning"),
+        needs: Need::Package("lightning"),
     },
     Scenario {
         name: "torchrun",
@@ -55,7 +65,7 @@ pub const SCENARIOS: &[Scenario] = &[
         script: "rendezvous.py",
         text: include_str!("../../../tests/scenarios/rendezvous.py"),
         launcher: TORCHRUN_4,
-        needs: None,
+        needs: Need::Nothing,
     },
     Scenario {
         name: "elastic",
@@ -63,7 +73,7 @@ pub const SCENARIOS: &[Scenario] = &[
         script: "elastic.py",
         text: include_str!("../../../tests/scenarios/elastic.py"),
         launcher: ELASTIC,
-        needs: None,
+        needs: Need::Nothing,
     },
     Scenario {
         name: "many_ranks",
@@ -71,7 +81,15 @@ pub const SCENARIOS: &[Scenario] = &[
         script: "many_ranks.py",
         text: include_str!("../../../tests/scenarios/many_ranks.py"),
         launcher: &[],
-        needs: None,
+        needs: Need::Nothing,
+    },
+    Scenario {
+        name: "gpu",
+        what: "CUDA's libraries, every kernel of attention, bfloat16 training, the profiler, NCCL",
+        script: "gpu.py",
+        text: include_str!("../../../tests/scenarios/gpu.py"),
+        launcher: &[],
+        needs: Need::Gpu,
     },
 ];
 
@@ -119,7 +137,7 @@ pub struct Pair {
 ///
 /// # Errors
 /// The world: a scenario cannot be written or started. Or somebody asked to stop. That one fails is no error.
-pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<Pair>> {
+pub fn run(build: &Build<'_>, subjects: &[Subject; 2], machine: &Machine, many: u32) -> Result<Vec<Pair>> {
     let folder = tempfile::Builder::new().prefix("torchmill-scenarios-").tempdir()?;
     for scenario in SCENARIOS {
         fs_err::write(folder.path().join(scenario.script), scenario.text)?;
@@ -127,7 +145,7 @@ pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<
     let mut pairs = Vec::new();
     for scenario in SCENARIOS {
         let one = |subject| -> Result<Outcome> {
-            let outcome = run_one(scenario, subject, folder.path(), many)?;
+            let outcome = run_one(scenario, subject, machine, folder.path(), many)?;
             let how = match &outcome {
                 Outcome::Passed { .. } => "passed".to_owned(),
                 Outcome::Failed { why, .. } | Outcome::NotAvailable { why } => why.clone(),
@@ -141,11 +159,12 @@ pub fn run(build: &Build<'_>, subjects: &[Subject; 2], many: u32) -> Result<Vec<
     Ok(pairs)
 }
 
-fn run_one(scenario: &Scenario, subject: &Subject, folder: &Path, many: u32) -> Result<Outcome> {
+fn run_one(scenario: &Scenario, subject: &Subject, machine: &Machine, folder: &Path, many: u32) -> Result<Outcome> {
+    let not_available = |why: String| Ok(Outcome::NotAvailable { why });
     let Some(python) = &subject.python else {
-        return Ok(Outcome::NotAvailable { why: "a libtorch bundle has no Python".into() });
+        return not_available("a libtorch bundle has no Python".into());
     };
-    let base = Process::new(python)
+    let mut base = Process::new(python)
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", folder)
         .env("LC_ALL", "C.UTF-8")
@@ -153,11 +172,20 @@ fn run_one(scenario: &Scenario, subject: &Subject, folder: &Path, many: u32) -> 
         .envs(subject.python_path.iter().map(|p| ("PYTHONPATH", p)))
         .cwd(folder)
         .timeout(Duration::from_secs(300));
-    if let Some(package) = scenario.needs {
-        let found = base.clone().args(["-c", &format!("import {package}")]).run(None, &mut |_| {})?;
-        if !found.status.success() {
-            return Ok(Outcome::NotAvailable { why: format!("its Python has no {package}") });
+    if machine.has_gpu() && subject.facts.cuda.is_some() {
+        // NCCL wants to see the machine's own interfaces.
+        base = base.envs(machine::driver_libraries().map(|folder| ("LD_LIBRARY_PATH", folder))).with_network();
+    }
+    match scenario.needs {
+        Need::Package(package) => {
+            let found = base.clone().args(["-c", &format!("import {package}")]).run(None, &mut |_| {})?;
+            if !found.status.success() {
+                return not_available(format!("its Python has no {package}"));
+            }
         }
+        Need::Gpu if subject.facts.cuda.is_none() => return not_available("this build has no CUDA".into()),
+        Need::Gpu if !machine.has_gpu() => return not_available("this machine has no GPU".into()),
+        Need::Gpu | Need::Nothing => {}
     }
     let mut args: Vec<OsString> = scenario.launcher.iter().map(Into::into).collect();
     args.push(folder.join(scenario.script).into());

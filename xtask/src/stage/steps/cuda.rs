@@ -1,18 +1,19 @@
 //! cuda: the toolkit of a recipe with CUDA, made of its prefix `cuda` (or the installed one that was asked for),
 //! tried before anything is compiled with it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::prefix::Prefix;
 use crate::error::{Error, Result};
-use crate::recipe::{Cuda as Wanted, Source};
+use crate::recipe::{Cuda as Wanted, Recipe, Source, System};
 use crate::stage::build::{Build, CUDA, CUDNN};
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::room;
 use crate::store::{Key, KeyBuilder, Parts, share_tree};
-use crate::toolchain::cuda::{self, NESTED, TRIAL, Toolkit, Versions};
+use crate::toolchain::cuda::{self, NESTED, TRIAL, TRIAL_WINDOWS, Toolkit, Versions};
+use crate::toolchain::mingw::{Mingw, Wine};
 
 /// The stage that makes a recipe's CUDA toolkit usable.
 pub struct Cuda;
@@ -28,7 +29,8 @@ impl Step for Cuda {
     type Record = Record;
     const NAME: &'static str = "cuda";
     const WHAT: &'static str = "the toolkit, put together of its packages and tried";
-    const EMBEDS: &'static [(&'static str, &'static str)] = &[("cuda/trial.cu", TRIAL), ("cuda/nested.cu", NESTED)];
+    const EMBEDS: &'static [(&'static str, &'static str)] =
+        &[("cuda/trial.cu", TRIAL), ("cuda/nested.cu", NESTED), ("cuda/trial_windows.c", TRIAL_WINDOWS)];
 
     fn of(build: &Build<'_>) -> Vec<String> {
         build.recipe.cuda.iter().map(|_| String::new()).collect()
@@ -47,6 +49,10 @@ impl Step for Cuda {
         parts.json("architecture", &cuda.architectures.first());
         parts.json("packages", &cuda.packages().collect::<Vec<_>>());
         parts.json("nccl", &has_nccl(cx.build));
+        if let Some((mingw, wine)) = foreign(cx.build)? {
+            parts.text("mingw", &mingw.identity()?);
+            parts.text("wine", &wine.version()?);
+        }
         Ok(())
     }
 
@@ -64,24 +70,79 @@ impl Step for Cuda {
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
-        let (build, cuda) = (cx.build, wanted(cx.build)?);
+        let build = cx.build;
         let beside = cx.made_of::<Prefix>(CUDNN)?.map(|done| done.folder);
-        let check = |toolkit: &Toolkit, scratch: &std::path::Path| {
-            toolkit.check(cuda, has_nccl(build), beside.as_deref(), &build.compiler, scratch)
-        };
+        let check = |toolkit: &Toolkit, scratch: &Path| tried(build, toolkit, beside.as_deref(), scratch);
         if let Some(toolkit) = &build.cuda_home {
             let scratch = tempfile::tempdir()?;
             return Ok(Record { versions: check(toolkit, scratch.path())? });
         }
-        let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| {
-            Error::misuse("recipe", format!("the recipe {} has CUDA and no sources for it", build.recipe.name))
-                .next("give it sources that go into the prefix 'cuda', or name a toolkit with --cuda-home")
-        })?;
+        let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| no_toolkit(build))?;
         let (out, scratch) = (cx.out()?, cx.scratch()?);
         share_tree(&packages.folder, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
         Ok(Record { versions: check(&toolkit, &scratch)? })
     }
+}
+
+/// What a toolkit for Windows is tried with on another system.
+fn foreign(build: &Build<'_>) -> Result<Option<(Mingw, Wine)>> {
+    if build.recipe.system == System::here() {
+        return Ok(None);
+    }
+    Ok(Some((Mingw::find()?, Wine::find(&build.store.cache("wine"))?)))
+}
+
+/// Tries `toolkit` in `scratch`, where the programs stay; cuDNN may lie `beside` it. On a machine with a GPU, the
+/// argument `gpu` makes each program compute something whose result is known.
+///
+/// # Errors
+/// The recipe has no CUDA; a program does not compile, link or run, or says other versions than the recipe.
+pub fn tried(build: &Build<'_>, toolkit: &Toolkit, beside: Option<&Path>, scratch: &Path) -> Result<Versions> {
+    let cuda = wanted(build)?;
+    match foreign(build)? {
+        Some((mingw, wine)) => toolkit.check_in_wine(cuda, &mingw, &wine, scratch),
+        None => toolkit.check(cuda, has_nccl(build), beside, &build.compiler, scratch),
+    }
+}
+
+/// The prefix that cuDNN lies in, where it comes beside the toolkit.
+pub fn beside(build: &Build<'_>) -> Option<&'static str> {
+    parts(build).any(|source| source.in_prefix(CUDNN).next().is_some()).then_some(CUDNN)
+}
+
+/// `13.0.88`, as the nvcc of `toolkit` says it.
+///
+/// # Errors
+/// The world: it does not run, or says no version; there is no Wine for one of Windows.
+pub fn nvcc(build: &Build<'_>, toolkit: &Toolkit) -> Result<String> {
+    match foreign(build)? {
+        Some((_, wine)) => toolkit.version_in(&wine),
+        None => toolkit.version(),
+    }
+}
+
+/// An error where the recipe has CUDA, brings no toolkit, and no installed one was named.
+///
+/// # Errors
+/// That.
+pub fn demand(build: &Build<'_>) -> Result<()> {
+    let is_there = build.recipe.cuda.is_none() || build.cuda_home.is_some() || brings_toolkit(&build.recipe);
+    if is_there { Ok(()) } else { Err(no_toolkit(build)) }
+}
+
+/// Whether a recipe's toolkit is among its sources; else it is an installed one, which has to be named.
+pub fn brings_toolkit(recipe: &Recipe) -> bool {
+    recipe.source.iter().any(|source| source.in_prefix(CUDA).next().is_some())
+}
+
+fn no_toolkit(build: &Build<'_>) -> Error {
+    let version = build.recipe.cuda.as_ref().map_or("", |cuda| cuda.version.as_str());
+    Error::misuse(
+        "no-toolkit",
+        format!("the recipe {} brings no CUDA toolkit, and no installed one was named", build.recipe.name),
+    )
+    .next(format!("install CUDA {version} with its cuDNN and NCCL, and name it: --cuda-home /usr/local/cuda-{version}"))
 }
 
 /// The sources that a recipe's toolkit is made of, and what lies beside it.
