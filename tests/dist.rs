@@ -51,7 +51,21 @@ fn a_release_is_the_same_twice_and_works_where_there_is_no_clone() {
     torchmill(&["tree", "--recipe", "torch-2.7.1-cpu"]).exits(2).says("torchmill lock --recipe");
     torchmill(&["lock"]).exits(2).says("nobody edits");
     torchmill(&["doctor", "--explain", "/nowhere"]).exits(2);
+    torchmill(&["doctor"]).exits(1).says("this Python has no torch");
+    torchmill(&["inspect", "/bin/ls"]).exits(2).says("is not a torch");
     Ran::of(Command::new(environment.join("bin/uvstore")).arg("--help"), empty.path()).exits(0);
+
+    // And pip makes the same program of the source, with nothing but that file, pip, Rust and the registries: without
+    // optimizations here, by what the tests were compiled with.
+    let source = out.path().join(format!("torchmill-{}.tar.gz", env!("CARGO_PKG_VERSION")));
+    let mut wheel = Command::new(environment.join("bin/python"));
+    wheel.args(["-m", "pip", "wheel", "--quiet", "--no-deps", "--config-settings=build-args=--profile=dev"]);
+    wheel.arg("--wheel-dir").arg(empty.path().join("wheels")).arg(source).current_dir(empty.path());
+    wheel.env("TORCHMILL_EMBED", "1").env("CARGO_TARGET_DIR", root().join("target"));
+    Ran::of(&mut wheel, empty.path()).exits(0);
+    pip(&["--force-reinstall", &self::wheels(&empty.path().join("wheels"))[0]]);
+    torchmill(&["--version"]).exits(0).says(&commit);
+    torchmill(&["recipe", "list"]).exits(0).says("torch-2.6.0-cpu");
 }
 
 fn wheels(dir: &Path) -> Vec<String> {

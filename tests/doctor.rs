@@ -56,7 +56,7 @@ fn a_log_is_explained_from_a_file_and_from_standard_input_with_the_line_it_was_r
     assert_eq!(found["case"], "no-libuv-torchrun");
     assert_eq!(found["line"]["number"], 3);
     assert_eq!(found["sign"]["number"], 2);
-    assert!(found["next"].as_str().unwrap().contains("uvstore run"), "{found}");
+    assert!(found["next"].as_str().unwrap().contains("pip install uvstore"), "{found}");
     explain(&[log.to_str().unwrap()], b"").exits(0).says("read from line 3: RuntimeError");
 }
 
@@ -300,12 +300,12 @@ fn a_torch_without_distributed_is_told_so() {
 }
 
 #[test]
-fn with_one_gpu_starting_without_the_launcher_comes_first_and_no_build_without_cuda_is_named() {
+fn with_one_gpu_starting_without_the_launcher_comes_after_uvstore_and_no_build_without_cuda_is_named() {
     let fake = Fake::new(true, true, "");
     let path = fake.with_gpu("9.0");
     let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
     let named = remedies(&diagnosis);
-    assert!(named[0].contains("without the launcher"), "{named:#?}");
+    assert!(named[0].contains("pip install uvstore") && named[1].contains("without the launcher"), "{named:#?}");
     let all = named.join("\n");
     assert!(!all.contains("torch-2.6.0-cpu"), "a build without CUDA for a machine with a GPU: {all}");
     assert!(all.contains("--recipe torch-2.6.0-cu124"), "{all}");

@@ -104,6 +104,17 @@ fn a_store_that_asks_for_libuv_is_served_and_all_ranks_meet_there() {
     worker.says(&format!("a client of 127.0.0.1:{port}"));
     master.kill().unwrap();
     master.wait().unwrap();
+    becomes_free(port);
+    // A rank without the hook is a client like the others.
+    let (mut master, _) = env
+        .start(&format!("s = TCPStore('127.0.0.1', {port}, 2, True, wait_for_workers=False); print('up', flush=True)"));
+    let client = format!("print('joined', TCPStore('127.0.0.1', {port}, 2, False, use_libuv=False).add('k', 1))");
+    env.run(&client, &[("UVSTORE", "0")]).exits(0).says("joined 1");
+    env.run(&format!("print('joined', TCPStore('127.0.0.1', {port}, 2, False).add('k', 1))"), &[])
+        .exits(0)
+        .says("joined 2");
+    master.kill().unwrap();
+    master.wait().unwrap();
     // And no longer than it was told.
     env.run("from datetime import timedelta\nTCPStore('127.0.0.1', 0, 3, True, timeout=timedelta(seconds=1))", &[])
         .exits(1)
@@ -211,6 +222,18 @@ fn it_is_never_worse_than_stock() {
     std::fs::write(&file, "").unwrap();
     let vars = [("UVSTORE_PROGRAM", file.to_str().unwrap())];
     env.run(store, &vars).exits(0).says("Permission denied").says("master True");
+    // One that a virus scanner holds: it was started, and says nothing.
+    let held = env.dir.path().join("held");
+    std::fs::write(&held, "#!/bin/sh\nexec sleep 60\n").unwrap();
+    Command::new("chmod").arg("+x").arg(&held).status().unwrap();
+    let vars = [("UVSTORE_PROGRAM", held.to_str().unwrap())];
+    env.run(&format!("hook._PATIENCE = 1\n{store}"), &vars)
+        .exits(0)
+        .says("did not begin to serve within 1 s")
+        .says("master True");
+    // A Python that may write nowhere, and has no home.
+    let nowhere = [("HOME", "/nonexistent"), ("TMPDIR", "/nonexistent"), ("UVSTORE_LOG", "/proc/nonexistent/log")];
+    env.run(&format!("{store}; print(len(hook.servers), 'server')"), &nowhere).exits(0).says("master False\n1 server");
     // Off is off.
     env.run(store, &[("UVSTORE", "0")]).exits(1).says("built without libuv support");
     // A port that is taken is told as torch tells it, which its callers act upon.
@@ -317,6 +340,35 @@ fn clients_that_die_in_the_middle_do_not_matter_to_the_others() {
     server.wait().unwrap();
 }
 
+/// Every licence that the metadata names is there, nothing else is, and `linked` is among them.
+fn says_its_licenses(archive: &mut zip::ZipArchive<std::fs::File>, linked: &[&str]) {
+    let info = concat!("uvstore-", env!("CARGO_PKG_VERSION"), ".dist-info");
+    let mut text = |name: &str| {
+        let mut text = String::new();
+        archive.by_name(&format!("{info}/{name}")).unwrap().read_to_string(&mut text).unwrap();
+        text
+    };
+    let metadata = text("METADATA");
+    let named: Vec<&str> = metadata.lines().filter_map(|l| l.strip_prefix("License-File: ")).collect();
+    for name in
+        ["uvstore/LICENSE-MIT", "pytorch/LICENSE", "pytorch/NOTICE", "fmt/LICENSE", "libuv/LICENSE", "gcc/COPYING3"]
+    {
+        assert!(named.contains(&name), "{name}: {metadata}");
+    }
+    assert!(linked.iter().all(|name| named.contains(name)), "{metadata}");
+    assert!(named.iter().all(|name| text(&format!("licenses/{name}")).len() > 100));
+    let lgpl = linked.iter().any(|name| name.starts_with("glibc"));
+    let expression = metadata.lines().find(|l| l.starts_with("License-Expression: (MIT OR Apache-2.0) AND ")).unwrap();
+    assert_eq!(expression.contains("LGPL"), lgpl, "{expression}");
+    // Which C library it is, and how to have another one.
+    let about = text("licenses/README.txt");
+    assert_eq!(about.contains("GNU C Library ("), lgpl, "{about}");
+    assert_eq!(about.contains("link the program with your own"), lgpl, "{about}");
+    let folder = format!("{info}/licenses/");
+    let there = archive.file_names().filter(|name| name.as_ref().unwrap().starts_with(&folder)).count();
+    assert_eq!(there, named.len());
+}
+
 #[test]
 fn the_wheel_is_small_static_and_the_same_whenever_it_is_packed() {
     let (wheel, program) = made();
@@ -329,6 +381,7 @@ fn the_wheel_is_small_static_and_the_same_whenever_it_is_packed() {
     let info = format!("{}.dist-info/METADATA", name.split("-py3").next().unwrap());
     archive.by_name(&info).unwrap().read_to_string(&mut metadata).unwrap();
     assert!(!metadata.contains("Requires-Dist"), "{metadata}");
+    says_its_licenses(&mut archive, &["glibc/COPYING.LIB", "glibc/LICENSES", "gcc/COPYING.RUNTIME"]);
     let mode = archive.by_name("uvstore/bin/uvstore").unwrap().unix_mode().unwrap();
     assert_eq!(mode & 0o111, 0o111);
     // It asks for no library of the machine, and names no folder of the one that made it.
@@ -358,12 +411,13 @@ fn stock_torches_meet_on_the_program() {
     }
 }
 
-/// Starts the program as the hook does on Windows, and goes on until it is killed.
+/// Starts the program as the hook does on Windows, tied to itself, and lives as long as it: Python's part, on Wine.
 const STARTER: &str = r#"
 #include <windows.h>
 #include <stdio.h>
+#include <string.h>
 int main(int argc, char** argv) {
-  char line[2048];
+  char line[4096];
   HANDLE out, in;
   SECURITY_ATTRIBUTES inherited = {sizeof inherited, NULL, TRUE};
   STARTUPINFOA start = {sizeof start};
@@ -373,44 +427,62 @@ int main(int argc, char** argv) {
   SetHandleInformation(out, HANDLE_FLAG_INHERIT, 0);
   start.dwFlags = STARTF_USESTDHANDLES;
   start.hStdOutput = in;
-  snprintf(line, sizeof line, "\"%s\" serve --port %s --tie %lu", argv[1], argv[2], GetCurrentProcessId());
+  snprintf(line, sizeof line, "\"%s\" serve --tie %lu", argv[1], GetCurrentProcessId());
+  for (int i = 2; i < argc; i++) {
+    strcat(line, " ");
+    strcat(line, argv[i]);
+  }
   if (!CreateProcessA(NULL, line, NULL, NULL, TRUE, CREATE_NO_WINDOW | CREATE_NEW_PROCESS_GROUP, NULL, NULL, &start, &started))
     return 1;
   CloseHandle(in);
   ReadFile(out, line, sizeof line - 1, &n, NULL);
   fwrite(line, 1, n, stdout);
   fflush(stdout);
-  Sleep(600000);
+  WaitForSingleObject(started.hProcess, INFINITE);
+  return 0;
 }
 "#;
 
+/// The wheel for Windows, its program, and the starter, which lies in the folder.
+fn made_for_windows() -> &'static (PathBuf, PathBuf, PathBuf) {
+    static MADE: OnceLock<(PathBuf, PathBuf, PathBuf)> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let json = uvstore(&["--wheel", "--target", "windows"]);
+        assert_eq!(json["check"]["ok"], true);
+        let dir = tempfile::tempdir().unwrap().keep();
+        let (source, starter) = (dir.join("starter.c"), dir.join("starter.exe"));
+        std::fs::write(&source, STARTER).unwrap();
+        let compiled = Command::new("x86_64-w64-mingw32-gcc-posix").arg(&source).arg("-o").arg(&starter).status();
+        assert!(compiled.unwrap().success());
+        let path = |name: &str| PathBuf::from(json[name].as_str().unwrap());
+        (path("wheel"), path("program"), starter)
+    })
+}
+
+fn wine() -> (&'static str, PathBuf) {
+    (if Path::new("/usr/bin/wine64").exists() { "wine64" } else { "wine" }, shared_store().join("v1/cache/wine"))
+}
+
 #[test]
 fn on_windows_the_server_ends_with_the_process_that_started_it() {
-    let json = uvstore(&["--wheel", "--target", "windows"]);
-    assert_eq!(json["check"]["ok"], true);
-    let wheel = PathBuf::from(json["wheel"].as_str().unwrap());
+    let (wheel, program, starter) = made_for_windows();
     assert!(wheel.to_string_lossy().ends_with("-py3-none-win_amd64.whl"));
-    let size = std::fs::metadata(&wheel).unwrap().len();
+    let size = std::fs::metadata(wheel).unwrap().len();
     assert!(size < 5_000_000, "{size}");
-    let archive = zip::ZipArchive::new(std::fs::File::open(wheel).unwrap()).unwrap();
+    let mut archive = zip::ZipArchive::new(std::fs::File::open(wheel).unwrap()).unwrap();
+    says_its_licenses(&mut archive, &["mingw-w64/COPYING", "winpthreads/COPYING", "gcc/COPYING.RUNTIME"]);
     for name in
         ["uvstore.pth", "uvstore/__init__.py", "uvstore/hook.py", "uvstore/__main__.py", "uvstore/bin/uvstore.exe"]
     {
         assert!(archive.index_for_name(name).is_some(), "{name}");
     }
 
-    let dir = tempfile::tempdir().unwrap();
-    let source = dir.path().join("starter.c");
-    std::fs::write(&source, STARTER).unwrap();
-    let starter = dir.path().join("starter.exe");
-    let compiled = Command::new("x86_64-w64-mingw32-gcc-posix").arg(&source).arg("-o").arg(&starter).status().unwrap();
-    assert!(compiled.success());
     // As Wine names a file of this machine.
-    let program = format!("Z:{}", json["program"].as_str().unwrap().replace('/', "\\"));
-    let wine = if Path::new("/usr/bin/wine64").exists() { "wine64" } else { "wine" };
+    let program = format!("Z:{}", program.to_str().unwrap().replace('/', "\\"));
     let start = |port: &str| {
+        let (wine, drive) = wine();
         let mut command = Command::new(wine);
-        command.arg(&starter).arg(&program).arg(port).env("WINEPREFIX", shared_store().join("v1/cache/wine"));
+        command.arg(starter).arg(&program).args(["--port", port]).env("WINEPREFIX", drive);
         let mut child = command.env("WINEDEBUG", "-all").stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
@@ -427,4 +499,78 @@ fn on_windows_the_server_ends_with_the_process_that_started_it() {
     first.kill().unwrap();
     first.wait().unwrap();
     becomes_free(port);
+}
+
+/// A Python that the hook takes for one of Windows: the wheel is installed as pip lays it there, and what the hook
+/// starts goes to Wine.
+const AS_ON_WINDOWS: &str = r#"
+import os, site, subprocess, sys
+site.addsitedir(sys.argv[1])
+from torch.distributed import TCPStore
+from uvstore import hook
+
+class Nt:
+    name = "nt"
+    def __getattr__(self, name):
+        assert name not in ("register_at_fork", "fork", "execv", "wait"), name
+        return getattr(os, name)
+
+class Started:
+    PIPE, DEVNULL = subprocess.PIPE, subprocess.DEVNULL
+    def Popen(self, argv, creationflags, **options):
+        assert creationflags == 0x08000200 and "pass_fds" not in options, options
+        assert argv[0].endswith("uvstore.exe") and argv[1] == "serve", argv
+        tie = argv.index("--tie")
+        assert argv[tie + 1] == str(os.getpid())
+        named = "Z:" + argv[0].replace("/", "\\")
+        rest = argv[2:tie] + argv[tie + 2:]
+        return subprocess.Popen([os.environ["WINE"], os.environ["STARTER"], named] + rest, **options)
+
+hook.os, hook.subprocess = Nt(), Started()
+import time
+
+a = TCPStore("127.0.0.1", 0, is_master=True, multi_tenant=True)
+b = TCPStore("127.0.0.1", a.port, is_master=True, multi_tenant=True)
+print("sum", a.add("k", 1) + b.add("k", 1), "servers", len(hook.servers))
+server = hook.servers[a.port]
+port = a.port
+del a
+time.sleep(0.5)
+print("alive with one store", server.is_alive(), b.add("k", 1))
+try:
+    TCPStore("127.0.0.1", port, is_master=True)
+except OSError as e:
+    print("taken:", e)
+del b
+while server.is_alive():
+    time.sleep(0.05)
+again = TCPStore("127.0.0.1", port, is_master=True)
+print("again", again.add("k", 1))
+os.environ["UVSTORE_PROGRAM"] = "/no/such/uvstore.exe"
+print("legacy", TCPStore("127.0.0.1", 0, is_master=True).is_master)
+print("port", port, flush=True)
+os._exit(0)
+"#;
+
+#[test]
+fn what_the_hook_does_on_windows_is_what_the_program_there_expects() {
+    let (wheel, _, starter) = made_for_windows();
+    let dir = tempfile::tempdir().unwrap();
+    let site = dir.path().join("Lib/site-packages");
+    let mut pip = Command::new("python3");
+    pip.args(["-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--only-binary", ":all:"]);
+    pip.args(["--platform", "win_amd64", "--target"]).arg(&site).arg(wheel);
+    Ran::of(&mut pip, dir.path()).exits(0);
+    assert!(site.join("uvstore.pth").is_file());
+    let torch = root().join("tests/scenarios/torch_without_libuv.py");
+    Ran::of(Command::new("python3").arg(torch).arg(dir.path().join("torch")), dir.path()).exits(0);
+    let (wine, drive) = wine();
+    let mut python = Command::new("python3");
+    python.args(["-c", AS_ON_WINDOWS]).arg(&site).env("PYTHONPATH", dir.path().join("torch"));
+    python.envs([("WINE", wine), ("WINEDEBUG", "-all"), ("UVSTORE_LOG", "stderr")]);
+    python.env("STARTER", starter).env("WINEPREFIX", drive);
+    let ran = Ran::of(&mut python, dir.path()).exits(0).says("sum 3 servers 1\nalive with one store True 3\n");
+    let ran = ran.says("taken: [Errno 98] Address already in use\nagain 1\n").says("legacy True");
+    // The process ended with its last store open.
+    becomes_free(ran.stdout.trim().rsplit(' ').next().unwrap().parse().unwrap());
 }

@@ -54,6 +54,8 @@ fn commit(root: &Path) -> Option<String> {
     let stated = std::env::var("TORCHMILL_COMMIT").ok();
     let archived = || std::fs::read_to_string(root.join("COMMIT")).ok();
     let of_git = || {
+        // A folder that lies in somebody else's repository has no commit of ours.
+        root.join(".git").exists().then_some(())?;
         // HEAD itself names a branch, and stays as it is when that moves; its log does not.
         for file in [".git/HEAD", ".git/logs/HEAD"] {
             println!("cargo::rerun-if-changed={}", root.join(file).display());

@@ -196,6 +196,7 @@ fn store(asker: &Asker<'_>) -> Vec<Remedy> {
     if asker.report.libuv {
         return out;
     }
+    out.extend(uvstore(asker));
     if asker.environment.get("USE_LIBUV").is_some_and(|v| v == "1") {
         let asks_anyway = era(asker.version()).is_some_and(|e| e.env.default_on(asker.windows()));
         let costs = if asks_anyway {
@@ -213,7 +214,6 @@ fn store(asker: &Asker<'_>) -> Vec<Remedy> {
     if asker.torchrun_fails && asker.gpus.len() == 1 {
         out.push(without_launcher());
     }
-    out.extend(uvstore(asker));
     out.extend(stock_wheel(asker));
     out.extend(recipes(asker));
     out.extend(legacy(asker));
@@ -227,15 +227,12 @@ fn uvstore(asker: &Asker<'_>) -> Option<Remedy> {
         return None;
     }
     let costs = if asker.python.isolated {
-        "a small package. This Python ignores its environment (a ._pth file beside it): install uvstore into this very Python, and look whether `uvstore run` says that its hook did not run"
+        "a small package. This Python reads what is beside it alone (a ._pth file, which needs the line `import site`): install uvstore into this very Python"
     } else {
         "a small package; no file of torch changes"
     };
-    let lines = vec![
-        "python -m pip install uvstore".into(),
-        "uvstore run -- python train.py   # or: uvstore run -- torchrun … train.py".into(),
-    ];
-    Some(remedy("uvstore: a libuv store beside this torch, for everything that a command starts", lines, &BOTH, costs))
+    let lines = vec!["python -m pip install uvstore   # then start as before: nothing has to be set".into()];
+    Some(remedy("uvstore: a libuv store beside this torch, for whatever this Python starts", lines, &BOTH, costs))
 }
 
 /// PyPI's own wheels for Linux and macOS have the libuv store.

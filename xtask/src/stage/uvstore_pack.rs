@@ -44,7 +44,6 @@ pub fn archive(build: &Build<'_>, target: &Target, program: &Path, to: &Path) ->
     let name = format!("{stem}/{}", target.file());
     members.push(Member { name, content: Content::File(program.into()), executable: true });
     members.push(bytes("README.txt", README.replace("TORCH", &torch.version)));
-    members.push(bytes("licenses/README.txt", linked(target)));
     members.sort_by(|a, b| a.name.cmp(&b.name));
     // What each system opens by itself.
     match target {
@@ -81,13 +80,16 @@ pub fn wheel(build: &Build<'_>, target: &Target, program: &Path, to: &Path) -> R
     platform::mark_executable(&place.join(target.file()), true)?;
 
     let info = format!("uvstore-{PRODUCT}.dist-info");
-    put(&format!("{info}/METADATA"), &METADATA.replace("VERSION", PRODUCT).replace("TORCH", &torch.version))?;
     put(&format!("{info}/entry_points.txt"), "[console_scripts]\nuvstore = uvstore.__main__:main\n")?;
-    put(&format!("{info}/licenses/README.txt"), &linked(target))?;
+    let mut licenses = format!("License-Expression: {}\n", license_expression(target));
     for member in collect(&licenses_of(program))? {
         let Content::File(from) = &member.content else { continue };
         put(&format!("{info}/licenses/{}", member.name), &fs_err::read_to_string(from)?)?;
+        licenses += &format!("License-File: {}\n", member.name);
     }
+    let metadata =
+        METADATA.replace("VERSION", PRODUCT).replace("TORCH", &torch.version).replace("LICENSES\n", &licenses);
+    put(&format!("{info}/METADATA"), &metadata)?;
     let name = set_tag(folder.path(), &format!("py3-none-{}", platform_tag(build, target)?))?;
     write(to, &name, |file| Ok(pack(folder.path(), file, torch.epoch)?.sync_all()?))
 }
@@ -119,23 +121,13 @@ fn write(to: &Path, name: &str, fill: impl FnOnce(std::fs::File) -> Result<()>) 
     Ok(Packed { path, sha256, size })
 }
 
-/// What is in the program beside the sources whose licences lie there.
-fn linked(target: &Target) -> String {
+/// Of the program and all that is linked into it, as SPDX writes it.
+fn license_expression(target: &Target) -> String {
     let runtime = match target {
-        Target::Windows(..) => {
-            "the run-time of mingw-w64 (public domain, ZPL 2.1, MIT) with winpthreads (MIT), and GCC's libstdc++ and\n\
-             libgcc (GPL-3.0-or-later with the GCC Runtime Library Exception)"
-        }
-        Target::Host => {
-            "the GNU C library (LGPL-2.1-or-later), and GCC's libstdc++ and libgcc (GPL-3.0-or-later with the GCC Runtime\n\
-             Library Exception)"
-        }
+        Target::Windows(..) => "ZPL-2.1",
+        Target::Host => "LGPL-2.1-or-later",
     };
-    format!(
-        "The program is linked from the store of PyTorch (BSD-3-Clause), fmt (MIT), libuv (MIT) and uvstore's own files\n\
-         (MIT OR Apache-2.0), statically, with\n{runtime}.\n\n\
-         `cargo xtask uvstore --wheel` of torchmill makes it again from source, with whatever C library the compiler has.\n"
-    )
+    format!("(MIT OR Apache-2.0) AND MIT AND BSD-3-Clause AND {runtime} AND GPL-3.0-or-later WITH GCC-exception-3.1")
 }
 
 const README: &str = "\
@@ -149,12 +141,12 @@ Licences of what is linked in: licenses/. More: docs/uvstore.md of torchmill.
 ";
 
 const METADATA: &str = "\
-Metadata-Version: 2.1
+Metadata-Version: 2.4
 Name: uvstore
 Version: VERSION
 Summary: A libuv TCPStore for a PyTorch that was built without it
 Author: the torchmill authors
-License: MIT OR Apache-2.0
+LICENSES
 Project-URL: Source, https://github.com/torchmill/torchmill
 Keywords: pytorch,distributed,libuv,tcpstore,torchrun
 Classifier: Operating System :: Microsoft :: Windows

@@ -43,9 +43,17 @@ impl Mingw {
     /// # Errors
     /// The compiler cannot be read or run.
     pub fn identity(&self) -> Result<String> {
-        let banner = Process::new(&self.cxx).arg("--version").env("LC_ALL", "C").check("mingw", None)?.text;
         let digest = digest_file(&fs_err::canonicalize(&self.cxx)?)?.0;
-        Ok(format!("{} {digest}", banner.lines().next().unwrap_or_default()))
+        Ok(format!("{} {digest}", self.banner()?))
+    }
+
+    /// The first line of what it says of itself.
+    ///
+    /// # Errors
+    /// The compiler does not run.
+    pub fn banner(&self) -> Result<String> {
+        let said = Process::new(&self.cxx).arg("--version").env("LC_ALL", "C").check("mingw", None)?.text;
+        Ok(said.lines().next().unwrap_or_default().to_owned())
     }
 }
 

@@ -416,6 +416,14 @@ mod tests {
     }
 
     #[test]
+    fn uvstore_is_named_first_where_it_helps_and_nowhere_else() {
+        for case in &known().table.case {
+            let named = case.next.iter().position(|line| line.contains("uvstore"));
+            assert_eq!(named, case.id.starts_with("no-libuv").then_some(0), "{}: {:?}", case.id, case.next);
+        }
+    }
+
+    #[test]
     fn a_text_is_told_alike_however_it_comes() {
         let text = samples().into_iter().find(|s| s.launcher.as_deref() == Some("llamafactory")).unwrap().text;
         let le = |bom: &[u8]| [bom, &text.encode_utf16().flat_map(u16::to_le_bytes).collect::<Vec<u8>>()].concat();

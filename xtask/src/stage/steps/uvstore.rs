@@ -44,6 +44,18 @@ pub const SOURCES: &[(&str, &str)] = &[
     ("python/uvstore/__init__.py", include_str!("../uvstore/python/uvstore/__init__.py")),
     ("python/uvstore/__main__.py", include_str!("../uvstore/python/uvstore/__main__.py")),
     ("python/uvstore/hook.py", include_str!("../uvstore/python/uvstore/hook.py")),
+    ("licenses/uvstore/LICENSE-APACHE", include_str!("../../../../LICENSE-APACHE")),
+    ("licenses/uvstore/LICENSE-MIT", include_str!("../../../../LICENSE-MIT")),
+    ("licenses/gcc/COPYING3", include_str!("../uvstore/licenses/gcc/COPYING3")),
+    ("licenses/gcc/COPYING.RUNTIME", include_str!("../uvstore/licenses/gcc/COPYING.RUNTIME")),
+    ("licenses/glibc/COPYING.LIB", include_str!("../uvstore/licenses/glibc/COPYING.LIB")),
+    ("licenses/glibc/LICENSES", include_str!("../uvstore/licenses/glibc/LICENSES")),
+    ("licenses/mingw-w64/COPYING", include_str!("../uvstore/licenses/mingw-w64/COPYING")),
+    (
+        "licenses/mingw-w64/COPYING.MinGW-w64-runtime.txt",
+        include_str!("../uvstore/licenses/mingw-w64/COPYING.MinGW-w64-runtime.txt"),
+    ),
+    ("licenses/winpthreads/COPYING", include_str!("../uvstore/licenses/winpthreads/COPYING")),
 ];
 
 /// What of torch's tree the store is made of.
@@ -185,17 +197,19 @@ fn linked(build: &Build<'_>) -> Result<Vec<String>> {
     if !cfg!(target_os = "linux") {
         return Ok(Vec::new());
     }
-    let digest = |name: &str| {
-        let found =
-            Process::new(&build.compiler.cxx).arg(format!("-print-file-name={name}")).check("compiler", None)?;
-        let path = PathBuf::from(found.text.trim());
-        if path.is_absolute() {
-            return Ok(digest_file(&path)?.0);
-        }
-        Err(Error::world("no-static-libc", format!("the compiler has no {name}, and uvstore is a static program"))
-            .next("install it: `apt-get install libc6-dev` (Debian, Ubuntu), `dnf install glibc-static libstdc++-static` (Fedora)"))
-    };
+    let digest = |name| Ok(digest_file(&library(build, name)?)?.0);
     ["libc.a", "libstdc++.a", "libgcc.a"].into_iter().map(digest).collect()
+}
+
+/// Where the compiler finds the static library `name`.
+fn library(build: &Build<'_>, name: &str) -> Result<PathBuf> {
+    let found = Process::new(&build.compiler.cxx).arg(format!("-print-file-name={name}")).check("compiler", None)?;
+    let path = PathBuf::from(found.text.trim());
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(Error::world("no-static-libc", format!("the compiler has no {name}, and uvstore is a static program"))
+        .next("install it: `apt-get install libc6-dev` (Debian, Ubuntu), `dnf install glibc-static libstdc++-static` (Fedora)"))
 }
 
 impl Step for Uvstore {
@@ -257,7 +271,7 @@ fn make(cx: &Cx<'_>, scratch: &Path, out: &Path) -> Result<Record> {
     let maker = Maker { cx, target: &target, tools: &tools, scratch, log: &out.join("build.log") };
     step(&mut steps, "configure", || maker.configure())?;
     step(&mut steps, "compile", || maker.compile())?;
-    licenses(scratch, &out.join("licenses"))?;
+    licenses(cx, &target, scratch, &out.join("licenses"))?;
     let file = target.file();
     let program = out.join(&file);
     fs_err::copy(scratch.join("build").join(&file), &program)?;
@@ -307,16 +321,80 @@ pub fn with_version(text: &str) -> String {
     text.replace("__version__ = \"VERSION\"", concat!("__version__ = \"", env!("CARGO_PKG_VERSION"), "\""))
 }
 
-/// Licences of what is linked in.
-fn licenses(scratch: &Path, to: &Path) -> Result<()> {
+/// Licences of what is linked in, and what was linked.
+fn licenses(cx: &Cx<'_>, target: &Target, scratch: &Path, to: &Path) -> Result<()> {
     for (name, folder) in [("pytorch", "torch"), ("fmt", "fmt"), ("libuv", "libuv")] {
         let source = scratch.join(folder);
         let text = ["LICENSE", "LICENSE.rst"].map(|n| source.join(n)).into_iter().find(|p| p.is_file());
         let text = text.ok_or_else(|| Error::world("license", format!("the source of {name} has no LICENSE")))?;
         fs_err::create_dir_all(to.join(name))?;
         fs_err::copy(text, to.join(name).join("LICENSE"))?;
+        if source.join("NOTICE").is_file() {
+            fs_err::copy(source.join("NOTICE"), to.join(name).join("NOTICE"))?;
+        }
     }
-    Ok(())
+    let runtime: &[&str] = match target {
+        Target::Windows(..) => &["gcc", "mingw-w64", "winpthreads"],
+        Target::Host if cfg!(target_os = "linux") => &["gcc", "glibc"],
+        Target::Host => &[],
+    };
+    for (name, text) in SOURCES {
+        let Some(name) = name.strip_prefix("licenses/") else { continue };
+        if name.split('/').next().is_some_and(|of| of == "uvstore" || runtime.contains(&of)) {
+            let path = to.join(name);
+            fs_err::create_dir_all(path.parent().unwrap_or(to))?;
+            fs_err::write(path, text)?;
+        }
+    }
+    Ok(fs_err::write(to.join("README.txt"), about_linked(cx.build, target)?)?)
+}
+
+/// What is in the program beside the sources whose licences lie beside it, and how to have it with another C library.
+fn about_linked(build: &Build<'_>, target: &Target) -> Result<String> {
+    let runtime = match target {
+        Target::Windows(mingw, _) => format!(
+            "\
+- the run-time of mingw-w64 (ZPL-2.1, and parts in the public domain or under licences like it) and winpthreads (MIT)
+- GCC's libstdc++ and libgcc (GPL-3.0-or-later WITH GCC-exception-3.1), which came with
+  {}
+",
+            mingw.banner()?
+        ),
+        Target::Host if cfg!(target_os = "linux") => format!(
+            "\
+- the C library (LGPL-2.1-or-later), which says of itself
+  {}
+- GCC's libstdc++ and libgcc (GPL-3.0-or-later WITH GCC-exception-3.1), which came with
+  {}
+
+You may change that C library and link the program with your own: `cargo xtask uvstore --wheel` of torchmill {} makes
+the program from its sources, which the recipe of that PyTorch names by digest, with the C library that the compiler
+has. The source of the library named above is that of the distribution's package of that version. For three years after
+the release that holds this program, its authors give these sources to anybody who asks for them at
+https://github.com/torchmill/torchmill/issues.
+",
+            glibc(build)?,
+            build.compiler.banner,
+            env!("CARGO_PKG_VERSION"),
+        ),
+        Target::Host => String::new(),
+    };
+    Ok(format!(
+        "The program is made from uvstore's own files (MIT OR Apache-2.0), the store of PyTorch {} (BSD-3-Clause), fmt (MIT)
+and libuv (MIT). Linked in statically:
+
+{runtime}",
+        build.recipe.torch.version
+    ))
+}
+
+/// What the C library that is linked in says of itself.
+fn glibc(build: &Build<'_>) -> Result<String> {
+    const MARK: &[u8] = b"GNU C Library (";
+    let bytes = fs_err::read(library(build, "libc.a")?)?;
+    let said = memchr::memmem::find(&bytes, MARK).map(|at| &bytes[at..]);
+    let line = said.and_then(|said| said.split(|b| *b == b'\n' || *b == 0).next());
+    Ok(line.map_or_else(|| "nothing".into(), |line| String::from_utf8_lossy(line).trim().to_owned()))
 }
 
 /// Copies of the tree's files that the patch for mingw-w64 names, patched: no product is made of them.

@@ -44,9 +44,16 @@ servers = {}
 _lock = threading.RLock()
 _warned = False
 
+
+def _in_child():
+    """A child's stores are its own, as its server would be in torch; a lock that another thread held is nobody's."""
+    global _lock
+    servers.clear()
+    _lock = threading.RLock()
+
+
 if hasattr(os, "register_at_fork"):
-    # A child's stores are its own, as its server would be in torch.
-    os.register_at_fork(after_in_child=servers.clear)
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def attach(spec):
