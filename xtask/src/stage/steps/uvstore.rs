@@ -369,9 +369,8 @@ fn about_linked(build: &Build<'_>, target: &Target) -> Result<String> {
 
 You may change that C library and link the program with your own: `cargo xtask uvstore --wheel` of torchmill {} makes
 the program from its sources, which the recipe of that PyTorch names by digest, with the C library that the compiler
-has. The source of the library named above is that of the distribution's package of that version. For three years after
-the release that holds this program, its authors give these sources to anybody who asks for them at
-https://github.com/torchmill/torchmill/issues.
+has. The source of the library named above is that of the distribution's package of that version. Whoever passes this
+program on does so under section 6 of the LGPL: with that source, or with an offer of it.
 ",
             glibc(build)?,
             build.compiler.banner,
