@@ -96,6 +96,7 @@ const TARGETS: [Target; 8] = [
             "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n  x\n\nText\n",
             "demo-1.0-1a-py2.py3-none-manylinux_2_17_x86_64.whl",
             "demo-1.0.data/data/bin/x",
+            "[console_scripts]\nhello = demo.a:main [x, y]\n\n# z\n[plug]\na.b = c\n",
         ],
     ),
     (

@@ -209,6 +209,14 @@ fn clean_says_what_it_would_remove_and_removes_nothing_until_asked() {
     let json = w.run(&["clean", "--dry-run", "--all", "--json"]).exits(0).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["freed"], &json["would_free"]), (&0.into(), &4096.into()), "{json}");
+    // While somebody builds, nothing is taken from under the build.
+    let lock = std::fs::File::create(w.store.join("v1/locks/work-compile-1")).unwrap();
+    lock.lock().unwrap();
+    for args in [&["clean"][..], &["clean", "--all"]] {
+        w.run(args).exits(3).says("works on work-compile-1").says("nothing is removed");
+    }
+    w.run(&["clean", "--dry-run"]).exits(0).says("would be given back");
+    drop(lock);
     w.run(&["clean"]).exits(0).says("2.0 KiB given back");
     assert!(!build.exists() && download.is_file());
 }

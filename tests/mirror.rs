@@ -1446,6 +1446,105 @@ fn an_upload_that_a_server_throws_away_is_not_called_one() {
 }
 
 #[test]
+fn a_release_that_a_server_has_under_another_spelling_is_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    for (digest, code) in [(sha256(&std::fs::read(&w).unwrap()), 0), ("0".repeat(64), 2)] {
+        let page = format!("<a href=\"/f/x#sha256={digest}\">Demo-1.0.0-py3-none-any.whl</a>");
+        let (url, asked) = scripted("127.0.0.1:0", move |method, path| match (method, path) {
+            ("GET", "/simple/demo/") => ("200 OK\r\nContent-Type: text/html".into(), page.clone().into_bytes()),
+            _ => ("404 None".into(), Vec::new()),
+        });
+        let ran = push_with_password(dir.path(), &format!("{url}/"), &w).exits(code);
+        ran.says(if code == 0 { "demo-1.0-py3-none-any.whl" } else { "has 'Demo-1.0.0-py3-none-any.whl' with" });
+        assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+    }
+    // Two spellings of one release in one push, of other bytes: nothing is asked.
+    let other = wheel(&dir.path().join("w"), "demo", "1.0.0", "");
+    let (url, asked) = scripted("127.0.0.1:0", |_, _| ("404 None".into(), Vec::new()));
+    let ran = run(dir.path(), &["push", "--to", &format!("{url}/"), s(&w), s(&other)]).exits(2);
+    ran.says("are one release with other bytes");
+    assert!(asked.lock().unwrap().iter().all(|(what, _)| !what.starts_with("POST")), "{asked:?}");
+}
+
+#[test]
+fn an_index_that_others_wrote_to_leads_nowhere_outside() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, precious) = (dir.path().join("index"), dir.path().join("precious"));
+    std::fs::write(&precious, "mine").unwrap();
+    let w = dir.path().join("w");
+    for version in ["1.0", "1.1"] {
+        run(dir.path(), &["add", "--index", s(&index), s(&wheel(&w, "demo", version, ""))]).exits(0);
+    }
+    // A page whose names are paths: nothing there is removed.
+    let page = index.join("simple/demo/index.json");
+    let right = std::fs::read_to_string(&page).unwrap();
+    let beside =
+        right.replacen("\"_beside\":{}", &format!("\"_beside\":{{\"../../../precious\":\"{}\"}}", "0".repeat(64)), 1);
+    assert_ne!(beside, right);
+    let renamed = right.replacen("demo-1.0-py3", "../../demo-1.0-py3", 1);
+    let of_another = right.replacen("\"name\":\"demo\"", "\"name\":\"../..\"", 1);
+    for bad in [beside, renamed, of_another] {
+        std::fs::write(&page, bad).unwrap();
+        for args in [&["remove", "demo-1.0-py3-none-any.whl"][..], &["prune", "--keep", "1"], &["list"], &["check"]] {
+            let args = [&args[..1], &["--index", s(&index)], &args[1..]].concat();
+            let args = if args[0] == "remove" { [&args[..], &["--reason", "x"]].concat() } else { args };
+            run(dir.path(), &args).exits(2).says("is damaged");
+        }
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
+    }
+    std::fs::write(&page, right).unwrap();
+    // A change that somebody else left there: it is not made.
+    let left = index.join(".incoming-planted");
+    for commit in [
+        serde_json::json!({ "moves": [["x", s(&dir.path().join("reached"))]], "gone": [] }),
+        serde_json::json!({ "moves": [["x", "../reached"]], "gone": [] }),
+        serde_json::json!({ "moves": [["../../precious", "files/x"]], "gone": [] }),
+        serde_json::json!({ "moves": [], "gone": ["../precious"] }),
+    ] {
+        std::fs::create_dir_all(&left).unwrap();
+        for (name, text) in [("lock", String::new()), ("x", "planted".into()), ("commit.json", commit.to_string())] {
+            std::fs::write(left.join(name), text).unwrap();
+        }
+        let more = wheel(&w, "demo", "1.2", "");
+        run(dir.path(), &["add", "--index", s(&index), s(&more)]).exits(2).says("outside of the index");
+        assert!(!dir.path().join("reached").exists());
+        assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
+    }
+    std::fs::remove_dir_all(left).unwrap();
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0);
+}
+
+#[test]
+fn a_statement_that_nobody_signed_is_not_published_as_a_signed_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let index = dir.path().join("index");
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {},
+        "predicateType": "https://slsa.dev/provenance/v1",
+    });
+    let payload = base64::engine::general_purpose::STANDARD.encode(statement.to_string());
+    let beside = w.with_file_name("demo-1.0-py3-none-any.provenance.dsse.json");
+    let envelope = |signatures: Value| {
+        let all = serde_json::json!({
+            "payload": payload, "payloadType": "application/vnd.in-toto+json", "signatures": signatures,
+        });
+        std::fs::write(&beside, all.to_string()).unwrap();
+    };
+    for (text, says) in [("{}", "no in-toto statement"), ("junk", "no in-toto statement")] {
+        std::fs::write(&beside, text).unwrap();
+        run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says(says);
+    }
+    std::fs::write(&beside, statement.to_string()).unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says("nobody signed").says("remove this file");
+    envelope(serde_json::json!([]));
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says("nobody signed");
+    envelope(serde_json::json!([{ "keyid": "", "sig": "AAAA" }]));
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+}
+
+#[test]
 fn no_password_stands_in_a_message() {
     let dir = tempfile::tempdir().unwrap();
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
@@ -1454,6 +1553,11 @@ fn no_password_stands_in_a_message() {
         "ftp://bob:S3CRET@h/",
         "http://bob:S3CRET@127.0.0.1:1/",
         "http://S3CRET@127.0.0.1:1/",
+        "https://bob:S3CRET/more@127.0.0.1/",
+        "https://bob:x?S3CRET@127.0.0.1/",
+        "https:/bob:S3CRET@127.0.0.1:1/",
+        "https:\\\\bob:S3CRET@127.0.0.1:1/",
+        "bob:S3CRET@127.0.0.1",
     ] {
         for args in
             [vec!["push", "--to", to, s(&w)], vec!["push", "--to", "http://127.0.0.1:1/", "--simple", to, s(&w)]]
@@ -1526,6 +1630,16 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     copy(&[]).exits(1).says("its page says").says("nothing was promoted");
     assert!(!stable.join("simple/demo").exists());
     std::fs::write(&path, good).unwrap();
+    // What lies beside a file is promoted with it, if it is what was published.
+    let manifest = staging.join("files/demo/demo-1.2-py3-none-any.manifest.json");
+    std::fs::write(&manifest, "{ }").unwrap();
+    copy(&["demo"]).exits(1).says("'demo-1.2-py3-none-any.manifest.json' beside").says("nothing was promoted");
+    std::fs::write(&manifest, "{}").unwrap();
+    let planted = staging.join("files/demo/demo-1.0-py3-none-any.validate.html");
+    std::fs::write(&planted, "<html></html>").unwrap();
+    copy(&["demo"]).exits(1).says("'demo-1.0-py3-none-any.validate.html' beside");
+    std::fs::remove_file(planted).unwrap();
+    assert!(!stable.join("simple/demo").exists());
     copy(&["demo-1.1-py3-none-any.whl"]).exits(2).says("is yanked");
     copy(&["demo==9"]).exits(2).says("has nothing by the name 'demo==9'");
     copy(&["Demo==1.2.0", "dep"]).exits(0).says("demo-1.2-py3-none-any.whl: published").says("dep-2.0");
@@ -1570,6 +1684,9 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     let text = std::fs::read_to_string(&lock).unwrap();
     std::fs::write(&lock, text.replacen("sha256 = \"", "sha256 = \"../", 1)).unwrap();
     make(&[&w]).exits(2).says("is no SHA-256");
+    // What is published was not removed under another spelling, and stands there once.
+    std::fs::write(&lock, text.replacen("demo-1.1-py3", "demo-1.2.0-py3", 1)).unwrap();
+    make(&[&w]).exits(2).says("are one release");
 }
 
 #[test]

@@ -375,9 +375,11 @@ ls /sys/class/net; touch {reached}; mount -t tmpfs none /usr && echo MOUNTED; ca
         reached = text(&reached),
     );
     let theirs = with_code_in_it(&w, &d.wheel, &module);
+    let temporary = w.path().join("temporary");
+    std::fs::create_dir(&temporary).unwrap();
     let run = |args: &[&str]| {
         let mut c = w.xtask(args);
-        c.env("SIGNING_KEY", "SECRET-KEY").env("TORCHMILL_UPLOAD_TOKEN", "SECRET-TOKEN");
+        c.env("SIGNING_KEY", "SECRET-KEY").env("TORCHMILL_UPLOAD_TOKEN", "SECRET-TOKEN").env("TMPDIR", &temporary);
         Ran::of(&mut c, w.path())
     };
     // Nobody signed it: it is shown, and does not run.
@@ -393,6 +395,9 @@ ls /sys/class/net; touch {reached}; mount -t tmpfs none /usr && echo MOUNTED; ca
     let stem = d.statement.to_str().unwrap().replace(".provenance.json", ".provenance.dsse.json");
     let beside = theirs.parent().unwrap().join(Path::new(&stem).file_name().unwrap());
     std::fs::copy(&stem, beside).unwrap();
+    // What has no end is no key.
+    let endless = run(&["rebuild", "--offline", text(&theirs), "--key", "/dev/zero"]).exits(2);
+    assert!(endless.stderr.contains("cannot be read: it has more than"), "{endless:?}");
     let ran = run(&["rebuild", "--offline", text(&theirs), "--key", text(&public), "--trust"])
         .exits(1)
         .says("is not run: digest");
@@ -404,6 +409,8 @@ ls /sys/class/net; touch {reached}; mount -t tmpfs none /usr && echo MOUNTED; ca
         assert!(!seen.contains(never), "{never} in {seen}");
     }
     assert!(!reached.exists(), "it wrote outside of its room");
+    let left: Vec<_> = std::fs::read_dir(&temporary).unwrap().flatten().map(|e| e.file_name()).collect();
+    assert!(left.is_empty(), "nobody removes {left:?}");
 }
 
 #[test]
@@ -457,6 +464,21 @@ fn a_policy_fails_closed() {
         };
         verify(&text_of_it, &[]).exits(1).says(&format!("the list '{list}' is empty: it allows nothing"));
     }
+    // A number that is none counts for the worst, also where a trusted key signed it.
+    let own = "schema = 1\nkeys = [\"signing.pub\"]\nobjects = \"own\"\n";
+    verify(own, &[]).exits(0);
+    let intact = std::fs::read(&d.statement).unwrap();
+    for (objects, holds) in [("{\"imported\": 0}", 0), ("{\"imported\": \"0\"}", 1), ("{\"shared\": -1}", 1), ("7", 1)]
+    {
+        let mut statement = json(&d.statement);
+        let value: serde_json::Value = serde_json::from_str(objects).unwrap();
+        statement["predicate"]["buildDefinition"]["internalParameters"]["objects"] = value;
+        std::fs::write(&d.statement, statement.to_string()).unwrap();
+        w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
+        verify(own, &[]).exits(holds).says(if holds == 0 { "all were compiled" } else { "policy: objects" });
+    }
+    std::fs::write(&d.statement, intact).unwrap();
+    w.run(&["sign", text(&d.statement), "--key", text(&private)]).exits(0);
     // The policy's keys and those of the command line must both hold.
     let policy = "schema = 1\nkeys = [\"signing.pub\"]\n";
     verify(policy, &["--key", text(&public)]).exits(0);

@@ -86,7 +86,7 @@ fn a_result_that_was_changed_is_made_again_whatever_changed_in_it() {
     let right = std::fs::read(made.join("setup.py")).unwrap();
     let stage = made.parent().unwrap().to_owned();
     type Harm = fn(&Path);
-    let harms: [(&str, Harm, &str); 6] = [
+    let harms: [(&str, Harm, &str); 8] = [
         ("a byte", |out| change(&out.join("setup.py")), "'setup.py' was changed"),
         (
             "a file more",
@@ -103,6 +103,25 @@ fn a_result_that_was_changed_is_made_again_whatever_changed_in_it() {
             "a record of nothing",
             |out| std::fs::write(out.with_file_name("stage.json"), "{}").unwrap(),
             "stage.json is no record",
+        ),
+        (
+            "a record that is made to look like one of an earlier version",
+            |out| {
+                std::fs::write(out.with_file_name("stage.json"), "{\"made\": 1}").unwrap();
+                change(&out.join("setup.py"));
+            },
+            "stage.json is no record",
+        ),
+        (
+            "a byte of the record",
+            |out| {
+                let path = out.with_file_name("stage.json");
+                let text = std::fs::read_to_string(&path).unwrap();
+                let at = text.find("\"record\"").unwrap() + text[text.find("\"record\"").unwrap()..].find('{').unwrap();
+                std::fs::write(path, format!("{}\"more\": 1, {}", &text[..=at], &text[at + 1..]).replace(", }", "}"))
+                    .unwrap();
+            },
+            "the record in stage.json was changed",
         ),
         (
             "another list",
@@ -254,6 +273,16 @@ fn root_uses_no_store_that_others_can_write_to() {
     let blobs = store.root().join("blobs");
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(store.shared().unwrap().ends_with("has the mode 0777"));
+    for folder in ["parts", "locks", "quarantine", "stages/fetch", "work/tree-0", ".."] {
+        std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = store.root().join(folder);
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
+        assert!(store.shared().is_some_and(|how| how.ends_with("has the mode 0777")), "{folder}");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(store.shared(), None, "{folder}");
+    }
+    std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
     let opened = Store::open(Some(dir.path()));
     if torchmill::platform::is_root() {
         let e = opened.unwrap_err();

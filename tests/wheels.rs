@@ -11,7 +11,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use sha2::{Digest, Sha256, Sha384, Sha512};
 use torchmill::error::Exit;
-use torchmill::wheel::{Name, Wheel, target};
+use torchmill::wheel::{Name, Wheel, entry_points, target};
 
 const FILE: &str = "demo-1.0-py3-none-any.whl";
 const INFO: &str = "demo-1.0.dist-info";
@@ -417,6 +417,13 @@ fn wheels(c: &mut Corpus) {
         "METADATA",
         "Metadata-Version: 2.1\nVersion: 1.0\n\nName: demo\n",
     );
+    swap(
+        c,
+        "METADATA with a need in code",
+        Is::Wrong,
+        "METADATA",
+        &METADATA.replace("Version: 1.0\n", "Version: 1.0\nRequires-Dist: =?utf-8?q?wheel?=\n"),
+    );
     swap(c, "METADATA in CRLF", Is::Right, "METADATA", &METADATA.replace('\n', "\r\n"));
     swap(
         c,
@@ -430,7 +437,7 @@ fn wheels(c: &mut Corpus) {
     swap(c, "WHEEL of no version", Is::Wrong, "WHEEL", "Root-Is-Purelib: true\n");
     swap(c, "an empty WHEEL", Is::Wrong, "WHEEL", "");
     swap(c, "WHEEL that is neither pure nor not", Is::Wrong, "WHEEL", &WHEEL.replace("true", "maybe"));
-    for file in ["INSTALLER", "REQUESTED", "direct_url.json"] {
+    for file in ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "installer", "Direct_URL.json"] {
         c.with(format!("{file} in dist-info"), Is::Wrong, &[(&format!("{INFO}/{file}"), b"pip\n")]);
     }
     c.with("a licence in dist-info", Is::Right, &[(&format!("{INFO}/licenses/LICENSE"), b"MIT\n")]);
@@ -450,8 +457,68 @@ fn wheels(c: &mut Corpus) {
         ("x.data/purelib/x.py", Is::Wrong),
         ("demo-1.0.data/data/lib/python3.11/site-packages/demo/__init__.py", Is::Wrong),
         ("demo-1.0.data/purelib/demo-1.0.dist-info/METADATA", Is::Wrong),
+        ("demo-1.0.data/purelib/demo-1.0.dist-info/INSTALLER", Is::Wrong),
+        ("demo-1.0.data/platlib/other-2.0.DIST-INFO/METADATA", Is::Wrong),
+        ("demo-1.0.data/data/include/site/python3.11/demo/a.h", Is::Wrong),
+        ("demo-1.0.data/scripts/sub/demo-run", Is::Wrong),
+        ("demo-1.0.data/scripts/python", Is::Wrong),
+        ("demo-1.0.data/data/bin/python3.11", Is::Wrong),
     ] {
         c.with(format!("member {name}"), is, &[(name, b"#!python\n")]);
+    }
+}
+
+/// What installers make programs of: pip and uv read it in ways of their own.
+fn programs(c: &mut Corpus) {
+    let file = format!("{INFO}/entry_points.txt");
+    let scripts = |lines: &str| format!("[console_scripts]\n{lines}");
+    for (label, is, text) in [
+        ("a program", Is::Right, scripts("hello = demo:main\n")),
+        ("in CRLF", Is::Right, scripts("hello = demo:main\n").replace('\n', "\r\n")),
+        ("with a comment, indented", Is::Right, "# ours\n\n  [console_scripts]\n  hello = demo.a:B.c\n".into()),
+        ("with extras", Is::Right, scripts("hello = demo:main [x, y]\n")),
+        ("with other sections", Is::Right, "[pytest11]\na-b = demo:x\n[a.b]\nc d = any thing # at all\n".into()),
+        ("two names in other cases", Is::Wrong, scripts("hello = demo:main\nHello = demo:main\n")),
+        ("a name twice", Is::Wrong, scripts("hello = demo:main\nhello = demo:other\n")),
+        ("a name twice in another section", Is::Wrong, "[plug]\na = demo:b\na = demo:c\n".into()),
+        ("a section twice", Is::Wrong, scripts("hello = demo:main\n[console_scripts]\nhi = demo:main\n")),
+        ("a program with and without a window", Is::Wrong, scripts("a = demo:b\n[gui_scripts]\na = demo:b\n")),
+        ("a path that leaves", Is::Wrong, scripts("../../evil = demo:main\n")),
+        ("a path", Is::Wrong, scripts("sub/evil = demo:main\n")),
+        ("a name with a blank", Is::Wrong, scripts("hello world = demo:main\n")),
+        ("an interpreter", Is::Wrong, scripts("python = demo:main\n")),
+        ("an interpreter in capitals", Is::Wrong, scripts("Python3.11 = demo:main\n")),
+        ("another interpreter", Is::Wrong, scripts("pypy3 = demo:main\n")),
+        ("what only begins so", Is::Right, scripts("python-config = demo:main\n")),
+        ("code", Is::Wrong, scripts("hello = demo:main;import os\n")),
+        ("a call", Is::Wrong, scripts("hello = demo:main()\n")),
+        ("a module alone", Is::Wrong, scripts("hello = demo\n")),
+        ("a module with a dash", Is::Wrong, scripts("hello = demo-x:main\n")),
+        ("a colon for the sign", Is::Wrong, scripts("hello: demo:main\n")),
+        ("a comment behind", Is::Wrong, scripts("hello = demo:main # c\n")),
+        ("a value on the next line", Is::Wrong, scripts("hello = demo:\n  main\n")),
+        ("no section", Is::Wrong, "hello = demo:main\n".into()),
+        ("no sign", Is::Wrong, "[plug]\nhello\n".into()),
+        ("an empty name", Is::Wrong, scripts("= demo:main\n")),
+        ("brackets in brackets", Is::Wrong, "[[console_scripts]]\nhello = demo:main\n".into()),
+        ("a comment behind a section", Is::Wrong, "[console_scripts] # x\nhello = demo:main\n".into()),
+        ("defaults", Is::Wrong, "[DEFAULT]\nhello = demo:main\n[console_scripts]\n".into()),
+        ("a mark at its beginning", Is::Wrong, format!("\u{feff}{}", scripts("hello = demo:main\n"))),
+        ("a line that ends elsewhere", Is::Wrong, scripts("hello = demo:main\u{2028}hi = demo:main\n")),
+        ("nothing", Is::Right, String::new()),
+    ] {
+        c.with(format!("entry points: {label}"), is, &[(&file, text.as_bytes())]);
+    }
+    c.with("entry points: not UTF-8", Is::Wrong, &[(&file, b"[console_scripts]\nh\xe9 = demo:main\n")]);
+    c.with("entry points: spelled otherwise", Is::Wrong, &[(&format!("{INFO}/Entry_Points.txt"), b"")]);
+    let one = scripts("hello = demo:main\n");
+    for other in ["scripts/hello", "data/bin/HELLO", "scripts/hello.exe"] {
+        let member = format!("demo-1.0.data/{other}");
+        c.with(
+            format!("entry points: {other} as well"),
+            Is::Wrong,
+            &[(&file, one.as_bytes()), (&member, b"#!python\n")],
+        );
     }
 }
 
@@ -500,6 +567,7 @@ fn records(c: &mut Corpus) {
         ("a path in capitals", replace(&first.replacen("demo/", "DEMO/", 1))),
         ("a path outside", format!("../../evil.py,,\n{right}")),
         ("RECORD that does not list itself", right.replace(&format!("{INFO}/RECORD,,\n"), "")),
+        ("its own digest", right.replace("RECORD,,", line("RECORD", b"1").trim_end())),
         ("a mark at its beginning", format!("\u{feff}{right}")),
         ("an open quote", format!("{right}\"")),
         ("an empty RECORD", String::new()),
@@ -514,7 +582,7 @@ fn records(c: &mut Corpus) {
 
 fn corpus() -> Vec<Case> {
     let mut c = Corpus::default();
-    for add in [names, headers, ends, wheels, records] {
+    for add in [names, headers, ends, wheels, programs, records] {
         add(&mut c);
     }
     c.0
@@ -536,7 +604,7 @@ fn judged(case: &Case) -> Result<(), String> {
 #[test]
 fn what_is_right_is_taken_and_what_readers_understand_differently_is_not() {
     let corpus = corpus();
-    assert!(corpus.len() >= 200, "{} wheels", corpus.len());
+    assert!(corpus.len() >= 400, "{} wheels", corpus.len());
     let mut wrong = Vec::new();
     for case in &corpus {
         let judged = judged(case);
@@ -612,6 +680,13 @@ fn what_is_taken_pip_and_uv_install_alike_file_by_file() {
                 wrong.push(format!("{}: {who} refuses: {}", case.label, String::from_utf8_lossy(&ran.stderr).trim()));
             }
         }
+        // Each writes the programs of the entry points in words of its own: by name, they are the same.
+        for program in programs_of(case) {
+            let made = seen.iter_mut().filter_map(|files| files.remove(&format!("bin/{program}"))).count();
+            if made != seen.len() {
+                wrong.push(format!("{}: only {made} of both make the program {program}", case.label));
+            }
+        }
         let [pip, uv] = &seen[..] else { continue };
         if let Some(difference) = pip.iter().chain(uv).find(|(name, _)| pip.get(*name) != uv.get(*name)) {
             wrong.push(format!("{}: pip and uv differ in {}", case.label, difference.0));
@@ -622,6 +697,13 @@ fn what_is_taken_pip_and_uv_install_alike_file_by_file() {
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), taken.len(), wrong.join("\n"));
     eprintln!("{} wheels installed by both, file by file", taken.len());
+}
+
+/// The programs that the reader sees.
+fn programs_of(case: &Case) -> Vec<String> {
+    let wheel = Wheel::open(&case.file.parse().unwrap(), &case.bytes).unwrap();
+    let member = wheel.archive().member(&format!("{INFO}/entry_points.txt"));
+    member.map_or(Vec::new(), |m| entry_points::programs(&wheel.archive().small(m, 1 << 20).unwrap()).unwrap())
 }
 
 /// In what the files that were installed are other ones than those that the reader sees.

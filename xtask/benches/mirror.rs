@@ -3,7 +3,7 @@
 //! from pypiserver, on the same files, in one run.
 //!
 //! ```text
-//! cargo bench --profile dev --bench mirror
+//! cargo bench --bench mirror
 //! ```
 //!
 //! Needs wrk; nginx and `pypi-server` are left out where they are not on PATH.

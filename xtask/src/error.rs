@@ -207,21 +207,65 @@ impl Error {
 pub fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
-    while let Some(at) = rest.find("://") {
-        let (before, after) = rest.split_at(at + 3);
-        out.push_str(before);
-        let ends = |c: char| c.is_whitespace() || c.is_control() || "/?#\\'\"<>`".contains(c);
-        let authority = &after[..after.find(ends).unwrap_or(after.len())];
-        match authority.rfind('@') {
-            Some(user) => {
-                out.push_str("…@");
-                rest = &after[user + 1..];
-            }
-            None => rest = after,
+    while let Some(at) = rest.find(":/").or_else(|| rest.find(":\\")) {
+        let (scheme, after) = rest.split_at(at + 1);
+        let slashes = after.len() - after.trim_start_matches(['/', '\\']).len();
+        // A path behind a colon is no address; `https:/user:password@host` is one to those who read addresses.
+        let is_address = slashes > 1 && !ends_with_word(&scheme[..at], "file")
+            || ["http", "https", "ftp"].iter().any(|s| ends_with_word(&scheme[..at], s));
+        out.push_str(scheme);
+        out.push_str(&after[..slashes]);
+        rest = &after[slashes..];
+        if is_address && let Some(host) = host_behind_user(rest) {
+            out.push_str("…@");
+            rest = &rest[host..];
         }
     }
     out.push_str(rest);
-    without_keys(out)
+    without_keys(without_pairs(&out))
+}
+
+/// `user:password@host` without the address around it.
+fn without_pairs(text: &str) -> String {
+    // Coordinates begin so, and hold no user.
+    const KINDS: [&str; 4] = ["file", "debian", "pypi", "crate"];
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "/\\'\"<>`(),;=[]".contains(c);
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find('@') {
+        let (before, host) = rest.split_at(at);
+        let word = before.rfind(ends).map_or(0, |end| end + before[end..].chars().next().map_or(0, char::len_utf8));
+        let pair = before[word..].split_once(':').filter(|(user, _)| !KINDS.contains(user));
+        let is_pair = pair.is_some_and(|(user, password)| !user.is_empty() && !password.is_empty());
+        let leads_on = host[1..].starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
+        out.push_str(if is_pair && leads_on { &before[..word] } else { before });
+        out.push_str(if is_pair && leads_on { "…@" } else { "@" });
+        rest = &host[1..];
+    }
+    out.push_str(rest);
+    out
+}
+
+fn ends_with_word(text: &str, word: &str) -> bool {
+    let at = text.len().checked_sub(word.len());
+    at.is_some_and(|at| {
+        text.is_char_boundary(at)
+            && text[at..].eq_ignore_ascii_case(word)
+            && !text[..at].ends_with(|c: char| c.is_ascii_alphanumeric())
+    })
+}
+
+/// Where the host of an address begins that `text` begins with, if there is a user or a password before it. A password
+/// may hold what ends the host of an address: then what stands where a port should is none.
+fn host_behind_user(text: &str) -> Option<usize> {
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "'\"<>`".contains(c);
+    let word = &text[..text.find(ends).unwrap_or(text.len())];
+    let authority = &word[..word.find(['/', '?', '#', '\\']).unwrap_or(word.len())];
+    if let Some(at) = authority.rfind('@') {
+        return Some(at + 1);
+    }
+    let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|_| !authority.ends_with(']'))?;
+    let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5;
+    word.rfind('@').filter(|_| !is_port).map(|at| at + 1)
 }
 
 /// A key as PEM, on several lines or one, or the Base64 of an Ed25519 key (RFC 8410) alone.
@@ -336,6 +380,13 @@ mod tests {
             ("ftp://bob:s3@cret@h", "ftp://…@h"),
             ("http://s3cret@h/ and http://b:s3cret@h/", "http://…@h/ and http://…@h/"),
             ("https://h/a@b", "https://h/a@b"),
+            ("https://h:8080/a@b and [https://[::1]:80/a@b]", "https://h:8080/a@b and [https://[::1]:80/a@b]"),
+            ("https://bob:s3/c?r#et@h/x", "https://…@h/x"),
+            ("https:/bob:s3cret@h/x: no such file", "https:/…@h/x: no such file"),
+            ("HTTPS:\\\\bob:s3cret@h/x", "HTTPS:\\\\…@h/x"),
+            ("there is no bob:s3cret@h/x", "there is no …@h/x"),
+            ("git@h:x, a b@c, torch @ https://h/x, pypi:x@y", "git@h:x, a b@c, torch @ https://h/x, pypi:x@y"),
+            ("file:///a@b, C:\\a@b, x:/a@b", "file:///a@b, C:\\a@b, x:/a@b"),
             ("no '://' here", "no '://' here"),
             (
                 "cannot read '-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----': no",
@@ -352,7 +403,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic_or_run_for_ever(text in "(://|@|-----BEGIN|PRIVATE KEY|-----END|-----|MC4CAQAwBQYDK2Vw|é|a| ){0,30}") {
+        fn no_text_makes_it_panic_or_run_for_ever(text in "(://|:/|https|@|-----BEGIN|PRIVATE KEY|-----END|-----|MC4CAQAwBQYDK2Vw|é|a| ){0,30}") {
             let _ = without_secrets(&text);
         }
     }

@@ -11,7 +11,7 @@ use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, without_secrets};
 
 /// What is told, by the name it has in `TORCHMILL_LOG`.
 pub const TARGETS: [&str; 5] = ["command", "http", "key", "lock", "store"];
@@ -113,32 +113,25 @@ pub fn arguments<'a>(words: impl IntoIterator<Item = Cow<'a, str>>) -> String {
     line
 }
 
-/// `text` without what stands between `://` and `@` in addresses, and without their queries.
+/// `text` without what no message shows, and without the queries of addresses.
 pub fn redact(text: &str) -> Cow<'_, str> {
     if !text.contains("://") {
         return text.into();
     }
     let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '<' | '>' | '`');
+    let text = without_secrets(text);
     let mut out = String::with_capacity(text.len());
-    let mut rest = text;
+    let mut rest = text.as_str();
     while let Some(at) = rest.find("://") {
         let (before, after) = rest.split_at(at + 3);
         out.push_str(before);
         let (address, more) = after.split_at(after.find(ends).unwrap_or(after.len()));
-        let (authority, path) = address.split_at(address.find(['/', '?', '#']).unwrap_or(address.len()));
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                out.push_str("…@");
-                out.push_str(host);
-            }
-            None => out.push_str(authority),
-        }
-        match path.split_once('?') {
+        match address.split_once('?') {
             Some((path, _)) => {
                 out.push_str(path);
                 out.push_str("?…");
             }
-            None => out.push_str(path),
+            None => out.push_str(address),
         }
         rest = more;
     }
@@ -158,6 +151,7 @@ mod tests {
             "get https://…@host:8/a?… and http://h/b"
         );
         assert_eq!(redact("https://p@ss@host"), "https://…@host");
+        assert_eq!(redact("https://me:p/w@host/a?b"), "https://…@host/a?…");
         assert_eq!(redact("no address: a@b"), "no address: a@b");
     }
 

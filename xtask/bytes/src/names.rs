@@ -25,6 +25,9 @@ pub fn check(name: &str) -> Result<(), String> {
     if let Some(c) = name.chars().find(|c| c.is_control() || matches!(c, '\u{2028}' | '\u{2029}' | '\u{feff}')) {
         return Err(format!("holds the control character {c:?}"));
     }
+    if let Some(c) = name.chars().find(|c| is_passed_over(*c)) {
+        return Err(format!("holds {c:?}, which some file systems and all readers pass over"));
+    }
     if let Some(c) = name.chars().find(|c| matches!(c, '\\' | ':' | '<' | '>' | '"' | '|' | '?' | '*')) {
         return Err(format!("holds {c:?}, which means something else on Windows"));
     }
@@ -32,6 +35,12 @@ pub fn check(name: &str) -> Result<(), String> {
         return Err("is an absolute path".into());
     }
     name.strip_suffix('/').unwrap_or(name).split('/').try_for_each(segment)
+}
+
+/// Characters that have no width or turn the text around: HFS+ takes two names that differ in them for one (TN1150,
+/// "Case-Insensitive String Comparison Algorithm"), and so does whoever reads them.
+fn is_passed_over(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
 }
 
 /// Characters that mean themselves everywhere: letters, digits, and `_`, `-`, `+`, `.`, `/`.
@@ -85,9 +94,14 @@ pub fn fold(name: &str) -> String {
         return name.to_ascii_lowercase();
     }
     let compose = ComposingNormalizerBorrowed::new_nfc();
-    // By way of upper case: 'ß' and 'ẞ', 'ſ' and 's' meet there.
-    let folded = compose.normalize(name).to_uppercase().to_lowercase();
-    compose.normalize(&folded).into_owned()
+    // By way of upper case, where 'ß' and "ss", 'ſ' and 's' meet; of lower case before, for 'ẞ' is its own upper case;
+    // and once more, for what only then is composed or taken apart.
+    let mut folded = name.to_owned();
+    for _ in 0..2 {
+        let cased = compose.normalize(&folded).to_lowercase().to_uppercase().to_lowercase();
+        folded = compose.normalize(&cased).into_owned();
+    }
+    folded
 }
 
 #[cfg(test)]
@@ -118,6 +132,9 @@ mod tests {
             "a:stream",
             "what?",
             "a\u{85}b",
+            "a\u{200d}b",
+            "a\u{202e}yp.b",
+            "a\u{ad}",
         ] {
             assert!(check(bad).is_err(), "{bad:?}");
         }
@@ -139,11 +156,29 @@ mod tests {
 
     #[test]
     fn names_that_a_file_system_takes_for_one_fold_to_one() {
-        for (a, b) in
-            [("A.py", "a.py"), ("e\u{301}", "\u{e9}"), ("\u{c9}", "e\u{301}"), ("STRASSE", "straße"), ("ſ", "S")]
-        {
+        for (a, b) in [
+            ("A.py", "a.py"),
+            ("e\u{301}", "\u{e9}"),
+            ("\u{c9}", "e\u{301}"),
+            ("STRASSE", "straße"),
+            ("ſ", "S"),
+            ("ẞ", "ß"),
+        ] {
             assert_eq!(fold(a), fold(b), "{a} {b}");
         }
         assert_ne!(fold("a"), fold("b"));
+    }
+
+    #[test]
+    fn every_letter_folds_with_its_cases_and_its_parts() {
+        let decompose = icu_normalizer::DecomposingNormalizerBorrowed::new_nfd();
+        for c in (char::MIN..=char::MAX).filter(|c| !c.is_control()) {
+            let one = c.to_string();
+            let folded = fold(&one);
+            assert_eq!(fold(&folded), folded, "{c:?} is folded once");
+            for other in [one.to_lowercase(), one.to_uppercase(), decompose.normalize(&one).into_owned()] {
+                assert_eq!(fold(&other), folded, "{c:?} and {other:?}");
+            }
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! METADATA and file names: no value that counts goes over a line, whatever stands there.
+//! METADATA, file names and entry points: no value that counts goes over a line, and no program leaves its folder.
 #![no_main]
 use libfuzzer_sys::fuzz_target;
 

@@ -232,9 +232,13 @@ pub fn record(text: &str) {
     }
 }
 
-/// METADATA and file names: no value that counts goes over a line, whatever stands there.
+/// METADATA, file names and entry points: no value that counts goes over a line, and no program leaves its folder,
+/// whatever stands there.
 pub fn metadata(data: &[u8]) {
-    use torchmill::wheel::{Metadata, Name, fit, target};
+    use torchmill::wheel::{Metadata, Name, entry_points, fit, target};
+    for program in entry_points::programs(data).unwrap_or_default() {
+        assert!(!program.is_empty() && !program.contains(['/', '\\', '\n', '\0']) && program != "..", "{program:?}");
+    }
     if let Ok(headers) = Metadata::parse(data) {
         for key in ["Name", "Version", "Requires-Python"] {
             if let Ok(value) = headers.one(key) {

@@ -17,7 +17,7 @@ use crate::store::digest_file;
 use crate::wheel::{self, Archive, FileAt};
 
 /// Most bytes of a statement.
-const MOST_STATEMENT: u64 = 16 << 20;
+pub const MOST_STATEMENT: u64 = 16 << 20;
 /// Most bytes of all files of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
 
@@ -217,6 +217,14 @@ fn read_statement(path: &Path) -> Result<Found> {
     Ok(Found { statement: Statement::parse(&payload, &whence)?, whence, payload, envelope })
 }
 
+/// Whether the statement at `path` has a signature, by whomever.
+///
+/// # Errors
+/// Bad input: it is no statement.
+pub fn is_signed(path: &Path) -> Result<bool> {
+    Ok(read_statement(path)?.envelope.is_some_and(|e| !e.signatures.is_empty()))
+}
+
 /// File name endings of statements, signed first.
 pub const ENDINGS: [&str; 2] = [".provenance.dsse.json", ".provenance.json"];
 
@@ -244,11 +252,30 @@ fn find_statement(artifact: &Artifact) -> Result<Found> {
     }))
 }
 
+/// What was looked at, and of which bytes that holds: whoever read the artifact at another time compares.
+#[derive(Debug)]
+pub struct Audited {
+    /// Everything that was looked at.
+    pub checks: Vec<Check>,
+    /// SHA-256 of the artifact, as it was when it was looked at.
+    pub sha256: String,
+    /// Digest of the recipe, lock and patches that it carried then, if it could be read.
+    pub recipe: Option<String>,
+}
+
+impl Audited {
+    /// Notes that what is to be used is not what was looked at: somebody wrote to the file in between.
+    pub fn changed(&mut self) {
+        let said = "the file was changed while it was looked at";
+        self.checks.push(Check::new("digest", Err(said.to_owned())));
+    }
+}
+
 /// Looks at everything.
 ///
 /// # Errors
 /// Bad input: no readable artifact, no statement. What does not hold is no error but a check.
-pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Vec<Check>> {
+pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Audited> {
     let found = match statement {
         Some(path) => read_statement(path)?,
         None => find_statement(artifact)?,
@@ -286,9 +313,11 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         checks.push(Check::new("RECORD", contents.or_else(soften)?));
     }
     let about = &found.statement;
+    let mut recipe = None;
     let origin = match origin {
         Ok(Some(origin)) => {
             let own = origin.recipe_sha256();
+            recipe = Some(own.clone());
             let facts = origin.facts();
             if own != about.recipe_sha256() {
                 Err(format!(
@@ -323,7 +352,7 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
     checks.push(listed("policy: toolchain", &policy.toolchains, about.toolchain_sha256()));
     checks.push(listed("policy: builder", &policy.builders, about.builder()));
     checks.push(objects(policy, about.foreign_objects(), signed));
-    Ok(checks)
+    Ok(Audited { checks, sha256: digest, recipe })
 }
 
 /// Whether as many objects came from elsewhere as the policy allows.
@@ -347,7 +376,8 @@ fn objects(policy: &Policy, (foreign, audited): (u64, u64), signed: bool) -> Che
 fn signature(found: &Found, policy: &Policy) -> Check {
     let name = "signature";
     let whence = file_name(&found.whence);
-    let Some(envelope) = &found.envelope else {
+    // An envelope without a signature in it is a statement that nobody signed.
+    let Some(envelope) = found.envelope.as_ref().filter(|e| policy.demands() || !e.signatures.is_empty()) else {
         return if policy.demands() {
             Check::new(name, Err(format!("{whence} is not signed")))
         } else {

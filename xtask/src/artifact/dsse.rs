@@ -12,8 +12,10 @@ use ed25519_dalek::pkcs8::{DecodePrivateKey, DecodePublicKey, EncodePublicKey};
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
+use crate::platform::{MOST_TEXT, read_text};
 
 /// The payload type of in-toto statements.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -74,7 +76,7 @@ impl KeySource {
         let (whence, text) = match self {
             Self::File(path) => (
                 path.display().to_string(),
-                std::fs::read_to_string(path)
+                read_text(path, MOST_TEXT)
                     .map_err(|e| Error::misuse("key", format!("the key {} cannot be read: {e}", path.display())))?,
             ),
             Self::Environment(name) => (
@@ -83,6 +85,7 @@ impl KeySource {
                     .map_err(|_| Error::misuse("key", format!("the environment variable {name} holds no key")))?,
             ),
         };
+        let text = Zeroizing::new(text);
         SigningKey::from_pkcs8_pem(text.trim()).map_err(|_| {
             Error::misuse("key", format!("{whence} holds no Ed25519 private key in PEM (PKCS #8)"))
                 .next("make one: openssl genpkey -algorithm ed25519 -out signing.pem")
@@ -109,7 +112,7 @@ pub fn public_key(path: &Path) -> Result<VerifyingKey> {
         Error::misuse("key", what)
             .next("the public half of a key: openssl pkey -in signing.pem -pubout -out signing.pub")
     };
-    let text = std::fs::read_to_string(path)
+    let text = read_text(path, MOST_TEXT)
         .map_err(|e| bad(format!("the public key {} cannot be read: {e}", path.display())))?;
     if text.contains("PRIVATE KEY") {
         return Err(bad(format!("{} is a private key; verifying takes the public one", path.display())));

@@ -131,13 +131,18 @@ impl Statement {
         self.predicate["buildDefinition"]["internalParameters"]["objects"] = origins.clone();
     }
 
-    /// How many objects came from elsewhere, and how many of these were compiled again, to the same bytes.
+    /// How many objects came from elsewhere, and how many of these were compiled again, to the same bytes. What is there
+    /// and is no number is taken for the worst.
     pub fn foreign_objects(&self) -> (u64, u64) {
-        let number = |name: &str| {
+        let number = |name: &str, worst: u64| {
             let pointer = format!("/buildDefinition/internalParameters/objects/{name}");
-            self.predicate.pointer(&pointer).and_then(Value::as_u64).unwrap_or(0)
+            self.predicate.pointer(&pointer).map_or(0, |value| value.as_u64().unwrap_or(worst))
         };
-        (number("imported") + number("shared"), number("audited"))
+        let all = self.predicate.pointer("/buildDefinition/internalParameters/objects");
+        if all.is_some_and(|all| !all.is_object()) {
+            return (u64::MAX, 0);
+        }
+        (number("imported", u64::MAX).saturating_add(number("shared", u64::MAX)), number("audited", 0))
     }
 
     /// The builder's id, as the statement has it.

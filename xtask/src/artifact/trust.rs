@@ -18,6 +18,7 @@ use serde::Deserialize;
 
 use super::dsse;
 use crate::error::{Error, Result};
+use crate::platform::{MOST_TEXT, read_text};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,7 +66,7 @@ impl Policy {
     /// Bad input, with the file and what is wrong in it.
     pub fn load(path: &Path) -> Result<Self> {
         let bad = |what: String| Error::misuse("policy", format!("{}: {what}", path.display()));
-        let text = std::fs::read_to_string(path).map_err(|e| bad(e.to_string()))?;
+        let text = read_text(path, MOST_TEXT).map_err(|e| bad(e.to_string()))?;
         Self::parse(&text, path.parent().unwrap_or(Path::new("")), &path.display().to_string())
     }
 
@@ -83,6 +84,10 @@ impl Policy {
             if !crate::recipe::is_sha256(digest) {
                 return Err(bad(format!("'{}' is not a SHA-256 in lower-case hexadecimal", digest.escape_debug())));
             }
+        }
+        // What a statement does not say is no builder.
+        if file.builders.iter().flatten().any(|builder| builder.trim().is_empty()) {
+            return Err(bad("a builder without a name would be anybody".into()));
         }
         let lists = [
             ("keys", &file.keys),
@@ -139,6 +144,10 @@ mod tests {
         assert!(policy.demands() && policy.warnings[0].contains("allows nothing"));
         assert!(parse("schema = 1\nrecipes = [\"AA\"]\n").is_err());
         assert!(parse("schema = 2\nkeys = []\n").is_err());
+        assert!(parse("schema = 1\nbuilders = [\"\"]\n").unwrap_err().what().contains("would be anybody"));
+        for wrong in ["keys = \"a\"", "keys = [1]", "key = []", "objects = []", "builders = {}"] {
+            assert!(parse(&format!("schema = 1\nrecipes = []\n{wrong}\n")).is_err(), "{wrong}");
+        }
         let own = parse("schema = 1\nobjects = \"own\"\n").unwrap();
         assert!(own.demands() && own.objects == Some(Objects::Own));
         assert!(parse("schema = 1\nobjects = \"any\"\n").is_err());

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::store::{Store, remove_tree, size_of_tree};
 use crate::ui;
 
@@ -34,10 +34,17 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// As [`Store::open`]; something in it cannot be removed.
+/// As [`Store::open`]. The world: somebody works in it; something in it cannot be removed.
 pub fn run(args: Args) -> Result<()> {
     set_json(args.json);
     let store = Store::open(args.store.as_deref())?;
+    if let Some(who) = store.in_use().filter(|_| !args.dry_run) {
+        return Err(Error::world(
+            "in-use",
+            format!("{who} in the store {}: nothing is removed", store.root().display()),
+        )
+        .next("run this again when it is done; `cargo xtask clean --dry-run` shows what there is"));
+    }
     let folders: &[&str] = if args.all {
         &["work", "inner", "stages", "blobs", "parts", "cache", "quarantine"]
     } else {

@@ -326,7 +326,8 @@ pub fn run(args: Args) -> Result<Answer> {
             Ok(())
         }
         Command::Make { index, lock, from, offline } => {
-            let text = fs_err::read_to_string(&lock).map_err(|e| Error::misuse("index-lock", e.to_string()))?;
+            let text = platform::read_text(&lock, platform::MOST_LOCK)
+                .map_err(|e| Error::misuse("index-lock", format!("{} cannot be read: {e}", lock.display())))?;
             let lock = IndexLock::parse(&text).map_err(|e| e.doing(format!("reading {}", lock.display())))?;
             let added = lock.make(&Index::open_or_create(&index)?, &from, offline, events.as_ref())?;
             print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
@@ -510,7 +511,7 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
 fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::Token>> {
     platform::no_dumps(false);
     let text = match (file, variable.and_then(|v| std::env::var(v).ok())) {
-        (Some(file), _) => std::fs::read_to_string(file).map_err(|e| {
+        (Some(file), _) => platform::read_text(file, platform::MOST_TEXT).map_err(|e| {
             // Whoever gave the token in place of its file shall not find it in a log.
             Error::misuse("token", format!("the file with the token cannot be read: {e}"))
                 .next("give the path of a file that holds the token, not the token")

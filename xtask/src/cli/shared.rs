@@ -143,7 +143,7 @@ fn settings() -> Result<(CacheSettings, PathBuf)> {
         Error::misuse("settings", format!("{} (TORCHMILL_SETTINGS): {what}", path.display()))
             .next("docs/farm.md shows what can stand in it")
     };
-    let text = std::fs::read_to_string(&path).map_err(|e| bad(e.to_string()))?;
+    let text = platform::read_text(&path, platform::MOST_TEXT).map_err(|e| bad(e.to_string()))?;
     let settings: Settings = toml::from_str(&text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
     Ok((settings.cache, path.parent().unwrap_or(Path::new("")).to_owned()))
 }

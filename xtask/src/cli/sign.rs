@@ -6,10 +6,11 @@ use clap::Args as ClapArgs;
 use ed25519_dalek::SigningKey;
 
 use super::common::{print_json, set_json};
-use crate::artifact::audit::ENDINGS;
+use crate::artifact::audit::{ENDINGS, MOST_STATEMENT};
 use crate::artifact::dsse::{Envelope, KeySource, key_id};
 use crate::artifact::provenance::Statement;
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::store::write_atomically;
 
 /// Sign the statement about a build (*.provenance.json) with an Ed25519 key
@@ -74,7 +75,9 @@ pub fn sign(path: &std::path::Path, secret: &SigningKey) -> Result<(PathBuf, Str
     let Some(stem) = shown.strip_suffix(plain) else {
         return Err(Error::misuse("statement", format!("{shown} is no statement: its name does not end with {plain}")));
     };
-    let bytes = std::fs::read(path).map_err(|e| Error::misuse("statement", format!("{shown} cannot be read: {e}")))?;
+    let text = platform::read_text(path, MOST_STATEMENT)
+        .map_err(|e| Error::misuse("statement", format!("{shown} cannot be read: {e}")))?;
+    let bytes = text.into_bytes();
     Statement::parse(&bytes, &shown)?;
     let to = PathBuf::from(format!("{stem}{signed}"));
     write_atomically(&to, &Envelope::sign(&bytes, secret).to_bytes()?)?;

@@ -47,7 +47,7 @@ pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let policy = policy_of(&args.key, args.policy.as_deref())?.unwrap_or_default();
     let artifact = Artifact::open(&args.artifact)?;
-    let checks = audit(&artifact, args.statement.as_deref(), &policy)?;
+    let checks = audit(&artifact, args.statement.as_deref(), &policy)?.checks;
     let failed: Vec<&str> = checks.iter().filter(|c| c.ok == Some(false)).map(|c| c.name).collect();
     if args.json {
         print_json(&serde_json::json!({

@@ -10,10 +10,10 @@ use ureq::Agent;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
-use crate::inspect::{Cursor, Remote};
+use crate::inspect::Remote;
 use crate::recipe::{cuda, pinned};
 use crate::source::pypi::{self, IndexFile};
-use crate::wheel::{Metadata, Name};
+use crate::wheel::{self, Metadata, Name};
 
 /// The stock wheels of a release, for Linux.
 #[derive(Debug, Default)]
@@ -137,10 +137,10 @@ fn inside(agent: &Agent, wheel: &IndexFile, events: &dyn Sink) -> Result<Inside>
 
 fn members(agent: &Agent, wheel: &IndexFile) -> Result<Inside> {
     const MOST: u64 = 4 << 20;
+    const MOST_OF_DIRECTORY: u64 = 128 << 20;
     let bad = |what: String| Error::world("wheel", format!("{}: {what}", wheel.filename));
     let remote = Remote::open(agent.clone(), &wheel.url).doing(|| format!("reading {}", wheel.filename))?;
-    let reader = std::io::BufReader::new(Cursor::new(&remote));
-    let mut archive = zip::ZipArchive::new(reader).map_err(|e| bad(e.to_string()))?;
+    let mut archive = wheel::open_zip(&remote, MOST_OF_DIRECTORY, std::io::BufReader::new).map_err(bad)?;
     let names: Vec<String> = archive.file_names().filter_map(|n| n.ok()).map(|n| n.into_owned()).collect();
     let mut text = |wanted: &dyn Fn(&str) -> bool| -> Result<Option<String>> {
         let Some(name) = names.iter().find(|n| wanted(n)) else { return Ok(None) };

@@ -60,12 +60,20 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
         .map(|(project, file)| {
             let wheel = Wheel::examine(&from.files(project).join(&file.filename))?;
             let said = file.hashes.get("sha256").map_or("", String::as_str);
-            if wheel.sha256 != said {
-                let what = format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256);
-                let no = Answer::no("changed", what);
-                return Ok(Err(no.next("nothing was promoted: `mirror check` says what else is wrong")));
-            }
-            Ok(Ok(wheel))
+            let wrong = if wheel.sha256 != said {
+                Some(format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256))
+            } else {
+                // What tells of its making is promoted with it, and must be what was published.
+                let other = wheel.beside_differs(&file.beside)?;
+                other.map(|name| format!("'{name}' beside {} is not what its page says", file.filename))
+            };
+            Ok(match wrong {
+                None => Ok(wheel),
+                Some(what) => {
+                    let no = Answer::no("changed", what);
+                    Err(no.next("nothing was promoted: `mirror check` says what else is wrong"))
+                }
+            })
         })
         .collect::<Result<_>>()?;
     match wheels.into_iter().collect::<Result<Vec<_>, Answer>>() {

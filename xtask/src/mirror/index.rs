@@ -25,7 +25,7 @@ use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 
 pub use self::change::Change;
-use self::identity::Identity;
+pub use self::identity::Identity;
 use super::lock::IndexLock;
 use super::page::{self, File, ProjectPage, RootPage, Tombstone, Yanked};
 use super::wheel::{Wheel, sha256};
@@ -164,11 +164,17 @@ impl Index {
     /// Bad input: its page is damaged. The world: it cannot be read.
     pub fn project(&self, name: &str) -> Result<Project> {
         let path = self.page(name).join("index.json");
+        let damaged = |what: String| {
+            Error::misuse("index", format!("{} is damaged: {what}", path.display()))
+                .next("restore it from a copy; `mirror check` says what else is wrong")
+        };
         match std::fs::read(&path) {
-            Ok(bytes) => serde_json::from_slice(&bytes).map_err(|e| {
-                Error::misuse("index", format!("{} is damaged: {e}", path.display()))
-                    .next("restore it from a copy; `mirror check` says what else is wrong")
-            }),
+            Ok(bytes) => {
+                let page: Project = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
+                // Its names become parts of paths: of what is read, and of what is removed.
+                page.check(name).map_err(damaged)?;
+                Ok(page)
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Project::new(name)),
             Err(e) => Err(Error::world("io", format!("{}: {e}", path.display()))),
         }

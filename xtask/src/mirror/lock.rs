@@ -1,12 +1,12 @@
 //! What an index holds, written down so that it can be made again: every file by name and SHA-256, what is yanked and what
 //! was removed. The bytes come from wherever they are found; the lock says which they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{Added, Index};
+use super::index::{Added, Identity, Index};
 use super::page::{Tombstone, Yanked};
 use super::wheel::{Name, Wheel};
 use crate::error::{Error, Result};
@@ -105,6 +105,15 @@ impl IndexLock {
                 return Err(bad(format!("'{}' of {name} is no SHA-256", stone.sha256)));
             }
         }
+        let mut releases: HashMap<Identity, &str> = HashMap::new();
+        for name in lock.file.iter().map(|file| &file.name).chain(lock.removed.keys()) {
+            let other = Identity::parse(name).and_then(|id| releases.insert(id, name));
+            if let Some(other) = other {
+                return Err(bad(format!(
+                    "'{other}' and '{name}' are one release: it stands there once, or was removed"
+                )));
+            }
+        }
         Ok(lock)
     }
 
@@ -140,13 +149,7 @@ impl LockedFile {
     /// The file at `path`, with what belongs to it.
     fn examine(&self, path: &Path) -> Result<Wheel> {
         let wheel = Wheel::examine(path)?;
-        let mut found = BTreeMap::new();
-        for path in &wheel.beside {
-            found.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(path)?.0);
-        }
-        if found != self.beside {
-            let differs = |n: &&String| found.get(*n) != self.beside.get(*n);
-            let name = found.keys().chain(self.beside.keys()).find(differs).map_or("", String::as_str);
+        if let Some(name) = wheel.beside_differs(&self.beside)? {
             let what = format!("{}: '{name}' beside it is not what the lock says", path.display());
             return Err(Error::misuse("beside", what).next("use the files that were published with it"));
         }

@@ -10,7 +10,7 @@ use maud::{DOCTYPE, Markup, html};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::wheel::{About, REPORT};
+use super::wheel::{About, Name, REPORT, is_file_name};
 
 /// Version of the simple API that is spoken (PEP 700).
 const API_VERSION: &str = "1.1";
@@ -131,6 +131,27 @@ impl ProjectPage {
             versions: Vec::new(),
             files: Vec::new(),
             removed: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it is the page of the project `name`, and all names on it are names of files.
+    ///
+    /// # Errors
+    /// The first that is not, in a sentence.
+    pub fn check(&self, name: &str) -> Result<(), String> {
+        if self.name != name {
+            return Err(format!("it is the page of '{}'", self.name.escape_debug()));
+        }
+        for file in self.files.iter().map(|file| &file.filename).chain(self.removed.keys()) {
+            let of = file.parse::<Name>()?.project;
+            if of != name {
+                return Err(format!("'{file}' is a file of {of}"));
+            }
+        }
+        let beside = self.files.iter().flat_map(|file| file.beside.keys());
+        match beside.into_iter().find(|name| !is_file_name(name)) {
+            Some(bad) => Err(format!("'{}' is not the name of a file beside a wheel", bad.escape_debug())),
+            None => Ok(()),
         }
     }
 
@@ -316,9 +337,8 @@ fn beside(f: &File, name: &str) -> String {
 }
 
 fn row(project: &str, f: &File, is_torch: bool) -> Markup {
-    let name: Option<super::wheel::Name> = f.filename.parse().ok();
-    let part =
-        |of: fn(&super::wheel::Name) -> &str| name.as_ref().map(|n| of(n).replace('.', ", ")).unwrap_or_default();
+    let name: Option<Name> = f.filename.parse().ok();
+    let part = |of: fn(&Name) -> &str| name.as_ref().map(|n| of(n).replace('.', ", ")).unwrap_or_default();
     let digest = f.hashes.get("sha256").map_or("", String::as_str);
     let libuv = if f.about.libuv == Some(true) { "libuv" } else { "" };
     let words = format!("{project} {} {} {libuv}", f.version, f.filename).to_lowercase();

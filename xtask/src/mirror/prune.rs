@@ -52,7 +52,9 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
             files.iter().filter(|f| f.yanked.reason().is_none()).filter_map(version).collect();
         versions.sort();
         versions.dedup();
-        let newest: Vec<Version> = versions.into_iter().rev().take(rule.keep.unwrap_or(1).max(1)).collect();
+        // Installers pass over pre-releases: the newest release of those that are none stays as well.
+        let last = versions.iter().rfind(|v| !v.any_prerelease()).cloned();
+        let newest: Vec<Version> = versions.into_iter().rev().take(rule.keep.unwrap_or(1).max(1)).chain(last).collect();
         gone.extend(
             files
                 .iter()

@@ -74,7 +74,11 @@ pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec
     let wheels = examine(paths)?;
     let besides = wheels.iter().map(|wheel| beside_its_torch(wheel, &wheels)).collect::<Result<Vec<_>>>()?;
     let judged = wheels.into_iter().zip(besides).map(|(wheel, beside)| {
-        let mut checks = audit(&Artifact::open(&wheel.path)?, None, policy)?;
+        let mut audited = audit(&Artifact::open(&wheel.path)?, None, policy)?;
+        if audited.sha256 != wheel.sha256 {
+            audited.changed();
+        }
+        let mut checks = audited.checks;
         checks.extend(beside);
         let libuv = wheel.about.libuv;
         let ok = checks.iter().all(|c| c.ok != Some(false)) && !(libuv_only && libuv == Some(false));

@@ -9,6 +9,7 @@
 mod credentials;
 mod form;
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use url::Url;
 
 pub use credentials::Credentials;
 
+use super::index::Identity;
 use super::wheel::Wheel;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
@@ -71,8 +73,15 @@ impl Target<'_> {
     pub fn push(&self, wheels: &[Wheel]) -> Result<Vec<Pushed>> {
         // Everything is looked up before anything is sent: a set that cannot go is not half there.
         let mut todo = Vec::new();
+        let mut seen: HashMap<Identity, &Wheel> = HashMap::new();
         for wheel in wheels {
             platform::check_cancelled()?;
+            let twin = Identity::of(&wheel.name).and_then(|id| seen.insert(id, wheel));
+            if let Some(twin) = twin.filter(|t| t.sha256 != wheel.sha256) {
+                let (a, b) = (twin.path.display(), wheel.path.display());
+                return Err(Error::misuse(Kind::Taken.code(), format!("{a} and {b} are one release with other bytes"))
+                    .next("push the one that is meant"));
+            }
             todo.push((wheel, self.look(wheel)? == Seen::Same));
         }
         let mut pushed = Vec::new();
@@ -112,8 +121,12 @@ impl Target<'_> {
         for page in self.pages(&wheel.name.project) {
             let Some((page, files)) = self.page(&page)? else { continue };
             seen = Seen::Nothing;
-            let own = |f: &&IndexFile| f.filename == wheel.filename && self.is_own(&page, &f.url);
-            let Some(file) = files.iter().find(own) else { continue };
+            // The same release is the same whatever its spelling.
+            let id = Identity::of(&wheel.name);
+            let is = |name: &str| name == wheel.filename || id.is_some() && Identity::parse(name) == id;
+            let own = |f: &&IndexFile| is(&f.filename) && self.is_own(&page, &f.url);
+            let exactly = |f: &&IndexFile| f.filename == wheel.filename && own(f);
+            let Some(file) = files.iter().find(exactly).or_else(|| files.iter().find(own)) else { continue };
             let digest = match &file.sha256 {
                 Some(digest) => digest.to_ascii_lowercase(),
                 None => self.digest_of(&file.url, wheel.size)?,
@@ -126,7 +139,7 @@ impl Target<'_> {
                 format!(
                     "{} has '{}' with the SHA-256 {digest}; {} has {}",
                     page.host_str().unwrap_or("the server"),
-                    wheel.filename,
+                    file.filename,
                     wheel.path.display(),
                     wheel.sha256
                 ),
@@ -347,7 +360,9 @@ fn first_words(text: &str) -> String {
 pub fn address(text: &str) -> Result<Url> {
     let url = Url::parse(text).map_err(|e| Error::misuse("url", format!("'{text}' is no address: {e}")))?;
     if !["http", "https"].contains(&url.scheme()) {
-        return Err(Error::misuse("url", format!("'{text}' is neither http nor https")));
+        // `user:password@host` is an address of the scheme `user`.
+        let shown = if text.contains('@') { "the address".to_owned() } else { format!("'{text}'") };
+        return Err(Error::misuse("url", format!("{shown} is neither http nor https")));
     }
     if url.password().is_some() || !url.username().is_empty() {
         // Not repeated: a token may stand in the user's place.

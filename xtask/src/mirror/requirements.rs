@@ -5,6 +5,7 @@ use std::path::Path;
 use pep508_rs::{Requirement, VerbatimUrl};
 
 use crate::error::{Error, Result};
+use crate::platform::read_text;
 use crate::recipe::{first_line, pinned};
 
 /// Largest file that is read, bytes.
@@ -39,12 +40,8 @@ pub fn exact(text: &str) -> Result<(Requirement<VerbatimUrl>, String)> {
 /// # Errors
 /// Bad input: a line that does not pin a version and its bytes.
 pub fn read(path: &Path) -> Result<Vec<Pinned>> {
-    let size = fs_err::metadata(path).map_err(|e| Error::misuse("requirements", e.to_string()))?.len();
-    if size > MOST {
-        let what = format!("{} has {size} bytes; requirements have at most {MOST}", path.display());
-        return Err(Error::misuse("requirements", what));
-    }
-    let text = fs_err::read_to_string(path).map_err(|e| Error::misuse("requirements", e.to_string()))?;
+    let text = read_text(path, MOST)
+        .map_err(|e| Error::misuse("requirements", format!("{} cannot be read: {e}", path.display())))?;
     parse(&text).map_err(|e| e.doing(format!("reading {}", path.display())))
 }
 

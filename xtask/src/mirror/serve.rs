@@ -19,10 +19,10 @@ mod places;
 mod upload;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
-use axum::body::{Body, HttpBody};
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::Request;
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -373,8 +373,9 @@ fn page(shared: &Shared, name: &str, kind: &'static str, headers: &HeaderMap) ->
     out.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
     out.insert(header::VARY, HeaderValue::from_static("Accept, Accept-Encoding"));
     out.insert(header::CACHE_CONTROL, shared.page_lifetime());
-    if let Ok(policy) = HeaderValue::from_str(page::policy()) {
-        out.insert(header::CONTENT_SECURITY_POLICY, policy);
+    static POLICY: LazyLock<Option<HeaderValue>> = LazyLock::new(|| HeaderValue::from_str(page::policy()).ok());
+    if let Some(policy) = &*POLICY {
+        out.insert(header::CONTENT_SECURITY_POLICY, policy.clone());
     }
     response
 }
@@ -389,28 +390,32 @@ fn matches(headers: &HeaderMap, etags: &[&HeaderValue]) -> bool {
 
 /// A published file: by range, conditional.
 fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Response {
-    let plain = |s: &str| {
-        !s.is_empty() && !s.starts_with('.') && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-+!".contains(c))
-    };
-    if index::project_name(project).as_deref() != Some(project) || !plain(name) {
+    if index::project_name(project).as_deref() != Some(project) || !wheel::is_file_name(name) {
         return missing();
     }
     // Only what a page names is published: a file in the folder alone is an add that was killed.
     let Some(published) = shared.cache.published(&shared.index, project, name) else { return missing() };
-    let Ok(tag) = HeaderValue::from_str(&format!("\"{}\"", published.digest)) else { return missing() };
+    let tag = published.etag;
     let mut response = if matches(headers, &[&tag]) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         let path = shared.index.files(project).join(name);
-        let Ok(file) = platform::open_regular(&path, false) else { return missing() };
-        let Ok(size) = file.metadata().map(|m| m.len()) else { return missing() };
+        let Ok(about) = path.symlink_metadata() else { return missing() };
+        let (source, size) = match shared.cache.small(&path, &about) {
+            Some(bytes) => (Source::Kept(bytes), about.len()),
+            None => {
+                let Ok(file) = platform::open_regular(&path, false) else { return missing() };
+                let Ok(size) = file.metadata().map(|m| m.len()) else { return missing() };
+                (Source::File(file), size)
+            }
+        };
         if published.size.is_some_and(|s| s != size) {
             let said =
                 "the file was changed after it was published: `mirror check` says more to whoever keeps this index\n";
             return text(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
         let range_holds = headers.get(header::IF_RANGE).is_none_or(|v| *v == tag);
-        send(shared, file, size, headers.get(header::RANGE).filter(|_| range_holds))
+        send(shared, source, size, headers.get(header::RANGE).filter(|_| range_holds))
     };
     if response.status().is_client_error() {
         return response;
@@ -427,8 +432,14 @@ fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Resp
     response
 }
 
+/// Where the bytes of a file are.
+enum Source {
+    Kept(Bytes),
+    File(std::fs::File),
+}
+
 /// The bytes of a file: all, or the one range that is asked for.
-fn send(shared: &Shared, file: std::fs::File, size: u64, range: Option<&HeaderValue>) -> Response {
+fn send(shared: &Shared, source: Source, size: u64, range: Option<&HeaderValue>) -> Response {
     let ranges = range
         .and_then(|v| v.to_str().ok())
         .and_then(|v| parse_range_header(v).ok())
@@ -447,7 +458,11 @@ fn send(shared: &Shared, file: std::fs::File, size: u64, range: Option<&HeaderVa
         _ => (StatusCode::OK, 0..size),
     };
     let said = format!("bytes {}-{}/{size}", range.start, range.end.saturating_sub(1));
-    let mut response = Body::new(body::FileBody::new(file, range, shared.piece())).into_response();
+    let place = |at: u64| usize::try_from(at).unwrap_or(usize::MAX);
+    let mut response = match source {
+        Source::Kept(bytes) => Body::from(bytes.slice(place(range.start)..place(range.end))).into_response(),
+        Source::File(file) => Body::new(body::FileBody::new(file, range, shared.piece())).into_response(),
+    };
     *response.status_mut() = status;
     response.headers_mut().insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
     if status == StatusCode::PARTIAL_CONTENT {

@@ -1,5 +1,6 @@
 //! What a file is before it is published: a wheel whose name, METADATA and RECORD agree.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -7,6 +8,7 @@ use pep440_rs::VersionSpecifiers;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::artifact::audit;
 use crate::error::{Error, Exit, Result};
 use crate::inspect::{self, Depth, FileAt};
 use crate::store::digest_file;
@@ -103,6 +105,13 @@ impl Wheel {
         let stem = filename.trim_end_matches(".whl");
         let dir = path.parent().unwrap_or(Path::new("."));
         let beside = beside(dir, stem)?;
+        for path in beside.iter().filter(|p| p.to_string_lossy().ends_with(audit::ENDINGS[0])) {
+            if !audit::is_signed(path)? {
+                // By its name everybody takes it for a signed one.
+                return Err(Error::misuse("unsigned", format!("nobody signed {}", path.display()))
+                    .next("sign the statement (`cargo xtask sign`), or remove this file"));
+            }
+        }
         Ok(Self {
             path: path.to_owned(),
             filename: filename.to_owned(),
@@ -114,6 +123,19 @@ impl Wheel {
             about,
             beside,
         })
+    }
+
+    /// Which of the files beside it is not what `stated` (name → SHA-256) says, is missing, or is one more.
+    ///
+    /// # Errors
+    /// The world: one cannot be read.
+    pub fn beside_differs(&self, stated: &BTreeMap<String, String>) -> Result<Option<String>> {
+        let mut found = BTreeMap::new();
+        for path in &self.beside {
+            found.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(path)?.0);
+        }
+        let differs = |name: &&String| found.get(*name) != stated.get(*name);
+        Ok(found.keys().chain(stated.keys()).find(differs).cloned())
     }
 }
 
@@ -138,6 +160,12 @@ fn beside(dir: &Path, stem: &str) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(found)
+}
+
+/// Whether a name is that of a file which can be published: a wheel, or what lies beside one.
+pub fn is_file_name(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-+!".contains(c);
+    !name.is_empty() && !name.starts_with('.') && name.chars().all(fits)
 }
 
 /// SHA-256 of bytes, in hexadecimal.

@@ -15,18 +15,18 @@ mod windows;
 use windows as imp;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 pub use imp::{
-    available_memory, bound_unsent, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent, enter_variation,
-    exec, free_space, hiding_supported, is_executable, is_root, kill_tree, make_readable, make_traversable,
-    mark_executable, new_process_group, new_session, open_regular, other_user, outlive_terminal, own_variables,
-    peak_memory, raise_open_files, read_at, read_at_once, remove_link, run_measured, sandbox_exec, sandbox_supported,
-    set_umask, shared_with, symlink, system_programs, this_user,
+    FileId, available_memory, bound_unsent, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent,
+    enter_variation, exec, file_id, free_space, hiding_supported, is_executable, is_root, kill_tree, make_readable,
+    make_traversable, mark_executable, new_process_group, new_session, open_regular, other_user, outlive_terminal,
+    own_variables, peak_memory, raise_open_files, read_at, read_at_once, remove_link, replaceable_by_others,
+    run_measured, sandbox_exec, sandbox_supported, set_umask, shared_with, symlink, system_programs, this_user,
 };
 
 use crate::error::{Error, Result};
@@ -98,6 +98,27 @@ pub fn cancelled() -> bool {
 /// [`Error::cancelled`].
 pub fn check_cancelled() -> Result<()> {
     if cancelled() { Err(Error::cancelled()) } else { Ok(()) }
+}
+
+/// Most bytes of a text that a person wrote, or signed: a key, a token, a policy, a recipe.
+pub const MOST_TEXT: u64 = 4 << 20;
+/// Most bytes of a lock.
+pub const MOST_LOCK: u64 = 256 << 20;
+
+/// The text of the file at `path`, which may be a pipe, if it has at most `most` bytes.
+///
+/// # Errors
+/// It cannot be read, is no text, or is longer; the error does not name the file.
+pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
+    let file = std::fs::File::open(path)?;
+    // Room for all of it: where it is a secret, what grows leaves copies behind.
+    let room = file.metadata()?.len().min(most).saturating_add(1);
+    let mut text = String::with_capacity(usize::try_from(room).unwrap_or_default());
+    file.take(most.saturating_add(1)).read_to_string(&mut text)?;
+    if text.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
+    }
+    Ok(text)
 }
 
 /// The user's cache folder (XDG base directories, `~/Library/Caches`, `%LOCALAPPDATA%`).

@@ -9,12 +9,24 @@ fn is_secret(name: &str) -> bool {
     if name.starts_with("CARGO_REGISTRIES_") {
         return false;
     }
-    let parts = ["TOKEN", "SECRET", "PASSWORD", "PASSWD", "CREDENTIAL", "PRIVATE", "APIKEY", "AUTHORIZATION"];
+    let parts = [
+        "TOKEN",
+        "SECRET",
+        "PASSW",
+        "PASSPHRASE",
+        "SSHPASS",
+        "CREDENTIAL",
+        "PRIVATE",
+        "APIKEY",
+        "AUTHORIZATION",
+        "COOKIE",
+    ];
+    let endings = ["_KEY", "_PAT", "_PASS", "_PWD", "_AUTH"];
     parts.iter().any(|part| name.contains(part))
+        || endings.iter().any(|ending| name.ends_with(ending))
         || name == "KEY"
-        || name.ends_with("_KEY")
         || name.contains("ACCESS_KEY")
-        || name.ends_with("_PAT")
+        || name.contains("AUTH_CONFIG")
 }
 
 /// Takes every secret out of the environment, and `also`. Who needs one reads it before.
@@ -67,6 +79,12 @@ mod tests {
             "GITHUB_TOKEN",
             "api_key",
             "MY_PAT",
+            "GPG_PASSPHRASE",
+            "SSHPASS",
+            "MYSQL_PWD",
+            "SMTP_PASS",
+            "NPM_AUTH",
+            "DOCKER_AUTH_CONFIG",
         ] {
             assert!(is_secret(name), "{name}");
         }
@@ -76,6 +94,9 @@ mod tests {
             "CC",
             "PIP_INDEX_URL",
             "KEYBOARD",
+            "OLDPWD",
+            "SSH_AUTH_SOCK",
+            "GIT_AUTHOR_NAME",
             "TORCHMILL_STORE",
             "LC_ALL",
             "CARGO_REGISTRIES_OURS_TOKEN",

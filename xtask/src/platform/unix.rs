@@ -101,6 +101,15 @@ pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
     super::regular(file)
 }
 
+/// What the system knows a file by, beside its name: device, number, and when anything about it changed last.
+pub type FileId = (u64, u64, i64, i64);
+
+/// Of a file.
+pub fn file_id(about: &std::fs::Metadata) -> FileId {
+    use std::os::unix::fs::MetadataExt;
+    (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
+}
+
 /// Reads at `offset` what can be had at once; `WouldBlock` where a disk or a server would be waited for.
 ///
 /// # Errors
@@ -387,15 +396,28 @@ pub fn this_user() -> u32 {
     unsafe { libc::geteuid() }
 }
 
-/// How others than this user can write to `root` or to its `folders`, by owner and mode; `None` where they cannot.
-pub fn shared_with(root: &Path, folders: &[&str]) -> Option<String> {
-    use std::os::unix::fs::MetadataExt;
-    folders.iter().map(|f| if f.is_empty() { root.to_owned() } else { root.join(f) }).find_map(|path| {
-        let about = std::fs::metadata(&path).ok()?;
-        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+/// How others than this user can write to one of `folders`, by owner and mode; `None` where they cannot. What is not
+/// there nobody can write to.
+pub fn shared_with(folders: &[PathBuf]) -> Option<String> {
+    folders.iter().find_map(|path| {
+        let (owner, mode) = owner_and_mode(path)?;
         let shared = owner != this_user() || mode & 0o022 != 0;
         shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", path.display()))
     })
+}
+
+/// How others than this user and root can put something else in the place of what stands in `folder`; `None` where they
+/// cannot. A folder like /tmp lets everybody write, and nobody touch what is not theirs.
+pub fn replaceable_by_others(folder: &Path) -> Option<String> {
+    let (owner, mode) = owner_and_mode(folder)?;
+    let shared = ![this_user(), 0].contains(&owner) || mode & 0o022 != 0 && mode & 0o1000 == 0;
+    shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", folder.display()))
+}
+
+fn owner_and_mode(path: &Path) -> Option<(u32, u32)> {
+    use std::os::unix::fs::MetadataExt;
+    let about = std::fs::metadata(path).ok()?;
+    Some((about.uid(), about.mode() & 0o7777))
 }
 
 /// Another user that programs can be started as: `nobody`, if we are root, and if that user may run

@@ -70,7 +70,12 @@ pub fn this_user() -> u32 {
 }
 
 /// Who may write is in access lists, which are not read here.
-pub fn shared_with(_root: &Path, _folders: &[&str]) -> Option<String> {
+pub fn shared_with(_folders: &[PathBuf]) -> Option<String> {
+    None
+}
+
+/// The same of the folder above.
+pub fn replaceable_by_others(_folder: &Path) -> Option<String> {
     None
 }
 
@@ -228,6 +233,12 @@ pub fn raise_open_files() -> u64 {
 
 /// The system's own bound holds.
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
+
+/// Windows tells no number of a file without opening it.
+pub type FileId = ();
+
+/// Of a file.
+pub fn file_id(_about: &std::fs::Metadata) -> FileId {}
 
 /// Opens a regular file for reading, and nothing else; unless `follow`, no symbolic link either.
 ///

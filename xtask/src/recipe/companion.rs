@@ -12,6 +12,7 @@ use super::lock::Draws;
 use super::model::{self, Backend, Limits, LimitsFile, Patch, PythonFile, RecipeFile, Source, Status, System};
 use super::near::nearest;
 use crate::error::{Error, Result};
+use crate::platform::{MOST_TEXT, read_text};
 
 /// One companion's file, as typed.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -126,7 +127,7 @@ impl Companion {
 impl Workspace {
     /// Whether the recipe called `name` is a companion's.
     pub fn is_companion(&self, name: &str) -> bool {
-        std::fs::read_to_string(self.recipe_path(name)).is_ok_and(|text| is_companion(&text))
+        read_text(&self.recipe_path(name), MOST_TEXT).is_ok_and(|text| is_companion(&text))
     }
 
     /// Names of the companions' recipes, sorted.

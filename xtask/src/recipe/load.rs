@@ -11,6 +11,7 @@ use super::{
     coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned, toolchain,
 };
 use crate::error::{Context, Error, Result};
+use crate::platform::{MOST_TEXT, read_text};
 
 /// The version of the recipe format that this program reads.
 pub const SCHEMA: u32 = 1;
@@ -59,7 +60,7 @@ impl Workspace {
             .flatten()
             .filter_map(|e| e.file_name().to_str()?.strip_suffix(".toml").map(str::to_owned))
             .filter(|name| !name.starts_with('_'))
-            .filter(|name| wanted(&std::fs::read_to_string(self.recipe_path(name)).unwrap_or_default()))
+            .filter(|name| wanted(&read_text(&self.recipe_path(name), MOST_TEXT).unwrap_or_default()))
             .collect();
         names.sort();
         names
@@ -154,7 +155,8 @@ pub(super) struct Located {
 
 impl Located {
     pub(super) fn read(path: PathBuf) -> Result<Self> {
-        let text = fs_err::read_to_string(&path).map_err(|e| Error::misuse("recipe-unreadable", e.to_string()))?;
+        let text = read_text(&path, MOST_TEXT)
+            .map_err(|e| Error::misuse("recipe-unreadable", format!("{} cannot be read: {e}", path.display())))?;
         Ok(Self { path, text })
     }
 

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 
 use super::model::{self, Recipe, Source, System};
 use crate::error::{Error, Kind, Result};
+use crate::platform::{MOST_LOCK, read_text};
 
 /// The version of the lock format that this program reads and writes.
 pub const LOCK_VERSION: u32 = 1;
@@ -122,7 +123,8 @@ impl Lock {
             )
             .next(relock));
         }
-        let text = fs_err::read_to_string(&path)?;
+        let text = read_text(&path, MOST_LOCK)
+            .map_err(|e| Error::misuse("lock-unreadable", format!("{} cannot be read: {e}", path.display())))?;
         let lock = Self::parse(&text, &path, &relock)?;
         if lock.recipe != Self::recipe_digest(recipe) {
             return Err(Error::misuse(

@@ -140,7 +140,12 @@ pub fn admit(
             e.next("or name the key that must have signed it: --key FILE, --policy FILE or TORCHMILL_POLICY")
         });
     };
-    let checks = audit(artifact, statement, policy)?;
+    let mut audited = audit(artifact, statement, policy)?;
+    if audited.recipe.as_ref() != Some(&code.sha256) {
+        // What was audited is not what was read before, and would run.
+        audited.changed();
+    }
+    let checks = audited.checks;
     let failed: Vec<String> =
         checks.iter().filter(|c| c.ok == Some(false)).map(|c| format!("{}: {}", c.name, c.said)).collect();
     let signed = checks.iter().any(|c| c.name == "signature" && c.ok == Some(true));
@@ -173,7 +178,11 @@ pub fn admit_objects(
         })?;
         return Ok("nobody (--trust)".into());
     };
-    let checks = audit(artifact, statement, policy)?;
+    let mut audited = audit(artifact, statement, policy)?;
+    if audited.sha256 != sha256 {
+        audited.changed();
+    }
+    let checks = audited.checks;
     if let Some(digest) = checks.iter().find(|c| c.name == "digest" && c.ok == Some(false)) {
         return Err(Error::misuse("objects-damaged", format!("{} is not used: {}", artifact.name, digest.said))
             .next("fetch the archive and its statement again, from whoever published them"));
@@ -266,7 +275,9 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     read.push((build.store.root().join("blobs"), root.join("v1/blobs")));
     let mut writable = vec![root.join("v1")];
     writable.extend(write.iter().cloned());
-    let at = tempfile::Builder::new().prefix("torchmill-room-").tempdir()?.keep();
+    // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
+    let at = root.join("room");
+    fs_err::create_dir_all(&at)?;
     let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system: system.map(Path::to_owned) };
     let mut command = match platform::room_supported() {
         Ok(()) => {

@@ -167,8 +167,14 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         yanked: false,
         requires_python: None,
     };
+    // Installers go by what a page of HTML says its addresses are relative to.
+    let stated = if json { None } else { base_of(text) };
+    let from = match &stated {
+        Some(href) => base.join(href).map_err(|e| unreadable(format!("its base '{href}' is no address: {e}")))?,
+        None => base.clone(),
+    };
     let placed = |file: IndexFile, href: &str| {
-        let mut url = base.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
+        let mut url = from.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
         if base.scheme() == "https" && url.scheme() == "http" {
             return Err(unreadable(format!("it came by https and leads to plain http for {}", file.filename)));
         }
@@ -211,7 +217,8 @@ pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String
         )
         .next("check the network, or PIP_INDEX_URL and pip's configuration")
     };
-    let mut response = agent.get(format!("{}.metadata", wheel.url)).call().map_err(|e| failed(e.to_string()))?;
+    let asked = super::http_get(agent, &format!("{}.metadata", wheel.url));
+    let mut response = asked.call().map_err(|e| failed(e.to_string()))?;
     match response.status().as_u16() {
         200 => {
             let text = response.body_mut().with_config().limit(MOST_METADATA).read_to_string();
@@ -232,6 +239,16 @@ struct Anchor {
     text: String,
     yanked: bool,
     requires_python: Option<String>,
+}
+
+/// What the first `<base href>` of a page says.
+fn base_of(html: &str) -> Option<String> {
+    Tokenizer::new(html).flatten().find_map(|token| match token {
+        Token::StartTag(tag) if *tag.name == b"base" => {
+            tag.attributes.get(&b"href"[..]).map(|v| String::from_utf8_lossy(v).into_owned())
+        }
+        _ => None,
+    })
 }
 
 /// The anchors of a page, as browsers and installers read them: not what stands in a comment, entities resolved.
@@ -330,6 +347,10 @@ mod tests {
             (file.url.as_str(), file.sha256.as_ref(), file.yanked),
             ("https://h/f/x-1.whl", Some(&digest), true)
         );
+        let there = |base_href: &str| format!("<base href='{base_href}'>{}", html("x-1.whl"));
+        let files = parse_page(&there("/f/"), false, &base).unwrap();
+        assert_eq!(files[0].url, "https://h/f/x-1.whl");
+        assert!(parse_page(&there("http://h/f/"), false, &base).is_err());
         // What is no digest promises nothing.
         assert_eq!(parse_page(&html("x-1.whl#sha256=00"), false, &base).unwrap()[0].sha256, None);
     }

@@ -44,6 +44,22 @@ fn begins_with(path: &Path, prefix: &str) -> bool {
     path.file_name().and_then(|n| n.to_str()).is_some_and(|n| n.starts_with(prefix))
 }
 
+/// Who works in the store at `root`, or in one of the closed rooms inside, and on what; `None` where nobody does.
+pub(super) fn in_use(root: &Path) -> Option<String> {
+    let rooms = entries(&root.join("inner")).into_iter().flat_map(|room| entries(&room));
+    let locks = std::iter::once(root.to_owned()).chain(rooms).flat_map(|store| entries(&store.join("locks")));
+    locks.into_iter().find_map(|path| {
+        let mut file = File::options().read(true).write(true).open(&path).ok()?;
+        let held = matches!(file.try_lock(), Err(std::fs::TryLockError::WouldBlock));
+        held.then(|| {
+            let mut holder = String::new();
+            let _ = std::io::Read::read_to_string(&mut file, &mut holder);
+            let what = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            format!("{} works on {what}", if holder.trim().is_empty() { "another torchmill" } else { holder.trim() })
+        })
+    })
+}
+
 /// What killed runs left, and nobody uses.
 pub(super) fn find(root: &Path) -> Vec<PathBuf> {
     let under_way = entries(&root.join("stages"))

@@ -43,6 +43,8 @@ use crate::recipe::is_sha256;
 
 /// Layout version of the store: another one gets another folder.
 const LAYOUT: &str = "1";
+/// Its folders that are there from the beginning.
+const FOLDERS: [&str; 6] = ["blobs", "parts", "stages", "work", "cache", "locks"];
 
 /// A store on disk: results by key, downloads by digest. Several processes may use one.
 #[derive(Debug, Clone)]
@@ -52,11 +54,23 @@ pub struct Store {
     found: Arc<Mutex<Vec<String>>>,
 }
 
-/// `stage.json`: the record of a result, and the digest of `files.json` beside it.
+/// `stage.json`: the record of a result with its own digest, and the digest of `files.json` beside it.
 #[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Finished {
     files_sha256: String,
+    /// `None` in those of earlier versions.
+    #[serde(default)]
+    record_sha256: Option<String>,
     record: serde_json::Value,
+}
+
+impl Finished {
+    /// Whether the record is what it was when it was written, as far as that can be told.
+    fn holds(&self) -> bool {
+        let text = self.record.to_string();
+        self.record_sha256.as_ref().is_none_or(|digest| *digest == Listing::sha256(text.as_bytes()))
+    }
 }
 
 /// Bytes whose digest is known and was checked.
@@ -100,7 +114,7 @@ impl Store {
         let root = std::path::absolute(&root).map_err(unwritable)?;
         let root = root.join(format!("v{LAYOUT}"));
         let store = Self { root, found: Arc::default() };
-        for dir in ["blobs", "parts", "stages", "work", "cache", "locks"] {
+        for dir in FOLDERS {
             fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
         }
         tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
@@ -108,9 +122,9 @@ impl Store {
         Ok(store)
     }
 
-    /// Root runs what is in its store; who else can write there would be root.
+    /// Root runs what is in its store, and writes to it by name; who else can write there would be root.
     fn check_owner(&self) -> Result<()> {
-        if let Some(how) = platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
+        if let Some(how) = self.shared()
             && platform::is_root()
         {
             return Err(Error::misuse(
@@ -124,12 +138,24 @@ impl Store {
 
     /// How others than this user can write here: owner and mode; `None` where they cannot.
     pub fn shared(&self) -> Option<String> {
-        platform::shared_with(&self.root, &["", "blobs", "stages", "work", "cache"])
+        let mut folders = vec![self.root.clone()];
+        folders.extend(FOLDERS.iter().chain(&["quarantine", "inner"]).map(|name| self.root.join(name)));
+        // A result, or a build folder, that others can write to is theirs as well.
+        for of in ["stages", "work"].map(|name| self.root.join(name)) {
+            let inside = std::fs::read_dir(of).into_iter().flatten().flatten();
+            folders.extend(inside.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        }
+        platform::shared_with(&folders).or_else(|| platform::replaceable_by_others(self.root.parent()?))
     }
 
     /// What killed runs left, and nobody uses.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         leftovers::find(&self.root)
+    }
+
+    /// Who works in it at this moment, and on what.
+    pub fn in_use(&self) -> Option<String> {
+        leftovers::in_use(&self.root)
     }
 
     /// Removes them. What cannot be removed stays for the next run.
@@ -256,9 +282,11 @@ impl Store {
         let Ok(text) = std::fs::read(dir.join("stage.json")) else { return Some("stage.json cannot be read".into()) };
         let out = dir.join("out");
         let Ok(finished) = serde_json::from_slice::<Finished>(&text) else {
-            // Made before results had digests. An emptied or cut record is no JSON, and is made again.
+            // Made before results had digests: then there is no list of files either. An emptied or cut record is no JSON,
+            // and is made again.
+            let old = dir.join("files.json").symlink_metadata().is_err();
             return match serde_json::from_slice::<serde_json::Value>(&text) {
-                Ok(record) if record.as_object().is_some_and(|r| !r.is_empty()) => {
+                Ok(record) if old && record.as_object().is_some_and(|r| !r.is_empty()) => {
                     self.adopt_old(dir, &record).err().map(|e| e.what().to_owned())
                 }
                 _ => Some("stage.json is no record".into()),
@@ -268,10 +296,18 @@ impl Store {
         if Listing::sha256(&files) != finished.files_sha256 {
             return Some("files.json was changed".into());
         }
-        match serde_json::from_slice::<Listing>(&files) {
-            Ok(listing) => listing.differs(&out, extent).unwrap_or_else(|e| Some(e.what().to_owned())),
-            Err(_) => Some("files.json is no list of files".into()),
+        if !finished.holds() {
+            return Some("the record in stage.json was changed".into());
         }
+        let Ok(listing) = serde_json::from_slice::<Listing>(&files) else {
+            return Some("files.json is no list of files".into());
+        };
+        let differs = listing.differs(&out, extent).unwrap_or_else(|e| Some(e.what().to_owned()));
+        if differs.is_none() && finished.record_sha256.is_none() {
+            // Written before records had digests: from now on it is held against what it is.
+            return write_finished(dir, finished.files_sha256, finished.record).err().map(|e| e.what().to_owned());
+        }
+        differs
     }
 
     /// Gives a result of an earlier version its digests: what it is now is what it is held against from now on.
@@ -296,7 +332,8 @@ impl Store {
     pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Option<T> {
         let text = std::fs::read(self.stage_dir(stage, key).join("stage.json")).ok()?;
         match serde_json::from_slice::<Finished>(&text) {
-            Ok(finished) => serde_json::from_value(finished.record).ok(),
+            Ok(finished) if finished.holds() => serde_json::from_value(finished.record).ok(),
+            Ok(_) => None,
             Err(_) => serde_json::from_slice(&text).ok(),
         }
     }
@@ -462,9 +499,24 @@ fn newest_first(files: impl Iterator<Item = PathBuf>) -> Vec<Parts> {
 fn seal(dir: &Path, record: &impl Serialize) -> Result<()> {
     let json = |e: serde_json::Error| Error::world("record", e.to_string());
     let files = serde_json::to_vec_pretty(&Listing::of(&dir.join("out"))?).map_err(json)?;
-    let record = serde_json::to_value(record).map_err(json)?;
-    let finished = Finished { files_sha256: Listing::sha256(&files), record };
     write_atomically(&dir.join("files.json"), &files)?;
+    write_finished(dir, Listing::sha256(&files), serde_json::to_value(record).map_err(json)?)
+}
+
+fn write_finished(dir: &Path, files_sha256: String, mut record: serde_json::Value) -> Result<()> {
+    let json = |e: serde_json::Error| Error::world("record", e.to_string());
+    // As it will be read: a number may lose its last digit on the way.
+    let mut text = record.to_string();
+    for _ in 0..4 {
+        record = serde_json::from_str(&text).map_err(json)?;
+        let again = record.to_string();
+        if again == text {
+            break;
+        }
+        text = again;
+    }
+    let record_sha256 = Some(Listing::sha256(text.as_bytes()));
+    let finished = Finished { files_sha256, record_sha256, record };
     write_atomically(&dir.join("stage.json"), &serde_json::to_vec_pretty(&finished).map_err(json)?)
 }
 

@@ -1,9 +1,10 @@
 //! Wheels (the binary distribution format): what their names say, what they hold, and whether every
-//! reader sees the same in them. The one place that parses file names, tags, RECORD and METADATA.
+//! reader sees the same in them. The one place that parses file names, tags, RECORD, METADATA and entry points.
 //!
 //! It knows nothing of torch, of indexes or of the store: whoever publishes, verifies, inspects or
 //! picks wheels stands above it.
 
+pub mod entry_points;
 pub mod metadata;
 mod name;
 pub mod record;

@@ -9,7 +9,7 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::record::{self, Digest};
-use super::{Archive, Member, Metadata, Name, ReadAt, names, normalize, pump};
+use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
 
 fn unfit(what: impl Into<String>) -> Error {
@@ -27,7 +27,12 @@ const MOST_RECORD: u64 = 64 << 20;
 /// Members larger than this are hashed in a thread of their own.
 const LARGE: u64 = 2 << 20;
 /// Files of `dist-info` that an installer writes; in a wheel, one installer would keep them and another not.
-const INSTALLERS: [&str; 3] = ["INSTALLER", "REQUESTED", "direct_url.json"];
+const INSTALLERS: [&str; 5] = ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "uv_build.json"];
+/// Files of `dist-info` that installers look for by these names; by another spelling only some systems find them.
+const LOOKED_FOR: [&str; 6] = ["METADATA", "WHEEL", "RECORD", "RECORD.jws", "RECORD.p7s", ENTRY_POINTS];
+const ENTRY_POINTS: &str = "entry_points.txt";
+/// Headers of METADATA that installers act upon.
+const ACTED_UPON: [&str; 3] = ["Requires-Dist", "Requires-Python", "Provides-Extra"];
 /// Folders of `NAME-VERSION.data` (the binary distribution format, "The .data directory").
 const SCHEMES: [&str; 5] = ["purelib", "platlib", "headers", "scripts", "data"];
 
@@ -50,7 +55,7 @@ impl<'a> Wheel<'a> {
         let (metadata, headers) = metadata(&archive, &dist_info, name)?;
         fits(&dist_info, name)?;
         wheel_version(&archive, &dist_info)?;
-        targets(&archive, &dist_info)?;
+        targets(&archive, &dist_info, &programs(&archive, &dist_info)?)?;
         Ok(Self { archive, dist_info, metadata, headers })
     }
 
@@ -125,7 +130,10 @@ impl<'a> Wheel<'a> {
         let name = member.name.escape_debug();
         let own =
             member.name == record || member.name.strip_prefix(record).is_some_and(|x| matches!(x, ".jws" | ".p7s"));
-        // Signatures over RECORD and RECORD itself stand in no RECORD; folders neither.
+        // Signatures over RECORD and RECORD itself stand there without digests, or not at all; folders neither.
+        if own && stated.get(member.name.as_str()).is_some_and(|e| e.digest.is_some() || e.size.is_some()) {
+            return Ok(Some(format!("RECORD states a digest or a size for '{name}', which comes after it")));
+        }
         if own || member.is_folder() {
             return match self.digest(member, &None) {
                 Ok(_) => Ok(None),
@@ -226,10 +234,24 @@ fn dist_info(archive: &Archive<'_>) -> Result<String> {
     let [one] = found[..] else {
         return Err(unfit(format!("it holds {} folders *.dist-info, not one", found.len())));
     };
-    if let Some(file) = INSTALLERS.iter().find(|file| archive.member(&format!("{one}/{file}")).is_some()) {
-        return Err(unfit(format!("it holds {one}/{file}, which installers write and no wheel may bring")));
+    for member in archive.members() {
+        let Some(file) = member.name.strip_prefix(one).and_then(|rest| rest.strip_prefix('/')) else { continue };
+        let is = |known: &&&str| names::fold(file) == names::fold(known);
+        if INSTALLERS.iter().any(|known| is(&known)) {
+            return Err(unfit(format!("it holds {one}/{file}, which installers write and no wheel may bring")));
+        }
+        if let Some(known) = LOOKED_FOR.iter().find(is).filter(|known| **known != file) {
+            return Err(unfit(format!("it holds {one}/{file}, which only some readers take for {known}")));
+        }
     }
     Ok(one.to_owned())
+}
+
+/// The programs that installers make of its entry points.
+fn programs(archive: &Archive<'_>, dist_info: &str) -> Result<Vec<String>> {
+    let name = format!("{dist_info}/{ENTRY_POINTS}");
+    let Some(member) = archive.member(&name) else { return Ok(Vec::new()) };
+    entry_points::programs(&archive.small(member, MOST_METADATA)?).map_err(|why| unfit(format!("its {name} {why}")))
 }
 
 /// The folder is called as the file is: some installers go by the one, some by the other.
@@ -264,6 +286,12 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
     if !name.is_of(own, version) {
         return Err(disagree("Version", version, &name.version));
     }
+    for (key, value) in ACTED_UPON.iter().flat_map(|key| headers.all(key).map(move |value| (key, value))) {
+        // What e-mails mean by this (RFC 2047) one installer reads, and another takes for the text itself.
+        if value.contains("=?") {
+            return Err(unfit(format!("its METADATA has a {key} in code: '{}'", value.escape_debug())));
+        }
+    }
     Ok((bytes, headers))
 }
 
@@ -288,10 +316,17 @@ fn wheel_version(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
     }
 }
 
-/// No two members land on one path once they are installed.
-fn targets(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
+/// No two members land on one path once they are installed, and none where an installer puts a program.
+fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Result<()> {
     let data = format!("{}.data", dist_info.trim_end_matches(".dist-info"));
     let mut landed: BTreeMap<String, &str> = BTreeMap::new();
+    for program in programs {
+        // With the ending that it has on Windows too.
+        let paths = [format!("scripts/{program}"), format!("scripts/{program}.exe")];
+        if paths.iter().any(|path| landed.insert(names::fold(path), ENTRY_POINTS).is_some()) {
+            return Err(unfit(format!("its {ENTRY_POINTS} makes the program '{}' twice", program.escape_debug())));
+        }
+    }
     for member in archive.members() {
         let target = target(&member.name, &data).map_err(unfit)?;
         if let Some(other) = landed.insert(names::fold(&target), &member.name).filter(|_| !member.is_folder()) {
@@ -332,10 +367,23 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
         if folded.split('/').any(|s| s == "site-packages" || s == "dist-packages") {
             return Err(format!("'{shown}' would be installed among the packages by way of the data folder"));
         }
+        if folded.starts_with("include/site/") {
+            return Err(format!("'{shown}' would be installed among the headers by way of the data folder"));
+        }
         for programs in ["bin/", "scripts/"] {
-            if let Some(program) = folded.strip_prefix(programs) {
+            if let Some(program) = folded.strip_prefix(programs).filter(|p| !p.is_empty()) {
+                entry_points::program(program).map_err(|what| format!("'{shown}' {what}"))?;
                 return Ok(format!("scripts/{program}"));
             }
+        }
+    }
+    if scheme == "scripts" && !rest.is_empty() {
+        entry_points::program(rest).map_err(|what| format!("'{shown}' {what}"))?;
+    }
+    if matches!(scheme, "purelib" | "platlib") {
+        let top = names::fold(rest.split('/').next().unwrap_or_default());
+        if [".dist-info", ".data"].iter().any(|ending| top.ends_with(ending)) {
+            return Err(format!("'{shown}' would be installed as another {top} by way of the data folder"));
         }
     }
     let scheme = if matches!(scheme, "purelib" | "platlib") { "lib" } else { scheme };
@@ -359,6 +407,11 @@ mod tests {
             "demo-1.0.data/a.py",
             "demo-1.0.data/purelib",
             "demo-1.0.data/data/lib/python3.11/site-packages/demo/a.py",
+            "demo-1.0.data/data/include/site/python3.11/demo/a.h",
+            "demo-1.0.data/data/bin/python3",
+            "demo-1.0.data/scripts/sub/x",
+            "demo-1.0.data/scripts/Python",
+            "demo-1.0.data/purelib/other-1.0.dist-info/METADATA",
         ] {
             assert!(at(bad).is_err(), "{bad}");
         }

@@ -33,6 +33,18 @@ struct Commit {
     gone: Vec<String>,
 }
 
+impl Commit {
+    /// A path in it that leads out of its folder, or of the index.
+    fn leads_out(&self) -> Option<&str> {
+        let inside = |path: &str| {
+            let mut parts = Path::new(path).components();
+            !path.is_empty() && parts.all(|part| matches!(part, std::path::Component::Normal(_)))
+        };
+        let paths = self.moves.iter().flat_map(|(from, to)| [from, to]).chain(&self.gone);
+        paths.map(String::as_str).find(|path| !inside(path))
+    }
+}
+
 /// A change in the making. Dropped before it is committed, it leaves nothing.
 #[derive(Debug)]
 pub struct Change {
@@ -174,6 +186,14 @@ pub fn heal(root: &Path) -> Result<()> {
         if let Ok(text) = std::fs::read(dir.join(COMMIT))
             && let Ok(commit) = serde_json::from_slice::<Commit>(&text)
         {
+            if let Some(path) = commit.leads_out() {
+                let what = format!("{} says to change '{}'", dir.join(COMMIT).display(), path.escape_debug());
+                return Err(Error::misuse(
+                    "index",
+                    format!("{what}, which is outside of the index: not ours wrote it"),
+                )
+                .next("remove that folder, and see who can write to the index"));
+            }
             apply(root, &dir, &commit)?;
         }
         fs_err::remove_dir_all(&dir)?;

@@ -52,7 +52,8 @@ impl Credentials {
         });
         match file {
             Some(file) => {
-                let text = fs_err::read_to_string(&file).map_err(|e| Error::misuse("netrc", e.to_string()))?;
+                let text = platform::read_text(&file, platform::MOST_TEXT)
+                    .map_err(|e| Error::misuse("netrc", format!("{} cannot be read: {e}", file.display())))?;
                 let text = Zeroizing::new(text);
                 Ok(netrc(&text, url.host_str().unwrap_or_default()))
             }

@@ -1,7 +1,8 @@
-//! Pages in memory, read again when the file on disk is another one.
+//! Pages and small files in memory, read again when the file on disk is another one.
 
 use std::collections::HashMap;
-use std::io::Write;
+use std::fs::Metadata;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
@@ -12,11 +13,15 @@ use axum::http::HeaderValue;
 use crate::mirror::index::Index;
 use crate::mirror::page::Hashes;
 use crate::mirror::wheel::sha256;
+use crate::platform;
 
 /// Most bytes of pages that are kept, and most files whose digests are: an index may have more than fits in memory, and
 /// whoever asks for all of it shall not fill ours.
 const MOST_KEPT: usize = 48 << 20;
 const MOST_FILES: usize = 100_000;
+/// Largest file that is kept, and most bytes of all of them: METADATA is asked for far more often than wheels are.
+const SMALL: u64 = 64 << 10;
+const MOST_SMALL: usize = 16 << 20;
 
 /// One encoding of a page, with what a client can ask by whether it changed.
 #[derive(Debug)]
@@ -39,8 +44,8 @@ pub struct Page {
 /// What a page says of a file.
 #[derive(Debug, Clone)]
 pub struct Published {
-    /// SHA-256, hexadecimal.
-    pub digest: String,
+    /// Strong ETag: the file's SHA-256.
+    pub etag: HeaderValue,
     /// Bytes, where the page says so.
     pub size: Option<u64>,
 }
@@ -50,17 +55,17 @@ pub struct Published {
 pub struct Cache {
     pages: Kept<Page>,
     files: Kept<HashMap<String, Published>>,
+    small: Kept<Bytes>,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { pages: Kept::of(MOST_KEPT), files: Kept::of(MOST_FILES) }
+        Self { pages: Kept::of(MOST_KEPT), files: Kept::of(MOST_FILES), small: Kept::of(MOST_SMALL) }
     }
 }
 
-/// What tells one version of a file from another: pages are put in place by rename, so their time is
-/// that of their making.
-type Stamp = (SystemTime, u64);
+/// What tells one version of a file from another: its time and size, and what the system knows it by.
+type Stamp = (SystemTime, u64, platform::FileId);
 
 /// What was made of files, with the version of the file that it was made of.
 #[derive(Debug)]
@@ -80,10 +85,10 @@ impl<T> Kept<T> {
         Self { most, all: RwLock::new(All { size: 0, of: HashMap::new() }) }
     }
 
-    /// What `make` makes of the file at `path`, and how much that takes; `None` where there is none.
-    fn get(&self, path: &Path, make: impl FnOnce() -> Option<(T, usize)>) -> Option<Arc<T>> {
-        let meta = std::fs::metadata(path).ok()?;
-        let stamp = (meta.modified().ok()?, meta.len());
+    /// What `make` makes of the file at `path`, which is `about` that, and how much that takes; `None` where it makes
+    /// nothing.
+    fn get(&self, path: &Path, about: &Metadata, make: impl FnOnce() -> Option<(T, usize)>) -> Option<Arc<T>> {
+        let stamp = (about.modified().ok()?, about.len(), platform::file_id(about));
         if let Some((of, _, kept)) = self.all.read().ok()?.of.get(path)
             && *of == stamp
         {
@@ -108,7 +113,7 @@ impl<T> Kept<T> {
 impl Cache {
     /// The page at `path`; `None` where there is none.
     pub fn get(&self, path: &Path) -> Option<Arc<Page>> {
-        self.pages.get(path, || {
+        self.pages.get(path, &std::fs::metadata(path).ok()?, || {
             let plain = std::fs::read(path).ok()?;
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&plain).ok()?;
@@ -126,18 +131,37 @@ impl Cache {
     /// What a page says of a file (a wheel, its METADATA, what tells of its making); `None` where none names it.
     pub fn published(&self, index: &Index, project: &str, name: &str) -> Option<Published> {
         let path = index.root().join("simple").join(project).join("index.json");
-        let files = self.files.get(&path, || {
+        let files = self.files.get(&path, &std::fs::metadata(&path).ok()?, || {
+            let of_digest = |digest: &str, size| {
+                Some(Published { etag: HeaderValue::from_str(&format!("\"{digest}\"")).ok()?, size })
+            };
+            let of_hashes = |hashes: &Hashes, size| of_digest(hashes.get("sha256").map_or("", String::as_str), size);
             let mut of = HashMap::new();
-            for mut file in index.project(project).ok()?.files {
-                let digest = |hashes: &mut Hashes| hashes.remove("sha256").unwrap_or_default();
-                let metadata = Published { digest: digest(&mut file.core_metadata), size: None };
-                of.insert(format!("{}.metadata", file.filename), metadata);
-                of.insert(file.filename, Published { digest: digest(&mut file.hashes), size: Some(file.size) });
-                of.extend(file.beside.into_iter().map(|(name, digest)| (name, Published { digest, size: None })));
+            for file in index.project(project).ok()?.files {
+                let metadata = (format!("{}.metadata", file.filename), of_hashes(&file.core_metadata, None)?);
+                let wheel = (file.filename, of_hashes(&file.hashes, Some(file.size))?);
+                of.extend([metadata, wheel]);
+                for (name, digest) in file.beside {
+                    of.insert(name, of_digest(&digest, None)?);
+                }
             }
             let size = of.len();
             Some((of, size))
         });
         files?.get(name).cloned()
+    }
+
+    /// All of a small file at `path`, which is `about` that; `None` for one that is not small, or is another one by now.
+    pub fn small(&self, path: &Path, about: &Metadata) -> Option<Bytes> {
+        if about.len() > SMALL {
+            return None;
+        }
+        let read = || {
+            let mut bytes = Vec::with_capacity(usize::try_from(about.len()).ok()? + 1);
+            platform::open_regular(path, false).ok()?.take(SMALL + 1).read_to_end(&mut bytes).ok()?;
+            let size = bytes.len();
+            (size as u64 == about.len()).then(|| (bytes.into(), size.max(1)))
+        };
+        self.small.get(path, about, read).map(|kept| kept.as_ref().clone())
     }
 }
