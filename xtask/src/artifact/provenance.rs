@@ -137,7 +137,7 @@ impl Statement {
             let pointer = format!("/buildDefinition/internalParameters/objects/{name}");
             self.predicate.pointer(&pointer).and_then(Value::as_u64).unwrap_or(0)
         };
-        (number("imported") + number("shared"), number("audited"))
+        (number("imported") + number("shared") + number("farm"), number("audited"))
     }
 
     /// The builder's id, as the statement has it.

@@ -267,7 +267,8 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     let mut writable = vec![root.join("v1")];
     writable.extend(write.iter().cloned());
     let at = tempfile::Builder::new().prefix("torchmill-room-").tempdir()?.keep();
-    let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system: system.map(Path::to_owned) };
+    let system = system.map(Path::to_owned);
+    let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system, ..Room::default() };
     let mut command = match platform::room_supported() {
         Ok(()) => {
             let spec = serde_json::to_string(&room).map_err(|e| Error::world("closed-room", e.to_string()))?;
