@@ -426,6 +426,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "how long things take: decides what is said, and in which order",
         &["timing.rs table", "work/ninja.rs ninja_log", "work/ninja.rs table"],
     ),
+    ("where objects came from: what a progress bar says", &["work/ninja.rs after"]),
     (
         "a finished result, on its way out of the store",
         &[

@@ -26,6 +26,7 @@ mod cuda;
 mod dist;
 mod doctor;
 mod drafts;
+mod farm;
 mod fuzz_corpus;
 mod help;
 mod inspect;

@@ -54,6 +54,8 @@ pub enum Event {
         seconds_left: Option<f64>,
         /// What was finished last.
         current: String,
+        /// Where the objects that were finished in this run came from.
+        from: Whence,
     },
     /// A line for people.
     Note {
@@ -65,6 +67,28 @@ pub enum Event {
         /// One line, without markup; `warning:` is put before it.
         text: String,
     },
+}
+
+/// Where objects came from, by their number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Whence {
+    /// Compiled on this machine.
+    pub local: u64,
+    /// Of the compiler cache, this machine's or a shared one.
+    pub cache: u64,
+    /// Of an archive that was taken in.
+    pub archive: u64,
+    /// Compiled by a farm.
+    pub farm: u64,
+}
+
+impl Whence {
+    /// For people: nothing if all were compiled here.
+    pub fn shown(&self) -> Option<String> {
+        let parts = [("local", self.local), ("cache", self.cache), ("archive", self.archive), ("farm", self.farm)];
+        let parts: Vec<String> = parts.iter().filter(|(_, n)| *n > 0).map(|(name, n)| format!("{name} {n}")).collect();
+        (self.cache + self.archive + self.farm > 0).then(|| parts.join(", "))
+    }
 }
 
 /// Something that listens to events.

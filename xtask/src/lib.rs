@@ -1,7 +1,7 @@
 //! torchmill: turns a recipe into a PyTorch wheel and a libtorch bundle whose `TCPStore` runs on
 //! libuv, and proves it.
 //!
-//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `dist`, `draft`, `mirror`, `validate`, `repro`,
+//! The folders follow a build from the outside in: `cli` → `ui`, `ci`, `dist`, `draft`, `farm`, `mirror`, `validate`, `repro`,
 //! `doctor` → `stage` → `diff`, `artifact`, `compat`, `inspect` → `source`, `toolchain` → `wheel`, `store` → `recipe` →
 //! `logging`, `platform`, `event`, `error`. A module imports only from its own layer and those to its right, and never
 //! in a circle
@@ -17,6 +17,7 @@ pub mod doctor;
 pub mod draft;
 pub mod error;
 pub mod event;
+pub mod farm;
 pub mod inspect;
 pub mod logging;
 pub mod mirror;

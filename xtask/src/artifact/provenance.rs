@@ -142,7 +142,8 @@ impl Statement {
         if all.is_some_and(|all| !all.is_object()) {
             return (u64::MAX, 0);
         }
-        (number("imported", u64::MAX).saturating_add(number("shared", u64::MAX)), number("audited", 0))
+        let foreign = ["imported", "shared", "farm"].map(|name| number(name, u64::MAX));
+        (foreign.into_iter().fold(0, u64::saturating_add), number("audited", 0))
     }
 
     /// The builder's id, as the statement has it.

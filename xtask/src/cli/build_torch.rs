@@ -7,7 +7,7 @@ use clap::Args as ClapArgs;
 use ed25519_dalek::SigningKey;
 
 use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
-use super::shared::CacheArgs;
+use super::shared::{CacheArgs, FarmArgs};
 use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::event::Sink;
@@ -25,6 +25,7 @@ Examples:
   cargo xtask build-torch --recipe torch-2.6.0-cpu --with torchvision,torchaudio
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
+  cargo xtask build-torch --farm http://10.0.0.1:10600
   cargo xtask build-torch --cache-audit 100    compile what came in again
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust
 
@@ -59,6 +60,8 @@ pub struct Args {
     no_compiler_cache: bool,
     #[command(flatten)]
     cache: CacheArgs,
+    #[command(flatten)]
+    farm: FarmArgs,
     /// Sign the statement about the artifacts: an Ed25519 key (PEM file), or env:VARIABLE
     #[arg(long, value_name = "FILE|env:VARIABLE", allow_hyphen_values = true, value_hint = clap::ValueHint::FilePath)]
     sign: Option<String>,
@@ -81,7 +84,10 @@ pub fn run(mut args: Args) -> Result<()> {
     // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
     let secret = key.as_ref().map(KeySource::load).transpose()?;
-    let chosen = args.cache.chosen()?;
+    let (chosen, farm) = (args.cache.chosen()?, args.farm.chosen()?);
+    if farm.is_some() && args.no_compiler_cache {
+        session.events.warn("with --no-compiler-cache nothing from elsewhere is used: no farm either".into());
+    }
     if let Some(KeySource::Environment(name)) = &key {
         platform::scrub_environment(Some(name));
     }
@@ -103,6 +109,7 @@ pub fn run(mut args: Args) -> Result<()> {
                 jobs: args.jobs.map(usize::from),
                 no_compiler_cache: args.no_compiler_cache,
                 shared_cache: chosen.shared.clone(),
+                farm: farm.clone(),
                 cache_audit: chosen.audit,
                 until: args.until.clone(),
                 out: args.out.clone(),
@@ -307,10 +314,12 @@ fn show(artifacts: &Artifacts, seconds: f64) {
         println!("  - not run: {skipped}");
     }
     if let Some(from) = &artifacts.objects {
-        let elsewhere = from.imported + from.shared;
         println!(
-            "  {elsewhere} of {} objects came from elsewhere, {} of them were compiled again; {} answers for them",
-            from.objects, from.audited, from.writer
+            "  {} of {} objects came from elsewhere, {} of them were compiled again; {} answers for them",
+            from.elsewhere(),
+            from.objects,
+            from.audited,
+            from.writer
         );
     }
     let Some(set) = &artifacts.set else {

@@ -1,11 +1,12 @@
-//! Hidden commands that this program runs itself under: sandbox helper, compiler launcher, libuv's
-//! build. They come before clap: a launcher is started thousands of times.
+//! Hidden commands that this program runs itself under: sandbox helper, compiler launcher, what runs in a farm's room,
+//! libuv's build. They come before clap: a launcher is started thousands of times.
 
 use std::ffi::OsString;
 use std::path::Path;
 use std::process::ExitCode;
 
 use crate::error::Error;
+use crate::stage::farm::inside;
 use crate::stage::steps::libuv;
 use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND};
 use crate::{platform, ui};
@@ -19,6 +20,7 @@ pub fn dispatch() -> Option<ExitCode> {
         SANDBOX_COMMAND => sandbox(&rest),
         platform::CLOSED_COMMAND => closed(&rest),
         LAUNCH_COMMAND => launch(rest),
+        inside::HELPER_COMMAND => farm(&rest),
         libuv::HELPER_COMMAND => match &rest[..] {
             [source, install] => match libuv::helper(Path::new(source), Path::new(install)) {
                 Ok(()) => return Some(ExitCode::SUCCESS),
@@ -48,6 +50,14 @@ fn closed(arguments: &[OsString]) -> Error {
     match room {
         Some((room, argv)) => platform::enter_room(&room, argv),
         None => Error::misuse("internal", "expected a room and what runs in it"),
+    }
+}
+
+fn farm(arguments: &[OsString]) -> Error {
+    let told = arguments.first().and_then(|text| serde_json::from_str(text.to_str()?).ok());
+    match told.map(|told| inside::helper(&told)) {
+        Some(Err(e)) => e,
+        _ => Error::misuse("internal", "expected what runs in a farm's room"),
     }
 }
 

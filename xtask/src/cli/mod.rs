@@ -14,6 +14,7 @@ mod completions;
 mod diff;
 mod dist;
 mod doctor;
+mod farm;
 mod fetch;
 mod identity;
 mod inspect;
@@ -102,6 +103,7 @@ enum Command {
     Repro(repro::Args),
     Rebuild(rebuild::Args),
     Cache(cache::Args),
+    Farm(farm::Args),
     Mirror(mirror::Args),
     Publish(publish::Args),
     Shell(shell::Args),
@@ -121,6 +123,7 @@ impl Command {
             | Self::Verify(_)
             | Self::Sign(_)
             | Self::Diff(_)
+            | Self::Farm(_)
             | Self::Ci(_)
             | Self::Clean(_)
             | Self::Schema(_)
@@ -175,6 +178,7 @@ pub fn main() -> ExitCode {
         Command::Repro(args) => ended(repro::run(&args)),
         Command::Rebuild(args) => ended(rebuild::run(&args)),
         Command::Cache(args) => ended(cache::run(&args)),
+        Command::Farm(args) => ended(farm::run(&args)),
         Command::Mirror(args) => ended(mirror::run(args)),
         Command::Publish(args) => ended(publish::run(&args)),
         Command::Shell(args) => ended(shell::run(args)),

@@ -1,16 +1,17 @@
-//! The arguments and settings of a compiler cache that machines share.
+//! The arguments and settings of a compiler cache that machines share, and of a farm.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
 use serde::Deserialize;
+use zeroize::Zeroizing;
 
 use crate::artifact::dsse::{self, KeySource};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::repro::foreign;
-use crate::stage::{Credentials, Shared, Storage, Trust};
+use crate::stage::{Credentials, Farm, Shared, Storage, Trust};
 
 /// What is said of a cache that needs no key.
 const UNSIGNED: &str = "unsigned";
@@ -39,6 +40,17 @@ pub struct CacheArgs {
 struct Settings {
     #[serde(default)]
     cache: CacheSettings,
+    #[serde(default)]
+    farm: FarmSettings,
+}
+
+/// `[farm]`: what `--farm` says, where it does not say it.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct FarmSettings {
+    url: Option<String>,
+    token_file: Option<PathBuf>,
+    patience: Option<u16>,
 }
 
 /// `[cache]`: what the arguments of the same names say, where they do not say it.
@@ -50,6 +62,51 @@ struct CacheSettings {
     trust: Vec<String>,
     sign: Option<String>,
     audit: Option<u8>,
+}
+
+/// Machines that compile for this one.
+#[derive(Debug, Args)]
+pub struct FarmArgs {
+    /// Compile on other machines too: the scheduler's address, http://HOST:PORT or https://HOST (docs/farm.md)
+    #[arg(id = "farm_url", long = "farm", value_name = "URL")]
+    url: Option<String>,
+    /// Seconds that the farm may take for an object beside four times what it took last, before it is compiled here
+    /// (default: 30)
+    #[arg(id = "farm_patience", long = "farm-patience", value_name = "SECONDS", value_parser = clap::value_parser!(u16).range(1..=3600))]
+    patience: Option<u16>,
+}
+
+/// Who asks a farm: the environment's token, or the first line of a file.
+///
+/// # Errors
+/// Misuse: the file cannot be read.
+pub fn farm_token(file: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
+    if let Some(token) = std::env::var("TORCHMILL_FARM_TOKEN").ok().filter(|token| !token.is_empty()) {
+        return Ok(Some(Zeroizing::new(token)));
+    }
+    let Some(file) = file else { return Ok(None) };
+    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|e| {
+        Error::misuse("farm-token", format!("the token of the farm cannot be read from {}: {e}", file.display()))
+            .next("the scheduler's machine has it in its file client.token")
+    })?;
+    Ok(Some(Zeroizing::new(text.trim().to_owned())))
+}
+
+impl FarmArgs {
+    /// What arguments, settings and environment say. Reads the token: before the environment is scrubbed.
+    ///
+    /// # Errors
+    /// Misuse: an address that is none or not safe; a token that cannot be read or that the address does not want.
+    pub fn chosen(&self) -> Result<Option<Arc<Farm>>> {
+        // A closed room has no network.
+        if foreign::inside().is_some() {
+            return Ok(None);
+        }
+        let (Settings { farm, .. }, here) = settings()?;
+        let Some(url) = self.url.clone().or(farm.url) else { return Ok(None) };
+        let token = farm_token(farm.token_file.map(|file| here.join(file)).as_deref())?;
+        Ok(Some(Arc::new(Farm::parse(&url, token, self.patience.or(farm.patience))?)))
+    }
 }
 
 /// What a build does with objects of others.
@@ -71,7 +128,7 @@ impl CacheArgs {
         if foreign::inside().is_some() {
             return Ok(Chosen { shared: None, audit: self.audit });
         }
-        let (settings, here) = settings()?;
+        let (Settings { cache: settings, .. }, here) = settings()?;
         let audit = self.audit.or(settings.audit);
         if let Some(percent) = audit.filter(|percent| *percent > 100) {
             return Err(Error::misuse(
@@ -134,10 +191,10 @@ fn trusted(names: &[String], here: &Path) -> Result<Trust> {
     }
 }
 
-/// `[cache]` of the settings, and the folder that they stand in.
-fn settings() -> Result<(CacheSettings, PathBuf)> {
+/// The settings, and the folder that they stand in.
+fn settings() -> Result<(Settings, PathBuf)> {
     let Some(path) = std::env::var_os("TORCHMILL_SETTINGS").filter(|path| !path.is_empty()).map(PathBuf::from) else {
-        return Ok((CacheSettings::default(), PathBuf::new()));
+        return Ok((Settings::default(), PathBuf::new()));
     };
     let bad = |what: String| {
         Error::misuse("settings", format!("{} (TORCHMILL_SETTINGS): {what}", path.display()))
@@ -145,7 +202,7 @@ fn settings() -> Result<(CacheSettings, PathBuf)> {
     };
     let text = platform::read_text(&path, platform::MOST_TEXT).map_err(|e| bad(e.to_string()))?;
     let settings: Settings = toml::from_str(&text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
-    Ok((settings.cache, path.parent().unwrap_or(Path::new("")).to_owned()))
+    Ok((settings, path.parent().unwrap_or(Path::new("")).to_owned()))
 }
 
 #[cfg(test)]

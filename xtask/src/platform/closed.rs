@@ -32,6 +32,9 @@ pub struct Room {
     /// The root folder of the system that it sees, such as one that debootstrap made; this one's own if `None`.
     #[serde(default)]
     pub system: Option<PathBuf>,
+    /// Every IPv4 address leads to the room itself: a program in it can stand in for others that have one.
+    #[serde(default)]
+    pub all_addresses: bool,
 }
 
 /// What compilers, linkers and interpreters of the system stand in, and what they read of `/etc`.
@@ -121,6 +124,11 @@ fn init(room: &Room, argv: &[OsString]) -> ! {
         end(&Error::world("closed-room", format!("no closed room: {what}: {e}")));
     }
     unix::loopback_up();
+    if room.all_addresses
+        && let Err(e) = every_address_is_ours()
+    {
+        end(&Error::world("closed-room", format!("no closed room: addresses of its own: {e}")));
+    }
     // SAFETY: as above.
     match unsafe { libc::fork() } {
         -1 => end(&Error::world("closed-room", io::Error::last_os_error().to_string())),
@@ -244,6 +252,68 @@ fn build(room: &Room) -> Step {
     )?;
     pivot(&room.at)?;
     std::env::set_current_dir(&room.cwd).map_err(|e| ("the folder to start in", e))
+}
+
+/// Makes all IPv4 addresses those of the loopback interface (rtnetlink(7): RTM_NEWROUTE into the local table, which is
+/// `ip route add local 0.0.0.0/0 dev lo`).
+fn every_address_is_ours() -> io::Result<()> {
+    /// The header of the message, the route, and the one attribute that it has.
+    #[repr(C)]
+    struct Request {
+        header: libc::nlmsghdr,
+        route: [u8; 12],
+        attribute: [u16; 2],
+        interface: u32,
+    }
+    const LENGTH: u32 = size_of::<Request>() as u32;
+    let mut request = Request {
+        header: libc::nlmsghdr {
+            nlmsg_len: LENGTH,
+            nlmsg_type: libc::RTM_NEWROUTE,
+            nlmsg_flags: (libc::NLM_F_REQUEST | libc::NLM_F_CREATE | libc::NLM_F_ACK) as u16,
+            nlmsg_seq: 1,
+            nlmsg_pid: 0,
+        },
+        // Family, lengths of destination and source, type of service, table, protocol, scope, type, flags.
+        route: [
+            libc::AF_INET as u8,
+            0,
+            0,
+            0,
+            libc::RT_TABLE_LOCAL,
+            libc::RTPROT_BOOT,
+            libc::RT_SCOPE_HOST,
+            libc::RTN_LOCAL,
+            0,
+            0,
+            0,
+            0,
+        ],
+        attribute: [8, libc::RTA_OIF],
+        // SAFETY: the name is a C string.
+        interface: unsafe { libc::if_nametoindex(c"lo".as_ptr()) },
+    };
+    let mut answer = [0u8; 256];
+    // SAFETY: what is sent and what is received lives across the calls, and has the lengths that are said.
+    unsafe {
+        let socket = libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, libc::NETLINK_ROUTE);
+        if socket < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        let sent = libc::send(socket, (&raw mut request).cast(), LENGTH as usize, 0);
+        let got = if sent < 0 { sent } else { libc::recv(socket, answer.as_mut_ptr().cast(), answer.len(), 0) };
+        let failed = io::Error::last_os_error();
+        libc::close(socket);
+        if got < 0 {
+            return Err(failed);
+        }
+    }
+    // After the header of 16 bytes: 0, or a negative errno.
+    match answer.get(16..20).and_then(|code| code.try_into().ok()).map(i32::from_ne_bytes) {
+        Some(0) => Ok(()),
+        Some(code) => Err(io::Error::from_raw_os_error(-code)),
+        None => Err(io::ErrorKind::UnexpectedEof.into()),
+    }
 }
 
 fn inside(room: &Room, path: &Path) -> PathBuf {

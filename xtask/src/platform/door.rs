@@ -8,9 +8,27 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 /// One who came through the door.
-pub trait Visitor: Read + Write + Send {}
+pub trait Visitor: Read + Write + Send {
+    /// The same visitor a second time, so that it can be heard and told at once.
+    ///
+    /// # Errors
+    /// There is no room for one more open file.
+    fn again(&self) -> io::Result<Box<dyn Visitor>>;
 
-impl<T: Read + Write + Send> Visitor for T {}
+    /// Ends what is said, both ways.
+    fn hang_up(&self);
+}
+
+#[cfg(unix)]
+impl Visitor for std::os::unix::net::UnixStream {
+    fn again(&self) -> io::Result<Box<dyn Visitor>> {
+        Ok(Box::new(self.try_clone()?))
+    }
+
+    fn hang_up(&self) {
+        let _ = self.shutdown(std::net::Shutdown::Both);
+    }
+}
 
 /// A door that is open until this goes.
 pub struct Door {

@@ -308,6 +308,21 @@ pub fn exec(argv: &[OsString]) -> Error {
     Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display()))
 }
 
+/// Becomes `argv` with the environment `env` and no other, as `user` and its group if one is named. Returns only on
+/// failure.
+pub fn exec_as(argv: &[OsString], env: &[(&str, OsString)], user: Option<(u32, u32)>) -> Error {
+    let Some((program, arguments)) = argv.split_first() else {
+        return Error::misuse("exec", "nothing to run");
+    };
+    let mut command = Command::new(program);
+    command.args(arguments).env_clear().envs(env.iter().map(|(name, value)| (name, value))).current_dir("/");
+    if let Some((user, group)) = user {
+        command.uid(user).gid(group);
+    }
+    let e = command.exec();
+    Error::world("exec", format!("cannot run {}: {e}", Path::new(program).display()))
+}
+
 /// Runs `argv` to its end: its exit code (128 and the signal's number if one ended it, which is also
 /// said), and the peak resident memory, in bytes, of the largest process that it was or started.
 ///
@@ -383,6 +398,30 @@ pub fn system_programs() -> Vec<PathBuf> {
 pub fn own_variables(_work: &Path) -> Vec<(String, String)> {
     Vec::new()
 }
+
+/// Lets this process and all that it starts run on `count` cores at the most, of those that it may use: programs that
+/// ask how many there are, are told so.
+#[cfg(target_os = "linux")]
+pub fn use_cores(count: usize) {
+    // SAFETY: the sets are plain data of the size that is said, and live across the calls.
+    unsafe {
+        let (mut may, mut fewer): (libc::cpu_set_t, libc::cpu_set_t) = (std::mem::zeroed(), std::mem::zeroed());
+        if libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut may) != 0 {
+            return;
+        }
+        let mut cores: Vec<usize> =
+            (0..libc::CPU_SETSIZE as usize).filter(|core| libc::CPU_ISSET(*core, &may)).collect();
+        // Not all on the first ones.
+        let first = std::process::id() as usize % cores.len().max(1);
+        cores.rotate_left(first);
+        cores.into_iter().take(count.max(1)).for_each(|core| libc::CPU_SET(core, &mut fewer));
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const fewer);
+    }
+}
+
+/// No such bounds here.
+#[cfg(not(target_os = "linux"))]
+pub fn use_cores(_count: usize) {}
 
 /// Whether the user is root.
 pub fn is_root() -> bool {

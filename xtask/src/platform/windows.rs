@@ -145,6 +145,14 @@ pub fn own_variables(work: &Path) -> Vec<(String, String)> {
     taken.chain(own.map(|(name, dir)| (name.to_owned(), work.join(dir).display().to_string()))).collect()
 }
 
+/// No such bounds here.
+pub fn use_cores(_count: usize) {}
+
+/// Other users are another matter here.
+pub fn exec_as(_argv: &[OsString], _env: &[(&str, OsString)], _user: Option<(u32, u32)>) -> Error {
+    Error::world("exec", "this system has no such users")
+}
+
 /// Not asked on Windows.
 pub fn is_root() -> bool {
     false

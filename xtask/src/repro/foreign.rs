@@ -278,7 +278,8 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
     let at = root.join("room");
     fs_err::create_dir_all(&at)?;
-    let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system: system.map(Path::to_owned) };
+    let system = system.map(Path::to_owned);
+    let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system, ..Room::default() };
     let mut command = match platform::room_supported() {
         Ok(()) => {
             let spec = serde_json::to_string(&room).map_err(|e| Error::world("closed-room", e.to_string()))?;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, OnceLock};
 
-use super::{locked, shared::Shared};
+use super::{farm::Farm, locked, shared::Shared};
 use crate::artifact::origin::Origin;
 use crate::error::{Error, Result};
 use crate::event::Sink;
@@ -63,6 +63,8 @@ pub struct Options {
     pub no_compiler_cache: bool,
     /// The compiler cache that this machine shares with others.
     pub shared_cache: Option<Arc<Shared>>,
+    /// The machines that compile for this one.
+    pub farm: Option<Arc<Farm>>,
     /// Percent of the objects from elsewhere that are compiled again and compared; the default if `None`.
     pub cache_audit: Option<u8>,
     /// Stop after this stage (one of those that [`super::ORDER`] or [`super::BESIDE`] names).

@@ -28,6 +28,7 @@ mod build;
 mod drawn;
 pub mod engine;
 pub mod environment;
+pub mod farm;
 pub mod graph;
 pub mod lock;
 mod locked;
@@ -45,6 +46,7 @@ mod work;
 
 pub use build::{Build, Chosen, Downloads, Options};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
+pub use farm::Farm;
 pub use graph::{BESIDE, ORDER};
 pub use origin::origin;
 pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};

@@ -78,27 +78,36 @@ impl Rules {
     /// # Errors
     /// The folder cannot be written to.
     pub fn enter(&self, need: Need) -> Result<Admitted> {
-        let running = self.folder.join("running");
-        fs_err::create_dir_all(&running)?;
-        let gate = fs_err::File::create(self.folder.join("gate"))?.into_file();
         let mut pause = Duration::from_millis(5);
         loop {
-            gate.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", self.folder.display())))?;
-            let taken = taken(&running)?;
-            // Whatever is too large for the room that there is runs alone.
-            let fits = taken.memory + need.memory <= self.memory && taken.threads + need.threads <= self.threads;
-            if fits || taken.threads == 0 {
-                let name = format!("{}-{}-{}", std::process::id(), need.memory, need.threads);
-                let path = running.join(name);
-                let file = fs_err::File::create(&path)?.into_file();
-                file.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", path.display())))?;
-                gate.unlock().ok();
-                return Ok(Admitted { path, _file: file });
+            if let Some(admitted) = self.try_enter(need)? {
+                return Ok(admitted);
             }
-            gate.unlock().ok();
             std::thread::sleep(pause);
             pause = (pause * 2).min(Duration::from_millis(200));
         }
+    }
+
+    /// Takes room for `need` if there is some now, until the returned guard goes.
+    ///
+    /// # Errors
+    /// The folder cannot be written to.
+    pub fn try_enter(&self, need: Need) -> Result<Option<Admitted>> {
+        let running = self.folder.join("running");
+        fs_err::create_dir_all(&running)?;
+        let gate = fs_err::File::create(self.folder.join("gate"))?.into_file();
+        gate.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", self.folder.display())))?;
+        let taken = taken(&running)?;
+        // Whatever is too large for the room that there is runs alone.
+        let fits = taken.memory + need.memory <= self.memory && taken.threads + need.threads <= self.threads;
+        if !fits && taken.threads > 0 {
+            return Ok(None);
+        }
+        let path = running.join(format!("{}-{}-{}", std::process::id(), need.memory, need.threads));
+        let file = fs_err::File::create(&path)?.into_file();
+        file.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", path.display())))?;
+        // Closing the gate's file unlocks it.
+        Ok(Some(Admitted { path, _file: file }))
     }
 
     /// Notes that compiling `output` needed `mib` at its peak.

@@ -6,16 +6,21 @@
 //! work folder to one that is relative to the build folder (`../aten/src/…`, as error messages of
 //! the stock wheels show them) and then becomes the compiler cache or the compiler itself.
 //!
-//! Before either, it looks for the object among those that came from elsewhere ([`super::objects`]).
+//! Before either, it looks for the object among those that came from elsewhere ([`super::objects`]); a build that has a
+//! farm sends what can travel there ([`super::farm`]), and what does not come back in time is compiled here.
 //!
 //! It does so only where the working directory is the build folder: the trial compiles of CMake's
 //! own checks run elsewhere and are left alone.
 
 use std::ffi::OsString;
+use std::io::Write;
 use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use super::admission::Rules;
-use super::objects::Supply;
+use super::admission::{Admitted, Rules};
+use super::farm::{Farm, Sent};
+use super::objects::{self, FARM_NOTES, Supply};
 use crate::error::Error;
 use crate::platform;
 
@@ -76,15 +81,69 @@ impl Launch {
             std::process::exit(0);
         }
         let is_nvcc = argv.first().is_some_and(|c| Path::new(c).file_stem().is_some_and(|n| n == "nvcc"));
-        let argv = match std::env::var_os(CACHE_VARIABLE) {
-            Some(cache) => [vec![cache], argv].concat(),
-            None => argv,
+        let cached = match std::env::var_os(CACHE_VARIABLE) {
+            Some(cache) => [vec![cache], argv.clone()].concat(),
+            None => argv.clone(),
         };
-        match (Rules::of_environment(), output) {
-            (Some(rules), Some(output)) => admitted(&rules, &output, is_nvcc, &argv),
-            _ => platform::exec(&argv),
-        }
+        let (Some(rules), Some(output)) = (Rules::of_environment(), output) else { return platform::exec(&cached) };
+        let guard = match Farm::of_environment() {
+            Some(farm) => match self.sent(&farm, &argv, &cached, &output, &rules) {
+                Some(Place::Done) => std::process::exit(0),
+                Some(Place::Here(guard)) => Some(guard),
+                None => None,
+            },
+            None => None,
+        };
+        admitted(&rules, &output, is_nvcc, &cached, guard)
     }
+
+    /// What becomes of an object in a build that has a farm. `None` if it is to be compiled here, as ever.
+    fn sent(&self, farm: &Farm, argv: &[OsString], cached: &[OsString], output: &str, rules: &Rules) -> Option<Place> {
+        let note = |put: bool, digest: &str| objects::note(Path::new(&self.work), FARM_NOTES, put, digest, output);
+        // What is noted as the farm's was so until now.
+        note(false, "");
+        let sent = Sent::of(argv)?;
+        if farm.asks_cache && is_cached(cached) {
+            return Some(Place::Done);
+        }
+        let mut pause = Duration::from_millis(5);
+        // Whichever has a place first: the farm, or this machine.
+        while farm.open() > 0 {
+            if let Some(_ticket) = farm.ticket() {
+                let digest = farm.compile(&sent, output)?;
+                note(true, &digest);
+                return Some(Place::Done);
+            }
+            if let Some(guard) = rules.try_enter(rules.need(output, false)).ok()? {
+                return Some(Place::Here(guard));
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(Duration::from_millis(200));
+        }
+        None
+    }
+}
+
+/// Where an object of a build with a farm comes about.
+enum Place {
+    /// It is there.
+    Done,
+    /// It is compiled here, now.
+    Here(Admitted),
+}
+
+/// Whether ccache has the object that `argv`, ccache first, would make; then it is in its place. A ccache that has to put
+/// a program before the compiler which always fails compiles nothing, and keeps nothing.
+fn is_cached(argv: &[OsString]) -> bool {
+    let Some((cache, rest)) = argv.split_first() else { return false };
+    let said = Command::new(cache).args(rest).env("CCACHE_PREFIX", "false").stdin(Stdio::null()).output();
+    let Ok(said) = said else { return false };
+    let hit = said.status.success();
+    if hit {
+        // What the compiler said then.
+        let _ = std::io::stderr().write_all(&said.stderr);
+    }
+    hit
 }
 
 /// What a compile command writes, as ninja calls it.
@@ -95,8 +154,8 @@ fn output(argv: &[OsString]) -> Option<String> {
 
 /// Runs the compiler once there is room for it, takes note of what it needed, and ends as it ended.
 /// Returns only on failure.
-fn admitted(rules: &Rules, output: &str, is_nvcc: bool, argv: &[OsString]) -> Error {
-    let guard = match rules.enter(rules.need(output, is_nvcc)) {
+fn admitted(rules: &Rules, output: &str, is_nvcc: bool, argv: &[OsString], guard: Option<Admitted>) -> Error {
+    let guard = match guard.map_or_else(|| rules.enter(rules.need(output, is_nvcc)), Ok) {
         Ok(guard) => guard,
         Err(e) => return e,
     };

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod cargo;
 mod compiler;
 pub mod cuda;
+pub mod farm;
 mod find;
 mod launch;
 pub mod locked;

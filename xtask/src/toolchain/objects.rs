@@ -31,8 +31,11 @@ const PYTHON: &str = "{python}";
 /// The folders of a system's own headers: the same path on every machine that has the same packages.
 const SYSTEM: [&str; 3] = ["/usr/", "/lib/", "/opt/"];
 
-/// The file of a work folder that says which objects were put in place, and which were compiled after all.
-const NOTES: &str = "objects.notes";
+/// The file of a work folder that says which objects of an archive were put in place, and which were compiled after all.
+pub const NOTES: &str = "objects.notes";
+
+/// The same of objects that a farm compiled.
+pub const FARM_NOTES: &str = "farm.notes";
 
 /// One object, by the command that makes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -103,7 +106,7 @@ impl Supply {
     pub fn deliver(&self, work: &Path, argv: &[String], output: &str) -> bool {
         let Some(entry) = self.entry(output) else { return false };
         let put = self.put(&entry, argv, output).is_some();
-        note(work, put, &entry);
+        note(work, NOTES, put, &entry.object, output);
         put
     }
 
@@ -195,18 +198,27 @@ pub fn is_outside(name: &str) -> bool {
     name.starts_with('/') || name.starts_with(PYTHON)
 }
 
-/// Notes that an object was put in place, or compiled though there was one of its name.
-fn note(work: &Path, put: bool, entry: &Entry) {
-    let line = format!("{}{} {}\n", if put { '+' } else { '-' }, entry.object, entry.output);
+/// Notes in the file `notes` of the work folder `work` that an object was put in place, or compiled here after all.
+pub fn note(work: &Path, notes: &str, put: bool, object: &str, output: &str) {
+    let line = format!("{}{object} {output}\n", if put { '+' } else { '-' });
     // One write of one line to a file that is only appended to.
-    let file = std::fs::OpenOptions::new().create(true).append(true).open(work.join(NOTES));
+    let file = std::fs::OpenOptions::new().create(true).append(true).open(work.join(notes));
     let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
 }
 
-/// What was put in place in the work folder `work` and not compiled since: output → SHA-256.
+/// What of an archive was put in place in the work folder `work` and not compiled since: output → SHA-256.
 pub fn delivered(work: &Path) -> std::collections::BTreeMap<String, String> {
+    noted(work, NOTES)
+}
+
+/// The same of what a farm compiled.
+pub fn farmed(work: &Path) -> std::collections::BTreeMap<String, String> {
+    noted(work, FARM_NOTES)
+}
+
+fn noted(work: &Path, notes: &str) -> std::collections::BTreeMap<String, String> {
     let mut out = std::collections::BTreeMap::new();
-    for line in std::fs::read_to_string(work.join(NOTES)).unwrap_or_default().lines() {
+    for line in std::fs::read_to_string(work.join(notes)).unwrap_or_default().lines() {
         let Some((digest, output)) = line.split_once(' ') else { continue };
         match digest.strip_prefix('+') {
             Some(digest) => out.insert(output.to_owned(), digest.to_owned()),
@@ -216,9 +228,14 @@ pub fn delivered(work: &Path) -> std::collections::BTreeMap<String, String> {
     out
 }
 
-/// Forgets what was put in place in the work folder `work`.
+/// Forgets what of an archive was put in place in the work folder `work`.
 pub fn forget(work: &Path) {
     let _ = std::fs::remove_file(work.join(NOTES));
+}
+
+/// The same of what a farm compiled.
+pub fn forget_farmed(work: &Path) {
+    let _ = std::fs::remove_file(work.join(FARM_NOTES));
 }
 
 #[cfg(test)]
@@ -288,7 +305,7 @@ mod tests {
         assert!(supply.put(&entry, &command, &output).is_some());
         assert_eq!(std::fs::read(&output).unwrap(), b"object");
         assert_eq!(std::fs::read_to_string(at("a.o.d")).unwrap(), format!("{output}: \\\n {}\n", at("a.h")));
-        note(&work, true, &entry);
+        note(&work, NOTES, true, &entry.object, &output);
         assert_eq!(delivered(&work).get(&output), Some(&entry.object));
         // Another flag, another header, another object: none of them fits.
         let more = [command.clone(), vec!["-O0".into()]].concat();
@@ -298,7 +315,7 @@ mod tests {
         std::fs::write(at("a.h"), "int a;").unwrap();
         std::fs::write(supply.file("objects", &entry.object), "poison").unwrap();
         assert!(supply.put(&entry, &command, &output).is_none());
-        note(&work, false, &entry);
+        note(&work, NOTES, false, &entry.object, &output);
         assert!(delivered(&work).is_empty());
     }
 }

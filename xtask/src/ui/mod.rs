@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 
 use crate::error::Error;
-use crate::event::{Event, Sink};
+use crate::event::{Event, Sink, Whence};
 use crate::{logging, platform};
 
 /// How long a non-terminal goes without a line while something compiles.
@@ -109,10 +109,11 @@ impl Inner {
         }
     }
 
-    fn compile(&mut self, done: u64, total: u64, left: Option<f64>, current: &str) {
+    fn compile(&mut self, done: u64, total: u64, left: Option<f64>, current: &str, from: &Whence) {
         // The bar says more than that the stage runs.
         self.stage = None;
         let left_text = left.map_or_else(String::new, |s| format!("{} left", duration(s)));
+        let from = from.shown();
         if let Some(bars) = &self.bars {
             let bar = self.compile.get_or_insert_with(|| {
                 bars.add(ProgressBar::new(total))
@@ -121,14 +122,16 @@ impl Inner {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_prefix(left_text);
-            bar.set_message(current.rsplit('/').next().unwrap_or(current).chars().take(40).collect::<String>());
+            let current: String = current.rsplit('/').next().unwrap_or(current).chars().take(40).collect();
+            bar.set_message(from.map_or(current.clone(), |from| format!("{from}  {current}")));
             if done == total {
                 bar.finish_and_clear();
                 self.compile = None;
             }
         } else if self.last_line.elapsed() >= QUIET || done == total {
             let percent = (done * 100).checked_div(total).unwrap_or(100);
-            self.line(&format!("  compile {done}/{total} ({percent} %) {left_text}"));
+            let from = from.map_or_else(String::new, |from| format!(" ({from})"));
+            self.line(&format!("  compile {done}/{total} ({percent} %){from} {left_text}"));
         }
     }
 }
@@ -172,8 +175,8 @@ impl Sink for Reporter {
                     bar.finish_and_clear();
                 }
             }
-            Event::CompileProgress { done, total, seconds_left, current } => {
-                inner.compile(done, total, seconds_left, &current)
+            Event::CompileProgress { done, total, seconds_left, current, from } => {
+                inner.compile(done, total, seconds_left, &current, &from)
             }
             Event::Note { text } => inner.line(&format!("  {}", said(&text))),
             Event::Warning { text } => inner.line(&format!("{} {}", paint("33", "warning:"), said(&text))),

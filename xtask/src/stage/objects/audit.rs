@@ -14,6 +14,7 @@ use super::import::{Imported, forget, supply};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::build::Build;
+use crate::stage::farm::daemon;
 use crate::stage::shared::Shared;
 use crate::stage::work::{Work, remote};
 use crate::store::{digest_file, remove_tree, write_atomically};
@@ -35,12 +36,27 @@ pub struct Origins {
     pub imported: u64,
     /// Those of a shared cache.
     pub shared: u64,
-    /// Of both, those that were compiled again here, to the same bytes.
+    /// Those that a farm compiled.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub farm: u64,
+    /// Of all these, those that were compiled again here, to the same bytes.
     pub audited: u64,
     /// SHA-256 of the archive; empty if there was none.
     pub archive: String,
     /// Who answers for it.
     pub writer: String,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // what serde asks with
+fn is_none(n: &u64) -> bool {
+    *n == 0
+}
+
+impl Origins {
+    /// Objects that were not compiled on this machine.
+    pub fn elsewhere(&self) -> u64 {
+        self.imported + self.shared + self.farm
+    }
 }
 
 /// What was drawn so far in a work folder.
@@ -97,7 +113,7 @@ pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
     let mut drawn = Drawn::load(work);
     let foreign = Foreign::of(work)?;
     let all: BTreeMap<String, String> =
-        foreign.delivered.iter().chain(&foreign.shared).map(|(o, d)| (o.clone(), d.clone())).collect();
+        foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
     let fresh: Vec<(&String, &String)> =
         all.iter().filter(|(output, digest)| drawn.of.get(*output) != Some(*digest)).collect();
     if fresh.is_empty() {
@@ -115,6 +131,7 @@ pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
         let shared = foreign.shared.contains_key(&differing.output);
         return Err(match build.options.shared_cache.as_ref().filter(|_| shared) {
             Some(cache) => refuse_shared(build, work, &foreign, &differing, cache, means)?,
+            None if foreign.farmed.contains_key(&differing.output) => refuse_farm(build, work, &foreign, &differing)?,
             None => refuse(build, work, &foreign.delivered, &differing)?,
         });
     }
@@ -131,14 +148,22 @@ struct Foreign {
     delivered: BTreeMap<String, String>,
     /// Those of a shared cache.
     shared: BTreeMap<String, String>,
+    /// Those that a farm compiled.
+    farmed: BTreeMap<String, String>,
 }
 
 impl Foreign {
     fn of(work: &Work) -> Result<Self> {
         let (delivered, hits) = (objects::delivered(&work.dir), remote::hits(work));
-        if delivered.is_empty() && hits.is_empty() {
+        let mut farmed = objects::farmed(&work.dir);
+        if delivered.is_empty() && hits.is_empty() && farmed.is_empty() {
             return Ok(Self::default());
         }
+        // One that was made again since, without a farm, is not its any more.
+        let is_theirs = |output: &String, digest: &mut String| {
+            digest_file(&work.build().join(output)).is_ok_and(|(is, _)| is == *digest)
+        };
+        farmed.retain(|output, digest| !delivered.contains_key(output) && is_theirs(output, digest));
         let commands = commands(work)?;
         // ccache names the source; of one that is compiled twice, both objects count.
         let is_hit = |command: &Command| {
@@ -148,12 +173,18 @@ impl Foreign {
         };
         let shared = commands
             .values()
-            .filter(|command| !delivered.contains_key(&command.output) && is_hit(command))
+            .filter(|command| !delivered.contains_key(&command.output) && !farmed.contains_key(&command.output))
+            .filter(|command| is_hit(command))
             .filter_map(|command| {
                 Some((command.output.clone(), digest_file(&work.build().join(&command.output)).ok()?.0))
             })
             .collect();
-        Ok(Self { commands, delivered, shared })
+        Ok(Self { commands, delivered, shared, farmed })
+    }
+
+    /// All of them.
+    fn all(&self) -> impl Iterator<Item = (&String, &String)> {
+        self.delivered.iter().chain(&self.shared).chain(&self.farmed)
     }
 }
 
@@ -300,28 +331,56 @@ fn refuse_shared(
         .next("without --cache, the same command compiles everything here"))
 }
 
+/// The same for a farm: all that it compiled goes, also what the engine kept of it.
+fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Differing) -> Result<Error> {
+    for output in foreign.farmed.keys() {
+        let _ = std::fs::remove_file(work.build().join(output));
+    }
+    objects::forget_farmed(&work.dir);
+    let _ = std::fs::remove_file(work.dir.join(FILE));
+    let farm = build.options.farm.as_ref();
+    if let Some(kept) = farm.map(|farm| daemon::cache(build, farm)).filter(|kept| kept.exists()) {
+        remove_tree(&kept)?;
+    }
+    let from = farm.map_or("a farm that is not known any more".into(), |farm| format!("the farm {}", farm.shown()));
+    Ok(told(build, differing, &from, "one of its workers")
+        .next(format!(
+            "{} objects that the farm compiled were removed: find out which of its workers makes other objects before you send it anything again",
+            foreign.farmed.len()
+        ))
+        .next("without --farm, the same command compiles everything here"))
+}
+
 /// Where the objects of the build in `work` came from; `None` if all were compiled here.
 ///
 /// # Errors
 /// ninja cannot be run.
 pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
     let foreign = Foreign::of(work)?;
-    if foreign.delivered.is_empty() && foreign.shared.is_empty() {
+    if foreign.all().next().is_none() {
         return Ok(None);
     }
     let drawn = Drawn::load(work);
     let there = |output: &&String| work.build().join(output).is_file();
     let archive = supply(build)?.map(|(_, record)| record).filter(|_| !foreign.delivered.is_empty());
-    let writer = match (&archive, &build.options.shared_cache) {
-        (Some(record), _) => record.writer.clone(),
-        (None, Some(cache)) => cache.writer(),
-        (None, None) => "not known any more".into(),
-    };
-    let is_foreign = |output: &&String| foreign.delivered.contains_key(*output) || foreign.shared.contains_key(*output);
+    let cache = build.options.shared_cache.as_ref().filter(|_| !foreign.shared.is_empty());
+    let farm = build.options.farm.as_ref().filter(|_| !foreign.farmed.is_empty());
+    let writers: Vec<String> = [
+        archive.as_ref().map(|record| record.writer.clone()),
+        cache.map(|cache| cache.writer()),
+        farm.map(|farm| format!("the workers of {}", farm.shown())),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let writer = if writers.is_empty() { "not known any more".into() } else { writers.join("; ") };
+    let all: BTreeSet<&String> = foreign.all().map(|(output, _)| output).collect();
+    let is_foreign = |output: &&String| all.contains(*output);
     Ok(Some(Origins {
         objects: foreign.commands.keys().filter(there).count() as u64,
         imported: foreign.delivered.keys().filter(there).count() as u64,
         shared: foreign.shared.len() as u64,
+        farm: foreign.farmed.len() as u64,
         audited: drawn.same.iter().filter(is_foreign).count() as u64,
         archive: archive.map(|record| record.sha256).unwrap_or_default(),
         writer,

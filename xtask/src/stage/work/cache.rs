@@ -9,6 +9,9 @@ use crate::stage::build::{Build, CCACHE};
 use crate::stage::environment;
 use crate::toolchain::CACHE_VARIABLE;
 
+/// The file of a work folder in which ccache says what became of each compile.
+pub const CCACHE_LOG: &str = "ccache.log";
+
 /// The compiler cache that compiles go through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CompilerCache {
@@ -89,6 +92,8 @@ impl CompilerCache {
                     // the preprocessor does not run by itself before the compiler runs it again.
                     pair("CCACHE_DEPEND", "1".into()),
                     pair("CCACHE_TEMPDIR", work.dir.join("tmp").display().to_string()),
+                    // What became of each compile: what a build is told of where its objects came from.
+                    pair("CCACHE_STATSLOG", work.dir.join(CCACHE_LOG).display().to_string()),
                 ];
                 if let Some(libraries) = libraries {
                     env.push(pair("LD_LIBRARY_PATH", libraries.display().to_string()));

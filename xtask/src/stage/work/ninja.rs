@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use super::cache::CCACHE_LOG;
 use super::remote::{self, Connected};
 use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
-use crate::event::Event;
+use crate::event::{Event, Whence};
 use crate::platform;
 use crate::stage::advice;
 use crate::stage::build::Build;
 use crate::stage::environment;
+use crate::stage::farm::daemon;
 use crate::stage::objects::{audit, import};
 use crate::toolchain::{
     Process,
     admission::{RULES_VARIABLE, Rules},
-    objects::SUPPLY_VARIABLE,
+    farm::FARM_VARIABLE,
+    objects::{self, SUPPLY_VARIABLE},
 };
 
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
@@ -51,9 +54,13 @@ pub fn run(
     let mut room = Room::of(build);
     let supply = supply(build, work)?;
     let through = Through::of(build, work, cache);
+    let farm = farm(build, work, cache, &room);
+    let places = farm.as_ref().map_or(0, |farm| farm.places);
+    let mut whence = Counted::new(work);
     loop {
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
-            .args(["-j", &room.jobs.to_string()])
+            // What is compiled here is admitted by its launcher, where there is a farm.
+            .args(["-j", &(room.jobs + places).to_string()])
             .args(targets)
             .hide(build.compiler.hidden())
             .envs(build.torch_env(work))
@@ -63,12 +70,15 @@ pub fn run(
             .env("MAX_JOBS", room.jobs.to_string())
             .cwd(work.build());
         let rules: Vec<(String, PathBuf)> =
-            rules(build, work, &room)?.map(|path| (RULES_VARIABLE.to_owned(), path)).into_iter().collect();
+            rules(build, work, &room, places > 0)?.map(|path| (RULES_VARIABLE.to_owned(), path)).into_iter().collect();
         process = process.envs(rules.iter().map(|(name, value)| (name, value)));
+        if let Some(farm) = &farm {
+            process = process.env(FARM_VARIABLE, &farm.file);
+        }
         if let Some(supply) = &supply {
             process = process.env(SUPPLY_VARIABLE, supply);
         }
-        let mut estimate = Estimate::new(build, work, room.jobs);
+        let mut estimate = Estimate::new(build, work, room.jobs + places);
         let started = Instant::now();
         let mut failure = Failure::default();
         let output = process.run(Some(&log), &mut |line| {
@@ -80,12 +90,16 @@ pub fn run(
                     total,
                     seconds_left: targets.is_empty().then_some(left).flatten(),
                     current: what.to_owned(),
+                    from: whence.after(what),
                 });
             }
         })?;
         learn_memory(build, work);
         if output.status.success() {
             through.tell(build);
+            if let Some(farm) = farm {
+                farm.tell(build, work);
+            }
             audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env })?;
             if targets.is_empty() {
                 estimate.learn(build, work);
@@ -102,6 +116,45 @@ pub fn run(
             }
             _ => return Err(failure.explain(&output.text, &log, room.jobs)),
         }
+    }
+}
+
+/// The farm that this build was given, if it can be asked.
+fn farm(build: &Build<'_>, work: &Work, cache: &CompilerCache, room: &Room) -> Option<daemon::Connected> {
+    // Without a compiler cache, nothing from elsewhere is used.
+    let farm = build.options.farm.as_ref().filter(|_| !build.options.no_compiler_cache)?;
+    daemon::connect(build, work, farm, cache, room.jobs, timings(build))
+}
+
+/// Counts where objects come from while they are finished, by what launchers and ccache note.
+struct Counted {
+    /// The files, and how much of each was there before.
+    notes: [(PathBuf, usize); 3],
+    finished: u64,
+}
+
+impl Counted {
+    fn new(work: &Work) -> Self {
+        let notes = [objects::NOTES, objects::FARM_NOTES, CCACHE_LOG].map(|name| {
+            let path = work.dir.join(name);
+            let size = std::fs::metadata(&path).map_or(0, |about| usize::try_from(about.len()).unwrap_or(usize::MAX));
+            (path, size)
+        });
+        Self { notes, finished: 0 }
+    }
+
+    /// Where those came from that are finished, `what` with them.
+    fn after(&mut self, what: &str) -> Whence {
+        self.finished += u64::from(what.starts_with("Building C"));
+        let lines = |(path, before): &(PathBuf, usize), counts: fn(&str) -> bool| {
+            let text = std::fs::read(path).unwrap_or_default();
+            let text = String::from_utf8_lossy(text.get(*before..).unwrap_or_default()).into_owned();
+            text.lines().filter(|line| counts(line)).count() as u64
+        };
+        let put = |line: &str| line.starts_with('+');
+        let (archive, farm) = (lines(&self.notes[0], put), lines(&self.notes[1], put));
+        let cache = lines(&self.notes[2], |line| matches!(line, "direct_cache_hit" | "preprocessed_cache_hit"));
+        Whence { local: self.finished.saturating_sub(archive + farm + cache), cache, archive, farm }
     }
 }
 
@@ -182,15 +235,19 @@ pub fn jobs(build: &Build<'_>) -> usize {
     cores.min(by_memory).max(1)
 }
 
-/// Writes down by which rules compilers are admitted, for a build with CUDA.
-fn rules(build: &Build<'_>, work: &Work, room: &Room) -> Result<Option<PathBuf>> {
-    let Some(cuda) = &build.recipe.cuda else { return Ok(None) };
+/// Writes down by which rules compilers are admitted, for a build with CUDA or with a farm.
+fn rules(build: &Build<'_>, work: &Work, room: &Room, has_farm: bool) -> Result<Option<PathBuf>> {
+    let cuda = build.recipe.cuda.as_ref();
+    if cuda.is_none() && !has_farm {
+        return Ok(None);
+    }
     let folder = work.dir.join("admission");
     fs_err::create_dir_all(&folder)?;
     let rules = Rules {
         memory: room.memory,
         threads: u32::try_from(room.jobs).unwrap_or(u32::MAX),
-        nvcc_threads: cuda.nvcc_threads.min(u32::try_from(cuda.architectures.len()).unwrap_or(1)),
+        nvcc_threads: cuda
+            .map_or(1, |cuda| cuda.nvcc_threads.min(u32::try_from(cuda.architectures.len()).unwrap_or(1))),
         measured: table(&memory_path(build)),
         kinds: serde_json::from_str(MEMORY).unwrap_or_default(),
         folder: folder.clone(),

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Work;
-use super::cache::CompilerCache;
+use super::cache::{CCACHE_LOG, CompilerCache};
 use crate::event::Sink;
 use crate::platform::Door;
 use crate::stage::shared::{Shared, Tally, serve, signed::Trust};
@@ -16,8 +16,6 @@ use crate::store::KeyBuilder;
 const FEATURE: &str = "redis+unix-storage";
 /// How long ccache waits for an answer, in milliseconds: longer than this program waits for the server.
 const CCACHE_PATIENCE: u32 = 60_000;
-/// The file of a work folder in which ccache says what became of each compile.
-const LOG: &str = "ccache.log";
 
 /// A cache that a build is connected to, until this goes.
 pub struct Connected {
@@ -81,7 +79,6 @@ pub fn connect(shared: &Arc<Shared>, work: &Work, cache: &CompilerCache, events:
         pair("CCACHE_REMOTE_STORAGE", remote),
         // What this machine had already, others have not.
         pair("CCACHE_RESHARE", "1".into()),
-        pair("CCACHE_STATSLOG", work.dir.join(LOG).display().to_string()),
     ];
     Some(Connected { env, _door: door, tally, shown })
 }
@@ -95,12 +92,12 @@ impl Connected {
 
 /// The sources whose objects came from the shared cache in `work`, as ccache was given them.
 pub fn hits(work: &Work) -> BTreeSet<String> {
-    parse_hits(&std::fs::read_to_string(work.dir.join(LOG)).unwrap_or_default())
+    parse_hits(&std::fs::read_to_string(work.dir.join(CCACHE_LOG)).unwrap_or_default())
 }
 
 /// Forgets what came from the shared cache in `work`.
 pub fn forget(work: &Work) {
-    let _ = std::fs::remove_file(work.dir.join(LOG));
+    let _ = std::fs::remove_file(work.dir.join(CCACHE_LOG));
 }
 
 /// Reads ccache's log of statistics: a line `# SOURCE`, and its counters after it. Of several compiles of one source

@@ -1,0 +1,239 @@
+//! `farm`: machines that compile for others.
+
+use std::net::SocketAddrV4;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+
+use super::common::{print_json, set_json};
+use super::shared::FarmArgs;
+use crate::error::{Error, Result};
+use crate::farm::check_address;
+use crate::farm::scheduler::{Scheduler, worker_token};
+use crate::farm::units::{self, Role};
+use crate::farm::worker::Worker;
+use crate::ui;
+
+/// Let several machines compile for one build
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask farm scheduler --listen 10.0.0.1:10600 --state farm
+  cargo xtask farm token --state farm --worker 10.0.0.2:10501 > worker.token
+  cargo xtask farm worker --scheduler http://10.0.0.1:10600 \\
+      --address 10.0.0.2:10501 --token-file worker.token --state worker
+  cargo xtask farm status --farm http://10.0.0.1:10600
+  cargo xtask build-torch --farm http://10.0.0.1:10600
+
+How it works, and whom one has to trust: docs/farm.md.")]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    Scheduler(SchedulerArgs),
+    Token(TokenArgs),
+    Worker(WorkerArgs),
+    Status(StatusArgs),
+}
+
+/// What starts something with the machine.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Print {
+    Systemd,
+    Compose,
+}
+
+impl From<Print> for units::Kind {
+    fn from(print: Print) -> Self {
+        match print {
+            Print::Systemd => Self::Systemd,
+            Print::Compose => Self::Compose,
+        }
+    }
+}
+
+/// Start a scheduler: it says which worker compiles what
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask farm scheduler --listen 10.0.0.1:10600 --state farm
+  cargo xtask farm scheduler --listen 127.0.0.1:10600 --state farm
+  sudo cargo xtask farm scheduler --listen 10.0.0.1:10600 --state /var/farm \\
+      --user nobody
+  cargo xtask farm scheduler --listen 10.0.0.1:10600 --state farm \\
+      --print systemd > torchmill-scheduler.service
+
+It runs until it is stopped, and never as root. Its keys are made when it is
+started for the first time; DIR/client.token is what builds have to know
+(TORCHMILL_FARM_TOKEN, or token-file in [farm] of the settings).")]
+struct SchedulerArgs {
+    /// Address and port at which it listens; it has no TLS of its own
+    #[arg(long, value_name = "IP:PORT")]
+    listen: SocketAddrV4,
+    /// Folder for its keys and its configuration
+    #[arg(long, value_name = "DIR", default_value = "farm")]
+    state: PathBuf,
+    /// Started by root: the user that it becomes
+    #[arg(long, value_name = "NAME")]
+    user: Option<String>,
+    /// Listen at an address that is of no private network
+    #[arg(long)]
+    public: bool,
+    /// Start nothing: print what starts it with the machine
+    #[arg(long, value_name = "KIND")]
+    print: Option<Print>,
+}
+
+/// Make the token with which a worker tells the scheduler of itself
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Example:
+  cargo xtask farm token --state farm --worker 10.0.0.2:10501 > worker.token
+
+The token is of use for that address alone.")]
+struct TokenArgs {
+    /// Folder of the scheduler
+    #[arg(long, value_name = "DIR", default_value = "farm")]
+    state: PathBuf,
+    /// Address and port of the worker
+    #[arg(long, value_name = "IP:PORT")]
+    worker: SocketAddrV4,
+}
+
+/// Start a worker: it compiles what clients send, with the compiler that they send
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  sudo cargo xtask farm worker --scheduler http://10.0.0.1:10600 \\
+      --address 10.0.0.2:10501 --token-file worker.token --state /var/worker
+  cargo xtask farm worker --scheduler https://farm.example \\
+      --address 10.0.0.2:10501 --state worker --print systemd
+
+It runs until it is stopped, as root: for every compile it mounts a root of its
+own, in which bubblewrap runs the compiler without network. Whoever knows the
+clients' token runs programs in there: give it a machine or a container of its
+own.")]
+struct WorkerArgs {
+    /// Address of the scheduler
+    #[arg(long, value_name = "URL")]
+    scheduler: String,
+    /// Address and port at which clients and the scheduler reach it
+    #[arg(long, value_name = "IP:PORT")]
+    address: SocketAddrV4,
+    /// File with its token
+    #[arg(long, value_name = "FILE", required_unless_present = "print")]
+    token_file: Option<PathBuf>,
+    /// Folder for compilers that are sent and roots that they run in
+    #[arg(long, value_name = "DIR", default_value = "worker")]
+    state: PathBuf,
+    /// Compiles at a time (default: by cores and free memory)
+    #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    jobs: Option<u16>,
+    /// bubblewrap, if it is not on PATH
+    #[arg(long, value_name = "FILE")]
+    bubblewrap: Option<PathBuf>,
+    /// Listen at an address that is of no private network
+    #[arg(long)]
+    public: bool,
+    /// Start nothing: print what starts it with the machine
+    #[arg(long, value_name = "KIND")]
+    print: Option<Print>,
+}
+
+/// Show how many workers a farm has, and how busy they are
+#[derive(Debug, ClapArgs)]
+#[command(after_help = "\
+Examples:
+  cargo xtask farm status --farm http://10.0.0.1:10600
+  cargo xtask farm status --farm http://10.0.0.1:10600 --json
+
+Exit code 3: no scheduler answers there.")]
+struct StatusArgs {
+    #[command(flatten)]
+    farm: FarmArgs,
+    /// Print the result as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Misuse: an address that is none or not safe; root where there should be none, and none where it is needed.
+/// The world: there is no engine, no bubblewrap or no scheduler.
+pub fn run(args: &Args) -> Result<()> {
+    match &args.what {
+        What::Scheduler(args) => scheduler(args),
+        What::Token(args) => {
+            println!("{}", worker_token(&args.state, args.worker)?);
+            Ok(())
+        }
+        What::Worker(args) => worker(args),
+        What::Status(args) => status(args),
+    }
+}
+
+fn scheduler(args: &SchedulerArgs) -> Result<()> {
+    check_address("--listen", args.listen, args.public)?;
+    if let Some(kind) = args.print {
+        let mut words = vec!["--listen".to_owned(), args.listen.to_string()];
+        words.extend(args.public.then(|| "--public".to_owned()));
+        print!("{}", units::render(kind.into(), Role::Scheduler, &std::env::current_exe()?, &words, None));
+        return Ok(());
+    }
+    let scheduler = Scheduler { state: args.state.clone(), listen: args.listen };
+    scheduler.run(args.user.as_deref(), |ready| {
+        println!("scheduler at http://{}", ready.listen);
+        println!("  builds want its token: TORCHMILL_FARM_TOKEN=$(cat {})", ready.client_token().display());
+        println!(
+            "  a worker wants one of its own: {}",
+            ui::name::as_typed(&format!("cargo xtask farm token --state {} --worker IP:PORT", ready.state.display()))
+        );
+    })
+}
+
+fn worker(args: &WorkerArgs) -> Result<()> {
+    check_address("--address", args.address, args.public)?;
+    crate::stage::farm::scheduler_url(&args.scheduler, "--scheduler")?;
+    if let Some(kind) = args.print {
+        let mut words = ["--scheduler", &args.scheduler, "--address"].map(str::to_owned).to_vec();
+        words.push(args.address.to_string());
+        words.extend(args.jobs.into_iter().flat_map(|jobs| ["--jobs".to_owned(), jobs.to_string()]));
+        words.extend(args.public.then(|| "--public".to_owned()));
+        let token = args.token_file.as_deref();
+        print!("{}", units::render(kind.into(), Role::Worker, &std::env::current_exe()?, &words, token));
+        return Ok(());
+    }
+    let token = args.token_file.clone().ok_or_else(|| Error::misuse("farm-token", "a worker wants --token-file"))?;
+    let worker = Worker {
+        state: args.state.clone(),
+        address: args.address,
+        scheduler: args.scheduler.clone(),
+        token,
+        jobs: args.jobs.map(usize::from),
+        bubblewrap: args.bubblewrap.clone(),
+    };
+    println!("worker at {}: {} compiles at a time", args.address, worker.jobs());
+    worker.run()
+}
+
+fn status(args: &StatusArgs) -> Result<()> {
+    set_json(args.json);
+    let farm = args.farm.chosen()?.ok_or_else(|| {
+        Error::misuse("farm-url", "no farm was named").next("name one: --farm URL, or url in [farm] of the settings")
+    })?;
+    let status = farm.status()?;
+    if args.json {
+        print_json(&serde_json::json!({ "schema_version": 1, "farm": farm.shown(), "status": status }));
+        return Ok(());
+    }
+    println!("{}", farm.shown());
+    println!("  {} workers, {} cores, {} objects with them", status.num_servers, status.num_cpus, status.in_progress);
+    if status.num_servers == 0 {
+        println!("  a worker counts when its scheduler heard of it within the last 90 seconds");
+    }
+    Ok(())
+}

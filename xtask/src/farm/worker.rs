@@ -1,0 +1,158 @@
+//! A worker: compiles what clients send, with the compiler that they send, in a sandbox of bubblewrap's without network.
+//! Whoever has the client's token runs programs there, and nobody else does.
+
+use std::ffi::OsString;
+use std::net::SocketAddrV4;
+use std::path::{Path, PathBuf};
+
+use super::{own_folder, secret_file};
+use crate::error::{Error, Result};
+use crate::platform;
+use crate::stage::farm::scheduler_url;
+
+/// MiB of memory for one compile.
+const MEMORY_PER_JOB: u64 = 1536;
+/// The oldest bubblewrap that the engine takes.
+const BUBBLEWRAP: (u32, u32) = (0, 3);
+
+/// A worker that can be started.
+#[derive(Debug)]
+pub struct Worker {
+    /// Its folder: compilers that were sent, and the roots in which they run.
+    pub state: PathBuf,
+    /// Where clients and the scheduler reach it.
+    pub address: SocketAddrV4,
+    /// Its scheduler.
+    pub scheduler: String,
+    /// The file with its token.
+    pub token: PathBuf,
+    /// Compiles at a time; by cores and memory if `None`.
+    pub jobs: Option<usize>,
+    /// bubblewrap; that on `PATH` if `None`.
+    pub bubblewrap: Option<PathBuf>,
+}
+
+impl Worker {
+    /// Compiles at a time: what admission by memory is on a worker. The engine asks how many cores it may use, and tells
+    /// its scheduler of them.
+    pub fn jobs(&self) -> usize {
+        let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let memory = platform::available_memory().map_or(u64::MAX, |bytes| bytes >> 20);
+        let by_memory = usize::try_from(memory / MEMORY_PER_JOB).unwrap_or(usize::MAX);
+        self.jobs.unwrap_or(cores).min(cores).min(by_memory).max(1)
+    }
+
+    /// Becomes the worker. Returns only on failure.
+    ///
+    /// # Errors
+    /// Misuse: it would not be root, or its token cannot be read. The world: there is no engine or no bubblewrap.
+    pub fn run(&self) -> Result<()> {
+        if !platform::is_root() {
+            return Err(Error::misuse(
+                "farm-root",
+                "a worker has to be root: it mounts a root of its own for every compile",
+            )
+            .next("run it as root, on a machine or in a container that has no other purpose"));
+        }
+        let scheduler = scheduler_url(&self.scheduler, "--scheduler")?;
+        let bubblewrap = self.bubblewrap()?;
+        let token = fs_err::read_to_string(&self.token).map_err(|e| {
+            Error::misuse("farm-token", format!("the token of this worker cannot be read: {e}"))
+                .next(format!("on the scheduler's machine: cargo xtask farm token --worker {}", self.address))
+        })?;
+        own_folder(&self.state, None)?;
+        let state = std::path::absolute(&self.state)?;
+        // The engine keeps a compiler of which it got one half, and then nothing compiles by it: it begins without any.
+        for folder in ["toolchains", "build"] {
+            let folder = state.join(folder);
+            if folder.exists() {
+                crate::store::remove_tree(&folder)?;
+            }
+        }
+        let path = |name: &str| state.join(name).display().to_string();
+        let configuration = state.join("worker.toml");
+        secret_file(
+            &configuration,
+            &format!(
+                "public_addr = \"{}\"\nscheduler_url = {:?}\ncache_dir = {:?}\ntoolchain_cache_size = 10737418240\n\n\
+                 [builder]\ntype = \"overlay\"\nbuild_dir = {:?}\nbwrap_path = {:?}\n\n\
+                 [scheduler_auth]\ntype = \"jwt_token\"\ntoken = {:?}\n",
+                self.address,
+                scheduler.as_str(),
+                path("toolchains"),
+                path("build"),
+                bubblewrap.display().to_string(),
+                token.trim()
+            ),
+        )?;
+        platform::use_cores(self.jobs());
+        let argv: Vec<OsString> =
+            vec![super::engine()?.into(), "server".into(), "--config".into(), configuration.into()];
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let env = [("SCCACHE_NO_DAEMON", "1".into()), ("SCCACHE_LOG", "info".into()), ("PATH", path)];
+        Err(platform::exec_as(&argv, &env, None))
+    }
+
+    /// A bubblewrap that isolates: without it, what clients send would run as root.
+    fn bubblewrap(&self) -> Result<PathBuf> {
+        let missing = || {
+            Error::world("no-bubblewrap", "there is no bubblewrap (bwrap) here, which isolates what clients send")
+                .next("apt-get install bubblewrap, or dnf install bubblewrap")
+        };
+        let found = self.bubblewrap.clone().or_else(|| platform::which("bwrap")).ok_or_else(missing)?;
+        let found = std::path::absolute(found)?;
+        let said = version(&found).ok_or_else(missing)?;
+        if said < BUBBLEWRAP {
+            return Err(Error::world(
+                "old-bubblewrap",
+                format!(
+                    "{} is {}.{}; a worker needs {}.{}",
+                    found.display(),
+                    said.0,
+                    said.1,
+                    BUBBLEWRAP.0,
+                    BUBBLEWRAP.1
+                ),
+            ));
+        }
+        Ok(found)
+    }
+}
+
+/// The version that a bubblewrap gives itself.
+fn version(program: &Path) -> Option<(u32, u32)> {
+    let out = std::process::Command::new(program).arg("--version").output().ok()?;
+    parse_version(&String::from_utf8_lossy(&out.stdout))
+}
+
+fn parse_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.trim().strip_prefix("bubblewrap ")?.split('.');
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bubblewrap_says_its_version() {
+        assert_eq!(parse_version("bubblewrap 0.8.0\n"), Some((0, 8)));
+        assert!(parse_version("bubblewrap 0.2.1") < Some(BUBBLEWRAP));
+        assert_eq!(parse_version("something else"), None);
+    }
+
+    #[test]
+    fn a_worker_has_no_more_jobs_than_cores() {
+        let worker = Worker {
+            state: "s".into(),
+            address: "10.0.0.2:10501".parse().unwrap(),
+            scheduler: "http://10.0.0.1:10600".into(),
+            token: "t".into(),
+            jobs: Some(100_000),
+            bubblewrap: None,
+        };
+        let cores = std::thread::available_parallelism().unwrap().get();
+        assert!((1..=cores).contains(&worker.jobs()));
+        assert_eq!(Worker { jobs: Some(1), ..worker }.jobs(), 1);
+    }
+}
