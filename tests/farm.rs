@@ -291,7 +291,7 @@ fn timings(w: &Workspace, seconds: f64) {
 }
 
 #[test]
-#[ignore = "needs root, iproute2 and bubblewrap"]
+#[ignore = "takes too much: minutes of waiting; root, iproute2 and bubblewrap"]
 fn a_worker_that_hangs_costs_its_time_and_its_object_is_compiled_here() {
     let mut farm = Farm::new(1);
     farm.start_worker("w1", Some("exec sleep 600"));
@@ -342,7 +342,7 @@ fn slow() -> Workspace {
 }
 
 #[test]
-#[ignore = "needs root, iproute2 and bubblewrap"]
+#[ignore = "takes too much: minutes of waiting; root, iproute2 and bubblewrap"]
 fn cut_off_while_a_build_runs_and_restored_a_farm_costs_time_and_nothing_else() {
     let mut farm = Farm::new(3).with_workers(&["w1", "w2", "w3"]);
     let (there, alone) = (slow(), slow());
