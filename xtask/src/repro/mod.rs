@@ -59,7 +59,8 @@ pub const COMPARABLE: [&str; 4] = [Libuv::NAME, Canary::NAME, Bundle::NAME, Prov
 /// Builds a second time in another `world` and compares with the first build, which is made or found.
 ///
 /// # Errors
-/// If one of the builds fails; as [`check_system`]. That they differ is no error.
+/// If one of the builds fails; the system in question is none, or would compile with a compiler of its own. That they
+/// differ is no error.
 pub fn compare(build: &Build<'_>, second: &Second, world: &World<'_>) -> Result<Vec<Comparison>> {
     if let World::System(system) = world {
         check_system(build, system)?;
