@@ -391,7 +391,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "steps/prefix.rs merge ×3",
             "steps/tree.rs files",
             "steps/tree.rs run",
-            "steps/uvstore.rs licenses",
+            "steps/uvstore.rs licenses ×2",
             "steps/uvstore.rs make",
             "steps/verify.rs tch_consumer ×2",
             "steps/wheel.rs add_licenses",
@@ -415,6 +415,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "work.rs link",
         ],
     ),
+    ("a library of the machine that is linked in: the key has its digest", &["steps/uvstore.rs glibc"]),
     (
         "the Python's headers: the key has the interpreter's digest and that of pyconfig.h",
         &["steps/configure.rs shown_headers ×3"],
