@@ -79,6 +79,13 @@ struct SchedulerArgs {
     /// Started by root: the user that it becomes
     #[arg(long, value_name = "NAME")]
     user: Option<String>,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How a scheduler or a worker is started.
+#[derive(Debug, ClapArgs)]
+struct HowArgs {
     /// Listen at an address that is of no private network
     #[arg(long)]
     public: bool,
@@ -135,12 +142,8 @@ struct WorkerArgs {
     /// bubblewrap, if it is not on PATH
     #[arg(long, value_name = "FILE")]
     bubblewrap: Option<PathBuf>,
-    /// Listen at an address that is of no private network
-    #[arg(long)]
-    public: bool,
-    /// Start nothing: print what starts it with the machine
-    #[arg(long, value_name = "KIND")]
-    print: Option<Print>,
+    #[command(flatten)]
+    how: HowArgs,
 }
 
 /// Show how many workers a farm has, and how busy they are
@@ -177,10 +180,10 @@ pub fn run(args: &Args) -> Result<()> {
 }
 
 fn scheduler(args: &SchedulerArgs) -> Result<()> {
-    check_address("--listen", args.listen, args.public)?;
-    if let Some(kind) = args.print {
+    check_address("--listen", args.listen, args.how.public)?;
+    if let Some(kind) = args.how.print {
         let mut words = vec!["--listen".to_owned(), args.listen.to_string()];
-        words.extend(args.public.then(|| "--public".to_owned()));
+        words.extend(args.how.public.then(|| "--public".to_owned()));
         print!("{}", units::render(kind.into(), Role::Scheduler, &std::env::current_exe()?, &words, None));
         return Ok(());
     }
@@ -196,13 +199,13 @@ fn scheduler(args: &SchedulerArgs) -> Result<()> {
 }
 
 fn worker(args: &WorkerArgs) -> Result<()> {
-    check_address("--address", args.address, args.public)?;
+    check_address("--address", args.address, args.how.public)?;
     crate::stage::farm::scheduler_url(&args.scheduler, "--scheduler")?;
-    if let Some(kind) = args.print {
+    if let Some(kind) = args.how.print {
         let mut words = ["--scheduler", &args.scheduler, "--address"].map(str::to_owned).to_vec();
         words.push(args.address.to_string());
         words.extend(args.jobs.into_iter().flat_map(|jobs| ["--jobs".to_owned(), jobs.to_string()]));
-        words.extend(args.public.then(|| "--public".to_owned()));
+        words.extend(args.how.public.then(|| "--public".to_owned()));
         let token = args.token_file.as_deref();
         print!("{}", units::render(kind.into(), Role::Worker, &std::env::current_exe()?, &words, token));
         return Ok(());

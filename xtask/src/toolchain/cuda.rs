@@ -184,8 +184,7 @@ impl Toolkit {
             false => (&[], "cuDNN"),
         };
         fs_err::write(&source, TRIAL)?;
-        let first = cuda.architectures.first().map_or("9.0", String::as_str);
-        let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
+        let number = first_architecture(cuda);
         let beside = beside.map(|root| Self { root: root.to_owned() });
         let flags = beside.iter().flat_map(|b| {
             [format!("-I{}", b.root.join("include").display()), format!("-L{}", b.libraries().display())]
@@ -229,8 +228,7 @@ impl Toolkit {
     /// # Errors
     /// A program does not link or run; or the libraries are of other versions than the recipe says.
     pub fn check_in_wine(&self, cuda: &Cuda, mingw: &Mingw, wine: &Wine, scratch: &Path) -> Result<Versions> {
-        let first = cuda.architectures.first().map_or("9.0", String::as_str);
-        let number: String = first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect();
+        let number = first_architecture(cuda);
         let (source, program) = (scratch.join("trial.c"), scratch.join("trial.exe"));
         fs_err::write(&source, TRIAL_WINDOWS)?;
         let libraries = ["cublas", "cudnn", "nvrtc"].map(|name| self.root.join(format!("lib/x64/{name}.lib")));
@@ -350,6 +348,12 @@ impl Toolkit {
             .env("PATH", std::env::join_paths(dirs).unwrap_or_default())
             .env("TMPDIR", scratch)
     }
+}
+
+/// The first of a recipe's architectures, as compilers have it: `90`.
+fn first_architecture(cuda: &Cuda) -> String {
+    let first = cuda.architectures.first().map_or("9.0", String::as_str);
+    first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect()
 }
 
 /// The file `name` of a toolkit; programs for Windows have their suffix.

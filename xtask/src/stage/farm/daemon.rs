@@ -54,26 +54,11 @@ pub fn cache(build: &Build<'_>, farm: &Farm) -> PathBuf {
     build.store.cache(&format!("farm-{}", name.short()))
 }
 
-/// Connects the build in `work` to `farm`, with `jobs` compilers here beside it; `None`, with a warning, if that cannot
-/// be.
+/// Connects the build in `work` to `farm`, with `jobs` compilers here beside it.
+///
+/// # Errors
+/// It cannot be used: nobody answers, no worker is there, or this machine or the recipe has no way to it.
 pub fn connect(
-    build: &Build<'_>,
-    work: &Work,
-    farm: &Arc<Farm>,
-    cache: &CompilerCache,
-    jobs: usize,
-    expected: BTreeMap<String, f64>,
-) -> Option<Connected> {
-    match try_connect(build, work, farm, cache, jobs, expected) {
-        Ok(connected) => Some(connected),
-        Err(e) => {
-            build.events.warn(format!("{}; the build goes on without a farm", e.what()));
-            None
-        }
-    }
-}
-
-fn try_connect(
     build: &Build<'_>,
     work: &Work,
     farm: &Arc<Farm>,

@@ -119,11 +119,12 @@ pub fn run(
     }
 }
 
-/// The farm that this build was given, if it can be asked.
+/// The farm that this build was given; `None`, with a warning, if it cannot be asked.
 fn farm(build: &Build<'_>, work: &Work, cache: &CompilerCache, room: &Room) -> Option<daemon::Connected> {
     // Without a compiler cache, nothing from elsewhere is used.
     let farm = build.options.farm.as_ref().filter(|_| !build.options.no_compiler_cache)?;
-    daemon::connect(build, work, farm, cache, room.jobs, timings(build))
+    let connected = daemon::connect(build, work, farm, cache, room.jobs, timings(build));
+    connected.map_err(|e| build.events.warn(format!("{}; the build goes on without a farm", e.what()))).ok()
 }
 
 /// Counts where objects come from while they are finished, by what launchers and ccache note.
