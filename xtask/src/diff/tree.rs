@@ -19,7 +19,7 @@ use crate::wheel::{Directory, FileAt, ReadAt, open_zip};
 pub const MOST: u64 = 8 << 30;
 
 /// Most members of an archive, and files of a folder.
-const MOST_MEMBERS: usize = 200_000;
+const MOST_MEMBERS: usize = 150_000;
 /// Most bytes of a zip archive's directory.
 const MOST_OF_DIRECTORY: u64 = 20 << 20;
 /// Most bytes of their names and headers.
@@ -37,7 +37,7 @@ pub struct Entry {
     /// Bytes as packed; `size` where nothing is packed.
     pub packed: u64,
     /// Digest of the contents.
-    pub sha256: String,
+    pub sha256: [u8; 32],
     /// Whether it may be executed.
     pub executable: bool,
     /// Where a symbolic link points.
@@ -100,7 +100,7 @@ impl Tree {
                 tree.tar()?;
             }
             _ => {
-                let (sha256, size) = crate::store::digest_file(path)?;
+                let (sha256, size) = of_file(path)?;
                 // Two files are compared whatever each is called.
                 tree.entries.push(plain("the file".into(), size, sha256));
             }
@@ -154,9 +154,9 @@ impl Tree {
                 let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
                 if file.file_type().is_symlink() {
                     let target = fs_err::read_link(file.path())?.to_string_lossy().into_owned();
-                    return Ok(Entry { link: Some(target), ..plain(name, 0, String::new()) });
+                    return Ok(Entry { link: Some(target), ..plain(name, 0, Sha256::digest(b"").into()) });
                 }
-                let (sha256, size) = crate::store::digest_file(file.path())?;
+                let (sha256, size) = of_file(file.path())?;
                 Ok(Entry { executable: crate::platform::is_executable(file.path())?, ..plain(name, size, sha256) })
             })
             .collect::<Result<_>>()?;
@@ -198,7 +198,7 @@ impl Tree {
                     );
                     let packed = member.compressed_size();
                     let stated = member.size();
-                    let (sha256, size) = digest_reader(&mut (&mut member).take(stated.saturating_add(1)))
+                    let (sha256, size) = digest(&mut (&mut member).take(stated.saturating_add(1)))
                         .map_err(|e| self.unreadable(format!("{name}: {e}")))?;
                     Ok(Entry {
                         packed,
@@ -229,7 +229,7 @@ impl Tree {
             let owner = format!("{}:{} {user}", text(header.uid()), text(header.gid()));
             let mode = header.mode().unwrap_or_default();
             let shown = format!("type {:?}, mode {mode:o}", header.entry_type());
-            let (sha256, size) = digest_reader(entry)?;
+            let (sha256, size) = digest(entry)?;
             let executable = mode & 0o111 != 0;
             let entry = Entry { link, time, owner, header: shown, executable, ..plain(name, size, sha256) };
             headers += entry.header_bytes();
@@ -353,8 +353,25 @@ impl Contents {
 
 type Gunzip = Guarded<flate2::bufread::GzDecoder<BufReader<std::fs::File>>>;
 
-fn plain(name: String, size: u64, sha256: String) -> Entry {
-    let sha256 = if sha256.is_empty() { hex::encode(Sha256::digest(b"")) } else { sha256 };
+/// The digest of what `reader` gives, and how many bytes that was.
+fn digest(reader: &mut impl Read) -> std::io::Result<([u8; 32], u64)> {
+    let (sha256, size) = digest_reader(reader)?;
+    Ok((bytes_of(&sha256)?, size))
+}
+
+fn of_file(path: &Path) -> Result<([u8; 32], u64)> {
+    let (sha256, size) = crate::store::digest_file(path)?;
+    Ok((bytes_of(&sha256)?, size))
+}
+
+/// A digest as bytes: as text, those of two long lists would be a fifth of what may be in memory.
+fn bytes_of(sha256: &str) -> std::io::Result<[u8; 32]> {
+    let mut out = [0; 32];
+    hex::decode_to_slice(sha256, &mut out).map_err(std::io::Error::other)?;
+    Ok(out)
+}
+
+fn plain(name: String, size: u64, sha256: [u8; 32]) -> Entry {
     Entry {
         name,
         size,
