@@ -36,6 +36,18 @@ fn a_release_is_the_same_twice_and_works_where_there_is_no_clone() {
     };
     pip(&[wheels.iter().find(|w| w.contains("/torchmill-")).unwrap()]);
     pip(&[wheels.iter().find(|w| w.contains("/uvstore-") && w.contains("linux")).unwrap()]);
+    // With the texts of the licences of all that is linked.
+    let installed =
+        Command::new("find").arg(&environment).args(["-path", "*torchmill-*.dist-info/licenses/*"]).output();
+    let installed = String::from_utf8(installed.unwrap().stdout).unwrap();
+    for file in ["LICENSE-MIT", "LICENSE-APACHE", "LICENSES-OF-RUST.html", "LICENSES-OF-CRATES.txt"] {
+        assert!(installed.lines().any(|l| l.ends_with(file)), "{file} is not among {installed}");
+    }
+    let crates = std::fs::read_to_string(installed.lines().find(|l| l.ends_with("CRATES.txt")).unwrap()).unwrap();
+    for name in ["git2 ", "libgit2-sys ", "zstd-sys ", "clap ", "ring "] {
+        assert!(crates.contains(&format!("\n{name}")), "{name}");
+    }
+    assert!(crates.contains("Linking Exception") || crates.contains("linking exception"), "libgit2's own");
     let empty = tempfile::tempdir().unwrap();
     let torchmill = |args: &[&str]| {
         let mut program = Command::new(environment.join("bin/torchmill"));

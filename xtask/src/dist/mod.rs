@@ -9,6 +9,8 @@
 //! maturin comes by digest (`ci/release/requirements.txt`). Nothing of this machine is in the files: folders are
 //! mapped to names that are the same everywhere, and that is checked before a file is called done.
 
+mod licenses;
+
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -74,6 +76,9 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
     fs_err::create_dir_all(out)?;
     let shell = Shell::new().map_err(failed)?;
     shell.change_dir(&source);
+    events.note("licences of what is linked".into());
+    licenses::write(&shell, &source)?;
+    name_licenses(&source)?;
     let tools = work.join("maturin");
     let program = work.join("target/release").join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
 
@@ -159,6 +164,18 @@ fn check_out(root: &Path, from: &From, to: &Path) -> Result<()> {
     repository.checkout_tree(&tree, Some(&mut options)).map_err(git)
 }
 
+/// Has the package of the checkout carry the licences of what is linked; a clone has no such files, and needs none.
+fn name_licenses(source: &Path) -> Result<()> {
+    const NAMED_THERE: &str = r#"license-files = ["LICENSE-MIT", "LICENSE-APACHE"]"#;
+    let file = source.join("pyproject.toml");
+    let text = fs_err::read_to_string(&file)?;
+    if !text.contains(NAMED_THERE) {
+        return Err(Error::world("license", format!("{} does not say {NAMED_THERE}", file.display())));
+    }
+    let named = NAMED_THERE.replace(']', &format!(r#", "{}", "{}"]"#, licenses::OF_CRATES, licenses::OF_RUST));
+    Ok(fs_err::write(file, text.replace(NAMED_THERE, &named))?)
+}
+
 /// Folders of this machine, and what they are called instead.
 fn named(source: &Path, work: &Path) -> Result<Vec<(String, String)>> {
     let home = platform::home_dir();
@@ -201,7 +218,7 @@ fn archive(source: &Path, program: &Path, from: &From, to: &Path) -> Result<()> 
     if members.is_empty() {
         return Err(Error::world("maturin", format!("no wheel in {} holds {place}", to.display())));
     }
-    for text in ["LICENSE-APACHE", "LICENSE-MIT", "README.md"] {
+    for text in ["LICENSE-APACHE", "LICENSE-MIT", licenses::OF_CRATES, licenses::OF_RUST, "README.md"] {
         let content = Content::File(source.join(text));
         members.push(Member { name: format!("{stem}/{text}"), content, executable: false });
     }
