@@ -424,6 +424,19 @@ fn wheels(c: &mut Corpus) {
         "METADATA",
         &METADATA.replace("Version: 1.0\n", "Version: 1.0\nRequires-Dist: =?utf-8?q?wheel?=\n"),
     );
+    for (label, is, line) in [
+        ("a need", Is::Right, "Requires-Dist: numpy>=1.26; python_version >= '3.9'"),
+        ("a need of an older form", Is::Right, "Requires-Dist: numpy (>=1.26,<3)"),
+        ("a need that is no requirement", Is::Wrong, "Requires-Dist: numpy>=one"),
+        ("a need of a range that is none", Is::Wrong, "Requires-Dist: numpy>=1.9.*"),
+        ("a need without a name", Is::Wrong, "Requires-Dist: >=1.0"),
+        ("an empty need", Is::Wrong, "Requires-Dist:"),
+        ("a range of Pythons", Is::Right, "Requires-Python: >=3.8, !=3.9.0, <4"),
+        ("a range of Pythons that is none", Is::Wrong, "Requires-Python: 3.8 or newer"),
+    ] {
+        let text = METADATA.replace("Version: 1.0\n", &format!("Version: 1.0\n{line}\n"));
+        swap(c, &format!("METADATA with {label}"), is, "METADATA", &text);
+    }
     swap(c, "METADATA in CRLF", Is::Right, "METADATA", &METADATA.replace('\n', "\r\n"));
     swap(
         c,
@@ -439,6 +452,15 @@ fn wheels(c: &mut Corpus) {
     swap(c, "WHEEL that is neither pure nor not", Is::Wrong, "WHEEL", &WHEEL.replace("true", "maybe"));
     for file in ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "installer", "Direct_URL.json"] {
         c.with(format!("{file} in dist-info"), Is::Wrong, &[(&format!("{INFO}/{file}"), b"pip\n")]);
+    }
+    for (name, is) in [
+        ("demo/__pycache__/__init__.cpython-311.pyc", Is::Wrong),
+        ("demo/__PYCACHE__/other.PYC", Is::Wrong),
+        ("demo-1.0.data/purelib/demo/__pycache__/more.cpython-311.pyc", Is::Wrong),
+        ("__pycache__/top.cpython-311.pyc", Is::Wrong),
+        ("demo/closed.pyc", Is::Right),
+    ] {
+        c.with(format!("compiled Python {name}"), is, &[(name, b"\xa7\r\r\n")]);
     }
     c.with("a licence in dist-info", Is::Right, &[(&format!("{INFO}/licenses/LICENSE"), b"MIT\n")]);
     for (name, is) in [

@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use super::model::{Cuda, Source};
-use super::{Coordinate, nearest, pinned, requirement};
+use super::{Coordinate, nearest};
 use crate::error::{Error, Result};
+use crate::wheel::{pinned, requirement};
 
 /// One release of the toolkit.
 #[derive(Debug)]

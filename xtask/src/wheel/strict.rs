@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
+use std::str::FromStr;
 
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::record::{self, Digest};
+use super::requirement::{first_line, requirement};
 use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
 
@@ -286,6 +288,17 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
     if !name.is_of(own, version) {
         return Err(disagree("Version", version, &name.version));
     }
+    for need in headers.all("Requires-Dist") {
+        requirement(need).map_err(|why| {
+            unfit(format!("its METADATA needs '{}', which is no requirement (PEP 508): {why}", need.escape_debug()))
+        })?;
+    }
+    if let Some(range) = headers.get("Requires-Python") {
+        pep440_rs::VersionSpecifiers::from_str(range).map_err(|e| {
+            let why = first_line(&e);
+            unfit(format!("its Requires-Python '{}' is no range of versions (PEP 440): {why}", range.escape_debug()))
+        })?;
+    }
     for (key, value) in ACTED_UPON.iter().flat_map(|key| headers.all(key).map(move |value| (key, value))) {
         // What e-mails mean by this (RFC 2047) one installer reads, and another takes for the text itself.
         if value.contains("=?") {
@@ -329,6 +342,13 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
     }
     for member in archive.members() {
         let target = target(&member.name, &data).map_err(unfit)?;
+        if compiled(&target) {
+            return Err(unfit(format!(
+                "'{}' is compiled Python in a cache: one installer compiles it anew, another keeps it, and Python runs it \
+                 whatever its source says",
+                member.name.escape_debug()
+            )));
+        }
         if let Some(other) = landed.insert(names::fold(&target), &member.name).filter(|_| !member.is_folder()) {
             return Err(unfit(format!(
                 "'{}' and '{}' are installed to one path",
@@ -338,6 +358,13 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether Python takes a file for what it compiled itself: `__pycache__/NAME.TAG.pyc` (PEP 3147). Compiled modules that
+/// stand where their source would are packages' own.
+fn compiled(target: &str) -> bool {
+    let folded = names::fold(target);
+    folded.ends_with(".pyc") && folded.rsplit('/').nth(1) == Some("__pycache__")
 }
 
 /// Where a member is installed: a path that begins with its scheme (`lib`, `scripts`, `headers`, `data`).
