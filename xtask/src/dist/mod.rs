@@ -119,9 +119,9 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
     archive(&source, &program, from, &made)?;
 
     events.note("uvstore".into());
-    let ours = std::env::current_exe()?;
+    // By the program that was just made: the one that runs may hold what is not in the commit.
     let uvstore = |target: &str| {
-        cmd!(shell, "{ours} uvstore --quiet --wheel --target {target} --out {made}").quiet().ignore_stdout().run()
+        cmd!(shell, "{program} uvstore --quiet --wheel --target {target} --out {made}").quiet().ignore_stdout().run()
     };
     if cfg!(target_os = "linux") {
         uvstore("host").map_err(failed)?;
