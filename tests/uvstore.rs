@@ -322,6 +322,31 @@ fn the_launcher_serves_those_who_install_nothing() {
     Ran::of(Command::new(command).args(["run", "--", "sh", "-c", "exit 9"]), Path::new("/nowhere")).exits(9);
 }
 
+/// A table that grows under several threads makes a process wait for all processors, once for each doubling.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_table_of_files_has_room_for_a_thousand_clients_before_the_first_one_comes() {
+    let program = &made().1;
+    let mut tied = Command::new(program);
+    tied.args(["serve", "--tie", &std::process::id().to_string()]);
+    let mut alone = Command::new(program);
+    alone.arg("serve");
+    for mut command in [tied, alone] {
+        let mut server = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(server.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let said: serde_json::Value = serde_json::from_str(&line).unwrap();
+        let pid = said["pid"].as_u64().map_or_else(|| server.id().to_string(), |pid| pid.to_string());
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let table: u64 = status.lines().find_map(|l| l.strip_prefix("FDSize:")).unwrap().trim().parse().unwrap();
+        assert!(Command::new("kill").args(["-9", &pid]).status().unwrap().success());
+        server.wait().unwrap();
+        let limits = std::fs::read_to_string("/proc/self/limits").unwrap();
+        let hard = limits.lines().find(|l| l.starts_with("Max open files")).unwrap().split_whitespace().nth(4).unwrap();
+        assert!(table >= 2048 || hard.parse().is_ok_and(|most: u64| table * 2 > most), "{table} of {hard}");
+    }
+}
+
 #[test]
 fn clients_that_die_in_the_middle_do_not_matter_to_the_others() {
     let program = &made().1;

@@ -63,12 +63,9 @@ def where():
     return os.path.dirname(os.path.dirname(uvstore.__file__))
 
 
-def connect(store_type, clients, processes=16):
-    """Seconds until the server is ready, and until `clients` clients have connected and asked once."""
+def wave(store_type, port, clients, processes=16):
+    """Seconds until `clients` clients have connected and asked once; they are gone afterwards."""
     timeout = datetime.timedelta(seconds=120)
-    started = time.perf_counter()
-    master = store_type("127.0.0.1", 0, None, True, timeout, False)
-    ready = time.perf_counter() - started
     # Processes: torch registers its objects without the interpreter's lock, and threads that make stores at one time
     # end it sooner or later.
     fork = multiprocessing.get_context("fork")
@@ -78,7 +75,7 @@ def connect(store_type, clients, processes=16):
         gate.wait()
         stores = []
         for _ in range(clients // processes):
-            store = store_type("127.0.0.1", master.port, None, False, timeout, False)
+            store = store_type("127.0.0.1", port, None, False, timeout, False)
             store.add("joined", 1)
             stores.append(store)
         gate.wait()
@@ -92,29 +89,34 @@ def connect(store_type, clients, processes=16):
     seconds = time.perf_counter() - started
     for w in workers:
         w.join()
-    assert master.add("joined", 0) == clients // processes * processes, "somebody is missing"
-    return ready, seconds
+    time.sleep(0.1)
+    return seconds
 
 
-def in_a_process_of_its_own(clients):
-    """`connect`, as a job has it: the table of files of a process that made no store yet is small, and a process with
-    several threads that lets it grow waits for the kernel (expand_fdtable())."""
+def connect(clients, waves=3):
+    """Seconds until the store of a new process is ready, and those of each wave of clients.
+
+    The first wave is what a job meets. A process that served as many before has a large table of files: the kernel
+    makes a process of several threads wait whenever that grows (expand_fdtable()).
+    """
     from torch.distributed import TCPStore
 
     fork = multiprocessing.get_context("fork")
     said = fork.SimpleQueue()
-    process = fork.Process(target=lambda: said.put(connect(TCPStore, clients)))
+
+    def serve():
+        started = time.perf_counter()
+        master = TCPStore("127.0.0.1", 0, None, True, datetime.timedelta(seconds=120), False)
+        ready = time.perf_counter() - started
+        seconds = [wave(TCPStore, master.port, clients) for _ in range(waves)]
+        assert master.add("joined", 0) == waves * (clients // 16 * 16), "somebody is missing"
+        said.put((ready, seconds))
+
+    process = fork.Process(target=serve)
     process.start()
-    answer = said.get()
     process.join()
-    return answer
-
-
-def in_this_process(clients):
-    """`connect`, in a process that made stores of so many clients before."""
-    from torch.distributed import TCPStore
-
-    return connect(TCPStore, clients)
+    assert process.exitcode == 0, "the store's process failed"
+    return said.get()
 
 
 def stores(clients, rounds):
@@ -122,33 +124,32 @@ def stores(clients, rounds):
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 8 * clients)), hard))
+    ready, first, later = ({"in_process": [], "uvstore": []} for _ in range(3))
+    for i in range(2 * rounds):
+        which = "uvstore" if i % 2 else "in_process"
+        os.environ["UVSTORE"] = "force" if which == "uvstore" else "1"
+        took, seconds = connect(clients)
+        if i >= 2:  # the first of each warms up
+            ready[which].append(took)
+            first[which].append(seconds[0])
+            later[which].extend(seconds[1:])
+
+    def ratio(ours, theirs):
+        return round(statistics.median(ours) / statistics.median(theirs), 3)
+
     return {
         "torch": torch.__version__,
         "clients": clients,
         "rounds": rounds - 1,
-        "each store's process is a new one": side_by_side(in_a_process_of_its_own, clients, rounds),
-        "all in one process": side_by_side(in_this_process, clients, rounds),
-    }
-
-
-def side_by_side(connected, clients, rounds):
-    """Both stores by turns."""
-    times = {"in_process": [], "uvstore": []}
-    ready = {"in_process": [], "uvstore": []}
-    for i in range(2 * rounds):
-        which = "uvstore" if i % 2 else "in_process"
-        os.environ["UVSTORE"] = "force" if which == "uvstore" else "1"
-        first, seconds = connected(clients)
-        if i >= 2:  # the first of each warms up
-            ready[which].append(first)
-            times[which].append(seconds)
-        time.sleep(0.2)
-    pairs = [u / p for u, p in zip(times["uvstore"], times["in_process"])]
-    return {
         "first_store_ready_ms": {k: median_ms(v) for k, v in ready.items()},
-        "clients_connected_ms": {k: median_ms(v) for k, v in times.items()},
-        "uvstore_over_in_process": round(statistics.median(times["uvstore"]) / statistics.median(times["in_process"]), 3),
-        "by_pair": [round(p, 3) for p in sorted(pairs)],
+        "first_clients_connected_ms": {k: median_ms(v) for k, v in first.items()},
+        "later_clients_connected_ms": {k: median_ms(v) for k, v in later.items()},
+        "uvstore_over_in_process": {
+            "first": ratio(first["uvstore"], first["in_process"]),
+            "later": ratio(later["uvstore"], later["in_process"]),
+            "uvstore's first over in-process's later": ratio(first["uvstore"], later["in_process"]),
+        },
+        "first_by_pair": sorted(round(u / p, 3) for u, p in zip(first["uvstore"], first["in_process"])),
     }
 
 
