@@ -1,12 +1,13 @@
 //! `repro`: a second build in another world, compared with the first.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
 
 use super::common::{RecipeArgs, ToolArgs, print_json};
 use crate::error::{Answer, Result};
+use crate::platform;
 use crate::repro::{COMPARABLE, Comparison, Second, Variation, World, compare};
 use crate::stage::{self, Build, Options};
 use crate::ui;
@@ -74,7 +75,10 @@ pub fn run(args: &Args) -> Result<Answer> {
     let system = args.system.as_deref().map(std::path::absolute).transpose()?;
     let variation;
     let (world, mut changes) = match &system {
-        Some(system) => (World::System(system), vec![("system".to_owned(), name_of(system))]),
+        Some(system) => {
+            let name = platform::distribution(system).unwrap_or_else(|| "one that does not say its name".into());
+            (World::System(system), vec![("system".to_owned(), name)])
+        }
         None => {
             variation = Variation::make(&second.store.join("variation"), &build.compiler, &build.python.executable)?;
             (World::Varied(&variation), variation.changes.clone())
@@ -104,13 +108,6 @@ pub fn run(args: &Args) -> Result<Answer> {
         }
     }
     Ok(if same { Answer::Yes } else { Answer::no("not-reproducible", "two builds of one recipe came out different") })
-}
-
-/// What the system in `root` calls itself.
-fn name_of(root: &Path) -> String {
-    let said = std::fs::read_to_string(root.join("etc/os-release")).unwrap_or_default();
-    let name = said.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "one that does not say its name".into(), |name| name.trim_matches('"').to_owned())
 }
 
 fn report(build: &Build<'_>, changes: &[(String, String)], found: &[Comparison], until: &str) -> String {

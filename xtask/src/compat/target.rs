@@ -9,7 +9,7 @@ use crate::recipe::System;
 use crate::source::pypi;
 use crate::wheel;
 
-pub use crate::wheel::{Requirement, requirement};
+pub use crate::recipe::{Requirement, requirement};
 
 /// System, machine and Python that a torch is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -4,9 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use xshell::{Shell, cmd};
 
-use super::failed;
 use crate::error::{Error, Result};
 
 /// The file of crates' texts, at the top of a checkout and in wheels.
@@ -57,27 +55,17 @@ struct Kind {
     kind: Option<String>,
 }
 
-/// Writes both files to the top of the checkout `source`: of the crates that this machine's system links into the
-/// program, and of Rust's standard library. The shell's folder is the checkout.
+/// Writes both files to the top of the checkout `source`: of the crates that the program links, by what `cargo metadata`
+/// said of it, and of Rust's standard library, in the sysroot `toolchain`.
 ///
 /// # Errors
-/// The world: cargo fails; the toolchain has no licences; a crate has no text, and none can stand for it.
-pub fn write(shell: &Shell, source: &Path) -> Result<()> {
-    let version = cmd!(shell, "rustc -vV").quiet().read().map_err(failed)?;
-    let host = version.lines().find_map(|l| l.strip_prefix("host: ")).unwrap_or_default();
-    let manifest = source.join("xtask/Cargo.toml");
-    let said =
-        cmd!(shell, "cargo metadata --format-version 1 --locked --filter-platform {host} --manifest-path {manifest}")
-            .quiet()
-            .read()
-            .map_err(failed)?;
+/// The world: the toolchain has no licences; a crate has no text, and none can stand for it.
+pub fn write(source: &Path, metadata: &str, toolchain: &Path) -> Result<()> {
     let metadata: Metadata =
-        serde_json::from_str(&said).map_err(|e| Error::world("cargo", format!("cargo metadata: {e}")))?;
+        serde_json::from_str(metadata).map_err(|e| Error::world("cargo", format!("cargo metadata: {e}")))?;
     let own = fs_err::read_to_string(source.join("LICENSE-APACHE"))?;
     fs_err::write(source.join(OF_CRATES), text(&metadata, &own)?)?;
-
-    let toolchain = cmd!(shell, "rustc --print sysroot").quiet().read().map_err(failed)?;
-    let library = Path::new(&toolchain).join("share/doc/rust/COPYRIGHT-library.html");
+    let library = toolchain.join("share/doc/rust/COPYRIGHT-library.html");
     if !library.is_file() {
         let what = format!("{} is not there: the licences of Rust's library go with the program", library.display());
         return Err(Error::world("license", what).next("make the release with a toolchain that rustup installed"));

@@ -77,8 +77,7 @@ pub fn make(root: &Path, from: &From, work: &Path, out: &Path, events: &dyn Sink
     let shell = Shell::new().map_err(failed)?;
     shell.change_dir(&source);
     events.note("licences of what is linked".into());
-    licenses::write(&shell, &source)?;
-    name_licenses(&source)?;
+    carry_licenses(&shell, &source)?;
     let tools = work.join("maturin");
     let program = work.join("target/release").join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
 
@@ -164,8 +163,19 @@ fn check_out(root: &Path, from: &From, to: &Path) -> Result<()> {
     repository.checkout_tree(&tree, Some(&mut options)).map_err(git)
 }
 
-/// Has the package of the checkout carry the licences of what is linked; a clone has no such files, and needs none.
-fn name_licenses(source: &Path) -> Result<()> {
+/// Has the package of the checkout carry the licences of what this machine's system links into the program; a clone has
+/// no such files, and needs none.
+fn carry_licenses(shell: &Shell, source: &Path) -> Result<()> {
+    let version = cmd!(shell, "rustc -vV").quiet().read().map_err(failed)?;
+    let host = version.lines().find_map(|l| l.strip_prefix("host: ")).unwrap_or_default();
+    let manifest = source.join("xtask/Cargo.toml");
+    let metadata =
+        cmd!(shell, "cargo metadata --format-version 1 --locked --filter-platform {host} --manifest-path {manifest}")
+            .quiet()
+            .read()
+            .map_err(failed)?;
+    let toolchain = cmd!(shell, "rustc --print sysroot").quiet().read().map_err(failed)?;
+    licenses::write(source, &metadata, Path::new(&toolchain))?;
     const NAMED_THERE: &str = r#"license-files = ["LICENSE-MIT", "LICENSE-APACHE"]"#;
     let file = source.join("pyproject.toml");
     let text = fs_err::read_to_string(&file)?;

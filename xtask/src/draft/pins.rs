@@ -8,8 +8,8 @@ use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
 
 use super::known::Known;
 use crate::event::Sink;
+use crate::recipe::pinned;
 use crate::source::{http_agent, pypi};
-use crate::wheel::pinned;
 
 /// How the nearest recipe's build packages meet what this version's pyproject.toml asks for.
 #[derive(Debug, Default)]
@@ -31,7 +31,7 @@ pub fn fit(known: &Known, events: &dyn Sink) -> Pins {
     let mut pins = Pins::default();
     let mut anew = BTreeMap::new();
     for text in upstream.requires.iter().chain(&of_cmake) {
-        let Ok(asked) = crate::wheel::requirement(text) else {
+        let Ok(asked) = crate::recipe::requirement(text) else {
             pins.unmet.push((text.clone(), "it is no PEP 508 requirement".into()));
             continue;
         };

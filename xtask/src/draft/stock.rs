@@ -5,14 +5,15 @@ use std::io::Read;
 use std::str::FromStr;
 
 use pep440_rs::Version;
+use pep508_rs::{Requirement, VerbatimUrl};
 use ureq::Agent;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::inspect::Remote;
-use crate::recipe::cuda;
+use crate::recipe::{cuda, pinned};
 use crate::source::pypi::{self, IndexFile};
-use crate::wheel::{self, Metadata, Name, Requirement, pinned};
+use crate::wheel::{self, Metadata, Name};
 
 /// The stock wheels of a release, for Linux.
 #[derive(Debug, Default)]
@@ -181,7 +182,7 @@ impl Stock {
     pub fn cuda_requires(&self) -> (Vec<&str>, Vec<&str>) {
         let begins = ["cuda-", "nvidia-", "triton"];
         let libraries = self.requires.iter().flatten().map(String::as_str);
-        let one_version = |r: &&str| Requirement::from_str(r).is_ok_and(|r| pinned(&r).is_some());
+        let one_version = |r: &&str| Requirement::<VerbatimUrl>::from_str(r).is_ok_and(|r| pinned(&r).is_some());
         libraries.filter(|r| begins.iter().any(|b| r.starts_with(b))).partition(one_version)
     }
 }

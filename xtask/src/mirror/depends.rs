@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use pep440_rs::Version;
-use pep508_rs::VersionOrUrl;
+use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
 use serde::Serialize;
 
 use super::index::Index;
@@ -12,7 +12,7 @@ use super::wheel::Name;
 use crate::error::Result;
 use crate::recipe::System;
 use crate::source::pypi::Platform;
-use crate::wheel::{self, Requirement};
+use crate::wheel;
 
 /// Which Python a wheel for all of them is asked about.
 const ANY_PYTHON: &str = "3.11";
@@ -43,18 +43,22 @@ pub fn platform_of(name: &Name) -> Platform<'static> {
 }
 
 /// What METADATA asks for where `platform` is; lines that cannot be read ask for nothing.
-pub fn requirements(metadata: &str, extras: &[pep508_rs::ExtraName], platform: Platform<'_>) -> Vec<Requirement> {
+pub fn requirements(
+    metadata: &str,
+    extras: &[pep508_rs::ExtraName],
+    platform: Platform<'_>,
+) -> Vec<Requirement<VerbatimUrl>> {
     let Ok(environment) = platform.environment() else { return Vec::new() };
     let headers = wheel::Metadata::lenient(metadata);
     headers
         .all("Requires-Dist")
-        .filter_map(|v| wheel::requirement(v).ok())
+        .filter_map(|v| crate::recipe::requirement(v).ok())
         .filter(|r| r.evaluate_markers(&environment, extras))
         .collect()
 }
 
 /// Whether `version` is what a requirement asks for.
-pub fn accepts(requirement: &Requirement, version: &str) -> bool {
+pub fn accepts(requirement: &Requirement<VerbatimUrl>, version: &str) -> bool {
     match (&requirement.version_or_url, Version::from_str(version)) {
         (Some(VersionOrUrl::VersionSpecifier(s)), Ok(version)) => s.contains(&version),
         (None, Ok(_)) => true,
@@ -63,7 +67,7 @@ pub fn accepts(requirement: &Requirement, version: &str) -> bool {
 }
 
 /// Whether a project has a file for `platform` that meets the requirement.
-pub fn meets(page: &ProjectPage, requirement: &Requirement, platform: Platform<'_>) -> bool {
+pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platform: Platform<'_>) -> bool {
     let Platform { system, machine, minor } = platform;
     page.files.iter().any(|f| {
         f.yanked.reason().is_none()

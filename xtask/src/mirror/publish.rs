@@ -92,7 +92,7 @@ fn beside_its_torch(wheel: &Wheel, all: &[Wheel]) -> Result<Option<Check>> {
     let name = "fits its torch";
     let metadata = String::from_utf8_lossy(&wheel.metadata);
     let asked = depends::requirements(&metadata, &[], depends::platform_of(&wheel.name));
-    let asked = asked.iter().filter(|r| r.name.as_ref() == "torch").find_map(crate::wheel::pinned);
+    let asked = asked.iter().filter(|r| r.name.as_ref() == "torch").find_map(crate::recipe::pinned);
     let Some(version) = asked.filter(|_| wheel.name.project != "torch") else { return Ok(None) };
     let of_it = |w: &&Wheel| {
         w.name.project == "torch" && same_version(&w.name.version, &version) && w.name.python == wheel.name.python

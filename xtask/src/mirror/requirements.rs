@@ -6,8 +6,7 @@ use pep508_rs::{Requirement, VerbatimUrl};
 
 use crate::error::{Error, Result};
 use crate::platform::read_text;
-use crate::wheel::pinned;
-use crate::wheel::requirement::first_line;
+use crate::recipe::{first_line, pinned};
 
 /// Largest file that is read, bytes.
 const MOST: u64 = 16 << 20;
@@ -31,7 +30,7 @@ pub fn exact(text: &str) -> Result<(Requirement<VerbatimUrl>, String)> {
     let bad = |why: String| {
         Error::misuse("requirement", format!("'{text}' names no exact version{why}")).next("write NAME==VERSION")
     };
-    let requirement = crate::wheel::requirement(text).map_err(|e| bad(format!(": {}", first_line(&e))))?;
+    let requirement = crate::recipe::requirement(text).map_err(|e| bad(format!(": {}", first_line(&e))))?;
     let version = pinned(&requirement).ok_or_else(|| bad(String::new()))?;
     Ok((requirement, version))
 }

@@ -142,6 +142,13 @@ pub fn home_dir() -> Option<PathBuf> {
     std::env::var_os(if cfg!(windows) { "USERPROFILE" } else { "HOME" }).filter(|v| !v.is_empty()).map(PathBuf::from)
 }
 
+/// What the system below `root` calls itself: PRETTY_NAME of os-release(5).
+pub fn distribution(root: &Path) -> Option<String> {
+    let said = std::fs::read_to_string(root.join("etc/os-release")).ok()?;
+    let name = said.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(name.trim_matches('"').to_owned())
+}
+
 /// Finds `program` on `PATH`.
 pub fn which(program: &str) -> Option<PathBuf> {
     if program.contains(std::path::MAIN_SEPARATOR) {

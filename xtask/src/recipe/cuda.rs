@@ -4,9 +4,8 @@
 use std::path::Path;
 
 use super::model::{Cuda, Source};
-use super::{Coordinate, nearest};
+use super::{Coordinate, nearest, pinned, requirement};
 use crate::error::{Error, Result};
-use crate::wheel::{pinned, requirement};
 
 /// One release of the toolkit.
 #[derive(Debug)]

@@ -4,12 +4,14 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
+use pep508_rs::{Requirement, VerbatimUrl};
 
 use super::model::{self, Recipe, RecipeFile};
-use super::{coordinate::Coordinate, cuda, features, near::nearest, toolchain};
+use super::{
+    coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned, toolchain,
+};
 use crate::error::{Context, Error, Result};
 use crate::platform::{MOST_TEXT, read_text};
-use crate::wheel::{self, Requirement, pinned, requirement::first_line};
 
 /// The version of the recipe format that this program reads.
 pub const SCHEMA: u32 = 1;
@@ -321,8 +323,8 @@ impl Located {
         Ok(())
     }
 
-    fn parse_requirement(&self, requirement: &str) -> Result<Requirement> {
-        wheel::requirement(requirement).map_err(|e| {
+    fn parse_requirement(&self, requirement: &str) -> Result<Requirement<VerbatimUrl>> {
+        super::requirement(requirement).map_err(|e| {
             self.error(requirement, &format!("'{requirement}' is not a PEP 508 requirement: {}", first_line(&e)))
         })
     }

@@ -8,6 +8,7 @@ mod load;
 mod lock;
 mod model;
 mod near;
+mod requirement;
 mod toolchain;
 
 pub use companion::Companion;
@@ -16,4 +17,6 @@ pub use load::{SCHEMA, Workspace};
 pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
+pub(crate) use requirement::first_line;
+pub use requirement::{Requirement, pinned, requirement};
 pub use toolchain::TOOLCHAIN;

@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::coordinate::Coordinate;
-use crate::wheel::{pinned, requirement};
+use super::requirement::{pinned, requirement};
 
 /// One recipe file, as typed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]

@@ -1,11 +1,11 @@
-//! Is it the same, bit for bit, when somebody else builds it? A second build in another system,
+//! Is it the same, bit for bit, when somebody else builds it? A second build in another world,
 //! compared with the first one; and building an artifact again from what it carries.
 
+mod again;
 pub mod foreign;
 mod rebuild;
 mod variation;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -21,6 +21,7 @@ use crate::stage::steps::libuv::Libuv;
 use crate::stage::steps::provenance::Provenance;
 use crate::stage::{self, Build, Step, ensure};
 use crate::store::Store;
+use again::Again;
 
 pub use rebuild::{Rebuilt, rebuild};
 pub use variation::Variation;
@@ -141,13 +142,8 @@ fn spawn_in(build: &Build<'_>, second: &Second, copy: &Path, system: &Path) -> R
     ensure::<fetch::Fetch>(build)?;
     // The room shows folders that are there.
     Store::open(Some(&second.store))?;
-    let mut arguments: Vec<OsString> = ["build-torch", "--recipe", &build.recipe.name, "--no-compiler-cache"]
-        .into_iter()
-        .chain(["--offline", "--until", second.until])
-        .map(OsString::from)
-        .collect();
-    arguments.extend(["--python".into(), build.python.executable.clone().into_os_string()]);
-    arguments.extend(["--jobs".into(), second.jobs.to_string().into()]);
+    let again = Again { until: second.until, jobs: second.jobs, offline: true, no_compiler_cache: true };
+    let arguments = again.arguments(build);
     let furniture = foreign::Furniture {
         store: &second.store,
         read: &[copy.to_owned()],
@@ -189,19 +185,16 @@ fn spawn(build: &Build<'_>, second: &Second, copy: &Path, variation: &Variation)
     variation.own(&second.store)?;
     let mut command = std::process::Command::new(&program);
     variation.enter(&mut command);
+    let offline = build.options.offline;
+    let again = Again { until: second.until, jobs: second.jobs, offline, no_compiler_cache: true };
     command
-        .args(["build-torch", "--recipe", &build.recipe.name, "--no-compiler-cache", "--until", second.until])
+        .args(again.arguments(build))
         .arg("--store")
         .arg(&second.store)
-        .arg("--python")
-        .arg(&build.python.executable)
-        .arg("--jobs")
-        .arg(second.jobs.to_string())
-        .args(build.options.offline.then_some("--offline"))
         .current_dir(copy)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
-    build.events.note("the second build begins, in another system".into());
+    build.events.note("the second build begins, in another world".into());
     let mut child = command.spawn().doing(|| "starting the second build".into())?;
     let status = loop {
         if let Some(status) = child.try_wait()? {

@@ -4,6 +4,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use super::again::Again;
 use super::foreign::{self, Trust};
 use crate::artifact::audit::{Artifact, Kind};
 use crate::diff::{Difference, diff};
@@ -118,14 +119,11 @@ pub fn rebuild(
 
 /// Builds, up to the statement, in a closed room.
 fn in_room(build: &Build<'_>, room: &Path, trust: &Trust) -> Result<()> {
-    let mut arguments: Vec<OsString> =
-        ["build-torch", "--recipe", &build.recipe.name, "--until", Provenance::NAME, "--offline"]
-            .map(OsString::from)
-            .into();
-    arguments.extend(["--python".into(), build.python.executable.clone().into_os_string()]);
     // Memory and cores are asked where they can be seen.
-    arguments.extend(["--jobs".into(), stage::jobs(build).to_string().into()]);
-    arguments.extend(build.options.no_compiler_cache.then(|| OsString::from("--no-compiler-cache")));
+    let jobs = stage::jobs(build);
+    let no_compiler_cache = build.options.no_compiler_cache;
+    let again = Again { until: Provenance::NAME, jobs, offline: true, no_compiler_cache };
+    let mut arguments = again.arguments(build);
     arguments.extend(trust.telling.iter().map(OsString::from));
     let read = [build.workspace.root.clone()];
     let furniture = foreign::Furniture {

@@ -6,11 +6,10 @@ use std::str::FromStr;
 
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Coordinate, Draws, LOCK_VERSION, Lock, Locked, PythonLock};
+use crate::recipe::{Coordinate, Draws, LOCK_VERSION, Lock, Locked, PythonLock, pinned};
 use crate::source::pypi::{self, Platform};
 use crate::source::{Fetcher, Want};
 use crate::store::Store;
-use crate::wheel::pinned;
 
 /// Resolves a recipe to a lock. What `old` knows already and still fits is taken over unseen.
 ///
@@ -114,7 +113,7 @@ impl Choice<'_> {
         let environment = platform.environment()?;
         let mut wants = Vec::new();
         for text in requirements {
-            let requirement = crate::wheel::requirement(text).map_err(|e| Error::misuse("recipe", e))?;
+            let requirement = crate::recipe::requirement(text).map_err(|e| Error::misuse("recipe", e))?;
             if !requirement.evaluate_markers(&environment, &[]) {
                 continue;
             }

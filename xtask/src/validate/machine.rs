@@ -5,6 +5,8 @@ use std::process::Command;
 
 use serde::{Deserialize, Serialize};
 
+use crate::platform;
+
 /// The machine that measured: what a reader has to know to compare the figures with others.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Machine {
@@ -33,7 +35,7 @@ impl Machine {
             Some(String::from_utf8_lossy(&out.stdout).trim().to_owned())
         };
         let kernel = printed("uname", &["-sr"]).unwrap_or_else(|| std::env::consts::OS.to_owned());
-        let distribution = line("/etc/os-release", "PRETTY_NAME");
+        let distribution = platform::distribution(Path::new("/"));
         let query = ["--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"];
         Self {
             cpu: line("/proc/cpuinfo", "model name")

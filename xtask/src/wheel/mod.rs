@@ -1,5 +1,5 @@
 //! Wheels (the binary distribution format): what their names say, what they hold, and whether every
-//! reader sees the same in them. The one place that parses file names, tags, RECORD, METADATA, requirements and entry points.
+//! reader sees the same in them. The one place that parses file names, tags, RECORD, METADATA and entry points.
 //!
 //! It knows nothing of torch, of indexes or of the store: whoever publishes, verifies, inspects or
 //! picks wheels stands above it.
@@ -8,13 +8,11 @@ pub mod entry_points;
 pub mod metadata;
 mod name;
 pub mod record;
-pub mod requirement;
 mod strict;
 mod tag;
 
 pub use metadata::Metadata;
 pub use name::{Name, normalize};
-pub use requirement::{Requirement, pinned, requirement};
 pub use strict::{Wheel, listed, target};
 pub use tag::{Newest, fit, fit_within, fits_platform};
 pub use torchmill_bytes::{Archive, Cursor, Directory, FileAt, Member, ReadAt, open_zip, pump, read_up_to};

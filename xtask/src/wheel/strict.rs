@@ -10,9 +10,10 @@ use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::record::{self, Digest};
-use super::requirement::{first_line, requirement};
+
 use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
+use crate::recipe::{first_line, requirement};
 
 fn unfit(what: impl Into<String>) -> Error {
     torchmill_bytes::Error::Unfit(what.into()).into()

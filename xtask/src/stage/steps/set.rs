@@ -222,7 +222,7 @@ fn requirements(
                 .next("add it to python.verify of the companion's recipe, and run `cargo xtask lock`"));
         };
         for need in needs {
-            let requirement = crate::wheel::requirement(need)
+            let requirement = crate::recipe::requirement(need)
                 .map_err(|e| Error::misuse("set", format!("{name} asks for '{need}': {e}")))?;
             if requirement.evaluate_markers(&markers, &[]) {
                 queue.push(normalize(requirement.name.as_ref()));

@@ -26,7 +26,7 @@ pub fn requirement(text: &str) -> Result<Requirement, String> {
 }
 
 /// What is wrong, without the lines after it that draw an arrow under the place: an error of ours is one line.
-pub fn first_line(e: &impl std::fmt::Display) -> String {
+pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
