@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Answer, Server, Workspace, recipe};
+use crate::support::{Answer, Ran, Server, Workspace, recipe};
 
 fn signal(pid: u32, name: &str) {
     assert!(Command::new("kill").args([&format!("-{name}"), &pid.to_string()]).status().unwrap().success());
@@ -176,7 +176,7 @@ fn asked_for_it_says_what_it_does_and_unasked_nothing() {
     std::fs::remove_dir_all(&w.store).unwrap();
     let by_variable = |value: &str| {
         let mut command = w.xtask(&["lock", "--recipe", "x", "--update"]);
-        crate::support::Ran::of(command.env("TORCHMILL_LOG", value), w.path())
+        Ran::of(command.env("TORCHMILL_LOG", value), w.path())
     };
     by_variable("http=info").exits(0).says(&request);
     assert!(!by_variable("lock=info").exits(0).stderr.contains("GET "));
@@ -204,20 +204,40 @@ fn clean_says_what_it_would_remove_and_removes_nothing_until_asked() {
         std::fs::create_dir_all(file.parent().unwrap()).unwrap();
         std::fs::write(file, vec![0; 2048]).unwrap();
     }
-    w.run(&["clean", "--dry-run"]).exits(0).says("2.0 KiB  [DIR]/store/v1/work").says("2.0 KiB would be given back");
+    // What killed runs left among temporary files goes too; what somebody works in does not, nor what only looks so.
+    let temporary = w.path().join("temporary");
+    let [left, held, named] =
+        ["scratch-left", "scratch-held", "other"].map(|n| temporary.join(format!("torchmill-{n}")));
+    for folder in [&left, &held, &named] {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::write(folder.join(".owner"), vec![0; 1024]).unwrap();
+    }
+    let owner = std::fs::File::open(held.join(".owner")).unwrap();
+    owner.lock().unwrap();
+    let clean = |args: &[&str]| {
+        let mut clean = w.xtask(&[&["clean"], args].concat());
+        Ran::of(clean.env("TMPDIR", &temporary), w.path())
+    };
+    let ran = clean(&["--dry-run"]).exits(0).says("1.0 KiB  [DIR]/temporary/torchmill-scratch-left");
+    assert!(!ran.stdout.contains("scratch-held") && !ran.stdout.contains("other"), "{}", ran.stdout);
+    clean(&[]).exits(0);
+    assert!(!left.exists() && held.exists() && named.exists());
+    std::fs::create_dir_all(build.parent().unwrap()).unwrap();
+    std::fs::write(&build, vec![0; 2048]).unwrap();
+    clean(&["--dry-run"]).exits(0).says("2.0 KiB  [DIR]/store/v1/work").says("2.0 KiB would be given back");
     assert!(build.is_file());
-    let json = w.run(&["clean", "--dry-run", "--all", "--json"]).exits(0).stdout;
+    let json = clean(&["--dry-run", "--all", "--json"]).exits(0).stdout;
     let json: serde_json::Value = serde_json::from_str(&json).unwrap();
     assert_eq!((&json["freed"], &json["would_free"]), (&0.into(), &4096.into()), "{json}");
     // While somebody builds, nothing is taken from under the build.
     let lock = std::fs::File::create(w.store.join("v1/locks/work-compile-1")).unwrap();
     lock.lock().unwrap();
-    for args in [&["clean"][..], &["clean", "--all"]] {
-        w.run(args).exits(3).says("works on work-compile-1").says("nothing is removed");
+    for args in [&[][..], &["--all"]] {
+        clean(args).exits(3).says("works on work-compile-1").says("nothing is removed");
     }
-    w.run(&["clean", "--dry-run"]).exits(0).says("would be given back");
+    clean(&["--dry-run"]).exits(0).says("would be given back");
     drop(lock);
-    w.run(&["clean"]).exits(0).says("2.0 KiB given back");
+    clean(&[]).exits(0).says("2.0 KiB given back");
     assert!(!build.exists() && download.is_file());
 }
 

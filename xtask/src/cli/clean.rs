@@ -6,6 +6,7 @@ use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
 use crate::error::{Error, Result};
+use crate::platform::scratch;
 use crate::store::{Store, remove_tree, size_of_tree};
 use crate::ui;
 
@@ -51,9 +52,9 @@ pub fn run(args: Args) -> Result<()> {
         &["work", "inner", "parts"]
     };
     let mut paths: Vec<PathBuf> = folders.iter().map(|f| store.root().join(f)).filter(|p| p.exists()).collect();
-    // What killed runs left stands among results that stay.
-    let left = store.leftovers();
-    let stays: Vec<PathBuf> = left.into_iter().filter(|l| !paths.iter().any(|p| l.starts_with(p))).collect();
+    // What killed runs left stands among results that stay, and among temporary files.
+    let left = store.leftovers().into_iter().chain(scratch::left());
+    let stays: Vec<PathBuf> = left.filter(|l| !paths.iter().any(|p| l.starts_with(p))).collect();
     paths.extend(stays);
     let mut removed = Vec::new();
     for path in paths {
@@ -76,7 +77,7 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// A folder or file of the store, and what it takes.
+/// A folder or file that goes, and what it takes.
 #[derive(Debug, serde::Serialize)]
 struct Removed {
     path: PathBuf,

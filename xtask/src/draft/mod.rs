@@ -16,6 +16,7 @@ use pep440_rs::Version;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
+use crate::platform::scratch::Scratch;
 use crate::recipe::{Coordinate, Recipe, System, Workspace};
 use crate::source::http_agent;
 use crate::store::{Store, write_atomically};
@@ -150,7 +151,7 @@ fn nearest(workspace: &Workspace, version: &Version) -> Result<Nearest> {
 
 /// Reads the drafts as recipes, and only then puts them where recipes are.
 fn put(workspace: &Workspace, drafts: &[(String, String)]) -> Result<Vec<std::path::PathBuf>> {
-    let scratch = tempfile::tempdir()?;
+    let scratch = Scratch::new()?;
     for (name, text) in drafts {
         fs_err::write(scratch.path().join(format!("{name}.toml")), text)?;
     }

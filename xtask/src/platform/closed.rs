@@ -73,7 +73,7 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 /// # Errors
 /// What the kernel does not offer.
 pub fn supported() -> Result<(), String> {
-    let dir = tempfile::tempdir().map_err(|e| format!("no folder for it: {e}"))?;
+    let dir = super::scratch::Scratch::new().map_err(|e| format!("no folder for it: {e}"))?;
     let room = Room { at: dir.path().to_owned(), cwd: "/".into(), ..Room::default() };
     let me = std::env::current_exe().map_err(|e| format!("this program's own file cannot be found: {e}"))?;
     let room = Room { read: vec![(me.clone(), me.clone())], ..room };

@@ -8,6 +8,7 @@ use unix as imp;
 #[cfg(target_os = "linux")]
 mod closed;
 mod door;
+pub mod scratch;
 mod secrets;
 #[cfg(windows)]
 mod windows;

@@ -453,6 +453,12 @@ pub fn replaceable_by_others(folder: &Path) -> Option<String> {
     shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", folder.display()))
 }
 
+/// Whether `path` itself, not what it may lead to, is this user's.
+pub fn is_own(path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    std::fs::symlink_metadata(path).is_ok_and(|about| about.uid() == this_user())
+}
+
 fn owner_and_mode(path: &Path) -> Option<(u32, u32)> {
     use std::os::unix::fs::MetadataExt;
     let about = std::fs::metadata(path).ok()?;

@@ -153,6 +153,11 @@ pub fn exec_as(_argv: &[OsString], _env: &[(&str, OsString)], _user: Option<(u32
     Error::world("exec", "this system has no such users")
 }
 
+/// The folder for temporary files is each user's own on Windows.
+pub fn is_own(_path: &Path) -> bool {
+    true
+}
+
 /// Not asked on Windows.
 pub fn is_root() -> bool {
     false

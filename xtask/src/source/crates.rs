@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
+use crate::platform::scratch::Scratch;
 
 /// Has cargo download `name` `version` and returns the path of the `.crate` file in cargo's cache.
 ///
@@ -14,7 +15,7 @@ pub fn download(name: &str, version: &str) -> Result<PathBuf> {
     if let Some(path) = cached(&file) {
         return Ok(path);
     }
-    let dir = tempfile::tempdir().doing(|| "making a scratch folder".into())?;
+    let dir = Scratch::new().doing(|| "making a scratch folder".into())?;
     fs_err::create_dir(dir.path().join("src"))?;
     fs_err::write(dir.path().join("src/lib.rs"), "")?;
     fs_err::write(

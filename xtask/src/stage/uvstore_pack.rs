@@ -10,6 +10,7 @@ use crate::artifact::wheel::{collect, pack, set_tag};
 use crate::artifact::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
 use crate::platform;
+use crate::platform::scratch::Scratch;
 use crate::store::digest_file;
 
 const PRODUCT: &str = env!("CARGO_PKG_VERSION");
@@ -63,7 +64,7 @@ pub fn archive(build: &Build<'_>, target: &Target, program: &Path, to: &Path) ->
 /// The wheel cannot be written.
 pub fn wheel(build: &Build<'_>, target: &Target, program: &Path, to: &Path) -> Result<Packed> {
     let torch = &build.recipe.torch;
-    let folder = tempfile::tempdir()?;
+    let folder = Scratch::new()?;
     let put = |name: &str, text: &str| -> Result<()> {
         let path = folder.path().join(name);
         fs_err::create_dir_all(path.parent().unwrap_or(folder.path()))?;

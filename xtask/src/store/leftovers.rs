@@ -2,39 +2,16 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use crate::error::Result;
+use crate::platform::scratch::{is_held, is_older};
 
-/// The file in a folder under way that its maker holds locked; the lock goes when the maker does.
-pub(super) const OWNER: &str = ".owner";
 /// A download that nobody went on with for so long is not gone on with.
 const OLD_PART: Duration = Duration::from_secs(14 * 86_400);
 /// What was set aside is looked at within that time, or never.
 const OLD_ASIDE: Duration = Duration::from_secs(30 * 86_400);
 /// A temporary file that nobody gave its name for so long.
 const OLD_TEMPORARY: Duration = Duration::from_secs(86_400);
-
-/// Takes hold of a folder under way.
-pub(super) fn hold(dir: &Path) -> Result<File> {
-    let file = fs_err::File::create(dir.join(OWNER))?.into_file();
-    // Where the file system knows no locks, age tells.
-    let _ = file.try_lock();
-    Ok(file)
-}
-
-/// Whether somebody holds a folder under way, or began it so shortly ago that it may not yet be held.
-fn is_held(dir: &Path) -> bool {
-    match File::options().read(true).write(true).open(dir.join(OWNER)) {
-        Ok(file) => file.try_lock().is_err(),
-        Err(_) => !is_older(dir, OLD_TEMPORARY),
-    }
-}
-
-fn is_older(path: &Path, age: Duration) -> bool {
-    let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
-    modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|passed| passed > age))
-}
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
     std::fs::read_dir(dir).into_iter().flatten().flatten().map(|e| e.path()).collect()
@@ -60,7 +37,7 @@ pub(super) fn in_use(root: &Path) -> Option<String> {
     })
 }
 
-/// What killed runs left, and nobody uses.
+/// What killed runs left in the store at `root`, and nobody uses.
 pub(super) fn find(root: &Path) -> Vec<PathBuf> {
     let under_way = entries(&root.join("stages"))
         .into_iter()

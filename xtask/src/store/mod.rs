@@ -38,7 +38,7 @@ use judge::Listing;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
-use crate::platform;
+use crate::platform::{self, scratch};
 use crate::recipe::is_sha256;
 
 /// Layout version of the store: another one gets another folder.
@@ -158,9 +158,9 @@ impl Store {
         leftovers::in_use(&self.root)
     }
 
-    /// Removes them. What cannot be removed stays for the next run.
+    /// Removes them, and what was left among temporary files. What cannot be removed stays for the next run.
     pub fn sweep(&self) {
-        for path in self.leftovers() {
+        for path in self.leftovers().into_iter().chain(scratch::left()) {
             let _ = if path.is_dir() { remove_tree(&path) } else { std::fs::remove_file(&path).map_err(Into::into) };
         }
     }
@@ -364,7 +364,7 @@ impl Store {
             .prefix(&format!(".{}-", key.short()))
             .tempdir_in(&parent)
             .doing(|| format!("making a folder in {}", parent.display()))?;
-        let owner = leftovers::hold(dir.path())?;
+        let owner = scratch::hold(dir.path())?;
         fs_err::create_dir(dir.path().join("out"))?;
         Ok(Pending { dir, target: self.stage_dir(stage, key), owner })
     }
@@ -473,7 +473,7 @@ impl Pending {
             remove_tree(&target)?;
         }
         let dir = dir.keep();
-        fs_err::remove_file(dir.join(leftovers::OWNER))?;
+        fs_err::remove_file(dir.join(scratch::OWNER))?;
         // Windows renames no folder in which a file is open.
         drop(owner);
         platform::rename(&dir, &target)?;

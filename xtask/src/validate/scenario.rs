@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::machine::{self, Machine};
 use super::subject::Subject;
 use crate::error::{Kind, Result};
+use crate::platform::scratch::Scratch;
 use crate::stage::Build;
 use crate::toolchain::Process;
 
@@ -138,7 +139,7 @@ pub struct Pair {
 /// # Errors
 /// The world: a scenario cannot be written or started. Or somebody asked to stop. That one fails is no error.
 pub fn run(build: &Build<'_>, subjects: &[Subject; 2], machine: &Machine, many: u32) -> Result<Vec<Pair>> {
-    let folder = tempfile::Builder::new().prefix("torchmill-scenarios-").tempdir()?;
+    let folder = Scratch::new()?;
     for scenario in SCENARIOS {
         fs_err::write(folder.path().join(scenario.script), scenario.text)?;
     }

@@ -12,6 +12,7 @@ use super::door::{Tally, serve};
 use super::inside::{HELPER_COMMAND, Inside};
 use super::{Farm, Status};
 use crate::error::{Error, Result};
+use crate::platform::scratch::Scratch;
 use crate::platform::{self, Door, Room};
 use crate::stage::build::Build;
 use crate::stage::environment;
@@ -45,7 +46,7 @@ pub struct Connected {
     watch: Option<std::thread::JoinHandle<Vec<String>>>,
     _door: Door,
     /// Where the sockets are, and where the room's root is built.
-    _folders: [tempfile::TempDir; 2],
+    _folders: [Scratch; 2],
 }
 
 /// The folder in which the engine keeps what this farm compiled: never among what this machine compiled itself.
@@ -87,8 +88,8 @@ pub fn connect(
         fs_err::create_dir_all(dir)?;
     }
     // A socket's path is short, and a work folder's may be long.
-    let sockets = tempfile::Builder::new().prefix("torchmill-farm-").tempdir()?;
-    let room = tempfile::Builder::new().prefix("torchmill-room-").tempdir()?;
+    let sockets = Scratch::new()?;
+    let room = Scratch::new()?;
     let inside = Inside {
         program: program.clone(),
         folder: folder.clone(),

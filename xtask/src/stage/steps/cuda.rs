@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::prefix::Prefix;
 use crate::error::{Error, Result};
+use crate::platform::scratch::Scratch;
 use crate::recipe::{Cuda as Wanted, Recipe, Source, System};
 use crate::stage::build::{Build, CUDA, CUDNN};
 use crate::stage::step::{Ahead, Cx, Step};
@@ -74,7 +75,7 @@ impl Step for Cuda {
         let beside = cx.made_of::<Prefix>(CUDNN)?.map(|done| done.folder);
         let check = |toolkit: &Toolkit, scratch: &Path| tried(build, toolkit, beside.as_deref(), scratch);
         if let Some(toolkit) = &build.cuda_home {
-            let scratch = tempfile::tempdir()?;
+            let scratch = Scratch::new()?;
             return Ok(Record { versions: check(toolkit, scratch.path())? });
         }
         let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| no_toolkit(build))?;
