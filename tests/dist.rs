@@ -59,7 +59,7 @@ fn a_release_is_the_same_twice_and_works_where_there_is_no_clone() {
     let help = torchmill(&["build-torch", "--help"]).exits(0);
     assert!(help.stdout.contains("torchmill build-torch --python 3.12") && !help.stdout.contains("cargo xtask"));
     torchmill(&["recipe", "list"]).exits(0).says("torch-2.6.0-cpu");
-    torchmill(&["build-torch", "--dry-run"]).exits(0).says("compile        to do");
+    torchmill(&["build-torch", "--dry-run"]).exits(0).says("compile       to do");
     torchmill(&["tree", "--recipe", "torch-2.7.1-cpu"]).exits(2).says("torchmill lock --recipe");
     torchmill(&["lock"]).exits(2).says("nobody edits");
     torchmill(&["doctor", "--explain", "/nowhere"]).exits(2);
