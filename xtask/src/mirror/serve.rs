@@ -12,6 +12,7 @@
 
 mod accept;
 mod body;
+mod by_kernel;
 mod cache;
 mod guard;
 mod log;
@@ -262,10 +263,12 @@ async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resp
     match segments[..] {
         [""] => start(shared, headers),
         ["simple"] => moved("/simple/"),
-        ["simple", ""] => simple(shared, "simple", headers),
+        ["simple", ""] => simple(shared, line, "simple", headers),
         ["simple", project] => to_project(&decoded(project)),
         ["simple", project, ""] => match decoded(project) {
-            p if index::project_name(&p).as_deref() == Some(&p) => simple(shared, &format!("simple/{p}"), headers),
+            p if index::project_name(&p).as_deref() == Some(&p) => {
+                simple(shared, line, &format!("simple/{p}"), headers)
+            }
             p => to_project(&p),
         },
         ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers),
@@ -324,7 +327,7 @@ impl Shared {
 
 /// The start page. The address under which it was asked for stands in for the one that it cannot know.
 fn start(shared: &Shared, headers: &HeaderMap) -> Response {
-    let mut response = page(shared, "index.html", "text/html; charset=utf-8", headers);
+    let mut response = page(shared, None, "index.html", "text/html; charset=utf-8", headers);
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h));
     if let Some(host) = host
         && response.status() == StatusCode::OK
@@ -345,23 +348,26 @@ fn start(shared: &Shared, headers: &HeaderMap) -> Response {
 }
 
 /// A page of the simple API in the form that the client wants most.
-fn simple(shared: &Shared, folder: &str, headers: &HeaderMap) -> Response {
+fn simple(shared: &Shared, line: &Line, folder: &str, headers: &HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let Some(form) = Form::wanted(&accept.join(",")) else {
         let said = format!("this index speaks {}, {} and text/html\n", Form::JSON, Form::HTML);
         return text(StatusCode::NOT_ACCEPTABLE, said);
     };
-    page(shared, &format!("{folder}/{}", form.file()), form.content_type(), headers)
+    page(shared, Some(line), &format!("{folder}/{}", form.file()), form.content_type(), headers)
 }
 
-/// A page from the cache: conditional, gzipped for whoever takes that.
-fn page(shared: &Shared, name: &str, kind: &'static str, headers: &HeaderMap) -> Response {
+/// A page from the cache: conditional, gzipped for whoever takes that; by the kernel, where `line` says to whom.
+fn page(shared: &Shared, line: Option<&Line>, name: &str, kind: &'static str, headers: &HeaderMap) -> Response {
     let Some(page) = shared.cache.get(&shared.index.root().join(name)) else { return missing() };
     let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accept::takes_gzip);
     let form = if gzip { &page.gzip } else { &page.plain };
     let mut response = if matches(headers, &[&page.plain.etag, &page.gzip.etag]) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
+        if let (Some(line), Some(kept)) = (line, &form.by_kernel) {
+            line.sends(kept.clone());
+        }
         let mut whole = form.bytes.clone().into_response();
         if gzip {
             whole.headers_mut().insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));

@@ -88,6 +88,54 @@ pub fn bound_unsent(socket: &impl std::os::fd::AsRawFd, bytes: i32) {
 #[cfg(not(target_os = "linux"))]
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
 
+/// A file that is in memory alone, and goes with its last user.
+///
+/// # Errors
+/// `Unsupported` where there is none.
+pub fn memory_file() -> std::io::Result<File> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{MemfdFlags, memfd_create};
+        Ok(File::from(memfd_create("torchmill", MemfdFlags::CLOEXEC)?))
+    }
+    #[cfg(not(target_os = "linux"))]
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Writes as much of `bytes` to a socket as it takes, and lets it wait there for what is written next.
+///
+/// # Errors
+/// `Unsupported` where that is not known; whatever writing meets.
+pub fn send_more(socket: &impl std::os::fd::AsFd, bytes: &[u8]) -> std::io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::net::{SendFlags, send};
+        Ok(send(socket, bytes, SendFlags::MORE | SendFlags::NOSIGNAL)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (socket, bytes);
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
+/// Writes as much of `count` bytes at `at` in `file` to a socket as it takes, without copying them: `sendfile(2)`.
+///
+/// # Errors
+/// `Unsupported` where that is not known; whatever writing meets.
+pub fn send_of(socket: &impl std::os::fd::AsFd, file: &File, at: u64, count: usize) -> std::io::Result<usize> {
+    #[cfg(target_os = "linux")]
+    {
+        let mut at = at;
+        Ok(rustix::fs::sendfile(socket, file, Some(&mut at), count)?)
+    }
+    #[cfg(not(target_os = "linux"))]
+    {
+        let _ = (socket, file, at, count);
+        Err(std::io::ErrorKind::Unsupported.into())
+    }
+}
+
 /// Opens a regular file for reading, and nothing else: no folder, no device, no pipe that nobody writes to; unless
 /// `follow`, no symbolic link either.
 ///

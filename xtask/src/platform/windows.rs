@@ -247,6 +247,30 @@ pub fn raise_open_files() -> u64 {
 /// The system's own bound holds.
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
 
+/// There is none here that a socket could be written from.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn memory_file() -> std::io::Result<File> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Not known here.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn send_more<T>(_socket: &T, _bytes: &[u8]) -> std::io::Result<usize> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
+/// Not known here.
+///
+/// # Errors
+/// Always: `Unsupported`.
+pub fn send_of<T>(_socket: &T, _file: &File, _at: u64, _count: usize) -> std::io::Result<usize> {
+    Err(std::io::ErrorKind::Unsupported.into())
+}
+
 /// Windows tells no number of a file without opening it.
 pub type FileId = ();
 

@@ -10,6 +10,7 @@ use std::time::SystemTime;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 
+use super::by_kernel::{ByKernel, Memory};
 use crate::mirror::index::Index;
 use crate::mirror::page::Hashes;
 use crate::mirror::wheel::sha256;
@@ -30,6 +31,15 @@ pub struct Sent {
     pub bytes: Bytes,
     /// Strong ETag: of these bytes.
     pub etag: HeaderValue,
+    /// The same bytes as the kernel has them.
+    pub by_kernel: Option<ByKernel>,
+}
+
+impl Sent {
+    fn new(bytes: Vec<u8>, etag: &str, memory: &Memory) -> Option<Self> {
+        let (bytes, etag) = (Bytes::from(bytes), HeaderValue::from_str(etag).ok()?);
+        Some(Self { by_kernel: memory.keep(&bytes), bytes, etag })
+    }
 }
 
 /// The bytes of a page, ready to be sent.
@@ -56,11 +66,13 @@ pub struct Cache {
     pages: Kept<Page>,
     files: Kept<HashMap<String, Published>>,
     small: Kept<Bytes>,
+    memory: Memory,
 }
 
 impl Default for Cache {
     fn default() -> Self {
-        Self { pages: Kept::of(MOST_KEPT), files: Kept::of(MOST_FILES), small: Kept::of(MOST_SMALL) }
+        let memory = Memory::default();
+        Self { pages: Kept::of(MOST_KEPT), files: Kept::of(MOST_FILES), small: Kept::of(MOST_SMALL), memory }
     }
 }
 
@@ -118,12 +130,11 @@ impl Cache {
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&plain).ok()?;
             let gzip = encoder.finish().ok()?;
-            let size = plain.len() + gzip.len();
-            let digest = &sha256(&plain)[..32];
-            let sent = |bytes: Vec<u8>, etag: String| {
-                Some(Sent { bytes: bytes.into(), etag: HeaderValue::from_str(&etag).ok()? })
-            };
-            let (plain, gzip) = (sent(plain, format!("\"{digest}\""))?, sent(gzip, format!("\"{digest}-gzip\""))?);
+            // The kernel keeps them too.
+            let size = 2 * (plain.len() + gzip.len());
+            let digest = sha256(&plain)[..32].to_owned();
+            let plain = Sent::new(plain, &format!("\"{digest}\""), &self.memory)?;
+            let gzip = Sent::new(gzip, &format!("\"{digest}-gzip\""), &self.memory)?;
             Some((Page { plain, gzip }, size))
         })
     }

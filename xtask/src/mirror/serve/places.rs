@@ -14,9 +14,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncWrite, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
+
+use super::by_kernel::ByKernel;
 
 /// A connection on which something moved within this time is not taken away from its client for another one.
 const SLACK: Duration = Duration::from_millis(100);
@@ -63,6 +65,8 @@ pub struct Line {
     /// How much work is done for it in which nothing can move.
     working: AtomicU32,
     closing: AtomicBool,
+    /// The body that is on its way, if the kernel sends it.
+    by_kernel: Mutex<Option<ByKernel>>,
     /// Whoever is told so closes it.
     pub cut: Notify,
 }
@@ -78,6 +82,11 @@ impl Line {
             return Duration::ZERO;
         }
         Duration::from_millis(now.saturating_sub(self.moved.load(Ordering::Relaxed)))
+    }
+
+    /// From now on the kernel writes the bytes of this body.
+    pub fn sends(&self, body: ByKernel) {
+        *self.by_kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
     }
 
     fn is_worked_for(&self) -> bool {
@@ -225,6 +234,7 @@ impl Places {
             moved: AtomicU64::new(now),
             working: AtomicU32::new(0),
             closing: AtomicBool::new(false),
+            by_kernel: Mutex::new(None),
             cut: Notify::new(),
         });
         open.lines.insert(id, Arc::clone(&line));
@@ -286,6 +296,29 @@ impl Watched {
         Self { socket, line }
     }
 
+    /// Has the kernel write `bytes` if it keeps them.
+    fn by_kernel(&self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Option<Poll<io::Result<usize>>> {
+        let kept = self.line.by_kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        loop {
+            match self.socket.poll_write_ready(cx) {
+                Poll::Ready(Ok(())) => {}
+                Poll::Ready(Err(e)) => return Some(Poll::Ready(Err(e))),
+                Poll::Pending => return Some(Poll::Pending),
+            }
+            let mut is_kept = true;
+            let done = self.socket.try_io(Interest::WRITABLE, || {
+                kept.write(&self.socket, bytes).unwrap_or_else(|| {
+                    is_kept = false;
+                    Ok(0)
+                })
+            });
+            match done {
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                done => return is_kept.then_some(Poll::Ready(done)),
+            }
+        }
+    }
+
     fn noted<T>(&self, done: &Poll<io::Result<T>>) {
         if matches!(done, Poll::Ready(Ok(_))) {
             self.line.moved();
@@ -313,7 +346,10 @@ impl AsyncWrite for Watched {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let done = Pin::new(&mut self.socket).poll_write_vectored(cx, bytes);
+        let done = match self.by_kernel(cx, bytes) {
+            Some(done) => done,
+            None => Pin::new(&mut self.socket).poll_write_vectored(cx, bytes),
+        };
         self.noted(&done);
         done
     }
