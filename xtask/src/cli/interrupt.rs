@@ -21,8 +21,8 @@ pub enum Leave {
 /// How long a command may take to end in order: programs have 5 s until they are killed.
 const PATIENCE: Duration = Duration::from_secs(8);
 
-/// Watches for it from here on.
-pub fn watch(leave: Leave) {
+/// Watches for it from here on; a `quiet` command ends without a word.
+pub fn watch(leave: Leave, quiet: bool) {
     let code = if leave == Leave::Served { 0 } else { i32::from(Exit::Stopped as u8) };
     let watching = ctrlc::set_handler(move || {
         if leave == Leave::AtOnce || platform::cancelled() {
@@ -34,7 +34,11 @@ pub fn watch(leave: Leave) {
             std::thread::sleep(PATIENCE);
             std::process::exit(code);
         });
-        ui::say("\nstopping: children are ended, nothing half-written stays (again: at once)");
+        match leave {
+            _ if quiet => {}
+            Leave::Served => ui::say("stopping: answers under way are finished (again: at once)"),
+            _ => ui::say("\nstopping: children are ended, nothing half-written stays (again: at once)"),
+        }
     });
     if let Err(e) = watching {
         ui::say(&format!("warning: Ctrl-C will not be handled: {e}"));

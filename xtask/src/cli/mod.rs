@@ -157,7 +157,7 @@ pub fn main() -> ExitCode {
         ui::error(&e);
         return ExitCode::from(e.exit() as u8);
     }
-    interrupt::watch(cli.command.leave());
+    interrupt::watch(cli.command.leave(), cli.quiet);
     let result: Result<Answer> = match cli.command {
         Command::BuildTorch(args) => ended(build_torch::run(args)),
         Command::Canary(args) => ended(canary::run(&args)),

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, IoSlice, Write};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use axum::body::Bytes;
 use tokio::net::TcpStream;
@@ -12,29 +12,48 @@ use crate::platform;
 /// Smaller ones are sooner copied than sent by a call of their own.
 const LEAST: usize = 16 << 10;
 
-/// Bytes of all bodies in one file of memory: files are few, and bodies may be many.
-const MOST: u64 = 8 << 20;
+/// Bytes of all bodies in one file of memory, and such files at a time: bodies may be many, and a client that stands
+/// still in the middle of one keeps its file.
+const MOST: u64 = 4 << 20;
+const MOST_FILES: usize = 8;
 
-/// Where bodies are put: the file that is filled, and how far it is.
+/// Where bodies are put.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Option<(Arc<File>, u64)>>);
+pub struct Memory(Mutex<Files>);
+
+#[derive(Debug, Default)]
+struct Files {
+    /// The one that is filled, and how far it is.
+    filled: Option<(Arc<File>, u64)>,
+    /// All that are still there.
+    all: Vec<Weak<File>>,
+}
 
 impl Memory {
-    /// Has the kernel keep `bytes`; `None` for few and for very many, and where there is no such file. A file goes when
-    /// the last body in it does.
+    /// Has the kernel keep `bytes`; `None` for few and for very many, where there is no such file, or where all are in
+    /// use. A file goes when the last body in it does.
     pub fn keep(&self, bytes: &Bytes) -> Option<ByKernel> {
         let size = bytes.len() as u64;
         if bytes.len() < LEAST || size > MOST {
             return None;
         }
-        let mut filled = self.0.lock().ok()?;
-        let (file, start) = match filled.take() {
+        let mut files = self.0.lock().ok()?;
+        let (file, start) = match files.filled.take() {
             Some((file, end)) if end + size <= MOST => (file, end),
-            _ => (Arc::new(platform::memory_file().ok()?), 0),
+            full => {
+                drop(full);
+                files.all.retain(|file| file.strong_count() > 0);
+                if files.all.len() >= MOST_FILES {
+                    return None;
+                }
+                let file = Arc::new(platform::memory_file().ok()?);
+                files.all.push(Arc::downgrade(&file));
+                (file, 0)
+            }
         };
         // Nobody reads it by its position, which is where it ends.
         (&*file).write_all(bytes).ok()?;
-        *filled = Some((Arc::clone(&file), start + size));
+        files.filled = Some((Arc::clone(&file), start + size));
         Some(ByKernel { bytes: bytes.clone(), file, start })
     }
 }
@@ -67,6 +86,13 @@ impl ByKernel {
             Ok(n) => Ok(written + n),
             Err(e) => so_far(written, e),
         })
+    }
+
+    /// Whether what was just written of `slices`, so many bytes, reaches this body's end.
+    pub fn is_done(&self, slices: &[IoSlice<'_>], written: usize) -> bool {
+        let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        let ends = |last: &IoSlice<'_>| last.as_ptr_range().end == self.bytes.as_ptr_range().end;
+        written == all && slices.last().is_some_and(ends)
     }
 
     /// Where in this body `slice` is, if it is a part of it: of these bytes, not of bytes that are equal.
@@ -117,9 +143,15 @@ mod tests {
         let part = memory.keep(&body.slice(10..90_000)).unwrap();
         assert!(part.offset(&body[..20]).is_none() && part.offset(&body[89_990..]).is_none());
         assert_eq!((part.offset(&body[20..30]), part.start), (Some(10), 120_000));
-        // A file that is full is followed by another one.
-        let large = Bytes::from(vec![2; 8 << 20]);
-        assert!(memory.keep(&large).is_some_and(|k| k.start == 0 && !Arc::ptr_eq(&k.file, &kept.file)));
+        let slices = [IoSlice::new(b"head"), IoSlice::new(&body)];
+        assert!(kept.is_done(&slices, 100_004) && !kept.is_done(&slices, 100_003) && !part.is_done(&slices, 100_004));
+        // A file that is full is followed by another one, of which there are only so many as long as they are in use.
+        let large = Bytes::from(vec![2; 4 << 20]);
+        let mut held: Vec<ByKernel> = std::iter::from_fn(|| memory.keep(&large)).take(100).collect();
+        assert!(held.iter().all(|k| k.start == 0 && !Arc::ptr_eq(&k.file, &kept.file)));
+        assert_eq!(held.len(), MOST_FILES - 1);
+        held.pop();
+        assert!(memory.keep(&large).is_some());
         drop(ours);
         assert_eq!(reader.join().unwrap(), [&b"head"[..], &bytes].concat());
     }

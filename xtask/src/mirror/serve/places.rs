@@ -314,7 +314,14 @@ impl Watched {
             });
             match done {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                done => return is_kept.then_some(Poll::Ready(done)),
+                _ if !is_kept => return None,
+                done => {
+                    // A connection on which nothing is sent keeps nothing.
+                    if done.as_ref().is_ok_and(|n| kept.is_done(bytes, *n)) {
+                        *self.line.by_kernel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                    }
+                    return Some(Poll::Ready(done));
+                }
             }
         }
     }
