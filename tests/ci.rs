@@ -286,6 +286,13 @@ fn every_line_that_github_would_run_runs() {
     known.insert("vars.WHEEL_UPLOAD_URL".into(), mirror.url.clone());
     known.insert("secrets.WHEEL_UPLOAD_USERNAME".into(), "ci".into());
     known.insert("secrets.WHEEL_UPLOAD_PASSWORD".into(), TOKEN.into());
+    // A cache that machines share, as a variable of the repository names it.
+    let shared = w.path().join("shared-cache");
+    std::fs::create_dir(&shared).unwrap();
+    let settings = format!("[cache]\nurl = {:?}\ntrust = [\"unsigned\"]\n", shared.to_str().unwrap());
+    known.insert("vars.TORCHMILL_SETTINGS".into(), w.write("ci/cache.toml", settings).display().to_string());
+    known.insert("secrets.TORCHMILL_CACHE_TOKEN".into(), String::new());
+    known.insert("secrets.TORCHMILL_CACHE_KEY".into(), String::new());
     let summary = w.write("summary.md", "");
     let mut lines = 0;
     for (name, job) in workflow["jobs"].as_mapping().unwrap() {
@@ -312,6 +319,13 @@ fn every_line_that_github_would_run_runs() {
         }
     }
     assert_eq!(lines, text.matches(" run: ").count());
+    // The build has them; what a tag publishes has not.
+    let told = |name: &str| {
+        let step = build["steps"].as_sequence().unwrap().iter().find(|s| s["name"] == name).unwrap();
+        strings(&step["env"]).into_keys().filter(|k| k.starts_with("TORCHMILL_")).collect::<Vec<_>>()
+    };
+    assert_eq!(told("Build"), ["TORCHMILL_CACHE_KEY", "TORCHMILL_CACHE_TOKEN", "TORCHMILL_SETTINGS"]);
+    assert!(told("Build without a compiler cache").is_empty());
     let summary = std::fs::read_to_string(summary).unwrap();
     assert!(summary.contains("# built") && summary.contains("all-reduce"), "{summary}");
     assert!(mirror.holds_torch());

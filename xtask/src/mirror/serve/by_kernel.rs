@@ -103,12 +103,13 @@ impl ByKernel {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
     use std::io::Read;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn what_stands_before_a_body_and_any_part_of_it_arrive_as_they_are() {
         let bytes: Vec<u8> = (0..100_000u32).map(|i| (i / 3) as u8).collect();
         let body = Bytes::from(bytes.clone());
