@@ -19,6 +19,9 @@ import sys
 import tempfile
 import time
 
+# That clients are in.
+PROCESSES = 16
+
 
 def median_ms(values):
     return round(1000 * statistics.median(values), 3)
@@ -63,24 +66,24 @@ def where():
     return os.path.dirname(os.path.dirname(uvstore.__file__))
 
 
-def wave(store_type, port, clients, processes=16):
+def wave(store_type, port, clients):
     """Seconds until `clients` clients have connected and asked once; they are gone afterwards."""
     timeout = datetime.timedelta(seconds=120)
     # Processes: torch registers its objects without the interpreter's lock, and threads that make stores at one time
     # end it sooner or later.
     fork = multiprocessing.get_context("fork")
-    gate = fork.Barrier(processes + 1)
+    gate = fork.Barrier(PROCESSES + 1)
 
     def some():
         gate.wait()
         stores = []
-        for _ in range(clients // processes):
+        for _ in range(clients // PROCESSES):
             store = store_type("127.0.0.1", port, None, False, timeout, False)
             store.add("joined", 1)
             stores.append(store)
         gate.wait()
 
-    workers = [fork.Process(target=some) for _ in range(processes)]
+    workers = [fork.Process(target=some) for _ in range(PROCESSES)]
     for w in workers:
         w.start()
     gate.wait()
@@ -109,7 +112,7 @@ def connect(clients, waves=3):
         master = TCPStore("127.0.0.1", 0, None, True, datetime.timedelta(seconds=120), False)
         ready = time.perf_counter() - started
         seconds = [wave(TCPStore, master.port, clients) for _ in range(waves)]
-        assert master.add("joined", 0) == waves * (clients // 16 * 16), "somebody is missing"
+        assert master.add("joined", 0) == waves * (clients // PROCESSES * PROCESSES), "somebody is missing"
         said.put((ready, seconds))
 
     process = fork.Process(target=serve)

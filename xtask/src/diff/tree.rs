@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::bytes::Bytes;
 use crate::error::{Error, Result};
 use crate::source::tarball::Guarded;
-use crate::store::digest_reader;
+use crate::store::hash_reader;
 use crate::wheel::{Directory, FileAt, ReadAt, open_zip};
 
 /// Most bytes of all members that are looked into: they are unpacked to disk.
@@ -100,7 +100,7 @@ impl Tree {
                 tree.tar()?;
             }
             _ => {
-                let (sha256, size) = of_file(path)?;
+                let (sha256, size) = hash_file(path)?;
                 // Two files are compared whatever each is called.
                 tree.entries.push(plain("the file".into(), size, sha256));
             }
@@ -156,7 +156,7 @@ impl Tree {
                     let target = fs_err::read_link(file.path())?.to_string_lossy().into_owned();
                     return Ok(Entry { link: Some(target), ..plain(name, 0, Sha256::digest(b"").into()) });
                 }
-                let (sha256, size) = of_file(file.path())?;
+                let (sha256, size) = hash_file(file.path())?;
                 Ok(Entry { executable: crate::platform::is_executable(file.path())?, ..plain(name, size, sha256) })
             })
             .collect::<Result<_>>()?;
@@ -198,7 +198,7 @@ impl Tree {
                     );
                     let packed = member.compressed_size();
                     let stated = member.size();
-                    let (sha256, size) = digest(&mut (&mut member).take(stated.saturating_add(1)))
+                    let (sha256, size) = hash_reader(&mut (&mut member).take(stated.saturating_add(1)))
                         .map_err(|e| self.unreadable(format!("{name}: {e}")))?;
                     Ok(Entry {
                         packed,
@@ -229,7 +229,7 @@ impl Tree {
             let owner = format!("{}:{} {user}", text(header.uid()), text(header.gid()));
             let mode = header.mode().unwrap_or_default();
             let shown = format!("type {:?}, mode {mode:o}", header.entry_type());
-            let (sha256, size) = digest(entry)?;
+            let (sha256, size) = hash_reader(entry)?;
             let executable = mode & 0o111 != 0;
             let entry = Entry { link, time, owner, header: shown, executable, ..plain(name, size, sha256) };
             headers += entry.header_bytes();
@@ -353,22 +353,8 @@ impl Contents {
 
 type Gunzip = Guarded<flate2::bufread::GzDecoder<BufReader<std::fs::File>>>;
 
-/// The digest of what `reader` gives, and how many bytes that was.
-fn digest(reader: &mut impl Read) -> std::io::Result<([u8; 32], u64)> {
-    let (sha256, size) = digest_reader(reader)?;
-    Ok((bytes_of(&sha256)?, size))
-}
-
-fn of_file(path: &Path) -> Result<([u8; 32], u64)> {
-    let (sha256, size) = crate::store::digest_file(path)?;
-    Ok((bytes_of(&sha256)?, size))
-}
-
-/// A digest as bytes: as text, those of two long lists would be a fifth of what may be in memory.
-fn bytes_of(sha256: &str) -> std::io::Result<[u8; 32]> {
-    let mut out = [0; 32];
-    hex::decode_to_slice(sha256, &mut out).map_err(std::io::Error::other)?;
-    Ok(out)
+fn hash_file(path: &Path) -> Result<([u8; 32], u64)> {
+    Ok(hash_reader(&mut fs_err::File::open(path)?)?)
 }
 
 fn plain(name: String, size: u64, sha256: [u8; 32]) -> Entry {

@@ -3,8 +3,7 @@
 use std::path::PathBuf;
 
 use crate::error::{Context, Error, Result};
-use crate::platform;
-use crate::platform::scratch::Scratch;
+use crate::platform::{self, scratch::Scratch};
 
 /// Has cargo download `name` `version` and returns the path of the `.crate` file in cargo's cache.
 ///

@@ -9,8 +9,7 @@ use super::steps::uvstore::{SOURCES, Target, with_version};
 use crate::artifact::wheel::{collect, pack, set_tag};
 use crate::artifact::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
-use crate::platform;
-use crate::platform::scratch::Scratch;
+use crate::platform::{self, scratch::Scratch};
 use crate::store::digest_file;
 
 const PRODUCT: &str = env!("CARGO_PKG_VERSION");

@@ -20,6 +20,19 @@ pub fn digest_reader(reader: &mut impl Read) -> std::io::Result<(String, u64)> {
 /// # Errors
 /// Whatever `reader` or `writer` meets.
 pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<(String, u64)> {
+    let (sha256, size) = copy_hashing(reader, writer)?;
+    Ok((hex::encode(sha256), size))
+}
+
+/// SHA-256, as bytes, and size of what `reader` gives: for lists that are long.
+///
+/// # Errors
+/// Whatever `reader` meets.
+pub fn hash_reader(reader: &mut impl Read) -> std::io::Result<([u8; 32], u64)> {
+    copy_hashing(reader, &mut std::io::sink())
+}
+
+fn copy_hashing(reader: &mut impl Read, writer: &mut impl Write) -> std::io::Result<([u8; 32], u64)> {
     let mut hash = Sha256::new();
     // A small one first: of small files there may be hundreds of thousands.
     let mut buffer = vec![0u8; 1 << 13];
@@ -27,7 +40,7 @@ pub fn copy_digesting(reader: &mut impl Read, writer: &mut impl Write) -> std::i
     loop {
         let n = reader.read(&mut buffer)?;
         if n == 0 {
-            return Ok((hex::encode(hash.finalize()), size));
+            return Ok((hash.finalize().into(), size));
         }
         hash.update(&buffer[..n]);
         writer.write_all(&buffer[..n])?;

@@ -29,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
-pub use digest::{copy_digesting, digest_file, digest_reader};
+pub use digest::{copy_digesting, digest_file, digest_reader, hash_reader};
 pub use judge::{Extent, digest_now, spent as judging_spent};
 pub use key::{Key, KeyBuilder};
 pub use parts::{Part, Parts};

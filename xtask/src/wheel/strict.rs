@@ -6,11 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::str::FromStr;
 
+use pep440_rs::VersionSpecifiers;
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
 use super::record::{self, Digest};
-
 use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
 use crate::recipe::{first_line, requirement};
@@ -289,22 +289,20 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
     if !name.is_of(own, version) {
         return Err(disagree("Version", version, &name.version));
     }
-    for need in headers.all("Requires-Dist") {
-        requirement(need).map_err(|why| {
-            unfit(format!("its METADATA needs '{}', which is no requirement (PEP 508): {why}", need.escape_debug()))
-        })?;
-    }
-    if let Some(range) = headers.get("Requires-Python") {
-        pep440_rs::VersionSpecifiers::from_str(range).map_err(|e| {
-            let why = first_line(&e);
-            unfit(format!("its Requires-Python '{}' is no range of versions (PEP 440): {why}", range.escape_debug()))
-        })?;
-    }
     for (key, value) in ACTED_UPON.iter().flat_map(|key| headers.all(key).map(move |value| (key, value))) {
         // What e-mails mean by this (RFC 2047) one installer reads, and another takes for the text itself.
         if value.contains("=?") {
             return Err(unfit(format!("its METADATA has a {key} in code: '{}'", value.escape_debug())));
         }
+        let (what, read) = match *key {
+            "Requires-Dist" => ("requirement (PEP 508)", requirement(value).map(drop)),
+            "Requires-Python" => (
+                "range of versions (PEP 440)",
+                VersionSpecifiers::from_str(value).map(drop).map_err(|e| first_line(&e)),
+            ),
+            _ => continue,
+        };
+        read.map_err(|why| unfit(format!("its {key} '{}' is no {what}: {why}", value.escape_debug())))?;
     }
     Ok((bytes, headers))
 }

@@ -67,25 +67,33 @@ pub struct ByKernel {
 }
 
 impl ByKernel {
-    /// Writes to `socket` as much of `slices` as it takes, where the last of them are this body's bytes; `None` where they
-    /// are not. What stands before them waits in the kernel for the body.
-    pub fn write(&self, socket: &TcpStream, slices: &[IoSlice<'_>]) -> Option<io::Result<usize>> {
-        let (last, before) = slices.split_last()?;
-        let at = self.start + self.offset(last)?;
+    /// Whether the last of `slices` are bytes of this body.
+    pub fn is_in(&self, slices: &[IoSlice<'_>]) -> bool {
+        slices.last().is_some_and(|last| self.offset(last).is_some())
+    }
+
+    /// Writes to `socket` as much of `slices` as it takes, the last of which [are](Self::is_in) this body's. What stands
+    /// before them waits in the kernel for the body.
+    ///
+    /// # Errors
+    /// `InvalidInput` for slices of others; whatever writing meets.
+    pub fn write(&self, socket: &TcpStream, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        let (last, before) = slices.split_last().ok_or(io::ErrorKind::InvalidInput)?;
+        let at = self.start + self.offset(last).ok_or(io::ErrorKind::InvalidInput)?;
         let mut written = 0;
         // What was written counts; the next call meets what went wrong after it.
         let so_far = |written, e| if written == 0 { Err(e) } else { Ok(written) };
         for head in before.iter().filter(|head| !head.is_empty()) {
             match platform::send_more(socket, head) {
                 Ok(n) if n == head.len() => written += n,
-                Ok(n) => return Some(Ok(written + n)),
-                Err(e) => return Some(so_far(written, e)),
+                Ok(n) => return Ok(written + n),
+                Err(e) => return so_far(written, e),
             }
         }
-        Some(match platform::send_of(socket, &self.file, at, last.len()) {
+        match platform::send_of(socket, &self.file, at, last.len()) {
             Ok(n) => Ok(written + n),
             Err(e) => so_far(written, e),
-        })
+        }
     }
 
     /// Whether what was just written of `slices`, so many bytes, reaches this body's end.
@@ -127,19 +135,21 @@ mod tests {
             listener.accept().unwrap().0.read_to_end(&mut all).unwrap();
             all
         });
-        let first =
-            kept.write(&ours, &[IoSlice::new(b"he"), IoSlice::new(b"ad"), IoSlice::new(&body)]).unwrap().unwrap();
+        let first = kept.write(&ours, &[IoSlice::new(b"he"), IoSlice::new(b"ad"), IoSlice::new(&body)]).unwrap();
         let mut rest = &body[first - 4..];
         while !rest.is_empty() {
-            match kept.write(&ours, &[IoSlice::new(b""), IoSlice::new(rest)]).unwrap() {
+            match kept.write(&ours, &[IoSlice::new(b""), IoSlice::new(rest)]) {
                 Ok(n) => rest = &rest[n..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                 Err(e) => panic!("{e}"),
             }
         }
         // What is equal and is not this body, what reaches beyond it, and what is small, is not the kernel's.
-        assert!(kept.write(&ours, &[IoSlice::new(&bytes)]).is_none());
-        assert!(kept.write(&ours, &[]).is_none());
+        assert!(kept.is_in(&[IoSlice::new(b"head"), IoSlice::new(&body)]));
+        for others in [&[IoSlice::new(&bytes)][..], &[]] {
+            assert!(!kept.is_in(others));
+            assert_eq!(kept.write(&ours, others).unwrap_err().kind(), io::ErrorKind::InvalidInput);
+        }
         assert!(memory.keep(&body.slice(..100)).is_none());
         let part = memory.keep(&body.slice(10..90_000)).unwrap();
         assert!(part.offset(&body[..20]).is_none() && part.offset(&body[89_990..]).is_none());

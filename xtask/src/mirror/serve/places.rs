@@ -86,7 +86,11 @@ impl Line {
 
     /// From now on the kernel writes the bytes of this body.
     pub fn sends(&self, body: ByKernel) {
-        *self.by_kernel.lock().unwrap_or_else(PoisonError::into_inner) = Some(body);
+        *self.by_kernel() = Some(body);
+    }
+
+    fn by_kernel(&self) -> MutexGuard<'_, Option<ByKernel>> {
+        self.by_kernel.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn is_worked_for(&self) -> bool {
@@ -298,27 +302,19 @@ impl Watched {
 
     /// Has the kernel write `bytes` if it keeps them.
     fn by_kernel(&self, cx: &mut Context<'_>, bytes: &[io::IoSlice<'_>]) -> Option<Poll<io::Result<usize>>> {
-        let kept = self.line.by_kernel.lock().unwrap_or_else(PoisonError::into_inner).clone()?;
+        let kept = self.line.by_kernel().clone().filter(|kept| kept.is_in(bytes))?;
         loop {
             match self.socket.poll_write_ready(cx) {
                 Poll::Ready(Ok(())) => {}
                 Poll::Ready(Err(e)) => return Some(Poll::Ready(Err(e))),
                 Poll::Pending => return Some(Poll::Pending),
             }
-            let mut is_kept = true;
-            let done = self.socket.try_io(Interest::WRITABLE, || {
-                kept.write(&self.socket, bytes).unwrap_or_else(|| {
-                    is_kept = false;
-                    Ok(0)
-                })
-            });
-            match done {
+            match self.socket.try_io(Interest::WRITABLE, || kept.write(&self.socket, bytes)) {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                _ if !is_kept => return None,
                 done => {
                     // A connection on which nothing is sent keeps nothing.
                     if done.as_ref().is_ok_and(|n| kept.is_done(bytes, *n)) {
-                        *self.line.by_kernel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+                        *self.line.by_kernel() = None;
                     }
                     return Some(Poll::Ready(done));
                 }
