@@ -427,7 +427,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "how long things take: decides what is said, and in which order",
         &["timing.rs table", "work/ninja.rs ninja_log", "work/ninja.rs table"],
     ),
-    ("where objects came from: what a progress bar says", &["work/ninja.rs after"]),
+    ("where objects came from: what a progress bar and a page say", &["work/ninja.rs now", "compiled.rs compiled"]),
     (
         "a finished result, on its way out of the store",
         &[

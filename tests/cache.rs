@@ -279,6 +279,66 @@ fn a_shared_cache_serves_another_machine_under_the_key_that_it_trusts_and_no_oth
     assert!(ran.stderr.contains("are of nobody whom you trust"), "{}", ran.stderr);
 }
 
+/// `build-torch` with the settings that the rendered workflows have, and the folder that they name.
+fn with_objects(w: &Workspace, args: &[&str]) -> Ran {
+    w.write("ci/objects.toml", include_str!("../ci/objects.toml"));
+    std::fs::create_dir_all(w.path().join("objects")).unwrap();
+    let mut command = w.xtask(&[&["build-torch", "--recipe", "standin"], args].concat());
+    Ran::of(command.env("TORCHMILL_SETTINGS", "ci/objects.toml"), w.path())
+}
+
+#[test]
+#[ignore = "needs ccache"]
+fn several_machines_compile_a_part_each_and_one_makes_the_same_wheel_of_all_parts() {
+    let last = machine();
+    std::fs::create_dir(last.path().join("objects")).unwrap();
+    let mut objects = 0;
+    for part in ["1/2", "2/2"] {
+        let w = machine();
+        with_objects(&w, &["--shard", part]).exits(0).says("stopped after shard");
+        let folder = work_folder(&w);
+        assert!(!folder.join("src/build/lib/libtorch_cpu.so").exists(), "a part is linked to nothing");
+        let record: serde_json::Value =
+            serde_json::from_slice(&std::fs::read(folder.join("shard.json")).unwrap()).unwrap();
+        assert_eq!(record["of"], 9, "{record}");
+        let own = record["objects"].as_u64().unwrap();
+        assert!((4..=5).contains(&own), "{record}");
+        objects += own;
+        // The same part again is done, another one is not.
+        with_objects(&w, &["--shard", part]).exits(0).says("shard (in the store)");
+        let plan = with_objects(&w, &["--shard", "2/3", "--dry-run"]).exits(0);
+        assert!(plan.stdout.lines().any(|l| l.trim().starts_with("shard") && l.contains("to do")), "{}", plan.stdout);
+        let (from, to) = (w.path().join("objects/."), last.path().join("objects"));
+        assert!(std::process::Command::new("cp").arg("-a").args([from, to]).status().unwrap().success());
+    }
+    assert_eq!(objects, 9);
+    with_objects(&last, &["--until", "bundle"]).exits(0);
+    let log = std::fs::read_to_string(work_folder(&last).join("ccache.log")).unwrap();
+    assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
+    // A page says so, also where there is no farm; of one that is away it says that.
+    let page = last.path().join("cache.html");
+    last.run(&["farm", "status", "--html", text(&page)]).exits(0).says("of 9 from elsewhere");
+    let said = std::fs::read_to_string(&page).unwrap();
+    assert!(said.contains("2.6.0+standin") && said.contains("100.0 %") && said.contains("9 of 9"), "{said}");
+    std::fs::remove_file(&page).unwrap();
+    last.run(&["farm", "status", "--farm", "http://127.0.0.1:9", "--html", text(&page)]).exits(3);
+    assert!(std::fs::read_to_string(&page).unwrap().contains("does not answer"));
+    let alone = machine();
+    build(&alone, &[]).exits(0);
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&last) == wheel(&alone), "the same bytes");
+}
+
+#[test]
+fn a_part_is_written_as_its_number_and_how_many_there_are() {
+    let w = machine();
+    for wrong in ["0/4", "5/4", "1", "a/b", "1/0", "1/9999", ""] {
+        w.run(&["build-torch", "--recipe", "standin", "--shard", wrong]).exits(2).says("2/4");
+    }
+    w.run(&["build-torch", "--recipe", "standin", "--shard", "1/2", "--until", "canary"]).exits(2).says("--until");
+    w.run(&["build-torch", "--recipe", "standin", "--shard", "1/2", "--no-compiler-cache"]).exits(2);
+}
+
 #[test]
 #[ignore = "needs ccache"]
 fn a_cache_that_is_away_costs_a_warning_and_a_wrong_address_is_misuse() {

@@ -1,6 +1,6 @@
 //! What happens during a build, as data. Stages emit these; `ui` draws them, `--json` prints them.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
@@ -70,7 +70,7 @@ pub enum Event {
 }
 
 /// Where objects came from, by their number.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whence {
     /// Compiled on this machine.
     pub local: u64,

@@ -46,6 +46,60 @@ pub struct Job {
     pub experimental: bool,
 }
 
+/// What one machine does after another: the builds of a recipe for several Pythons, of which most objects are the same.
+#[derive(Debug, Clone, Serialize)]
+struct Machine {
+    /// What tells it from the others, in names of caches and artifacts.
+    id: String,
+    /// What people read.
+    name: String,
+    recipe: String,
+    pythons: Vec<String>,
+    system: System,
+    machine: String,
+    runner: Option<String>,
+    toolkit: Option<&'static str>,
+    baseline: String,
+    lock: String,
+    experimental: bool,
+    /// Whether several machines may compile for it: the compiler cache that speaks to others is there on Linux alone.
+    shards: bool,
+}
+
+/// The builds by machine. On Windows each has its own: a Python there has no name of its own on PATH.
+fn machines(jobs: &[Job]) -> Vec<Machine> {
+    let mut out: Vec<Machine> = Vec::new();
+    for job in jobs {
+        let alone = job.system == System::Windows;
+        let same = |m: &&mut Machine| !alone && m.recipe == job.recipe && m.machine == job.machine;
+        if let Some(machine) = out.iter_mut().find(same) {
+            machine.pythons.push(job.python.clone());
+            machine.experimental |= job.experimental;
+        } else {
+            out.push(Machine {
+                id: format!("{}-{}", job.recipe, job.machine),
+                name: format!("{}, {}", job.recipe, job.machine),
+                recipe: job.recipe.clone(),
+                pythons: vec![job.python.clone()],
+                system: job.system,
+                machine: job.machine.clone(),
+                runner: job.runner.clone(),
+                toolkit: job.toolkit,
+                baseline: job.baseline.clone(),
+                lock: job.lock.clone(),
+                experimental: job.experimental,
+                shards: job.system == System::Linux,
+            });
+        }
+    }
+    for machine in out.iter_mut().filter(|m| m.system == System::Windows) {
+        let python = machine.pythons.concat();
+        machine.id = format!("{}-{python}", machine.id);
+        machine.name = format!("{}, Python {python}", machine.name);
+    }
+    out
+}
+
 /// A file that is rendered.
 #[derive(Debug, Clone)]
 pub struct Rendered {
@@ -161,24 +215,21 @@ pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
         .map_err(broken)?;
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let mut recipes: Vec<Vec<&Job>> = Vec::new();
-    // GitLab's runners for Windows and macOS have no image and other shells.
-    for job in jobs.iter().filter(|job| job.system == System::Linux) {
-        match recipes.iter_mut().find(|r| r[0].recipe == job.recipe && r[0].machine == job.machine) {
-            Some(group) => group.push(job),
-            None => recipes.push(vec![job]),
-        }
-    }
+    let machines = machines(&jobs);
+    let all = |wanted: fn(&Machine) -> bool| -> Value {
+        Value::from(Serde(machines.iter().filter(|m| wanted(m)).cloned().collect::<Vec<_>>()))
+    };
     // GitHub's hosted machines and one's own, by system, are jobs of their own.
-    let (hosted, large): (Vec<&Job>, Vec<&Job>) = jobs.iter().partition(|job| job.runner.is_some());
-    let (windows, large): (Vec<&Job>, Vec<&Job>) = large.into_iter().partition(|job| job.system == System::Windows);
-    let [hosted, large, windows] = [hosted, large, windows].map(|jobs| Value::from(Serde(jobs)));
-    let recipes = Value::from(Serde(&recipes));
+    let hosted = all(|m| m.runner.is_some());
+    let large = all(|m| m.runner.is_none() && m.system != System::Windows);
+    let windows = all(|m| m.runner.is_none() && m.system == System::Windows);
+    // GitLab's runners for Windows and macOS have no image and other shells.
+    let linux = all(|m| m.system == System::Linux);
     TEMPLATES
         .into_iter()
         .map(|(path, template)| {
             let known = context! {
-                hosted => hosted.clone(), large => large.clone(), windows => windows.clone(), recipes => recipes.clone(),
+                hosted => hosted.clone(), large => large.clone(), windows => windows.clone(), linux => linux.clone(),
             };
             let text = environment.render_str(template, known).map_err(broken)?;
             Ok(Rendered { path, text })

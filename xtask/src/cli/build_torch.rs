@@ -12,7 +12,7 @@ use crate::artifact::dsse::KeySource;
 use crate::error::Result;
 use crate::event::Sink;
 use crate::recipe::Recipe;
-use crate::stage::{self, Artifacts, Options, Outcome, Plan, PlannedStage, State};
+use crate::stage::{self, Artifacts, Options, Outcome, Part, Plan, PlannedStage, State, Step};
 use crate::{platform, ui};
 
 /// Build PyTorch from source, with a proven libuv TCPStore: wheel and libtorch bundle
@@ -26,6 +26,7 @@ Examples:
   cargo xtask build-torch --offline --json > result.json
   cargo xtask build-torch --cache /mnt/cache --cache-trust build.pub
   cargo xtask build-torch --farm http://10.0.0.1:10600
+  cargo xtask build-torch --shard 2/4 --cache /mnt/cache --cache-trust build.pub
   cargo xtask build-torch --cache-audit 100    compile what came in again
   cargo xtask build-torch --recipe ~/downloads/theirs.toml --trust
 
@@ -52,6 +53,10 @@ pub struct Args {
     /// Stop after a stage, and print where its result stands
     #[arg(long, value_name = "STAGE", value_parser = clap::builder::PossibleValuesParser::new(stage::ORDER.iter().chain(stage::BESIDE.iter())))]
     until: Option<String>,
+    /// Compile the I-th of N parts of the objects, and stop: for a build that several machines do through one
+    /// compiler cache (docs/ci.md)
+    #[arg(long, value_name = "I/N", conflicts_with_all = ["until", "no_compiler_cache", "report", "sign"])]
+    shard: Option<Part>,
     /// Write what was built, how long it took and what was verified, as Markdown
     #[arg(long, value_name = "FILE")]
     report: Option<PathBuf>,
@@ -111,7 +116,8 @@ pub fn run(mut args: Args) -> Result<()> {
                 shared_cache: chosen.shared.clone(),
                 farm: farm.clone(),
                 cache_audit: chosen.audit,
-                until: args.until.clone(),
+                until: args.until.clone().or(args.shard.map(|_| stage::steps::shard::Shard::NAME.to_owned())),
+                part: args.shard,
                 out: args.out.clone(),
                 ..Options::default()
             };

@@ -8,10 +8,13 @@ use clap::{Args as ClapArgs, Subcommand, ValueEnum};
 use super::common::{print_json, set_json};
 use super::shared::FarmArgs;
 use crate::error::{Error, Result};
-use crate::farm::check_address;
 use crate::farm::scheduler::{Scheduler, worker_token};
 use crate::farm::units::{self, Role};
 use crate::farm::worker::Worker;
+use crate::farm::{check_address, page};
+use crate::mirror::index::now;
+use crate::stage::compiled::compiled;
+use crate::store::{Store, write_atomically};
 use crate::ui;
 
 /// Let several machines compile for one build
@@ -146,17 +149,26 @@ struct WorkerArgs {
     how: HowArgs,
 }
 
-/// Show how many workers a farm has, and how busy they are
+/// Show how many workers a farm has and how busy they are, and where the objects of the builds here came from
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   cargo xtask farm status --farm http://10.0.0.1:10600
   cargo xtask farm status --farm http://10.0.0.1:10600 --json
+  cargo xtask farm status --farm http://10.0.0.1:10600 --html farm.html
+  cargo xtask farm status --html cache.html   without a farm: the builds alone
 
-Exit code 3: no scheduler answers there.")]
+Exit code 3: no scheduler answers there. The page is written all the same, and
+says so.")]
 struct StatusArgs {
     #[command(flatten)]
     farm: FarmArgs,
+    /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
+    #[arg(long, value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Write a page of it
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
     /// Print the result as JSON
     #[arg(long)]
     json: bool,
@@ -225,18 +237,47 @@ fn worker(args: &WorkerArgs) -> Result<()> {
 
 fn status(args: &StatusArgs) -> Result<()> {
     set_json(args.json);
-    let farm = args.farm.chosen()?.ok_or_else(|| {
-        Error::misuse("farm-url", "no farm was named").next("name one: --farm URL, or url in [farm] of the settings")
-    })?;
-    let status = farm.status()?;
+    let farm = args.farm.chosen()?;
+    if farm.is_none() && args.html.is_none() {
+        return Err(Error::misuse("farm-url", "no farm was named")
+            .next("name one: --farm URL, or url in [farm] of the settings")
+            .next("or --html FILE: a page of where the objects of the builds here came from"));
+    }
+    let builds = compiled(&Store::open(args.store.as_deref())?);
+    let asked = farm.as_ref().map(|farm| (farm.shown(), farm.status()));
+    if let Some(path) = &args.html {
+        let said = asked.as_ref().map(|(address, said)| {
+            (address.clone(), said.as_ref().map(|status| *status).map_err(|e| e.what().to_owned()))
+        });
+        write_atomically(path, page::render(said.as_ref(), &builds, &now()).as_bytes())?;
+    }
+    let status = asked.map(|(address, said)| said.map(|status| (address, status))).transpose()?;
     if args.json {
-        print_json(&serde_json::json!({ "schema_version": 1, "farm": farm.shown(), "status": status }));
+        let (farm, status) = status.unzip();
+        print_json(&serde_json::json!({ "schema_version": 1, "farm": farm, "status": status, "builds": builds }));
         return Ok(());
     }
-    println!("{}", farm.shown());
-    println!("  {} workers, {} cores, {} objects with them", status.num_servers, status.num_cpus, status.in_progress);
-    if status.num_servers == 0 {
-        println!("  a worker counts when its scheduler heard of it within the last 90 seconds");
+    if let Some((address, status)) = status {
+        println!("{address}");
+        println!(
+            "  {} workers, {} cores, {} objects with them",
+            status.num_servers, status.num_cpus, status.in_progress
+        );
+        if status.num_servers == 0 {
+            println!("  a worker counts when its scheduler heard of it within the last 90 seconds");
+        }
+    }
+    for build in builds {
+        let whence = build.record.whence.unwrap_or_default();
+        let from = whence.shown().unwrap_or_else(|| format!("local {}", whence.local));
+        let from = build.record.whence.map_or("where its objects came from was not noted".into(), |_| from);
+        println!("{} for Python {}: {from}", build.version, build.python);
+        if let Some(of) = build.record.objects {
+            println!("  {} of {} from elsewhere, {} of them compiled again", of.elsewhere(), of.objects, of.audited);
+        }
+    }
+    if let Some(path) = &args.html {
+        println!("{}", path.display());
     }
     Ok(())
 }

@@ -136,7 +136,9 @@ impl CacheArgs {
                 format!("cache.audit = {percent}: more than 100 percent there are not"),
             ));
         }
-        let Some(url) = self.url.clone().or(settings.url) else {
+        // A folder in the settings is relative to them, as keys are.
+        let settled = |url: String| if url.contains("://") { url } else { here.join(url).display().to_string() };
+        let Some(url) = self.url.clone().or(settings.url.map(settled)) else {
             if self.trust.is_empty() && self.sign.is_none() {
                 return Ok(Chosen { shared: None, audit });
             }

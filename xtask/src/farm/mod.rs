@@ -9,6 +9,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::farm::is_own;
 
+pub mod page;
 pub mod scheduler;
 pub mod units;
 pub mod worker;

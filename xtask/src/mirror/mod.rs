@@ -14,7 +14,7 @@ mod check;
 pub mod copy;
 pub mod depends;
 pub mod gather;
-mod index;
+pub mod index;
 pub mod lock;
 mod page;
 pub mod prune;

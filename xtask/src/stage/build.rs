@@ -69,12 +69,51 @@ pub struct Options {
     pub cache_audit: Option<u8>,
     /// Stop after this stage (one of those that [`super::ORDER`] or [`super::BESIDE`] names).
     pub until: Option<String>,
+    /// Compile this part of the objects, for a machine that builds with the same compiler cache, and nothing more.
+    pub part: Option<Part>,
     /// What is fetched.
     pub downloads: Downloads,
     /// Whether a recipe for Windows will do here: what it is made of can be put together anywhere, and tried by Wine.
     pub other_system: bool,
     /// Where artifacts go.
     pub out: PathBuf,
+}
+
+/// One of several parts of the objects of a build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Part {
+    /// Which one, from 1.
+    pub number: u16,
+    /// How many there are.
+    pub of: u16,
+}
+
+impl Part {
+    /// All objects.
+    pub const ALL: Self = Self { number: 1, of: 1 };
+    /// More parts than any build has use for.
+    const MOST: u16 = 1024;
+}
+
+impl std::fmt::Display for Part {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
+impl std::str::FromStr for Part {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((number, of)) if (1..=of).contains(&number) && of <= Self::MOST => Ok(Self { number, of }),
+            _ => Err(format!(
+                "one of several parts is written as 2/4: a number from 1, and how many (at most {})",
+                Self::MOST
+            )),
+        }
+    }
 }
 
 /// What the stage fetch brings into the store.

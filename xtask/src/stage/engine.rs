@@ -15,6 +15,7 @@ use super::steps::configure::Configure;
 use super::steps::fetch;
 use super::steps::prefix::Prefix;
 use super::steps::set::Set;
+use super::steps::shard::Shard;
 use super::steps::verify::Verify;
 use super::timing::{self, Timing, timed};
 use super::work::{CompilerCache, FOLDER, Work};
@@ -227,8 +228,11 @@ pub fn plan(build: &Build<'_>) -> Result<Plan> {
     }
     let to_do = run.outstanding(&last)?;
     let mut stages = Vec::new();
-    let asked =
-        |name: &str| graph::ORDER.contains(&name) || graph::BESIDE.contains(&name) && !build.companions.is_empty();
+    let asked = |name: &str| {
+        graph::ORDER.contains(&name)
+            || graph::BESIDE.contains(&name) && !build.companions.is_empty()
+            || name == Shard::NAME && build.options.part.is_some()
+    };
     for stage in STAGES.iter().filter(|stage| asked(stage.name)) {
         let ids = results(build, stage);
         if ids.is_empty() {

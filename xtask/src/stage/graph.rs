@@ -18,6 +18,7 @@ use super::steps::libuv::Libuv;
 use super::steps::prefix::Prefix;
 use super::steps::provenance::Provenance;
 use super::steps::set::Set;
+use super::steps::shard::Shard;
 use super::steps::testenv::Testenv;
 use super::steps::toolchain::Toolchain;
 use super::steps::tree::Tree;
@@ -52,6 +53,11 @@ pub const STAGES: &[Stage] = &[
     ),
     // It makes no byte of the artifacts: what comes after it is the same with another canary.
     Stage::of::<Canary>(1, Place::Work, &[from::<Configure>(), after::<Buildenv>(), after::<Toolchain>(), CACHE]),
+    Stage::of::<Shard>(
+        1,
+        Place::Work,
+        &[from::<Configure>(), after::<Canary>(), after::<Buildenv>(), after::<Toolchain>(), CACHE],
+    ),
     Stage::of::<Compile>(
         1,
         Place::Work,

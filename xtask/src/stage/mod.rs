@@ -11,6 +11,7 @@
 //! cuda          ◄─ prefix, toolchain         the toolkit, put together of its packages and tried
 //! configure     ◄─ tree, libuv, cuda         CMake, and what it decided held against the recipe
 //! canary        ◄─ configure                 a libuv store of this very build serves, or all stops here
+//! shard         ◄─ canary                    a part of the objects, where several machines share a cache
 //! compile       ◄─ canary                    all objects and libraries, without network
 //! wheel         ◄─ compile                   self-contained, tagged by its symbols, the same every time
 //! bundle        ◄─ wheel                     the libtorch archive, of the same install tree
@@ -25,6 +26,7 @@
 
 pub mod advice;
 mod build;
+pub mod compiled;
 mod drawn;
 pub mod engine;
 pub mod environment;
@@ -44,7 +46,7 @@ mod timing;
 pub mod uvstore_pack;
 mod work;
 
-pub use build::{Build, Chosen, Downloads, Options};
+pub use build::{Build, Chosen, Downloads, Options, Part};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
 pub use farm::Farm;
 pub use graph::{BESIDE, ORDER};

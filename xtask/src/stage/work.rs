@@ -75,8 +75,9 @@ impl Work {
         format!("{step}.parts.json")
     }
 
-    fn record_file(&self, step: &str) -> PathBuf {
-        self.dir.join(format!("{step}.json"))
+    /// The file with the record of `step`.
+    pub fn record_file(step: &str) -> String {
+        format!("{step}.json")
     }
 
     /// The record of `step`, if it was done here under this key.
@@ -85,7 +86,7 @@ impl Work {
         if parts.key() != *key {
             return None;
         }
-        serde_json::from_slice(&std::fs::read(self.record_file(step)).ok()?).ok()
+        serde_json::from_slice(&std::fs::read(self.dir.join(Self::record_file(step))).ok()?).ok()
     }
 
     /// Forgets that `step` was ever done here: it is about to be done with other inputs, or again.
@@ -94,7 +95,7 @@ impl Work {
     /// The world: the folder cannot be written.
     pub fn begin(&self, step: &str) -> Result<()> {
         fs_err::create_dir_all(&self.dir)?;
-        let record = self.record_file(step);
+        let record = self.dir.join(Self::record_file(step));
         if record.exists() {
             fs_err::remove_file(record)?;
         }
@@ -111,7 +112,10 @@ impl Work {
             &self.dir.join(Self::parts_file(step)),
             &json(serde_json::to_vec_pretty(parts))?,
         )?;
-        crate::store::write_atomically(&self.record_file(step), &json(serde_json::to_vec_pretty(record))?)
+        crate::store::write_atomically(
+            &self.dir.join(Self::record_file(step)),
+            &json(serde_json::to_vec_pretty(record))?,
+        )
     }
 
     /// Links `deps/NAME` to `target`.

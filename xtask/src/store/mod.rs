@@ -347,10 +347,15 @@ impl Store {
 
     /// The same of what was done in the work folders of `stage`, from the files called `name`.
     pub fn earlier_work(&self, stage: &str, name: &str) -> Vec<Parts> {
+        newest_first(self.works(stage).into_iter().map(|folder| folder.join(name)))
+    }
+
+    /// The work folders of `stage`.
+    pub fn works(&self, stage: &str) -> Vec<PathBuf> {
         let folders = std::fs::read_dir(self.root.join("work")).into_iter().flatten().flatten();
         let prefix = format!("{stage}-");
         let own = folders.filter(|folder| folder.file_name().to_string_lossy().starts_with(&prefix));
-        newest_first(own.map(|folder| folder.path().join(name)))
+        own.map(|folder| folder.path()).collect()
     }
 
     /// A fresh folder to make a stage's output in; [`Pending::finish`] turns it into the result.

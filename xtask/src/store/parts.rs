@@ -91,6 +91,12 @@ impl Parts {
         self.parts.iter().find(|p| p.name == name).map(|p| p.value.as_str())
     }
 
+    /// The same for people: an input of which only a digest counts is kept with what it was.
+    pub fn shown(&self, name: &str) -> Option<&str> {
+        let part = self.parts.iter().find(|p| p.name == name)?;
+        Some(part.shown.as_deref().unwrap_or(&part.value))
+    }
+
     /// The key that these inputs make: their order counts.
     pub fn key(&self) -> Key {
         let begun = KeyBuilder::new(&self.stage, self.version);

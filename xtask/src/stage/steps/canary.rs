@@ -12,7 +12,8 @@ use crate::platform;
 use crate::stage::build::Build;
 use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
-use crate::stage::work::{Work, ninja, room};
+use crate::stage::work::ninja::{self, Goal};
+use crate::stage::work::{Work, room};
 use crate::store::Parts;
 use crate::toolchain::{Family, LAUNCH_COMMAND, Process, msvc};
 
@@ -100,7 +101,7 @@ fn make(cx: &Cx<'_>) -> Result<serde_json::Value> {
     // What the store's objects wait for is made by one process: the stubs for Python, which wait for nothing that is
     // compiled, keep another core busy.
     targets.extend(all.iter().filter(|t| t.ends_with("/torch/_C/__init__.pyi")).cloned());
-    ninja::run(build, work, &cache, &targets, Canary::NAME)?;
+    ninja::run(build, work, &cache, Goal::Few(&targets), Canary::NAME)?;
     check_has_libuv(build, work, &backend)?;
 
     let source = work.dir.join("canary.cpp");

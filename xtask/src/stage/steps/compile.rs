@@ -4,11 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::prefix::compiler_cache;
 use crate::error::Result;
+use crate::event::Whence;
 use crate::platform;
 use crate::stage::build::Build;
 use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::step::{Ahead, Cx, Step};
-use crate::stage::work::{ninja, room};
+use crate::stage::work::ninja::{self, Goal};
+use crate::stage::work::room;
 use crate::store::Parts;
 
 /// The stage that compiles and links all; its result is the work folder.
@@ -21,6 +23,9 @@ pub struct Record {
     pub cache: String,
     /// Compiler processes at a time.
     pub jobs: usize,
+    /// Where the objects of the last run came from, by their number.
+    #[serde(default)]
+    pub whence: Option<Whence>,
     /// Where the objects came from, if not all were compiled on this machine.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub objects: Option<Origins>,
@@ -50,7 +55,7 @@ impl Step for Compile {
             );
         }
         build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
-        ninja::run(build, work, &cache, &[], Self::NAME)?;
-        Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build), objects: origins(build, work)? })
+        let whence = Some(ninja::run(build, work, &cache, Goal::All, Self::NAME)?);
+        Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build), whence, objects: origins(build, work)? })
     }
 }

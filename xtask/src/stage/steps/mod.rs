@@ -14,6 +14,7 @@ pub mod libuv;
 pub mod prefix;
 pub mod provenance;
 pub mod set;
+pub mod shard;
 pub mod testenv;
 pub mod toolchain;
 pub mod tree;

@@ -39,7 +39,28 @@ const PACE_WINDOW: f64 = 180.0;
 /// Mean seconds of any other step.
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
-/// Runs ninja in the work folder's build folder for `targets` (all if empty).
+/// What ninja is to make.
+#[derive(Debug, Clone, Copy)]
+pub enum Goal<'a> {
+    /// Everything.
+    All,
+    /// These objects, many of them, and what they wait for.
+    Objects(&'a [String]),
+    /// These few outputs, and what they wait for: nobody can say how long that takes.
+    Few(&'a [String]),
+}
+
+impl Goal<'_> {
+    /// The outputs that ninja is told; none means all.
+    fn targets(&self) -> &[String] {
+        match self {
+            Goal::All => &[],
+            Goal::Objects(targets) | Goal::Few(targets) => targets,
+        }
+    }
+}
+
+/// Runs ninja in the work folder's build folder; where the objects of this run came from.
 ///
 /// # Errors
 /// The world: a step failed, with its first error and what is known to help; or it was stopped.
@@ -47,9 +68,11 @@ pub fn run(
     build: &Build<'_>,
     work: &Work,
     cache: &CompilerCache,
-    targets: &[String],
+    goal: Goal<'_>,
     stage: &'static str,
-) -> Result<()> {
+) -> Result<Whence> {
+    let targets = goal.targets();
+    let is_timed = !matches!(goal, Goal::Few(_));
     let log = work.log(stage);
     let mut room = Room::of(build);
     let supply = supply(build, work)?;
@@ -78,7 +101,7 @@ pub fn run(
         if let Some(supply) = &supply {
             process = process.env(SUPPLY_VARIABLE, supply);
         }
-        let mut estimate = Estimate::new(build, work, room.jobs + places);
+        let mut estimate = Estimate::new(build, work, room.jobs + places, targets);
         let started = Instant::now();
         let mut failure = Failure::default();
         let output = process.run(Some(&log), &mut |line| {
@@ -88,7 +111,7 @@ pub fn run(
                 build.events.emit(Event::CompileProgress {
                     done,
                     total,
-                    seconds_left: targets.is_empty().then_some(left).flatten(),
+                    seconds_left: is_timed.then_some(left).flatten(),
                     current: what.to_owned(),
                     from: whence.after(what),
                 });
@@ -101,10 +124,10 @@ pub fn run(
                 farm.tell(build, work);
             }
             audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env })?;
-            if targets.is_empty() {
+            if is_timed {
                 estimate.learn(build, work);
             }
-            return Ok(());
+            return Ok(whence.now());
         }
         match room.less() {
             Some(less) if failure.is_for_want_of_memory() => {
@@ -147,6 +170,10 @@ impl Counted {
     /// Where those came from that are finished, `what` with them.
     fn after(&mut self, what: &str) -> Whence {
         self.finished += u64::from(what.starts_with("Building C"));
+        self.now()
+    }
+
+    fn now(&self) -> Whence {
         let lines = |(path, before): &(PathBuf, usize), counts: fn(&str) -> bool| {
             let text = std::fs::read(path).unwrap_or_default();
             let text = String::from_utf8_lossy(text.get(*before..).unwrap_or_default()).into_owned();
@@ -304,6 +331,25 @@ fn status(line: &str) -> Option<(u64, u64, &str)> {
     Some((done.parse().ok()?, total.parse().ok()?, what))
 }
 
+/// What steps took in the first builds of a recipe: for machines that have not seen them.
+struct Pace(HashMap<String, f64>);
+
+impl Pace {
+    fn read() -> Self {
+        Self(serde_json::from_str(PACE).unwrap_or_default())
+    }
+
+    /// Seconds that a step takes on one core.
+    fn guess(&self, output: &str, rule: &str) -> f64 {
+        let folder = output.rsplit_once('/').map_or("", |(folder, _)| folder);
+        match self.0.get(folder) {
+            Some(seconds) if output.ends_with(".o") => *seconds,
+            _ if rule.starts_with("CXX_COMPILER") => FIRST_GUESS_OBJECT,
+            _ => FIRST_GUESS_OTHER,
+        }
+    }
+}
+
 /// Time left, learnt from earlier runs' timings of each output.
 struct Estimate {
     /// Output → seconds, of what is still to do.
@@ -316,22 +362,19 @@ struct Estimate {
 }
 
 impl Estimate {
-    fn new(build: &Build<'_>, work: &Work, jobs: usize) -> Self {
+    /// For `targets` alone if there are any: what they wait for, if it is not done, is not counted.
+    fn new(build: &Build<'_>, work: &Work, jobs: usize, targets: &[String]) -> Self {
         let learnt = timings(build);
-        let pace: HashMap<String, f64> = serde_json::from_str(PACE).unwrap_or_default();
+        let pace = Pace::read();
         let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
+        let asked: HashSet<&String> = targets.iter().collect();
         let mut remaining = HashMap::new();
-        for (output, rule) in targets(work).unwrap_or_default() {
-            if done.contains(&output) || rule == "phony" {
+        for (output, rule) in self::targets(work).unwrap_or_default() {
+            if done.contains(&output) || rule == "phony" || !(asked.is_empty() || asked.contains(&output)) {
                 continue;
             }
-            let folder = output.rsplit_once('/').map_or("", |(folder, _)| folder);
-            let guess = match pace.get(folder) {
-                Some(seconds) if output.ends_with(".o") => *seconds,
-                _ if rule.starts_with("CXX_COMPILER") => FIRST_GUESS_OBJECT,
-                _ => FIRST_GUESS_OTHER,
-            };
-            remaining.insert(output.clone(), learnt.get(&output).copied().unwrap_or(guess));
+            let seconds = learnt.get(&output).copied().unwrap_or_else(|| pace.guess(&output, &rule));
+            remaining.insert(output, seconds);
         }
         let remaining_sum = remaining.values().sum();
         Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([(0.0, 0.0)]), done_sum: 0.0 }
@@ -404,6 +447,31 @@ pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
     Ok(String::from_utf8_lossy(&out.stdout)
         .lines()
         .filter_map(|l| l.rsplit_once(": ").map(|(o, r)| (o.to_owned(), r.to_owned())))
+        .collect())
+}
+
+/// The objects of a whole build, each with the seconds that a compiler is expected to take for it. They are the same on
+/// every machine: what this one has measured is left out.
+///
+/// # Errors
+/// ninja cannot be started.
+pub fn objects(work: &Work) -> Result<Vec<(String, f64)>> {
+    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
+        .args(["-t", "inputs", "all"])
+        .cwd(work.build())
+        .command()?
+        .output()?;
+    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    // Many objects of a tree are in no library that is built.
+    let needed: HashSet<&str> = text.lines().collect();
+    let pace = Pace::read();
+    let compiled = targets(work)?.into_iter().filter(|(_, rule)| rule.contains("_COMPILER__"));
+    Ok(compiled
+        .filter(|(output, _)| needed.contains(output.as_str()))
+        .map(|(output, rule)| {
+            let seconds = pace.guess(&output, &rule);
+            (output, seconds)
+        })
         .collect())
 }
 
