@@ -433,6 +433,7 @@ fn wheels(c: &mut Corpus) {
         ("an empty need", Is::Wrong, "Requires-Dist:"),
         ("a range of Pythons", Is::Right, "Requires-Python: >=3.8, !=3.9.0, <4"),
         ("a range of Pythons that is none", Is::Wrong, "Requires-Python: 3.8 or newer"),
+        ("two ranges of Pythons", Is::Wrong, "Requires-Python: >=3.8\nRequires-Python: >=3.9"),
     ] {
         let text = METADATA.replace("Version: 1.0\n", &format!("Version: 1.0\n{line}\n"));
         swap(c, &format!("METADATA with {label}"), is, "METADATA", &text);

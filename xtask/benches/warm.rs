@@ -9,7 +9,9 @@
 //! CCACHE_BASEDIR; one call of the PEP 517 hook as pip calls it. Ours means everything from configure to
 //! the verified wheel and bundle: once where this store has verified these very bytes before, as it has
 //! whenever a build folder is wiped, and once where the artifacts are installed and run again. The first
-//! build by hand fills the cache, which takes hours where it was never run in this store, and is not counted.
+//! build by hand fills the cache and is not counted. Its command lines are others than ours, so it has none of
+//! its objects; what ccache then calls in place of the compiler takes them from our entries, and compiles what is
+//! not there.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -100,15 +102,40 @@ fn launcher_cost() -> f64 {
     run(&mut xtask(&["__launch", "/work", "/bin/true"])) - run(&mut Command::new("/bin/true"))
 }
 
-/// Seconds of a build by hand.
-fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path) -> f64 {
+/// What stands between ccache and the compiler while the cache is filled: it asks the same cache for the object of the
+/// command that our launcher makes of this one. ccache forbids itself to be called again, and asks for colours.
+const FILL: &str = r#"#!/bin/sh
+unset CCACHE_PREFIX CCACHE_BASEDIR CCACHE_DISABLE
+for word do
+  shift
+  [ "$word" = -fdiagnostics-color ] || set -- "$@" "$word"
+done
+TORCHMILL_COMPILER_CACHE='CCACHE' exec 'TORCHMILL' __launch 'HAND' "$@"
+"#;
+
+/// Writes that program.
+fn filler(work: &Path, hand: &Path) -> PathBuf {
+    let ccache = ccache(work).join("bin/ccache");
+    let text = FILL
+        .replace("CCACHE'", &format!("{}'", ccache.display()))
+        .replace("TORCHMILL'", &format!("{}'", env!("CARGO_BIN_EXE_torchmill")))
+        .replace("HAND'", &format!("{}'", hand.display()));
+    let path = hand.join("fill");
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(&path, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    path
+}
+
+/// Seconds of a build by hand; with a program that ccache puts before the compiler, if any.
+fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path, prefix: Option<&Path>) -> f64 {
     remove(&hand.join("src"));
     remove(&hand.join("wheel"));
     for dir in ["home", "tmp", "wheel"] {
         std::fs::create_dir_all(hand.join(dir)).unwrap();
     }
     copy(&stage(plan, work, "tree").join("out"), &hand.join("src"));
-    let env = environment(work, hand);
+    let mut env = environment(work, hand);
+    env.extend(prefix.map(|program| ("CCACHE_PREFIX".to_owned(), program.display().to_string())));
     let log = std::fs::File::create(hand.join("log")).unwrap();
     let started = Instant::now();
     let status = Command::new(hand.join("deps/buildenv/bin/python"))
@@ -159,14 +186,15 @@ fn main() {
         });
         std::fs::write(hand.join(name), lines.map(|line| line + "\n").collect::<String>()).unwrap();
     }
-    let first = by_hand(&plan, &work, &hand);
+    let fill = filler(&work, &hand);
+    let first = by_hand(&plan, &work, &hand, Some(&fill));
     println!("by hand, first time: {first:.0} s (not counted)");
     let artifacts = ["wheel", "bundle", "provenance"];
     let all = ["wheel", "bundle", "provenance", "verify"];
     let mut best = [f64::MAX; 3];
     println!("| round | by hand, s | ours, s | ours, installed and run again, s |\n|---|---|---|---|");
     for round in 1..=ROUNDS {
-        let took = [by_hand(&plan, &work, &hand), ours(&plan, &work, &artifacts), ours(&plan, &work, &all)];
+        let took = [by_hand(&plan, &work, &hand, None), ours(&plan, &work, &artifacts), ours(&plan, &work, &all)];
         println!("| {round} | {:.1} | {:.1} | {:.1} |", took[0], took[1], took[2]);
         best = std::array::from_fn(|i| best[i].min(took[i]));
     }

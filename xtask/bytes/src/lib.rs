@@ -3,11 +3,14 @@
 //!
 //! Reading at an offset ([`ReadAt`]), the strict reader of zip archives ([`Archive`]), names that mean one file to
 //! every reader ([`names`]), inflating on two cores ([`inflate`]), the names of classes in a library
-//! ([`marker`]), and logs made comparable ([`text`]).
+//! ([`marker`]), digests ([`digest`]), what stands in a folder and whether it still does ([`listing`]), and logs made
+//! comparable ([`text`]).
 
 mod archive;
+pub mod digest;
 mod directory;
 pub mod inflate;
+pub mod listing;
 pub mod marker;
 pub mod names;
 mod read;

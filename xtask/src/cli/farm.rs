@@ -12,7 +12,7 @@ use crate::farm::scheduler::{Scheduler, worker_token};
 use crate::farm::units::{self, Role};
 use crate::farm::worker::Worker;
 use crate::farm::{check_address, page};
-use crate::mirror::index::now;
+use crate::mirror::now;
 use crate::stage::compiled::compiled;
 use crate::store::{Store, write_atomically};
 use crate::ui;

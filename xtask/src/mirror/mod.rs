@@ -14,7 +14,7 @@ mod check;
 pub mod copy;
 pub mod depends;
 pub mod gather;
-pub mod index;
+mod index;
 pub mod lock;
 mod page;
 pub mod prune;
@@ -25,6 +25,6 @@ pub mod serve;
 mod wheel;
 
 pub use check::{Finding, check};
-pub use index::{Added, Index, Outcome, Project};
+pub use index::{Added, Index, Outcome, Project, now};
 pub use page::{File, ProjectPage, RootPage, Yanked};
 pub use wheel::Wheel;

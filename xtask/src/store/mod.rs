@@ -16,7 +16,6 @@
 //! have code run by whoever builds, so root uses no store that others can write to.
 
 mod digest;
-mod judge;
 mod key;
 mod leftovers;
 mod parts;
@@ -30,11 +29,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use serde::{Deserialize, Serialize};
 
 pub use digest::{copy_digesting, digest_file, digest_reader, hash_reader};
-pub use judge::{Extent, digest_now, spent as judging_spent};
 pub use key::{Key, KeyBuilder};
 pub use parts::{Part, Parts};
+pub use torchmill_bytes::listing::{Extent, digest_now, spent as judging_spent};
 
-use judge::Listing;
+use torchmill_bytes::{digest::sha256, listing::Listing};
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
@@ -69,7 +68,7 @@ impl Finished {
     /// Whether the record is what it was when it was written, as far as that can be told.
     fn holds(&self) -> bool {
         let text = self.record.to_string();
-        self.record_sha256.as_ref().is_none_or(|digest| *digest == Listing::sha256(text.as_bytes()))
+        self.record_sha256.as_ref().is_none_or(|digest| *digest == sha256(text.as_bytes()))
     }
 }
 
@@ -293,16 +292,16 @@ impl Store {
             };
         };
         let Ok(files) = std::fs::read(dir.join("files.json")) else { return Some("files.json cannot be read".into()) };
-        if Listing::sha256(&files) != finished.files_sha256 {
+        if sha256(&files) != finished.files_sha256 {
             return Some("files.json was changed".into());
         }
         if !finished.holds() {
             return Some("the record in stage.json was changed".into());
         }
-        let Ok(listing) = serde_json::from_slice::<Listing>(&files) else {
+        let Some(listing) = Listing::of_json(&files) else {
             return Some("files.json is no list of files".into());
         };
-        let differs = listing.differs(&out, extent).unwrap_or_else(|e| Some(e.what().to_owned()));
+        let differs = listing.differs(&out, extent).unwrap_or_else(|e| Some(e.to_string()));
         if differs.is_none() && finished.record_sha256.is_none() {
             // Written before records had digests: from now on it is held against what it is.
             return write_finished(dir, finished.files_sha256, finished.record).err().map(|e| e.what().to_owned());
@@ -503,9 +502,9 @@ fn newest_first(files: impl Iterator<Item = PathBuf>) -> Vec<Parts> {
 /// Writes what a finished result in `dir` consists of: its files' digests, and the record that names their digest.
 fn seal(dir: &Path, record: &impl Serialize) -> Result<()> {
     let json = |e: serde_json::Error| Error::world("record", e.to_string());
-    let files = serde_json::to_vec_pretty(&Listing::of(&dir.join("out"))?).map_err(json)?;
+    let (files, files_sha256) = Listing::of(&dir.join("out"))?.to_json()?;
     write_atomically(&dir.join("files.json"), &files)?;
-    write_finished(dir, Listing::sha256(&files), serde_json::to_value(record).map_err(json)?)
+    write_finished(dir, files_sha256, serde_json::to_value(record).map_err(json)?)
 }
 
 fn write_finished(dir: &Path, files_sha256: String, mut record: serde_json::Value) -> Result<()> {
@@ -520,7 +519,7 @@ fn write_finished(dir: &Path, files_sha256: String, mut record: serde_json::Valu
         }
         text = again;
     }
-    let record_sha256 = Some(Listing::sha256(text.as_bytes()));
+    let record_sha256 = Some(sha256(text.as_bytes()));
     let finished = Finished { files_sha256, record_sha256, record };
     write_atomically(&dir.join("stage.json"), &serde_json::to_vec_pretty(&finished).map_err(json)?)
 }

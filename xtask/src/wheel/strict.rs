@@ -289,6 +289,10 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
     if !name.is_of(own, version) {
         return Err(disagree("Version", version, &name.version));
     }
+    // Of several, one installer takes the first and another one the last.
+    if headers.all("Requires-Python").count() > 1 {
+        return Err(unfit("its METADATA has Requires-Python more than once"));
+    }
     for (key, value) in ACTED_UPON.iter().flat_map(|key| headers.all(key).map(move |value| (key, value))) {
         // What e-mails mean by this (RFC 2047) one installer reads, and another takes for the text itself.
         if value.contains("=?") {

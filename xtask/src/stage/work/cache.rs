@@ -91,6 +91,9 @@ impl CompilerCache {
                     // What was included is taken from the compiler's own dependency file: on a miss
                     // the preprocessor does not run by itself before the compiler runs it again.
                     pair("CCACHE_DEPEND", "1".into()),
+                    // A header of torch is read by a thousand compiles: it is hashed by one, and known again by inode,
+                    // size and times (not if these are of the last two seconds).
+                    pair("CCACHE_INODECACHE", "1".into()),
                     pair("CCACHE_TEMPDIR", work.dir.join("tmp").display().to_string()),
                     // What became of each compile: what a build is told of where its objects came from.
                     pair("CCACHE_STATSLOG", work.dir.join(CCACHE_LOG).display().to_string()),

@@ -4,16 +4,14 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::Metadata;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::digest::{digest_file, sha256};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
-
-use super::digest::digest_file;
-use crate::error::{Error, Result};
 
 /// What a file was when it was hashed. No time stands for the bytes; all of them together say that
 /// nobody wrote since.
@@ -46,11 +44,11 @@ fn stamp(about: &Metadata, path: &Path) -> Stamp {
 /// The SHA-256 of the file at `path`, read once a run unless something about it changes.
 ///
 /// # Errors
-/// The world: it cannot be read, or is no plain file.
-pub fn digest_now(path: &Path) -> Result<String> {
+/// It cannot be read, or is no plain file.
+pub fn digest_now(path: &Path) -> io::Result<String> {
     let about = fs_err::symlink_metadata(path)?;
     if !about.is_file() {
-        return Err(Error::world("store", format!("{} is no plain file", path.display())));
+        return Err(no_plain_file(path));
     }
     let before = stamp(&about, path);
     let known = HASHED.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_default().get(&before).cloned();
@@ -105,10 +103,10 @@ impl Listing {
     /// Lists the folder `out`, and hashes all of it.
     ///
     /// # Errors
-    /// The world: it cannot be read.
-    pub fn of(out: &Path) -> Result<Self> {
+    /// It cannot be read.
+    pub fn of(out: &Path) -> io::Result<Self> {
         let found = walk(out, Extent::Whole)?;
-        let hashed: Result<Vec<(String, Entry)>> = found
+        let hashed: io::Result<Vec<(String, Entry)>> = found
             .into_par_iter()
             .map(|(name, path)| {
                 let about = fs_err::symlink_metadata(&path)?;
@@ -127,8 +125,8 @@ impl Listing {
     /// since is removed: it is code too, and nobody misses it.
     ///
     /// # Errors
-    /// The world: the folder cannot be read.
-    pub fn differs(&self, out: &Path, extent: Extent) -> Result<Option<String>> {
+    /// The folder cannot be read.
+    pub fn differs(&self, out: &Path, extent: Extent) -> io::Result<Option<String>> {
         let mut found: BTreeMap<String, PathBuf> = walk(out, extent)?.into_iter().collect();
         found.retain(|name, path| {
             let compiled = !self.files.contains_key(name) && name.contains("__pycache__/");
@@ -137,7 +135,7 @@ impl Listing {
         if let Some(more) = found.keys().find(|name| !self.files.contains_key(*name)) {
             return Ok(Some(format!("'{}' was put there", more.escape_debug())));
         }
-        let wrong: Result<Vec<Option<String>>> = self
+        let wrong: io::Result<Vec<Option<String>>> = self
             .files
             .par_iter()
             .filter(|(name, _)| extent == Extent::Whole || !name.contains('/'))
@@ -153,23 +151,37 @@ impl Listing {
         Ok(wrong?.into_iter().flatten().next())
     }
 
-    /// The digest of the listing itself.
-    pub fn sha256(text: &[u8]) -> String {
-        hex::encode(Sha256::digest(text))
+    /// What [`Listing::to_json`] wrote; `None` if it is something else.
+    pub fn of_json(text: &[u8]) -> Option<Self> {
+        serde_json::from_slice(text).ok()
+    }
+
+    /// As JSON, and the SHA-256 of that text.
+    ///
+    /// # Errors
+    /// None that a list of names and digests can have.
+    pub fn to_json(&self) -> io::Result<(Vec<u8>, String)> {
+        let text = serde_json::to_vec_pretty(self)?;
+        let digest = sha256(&text);
+        Ok((text, digest))
     }
 }
 
+fn no_plain_file(path: &Path) -> io::Error {
+    io::Error::other(format!("{} is no plain file", path.display()))
+}
+
 /// All files and links below `out`, or at its top.
-fn walk(out: &Path, extent: Extent) -> Result<Vec<(String, PathBuf)>> {
+fn walk(out: &Path, extent: Extent) -> io::Result<Vec<(String, PathBuf)>> {
     let mut found = Vec::new();
     let depth = if extent == Extent::Whole { usize::MAX } else { 1 };
     for entry in walkdir::WalkDir::new(out).max_depth(depth) {
-        let entry = entry.map_err(|e| Error::world("io", e.to_string()))?;
+        let entry = entry?;
         if entry.file_type().is_dir() {
             continue;
         }
         if !entry.file_type().is_file() && !entry.file_type().is_symlink() {
-            return Err(Error::world("store", format!("{} is no plain file", entry.path().display())));
+            return Err(no_plain_file(entry.path()));
         }
         let relative = entry.path().strip_prefix(out).unwrap_or(entry.path());
         let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
