@@ -90,6 +90,11 @@ fn environment(work: &Path, hand: &Path) -> BTreeMap<String, String> {
     env
 }
 
+/// Nobody's build begins while the system still writes what the one before left: gigabytes.
+fn written() {
+    assert!(Command::new("sync").status().unwrap().success());
+}
+
 /// Milliseconds that the launcher puts before a program, on the mean of 200 starts.
 fn launcher_cost() -> f64 {
     let run = |command: &mut Command| {
@@ -137,6 +142,7 @@ fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path, prefix: Option<&P
     let mut env = environment(work, hand);
     env.extend(prefix.map(|program| ("CCACHE_PREFIX".to_owned(), program.display().to_string())));
     let log = std::fs::File::create(hand.join("log")).unwrap();
+    written();
     let started = Instant::now();
     let status = Command::new(hand.join("deps/buildenv/bin/python"))
         .args(["-c", HOOK])
@@ -159,6 +165,7 @@ fn ours(plan: &serde_json::Value, work: &Path, forget: &[&str]) -> f64 {
     for name in forget {
         remove(&stage(plan, work, name));
     }
+    written();
     let started = Instant::now();
     assert!(xtask(&["build-torch", "--quiet"]).stdout(Stdio::null()).status().unwrap().success());
     started.elapsed().as_secs_f64()
