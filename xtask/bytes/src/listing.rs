@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::digest::{digest_file, sha256};
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+
+use crate::digest::{digest_file, sha256};
 
 /// What a file was when it was hashed. No time stands for the bytes; all of them together say that
 /// nobody wrote since.

@@ -46,56 +46,34 @@ pub struct Job {
     pub experimental: bool,
 }
 
-/// What one machine does after another: the builds of a recipe for several Pythons, of which most objects are the same.
+/// What one machine does, one after the other: the builds of a recipe for several Pythons, most of whose objects are the
+/// same.
 #[derive(Debug, Clone, Serialize)]
 struct Machine {
     /// What tells it from the others, in names of caches and artifacts.
     id: String,
     /// What people read.
     name: String,
-    recipe: String,
     pythons: Vec<String>,
-    system: System,
-    machine: String,
-    runner: Option<String>,
-    toolkit: Option<&'static str>,
-    baseline: String,
-    lock: String,
-    experimental: bool,
-    /// Whether several machines may compile for it: the compiler cache that speaks to others is there on Linux alone.
-    shards: bool,
+    /// The first of the builds: the others differ from it in their Python.
+    #[serde(flatten)]
+    first: Job,
 }
 
 /// The builds by machine. On Windows each has its own: a Python there has no name of its own on PATH.
-fn machines(jobs: &[Job]) -> Vec<Machine> {
+fn machines(jobs: Vec<Job>) -> Vec<Machine> {
     let mut out: Vec<Machine> = Vec::new();
     for job in jobs {
-        let alone = job.system == System::Windows;
-        let same = |m: &&mut Machine| !alone && m.recipe == job.recipe && m.machine == job.machine;
-        if let Some(machine) = out.iter_mut().find(same) {
-            machine.pythons.push(job.python.clone());
-            machine.experimental |= job.experimental;
-        } else {
-            out.push(Machine {
-                id: format!("{}-{}", job.recipe, job.machine),
-                name: format!("{}, {}", job.recipe, job.machine),
-                recipe: job.recipe.clone(),
-                pythons: vec![job.python.clone()],
-                system: job.system,
-                machine: job.machine.clone(),
-                runner: job.runner.clone(),
-                toolkit: job.toolkit,
-                baseline: job.baseline.clone(),
-                lock: job.lock.clone(),
-                experimental: job.experimental,
-                shards: job.system == System::Linux,
-            });
+        let (mut id, mut name) =
+            (format!("{}-{}", job.recipe, job.machine), format!("{}, {}", job.recipe, job.machine));
+        if job.system == System::Windows {
+            id = format!("{id}-{}", job.python);
+            name = format!("{name}, Python {}", job.python);
         }
-    }
-    for machine in out.iter_mut().filter(|m| m.system == System::Windows) {
-        let python = machine.pythons.concat();
-        machine.id = format!("{}-{python}", machine.id);
-        machine.name = format!("{}, Python {python}", machine.name);
+        match out.iter_mut().find(|machine| machine.id == id) {
+            Some(machine) => machine.pythons.push(job.python),
+            None => out.push(Machine { id, name, pythons: vec![job.python.clone()], first: job }),
+        }
     }
     out
 }
@@ -215,16 +193,16 @@ pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
         .map_err(broken)?;
     environment.set_syntax(syntax);
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    let machines = machines(&jobs);
+    let machines = machines(jobs);
     let all = |wanted: fn(&Machine) -> bool| -> Value {
         Value::from(Serde(machines.iter().filter(|m| wanted(m)).cloned().collect::<Vec<_>>()))
     };
     // GitHub's hosted machines and one's own, by system, are jobs of their own.
-    let hosted = all(|m| m.runner.is_some());
-    let large = all(|m| m.runner.is_none() && m.system != System::Windows);
-    let windows = all(|m| m.runner.is_none() && m.system == System::Windows);
+    let hosted = all(|m| m.first.runner.is_some());
+    let large = all(|m| m.first.runner.is_none() && m.first.system != System::Windows);
+    let windows = all(|m| m.first.runner.is_none() && m.first.system == System::Windows);
     // GitLab's runners for Windows and macOS have no image and other shells.
-    let linux = all(|m| m.system == System::Linux);
+    let linux = all(|m| m.first.system == System::Linux);
     TEMPLATES
         .into_iter()
         .map(|(path, template)| {

@@ -246,10 +246,7 @@ fn status(args: &StatusArgs) -> Result<()> {
     let builds = compiled(&Store::open(args.store.as_deref())?);
     let asked = farm.as_ref().map(|farm| (farm.shown(), farm.status()));
     if let Some(path) = &args.html {
-        let said = asked.as_ref().map(|(address, said)| {
-            (address.clone(), said.as_ref().map(|status| *status).map_err(|e| e.what().to_owned()))
-        });
-        write_atomically(path, page::render(said.as_ref(), &builds, &now()).as_bytes())?;
+        write_atomically(path, page::render(asked.as_ref(), &builds, &now()).as_bytes())?;
     }
     let status = asked.map(|(address, said)| said.map(|status| (address, status))).transpose()?;
     if args.json {
@@ -268,9 +265,10 @@ fn status(args: &StatusArgs) -> Result<()> {
         }
     }
     for build in builds {
-        let whence = build.record.whence.unwrap_or_default();
-        let from = whence.shown().unwrap_or_else(|| format!("local {}", whence.local));
-        let from = build.record.whence.map_or("where its objects came from was not noted".into(), |_| from);
+        let from = match build.record.whence {
+            Some(whence) => whence.shown().unwrap_or_else(|| format!("local {}", whence.local)),
+            None => "where its objects came from was not noted".into(),
+        };
         println!("{} for Python {}: {from}", build.version, build.python);
         if let Some(of) = build.record.objects {
             println!("  {} of {} from elsewhere, {} of them compiled again", of.elsewhere(), of.objects, of.audited);

@@ -1,48 +1,37 @@
 //! The page about a farm and what was compiled with it: a file of its own, which asks for nothing from anywhere.
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
+use crate::error::Result;
+use crate::mirror::{ICON, STYLE};
 use crate::stage::compiled::Compiled;
 use crate::stage::farm::Status;
+use crate::ui::page::document;
 
-/// The look of the mirror's pages.
-const STYLE: &str = include_str!("../mirror/style.css");
-
-/// A farm, by its address, and what its scheduler says; or why it says nothing.
-pub type Asked = (String, Result<Status, String>);
-
-/// The page: the farm, if one was named, and the compiles of a store, `at` a time.
-pub fn render(farm: Option<&Asked>, builds: &[Compiled], at: &str) -> String {
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
-                link rel="icon" href="data:,";
-                title { "torchmill: farm and compiler cache" }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    h1 { "Farm and compiler cache" }
-                    p.soft { "As of " (at) }
-                    @if let Some((address, said)) = farm { (the_farm(address, said)) }
-                    h2 { "Compiles of this store" }
-                    @if builds.is_empty() {
-                        p { "None whose work folder stands." }
-                    } @else {
-                        (the_builds(builds))
-                    }
-                }
+/// The page: the farm, if one was named, by its address and by what its scheduler says, and the compiles of a store, `at`
+/// a time.
+pub fn render(farm: Option<&(String, Result<Status>)>, builds: &[Compiled], at: &str) -> String {
+    let head = html! {
+        meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:";
+        link rel="icon" href=(ICON);
+    };
+    let body = html! {
+        main {
+            h1 { "Farm and compiler cache" }
+            p.soft { "As of " (at) }
+            @if let Some((address, said)) = farm { (the_farm(address, said)) }
+            h2 { "Compiles of this store" }
+            @if builds.is_empty() {
+                p { "None whose work folder stands." }
+            } @else {
+                (the_builds(builds))
             }
         }
-    }
-    .into_string()
+    };
+    document("torchmill: farm and compiler cache", STYLE, &head, &body)
 }
 
-fn the_farm(address: &str, said: &Result<Status, String>) -> Markup {
+fn the_farm(address: &str, said: &Result<Status>) -> Markup {
     html! {
         h2 { code { (address) } }
         @match said {
@@ -55,7 +44,7 @@ fn the_farm(address: &str, said: &Result<Status, String>) -> Markup {
                     p.bad { "No worker was heard of within the last 90 seconds." }
                 }
             }
-            Err(why) => p.bad { (why) }
+            Err(e) => p.bad { (e.what()) }
         }
     }
 }
@@ -105,6 +94,7 @@ fn rate(hits: u64, misses: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
     use crate::event::Whence;
     use crate::stage::steps::compile::Record;
 
@@ -119,7 +109,7 @@ mod tests {
         let page = render(None, &[build(Some(whence)), build(None)], "now");
         assert!(page.contains("70.0 %") && page.contains("2.12.1+&lt;cpu&gt;"), "{page}");
         assert_eq!(page.matches("not noted").count(), 5);
-        let asked = ("http://10.0.0.1:10600".to_owned(), Err("it does not answer".to_owned()));
+        let asked = ("http://10.0.0.1:10600".to_owned(), Err(Error::world("farm", "it does not answer")));
         let page = render(Some(&asked), &[], "now");
         assert!(page.contains("it does not answer") && page.contains("None whose work folder stands"), "{page}");
         let asked = (asked.0, Ok(Status { num_servers: 0, num_cpus: 0, in_progress: 0 }));

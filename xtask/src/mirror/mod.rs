@@ -26,5 +26,5 @@ mod wheel;
 
 pub use check::{Finding, check};
 pub use index::{Added, Index, Outcome, Project, now};
-pub use page::{File, ProjectPage, RootPage, Yanked};
+pub use page::{File, ICON, ProjectPage, RootPage, STYLE, Yanked};
 pub use wheel::Wheel;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::wheel::{About, Name, REPORT, is_file_name};
+use crate::ui::page::document;
 
 /// Version of the simple API that is spoken (PEP 700).
 const API_VERSION: &str = "1.1";
@@ -244,7 +245,8 @@ impl RootPage {
 /// What stands on the start page where only the server knows what belongs there.
 pub const HERE: &str = "URL-OF-THIS-INDEX";
 
-const STYLE: &str = include_str!("style.css");
+/// The look of its pages.
+pub const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = include_str!("page.js");
 
 /// What a page of the index may do in a browser: run and look as what it brings along says, and nothing else.
@@ -262,7 +264,7 @@ pub fn policy() -> &'static str {
 }
 
 /// A flame on a millstone, as a browser's tab shows it.
-const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' cy='8' \
+pub const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 16 16'%3E%3Ccircle cx='8' cy='8' \
                     r='7.5' fill='%230b63c5'/%3E%3Cpath d='M8 2c3 3 4 5 4 7a4 4 0 0 1-8 0c0-1 .5-2 1.5-3 .5 1 1 1.5 1.5 \
                     1.5C7 6 7 4 8 2z' fill='%23fff'/%3E%3C/svg%3E";
 
@@ -273,37 +275,27 @@ pub fn start(projects: &[ProjectPage]) -> String {
     // A build without the libuv store is never what the page recommends.
     let proven = |f: &&File| f.yanked.reason().is_none() && f.about.libuv == Some(true);
     let newest = torch.iter().find_map(|p| p.files.iter().rev().find(proven));
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { "Wheels" }
-                link rel="icon" href=(ICON);
-                style { (maud::PreEscaped(STYLE)) }
-            }
-            body { main {
-                h1 { "Wheels" }
-                @if let Some(f) = newest {
-                    p { "To install the newest torch of this index whose store has libuv:" }
-                    div.first {
-                        pre id="install" { "pip install --index-url " span.here { (HERE) } "/simple/ 'torch==" (f.version) "'" }
-                        button hidden data-of="install" { "copy" }
-                    }
-                    p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
-                } @else if !torch.is_empty() {
-                    p { "No torch of this index has the libuv store." }
+    let body = html! {
+        main {
+            h1 { "Wheels" }
+            @if let Some(f) = newest {
+                p { "To install the newest torch of this index whose store has libuv:" }
+                div.first {
+                    pre id="install" { "pip install --index-url " span.here { (HERE) } "/simple/ 'torch==" (f.version) "'" }
+                    button hidden data-of="install" { "copy" }
                 }
-                @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
-                p hidden { input id="search" type="search" placeholder="search: name, version, cp311, linux, libuv" aria-label="search"; }
-                @for p in torch.iter().chain(&others) { (project(p)) }
-                p.soft { "For programs: " a href="simple/" { "simple/" } " (PEP 503, PEP 691)." }
-            } script { (maud::PreEscaped(SCRIPT)) } }
+                p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
+            } @else if !torch.is_empty() {
+                p { "No torch of this index has the libuv store." }
+            }
+            @if projects.is_empty() { p { "Nothing is published yet: " code { "cargo xtask mirror add --index DIR WHEEL" } "." } }
+            p hidden { input id="search" type="search" placeholder="search: name, version, cp311, linux, libuv" aria-label="search"; }
+            @for p in torch.iter().chain(&others) { (project(p)) }
+            p.soft { "For programs: " a href="simple/" { "simple/" } " (PEP 503, PEP 691)." }
         }
-    }
-    .into_string()
+        script { (maud::PreEscaped(SCRIPT)) }
+    };
+    document("Wheels", STYLE, &html! { link rel="icon" href=(ICON); }, &body)
 }
 
 /// Files as people want to see them: with the libuv store first, the newest first.

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::{Key, Parts};
-use crate::toolchain::cuda::Toolkit;
+use crate::toolchain::{Process, cuda::Toolkit};
 
 /// What the folders' names begin with.
 pub const FOLDER: &str = "torch";
@@ -144,6 +144,23 @@ impl Work {
         let name = self.dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let store = crate::store::KeyBuilder::new("socket", 1).text("work", &self.dir.to_string_lossy()).finish();
         std::env::temp_dir().join(format!("{name}-{}.sock", &store.short()[..8]))
+    }
+
+    /// What ninja says of the build, with these arguments.
+    ///
+    /// # Errors
+    /// ninja cannot be run, or fails.
+    pub fn ask_ninja(&self, arguments: &[&str]) -> Result<Vec<u8>> {
+        let out = Process::new(environment::tool(&self.dep("buildenv"), "ninja"))
+            .args(arguments)
+            .cwd(self.build())
+            .command()?
+            .output()?;
+        if out.status.success() {
+            return Ok(out.stdout);
+        }
+        let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
+        Err(Error::world("ninja", format!("ninja {} ended with {}: {said}", arguments.join(" "), out.status)))
     }
 
     /// This program, as the compiler launcher.

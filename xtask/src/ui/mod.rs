@@ -3,6 +3,7 @@
 //! output.
 
 pub mod name;
+pub mod page;
 
 use std::collections::HashMap;
 use std::io::Write;

@@ -5,9 +5,8 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use crate::error::{Error, Result};
-use crate::stage::environment;
 use crate::stage::work::Work;
-use crate::toolchain::{LAUNCH_COMMAND, Launch, Process};
+use crate::toolchain::{LAUNCH_COMMAND, Launch};
 
 /// A command that makes an object.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +40,7 @@ struct Edge {
 /// # Errors
 /// ninja cannot be run, or prints what is no compilation database.
 pub fn commands(work: &Work) -> Result<BTreeMap<String, Command>> {
-    let text = ninja(work, &["-t", "compdb"])?;
+    let text = work.ask_ninja(&["-t", "compdb"])?;
     let edges: Vec<Edge> = serde_json::from_slice(&text)
         .map_err(|e| Error::world("ninja", format!("ninja's compilation database cannot be read: {e}")))?;
     let launcher = [work.launcher().display().to_string(), LAUNCH_COMMAND.into(), work.dir.display().to_string()];
@@ -75,7 +74,7 @@ fn command(launcher: &[String; 3], edge: Edge) -> Option<Command> {
 /// # Errors
 /// ninja cannot be run.
 pub fn reads(work: &Work) -> Result<BTreeMap<String, Vec<String>>> {
-    Ok(parse_reads(&String::from_utf8_lossy(&ninja(work, &["-t", "deps"])?)))
+    Ok(parse_reads(&String::from_utf8_lossy(&work.ask_ninja(&["-t", "deps"])?)))
 }
 
 /// Reads what `ninja -t deps` prints: a line that names an output, and an indented one for each file.
@@ -94,19 +93,6 @@ fn parse_reads(text: &str) -> BTreeMap<String, Vec<String>> {
         }
     }
     out
-}
-
-fn ninja(work: &Work, arguments: &[&str]) -> Result<Vec<u8>> {
-    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
-        .args(arguments)
-        .cwd(work.build())
-        .command()?
-        .output()?;
-    if out.status.success() {
-        return Ok(out.stdout);
-    }
-    let said = String::from_utf8_lossy(&out.stderr).trim().to_owned();
-    Err(Error::world("ninja", format!("ninja {} ended with {}: {said}", arguments.join(" "), out.status)))
 }
 
 #[cfg(test)]

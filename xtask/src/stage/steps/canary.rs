@@ -10,7 +10,6 @@ use super::prefix::compiler_cache;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::build::Build;
-use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::ninja::{self, Goal};
 use crate::stage::work::{Work, room};
@@ -59,8 +58,7 @@ impl Step for Canary {
     }
 
     fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
-        room::check_hiding(build)?;
-        room::check_space(build, ahead.work.as_ref(), ahead.has::<Compile>())
+        room::check(build, ahead.work.as_ref(), ahead.has::<Compile>())
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
@@ -189,12 +187,8 @@ fn check_has_libuv(build: &Build<'_>, work: &Work, object: &str) -> Result<()> {
 
 /// The command that this build compiles `object` with.
 fn compile_command(work: &Work, object: &str) -> Result<String> {
-    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
-        .args(["-t", "commands", "-s", object])
-        .cwd(work.build())
-        .command()?
-        .output()?;
-    Ok(String::from_utf8_lossy(&out.stdout).lines().last().unwrap_or_default().to_owned())
+    let out = work.ask_ninja(&["-t", "commands", "-s", object])?;
+    Ok(String::from_utf8_lossy(&out).lines().last().unwrap_or_default().to_owned())
 }
 
 /// The flags of a compile command, without source, output and dependency file.

@@ -38,8 +38,7 @@ impl Step for Shard {
     }
 
     fn check(build: &Build<'_>, ahead: &Ahead) -> Result<()> {
-        room::check_hiding(build)?;
-        room::check_space(build, ahead.work.as_ref(), true)
+        room::check(build, ahead.work.as_ref(), true)
     }
 
     fn run(cx: &Cx<'_>) -> Result<Record> {

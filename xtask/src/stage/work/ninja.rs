@@ -437,14 +437,9 @@ fn ninja_log(dir: &Path) -> HashMap<String, f64> {
 /// Output and rule of every step, read from ninja itself.
 ///
 /// # Errors
-/// ninja cannot be started.
+/// As [`Work::ask_ninja`].
 pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
-    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
-        .args(["-t", "targets", "all"])
-        .cwd(work.build())
-        .command()?
-        .output()?;
-    Ok(String::from_utf8_lossy(&out.stdout)
+    Ok(String::from_utf8_lossy(&work.ask_ninja(&["-t", "targets", "all"])?)
         .lines()
         .filter_map(|l| l.rsplit_once(": ").map(|(o, r)| (o.to_owned(), r.to_owned())))
         .collect())
@@ -454,20 +449,16 @@ pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
 /// every machine: what this one has measured is left out.
 ///
 /// # Errors
-/// ninja cannot be started.
+/// As [`Work::ask_ninja`].
 pub fn objects(work: &Work) -> Result<Vec<(String, f64)>> {
-    let out = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
-        .args(["-t", "inputs", "all"])
-        .cwd(work.build())
-        .command()?
-        .output()?;
-    let text = String::from_utf8_lossy(&out.stdout).into_owned();
+    let inputs = work.ask_ninja(&["-t", "inputs", "all"])?;
+    let inputs = String::from_utf8_lossy(&inputs);
     // Many objects of a tree are in no library that is built.
-    let needed: HashSet<&str> = text.lines().collect();
+    let needed: HashSet<&str> = inputs.lines().collect();
     let pace = Pace::read();
-    let compiled = targets(work)?.into_iter().filter(|(_, rule)| rule.contains("_COMPILER__"));
-    Ok(compiled
-        .filter(|(output, _)| needed.contains(output.as_str()))
+    Ok(targets(work)?
+        .into_iter()
+        .filter(|(output, rule)| rule.contains("_COMPILER__") && needed.contains(output.as_str()))
         .map(|(output, rule)| {
             let seconds = pace.guess(&output, &rule);
             (output, seconds)

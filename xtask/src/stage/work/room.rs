@@ -46,6 +46,15 @@ fn check_path_of(root: &str, windows: bool) -> Result<()> {
 /// more than was seen (2.4 of 8 GiB for torch-2.6.0-cpu).
 const BEFORE_COMPILE: u64 = 3;
 
+/// Both [`check_hiding`] and [`check_space`]: what a stage asks for that runs compilers in the work folder.
+///
+/// # Errors
+/// As theirs.
+pub fn check(build: &Build<'_>, work: Option<&Work>, compiles: bool) -> Result<()> {
+    check_hiding(build)?;
+    check_space(build, work, compiles)
+}
+
 /// An error if the disk has less room than a build takes from here on: what the recipe says, less what its
 /// work folder has already, and only a share where the build stops before compile.
 ///

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use maud::{DOCTYPE, Markup, PreEscaped, html};
+use maud::{Markup, html};
 
 use super::figures::{bound, figure, ratio, size, word};
 use super::svg::{self, Plot, Ratio, Series};
+use crate::ui::page::document;
 use crate::validate::compare::{self, Figure};
 use crate::validate::{Better, Cell, Facts, Metric, Outcome, Report};
 
@@ -15,29 +16,17 @@ const STYLE: &str = include_str!("style.css");
 /// The report as one HTML page.
 pub fn page(report: &Report) -> String {
     let title = format!("torch {} against {}", report.measured.candidate.version, report.measured.baseline.version);
-    html! {
-        (DOCTYPE)
-        html lang="en" {
-            head {
-                meta charset="utf-8";
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="color-scheme" content="light dark";
-                title { (title) }
-                style { (PreEscaped(STYLE)) }
-            }
-            body {
-                main {
-                    (head(report))
-                    (allreduce(report))
-                    (store(report))
-                    (operators(report))
-                    (scenarios(report))
-                    (ground(report))
-                }
-            }
+    let body = html! {
+        main {
+            (head(report))
+            (allreduce(report))
+            (store(report))
+            (operators(report))
+            (scenarios(report))
+            (ground(report))
         }
-    }
-    .into_string()
+    };
+    document(&title, STYLE, &html! {}, &body)
 }
 
 fn head(report: &Report) -> Markup {
