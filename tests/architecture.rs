@@ -409,7 +409,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",
             "steps/configure.rs read_back",
-            "steps/configure.rs write_project_module ×3",
+            "steps/configure.rs write_project_module ×2",
             "steps/wheel.rs forget_earlier_wheels",
             "work.rs done ×2",
             "work.rs link",

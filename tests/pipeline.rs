@@ -429,6 +429,82 @@ fn the_usual_abi_is_in_no_key_whether_it_is_said_or_not() {
     assert_ne!(configure(keys("cxx11-abi = false")), configure(keys("")));
 }
 
+/// A tree in which one source is generated and one has a flag of its own.
+fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
+    let mut f = files();
+    let list = f.get_mut("caffe2/CMakeLists.txt").unwrap();
+    *list = list.replace(
+        "add_library(torch_cpu SHARED ",
+        "set(made ${CMAKE_BINARY_DIR}/made/g.cpp)\n\
+         add_custom_command(OUTPUT ${made} COMMAND ${CMAKE_COMMAND} -E copy ${CMAKE_SOURCE_DIR}/fill/g.in ${made})\n\
+         set_source_files_properties(${CMAKE_SOURCE_DIR}/fill/f4.cpp PROPERTIES COMPILE_DEFINITIONS OWN)\n\
+         add_library(torch_cpu SHARED ${made} ",
+    );
+    f.insert("fill/g.in".into(), "int made_by_the_build() { return 7; }\n".into());
+    // What two sources name in the same way: together they would not compile.
+    for i in [0, 5] {
+        f.get_mut(&format!("fill/f{i}.cpp")).unwrap().push_str("namespace { int same() { return 1; } }\nint g_");
+        f.get_mut(&format!("fill/f{i}.cpp")).unwrap().push_str(&format!("{i}() {{ return same(); }}\n"));
+    }
+    f
+}
+
+#[test]
+fn sources_are_compiled_several_at_a_time_where_the_recipe_says_so() {
+    let put = "[unity.torch_cpu]\nbatch = 3\nsources = [\"fill/*\", \"made/*.cpp\"]\nalone = [\"fill/f5.cpp\"]\n";
+    let w = workspace_with(&files_to_put_together(), |r| r + put);
+    build(&w, &[]).exits(0);
+    let folder = work_folder(&w).join("src/build");
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    // Named from the top of the tree, so that the file is the same in every folder.
+    assert_eq!(
+        read("unity/torch_cpu/0.cpp"),
+        "#include \"fill/f0.cpp\"\n#include \"fill/f1.cpp\"\n#include \"fill/f2.cpp\"\n"
+    );
+    assert_eq!(read("unity/torch_cpu/1.cpp"), "#include \"fill/f3.cpp\"\n#include \"made/g.cpp\"\n");
+    let ninja = read("build.ninja");
+    for (i, by_itself) in [false, false, false, false, true, true].into_iter().enumerate() {
+        let compiled = ninja.contains(&format!("build caffe2/CMakeFiles/torch_cpu.dir/__/fill/f{i}.cpp.o:"));
+        assert_eq!(compiled, by_itself, "f{i}");
+    }
+    let members = unzip(&artifact(&w, "wheel", ".whl"));
+    let library = &members["torch/lib/libtorch_cpu.so"];
+    for text in ["../fill/f0.cpp", "../fill/f5.cpp", "made_by_the_build"] {
+        assert!(memchr::memmem::find(library, text.as_bytes()).is_some(), "{text}");
+    }
+    assert!(memchr::memmem::find(library, b"unity/torch_cpu").is_none());
+    // What was made so can be made again from what it carries.
+    assert!(members.keys().any(|name| name.ends_with("torchmill/patches/cmake/unity.cmake")), "{:?}", members.keys());
+}
+
+#[test]
+fn a_batch_of_one_is_no_batch_and_in_no_key() {
+    let keys = |more: &'static str| {
+        let w = workspace_with(&files(), |r| r + more);
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        json["plan"]["stages"].as_array().unwrap().iter().map(|s| s["key"].to_string()).collect::<Vec<_>>()
+    };
+    assert_eq!(keys("[unity.torch_cpu]\nbatch = 1\n"), keys(""));
+    assert_ne!(keys("[unity.torch_cpu]\nbatch = 2\n"), keys(""));
+}
+
+#[test]
+fn batches_that_fit_nothing_or_do_not_compile_stop_the_build() {
+    for (put, said) in [
+        ("[unity.torch_gpu]\nbatch = 3\n", "[unity.torch_gpu] names no target of this build"),
+        ("[unity.torch_cpu]\nbatch = 3\nsources = [\"full/*\"]\n", "[unity.torch_cpu] fits 0 of the target's sources"),
+        ("[unity.torch_cpu]\nbatch = 8\nsources = [\"fill/*\"]\n", "{anonymous}::same()"),
+    ] {
+        let w = workspace_with(&files_to_put_together(), |r| r + put);
+        build(&w, &[]).exits(3).says(said);
+    }
+    let w = workspace(&files());
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    w.write("recipes/standin.toml", recipe + "[unity.torch_cpu]\nbatch = 65\n");
+    build(&w, &[]).exits(2).says("unity.torch_cpu: batch is 65");
+}
+
 #[test]
 fn a_silent_downgrade_stops_the_build_at_configure() {
     let w = workspace_with(&files(), |r| r.replace("USE_MKLDNN = false", "USE_MKLDNN = true"));

@@ -41,8 +41,10 @@ impl Workspace {
         let dir = tempfile::tempdir().unwrap();
         std::fs::create_dir_all(dir.path().join("recipes")).unwrap();
         std::fs::create_dir_all(dir.path().join("patches/cmake")).unwrap();
-        std::fs::copy(root().join("patches/cmake/torchmill.cmake"), dir.path().join("patches/cmake/torchmill.cmake"))
-            .unwrap();
+        for module in ["torchmill.cmake", "unity.cmake"] {
+            let of = |top: &Path| top.join("patches/cmake").join(module);
+            std::fs::copy(of(&root()), of(dir.path())).unwrap();
+        }
         let store = dir.path().join("store");
         Self { dir, store }
     }

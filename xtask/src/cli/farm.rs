@@ -12,7 +12,7 @@ use crate::farm::scheduler::{Scheduler, worker_token};
 use crate::farm::units::{self, Role};
 use crate::farm::worker::Worker;
 use crate::farm::{check_address, page};
-use crate::mirror::now;
+use crate::mirror::now_for_people;
 use crate::stage::compiled::compiled;
 use crate::store::{Store, write_atomically};
 use crate::ui;
@@ -246,7 +246,7 @@ fn status(args: &StatusArgs) -> Result<()> {
     let builds = compiled(&Store::open(args.store.as_deref())?);
     let asked = farm.as_ref().map(|farm| (farm.shown(), farm.status()));
     if let Some(path) = &args.html {
-        write_atomically(path, page::render(asked.as_ref(), &builds, &now()).as_bytes())?;
+        write_atomically(path, page::render(asked.as_ref(), &builds, &now_for_people()).as_bytes())?;
     }
     let status = asked.map(|(address, said)| said.map(|status| (address, status))).transpose()?;
     if args.json {

@@ -580,6 +580,11 @@ pub fn now() -> String {
     at(i64::try_from(since.as_secs()).unwrap_or(0), since.subsec_micros())
 }
 
+/// The same for people, to the minute: `2026-01-31 12:34 UTC`.
+pub fn now_for_people() -> String {
+    format!("{} UTC", now()[..16].replace('T', " "))
+}
+
 /// The time so many days ago, in the same form: times of this form sort as text.
 pub fn days_ago(days: u32) -> String {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();

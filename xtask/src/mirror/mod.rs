@@ -25,6 +25,6 @@ pub mod serve;
 mod wheel;
 
 pub use check::{Finding, check};
-pub use index::{Added, Index, Outcome, Project, now};
+pub use index::{Added, Index, Outcome, Project, now, now_for_people};
 pub use page::{File, ICON, ProjectPage, RootPage, STYLE, Yanked};
 pub use wheel::Wheel;

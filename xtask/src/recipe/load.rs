@@ -9,6 +9,7 @@ use pep508_rs::{Requirement, VerbatimUrl};
 use super::model::{self, Recipe, RecipeFile};
 use super::{
     coordinate::Coordinate, cuda, features, near::nearest, requirement::first_line, requirement::pinned, toolchain,
+    unity,
 };
 use crate::error::{Context, Error, Result};
 use crate::platform::{MOST_TEXT, read_text};
@@ -359,13 +360,19 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     }
     put(&mut base.schema, over.schema);
     put(&mut base.description, over.description);
+    let elsewhere = over.system.is_some_and(|own| own != base.system.unwrap_or_default());
     put(&mut base.system, over.system);
-    base.source.retain(|s| !over.without.contains(&s.name));
-    base.patch.retain(|p| !over.without.contains(&p.file));
-    if over.torch.version.as_ref().is_some_and(|own| base.torch.version.as_ref() != Some(own)) {
+    let another = over.torch.version.as_ref().is_some_and(|own| base.torch.version.as_ref() != Some(own));
+    if another || elsewhere {
+        // Which sources compile together was seen with those of one version, and the headers of one system.
+        base.unity.clear();
+    }
+    if another {
         // A tch fits one version of torch; it compiles against no other, and says so only after hours.
         base.torch.tch = None;
     }
+    base.source.retain(|s| !over.without.contains(&s.name));
+    base.patch.retain(|p| !over.without.contains(&p.file));
     put(&mut base.torch.version, over.torch.version);
     put(&mut base.torch.commit, over.torch.commit);
     put(&mut base.torch.local, over.torch.local);
@@ -402,6 +409,7 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     base.features.extend(over.features);
     base.settings.extend(over.settings);
     base.cmake.extend(over.cmake);
+    base.unity.extend(over.unity);
     for (name, machine) in over.machine {
         let own = base.machine.entry(name).or_default();
         own.features.extend(machine.features);
@@ -432,6 +440,7 @@ fn normal_form(file: &RecipeFile) -> Result<String> {
     // As if it were left out.
     file.torch.cxx11_abi = file.torch.cxx11_abi.filter(|new| !new);
     file.toolchain.from = file.toolchain.from.filter(|from| *from != model::ToolchainFrom::Machine);
+    file.unity.retain(|_, unity| unity.is_on());
     file.validation.clear();
     toml::to_string(&file).map_err(|e| Error::world("recipe", format!("this recipe cannot be written down: {e}")))
 }
@@ -456,6 +465,9 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
         None
     };
     toolchain::check(&file.toolchain, file.system.unwrap_or_default(), &file.source, path)?;
+    for (target, unity) in &file.unity {
+        unity::check(target, unity, path)?;
+    }
     let recipe = Recipe {
         name,
         normal,
@@ -482,6 +494,7 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
         features: file.features,
         settings: file.settings,
         cmake: file.cmake,
+        unity: file.unity.into_iter().filter(|(_, unity)| unity.is_on()).collect(),
         libuv: model::Libuv {
             version: need(file.libuv.version, "libuv.version", path)?,
             source: need(file.libuv.source, "libuv.source", path)?,

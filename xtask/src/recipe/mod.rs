@@ -10,6 +10,7 @@ mod model;
 mod near;
 mod requirement;
 mod toolchain;
+mod unity;
 
 pub use companion::Companion;
 pub use coordinate::Coordinate;

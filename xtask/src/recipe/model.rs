@@ -49,6 +49,9 @@ pub struct RecipeFile {
     /// does not hand through. `{prefix:NAME}` as in settings.
     #[serde(default)]
     pub cmake: BTreeMap<String, CmakeValue>,
+    /// By CMake target: sources that are compiled several at a time.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unity: BTreeMap<String, Unity>,
     /// The libuv that goes in.
     #[serde(default)]
     pub libuv: LibuvFile,
@@ -217,6 +220,26 @@ pub enum ToolchainFrom {
     Machine,
     /// The sources of the prefix `toolchain`, by digest: the same on every machine.
     Locked,
+}
+
+/// `[unity.TARGET]`: sources of a CMake target that are compiled several at a time, so that the headers which they share
+/// are read once. Paths are from the top of the tree, or of the build folder for what the build generates; `*` stands
+/// for anything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Unity {
+    /// How many at a time; 1 turns it off.
+    pub batch: u32,
+    /// Which sources: all in C++ if it is left out.
+    #[serde(default = "all_sources")]
+    pub sources: Vec<String>,
+    /// Which of them are compiled by themselves: they name something that another one names too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub alone: Vec<String>,
+}
+
+fn all_sources() -> Vec<String> {
+    vec!["*".into()]
 }
 
 /// `[machine.NAME]`: what differs on one machine.
@@ -409,6 +432,9 @@ pub struct Recipe {
     pub settings: BTreeMap<String, String>,
     /// CMake cache entries.
     pub cmake: BTreeMap<String, CmakeValue>,
+    /// By CMake target: sources that are compiled several at a time. Nothing of it where it is off, in keys neither.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unity: BTreeMap<String, Unity>,
     /// Which libuv the store is linked against.
     pub libuv: Libuv,
     /// CUDA, where it is on. What has no CUDA says nothing of it: its keys are those of before.

@@ -28,7 +28,7 @@ pub fn origin<'b>(build: &'b Build<'_>) -> Result<&'b Origin> {
 
 fn read_origin(build: &Build<'_>) -> Result<Origin> {
     let recipe = &build.recipe;
-    let patches = recipe.patch.iter().map(|p| p.file.as_str()).chain([configure::MODULE]);
+    let patches = recipe.patch.iter().map(|p| p.file.as_str()).chain(configure::modules(recipe));
     carried(build, &recipe.name, &recipe.normal, &build.lock, patches, toolchain(build)?)
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::compile::Compile;
+use super::configure::STORE_OBJECTS;
 use super::prefix::compiler_cache;
 use crate::error::{Error, Result};
 use crate::platform;
@@ -28,23 +29,6 @@ pub struct Record {
 
 /// The program that the store's objects are linked to.
 const PROGRAM: &str = include_str!("canary.cpp");
-
-/// The store's sources, below `torch/csrc/distributed/c10d`. Names differ a little between
-/// versions: those that the build has are taken.
-const STORE_OBJECTS: &[&str] = &[
-    "Backoff.cpp",
-    "FileStore.cpp",
-    "HashStore.cpp",
-    "PrefixStore.cpp",
-    "Store.cpp",
-    "TCPStore.cpp",
-    "TCPStoreBackend.cpp",
-    "TCPStoreLibUvBackend.cpp",
-    "debug.cpp",
-    "logging.cpp",
-    "socket.cpp",
-    "error.cpp",
-];
 
 impl Step for Canary {
     type Record = Record;

@@ -13,7 +13,7 @@ use super::libuv::Libuv;
 use super::prefix::Prefix;
 use super::tree::Tree;
 use crate::error::{Context, Error, Result};
-use crate::recipe::{CmakeValue, System, features};
+use crate::recipe::{CmakeValue, Recipe, System, Unity, features};
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
@@ -36,7 +36,17 @@ pub struct Record {
 pub const MODULE: &str = "cmake/torchmill.cmake";
 
 /// What Windows needs beside it.
-pub const WINDOWS_MODULE: &str = "cmake/windows.cmake";
+const WINDOWS_MODULE: &str = "cmake/windows.cmake";
+
+/// Compiles sources several at a time, where a recipe says so.
+const UNITY_MODULE: &str = "cmake/unity.cmake";
+
+/// The CMake modules that a build of `recipe` takes in, in the order that they are included, below `patches/`.
+pub fn modules(recipe: &Recipe) -> Vec<&'static str> {
+    let windows = (recipe.system == System::Windows).then_some(WINDOWS_MODULE);
+    let unity = (!recipe.unity.is_empty()).then_some(UNITY_MODULE);
+    windows.into_iter().chain([MODULE]).chain(unity).collect()
+}
 
 /// Where `find_package` looks first.
 const PREFIX_PATH: &str = "CMAKE_PREFIX_PATH";
@@ -50,6 +60,23 @@ const OLD_STRINGS: &str = "-D_GLIBCXX_USE_CXX11_ABI=0";
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
 
+/// The store's sources, below `torch/csrc/distributed/c10d`, which the canary needs an object each of. Names differ a
+/// little between versions: those that the build has are taken.
+pub const STORE_OBJECTS: &[&str] = &[
+    "Backoff.cpp",
+    "FileStore.cpp",
+    "HashStore.cpp",
+    "PrefixStore.cpp",
+    "Store.cpp",
+    "TCPStore.cpp",
+    "TCPStoreBackend.cpp",
+    "TCPStoreLibUvBackend.cpp",
+    "debug.cpp",
+    "logging.cpp",
+    "socket.cpp",
+    "error.cpp",
+];
+
 impl Step for Configure {
     type Record = Record;
     const NAME: &'static str = "configure";
@@ -58,9 +85,8 @@ impl Step for Configure {
 
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
         let (build, recipe) = (cx.build, &cx.build.recipe);
-        cx.patch_input(MODULE, parts)?;
-        if recipe.system == System::Windows {
-            cx.patch_input(WINDOWS_MODULE, parts)?;
+        for module in modules(recipe) {
+            cx.patch_input(module, parts)?;
         }
         parts.known_as("compiler", &build.compiler.identity(), &build.compiler.banner);
         parts.known_as("python", &build.python.identity(), &build.python.version);
@@ -74,6 +100,7 @@ impl Step for Configure {
         parts.each("feature", &recipe.features);
         parts.each("setting", &recipe.settings);
         parts.each("cmake", &recipe.cmake);
+        parts.each("unity", &recipe.unity);
         if let Some(cuda) = &recipe.cuda {
             parts.json("architectures", &cuda.architectures);
             parts.json("what the wheel requires", &cuda.requires);
@@ -305,12 +332,21 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
         reported.push(CXX_FLAGS);
     }
     writeln!(text, "set(TORCHMILL_FEATURES {})", reported.join(" ")).ok();
-    if build.recipe.system == System::Windows {
-        fs_err::copy(cx.patch(WINDOWS_MODULE)?, work.dir.join("windows.cmake"))?;
-        writeln!(text, "include({})", bracket(work.dir.join("windows.cmake").display())).ok();
+    for (target, unity) in &build.recipe.unity {
+        let list =
+            |patterns: &[String]| patterns.iter().map(|p| bracket(Unity::regex(p))).collect::<Vec<_>>().join(" ");
+        writeln!(text, "list(APPEND TORCHMILL_UNITY {target})").ok();
+        writeln!(text, "set(TORCHMILL_UNITY_{target}_BATCH {})", unity.batch).ok();
+        writeln!(text, "set(TORCHMILL_UNITY_{target}_SOURCES {})", list(&unity.sources)).ok();
+        let store = STORE_OBJECTS.iter().map(|name| format!("torch/csrc/distributed/c10d/{name}"));
+        let alone: Vec<String> = unity.alone.iter().cloned().chain(store).collect();
+        writeln!(text, "set(TORCHMILL_UNITY_{target}_ALONE {})", list(&alone)).ok();
     }
-    fs_err::copy(cx.patch(MODULE)?, work.dir.join("torchmill.cmake"))?;
-    writeln!(text, "include({})", bracket(work.dir.join("torchmill.cmake").display())).ok();
+    for module in modules(&build.recipe) {
+        let copy = work.dir.join(module.rsplit('/').next().unwrap_or(module));
+        fs_err::copy(cx.patch(module)?, &copy)?;
+        writeln!(text, "include({})", bracket(copy.display())).ok();
+    }
     fs_err::write(work.dir.join("project.cmake"), text)?;
     fs_err::write(work.dir.join("toolchain.cmake"), toolchain_file(build, work))?;
     Ok(())
