@@ -553,6 +553,64 @@ fn a_requirement_file_is_read_as_pip_reads_it_and_what_has_no_wheel_is_told() {
 }
 
 #[test]
+fn a_set_is_judged_by_the_wheels_beside_its_file_and_one_line_that_nobody_has_spoils_no_other() {
+    let b = Bench::new();
+    b.torch("2.6.0+cpu.libuv", false, &[]);
+    let good = b.extension("good", ADDS, LINKED, "Requires-Dist: torch==2.6.0");
+    b.write("dist/good-1.0+cpu.libuv-cp311-cp311-linux_x86_64.whl", std::fs::read(b.path(&good)).unwrap());
+    let (_server, url) = index(&[("/x/", "/f/x-1.0.tar.gz", Vec::new())]);
+    b.write(
+        "dist/requirements.txt",
+        "\u{feff}good==1.0+cpu.libuv ; python_full_version == '3.11.*' --hash=sha256:00\nnowhere==1\t--hash=sha256:00\n\
+         x==9\nmoved @ https://elsewhere.invalid/m-1-py3-none-any.whl ; sys_platform == 'win32'\n",
+    );
+    let compat = |more: &[&str]| {
+        let mut command = b.command(&[&["compat", "--json", "site"], more].concat());
+        Ran::of(command.env("PIP_INDEX_URL", &url), b.dir.path())
+    };
+    let ran = compat(&["-r", "dist/requirements.txt"]).exits(1);
+    let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let seen: Vec<(&str, &str)> = report["packages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|p| (p["package"].as_str().unwrap(), p["verdict"].as_str().unwrap()))
+        .collect();
+    assert_eq!(seen, [("good", "fits"), ("nowhere", "cannot-be-told"), ("x", "cannot-be-told")]);
+    let needs = report["packages"][1]["gaps"][0]["needs"][0].as_str().unwrap();
+    assert!(needs.contains("nowhere==1: it is not beside the file"), "{needs}");
+    for (line, says) in [("-r", "'-r' is no option"), ("--no-such-thing x", "'--no-such-thing x' is no option")] {
+        b.write("odd.txt", format!("good\n{line}\n"));
+        compat(&["-r", "odd.txt"]).exits(2).says("line 2 of").says(says);
+    }
+}
+
+#[test]
+fn another_torch_does_not_fit_and_of_a_folder_the_wheel_for_this_python_is_meant() {
+    let b = Bench::new();
+    b.torch("2.5.1", false, &[]);
+    let other = std::fs::read(b.wheel("site", "torch-2.5.1-cp311-cp311-linux_x86_64.whl")).unwrap();
+    std::fs::remove_dir_all(b.path("site")).unwrap();
+    b.torch("2.6.0", false, &[]);
+    b.write("torch-2.5.1-cp311-cp311-linux_x86_64.whl", other);
+    let report = b.json(&["site", "torch-2.5.1-cp311-cp311-linux_x86_64.whl"], 1);
+    assert_eq!(report["packages"][0]["verdict"], "does-not-fit");
+    let good = std::fs::read(b.path(&b.extension("good", ADDS, LINKED, ""))).unwrap();
+    for python in ["cp310", "cp311", "cp313"] {
+        b.write(&format!("dist/good-1.0-{python}-{python}-linux_x86_64.whl"), &good);
+    }
+    let report = b.json(&["site", "dist"], 0);
+    assert_eq!(report["packages"].as_array().unwrap().len(), 1, "{report}");
+    b.write("alone/torch-2.5.1-cp311-cp311-linux_x86_64.whl", b"-");
+    b.run(&["compat", "site", "alone"]).exits(2).says("holds a torch, and nothing beside it");
+    // A package that cannot be read spoils no other.
+    b.write("env/odd-1.dist-info/METADATA", b"Name: odd\nVersion: 1\nAuthor: J\xf6rg\nRequires-Dist: torch==1\n");
+    b.write("env/odd-1.dist-info/RECORD", "odd.py,,\n");
+    let report = b.json(&["site", "env"], 1);
+    assert_eq!(report["packages"][0]["package"], "odd", "{report}");
+}
+
+#[test]
 fn a_package_that_the_index_does_not_have_is_bad_input() {
     let b = Bench::new();
     b.torch("2.6.0", false, &[]);

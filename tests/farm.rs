@@ -395,13 +395,20 @@ fn an_address_past_the_own_networks_and_a_farm_without_its_roots_are_refused() {
         assert!(!ran.stdout.contains("s3cret"), "{}", ran.stdout);
     }
     w.run(&["farm", "status"]).exits(2).says("no farm was named");
-    let unit = farm(&["scheduler", "--listen", "10.0.0.1:10600", "--print", "systemd"]).exits(0).stdout;
+    let printed = |arguments: &[&str]| w.run(&[&["farm"], arguments].concat());
+    farm(&["scheduler", "--listen", "10.0.0.1:10600", "--print", "systemd"]).exits(2).says("cannot be used with");
+    let unit = printed(&["scheduler", "--listen", "10.0.0.1:10600", "--print", "systemd"]).exits(0).stdout;
     assert!(
         unit.contains("\nDynamicUser=yes\n") && unit.contains(" farm scheduler --listen 10.0.0.1:10600 "),
         "{unit}"
     );
-    let file =
-        farm(&["worker", "--scheduler", "https://farm.example", "--address", "10.0.0.2:10501", "--print", "compose"]);
+    let worker = ["worker", "--scheduler", "https://farm.example", "--address", "10.0.0.2:10501"];
+    let unit =
+        printed(&[&worker[..], &["--token-file", "t", "--bubblewrap", "/opt/bwrap", "--print", "systemd"]].concat())
+            .exits(0);
+    // A relative path would be a name of systemd's own credentials.
+    assert!(unit.stdout.contains(" --bubblewrap /opt/bwrap ") && !unit.stdout.contains("=token:t\n"));
+    let file = printed(&[&worker[..], &["--print", "compose"]].concat());
     let file: serde_json::Value = serde_yaml_ng::from_str(&file.exits(0).stdout).unwrap();
     assert_eq!(file["services"]["worker"]["privileged"], true);
     assert!(!state.exists());

@@ -441,6 +441,7 @@ fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
          add_library(torch_cpu SHARED ${made} ",
     );
     f.insert("fill/g.in".into(), "int made_by_the_build() { return 7; }\n".into());
+    f.insert("fill/h.cpp".into(), "int last_of_its_folder() { return 8; }\n".into());
     // What two sources name in the same way: together they would not compile.
     for i in [0, 5] {
         f.get_mut(&format!("fill/f{i}.cpp")).unwrap().push_str("namespace { int same() { return 1; } }\nint g_");
@@ -461,7 +462,11 @@ fn sources_are_compiled_several_at_a_time_where_the_recipe_says_so() {
         read("unity/torch_cpu/0.cpp"),
         "#include \"fill/f0.cpp\"\n#include \"fill/f1.cpp\"\n#include \"fill/f2.cpp\"\n"
     );
-    assert_eq!(read("unity/torch_cpu/1.cpp"), "#include \"fill/f3.cpp\"\n#include \"made/g.cpp\"\n");
+    assert_eq!(
+        read("unity/torch_cpu/1.cpp"),
+        "#include \"fill/f3.cpp\"\n#include \"fill/h.cpp\"\n#include \"made/g.cpp\"\n"
+    );
+    assert!(!folder.join("unity/torch_cpu/2.cpp").exists());
     let ninja = read("build.ninja");
     for (i, by_itself) in [false, false, false, false, true, true].into_iter().enumerate() {
         let compiled = ninja.contains(&format!("build caffe2/CMakeFiles/torch_cpu.dir/__/fill/f{i}.cpp.o:"));

@@ -87,7 +87,11 @@ fn pieces(build: &Path, file: &Path) -> Vec<PathBuf> {
     }
     let text = std::fs::read_to_string(file).unwrap();
     let names = text.lines().filter_map(|l| l.strip_prefix("#include \"")?.strip_suffix('"'));
-    names.map(|name| [build, build.parent().unwrap()].map(|top| top.join(name)).into_iter().find(|p| p.exists()).unwrap()).collect()
+    names
+        .map(|name| {
+            [build, build.parent().unwrap()].map(|top| top.join(name)).into_iter().find(|p| p.exists()).unwrap()
+        })
+        .collect()
 }
 
 /// CPU seconds that one compile took, with the system's part, and the resident memory that it needed, in MiB.
@@ -106,13 +110,8 @@ fn cost(command: &[String], source: &Path, build: &Path) -> (f64, f64) {
         .expect("/usr/bin/time (Debian's package time)");
     let text = String::from_utf8_lossy(&out.stderr);
     assert!(out.status.success(), "{}: {text}", source.display());
-    let numbers: Vec<f64> = text
-        .lines()
-        .find_map(|l| l.strip_prefix("cost "))
-        .unwrap()
-        .split(' ')
-        .map(|n| n.parse().unwrap())
-        .collect();
+    let numbers: Vec<f64> =
+        text.lines().find_map(|l| l.strip_prefix("cost ")).unwrap().split(' ').map(|n| n.parse().unwrap()).collect();
     (numbers[0] + numbers[1], numbers[2] / 1024.0)
 }
 
@@ -126,15 +125,19 @@ struct Row {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
-    let recipe = arguments.first().map_or("torch-2.12.1-cpu", String::as_str);
+    let recipe = arguments.first().map_or("torch-2.6.0-cpu", String::as_str);
     let wanted: usize = arguments.get(1).map_or(200, |n| n.parse().expect("how many sources"));
     let build = work(recipe).join("src/build");
     let all = compiles(&build);
     let sources: usize = all.iter().map(|c| c.sources.len()).sum();
     let step = (sources / wanted).max(1);
     let sample: Vec<&Compile> = all.iter().skip(step / 2).step_by(step).collect();
-    println!("{recipe}: {} of {} compiles, which take in {} of {sources} sources", sample.len(), all.len(),
-        sample.iter().map(|c| c.sources.len()).sum::<usize>());
+    println!(
+        "{recipe}: {} of {} compiles, which take in {} of {sources} sources",
+        sample.len(),
+        all.len(),
+        sample.iter().map(|c| c.sources.len()).sum::<usize>()
+    );
     let (next, rows) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().unwrap().get() {
@@ -147,7 +150,9 @@ fn main() {
         }
     });
     let rows = rows.into_inner().unwrap();
-    println!("\n| what | sources | compiles | one by one, CPU s | as the recipe has it, CPU s | ratio | largest, MiB |");
+    println!(
+        "\n| what | sources | compiles | one by one, CPU s | as the recipe has it, CPU s | ratio | largest, MiB |"
+    );
     println!("|---|---|---|---|---|---|---|");
     for (what, filter) in [
         ("in pieces", (|r: &Row| r.sources > 1) as fn(&Row) -> bool),

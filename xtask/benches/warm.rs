@@ -183,7 +183,11 @@ fn main() {
     std::fs::create_dir_all(&hand).unwrap();
     copy(&work.join("deps"), &hand.join("deps"));
     copy(&work.join("bin"), &hand.join("bin"));
-    for name in ["project.cmake", "torchmill.cmake", "toolchain.cmake"] {
+    for name in ["project.cmake", "torchmill.cmake", "unity.cmake", "toolchain.cmake"] {
+        // Not every recipe has all of them.
+        if !work.join(name).exists() {
+            continue;
+        }
         let text = std::fs::read_to_string(work.join(name)).unwrap();
         let moved = text.replace(work.to_str().unwrap(), hand.to_str().unwrap());
         // ccache itself in place of our launcher.

@@ -66,7 +66,7 @@ Examples:
   cargo xtask farm scheduler --listen 127.0.0.1:10600 --state farm
   sudo cargo xtask farm scheduler --listen 10.0.0.1:10600 --state /var/farm \\
       --user nobody
-  cargo xtask farm scheduler --listen 10.0.0.1:10600 --state farm \\
+  cargo xtask farm scheduler --listen 10.0.0.1:10600 \\
       --print systemd > torchmill-scheduler.service
 
 It runs until it is stopped, and never as root. Its keys are made when it is
@@ -76,11 +76,11 @@ struct SchedulerArgs {
     /// Address and port at which it listens; it has no TLS of its own
     #[arg(long, value_name = "IP:PORT")]
     listen: SocketAddrV4,
-    /// Folder for its keys and its configuration
-    #[arg(long, value_name = "DIR", default_value = "farm")]
-    state: PathBuf,
+    /// Folder for its keys and its configuration [default: farm]
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    state: Option<PathBuf>,
     /// Started by root: the user that it becomes
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", conflicts_with = "print")]
     user: Option<String>,
     #[command(flatten)]
     how: HowArgs,
@@ -92,7 +92,8 @@ struct HowArgs {
     /// Listen at an address that is of no private network
     #[arg(long)]
     public: bool,
-    /// Start nothing: print what starts it with the machine
+    /// Start nothing: print what starts it with the machine, with a folder of
+    /// its own for what it keeps
     #[arg(long, value_name = "KIND")]
     print: Option<Print>,
 }
@@ -120,7 +121,7 @@ Examples:
   sudo cargo xtask farm worker --scheduler http://10.0.0.1:10600 \\
       --address 10.0.0.2:10501 --token-file worker.token --state /var/worker
   cargo xtask farm worker --scheduler https://farm.example \\
-      --address 10.0.0.2:10501 --state worker --print systemd
+      --address 10.0.0.2:10501 --token-file worker.token --print systemd
 
 It runs until it is stopped, as root: for every compile it mounts a root of its
 own, in which bubblewrap runs the compiler without network. Whoever knows the
@@ -137,8 +138,9 @@ struct WorkerArgs {
     #[arg(long, value_name = "FILE", required_unless_present = "print")]
     token_file: Option<PathBuf>,
     /// Folder for compilers that are sent and roots that they run in
-    #[arg(long, value_name = "DIR", default_value = "worker")]
-    state: PathBuf,
+    /// [default: worker]
+    #[arg(long, value_name = "DIR", conflicts_with = "print")]
+    state: Option<PathBuf>,
     /// Compiles at a time (default: by cores and free memory)
     #[arg(long, short, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     jobs: Option<u16>,
@@ -199,7 +201,8 @@ fn scheduler(args: &SchedulerArgs) -> Result<()> {
         print!("{}", units::render(kind.into(), Role::Scheduler, &std::env::current_exe()?, &words, None));
         return Ok(());
     }
-    let scheduler = Scheduler { state: args.state.clone(), listen: args.listen };
+    let state = args.state.clone().unwrap_or_else(|| "farm".into());
+    let scheduler = Scheduler { state, listen: args.listen };
     scheduler.run(args.user.as_deref(), |ready| {
         println!("scheduler at http://{}", ready.listen);
         println!("  builds want its token: TORCHMILL_FARM_TOKEN=$(cat {})", ready.client_token().display());
@@ -218,13 +221,24 @@ fn worker(args: &WorkerArgs) -> Result<()> {
         words.push(args.address.to_string());
         words.extend(args.jobs.into_iter().flat_map(|jobs| ["--jobs".to_owned(), jobs.to_string()]));
         words.extend(args.how.public.then(|| "--public".to_owned()));
-        let token = args.token_file.as_deref();
-        print!("{}", units::render(kind.into(), Role::Worker, &std::env::current_exe()?, &words, token));
+        if let Some(bubblewrap) = &args.bubblewrap {
+            if matches!(kind, Print::Compose) {
+                return Err(Error::misuse(
+                    "farm-print",
+                    "--bubblewrap is a file of this machine, and the container has its own",
+                )
+                .next("leave --bubblewrap out"));
+            }
+            words.extend(["--bubblewrap".into(), std::path::absolute(bubblewrap)?.display().to_string()]);
+        }
+        // systemd takes a relative path for a name of its own credentials.
+        let token = args.token_file.as_ref().map(std::path::absolute).transpose()?;
+        print!("{}", units::render(kind.into(), Role::Worker, &std::env::current_exe()?, &words, token.as_deref()));
         return Ok(());
     }
     let token = args.token_file.clone().ok_or_else(|| Error::misuse("farm-token", "a worker wants --token-file"))?;
     let worker = Worker {
-        state: args.state.clone(),
+        state: args.state.clone().unwrap_or_else(|| "worker".into()),
         address: args.address,
         scheduler: args.scheduler.clone(),
         token,
@@ -243,7 +257,8 @@ fn status(args: &StatusArgs) -> Result<()> {
             .next("name one: --farm URL, or url in [farm] of the settings")
             .next("or --html FILE: a page of where the objects of the builds here came from"));
     }
-    let builds = compiled(&Store::open(args.store.as_deref())?);
+    // Who asks after a farm may have no store, and gets none by asking.
+    let builds = Store::existing(args.store.as_deref())?.map_or_else(Vec::new, |store| compiled(&store));
     let asked = farm.as_ref().map(|farm| (farm.shown(), farm.status()));
     if let Some(path) = &args.html {
         write_atomically(path, page::render(asked.as_ref(), &builds, &now_for_people()).as_bytes())?;

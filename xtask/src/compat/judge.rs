@@ -519,7 +519,7 @@ impl<'a> Library<'a> {
         // system has give all their symbols versions.
         let unread = |f: &String| !on_every_system(Format::Elf, f);
         let unknown = scope.unread.iter().chain(&scope.gaps).any(unread) || !scope.reasons.is_empty();
-        open.retain(|i| torch_like(&i.name) || !unknown);
+        open.retain(|i| torch_like(&i.name) || !(unknown || of_process(&i.name)));
         // Where a library of torch's is not there at all, what it would have had is no second reason.
         let without = scope.reasons.iter().any(|r| matches!(r, Reason::Library { needs, .. } if is_torchs(needs)));
         if without {
@@ -598,6 +598,14 @@ impl<'a> Library<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a name is of the C library's parts that every Python process has loaded: what was linked without naming them
+/// asks for it without a version.
+fn of_process(name: &str) -> bool {
+    ["dlopen", "dlsym", "dlclose", "dlerror", "dladdr", "shm_open", "shm_unlink"].contains(&name)
+        || name.starts_with("pthread_")
+        || name.starts_with("sem_")
 }
 
 #[cfg(test)]

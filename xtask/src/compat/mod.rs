@@ -18,6 +18,7 @@ mod torch;
 mod verdict;
 mod wanted;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
@@ -102,7 +103,7 @@ pub fn open_torch(what: &str, wanted: impl FnOnce() -> Result<Target>) -> Result
                 .next("choose --platform and --python-version")),
             }
         }
-        What::Source(source) => Err(Error::misuse("no-torch", format!("{source} is no built torch"))),
+        What::Line(..) | What::Source(_) => Err(Error::misuse("no-torch", format!("{what} is no built torch"))),
     }
 }
 
@@ -168,7 +169,17 @@ enum Item {
 fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
     let target = &torch.target;
     let wheel = |subject: &str, name: &str, holder: &Holder| {
-        Package::wheel(name, holder, target).map(|p| vec![Item::Package(subject.to_owned(), Box::new(p))])
+        let package = Package::wheel(name, holder, target)?;
+        if package.metadata.name == "torch" {
+            return Ok(vec![Item::Judged(Box::new(another(torch, subject, &package)))]);
+        }
+        Ok(vec![Item::Package(subject.to_owned(), Box::new(package))])
+    };
+    let indexed = |requirement: &Requirement| match choose(requirement, target)? {
+        Found::Wheel(file) => wheel(&file.filename, &file.filename, &Holder::far(&file.filename, &file.url)?),
+        Found::NoWheel { version, source } => {
+            Ok(vec![Item::Judged(Box::new(unbuilt(place, requirement.name.as_ref(), &version, source, target)))])
+        }
     };
     match what {
         What::Path(path) if path.is_dir() => folder(torch, path),
@@ -180,17 +191,60 @@ fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
             let name = url.split(['?', '#']).next().and_then(|u| u.rsplit('/').next()).unwrap_or_default();
             wheel(place, &name.replace("%2B", "+"), &Holder::far(place, url)?)
         }
-        What::Index(requirement) if requirement.name.as_ref() == "torch" => {
+        What::Index(requirement) | What::Line(requirement, _) if requirement.name.as_ref() == "torch" => {
             Ok(torch.version.iter().map(|v| Item::Judged(Box::new(itself(torch, requirement, v)))).collect())
         }
-        What::Index(requirement) => match choose(requirement, target)? {
-            Found::Wheel(file) => wheel(&file.filename, &file.filename, &Holder::far(&file.filename, &file.url)?),
-            Found::NoWheel { version, source } => {
-                Ok(vec![Item::Judged(Box::new(unbuilt(place, requirement.name.as_ref(), &version, source, target)))])
-            }
+        What::Index(requirement) => indexed(requirement),
+        What::Line(requirement, folder) => match beside(requirement, folder, target) {
+            Some(path) => items(torch, place, &What::Path(path)),
+            // One line that nothing is found for is no reason to say nothing of the others.
+            None => match indexed(requirement) {
+                Err(e) if ["no-package", "no-version"].contains(&e.code()) => {
+                    Ok(vec![Item::Judged(Box::new(nowhere(place, requirement)))])
+                }
+                done => done,
+            },
         },
         What::Source(source) => Ok(vec![Item::Judged(Box::new(unbuilt(place, source, "", true, target)))]),
     }
+}
+
+/// The wheel in `folder` that meets a requirement and fits the target best.
+fn beside(requirement: &Requirement, folder: &Path, target: &Target) -> Option<PathBuf> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    let wheels = std::fs::read_dir(folder).ok()?.flatten().map(|entry| entry.path()).filter_map(|path| {
+        let file = path.file_name()?.to_str()?;
+        let name: crate::wheel::Name = file.parse().ok()?;
+        let version = name.parsed_version()?;
+        let meets = name.project == requirement.name.as_ref() && satisfies(requirement, &version);
+        let rank = target.rank(file)?;
+        meets.then_some((std::cmp::Reverse(version), rank, path))
+    });
+    wheels.min().map(|(_, _, path)| path)
+}
+
+/// A wheel of torch itself: pip would put it in the place of the one at hand, unless it is the same.
+fn another(torch: &Torch, subject: &str, package: &Package) -> Verdict {
+    let own = torch.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    let same = package.metadata.version == own;
+    let reason = Reason::Pin { requirement: format!("torch=={}", package.metadata.version), torch: own };
+    Verdict {
+        verdict: if same { Fit::Fits } else { Fit::DoesNotFit },
+        loads: Some(true),
+        pins_hold: same,
+        reasons: if same { Vec::new() } else { vec![reason] },
+        remarks: vec![if same { "the torch itself" } else { "another torch" }.into()],
+        ..empty(subject, "torch", &package.metadata.version)
+    }
+}
+
+/// A line of a requirement file that neither its folder nor the package index has anything for.
+fn nowhere(place: &str, requirement: &Requirement) -> Verdict {
+    let mut bare = requirement.clone();
+    bare.marker = pep508_rs::MarkerTree::TRUE;
+    let needs = format!("{bare}: it is not beside the file, and the package index does not have it");
+    let name = requirement.name.to_string();
+    Verdict { gaps: vec![Gap { by: name.clone(), needs: vec![needs] }], ..empty(place, &name, "") }
 }
 
 /// A requirement on torch itself, as requirement files have them.
@@ -256,15 +310,36 @@ fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
         )
         .next("name a folder of packages (site-packages), an environment, or a folder of wheels"));
     }
+    // The set's own torch is no companion of itself. Of one release there may be a wheel for each Python: the one for this
+    // torch's is meant, and one for others only is judged as what it is.
+    let file = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let mut releases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
+    for wheel in wheels.into_iter().filter(|w| !file(w).starts_with("torch-")) {
+        let name = file(&wheel);
+        let release = name.parse::<crate::wheel::Name>().map(|n| format!("{}-{}", n.project, n.version));
+        releases.entry(release.unwrap_or(name)).or_default().push(wheel);
+    }
+    if releases.is_empty() {
+        return Err(Error::misuse("no-packages", format!("{} holds a torch, and nothing beside it", path.display()))
+            .next("name what is to be judged: wheels, pypi:NAME==VERSION, -r requirements.txt"));
+    }
     let mut out = Vec::new();
-    for wheel in wheels {
-        let name = wheel.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-        // The set's own torch is no companion of itself.
-        if !name.starts_with("torch-") {
-            out.extend(items(torch, &name, &What::Path(wheel))?);
+    for (_, wheels) in releases {
+        let best = wheels.iter().min_by_key(|w| torch.target.rank(&file(w)).unwrap_or(u32::MAX));
+        if let Some(best) = best {
+            out.extend(items(torch, &file(best), &What::Path(best.clone()))?);
         }
     }
     Ok(out)
+}
+
+/// An installed package that cannot be read.
+fn unreadable(dist_info: &Path, why: &Error) -> Verdict {
+    let folder = dist_info.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let stem = folder.trim_end_matches(".dist-info");
+    let (name, version) = stem.split_once('-').unwrap_or((stem, ""));
+    let needs = vec![format!("a package that can be read: {}", why.what())];
+    Verdict { gaps: vec![Gap { by: folder.clone(), needs }], ..empty(&folder, name, version) }
 }
 
 /// The packages installed in the folder or environment `path`, torch left out; `None` where none is installed in it.
@@ -273,7 +348,12 @@ fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
     let its_torch = site::distribution(&site, "torch")?;
     let found = site::distributions(&site);
     let read = |dist_info: &PathBuf| {
-        let package = Package::installed(&site, dist_info, &torch.target)?;
+        let package = match Package::installed(&site, dist_info, &torch.target) {
+            Ok(package) => package,
+            Err(e) if e.exit() == crate::error::Exit::Stopped => return Err(e),
+            // One that is broken is no reason to say nothing of the others.
+            Err(e) => return Ok(Item::Judged(Box::new(unreadable(dist_info, &e)))),
+        };
         let name = package.metadata.name.clone();
         let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch");
         let related = asks || package.libraries.iter().any(Own::uses_torch);

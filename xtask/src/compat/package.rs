@@ -61,7 +61,8 @@ impl Package {
     /// # Errors
     /// Bad input: it cannot be read.
     pub fn installed(site: &Path, dist_info: &Path, target: &Target) -> Result<Self> {
-        let metadata = fs_err::read_to_string(dist_info.join("METADATA"))?;
+        // Some have a name in another encoding than UTF-8, where nothing is read.
+        let metadata = String::from_utf8_lossy(&fs_err::read(dist_info.join("METADATA"))?).into_owned();
         let wheel = std::fs::read_to_string(dist_info.join("WHEEL")).unwrap_or_default();
         let files = site::files(site, dist_info).into_iter().filter(|f| is_library(f));
         let holder = Holder::folder(site, files);

@@ -40,7 +40,8 @@ pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
     let Some(site) = site::site(root)? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
     for dist_info in site::distributions(&site) {
-        let package = Package::installed(&site, &dist_info, &torch.target)?;
+        // What cannot be read cannot be said to break.
+        let Ok(package) = Package::installed(&site, &dist_info, &torch.target) else { continue };
         if package.metadata.name == "torch" {
             continue;
         }

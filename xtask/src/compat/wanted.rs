@@ -23,6 +23,8 @@ pub enum What {
     Url(String),
     /// What the index has of it.
     Index(Box<Requirement>),
+    /// The same, of a requirement file in this folder: a wheel that lies beside it goes before.
+    Line(Box<Requirement>, PathBuf),
     /// Something that has no wheel, as written: a folder of sources, a repository.
     Source(String),
 }
@@ -80,7 +82,7 @@ impl Requirements {
         out.file(path, target, false, &mut Vec::new())?;
         let constraints = std::mem::take(&mut out.constraints);
         for (_, what) in &mut out.wanted {
-            if let What::Index(requirement) = what
+            if let What::Line(requirement, _) = what
                 && let Some(more) = constraints.get(requirement.name.as_ref())
             {
                 narrow(requirement, more);
@@ -134,16 +136,43 @@ impl Requirements {
             return Ok(());
         }
         if line.starts_with('-') {
-            let elsewhere = ["-i", "--index-url", "--extra-index-url", "-f", "--find-links"];
-            if elsewhere.iter().any(|o| option(line, &[o]).is_some()) {
+            // What pip would take otherwise by them.
+            const ELSEWHERE: &[&str] = &[
+                "-i",
+                "--index-url",
+                "--extra-index-url",
+                "-f",
+                "--find-links",
+                "--pre",
+                "--no-binary",
+                "--only-binary",
+                "--no-index",
+                "--prefer-binary",
+            ];
+            const WITHOUT_MEANING_HERE: &[&str] =
+                &["--trusted-host", "--require-hashes", "--use-feature", "--global-option"];
+            let word = line.split([' ', '\t', '=']).next().unwrap_or(line);
+            let short = |o: &str| o.len() == 2 && line.starts_with(o);
+            if ELSEWHERE.contains(&word) || ELSEWHERE.iter().any(|o| short(o)) {
                 self.elsewhere.push(line.to_owned());
+            } else if !WITHOUT_MEANING_HERE.contains(&word) {
+                return Err(Error::misuse("requirements", format!("{place}: '{line}' is no option of requirement files"))
+                    .next("options that pip takes there: -r, -c, -e, --index-url, --find-links and others, each with its value"));
             }
             return Ok(());
         }
         // Options of one requirement, such as its digests.
-        let line = line.split(" --").next().unwrap_or(line).trim();
+        let line = [" --", "\t--"].iter().filter_map(|o| line.find(o)).min().map_or(line, |at| &line[..at]).trim();
         if let Some(what) = place_of(line, file) {
-            self.wanted.push((place.to_owned(), what));
+            // What a constraint names is wanted by nobody yet; a marker counts for a place as for a name.
+            let marker = line.split_once(" ; ").or_else(|| line.split_once(" ;")).map(|(_, marker)| marker.trim());
+            let holds = match marker {
+                Some(marker) => requirement_of(&format!("x ; {marker}"))?.evaluate_markers(&target.markers()?, &[]),
+                None => true,
+            };
+            if holds && !constraint {
+                self.wanted.push((place.to_owned(), what));
+            }
             return Ok(());
         }
         let requirement = requirement_of(line).map_err(|e| e.doing(format!("reading {place}")))?;
@@ -156,7 +185,8 @@ impl Requirements {
             }
             return Ok(());
         }
-        self.wanted.push((place.to_owned(), What::Index(Box::new(requirement))));
+        let folder = file.parent().unwrap_or(Path::new("")).to_owned();
+        self.wanted.push((place.to_owned(), What::Line(Box::new(requirement), folder)));
         Ok(())
     }
 }
@@ -209,10 +239,14 @@ fn beside(file: &Path, name: &str) -> PathBuf {
 
 /// A requirement that is a place and no name: a wheel, a folder, a repository.
 fn place_of(line: &str, file: &Path) -> Option<What> {
-    let (place, named) = match line.split_once(" @ ") {
-        Some((_, url)) => (url.split(" ;").next().unwrap_or(url).trim(), true),
+    let (place, named) = match line.split_once('@').filter(|(name, url)| {
+        url.trim_start().contains("://")
+            && name.trim().chars().all(|c| c.is_ascii_alphanumeric() || "-_.[],".contains(c))
+    }) {
+        Some((_, url)) => (url, true),
         None => (line, false),
     };
+    let place = place.split(" ;").next().unwrap_or(place).trim();
     let wheel = place.split(['#', '?']).next().is_some_and(|p| p.ends_with(".whl"));
     if place.starts_with("https://") || place.starts_with("http://") {
         return Some(if wheel { What::Url(place.to_owned()) } else { What::Source(place.to_owned()) });

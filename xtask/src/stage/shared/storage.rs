@@ -120,7 +120,8 @@ impl Storage {
                     number => Some(number.parse().map_err(|_| bad("a Redis has its databases by number"))?),
                 };
                 Ok(Self::Redis(Redis {
-                    host: url.host_str().ok_or_else(|| bad("it names no host"))?.to_owned(),
+                    // An IPv6 address without the brackets that it has in a URL.
+                    host: url.host_str().ok_or_else(|| bad("it names no host"))?.trim_matches(['[', ']']).to_owned(),
                     port: url.port().unwrap_or(REDIS_PORT),
                     database,
                     credentials,
@@ -138,7 +139,8 @@ impl Storage {
             Self::Http(server) => server.base.to_string(),
             Self::Redis(redis) => {
                 let database = redis.database.map_or(String::new(), |n| format!("/{n}"));
-                format!("redis://{}:{}{database}", redis.host, redis.port)
+                let host = if redis.host.contains(':') { format!("[{}]", redis.host) } else { redis.host.clone() };
+                format!("redis://{host}:{}{database}", redis.port)
             }
         }
     }
@@ -146,12 +148,16 @@ impl Storage {
     /// Whether it is there at all.
     ///
     /// # Errors
-    /// It is not.
+    /// It is not, or what is there is no cache.
     pub fn look(&self) -> io::Result<()> {
         match self {
             Self::Folder(path) if path.is_dir() => Ok(()),
             Self::Folder(_) => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")),
-            _ => self.has("0000000000000000000000000000000").map(|_| ()),
+            // What nobody put there: a page for whatever is asked for is no cache.
+            _ if self.has("0000000000000000000000000000000")? => {
+                Err(io::Error::other("it says that it has what nobody put there: it is no cache"))
+            }
+            _ => Ok(()),
         }
     }
 
@@ -270,6 +276,7 @@ fn answered(status: u16) -> io::Error {
     io::Error::other(match status {
         401 | 403 => format!("it answered {status}: user, password or token are not those that it takes"),
         405 | 501 => format!("it answered {status}: it takes no files"),
+        413 => "it answered 413: it takes no file of this size (nginx: client_max_body_size)".into(),
         507 => "it answered 507: it is full".into(),
         status => format!("it answered {status}"),
     })
@@ -366,6 +373,7 @@ mod tests {
         assert_eq!(parse(address.as_str()).unwrap(), folder);
         assert_eq!(parse("https://h.example/a").unwrap(), "https://h.example/a/");
         assert_eq!(parse("redis://h.example/2").unwrap(), "redis://h.example:6379/2");
+        assert_eq!(parse("redis://[::1]:7").unwrap(), "redis://[::1]:7");
         for (bad, says) in [
             ("ftp://h", "'ftp' is no kind of cache"),
             ("redis://h/x", "by number"),
@@ -375,6 +383,24 @@ mod tests {
             let e = parse(bad).unwrap_err();
             assert!(e.what().contains(says) && !format!("{e:?}").contains("s3cret"), "{e}");
         }
+    }
+
+    #[test]
+    fn a_page_for_whatever_is_asked_for_is_no_cache() {
+        use std::io::{Read, Write};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = server.local_addr().unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let mut head = [0; 4096];
+            let read = stream.read(&mut head).unwrap();
+            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&head[..read]).into_owned()
+        });
+        let storage = Storage::parse(&format!("http://{address}/"), Credentials::default()).unwrap();
+        let e = storage.look().unwrap_err();
+        assert!(e.to_string().contains("it is no cache"), "{e}");
+        assert!(answering.join().unwrap().starts_with("HEAD "));
     }
 
     #[test]

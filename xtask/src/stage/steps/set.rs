@@ -164,7 +164,8 @@ fn judge(torch: &Path, companions: &BTreeMap<String, Done<companion::Record>>) -
     let wheels: Vec<String> = companions.values().map(|done| companion::wheel_of(done).display().to_string()).collect();
     let report = compat::report(&torch, &wheels, &[])?;
     if let Some(not) = report.packages.iter().find(|p| p.verdict != Fit::Fits) {
-        let why: Vec<String> = not.reasons.iter().take(3).map(|r| r.words().0).collect();
+        let mut why: Vec<String> = not.reasons.iter().take(3).map(|r| r.words().0).collect();
+        why.extend(not.gaps.iter().take(3).map(|g| format!("{} needs {}", g.by, g.needs.join(", "))));
         return Err(Error::world(
             "set",
             format!(

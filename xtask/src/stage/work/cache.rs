@@ -73,6 +73,15 @@ impl CompilerCache {
         }
     }
 
+    /// Ends what waits for more compiles; what does not answer ends by itself within the hour.
+    pub fn end(&self, work: &Work) {
+        if let Self::Sccache(program) = self {
+            let mut command = std::process::Command::new(program);
+            let quiet = command.arg("--stop-server").env("SCCACHE_SERVER_UDS", work.socket());
+            quiet.stdin(std::process::Stdio::null()).output().ok();
+        }
+    }
+
     /// The environment that makes the launcher use it, with its data in the store.
     pub fn env(&self, build: &Build<'_>, work: &Work) -> Vec<(String, String)> {
         let dir = build.store.cache(self.name()).display().to_string();
@@ -108,7 +117,9 @@ impl CompilerCache {
                 pair("SCCACHE_DIR", dir),
                 pair("SCCACHE_CACHE_SIZE", "10G".into()),
                 pair("SCCACHE_DIRECT", "true".into()),
-                pair("SCCACHE_IDLE_TIMEOUT", "60".into()),
+                // Its server counts from the last answer, not from the last question: a lone object of ten minutes must
+                // not find it gone. `end` ends it.
+                pair("SCCACHE_IDLE_TIMEOUT", "3600".into()),
                 pair("SCCACHE_SERVER_UDS", work.socket().display().to_string()),
                 // Its server says that it is up on another socket, below the temporary folder.
                 pair("TMPDIR", work.socket().parent().unwrap_or(&work.dir).display().to_string()),

@@ -127,6 +127,7 @@ pub fn run(
             if is_timed {
                 estimate.learn(build, work);
             }
+            cache.end(work);
             return Ok(whence.now());
         }
         match room.less() {
