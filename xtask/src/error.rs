@@ -257,12 +257,14 @@ fn ends_with_word(text: &str, word: &str) -> bool {
 /// Where the host of an address begins that `text` begins with, if there is a user or a password before it. A password
 /// may hold what ends the host of an address: then what stands where a port should is none.
 fn host_behind_user(text: &str) -> Option<usize> {
-    let ends = |c: char| c.is_whitespace() || c.is_control() || "'\"<>`".contains(c);
-    let word = &text[..text.find(ends).unwrap_or(text.len())];
-    let authority = &word[..word.find(['/', '?', '#', '\\']).unwrap_or(word.len())];
+    let space = |c: char| c.is_whitespace() || c.is_control();
+    let word = &text[..text.find(space).unwrap_or(text.len())];
+    let ends = |c: char| "/?#\\".contains(c) || "'\"<>`".contains(c);
+    let authority = &word[..word.find(ends).unwrap_or(word.len())];
     if let Some(at) = authority.rfind('@') {
         return Some(at + 1);
     }
+    // Where a port stands, a host stands before it; a password may hold quotes and slashes.
     let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|_| !authority.ends_with(']'))?;
     let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5;
     word.rfind('@').filter(|_| !is_port).map(|at| at + 1)
@@ -279,7 +281,8 @@ fn without_keys(mut text: String) -> String {
         });
         text.replace_range(at..end, SAID);
     }
-    while let Some(at) = text.find("MC4CAQAwBQYDK2Vw") {
+    // PKCS #8, version 1 and version 2 (with the public key).
+    while let Some(at) = ["MC4CAQAwBQYDK2Vw", "MFMCAQEwBQYDK2Vw"].iter().find_map(|begin| text.find(begin)) {
         let base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
         let end = text[at..].find(|c| !base64(c)).map_or(text.len(), |n| at + n);
         text.replace_range(at..end, SAID);
@@ -382,6 +385,7 @@ mod tests {
             ("https://h/a@b", "https://h/a@b"),
             ("https://h:8080/a@b and [https://[::1]:80/a@b]", "https://h:8080/a@b and [https://[::1]:80/a@b]"),
             ("https://bob:s3/c?r#et@h/x", "https://…@h/x"),
+            ("https://bob:s3c'r\"et<@h/x", "https://…@h/x"),
             ("https:/bob:s3cret@h/x: no such file", "https:/…@h/x: no such file"),
             ("HTTPS:\\\\bob:s3cret@h/x", "HTTPS:\\\\…@h/x"),
             ("there is no bob:s3cret@h/x", "there is no …@h/x"),
@@ -394,6 +398,7 @@ mod tests {
             ),
             ("-----BEGIN PRIVATE KEY-----s3cret", "(a private key)"),
             ("MC4CAQAwBQYDK2VwBCIEIs3cret=: no such file", "(a private key): no such file"),
+            ("MFMCAQEwBQYDK2VwBCIEIs3cret=: no such file", "(a private key): no such file"),
         ] {
             assert_eq!(without_secrets(text), shown);
         }

@@ -28,6 +28,8 @@ const MOST_FROM_ONE: u64 = 1032;
 
 const LOCAL: u32 = 0x0403_4b50;
 const CENTRAL: u32 = 0x0201_4b50;
+/// The newest version of the format that there is, 6.3, as a member says that it needs it (APPNOTE 4.4.3).
+const NEEDED: u16 = 63;
 const END: u32 = 0x0605_4b50;
 const END64: u32 = 0x0606_4b50;
 const LOCATOR: u32 = 0x0706_4b50;
@@ -294,6 +296,9 @@ fn member(bytes: &[u8], at: &mut usize) -> Result<Member> {
     let extra = &rest[..lengths[1]];
     let flags = u16_at(fixed, 8);
     let name = name_of(raw, flags)?;
+    if u16_at(fixed, 6) & 0xff > NEEDED {
+        return Err(unfit(format!("'{}' needs a newer reader of zip files than there is", name.escape_debug())));
+    }
     let bad = |what: &str| unfit(format!("'{}' {what}", name.escape_debug()));
     if lengths[2] > 0 {
         return Err(bad("has a comment"));
@@ -477,6 +482,9 @@ fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> 
     let flags = u16_at(fixed, 6);
     if raw != member.name.as_bytes() {
         return Err(bad(&format!("is called '{}' in front of its bytes", String::from_utf8_lossy(raw).escape_debug())));
+    }
+    if u16_at(fixed, 4) & 0xff > NEEDED {
+        return Err(bad("needs a newer reader of zip files than there is, in front of its bytes"));
     }
     // How hard deflate tried is nobody's business.
     if (flags ^ member.flags) & (FOLLOWS | UTF8 | 1) != 0 || flags & !KNOWN_FLAGS != 0 {

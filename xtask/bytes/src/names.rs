@@ -40,7 +40,10 @@ pub fn check(name: &str) -> Result<(), String> {
 /// Characters that have no width or turn the text around: HFS+ takes two names that differ in them for one (TN1150,
 /// "Case-Insensitive String Comparison Algorithm"), and so does whoever reads them.
 fn is_passed_over(c: char) -> bool {
-    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+    matches!(c,
+        '\u{ad}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+        // What is nobody's letter: for private use, no character at all, tags.
+        | '\u{e000}'..='\u{f8ff}' | '\u{fffe}'..='\u{ffff}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// Characters that mean themselves everywhere: letters, digits, and `_`, `-`, `+`, `.`, `/`.

@@ -103,6 +103,10 @@ impl Statement {
         if s.predicate_type != PREDICATE_TYPE {
             return Err(bad(format!("its predicate is '{}'; {PREDICATE_TYPE} is read here", s.predicate_type)));
         }
+        let mut names = std::collections::BTreeSet::new();
+        if let Some(twice) = s.subject.iter().find(|subject| !names.insert(subject.name.as_str())) {
+            return Err(bad(format!("it names '{}' twice", twice.name.escape_debug())));
+        }
         Ok(s)
     }
 

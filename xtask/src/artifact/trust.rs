@@ -76,7 +76,7 @@ impl Policy {
     /// As [`Policy::load`].
     pub fn parse(text: &str, here: &Path, whence: &str) -> Result<Self> {
         let bad = |what: String| Error::misuse("policy", format!("{whence}: {what}"));
-        let file: File = toml::from_str(text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
+        let file: File = toml::from_str(text).map_err(|e| bad(crate::platform::toml_error(text, &e)))?;
         if file.schema != 1 {
             return Err(bad(format!("schema {} is not known to this program, which reads 1", file.schema)));
         }

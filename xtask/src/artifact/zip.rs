@@ -252,7 +252,8 @@ fn dos_time(epoch: i64) -> (u16, u16) {
 pub fn civil_date(days: i64) -> (i64, i64, i64) {
     const JULIAN_DAY_OF_1970: i64 = 2_440_588;
     let julian = i32::try_from(days.saturating_add(JULIAN_DAY_OF_1970)).ok();
-    let date = julian.and_then(|day| time::Date::from_julian_day(day).ok()).unwrap_or(time::Date::MAX);
+    let bound = if days < 0 { time::Date::MIN } else { time::Date::MAX };
+    let date = julian.and_then(|day| time::Date::from_julian_day(day).ok()).unwrap_or(bound);
     (date.year().into(), u8::from(date.month()).into(), date.day().into())
 }
 

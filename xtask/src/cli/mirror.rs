@@ -96,7 +96,7 @@ Example:
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         keep: Option<u32>,
         /// Keep what was published within so many days
-        #[arg(long, value_name = "DAYS")]
+        #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=36_500))]
         older_than: Option<u32>,
         /// Only what is yanked
         #[arg(long)]
@@ -230,7 +230,7 @@ struct ServeArgs {
     #[arg(long, value_name = "FILE")]
     upload_token: Option<PathBuf>,
     /// Largest upload, MiB
-    #[arg(long, value_name = "MIB", default_value_t = 8192)]
+    #[arg(long, value_name = "MIB", default_value_t = 8192, value_parser = clap::value_parser!(u64).range(1..=1 << 20))]
     max_upload: u64,
     /// Connections at a time; the stillest one gives way to a new one, else more wait
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=60_000))]

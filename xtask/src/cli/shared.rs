@@ -85,7 +85,7 @@ pub fn farm_token(file: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
         return Ok(Some(Zeroizing::new(token)));
     }
     let Some(file) = file else { return Ok(None) };
-    let text = std::fs::read_to_string(file).map(Zeroizing::new).map_err(|e| {
+    let text = platform::read_text(file, platform::MOST_TEXT).map(Zeroizing::new).map_err(|e| {
         Error::misuse("farm-token", format!("the token of the farm cannot be read from {}: {e}", file.display()))
             .next("the scheduler's machine has it in its file client.token")
     })?;
@@ -203,7 +203,7 @@ fn settings() -> Result<(Settings, PathBuf)> {
             .next("docs/farm.md shows what can stand in it")
     };
     let text = platform::read_text(&path, platform::MOST_TEXT).map_err(|e| bad(e.to_string()))?;
-    let settings: Settings = toml::from_str(&text).map_err(|e| bad(e.to_string().trim_end().to_owned()))?;
+    let settings: Settings = toml::from_str(&text).map_err(|e| bad(platform::toml_error(&text, &e)))?;
     Ok((settings, path.parent().unwrap_or(Path::new("")).to_owned()))
 }
 

@@ -2,6 +2,7 @@
 //! page says, and is there nothing else?
 
 use std::collections::BTreeSet;
+use std::io::Read;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -10,8 +11,12 @@ use serde::Serialize;
 use super::index::Index;
 use super::page::{File, RootPage};
 use super::wheel::{Wheel, sha256};
-use crate::error::Result;
+use crate::error::{Error, Result};
+use crate::platform;
 use crate::store::digest_file;
+
+/// Largest page, METADATA or file beside a wheel that is read, in bytes.
+const MOST: u64 = 64 << 20;
 
 /// Something that is not right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -34,7 +39,7 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
     let mut count = 0;
     let projects = index.projects()?;
     let root = RootPage::new(projects.iter().cloned());
-    let same = |path: &Path, wanted: &str| std::fs::read(path).is_ok_and(|b| b == wanted.as_bytes());
+    let same = |path: &Path, wanted: &str| small(path).is_ok_and(|b| b == wanted.as_bytes());
     let stale = |path: String| Finding { path, what: "it is older than the JSON it is made of".into(), serious: true };
     if !same(&index.root().join("simple/index.html"), &root.html()) {
         findings.push(stale("simple/index.html".into()));
@@ -69,6 +74,23 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
     Ok((count, findings))
 }
 
+/// An error for what is no file: a pipe is never read to its end, and a link leads out of the index.
+fn regular(path: &Path) -> Result<()> {
+    platform::open_regular(path, false)
+        .map(drop)
+        .map_err(|e| Error::misuse("index", format!("{}: {e}", path.display())))
+}
+
+/// The bytes of a regular file that is no larger than pages and what stands beside wheels are.
+fn small(path: &Path) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    platform::open_regular(path, false)?.take(MOST + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > MOST {
+        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {MOST} bytes")));
+    }
+    Ok(bytes)
+}
+
 fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wrong = |name: &str, what: String| {
@@ -76,7 +98,7 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
     };
     let stated = |h: &super::page::Hashes| h.get("sha256").cloned().unwrap_or_default();
     let path = folder.join(&file.filename);
-    match digest_file(&path) {
+    match regular(&path).and_then(|()| digest_file(&path)) {
         Err(e) => wrong(&file.filename, e.what().to_owned()),
         Ok((digest, size)) => {
             if digest != stated(&file.hashes) {
@@ -97,7 +119,7 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
     let metadata = format!("{}.metadata", file.filename);
     let beside = file.beside.iter().map(|(name, digest)| (name.clone(), digest.clone()));
     for (name, digest) in std::iter::once((metadata, stated(&file.core_metadata))).chain(beside) {
-        match std::fs::read(folder.join(&name)) {
+        match small(&folder.join(&name)) {
             Err(e) => wrong(&name, e.to_string()),
             Ok(bytes) if sha256(&bytes) != digest => {
                 wrong(&name, format!("it has not the SHA-256 {digest} that the page says"))

@@ -110,6 +110,7 @@ fn beside(pinned: &Pinned, dir: &Path) -> Result<Vec<PathBuf>> {
         let path = entry?.path();
         let name = path.file_name().and_then(|n| n.to_str()).and_then(|n| n.parse::<Name>().ok());
         if name.is_some_and(|n| n.project == project && same(&n.version, &pinned.version))
+            && path.is_file()
             && pinned.sha256.contains(&digest_file(&path)?.0)
         {
             beside.push(path);

@@ -17,7 +17,7 @@ mod change;
 mod identity;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -168,8 +168,10 @@ impl Index {
             Error::misuse("index", format!("{} is damaged: {what}", path.display()))
                 .next("restore it from a copy; `mirror check` says what else is wrong")
         };
-        match std::fs::read(&path) {
-            Ok(bytes) => {
+        let mut bytes = Vec::new();
+        // A pipe is never read to its end, and a link leads out of the index.
+        match platform::open_regular(&path, false).and_then(|mut file| file.read_to_end(&mut bytes)) {
+            Ok(_) => {
                 let page: Project = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
                 // Its names become parts of paths: of what is read, and of what is removed.
                 page.check(name).map_err(damaged)?;

@@ -87,7 +87,7 @@ impl IndexLock {
     /// Bad input: not such a file, a newer format, a digest that is none, a name that is none.
     pub fn parse(text: &str) -> Result<Self> {
         let bad = |what: String| Error::misuse("index-lock", what);
-        let lock: Self = toml::from_str(text).map_err(|e| bad(e.to_string()))?;
+        let lock: Self = toml::from_str(text).map_err(|e| bad(crate::platform::toml_error(text, &e)))?;
         if lock.version != VERSION {
             return Err(bad(format!("the lock says format {}, this torchmill knows {VERSION}", lock.version)));
         }

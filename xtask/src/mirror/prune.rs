@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::index::{self, Index};
 use super::page::File;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::wheel;
 
 /// What goes: whatever none of the rules keeps. The newest release of a project always stays.
@@ -37,12 +37,17 @@ pub struct Pruned {
 /// The files that a rule lets go.
 ///
 /// # Errors
-/// The index cannot be read.
+/// Bad input: a project that the index does not have. The index cannot be read.
 pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
     let only: Vec<String> = rule.projects.iter().map(|p| wheel::normalize(p)).collect();
     let before = rule.days.map(index::days_ago);
     let mut gone = Vec::new();
-    for project in index.projects()? {
+    let projects = index.projects()?;
+    if let Some(unknown) = only.iter().find(|name| !projects.contains(name)) {
+        return Err(Error::misuse("no-project", format!("the index has no project '{unknown}'"))
+            .next("`mirror list` shows those that it has"));
+    }
+    for project in projects {
         if !only.is_empty() && !only.contains(&project) {
             continue;
         }

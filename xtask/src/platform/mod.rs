@@ -126,6 +126,13 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// What is wrong in a text of TOML, with the line's number and without its words: it may be a secret.
+pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
+    let line =
+        error.span().map_or(1, |span| text.as_bytes()[..span.start.min(text.len())].split(|b| *b == b'\n').count());
+    format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
+}
+
 /// The user's cache folder (XDG base directories, `~/Library/Caches`, `%LOCALAPPDATA%`).
 pub fn cache_dir() -> Option<PathBuf> {
     let var = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);

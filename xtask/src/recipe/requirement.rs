@@ -7,12 +7,59 @@ use pep508_rs::VerbatimUrl;
 /// A requirement as METADATA and requirement files write it (PEP 508).
 pub type Requirement = pep508_rs::Requirement<VerbatimUrl>;
 
+/// Longest requirement that is read, in bytes.
+const LONGEST: usize = 8 << 10;
+/// Most comparisons of one marker: what the library makes of them doubles with each pair.
+const MOST_COMPARISONS: u32 = 24;
+/// Deepest parentheses: the library goes into them by recursion.
+const DEEPEST: usize = 16;
+/// Most that all markers of one METADATA may weigh ([`weight`]).
+pub const MOST_WEIGHT: u64 = 4 << (MOST_COMPARISONS / 2);
+
+/// What a requirement's marker costs to understand, in the worst case: it doubles with each pair of comparisons.
+pub fn weight(text: &str) -> u64 {
+    1 << (comparisons(text).min(2 * 30) / 2)
+}
+
+/// Comparisons of a requirement's marker, at the most.
+fn comparisons(text: &str) -> u32 {
+    let marker = text.split_once(';').map_or("", |(_, marker)| marker);
+    let joins = marker.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| matches!(*word, "and" | "or")).count();
+    u32::try_from(joins).unwrap_or(u32::MAX).saturating_add(u32::from(!marker.is_empty()))
+}
+
+/// Whether it can be read within bounds, and means the same to all readers.
+fn bounded(text: &str) -> Result<(), String> {
+    if text.len() > LONGEST {
+        return Err(format!("it has {} bytes; up to {LONGEST} are read", text.len()));
+    }
+    if let Some(c) = text.chars().find(|c| c.is_whitespace() && !c.is_ascii()) {
+        return Err(format!("it holds {c:?}, which is a blank to some readers only"));
+    }
+    let mut depth = 0_usize;
+    for c in text.bytes() {
+        depth = match c {
+            b'(' => depth + 1,
+            b')' => depth.saturating_sub(1),
+            _ => depth,
+        };
+        if depth > DEEPEST {
+            return Err(format!("its parentheses are deeper than {DEEPEST}"));
+        }
+    }
+    if comparisons(text) > MOST_COMPARISONS {
+        return Err(format!("its marker has {} comparisons; up to {MOST_COMPARISONS} are read", comparisons(text)));
+    }
+    Ok(())
+}
+
 /// Reads a requirement. A name that ends with a separator (`a-`) is refused before the library sees it, which panics
 /// there.
 ///
 /// # Errors
-/// What is wrong with it.
+/// What is wrong with it, or which bound it passes.
 pub fn requirement(text: &str) -> Result<Requirement, String> {
+    bounded(text)?;
     let name = text.split(['<', '>', '=', '!', '~', ';', '@', '(']).next().unwrap_or(text);
     let separator = |c: char| matches!(c, '-' | '_' | '.');
     let mut following = name.chars().skip(1).chain([' ']);
@@ -38,5 +85,24 @@ pub fn pinned(requirement: &Requirement) -> Option<String> {
             (*s.operator() == pep440_rs::Operator::Equal).then(|| s.version().to_string())
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_marker_costs_no_more_than_its_bounds() {
+        let pairs = |n: usize| {
+            let pair = |i| format!("(extra == \"e{i}\" and extra == \"f{i}\")");
+            format!("x ; {}", (0..n).map(pair).collect::<Vec<_>>().join(" or "))
+        };
+        assert!(requirement(&pairs(12)).is_ok() && requirement(&pairs(13)).unwrap_err().contains("26 comparisons"));
+        let deep = |n: usize| format!("x;{}os_name == \"a\"{}", "(".repeat(n), ")".repeat(n));
+        assert!(requirement(&deep(16)).is_ok() && requirement(&deep(5000)).unwrap_err().contains("8192"));
+        assert!(requirement(&deep(17)).unwrap_err().contains("deeper than 16"));
+        assert!(requirement("numpy\u{a0}>=1").unwrap_err().contains("a blank to some readers only"));
+        assert_eq!((weight("x"), weight("x; a == 'b' and c == 'd'"), weight(&pairs(12))), (1, 2, 1 << 12));
     }
 }

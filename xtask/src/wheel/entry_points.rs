@@ -69,6 +69,10 @@ pub fn program(name: &str) -> Result<(), String> {
     }
     let folded = names::fold(name);
     let stem = folded.strip_suffix(".exe").unwrap_or(&folded);
+    // pip makes more programs of these than the one that is named.
+    if ["pip", "easy_install"].contains(&stem) {
+        return Err(format!("makes a program '{shown}', which some installers make others beside"));
+    }
     let version = INTERPRETERS.iter().find_map(|of| stem.strip_prefix(of));
     if version.is_some_and(|v| v.chars().all(|c| c.is_ascii_digit() || matches!(c, '.' | 'w' | 't'))) {
         return Err(format!("makes a program '{shown}', which is the name of an interpreter"));

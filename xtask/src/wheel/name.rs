@@ -40,10 +40,17 @@ impl Name {
     }
 }
 
+/// Longest name of a wheel: the longest of a file, less what the names of those beside it end with.
+const LONGEST: usize = 255 - ".provenance.dsse.json".len();
+
 impl FromStr for Name {
     type Err = String;
 
     fn from_str(name: &str) -> Result<Self, String> {
+        // Beside the file stands what is called like it and more.
+        if name.len() > LONGEST {
+            return Err(format!("a name of {} letters is too long for a file: up to {LONGEST} are read", name.len()));
+        }
         let stem = name.strip_suffix(".whl").ok_or_else(|| format!("'{name}' does not end with .whl"))?;
         let fits = |c: char| c.is_ascii_alphanumeric() || "._-+!".contains(c);
         if let Some(bad) = name.chars().find(|c| !fits(*c)) {
@@ -55,8 +62,20 @@ impl FromStr for Name {
             [d, v, build, p, a, l] if build.starts_with(|c: char| c.is_ascii_digit()) => (d, v, Some(build), [p, a, l]),
             _ => return Err(format!("'{name}' is not NAME-VERSION-PYTHON-ABI-PLATFORM.whl (PEP 427)")),
         };
+        let end = |c: char| c.is_ascii_alphanumeric();
+        let named = |c: char| c.is_ascii_alphanumeric() || "._".contains(c);
+        if !distribution.chars().all(named) || !distribution.ends_with(end) && !distribution.is_empty() {
+            return Err(format!("'{name}': '{distribution}' is no project's name (PEP 508)"));
+        }
+        let build_is_one = build.is_none_or(|b| {
+            let digits = b.find(|c: char| !c.is_ascii_digit()).unwrap_or(b.len());
+            b[..digits].parse::<u64>().is_ok() && b.chars().all(named)
+        });
+        if !build_is_one || !tags.iter().all(|t| t.chars().all(named)) {
+            return Err(format!("'{name}' has a build or a tag of other letters than PEP 427 and PEP 425 have"));
+        }
         if distribution.is_empty()
-            || !distribution.starts_with(|c: char| c.is_ascii_alphanumeric())
+            || !distribution.starts_with(end)
             || tags.iter().flat_map(|t| t.split('.')).any(str::is_empty)
         {
             return Err(format!("'{name}' has an empty part (PEP 427)"));

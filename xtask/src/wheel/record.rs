@@ -83,9 +83,13 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
     // It skips empty lines too, at which pip breaks off.
     let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
     if !text.is_empty()
-        && let Some(at) = lines.map(|l| l.trim_end_matches('\r')).position(str::is_empty)
+        && let Some(at) = lines.clone().map(|l| l.strip_suffix('\r').unwrap_or(l)).position(str::is_empty)
     {
         return Err(format!("line {} of RECORD is empty", at + 1));
+    }
+    // A line's end to some readers, and a part of a path to others.
+    if let Some(at) = lines.map(|l| l.strip_suffix('\r').unwrap_or(l)).position(|l| l.contains('\r')) {
+        return Err(format!("line {} of RECORD holds a bare carriage return", at + 1));
     }
     let mut rows = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(text.as_bytes());
     let mut entries = Vec::new();

@@ -13,7 +13,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use super::record::{self, Digest};
 use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
-use crate::recipe::{first_line, requirement};
+use crate::recipe::{MOST_WEIGHT, first_line, requirement, weight};
 
 fn unfit(what: impl Into<String>) -> Error {
     torchmill_bytes::Error::Unfit(what.into()).into()
@@ -231,8 +231,9 @@ impl Hash {
 /// The name of the one `dist-info` folder.
 fn dist_info(archive: &Archive<'_>) -> Result<String> {
     // By any spelling: on a file system that ignores case, `X.DIST-INFO` is one too.
+    // And a file of such a name is a second one to pip.
     let tops: BTreeSet<&str> =
-        archive.members().iter().filter_map(|m| m.name.split_once('/')).map(|(top, _)| top).collect();
+        archive.members().iter().map(|m| m.name.split_once('/').map_or(m.name.as_str(), |(top, _)| top)).collect();
     let found: Vec<&str> = tops.into_iter().filter(|top| names::fold(top).ends_with(".dist-info")).collect();
     let [one] = found[..] else {
         return Err(unfit(format!("it holds {} folders *.dist-info, not one", found.len())));
@@ -283,15 +284,19 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
         unfit(format!("its METADATA says {what} {}, its file name {said}", own.escape_debug()))
             .next("a wheel is renamed by building it again, not by moving the file")
     };
-    if normalize(own) != name.project {
+    // What is a blank or a letter to some only is cut off or folded by some only.
+    if normalize(own) != name.project || !own.is_ascii() {
         return Err(disagree("Name", own, &name.project));
     }
-    if !name.is_of(own, version) {
+    if !name.is_of(own, version) || !version.is_ascii() {
         return Err(disagree("Version", version, &name.version));
     }
     // Of several, one installer takes the first and another one the last.
     if headers.all("Requires-Python").count() > 1 {
         return Err(unfit("its METADATA has Requires-Python more than once"));
+    }
+    if headers.all("Requires-Dist").map(weight).fold(0, u64::saturating_add) > MOST_WEIGHT {
+        return Err(unfit("its METADATA has more markers than can be understood within bounds"));
     }
     for (key, value) in ACTED_UPON.iter().flat_map(|key| headers.all(key).map(move |value| (key, value))) {
         // What e-mails mean by this (RFC 2047) one installer reads, and another takes for the text itself.

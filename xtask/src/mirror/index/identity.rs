@@ -19,10 +19,21 @@ pub struct Identity {
     tags: [BTreeSet<String>; 3],
 }
 
+/// A platform tag by its name of today: PEP 600 calls the former ones aliases.
+fn current(tag: &str) -> String {
+    let former = [
+        ("manylinux1_", "manylinux_2_5_"),
+        ("manylinux2010_", "manylinux_2_12_"),
+        ("manylinux2014_", "manylinux_2_17_"),
+    ];
+    let found = former.iter().find_map(|(old, new)| Some(format!("{new}{}", tag.strip_prefix(old)?)));
+    found.unwrap_or_else(|| tag.to_owned())
+}
+
 impl Identity {
     /// Of a wheel's name; `None` for a version that is none.
     pub fn of(name: &Name) -> Option<Self> {
-        let set = |tags: &str| tags.split('.').map(str::to_ascii_lowercase).collect();
+        let set = |tags: &str| tags.split('.').map(|tag| current(&tag.to_ascii_lowercase())).collect();
         Some(Self {
             project: name.project.clone(),
             version: Version::from_str(&name.version).ok()?,
@@ -57,6 +68,7 @@ mod tests {
         ] {
             assert_eq!(of(other), one, "{other}");
         }
+        assert_eq!(of("x-1-py3-none-manylinux2014_x86_64.whl"), of("x-1-py3-none-manylinux_2_17_x86_64.whl"));
         assert_eq!(of("x-1.0rc1+CPU.Libuv-py3-none-any.whl"), of("x-1.0.RC1+cpu_libuv-py3-none-any.whl"));
         for other in [
             "my_project-1.0-py2.py3-none-any.whl",

@@ -85,7 +85,8 @@ impl Step for Set {
         fs_err::create_dir_all(&folder)?;
         let script = |name: &str| -> Result<Process> {
             let (name, text) = CHECKS.iter().find(|(n, _)| *n == name).unwrap_or(&CHECKS[0]);
-            let script = folder.join(format!("{name}.py"));
+            // No module's name: Python looks beside the script first, and would take it for the package.
+            let script = folder.join(format!("check-{name}.py"));
             fs_err::write(&script, text)?;
             Ok(Process::new(environment::python(&env))
                 .arg(&script)
