@@ -350,7 +350,7 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
     }
     for member in archive.members() {
         let target = target(&member.name, &data).map_err(unfit)?;
-        if compiled(&target) {
+        if compiled(&target) && !is_harmless_cache(archive, member)? {
             return Err(unfit(format!(
                 "'{}' is compiled Python in a cache: one installer compiles it anew, another keeps it, and Python runs it \
                  whatever its source says",
@@ -373,6 +373,28 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
 fn compiled(target: &str) -> bool {
     let folded = names::fold(target);
     folded.ends_with(".pyc") && folded.rsplit('/').nth(1) == Some("__pycache__")
+}
+
+/// Whether a cache belongs to a source of the wheel and is one that Python holds against it before it runs it, by time and
+/// size (PEP 552): installed anew, the source has another time. numpy's wheels for Python 3.11 bring such a one.
+///
+/// # Errors
+/// Bad input: the member is damaged.
+fn is_harmless_cache(archive: &Archive<'_>, member: &Member) -> Result<bool> {
+    let Some((folder, file)) = member.name.rsplit_once("/__pycache__/") else { return Ok(false) };
+    let module = file.split('.').next().unwrap_or(file);
+    if archive.member(&format!("{folder}/{module}.py")).is_none() {
+        return Ok(false);
+    }
+    let mut header = [0; 8];
+    let is_whole = archive.read(member).read_exact(&mut header).is_ok();
+    Ok(is_whole && is_held_against_its_time(header))
+}
+
+/// Whether the head of a `.pyc`, magic number and flags, says that it goes by its source's time and size: not by a digest,
+/// which may be left unchecked (PEP 552).
+fn is_held_against_its_time([_, _, return_, newline, flags @ ..]: [u8; 8]) -> bool {
+    [return_, newline] == *b"\r\n" && flags == [0; 4]
 }
 
 /// Where a member is installed: a path that begins with its scheme (`lib`, `scripts`, `headers`, `data`).
@@ -428,6 +450,16 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_cache_that_goes_by_its_sources_time_is_told_from_one_that_goes_by_a_digest() {
+        assert!(is_held_against_its_time(*b"\xa7\x0d\r\n\0\0\0\0"));
+        for flags in [1_u32, 2, 3] {
+            let [a, b, c, d] = flags.to_le_bytes();
+            assert!(!is_held_against_its_time([0xa7, 13, b'\r', b'\n', a, b, c, d]));
+        }
+        assert!(!is_held_against_its_time(*b"#!python"));
+    }
 
     #[test]
     fn members_of_a_data_folder_land_where_their_scheme_says() {
