@@ -1511,6 +1511,38 @@ fn an_index_that_others_wrote_to_leads_nowhere_outside() {
         assert!(!dir.path().join("reached").exists());
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
     }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::symlink;
+        let home = dir.path().join("home");
+        std::fs::create_dir_all(&home).unwrap();
+        std::fs::write(home.join("key"), "mine").unwrap();
+        // Over links: of the folder that was left, and of the index.
+        symlink(&home, left.join("sub")).unwrap();
+        symlink(&home, index.join("files/way")).unwrap();
+        for commit in [
+            serde_json::json!({ "moves": [["sub/key", "files/x"]], "gone": [] }),
+            serde_json::json!({ "moves": [["x", "files/way/key"]], "gone": [] }),
+            serde_json::json!({ "moves": [], "gone": ["files/way/key"] }),
+        ] {
+            std::fs::write(left.join("x"), "planted").unwrap();
+            std::fs::write(left.join("commit.json"), commit.to_string()).unwrap();
+            let more = wheel(&w, "demo", "1.2", "");
+            run(dir.path(), &["add", "--index", s(&index), s(&more)]).exits(2).says("is a link");
+            assert_eq!(std::fs::read_to_string(home.join("key")).unwrap(), "mine");
+        }
+        std::fs::remove_file(index.join("files/way")).unwrap();
+        std::fs::remove_dir_all(&left).unwrap();
+        // The folder of a project's files is a link: nothing there is removed.
+        std::fs::rename(index.join("files/demo"), dir.path().join("elsewhere")).unwrap();
+        symlink(dir.path().join("elsewhere"), index.join("files/demo")).unwrap();
+        let remove = ["remove", "--index", s(&index), "--reason", "x", "demo-1.0-py3-none-any.whl"];
+        run(dir.path(), &remove).exits(2).says("is damaged");
+        assert!(dir.path().join("elsewhere/demo-1.0-py3-none-any.whl").exists());
+        std::fs::remove_file(index.join("files/demo")).unwrap();
+        std::fs::rename(dir.path().join("elsewhere"), index.join("files/demo")).unwrap();
+        std::fs::create_dir_all(&left).unwrap();
+    }
     std::fs::remove_dir_all(left).unwrap();
     run(dir.path(), &["check", "--index", s(&index)]).exits(0);
 }

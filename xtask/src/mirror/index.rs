@@ -158,6 +158,11 @@ impl Index {
         Ok(names)
     }
 
+    /// Whether a folder of the project is a link, which leads out of the index.
+    pub fn leads_out(&self, name: &str) -> bool {
+        self.page(name).is_symlink() || self.files(name).is_symlink()
+    }
+
     /// The page of a project; an empty one where there is none yet.
     ///
     /// # Errors
@@ -168,6 +173,9 @@ impl Index {
             Error::misuse("index", format!("{} is damaged: {what}", path.display()))
                 .next("restore it from a copy; `mirror check` says what else is wrong")
         };
+        if self.leads_out(name) {
+            return Err(damaged("a folder of this project is a link, which leads out of the index".into()));
+        }
         let mut bytes = Vec::new();
         // A pipe is never read to its end, and a link leads out of the index.
         match platform::open_regular(&path, false).and_then(|mut file| file.read_to_end(&mut bytes)) {

@@ -176,7 +176,12 @@ fn download(file: &LockedFile, to: &super::index::Change, offline: bool, events:
     }
     let agent = http_agent();
     let project = file.name.parse::<Name>().map_err(|e| Error::misuse("index-lock", e))?.project;
-    let Ok(files) = pypi::files(&agent, &project) else { return Ok(None) };
+    let files = match pypi::files(&agent, &project) {
+        Ok(files) => files,
+        // An index that does not answer is another thing than one that does not have it.
+        Err(e) if e.code() == "no-package" => return Ok(None),
+        Err(e) => return Err(e),
+    };
     let is = |f: &&pypi::IndexFile| f.filename == file.name && f.sha256.as_ref() == Some(&file.sha256);
     let Some(found) = files.iter().find(is) else { return Ok(None) };
     let path = to.place(&file.name);

@@ -219,6 +219,10 @@ pub fn download(
         if n == 0 {
             break;
         }
+        // Where nobody says how long it is, an end all the same: before the disk's.
+        if expected.is_none() && progress.size + n as u64 > MOST {
+            return Err(Failure::Refused(format!("it is longer than {MOST} bytes, which no wheel is")));
+        }
         if expected.is_some_and(|size| progress.size + n as u64 > size) {
             return Err(Failure::Refused(format!(
                 "the server sends more than the {} bytes that the lock says",
@@ -235,6 +239,9 @@ pub fn download(
         _ => Ok(()),
     }
 }
+
+/// Longest file that is downloaded where only its digest is known, in bytes.
+const MOST: u64 = 16 << 30;
 
 /// Downloads `url`, whose SHA-256 is known, to a file at `to`.
 ///

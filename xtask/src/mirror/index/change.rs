@@ -112,6 +112,10 @@ impl Change {
         if self.commit.moves.is_empty() && self.commit.gone.is_empty() {
             return Ok(());
         }
+        for (_, to) in &self.commit.moves {
+            check_way(&self.root, to)?;
+        }
+        self.commit.gone.iter().try_for_each(|gone| check_way(&self.root, gone))?;
         for (from, _) in &self.commit.moves {
             platform::make_readable(fs_err::File::open(self.place(from))?.file())?;
         }
@@ -131,8 +135,28 @@ impl Change {
     }
 }
 
+/// An error if the way from `top` down to `path` goes over a link: it leads out of the index.
+fn check_way(top: &Path, path: &str) -> Result<()> {
+    let mut way = top.to_owned();
+    let mut parts = Path::new(path).components().peekable();
+    while let Some(part) = parts.next() {
+        way.push(part);
+        // The last one is replaced or removed itself, whatever it is.
+        if parts.peek().is_some() && way.is_symlink() {
+            return Err(Error::misuse("index", format!("{} is a link: it leads out of the index", way.display()))
+                .next("remove it, and see who can write to the index"));
+        }
+    }
+    Ok(())
+}
+
 /// Does what `commit` says, as far as it was not done before.
 fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
+    for (from, to) in &commit.moves {
+        check_way(dir, from)?;
+        check_way(root, to)?;
+    }
+    commit.gone.iter().try_for_each(|gone| check_way(root, gone))?;
     let mut folders = std::collections::BTreeSet::new();
     for (from, to) in &commit.moves {
         let (from, to) = (dir.join(from), root.join(to));

@@ -143,6 +143,9 @@ impl Cache {
 
     /// What a page says of a file (a wheel, its METADATA, what tells of its making); `None` where none names it.
     pub fn published(&self, index: &Index, project: &str, name: &str) -> Option<Published> {
+        if index.leads_out(project) {
+            return None;
+        }
         let path = index.root().join("simple").join(project).join("index.json");
         let files = self.files.get(&path, &std::fs::metadata(&path).ok()?, || {
             let of_digest = |digest: &str, size| {
