@@ -68,6 +68,10 @@ pub enum Kind {
     Permission,
     /// Bytes are not those of the digest that was named.
     Digest,
+    /// The package index does not have a package of this name.
+    NoPackage,
+    /// It has none of the versions that are asked for.
+    NoVersion,
     /// The lock does not fit the recipe.
     LockStale,
     /// There is no lock.
@@ -79,12 +83,14 @@ pub enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 9] = [
+    const ALL: [Self; 11] = [
         Self::Cancelled,
         Self::Timeout,
         Self::DiskFull,
         Self::Permission,
         Self::Digest,
+        Self::NoPackage,
+        Self::NoVersion,
         Self::LockStale,
         Self::LockMissing,
         Self::Taken,
@@ -99,6 +105,8 @@ impl Kind {
             Self::DiskFull => "disk-full",
             Self::Permission => "permission",
             Self::Digest => "digest",
+            Self::NoPackage => "no-package",
+            Self::NoVersion => "no-version",
             Self::LockStale => "lock-stale",
             Self::LockMissing => "lock-missing",
             Self::Taken => "taken",

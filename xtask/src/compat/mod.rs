@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::inspect::FileAt;
 use crate::store::Store;
 
@@ -199,7 +199,7 @@ fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
             Some(path) => items(torch, place, &What::Path(path)),
             // One line that nothing is found for is no reason to say nothing of the others.
             None => match indexed(requirement) {
-                Err(e) if ["no-package", "no-version"].contains(&e.code()) => {
+                Err(e) if matches!(e.kind(), Some(Kind::NoPackage | Kind::NoVersion)) => {
                     Ok(vec![Item::Judged(Box::new(nowhere(place, requirement)))])
                 }
                 done => done,
@@ -350,7 +350,7 @@ fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
     let read = |dist_info: &PathBuf| {
         let package = match Package::installed(&site, dist_info, &torch.target) {
             Ok(package) => package,
-            Err(e) if e.exit() == crate::error::Exit::Stopped => return Err(e),
+            Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
             // One that is broken is no reason to say nothing of the others.
             Err(e) => return Ok(Item::Judged(Box::new(unreadable(dist_info, &e)))),
         };

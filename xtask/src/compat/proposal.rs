@@ -9,7 +9,7 @@ use super::package::Package;
 use super::site;
 use super::torch::Torch;
 use super::verdict::Cause;
-use crate::error::Result;
+use crate::error::{Kind, Result};
 
 /// What is known of a torch before it is built. Its version is the installed one's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,8 +40,12 @@ pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
     let Some(site) = site::site(root)? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
     for dist_info in site::distributions(&site) {
-        // What cannot be read cannot be said to break.
-        let Ok(package) = Package::installed(&site, &dist_info, &torch.target) else { continue };
+        let package = match Package::installed(&site, &dist_info, &torch.target) {
+            Ok(package) => package,
+            Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
+            // What cannot be read cannot be said to break.
+            Err(_) => continue,
+        };
         if package.metadata.name == "torch" {
             continue;
         }

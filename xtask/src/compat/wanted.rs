@@ -8,7 +8,7 @@ use std::str::FromStr;
 use pep440_rs::{Operator, Version, VersionSpecifiers};
 
 use super::target::{Requirement, Target, requirement as parse, satisfies};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::platform;
 use crate::recipe::System;
 use crate::source::pypi::{self, IndexFile};
@@ -307,7 +307,7 @@ fn choose_of(requirement: &Requirement, target: &Target, files: &[IndexFile]) ->
     let chosen = newest(!exact).or_else(|| newest(false)).or_else(|| versions.iter().next_back());
     let Some((version, files)) = chosen else {
         return Err(Error::misuse(
-            "no-version",
+            Kind::NoVersion.code(),
             format!("the package index has no {requirement} for {}", target.words()),
         )
         .next("check the version"));

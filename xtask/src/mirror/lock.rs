@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::index::{Added, Identity, Index};
 use super::page::{Tombstone, Yanked};
 use super::wheel::{Name, Wheel};
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::event::Sink;
 use crate::source::{download_to, http_agent, pypi};
 use crate::store::digest_file;
@@ -179,7 +179,7 @@ fn download(file: &LockedFile, to: &super::index::Change, offline: bool, events:
     let files = match pypi::files(&agent, &project) {
         Ok(files) => files,
         // An index that does not answer is another thing than one that does not have it.
-        Err(e) if e.code() == "no-package" => return Ok(None),
+        Err(e) if e.kind() == Some(Kind::NoPackage) => return Ok(None),
         Err(e) => return Err(e),
     };
     let is = |f: &&pypi::IndexFile| f.filename == file.name && f.sha256.as_ref() == Some(&file.sha256);

@@ -113,9 +113,7 @@ impl Companion {
     pub fn has_cuda(&self) -> bool {
         ["FORCE_CUDA", "USE_CUDA"].iter().any(|name| self.environment.get(*name).is_some_and(|value| value == "1"))
     }
-}
 
-impl Companion {
     /// Its version beside a torch with this local label: `0.21.0+cpu.libuv`.
     pub fn full_version(&self, local: &str) -> String {
         if local.is_empty() { self.version.clone() } else { format!("{}+{local}", self.version) }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use ureq::Agent;
 use url::Url;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::recipe::{System, is_sha256};
 
 pub use crate::wheel::normalize;
@@ -105,9 +105,8 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         };
         let status = response.status().as_u16();
         if status == 404 {
-            return Err(
-                Error::misuse("no-package", format!("the package index has no '{project}'")).next("check the name")
-            );
+            return Err(Error::misuse(Kind::NoPackage.code(), format!("the package index has no '{project}'"))
+                .next("check the name"));
         }
         if status != 200 {
             last = format!("HTTP {status}");

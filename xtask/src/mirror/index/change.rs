@@ -43,6 +43,15 @@ impl Commit {
         let paths = self.moves.iter().flat_map(|(from, to)| [from, to]).chain(&self.gone);
         paths.map(String::as_str).find(|path| !inside(path))
     }
+
+    /// An error if anything of it goes over a link, in its folder `dir` or in the index at `root`.
+    fn check_ways(&self, root: &Path, dir: &Path) -> Result<()> {
+        for (from, to) in &self.moves {
+            check_way(dir, from)?;
+            check_way(root, to)?;
+        }
+        self.gone.iter().try_for_each(|gone| check_way(root, gone))
+    }
 }
 
 /// A change in the making. Dropped before it is committed, it leaves nothing.
@@ -112,10 +121,7 @@ impl Change {
         if self.commit.moves.is_empty() && self.commit.gone.is_empty() {
             return Ok(());
         }
-        for (_, to) in &self.commit.moves {
-            check_way(&self.root, to)?;
-        }
-        self.commit.gone.iter().try_for_each(|gone| check_way(&self.root, gone))?;
+        self.commit.check_ways(&self.root, self.dir.path())?;
         for (from, _) in &self.commit.moves {
             platform::make_readable(fs_err::File::open(self.place(from))?.file())?;
         }
@@ -152,11 +158,6 @@ fn check_way(top: &Path, path: &str) -> Result<()> {
 
 /// Does what `commit` says, as far as it was not done before.
 fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
-    for (from, to) in &commit.moves {
-        check_way(dir, from)?;
-        check_way(root, to)?;
-    }
-    commit.gone.iter().try_for_each(|gone| check_way(root, gone))?;
     let mut folders = std::collections::BTreeSet::new();
     for (from, to) in &commit.moves {
         let (from, to) = (dir.join(from), root.join(to));
@@ -218,6 +219,7 @@ pub fn heal(root: &Path) -> Result<()> {
                 )
                 .next("remove that folder, and see who can write to the index"));
             }
+            commit.check_ways(root, &dir)?;
             apply(root, &dir, &commit)?;
         }
         fs_err::remove_dir_all(&dir)?;
