@@ -2,7 +2,6 @@
 //! page says, and is there nothing else?
 
 use std::collections::BTreeSet;
-use std::io::Read;
 use std::path::Path;
 
 use rayon::prelude::*;
@@ -39,7 +38,7 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
     let mut count = 0;
     let projects = index.projects()?;
     let root = RootPage::new(projects.iter().cloned());
-    let same = |path: &Path, wanted: &str| small(path).is_ok_and(|b| b == wanted.as_bytes());
+    let same = |path: &Path, wanted: &str| platform::read_regular(path, MOST).is_ok_and(|b| b == wanted.as_bytes());
     let stale = |path: String| Finding { path, what: "it is older than the JSON it is made of".into(), serious: true };
     if !same(&index.root().join("simple/index.html"), &root.html()) {
         findings.push(stale("simple/index.html".into()));
@@ -81,16 +80,6 @@ fn regular(path: &Path) -> Result<()> {
         .map_err(|e| Error::misuse("index", format!("{}: {e}", path.display())))
 }
 
-/// The bytes of a regular file that is no larger than pages and what stands beside wheels are.
-fn small(path: &Path) -> std::io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    platform::open_regular(path, false)?.take(MOST + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 > MOST {
-        return Err(std::io::Error::new(std::io::ErrorKind::FileTooLarge, format!("it has more than {MOST} bytes")));
-    }
-    Ok(bytes)
-}
-
 fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut wrong = |name: &str, what: String| {
@@ -119,7 +108,7 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
     let metadata = format!("{}.metadata", file.filename);
     let beside = file.beside.iter().map(|(name, digest)| (name.clone(), digest.clone()));
     for (name, digest) in std::iter::once((metadata, stated(&file.core_metadata))).chain(beside) {
-        match small(&folder.join(&name)) {
+        match platform::read_regular(&folder.join(&name), MOST) {
             Err(e) => wrong(&name, e.to_string()),
             Ok(bytes) if sha256(&bytes) != digest => {
                 wrong(&name, format!("it has not the SHA-256 {digest} that the page says"))

@@ -17,7 +17,7 @@ mod change;
 mod identity;
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufWriter, Read, Write};
+use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -176,10 +176,8 @@ impl Index {
         if self.leads_out(name) {
             return Err(damaged("a folder of this project is a link, which leads out of the index".into()));
         }
-        let mut bytes = Vec::new();
-        // A pipe is never read to its end, and a link leads out of the index.
-        match platform::open_regular(&path, false).and_then(|mut file| file.read_to_end(&mut bytes)) {
-            Ok(_) => {
+        match platform::read_regular(&path, u64::MAX) {
+            Ok(bytes) => {
                 let page: Project = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
                 // Its names become parts of paths: of what is read, and of what is removed.
                 page.check(name).map_err(damaged)?;

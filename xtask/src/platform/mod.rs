@@ -126,6 +126,20 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// The bytes of the regular file at `path`, if it has at most `most`: of no pipe, which nobody may ever write to, and over
+/// no link.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is longer.
+pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    open_regular(path, false)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > most {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
 /// What is wrong in a text of TOML, with the line's number and without its words: it may be a secret.
 pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let line =
