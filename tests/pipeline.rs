@@ -435,12 +435,16 @@ fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
     let list = f.get_mut("caffe2/CMakeLists.txt").unwrap();
     *list = list.replace(
         "add_library(torch_cpu SHARED ",
-        "set(made ${CMAKE_BINARY_DIR}/made/g.cpp)\n\
-         add_custom_command(OUTPUT ${made} COMMAND ${CMAKE_COMMAND} -E copy ${CMAKE_SOURCE_DIR}/fill/g.in ${made})\n\
+        "foreach(name g k)\n\
+         set(one ${CMAKE_BINARY_DIR}/made/${name}.cpp)\n\
+         list(APPEND made ${one})\n\
+         add_custom_command(OUTPUT ${one} COMMAND ${CMAKE_COMMAND} -E copy ${CMAKE_SOURCE_DIR}/fill/${name}.in ${one})\n\
+         endforeach()\n\
          set_source_files_properties(${CMAKE_SOURCE_DIR}/fill/f4.cpp PROPERTIES COMPILE_DEFINITIONS OWN)\n\
          add_library(torch_cpu SHARED ${made} ",
     );
     f.insert("fill/g.in".into(), "int made_by_the_build() { return 7; }\n".into());
+    f.insert("fill/k.in".into(), "int made_by_it_too() { return 9; }\n".into());
     f.insert("fill/h.cpp".into(), "int last_of_its_folder() { return 8; }\n".into());
     // What two sources name in the same way: together they would not compile.
     for i in [0, 5] {
@@ -459,14 +463,15 @@ fn sources_are_compiled_several_at_a_time_where_the_recipe_says_so() {
     let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
     // Named from the top of the tree, so that the file is the same in every folder.
     assert_eq!(
-        read("unity/torch_cpu/0.cpp"),
+        read("unity/torch_cpu/0-0.cpp"),
         "#include \"fill/f0.cpp\"\n#include \"fill/f1.cpp\"\n#include \"fill/f2.cpp\"\n"
     );
-    assert_eq!(
-        read("unity/torch_cpu/1.cpp"),
-        "#include \"fill/f3.cpp\"\n#include \"fill/h.cpp\"\n#include \"made/g.cpp\"\n"
-    );
-    assert!(!folder.join("unity/torch_cpu/2.cpp").exists());
+    // What is alone keeps its place, so that taking it out changes no other piece.
+    assert_eq!(read("unity/torch_cpu/0-1.cpp"), "#include \"fill/f3.cpp\"\n#include \"fill/h.cpp\"\n");
+    // A piece holds sources of one pattern.
+    assert_eq!(read("unity/torch_cpu/1-0.cpp"), "#include \"made/g.cpp\"\n#include \"made/k.cpp\"\n");
+    let pieces = std::fs::read_dir(folder.join("unity/torch_cpu")).unwrap().count();
+    assert_eq!(pieces, 3);
     let ninja = read("build.ninja");
     for (i, by_itself) in [false, false, false, false, true, true].into_iter().enumerate() {
         let compiled = ninja.contains(&format!("build caffe2/CMakeFiles/torch_cpu.dir/__/fill/f{i}.cpp.o:"));
@@ -498,7 +503,7 @@ fn a_batch_of_one_is_no_batch_and_in_no_key() {
 fn batches_that_fit_nothing_or_do_not_compile_stop_the_build() {
     for (put, said) in [
         ("[unity.torch_gpu]\nbatch = 3\n", "[unity.torch_gpu] names no target of this build"),
-        ("[unity.torch_cpu]\nbatch = 3\nsources = [\"full/*\"]\n", "[unity.torch_cpu] fits 0 of the target's sources"),
+        ("[unity.torch_cpu]\nbatch = 3\nsources = [\"full/*\"]\n", "[unity.torch_cpu] fits fewer than two sources"),
         ("[unity.torch_cpu]\nbatch = 8\nsources = [\"fill/*\"]\n", "{anonymous}::same()"),
     ] {
         let w = workspace_with(&files_to_put_together(), |r| r + put);
@@ -542,6 +547,22 @@ fn the_first_compile_error_is_shown_with_advice() {
     f.insert("fill/f3.cpp".into(), "#include <no_such_header.h>\n".into());
     let w = workspace(&f);
     build(&w, &["--jobs", "1"]).exits(3).says("no_such_header.h").says("a header is missing").says("compile.log");
+}
+
+#[test]
+fn a_build_that_keeps_going_compiles_what_it_can_and_names_all_that_failed() {
+    let mut f = files();
+    for i in [0, 5] {
+        f.insert(format!("fill/f{i}.cpp"), "#include <no_such_header.h>\n".into());
+    }
+    let w = workspace(&f);
+    let compiled = |i: usize| {
+        work_folder(&w).join(format!("src/build/caffe2/CMakeFiles/torch_cpu.dir/__/fill/f{i}.cpp.o")).exists()
+    };
+    let ran = build(&w, &["--jobs", "1"]).exits(3);
+    assert!(!ran.stderr.contains("so did"), "{}", ran.stderr);
+    build(&w, &["--jobs", "1", "--keep-going"]).exits(3).says("no_such_header.h").says("so did 1 more: ");
+    assert_eq!((0..6).map(compiled).collect::<Vec<_>>(), [false, true, true, true, true, false]);
 }
 
 #[test]

@@ -47,6 +47,9 @@ pub struct Args {
     /// Folder for the artifacts
     #[arg(long, value_name = "DIR", default_value = "dist")]
     out: PathBuf,
+    /// When a step fails, go on with all that does not wait for it, and name what failed at the end
+    #[arg(long, short)]
+    keep_going: bool,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
@@ -112,6 +115,7 @@ pub fn run(mut args: Args) -> Result<()> {
             let tools = ToolArgs { python: python.clone(), ..args.python.clone() };
             let options = Options {
                 jobs: args.jobs.map(usize::from),
+                keep_going: args.keep_going,
                 no_compiler_cache: args.no_compiler_cache,
                 shared_cache: chosen.shared.clone(),
                 farm: farm.clone(),

@@ -59,6 +59,8 @@ pub struct Options {
     pub offline: bool,
     /// Compiler processes at a time; by cores and memory if `None`.
     pub jobs: Option<usize>,
+    /// Whether a step that fails leaves those that do not wait for it to be made.
+    pub keep_going: bool,
     /// Compile without a cache.
     pub no_compiler_cache: bool,
     /// The compiler cache that this machine shares with others.

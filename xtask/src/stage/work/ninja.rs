@@ -34,6 +34,8 @@ const PACE: &str = include_str!("pace.json");
 /// `torch-2.6.0-cu124-sm90` (docs/results).
 const MEMORY: &str = include_str!("memory.json");
 
+/// Steps that failed beside the first which an error names.
+const MOST_NAMED: usize = 20;
 /// Seconds that the pace is measured over.
 const PACE_WINDOW: f64 = 180.0;
 /// Mean seconds of any other step.
@@ -84,6 +86,7 @@ pub fn run(
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             // What is compiled here is admitted by its launcher, where there is a farm.
             .args(["-j", &(room.jobs + places).to_string()])
+            .args(if build.options.keep_going { &["-k", "0"][..] } else { &[] })
             .args(targets)
             .hide(build.compiler.hidden())
             .envs(build.torch_env(work))
@@ -470,14 +473,17 @@ pub fn objects(work: &Work) -> Result<Vec<(String, f64)>> {
 /// The first step that failed.
 #[derive(Default)]
 struct Failure {
+    /// What failed, as ninja names it.
+    steps: Vec<String>,
     inside: bool,
     lines: Vec<String>,
 }
 
 impl Failure {
     fn line(&mut self, line: &str) {
-        if line.starts_with("FAILED: ") && self.lines.is_empty() {
-            self.inside = true;
+        if let Some(step) = line.strip_prefix("FAILED: ") {
+            self.inside = self.steps.is_empty();
+            self.steps.push(step.trim().to_owned());
         } else if status(line).is_some() || line.starts_with("ninja: ") {
             self.inside = false;
         }
@@ -492,8 +498,19 @@ impl Failure {
         advice::wants_memory(&lines)
     }
 
+    /// What failed beside the first step, for a build that went on.
+    fn beside(&self) -> String {
+        let rest = self.steps.get(1..).unwrap_or_default();
+        if rest.is_empty() {
+            return String::new();
+        }
+        let named = &rest[..rest.len().min(MOST_NAMED)];
+        let more = if rest.len() > named.len() { ", …" } else { "" };
+        format!("\n  so did {} more: {}{more}", rest.len(), named.join(", "))
+    }
+
     fn explain(&self, text: &str, log: &Path, jobs: usize) -> Error {
-        let step = self.lines.first().map_or("ninja", |l| l.trim_start_matches("FAILED: ").trim());
+        let step = self.steps.first().map_or("ninja", String::as_str);
         // The command itself is one long line that nobody reads.
         let body: Vec<&str> = self.lines.iter().skip(2).map(String::as_str).collect();
         let shown: Vec<&str> = match advice::first_error(&body) {
@@ -510,7 +527,7 @@ impl Failure {
         } else {
             self.lines.iter().map(String::as_str).collect()
         };
-        let mut e = Error::world("compile", format!("{step} failed:\n{shown}"));
+        let mut e = Error::world("compile", format!("{step} failed:\n{shown}{}", self.beside()));
         for advice in advice::advice(&all, jobs).into_iter().take(2) {
             e = e.next(advice.tell);
         }
@@ -551,6 +568,8 @@ mod tests {
             e.what().contains("x.o failed") && e.what().contains("x.cpp:3:1: error: no") && !e.what().contains("later"),
             "{e}"
         );
+        // What failed beside it, in a build that went on.
+        assert!(e.to_string().contains("so did 1 more: y.o"), "{e}");
         let told = |line: &str| advice::advice(&[line], 4)[0].tell.clone();
         assert!(told("c++: fatal error: Killed signal terminated program cc1plus").contains("--jobs 2"));
         assert!(told("a.cpp:1: fatal error: zz.h: No such file or directory").contains("header is missing"));
