@@ -154,7 +154,7 @@ fn loader(torch: &Path, library: &Path) -> Option<String> {
     const LOAD: &str = "\
 import ctypes, os, sys
 for name in sorted(os.listdir(sys.argv[1])):
-    if 'cuda' not in name:
+    if 'c10_cuda' not in name:
         ctypes.CDLL(os.path.join(sys.argv[1], name))
 try:
     ctypes.CDLL(sys.argv[2])
@@ -434,6 +434,118 @@ fn an_environment_is_judged_package_by_package_and_what_is_unrelated_is_counted(
 }
 
 #[test]
+fn packages_are_seen_however_they_were_installed() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let about = |name: &str| format!("Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n");
+    // By a distribution's packager: no RECORD.
+    b.library("site", "packaged/_C.so", GONE, LINKED);
+    b.write("site/packaged-1.0.egg-info/PKG-INFO", about("packaged"));
+    b.write("site/old-1.0.egg-info", about("old") + "Requires-Dist: torch==1.0\n");
+    // By `setup.py install`, with a module beside its package.
+    b.library("site/egg-1.0-py3.11.egg", "egg/_C.so", GONE, LINKED);
+    b.write("site/egg-1.0-py3.11.egg/EGG-INFO/PKG-INFO", about("egg"));
+    b.library("site", "_topped.cpython-311-x86_64-linux-gnu.so", ADDS, LINKED);
+    b.write("site/topped-1.0.dist-info/top_level.txt", "_topped\n");
+    b.write("site/topped-1.0.dist-info/METADATA", about("topped"));
+    // By `setup.py develop`, and by `pip install -e`: its files are where it is edited.
+    b.library("linked", "linked/_C.so", GONE, LINKED);
+    b.write("linked/linked.egg-info/PKG-INFO", about("linked"));
+    b.write("site/linked.egg-link", format!("{}\n.", b.path("linked").display()));
+    b.library("edited", "edited/_C.so", ADDS, LINKED);
+    b.library("edited", "build/lib.linux/edited/_C.so", GONE, LINKED);
+    for (name, folder) in [("edited", "edited"), ("moved", "no-more")] {
+        let url = format!("{{\"dir_info\": {{\"editable\": true}}, \"url\": \"file://{}\"}}", b.path(folder).display());
+        b.write(&format!("site/{name}-1.0.dist-info/METADATA"), about(name));
+        b.write(&format!("site/{name}-1.0.dist-info/RECORD"), format!("__editable__.{name}-1.0.pth,,\n"));
+        b.write(&format!("site/{name}-1.0.dist-info/direct_url.json"), url);
+    }
+    let report = b.json(&["site", "site"], 1);
+    let no = "does-not-fit";
+    let wanted = [
+        ("edited", "fits"),
+        ("egg", no),
+        ("linked", no),
+        ("moved", "cannot-be-told"),
+        ("old", no),
+        ("packaged", no),
+        ("topped", "fits"),
+    ];
+    let mut seen = by_package(&report["packages"], "verdict");
+    seen.sort_unstable();
+    assert_eq!(seen, wanted, "{report:#}");
+    let moved = report["packages"].as_array().unwrap().iter().find(|p| p["package"] == "moved").unwrap();
+    assert!(moved["gaps"][0]["needs"][0].as_str().unwrap().contains("no-more, which is not there"), "{moved}");
+}
+
+#[test]
+fn a_library_of_cuda_that_torchs_wheel_renamed_is_found_by_its_soname() {
+    let b = Bench::new();
+    b.torch("1.12.1+cu102", true, &[]);
+    // As the wheels before 2.0 have it: the file has a digest in its name, its soname does not.
+    std::fs::rename(b.path("cuda/libcudart.so.12"), b.path("site/torch/lib/libcudart-80664282.so.12")).unwrap();
+    b.library("cuda", "libcudart.so.12", "extern \"C\" int cudaMalloc(void) { return 0; }", &[]);
+    let cudart = b.path("cuda/libcudart.so.12");
+    let source = "extern \"C\" int cudaMalloc(void); extern \"C\" int f(void) { return cudaMalloc(); }";
+    let wheel = b.extension("gpu", source, &[LINKED, &[cudart.to_str().unwrap()]].concat(), "");
+    b.json(&["site", &wheel], 0);
+    assert_eq!(loader(&b.path("site/torch/lib"), &b.path("gpu/gpu/_C.so")), None);
+}
+
+#[test]
+fn an_extension_without_torchs_names_loads_where_torch_is_loaded_for_all() {
+    let b = Bench::new();
+    b.torch("1.4.0", false, &[]);
+    let wheel = b.extension("x", ADDS, &[], "");
+    b.json(&["site", &wheel], 0);
+    let gone = b.extension("gone", GONE, &[], "");
+    b.json(&["site", &gone], 1);
+}
+
+#[test]
+fn of_libraries_for_several_torchs_the_one_for_this_counts() {
+    for (version, code) in [("2.6.0+cpu.libuv", 0), ("2.5.1", 1)] {
+        let b = Bench::new();
+        b.torch(version, false, &[]);
+        b.library("many", "many/libmany_pytorch_2.6.0.so", ADDS, LINKED);
+        b.library("many", "many/libmany_pytorch_2.4.0.so", GONE, LINKED);
+        b.package("many", "many", "1.0", "py3-none-any", "");
+        b.wheel("many", "many-1.0-py3-none-any.whl");
+        let report = b.json(&["site", "many-1.0-py3-none-any.whl"], code);
+        if code == 1 {
+            let reason = &report["packages"][0]["reasons"][0];
+            assert_eq!(
+                (reason["kind"].as_str(), &reason["versions"]),
+                (Some("other-torchs"), &serde_json::json!(["2.4.0", "2.6.0"]))
+            );
+        }
+    }
+}
+
+#[test]
+fn lines_of_a_requirement_file_count_as_pip_counts_them() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let good = b.extension("good", ADDS, LINKED, "");
+    let (_server, url) =
+        index(&[("/good/", "/f/good-1.0-cp311-cp311-linux_x86_64.whl", std::fs::read(b.path(&good)).unwrap())]);
+    let compat = |file: &str, text: &str| {
+        b.write(file, text);
+        let mut command = b.command(&["compat", "--json", "site", "-r", file]);
+        Ran::of(command.env("PIP_INDEX_URL", &url).env("GOOD_VERSION", "1.0"), b.dir.path())
+    };
+    // Two lines on one package are one requirement; paths are from the folder that one works in; variables are put in.
+    let ran = compat("more/lines.txt", "torch>=2\ntorch<2.6\n").exits(1);
+    assert_eq!(serde_json::from_str::<Value>(&ran.stdout).unwrap()["packages"].as_array().unwrap().len(), 1);
+    compat("more/path.txt", &format!("./{good}\n")).exits(0);
+    compat("more/far.txt", "./more/nowhere.whl\n")
+        .exits(2)
+        .says("line 1 of more/far.txt: there is no wheel ./more/nowhere.whl");
+    compat("more/variable.txt", "good==${GOOD_VERSION}\n").exits(0);
+    compat("more/unset.txt", "good==${NO_SUCH_VARIABLE}\n").exits(2).says("${NO_SUCH_VARIABLE}");
+}
+
+#[test]
 fn bad_input_is_named_with_a_next_step() {
     let b = Bench::new();
     b.torch("2.6.0", false, &[]);
@@ -465,6 +577,7 @@ fn bad_input_is_named_with_a_next_step() {
         (vec!["site/torch/lib/libc10.so", "none.whl"], "is a single library"),
         (vec!["pypi:torch==2.6.0", "none.whl", "--platform", "amiga"], "'amiga' is no platform"),
         (vec!["pypi:torch==2.6.0", "none.whl", "--python-version", "two"], "'two' is no version of Python 3"),
+        (vec![torch, "none.whl", "--python-version", "3.12"], "is for CPython 3.11 on"),
     ] {
         let ran = b.run(&[&["compat"], &args[..]].concat()).exits(2).says(says);
         assert!(

@@ -292,6 +292,10 @@ fn several_pythons_are_all_looked_at_before_the_first_is_built() {
     // One is said as it ever was.
     let one: serde_json::Value = serde_json::from_str(&asked("python3").exits(0).stdout).unwrap();
     assert_eq!((&one["python"], &one["builds"]), (&two["builds"][0]["python"], &serde_json::Value::Null));
+    asked("python3,").exits(2).says("--python python3,: one of the names is empty");
+    asked("python3,all").exits(2).says("all stands for every Python of the recipe, and stands alone");
+    let with = ["build-torch", "--recipe", "standin", "--dry-run", "--with", "torchvision,"];
+    w.run(&with).exits(2).says("--with");
     let ran = w.run(&["build-torch", "--recipe", "standin", "--python", "python3,no-such-python", "--until", "wheel"]);
     let ran = ran.exits(3).says("there is no Python 'no-such-python' on this machine");
     assert!(!ran.stderr.contains("» "), "something was begun:\n{}", ran.stderr);

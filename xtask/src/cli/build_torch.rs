@@ -9,7 +9,7 @@ use ed25519_dalek::SigningKey;
 use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
 use super::shared::{CacheArgs, FarmArgs};
 use crate::artifact::dsse::KeySource;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::Recipe;
 use crate::stage::{self, Artifacts, Options, Outcome, Part, Plan, PlannedStage, State, Step};
@@ -107,7 +107,7 @@ pub fn run(mut args: Args) -> Result<()> {
             recipe.name
         ));
     }
-    let pythons = pythons(args.python.python.as_deref(), &recipe);
+    let pythons = pythons(args.python.python.as_deref(), &recipe)?;
     // Each is opened before the first is built: what is wrong with the last is not found out after hours.
     let builds = pythons
         .iter()
@@ -184,12 +184,24 @@ pub fn run(mut args: Args) -> Result<()> {
 }
 
 /// The Pythons that were asked for: one as it was named, several between commas, or all that the lock covers.
-fn pythons(asked: Option<&str>, recipe: &Recipe) -> Vec<Option<String>> {
-    match asked {
-        None => vec![None],
-        Some("all") => recipe.python.versions.iter().cloned().map(Some).collect(),
-        Some(asked) => asked.split(',').map(|one| Some(one.trim().to_owned())).collect(),
+///
+/// # Errors
+/// Bad input: an empty name in the list, or `all` beside others.
+fn pythons(asked: Option<&str>, recipe: &Recipe) -> Result<Vec<Option<String>>> {
+    let Some(asked) = asked else { return Ok(vec![None]) };
+    if asked == "all" {
+        return Ok(recipe.python.versions.iter().cloned().map(Some).collect());
     }
+    let one = |one: &str| {
+        let wrong = match one.trim() {
+            "" => "one of the names is empty",
+            "all" => "all stands for every Python of the recipe, and stands alone",
+            name => return Ok(Some(name.to_owned())),
+        };
+        Err(Error::misuse("python", format!("--python {asked}: {wrong}"))
+            .next("such as --python 3.11, --python 3.11,3.13, or --python all"))
+    };
+    asked.split(',').map(one).collect()
 }
 
 /// Runs one build to its end, and signs what came out. Seconds of wall time with it.

@@ -123,7 +123,7 @@ pub struct ToolArgs {
 #[derive(Debug, Args)]
 pub struct WithArgs {
     /// Build packages that are compiled against it too, and try them together: torchvision, torchaudio
-    #[arg(long, value_name = "PACKAGE", value_delimiter = ',', add = ArgValueCandidates::new(companions))]
+    #[arg(long, value_name = "PACKAGE", value_delimiter = ',', value_parser = clap::builder::NonEmptyStringValueParser::new(), add = ArgValueCandidates::new(companions))]
     pub with: Vec<String>,
 }
 

@@ -55,6 +55,20 @@ pub fn run(args: &Args) -> Result<Answer> {
     set_json(args.json);
     let target = || compat::target_of(args.platform.as_deref(), args.python_version.as_deref());
     let torch = compat::open_torch(&args.torch, target)?;
+    let chosen = [("--platform", args.platform.is_some()), ("--python-version", args.python_version.is_some())];
+    if let Some((option, _)) = chosen.iter().find(|(_, given)| *given)
+        && !args.torch.starts_with("pypi:")
+    {
+        return Err(Error::misuse(
+            "platform",
+            format!(
+                "{option} chooses among the wheels of pypi:torch, and {} is for {}",
+                args.torch,
+                torch.target.words()
+            ),
+        )
+        .next("leave it out: packages are chosen for the torch that is named"));
+    }
     let report = compat::report(&torch, &args.what, &args.requirements)?;
     if args.json {
         print_json(&serde_json::to_value(&report).map_err(|e| Error::world("json", e.to_string()))?);

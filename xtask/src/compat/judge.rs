@@ -45,7 +45,7 @@ const CUDA: &[&str] = &[
 /// Libraries of the driver: on every machine that has one, and on no other.
 const DRIVER: &[&str] = &["cuda", "nvidia-ml", "nvcuda", "nvml"];
 /// What GCC's programs have beside them nearly everywhere, but not on every small container.
-const USUAL: &[&str] = &["libgomp.so.1"];
+const USUAL: &[&str] = &["libgomp.so.1", "libz.so.1"];
 
 impl Target {
     /// The format of its libraries.
@@ -64,14 +64,15 @@ impl Target {
 /// If a library of the torch cannot be read.
 pub fn judge(torch: &Torch, subject: &str, package: &Package) -> Result<Verdict> {
     let pins = pins(torch, package)?;
+    let (owns, mut reasons) = for_this_torch(torch, package);
     let mut libraries = Vec::new();
-    for own in &package.libraries {
+    for own in owns {
         libraries.push(Library { torch, package, own }.judge_in_company()?);
     }
     let mut remarks = Vec::new();
     excuse_variants(&mut libraries, &mut remarks);
     remarks.extend(without_cuda(torch, &libraries));
-    let mut reasons: Vec<Reason> = libraries.iter().flat_map(|l| l.reasons.clone()).collect();
+    reasons.extend(libraries.iter().flat_map(|l| l.reasons.clone()));
     if package.libraries.is_empty() && package.foreign > 0 && pins.is_empty() {
         reasons.push(Reason::Foreign { torch: torch.target.words() });
     }
@@ -113,6 +114,41 @@ pub fn judge(torch: &Torch, subject: &str, package: &Package) -> Result<Verdict>
     })
 }
 
+/// The libraries of a package that count for this torch. Some bring one for each version of torch, which its name ends
+/// with (DGL: `libgraphbolt_pytorch_2.1.0.so`), and load the one of the torch at hand.
+fn for_this_torch<'a>(torch: &Torch, package: &'a Package) -> (Vec<&'a Own>, Vec<Reason>) {
+    let Some(version) = &torch.version else { return (package.libraries.iter().collect(), Vec::new()) };
+    let (mut owns, mut groups) = (Vec::new(), BTreeMap::<String, Vec<(Version, &Own)>>::new());
+    for own in &package.libraries {
+        match torch_in_name(&own.path) {
+            Some((beginning, of)) => groups.entry(beginning.to_owned()).or_default().push((of, own)),
+            None => owns.push(own),
+        }
+    }
+    let mut reasons = Vec::new();
+    for (beginning, mut members) in groups {
+        members.sort_by(|a, b| a.0.cmp(&b.0));
+        match members.iter().find(|(of, _)| of.release() == version.release()) {
+            Some((_, own)) => owns.push(own),
+            None => reasons.push(Reason::OtherTorchs {
+                libraries: file_name(&beginning),
+                versions: members.iter().map(|(of, _)| of.to_string()).collect(),
+                torch: version.to_string(),
+            }),
+        }
+    }
+    (owns, reasons)
+}
+
+/// `p/libx_pytorch_` and 2.1.0 of `p/libx_pytorch_2.1.0.so`.
+fn torch_in_name(path: &str) -> Option<(&str, Version)> {
+    let stem = [".so", ".dll", ".dylib"].iter().find_map(|end| path.strip_suffix(end))?;
+    let at = stem.rfind('_')? + 1;
+    let (beginning, version) = stem.split_at(at);
+    let named = version.split('.').count() == 3 && file_name(beginning).contains("torch");
+    Some((beginning, Version::from_str(version).ok().filter(|_| named)?))
+}
+
 /// Tags, Requires-Python, and the requirements on torch.
 fn pins(torch: &Torch, package: &Package) -> Result<Vec<Reason>> {
     let (target, metadata) = (&torch.target, &package.metadata);
@@ -121,13 +157,13 @@ fn pins(torch: &Torch, package: &Package) -> Result<Vec<Reason>> {
     if target.python.is_some() && !package.tags.is_empty() && !package.tags.iter().any(fits) {
         out.push(Reason::Tags { tags: package.tags.clone(), torch: target.words() });
     }
-    if let (Some(requirement), Some(python)) = (&metadata.requires_python, &target.python)
+    if let (Some(requirement), Some(python)) = (&metadata.requires_python, target.minor())
         && let (Ok(wanted), Ok(version)) = (VersionSpecifiers::from_str(requirement), Version::from_str(python))
         // `>=3.11.2` rules no 3.11 out that is not known to be older.
         && !wanted.contains(&version)
         && !Version::from_str(&format!("{python}.99")).is_ok_and(|v| wanted.contains(&v))
     {
-        out.push(Reason::Python { requirement: requirement.clone(), python: python.clone() });
+        out.push(Reason::Python { requirement: requirement.clone(), python: python.to_owned() });
     }
     if let Some(version) = &torch.version {
         for requirement in metadata.on("torch", target)?.into_iter().filter(|r| !satisfies(r, version)) {
@@ -388,13 +424,16 @@ impl<'a> Library<'a> {
         if let Some(symbols) = self.torch.table(file)? {
             return Ok(Home::Read(symbols));
         }
-        // A library that is installed under a longer name: libtorch_cpu.so.2.6.
-        if is_torchs(file) {
+        // A library whose file has another name: `libtorch_cpu.so.2.6`, `libcudart-80664282.so.10.2`. What is loaded goes
+        // by its soname.
+        if is_torchs(file) || of_cuda(file) {
             for other in self.torch.library_names().iter().filter(|n| stem(n) == stem(file)) {
                 if let Some(symbols) = self.torch.table(other)?.filter(|s| s.name.as_ref() == Some(file)) {
                     return Ok(Home::Read(symbols));
                 }
             }
+        }
+        if is_torchs(file) {
             return Ok(Home::Absent);
         }
         let lower = file.to_ascii_lowercase();
@@ -436,11 +475,16 @@ impl<'a> Library<'a> {
         Ok(())
     }
 
-    /// `python310.dll` is not there where Python is 3.11; `python3.dll` always is.
+    /// `python310.dll` is not there where Python is 3.11, nor `python313.dll` where it is free-threaded; `python3.dll`
+    /// always is, or `python3t.dll`.
     fn python(&self, file: &str, scope: &mut Scope<'_>) {
-        let wanted = file.strip_prefix("python3").and_then(|f| f.strip_suffix(".dll")).filter(|m| !m.is_empty());
+        let wanted = file.strip_prefix("python3").and_then(|f| f.strip_suffix(".dll"));
+        let same = |minor: &str, python: &str| match minor {
+            "" | "t" => python.ends_with('t') == (minor == "t"),
+            minor => python.strip_prefix("3.") == Some(minor),
+        };
         if let (Some(minor), Some(python)) = (wanted, &self.torch.target.python)
-            && format!("3.{minor}") != *python
+            && !same(minor, python)
         {
             let (by, instead) = (file_name(&self.own.path), Some(format!("Python {python}")));
             scope.reasons.push(Reason::Library { by, needs: file.to_owned(), instead });
@@ -477,6 +521,9 @@ impl<'a> Library<'a> {
             of_torch += usize::from(torch_like(name));
             unstable += usize::from(torch_like(name) && !is_stable(name));
         };
+        if self.torch.is_global() {
+            scope.waiting.extend(self.torch.library_names().into_iter().filter(|n| is_torchs(n)));
+        }
         let mut open: Vec<&Import> = Vec::new();
         for import in self.own.symbols.imports.iter().filter(|i| !of_python(&i.name)) {
             if scope.packages.iter().any(|o| o.symbols.exports.contains(&import.name)) {
@@ -617,6 +664,16 @@ mod tests {
         assert_eq!(variant_of("p/libx_cuda118.so").as_deref(), Some("p/libx_cuda"));
         assert_eq!(variant_of("p/_core4.so"), variant_of("p/_core6.so"));
         assert_eq!(variant_of("p/libx.so.4"), None);
+    }
+
+    #[test]
+    fn a_library_for_one_torch_says_so_at_the_end_of_its_name() {
+        let of = |path: &str| torch_in_name(path).map(|(beginning, v)| (beginning.to_owned(), v.to_string()));
+        assert_eq!(of("p/libx_pytorch_2.1.0.so"), Some(("p/libx_pytorch_".into(), "2.1.0".into())));
+        assert_eq!(of("p/x_torch_2.1.0.dll"), Some(("p/x_torch_".into(), "2.1.0".into())));
+        for none in ["p/libtorchcodec_core4.so", "p/libx_2.1.0.so", "p/libtorch_cpu.so", "libx_torch_2.so"] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

@@ -28,6 +28,8 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::inspect::FileAt;
 use crate::store::Store;
 
+use self::site::Distribution;
+
 pub use demangle::demangle;
 pub use holder::Holder;
 pub use judge::judge;
@@ -334,12 +336,10 @@ fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
 }
 
 /// An installed package that cannot be read.
-fn unreadable(dist_info: &Path, why: &Error) -> Verdict {
-    let folder = dist_info.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let stem = folder.trim_end_matches(".dist-info");
-    let (name, version) = stem.split_once('-').unwrap_or((stem, ""));
+fn unreadable(distribution: &Distribution, why: &Error) -> Verdict {
+    let (entry, (name, version)) = (distribution.entry_name(), distribution.stem());
     let needs = vec![format!("a package that can be read: {}", why.what())];
-    Verdict { gaps: vec![Gap { by: folder.clone(), needs }], ..empty(&folder, name, version) }
+    Verdict { gaps: vec![Gap { by: entry.clone(), needs }], ..empty(&entry, &name, &version) }
 }
 
 /// The packages installed in the folder or environment `path`, torch left out; `None` where none is installed in it.
@@ -347,12 +347,12 @@ fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
     let Some(site) = site::site(path)? else { return Ok(None) };
     let its_torch = site::distribution(&site, "torch")?;
     let found = site::distributions(&site);
-    let read = |dist_info: &PathBuf| {
-        let package = match Package::installed(&site, dist_info, &torch.target) {
+    let read = |distribution: &Distribution| {
+        let package = match Package::installed(distribution, &torch.target) {
             Ok(package) => package,
             Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
             // One that is broken is no reason to say nothing of the others.
-            Err(e) => return Ok(Item::Judged(Box::new(unreadable(dist_info, &e)))),
+            Err(e) => return Ok(Item::Judged(Box::new(unreadable(distribution, &e)))),
         };
         let name = package.metadata.name.clone();
         let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch");

@@ -1,11 +1,9 @@
 //! What a package asks for: its requirements, its tags, and the symbols that its libraries leave open.
 
-use std::path::Path;
-
 use super::holder::Holder;
-use super::site;
+use super::site::Distribution;
 use super::target::{Metadata, Target};
-use super::torch::file_name;
+use super::torch::{file_name, python_of};
 use crate::error::{Context, Error, Result};
 use crate::inspect::{Symbols, container, is_library};
 use crate::wheel;
@@ -56,18 +54,17 @@ impl Package {
         Self::read(Metadata::parse(&metadata), tags, holder, target).doing(|| format!("reading {filename}"))
     }
 
-    /// Reads the installed package of `dist_info` in the folder `site`.
+    /// Reads an installed package.
     ///
     /// # Errors
     /// Bad input: it cannot be read.
-    pub fn installed(site: &Path, dist_info: &Path, target: &Target) -> Result<Self> {
+    pub fn installed(distribution: &Distribution, target: &Target) -> Result<Self> {
         // Some have a name in another encoding than UTF-8, where nothing is read.
-        let metadata = String::from_utf8_lossy(&fs_err::read(dist_info.join("METADATA"))?).into_owned();
-        let wheel = std::fs::read_to_string(dist_info.join("WHEEL")).unwrap_or_default();
-        let files = site::files(site, dist_info).into_iter().filter(|f| is_library(f));
-        let holder = Holder::folder(site, files);
-        Self::read(Metadata::parse(&metadata), tags(&wheel), &holder, target)
-            .doing(|| format!("reading {}", dist_info.display()))
+        let metadata = String::from_utf8_lossy(&fs_err::read(&distribution.metadata)?).into_owned();
+        let (root, files) = distribution.files()?;
+        let holder = Holder::folder(&root, files.into_iter().filter(|f| is_library(f)));
+        Self::read(Metadata::parse(&metadata), tags(&distribution.text("WHEEL")), &holder, target)
+            .doing(|| format!("reading {}", distribution.entry.display()))
     }
 
     fn read(metadata: Metadata, tags: Vec<String>, holder: &Holder, target: &Target) -> Result<Self> {
@@ -90,24 +87,4 @@ impl Package {
 
 fn tags(wheel_file: &str) -> Vec<String> {
     wheel::Metadata::lenient(wheel_file).all("Tag").map(str::to_owned).collect()
-}
-
-/// The Python that an extension module is for, by its name: `_C.cpython-311-x86_64-linux-gnu.so`, `_C.cp311-win_amd64.pyd`.
-fn python_of(file: &str) -> Option<String> {
-    let rest = file.split_once(".cpython-3").or_else(|| file.split_once(".cp3"))?.1;
-    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
-    (!minor.is_empty()).then(|| format!("3.{minor}"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_extension_modules_name_tells_its_python() {
-        assert_eq!(python_of("_C.cpython-311-x86_64-linux-gnu.so").as_deref(), Some("3.11"));
-        assert_eq!(python_of("_c.cp39-win_amd64.pyd").as_deref(), Some("3.9"));
-        assert_eq!(python_of("_C.abi3.so"), None);
-        assert_eq!(python_of("libfoo.so"), None);
-    }
 }

@@ -39,8 +39,8 @@ pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
     let torch = Torch::installed(&root.display().to_string(), root)?;
     let Some(site) = site::site(root)? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
-    for dist_info in site::distributions(&site) {
-        let package = match Package::installed(&site, &dist_info, &torch.target) {
+    for distribution in site::distributions(&site) {
+        let package = match Package::installed(&distribution, &torch.target) {
             Ok(package) => package,
             Err(e) if e.kind() == Some(Kind::Cancelled) => return Err(e),
             // What cannot be read cannot be said to break.

@@ -19,7 +19,7 @@ pub struct Target {
     pub system: System,
     /// `x86_64`, `aarch64`.
     pub machine: String,
-    /// `3.11`; `None` where there is no Python part (libtorch).
+    /// `3.11`, `3.13t` (free-threaded); `None` where there is no Python part (libtorch).
     pub python: Option<String>,
 }
 
@@ -32,6 +32,11 @@ impl Target {
     pub fn words(&self) -> String {
         let on = format!("{} {}", self.system.name(), self.machine);
         self.python.as_ref().map_or(on.clone(), |p| format!("CPython {p} on {on}"))
+    }
+
+    /// The version of its Python: `3.13`, free-threaded or not.
+    pub fn minor(&self) -> Option<&str> {
+        self.python.as_deref().map(|p| p.trim_end_matches('t'))
     }
 
     /// Whether this is the kind of machine that this program runs on, so that its own libraries count.
@@ -49,7 +54,7 @@ impl Target {
     /// # Errors
     /// Bad input: the Python's version is none.
     pub fn markers(&self) -> Result<MarkerEnvironment> {
-        let minor = self.python.as_deref().unwrap_or("3.11");
+        let minor = self.minor().unwrap_or("3.11");
         pypi::Platform { system: self.system, machine: &self.machine, minor }.environment()
     }
 }

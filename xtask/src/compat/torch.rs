@@ -56,7 +56,10 @@ pub fn file_name(path: &str) -> String {
 pub fn stem(file: &str) -> &str {
     let file = file.split(".so").next().unwrap_or(file);
     let file = file.strip_suffix(".dylib").or_else(|| file.strip_suffix(".dll")).unwrap_or(file);
-    file.strip_prefix("lib").unwrap_or(file).split('.').next().unwrap_or(file)
+    let file = file.strip_prefix("lib").unwrap_or(file).split('.').next().unwrap_or(file);
+    // Wheels that were repaired have a piece of a digest behind the name: `libcudart-80664282.so.10.2`.
+    let digest = |end: &str| end.len() >= 8 && end.chars().all(|c| c.is_ascii_hexdigit());
+    file.rsplit_once('-').filter(|(_, end)| digest(end)).map_or(file, |(name, _)| name)
 }
 
 /// Whether a library of this name is one of torch's own, which only a torch can bring.
@@ -152,10 +155,8 @@ impl Torch {
         let site = site::site(root)?.unwrap_or_else(|| root.to_owned());
         let mut files: Vec<String> = Vec::new();
         if site.join("torch").is_dir() {
-            let dist_info = site::distribution(&site, "torch")?;
-            for file in ["WHEEL", "METADATA"] {
-                let name = dist_info.as_ref().and_then(|d| d.file_name()).map(|n| n.to_string_lossy().into_owned());
-                files.extend(name.map(|n| format!("{n}/{file}")));
+            if let Some(distribution) = site::distribution(&site, "torch")? {
+                files.push(format!("{}/WHEEL", distribution.entry_name()));
             }
             files.push("torch/version.py".into());
             files.extend(beside(&site, "torch"));
@@ -170,6 +171,12 @@ impl Torch {
             torch.system = system_folders(&torch.target.machine);
         }
         Ok(torch)
+    }
+
+    /// Whether its symbols are there for all that is loaded after it: before 1.5, `import torch` loaded it so (`RTLD_GLOBAL`),
+    /// and extensions named none of its libraries.
+    pub fn is_global(&self) -> bool {
+        self.version.as_ref().is_some_and(|v| v.release() < &[1, 5])
     }
 
     /// Whether this torch is installed on this machine, so that what its system lacks is known.
@@ -314,17 +321,26 @@ fn digests(record: &str) -> BTreeMap<String, [u8; 32]> {
     entries.into_iter().filter_map(|e| Some((e.path, sha256(e.digest)?))).collect()
 }
 
-/// `3.11`, from the wheel's tag or the name of the extension module `_C`.
+/// `3.11`, or `3.13t`, from the ABI in the wheel's tag or the name of the extension module `_C`.
 fn python(wheel: &str, libraries: &[Listed]) -> Option<String> {
-    let minor = |digits: &str| {
-        let digits: String = digits.chars().take_while(char::is_ascii_digit).collect();
-        digits.strip_prefix('3').filter(|m| !m.is_empty()).map(|m| format!("3.{m}"))
-    };
     let headers = crate::wheel::Metadata::lenient(wheel);
-    let of_tags = headers.all("Tag").filter_map(|t| minor(t.strip_prefix("cp")?)).next();
-    let modules = libraries.iter().filter_map(|l| l.file.strip_prefix("_C.").or_else(|| l.file.strip_prefix("_c.")));
-    of_tags
-        .or_else(|| modules.filter_map(|m| minor(m.strip_prefix("cpython-").or_else(|| m.strip_prefix("cp"))?)).next())
+    let of_tags = headers.all("Tag").filter_map(|t| python_of_abi(t.split('-').nth(1)?)).next();
+    of_tags.or_else(|| {
+        libraries.iter().filter(|l| stem(&l.file).eq_ignore_ascii_case("_C")).find_map(|l| python_of(&l.file))
+    })
+}
+
+/// The Python that an ABI is of: `3.13` of `cp313`, `3.13t` (free-threaded) of `cp313t`, `3.7` of `cp37m`.
+fn python_of_abi(abi: &str) -> Option<String> {
+    let rest = abi.strip_prefix("cpython-3").or_else(|| abi.strip_prefix("cp3"))?;
+    let minor: String = rest.chars().take_while(char::is_ascii_digit).collect();
+    let free = if rest[minor.len()..].starts_with('t') { "t" } else { "" };
+    (!minor.is_empty()).then(|| format!("3.{minor}{free}"))
+}
+
+/// The Python that an extension module is for, by its name: `_C.cpython-311-x86_64-linux-gnu.so`, `_C.cp311-win_amd64.pyd`.
+pub fn python_of(file: &str) -> Option<String> {
+    python_of_abi(file.split_once('.')?.1)
 }
 
 /// Libraries that lie in `site`/`folder` itself.
@@ -376,9 +392,22 @@ mod tests {
     }
 
     #[test]
+    fn an_extension_modules_name_tells_its_python() {
+        let of = |file: &str| python_of(file).unwrap_or_default();
+        assert_eq!(of("_C.cpython-311-x86_64-linux-gnu.so"), "3.11");
+        assert_eq!(of("_C.cpython-313t-x86_64-linux-gnu.so"), "3.13t");
+        assert_eq!(of("_C.cpython-37m-x86_64-linux-gnu.so"), "3.7");
+        assert_eq!(of("_c.cp39-win_amd64.pyd"), "3.9");
+        assert_eq!(of("_c.cp313t-win_amd64.pyd"), "3.13t");
+        assert_eq!((of("_C.abi3.so"), of("libfoo.so"), of("_C.so")), Default::default());
+    }
+
+    #[test]
     fn a_stem_is_what_is_left_without_prefix_version_and_ending() {
         assert_eq!(stem("libcudart.so.12"), "cudart");
         assert_eq!(stem("libcudart.41118559.so.12"), "cudart");
+        assert_eq!(stem("libcudart-80664282.so.10.2"), "cudart");
+        assert_eq!(stem("libnvidia-ml.so.1"), "nvidia-ml");
         assert_eq!(stem("torch_cpu.dll"), "torch_cpu");
         assert_eq!(stem("libavutil.dylib"), "avutil");
     }

@@ -58,6 +58,15 @@ pub enum Reason {
         /// What this torch is for.
         torch: String,
     },
+    /// It has a library for each version of torch that it knows, and none for this one.
+    OtherTorchs {
+        /// What their names begin with: `libgraphbolt_pytorch_`.
+        libraries: String,
+        /// The versions that they are for.
+        versions: Vec<String>,
+        /// This torch's version.
+        torch: String,
+    },
     /// It needs a library that torch would have to bring, and this one does not.
     Library {
         /// The package's library.
@@ -99,6 +108,9 @@ impl Reason {
                 format!("it asks for Python {requirement}, and this torch is for {python}")
             }
             Self::Foreign { torch } => format!("no library in it is for {torch}"),
+            Self::OtherTorchs { libraries, versions, torch } => {
+                format!("it has {libraries} for torch {}, and this is torch {torch}", versions.join(", "))
+            }
             Self::Library { by, needs, instead: None } => {
                 format!("{by} needs {needs}, which this torch does not bring")
             }

@@ -88,7 +88,29 @@ impl Requirements {
                 narrow(requirement, more);
             }
         }
+        out.merge();
         Ok(out)
+    }
+
+    /// Lines on one name are one requirement, which all of them narrow.
+    fn merge(&mut self) {
+        let mut first: BTreeMap<String, usize> = BTreeMap::new();
+        let mut merged: Vec<(String, What)> = Vec::new();
+        for (place, what) in std::mem::take(&mut self.wanted) {
+            if let What::Line(requirement, _) = &what
+                && let Some(pep508_rs::VersionOrUrl::VersionSpecifier(more)) = requirement.version_or_url.as_ref()
+                && let Some(at) = first.get(requirement.name.as_ref())
+                && let (_, What::Line(before, _)) = &mut merged[*at]
+            {
+                narrow(before, std::slice::from_ref(more));
+                continue;
+            }
+            if let What::Line(requirement, _) = &what {
+                first.entry(requirement.name.to_string()).or_insert(merged.len());
+            }
+            merged.push((place, what));
+        }
+        self.wanted = merged;
     }
 
     fn file(&mut self, path: &Path, target: &Target, constraint: bool, above: &mut Vec<PathBuf>) -> Result<()> {
@@ -110,7 +132,7 @@ impl Requirements {
         above.push(real);
         for (number, line) in lines(text.trim_start_matches('\u{feff}')) {
             let place = format!("line {number} of {shown}");
-            self.line(&line, &place, path, target, constraint, above)?;
+            self.line(&with_variables(&line), &place, path, target, constraint, above)?;
         }
         above.pop();
         Ok(())
@@ -163,7 +185,7 @@ impl Requirements {
         }
         // Options of one requirement, such as its digests.
         let line = [" --", "\t--"].iter().filter_map(|o| line.find(o)).min().map_or(line, |at| &line[..at]).trim();
-        if let Some(what) = place_of(line, file) {
+        if let Some(what) = place_of(line, place)? {
             // What a constraint names is wanted by nobody yet; a marker counts for a place as for a name.
             let marker = line.split_once(" ; ").or_else(|| line.split_once(" ;")).map(|(_, marker)| marker.trim());
             let holds = match marker {
@@ -237,8 +259,37 @@ fn beside(file: &Path, name: &str) -> PathBuf {
     file.parent().unwrap_or(Path::new("")).join(name)
 }
 
-/// A requirement that is a place and no name: a wheel, a folder, a repository.
-fn place_of(line: &str, file: &Path) -> Option<What> {
+/// A line with the values of the environment's variables in it, as pip puts them in: `${NAME}`, in capitals. One that is
+/// not set stays as it is written.
+fn with_variables(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    let mut rest = line;
+    while let Some(at) = rest.find("${") {
+        out.push_str(&rest[..at]);
+        let after = &rest[at + 2..];
+        let name = after.split('}').next().filter(|n| n.len() < after.len()).unwrap_or_default();
+        let is_name =
+            !name.is_empty() && name.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_');
+        match is_name.then(|| std::env::var(name).ok()).flatten() {
+            Some(value) => {
+                out.push_str(&value);
+                rest = &after[name.len() + 1..];
+            }
+            None => {
+                out.push_str("${");
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+/// A requirement that is a place and no name: a wheel, a folder, a repository. Paths are from the folder that one works
+/// in, as pip has them, wherever the file with the line lies.
+///
+/// # Errors
+/// Bad input: a wheel that is not there.
+fn place_of(line: &str, at: &str) -> Result<Option<What>> {
     let (place, named) = match line.split_once('@').filter(|(name, url)| {
         url.trim_start().contains("://")
             && name.trim().chars().all(|c| c.is_ascii_alphanumeric() || "-_.[],".contains(c))
@@ -249,15 +300,26 @@ fn place_of(line: &str, file: &Path) -> Option<What> {
     let place = place.split(" ;").next().unwrap_or(place).trim();
     let wheel = place.split(['#', '?']).next().is_some_and(|p| p.ends_with(".whl"));
     if place.starts_with("https://") || place.starts_with("http://") {
-        return Some(if wheel { What::Url(place.to_owned()) } else { What::Source(place.to_owned()) });
+        return Ok(Some(if wheel { What::Url(place.to_owned()) } else { What::Source(place.to_owned()) }));
     }
-    let local = place.strip_prefix("file://").unwrap_or(place);
-    let path = if place == local { beside(file, local) } else { PathBuf::from(local) };
-    if named || place.contains("://") || place.starts_with(['.', '/']) || wheel {
-        let wheel_there = wheel && path.is_file();
-        return Some(if wheel_there { What::Path(path) } else { What::Source(place.to_owned()) });
+    let path = match place.strip_prefix("file:") {
+        Some(local) if local.starts_with("//") => match url::Url::parse(place).ok().and_then(|u| u.to_file_path().ok())
+        {
+            Some(path) => path,
+            None => PathBuf::from(local.trim_start_matches("//")),
+        },
+        Some(local) => PathBuf::from(local),
+        None => PathBuf::from(place),
+    };
+    let is_local = place.starts_with("file:") || !place.contains("://");
+    if !(named || !is_local || place.starts_with(['.', '/']) || place.starts_with("file:") || wheel) {
+        return Ok(None);
     }
-    None
+    if wheel && is_local && !path.is_file() {
+        return Err(Error::misuse("not-found", format!("{at}: there is no wheel {}", path.display()))
+            .next("paths in a requirement file are from the folder in which the command is given, as pip has them"));
+    }
+    Ok(Some(if wheel && is_local { What::Path(path) } else { What::Source(place.to_owned()) }))
 }
 
 /// What the index has for a requirement.
@@ -288,7 +350,7 @@ pub fn choose(requirement: &Requirement, target: &Target) -> Result<Found> {
 fn choose_of(requirement: &Requirement, target: &Target, files: &[IndexFile]) -> Result<Found> {
     let exact = matches!(&requirement.version_or_url, Some(pep508_rs::VersionOrUrl::VersionSpecifier(s))
         if s.iter().any(|s| matches!(s.operator(), Operator::Equal | Operator::ExactEqual)));
-    let python = target.python.as_deref().and_then(|p| Version::from_str(&format!("{p}.99")).ok());
+    let python = target.minor().and_then(|p| Version::from_str(&format!("{p}.99")).ok());
     let python_fits = |f: &IndexFile| match (&f.requires_python, &python) {
         (Some(wanted), Some(python)) => VersionSpecifiers::from_str(wanted).is_ok_and(|w| w.contains(python)),
         _ => true,
@@ -358,12 +420,14 @@ pub fn target(platform: Option<&str>, python: Option<&str>) -> Result<Target> {
     };
     let python = match python {
         Some(version) => {
-            let minor: Vec<&str> = version.splitn(3, '.').take(2).collect();
-            if minor.len() != 2 || minor[0] != "3" || minor[1].parse::<u32>().is_err() {
+            let mut parts = version.splitn(3, '.');
+            let (major, minor) = (parts.next(), parts.next().unwrap_or_default());
+            let (plain, last) = (minor.trim_end_matches('t'), parts.next().unwrap_or(minor));
+            if major != Some("3") || plain.parse::<u32>().is_err() {
                 return Err(Error::misuse("python-version", format!("'{version}' is no version of Python 3"))
-                    .next("such as 3.11"));
+                    .next("such as 3.11, or 3.13t for one that is free-threaded"));
             }
-            minor.join(".")
+            format!("3.{plain}{}", if last.ends_with('t') { "t" } else { "" })
         }
         None => python_here().ok_or_else(|| {
             Error::misuse("no-python", "there is no python3 on this machine that says for which Python is meant")
@@ -375,8 +439,9 @@ pub fn target(platform: Option<&str>, python: Option<&str>) -> Result<Target> {
 
 fn python_here() -> Option<String> {
     let program = platform::which("python3").or_else(|| platform::which("python"))?;
-    let out =
-        Command::new(program).args(["-I", "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).output().ok()?;
+    const ASK: &str = "import sys, sysconfig
+print('%d.%d%s' % (sys.version_info[:2] + ('t' if sysconfig.get_config_var('Py_GIL_DISABLED') else '',)))";
+    let out = Command::new(program).args(["-I", "-c", ASK]).output().ok()?;
     let version = String::from_utf8(out.stdout).ok()?.trim().to_owned();
     version.starts_with("3.").then_some(version)
 }

@@ -20,7 +20,7 @@ impl Newest {
     pub const ANY: Self = Self { glibc: u32::MAX, macos: u32::MAX };
 }
 
-/// How well a wheel fits CPython `python` (`3.11`) on a system and a machine (`x86_64`, `aarch64`) that builds:
+/// How well a wheel fits CPython `python` (`3.11`, or `3.13t` for one that is free-threaded) on a system and a machine (`x86_64`, `aarch64`) that builds:
 /// smaller is better, `None` is not at all. PEP 425, PEP 600.
 pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Option<u32> {
     fit_within(filename, python, system, machine, Newest::FOR_BUILDING)
@@ -30,13 +30,27 @@ pub fn fit(filename: &str, python: &str, system: System, machine: &str) -> Optio
 pub fn fit_within(filename: &str, python: &str, system: System, machine: &str, newest: Newest) -> Option<u32> {
     let name: Name = filename.parse().ok()?;
     let (pythons, abis, platforms) = (&name.python, &name.abi, &name.platform);
-    let minor: u32 = python.strip_prefix("3.")?.parse().ok()?;
+    let plain = python.strip_suffix('t').unwrap_or(python);
+    let free_threaded = plain != python;
+    let minor: u32 = plain.strip_prefix("3.")?.parse().ok()?;
     let exact = format!("cp3{minor}");
+    // Before 3.8, the memory allocator had a letter of its own.
+    let exact_abi = format!(
+        "{exact}{}",
+        if free_threaded {
+            "t"
+        } else if minor < 8 {
+            "m"
+        } else {
+            ""
+        }
+    );
     let abi_rank = abis
         .split('.')
         .filter_map(|abi| match abi {
-            a if a == exact => Some(0),
-            "abi3" => Some(1),
+            a if a == exact_abi => Some(0),
+            // Its layout of objects is another one (PEP 703).
+            "abi3" if !free_threaded => Some(1),
             "none" => Some(2),
             _ => None,
         })
@@ -108,6 +122,23 @@ pub fn fits_platform(name: &Name, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_free_threaded_python_takes_wheels_of_its_own_or_without_abi() {
+        let f = |n: &str, python: &str| fit(n, python, System::Linux, "x86_64").is_some();
+        let free = "x-1-cp313-cp313t-manylinux_2_28_x86_64.whl";
+        assert!(f(free, "3.13t") && !f(free, "3.13") && !f(free, "3.14t"));
+        assert!(!f("x-1-cp313-cp313-manylinux_2_28_x86_64.whl", "3.13t"));
+        assert!(!f("x-1-cp38-abi3-manylinux_2_28_x86_64.whl", "3.13t"));
+        assert!(f("x-1-py3-none-any.whl", "3.13t") && f("x-1-py39-none-any.whl", "3.13t"));
+    }
+
+    #[test]
+    fn before_3_8_an_abi_has_a_letter_more() {
+        let f = |n: &str, python: &str| fit(n, python, System::Linux, "x86_64").is_some();
+        assert!(f("torch-1.12.1-cp37-cp37m-manylinux1_x86_64.whl", "3.7"));
+        assert!(!f("torch-1.12.1-cp38-cp38m-manylinux1_x86_64.whl", "3.8"));
+    }
 
     #[test]
     fn the_exact_wheel_is_better_than_the_stable_abi_than_pure() {
