@@ -368,6 +368,12 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
     let (status, _, body) = get(&server, &url, "Range: bytes=-99999999\r\n");
     assert_eq!((status, &body), (200, &bytes));
     assert_eq!(get(&server, &url, "Range: bytes=-7\r\n").2, bytes[bytes.len() - 7..]);
+    assert_eq!(get(&server, &url, "Range: bytes=-0\r\n").0, 416);
+    // One Host (RFC 9112, 3.2), which HTTP/1.0 does not know.
+    let hosts = |version: &str, hosts: &str| {
+        raw(server.address(), format!("GET / HTTP/{version}\r\nConnection: close\r\n{hosts}\r\n").as_bytes()).0
+    };
+    assert_eq!([hosts("1.1", ""), hosts("1.1", "Host: a\r\nHost: b\r\n"), hosts("1.0", "")], [400, 400, 200]);
     let (status, head, body) = ask(&server, "HEAD", &url, "");
     assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
     let metadata = get(&server, &format!("{url}.metadata"), "");
@@ -876,6 +882,105 @@ fn upload(server: &Server, token: &str, w: &Path) -> u16 {
         body.len()
     );
     raw(server.address(), &[head.as_bytes(), &body].concat()).0
+}
+
+#[test]
+fn a_form_in_which_no_field_begins_is_ended_and_one_about_another_wheel_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, token) = (dir.path().join("index"), "a-token-of-the-test-alone");
+    let file = dir.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    #[cfg(unix)]
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let server = Server::start(&index, &["--quiet", "--upload-token", s(&file)]);
+    let head = format!(
+        "POST /legacy/ HTTP/1.1\r\nHost: x\r\nConnection: close\r\nAuthorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+    );
+    let before = memory(server.child.id());
+    for begins in ["--b\r\nContent-Disposition: form-data; name=\"", "no boundary: "] {
+        let many: Vec<_> = (0..60)
+            .map(|_| {
+                let body = format!("{begins}{}", "a".repeat(8 << 20));
+                let request = format!("{head}Content-Length: {}\r\n\r\n{body}", body.len());
+                let address = server.address().to_owned();
+                std::thread::spawn(move || raw(&address, request.as_bytes()).0)
+            })
+            .collect();
+        while many.iter().any(|one| !one.is_finished()) {
+            let grown = memory(server.child.id()).saturating_sub(before);
+            assert!(grown < 50, "{begins}: {grown} MiB more");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let told: Vec<u16> = many.into_iter().map(|one| one.join().unwrap()).collect();
+        // Some are still sending when they are told.
+        assert!(told.iter().all(|status| [431, 0].contains(status)) && told.contains(&431), "{begins}: {told:?}");
+    }
+    let w = wheel(&dir.path().join("w"), "other", "2.0", "");
+    let bytes = std::fs::read(&w).unwrap();
+    let send = |fields: &[(&str, &str)]| {
+        let field = |(name, value): &(&str, &str)| {
+            format!("--b\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n")
+        };
+        let fields: String = [(":action", "file_upload")].iter().chain(fields).map(field).collect();
+        let begin = format!(
+            "{fields}--b\r\nContent-Disposition: form-data; name=\"content\"; filename=\"other-2.0-py3-none-any.whl\"\r\n\r\n"
+        );
+        let body = [begin.as_bytes(), &bytes, b"\r\n--b--\r\n"].concat();
+        let request = [format!("{head}Content-Length: {}\r\n\r\n", body.len()).as_bytes(), &body].concat();
+        let (status, _, said) = raw(server.address(), &request);
+        (status, String::from_utf8_lossy(&said).into_owned())
+    };
+    let (status, said) = send(&[("name", "demo")]);
+    assert!(status == 400 && said.contains("the form says name 'demo'; the wheel is of other"), "{status} {said}");
+    let (status, said) = send(&[("name", "other"), ("version", "2.1")]);
+    assert!(status == 400 && said.contains("the form says version '2.1'"), "{status} {said}");
+    assert_eq!(send(&[("name", "Other"), ("version", "2.0.0")]).0, 200);
+}
+
+#[test]
+fn what_comes_to_nothing_leaves_no_index() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, lock) = (dir.path().join("index"), dir.path().join("lock"));
+    run(dir.path(), &["add", "--index", s(&index), "pypi:"]).exits(2);
+    let file = |time: &str| {
+        format!(
+            "version = 1\n[[file]]\nname = \"x-1-py3-none-any.whl\"\nsha256 = \"{}\"\nsize = 1\nupload_time = \"{time}\"\n",
+            "0".repeat(64)
+        )
+    };
+    std::fs::write(&lock, file("2026-01-01T00:00:00Z")).unwrap();
+    let make = ["make", "--index", s(&index), "--offline", "--lock", s(&lock)];
+    run(dir.path(), &make).exits(2).says("1 of 1 files are found nowhere");
+    std::fs::write(&lock, file("\\u001b[31mnow")).unwrap();
+    run(dir.path(), &make).exits(2).says("'\\u{1b}[31mnow' of x-1-py3-none-any.whl is no time");
+    assert!(!index.exists());
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    run(dir.path(), &["add", "--index", s(&w), s(&w)]).exits(2).says("is no folder");
+}
+
+#[test]
+fn a_page_that_says_of_a_wheel_what_the_wheel_does_not_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    let page = index.join("simple/demo/index.json");
+    let right = std::fs::read_to_string(&page).unwrap();
+    for (from, to, field) in [
+        (">=3.8", ">=3.1", "requires-python"),
+        ("../../files/demo/", "https://elsewhere.invalid/", "url"),
+        ("\"_version\":\"1.0\"", "\"_version\":\"1.1\"", "version"),
+    ] {
+        let wrong = right.replacen(from, to, 1);
+        assert_ne!(wrong, right, "{field}");
+        std::fs::write(&page, wrong).unwrap();
+        let ran = run(dir.path(), &["check", "--index", s(&index)]).exits(1);
+        let said = format!("its {field} is not what the page says");
+        assert!(ran.stdout.contains(&said) || ran.stderr.contains(&said), "{}{}", ran.stdout, ran.stderr);
+    }
+    std::fs::write(&page, right).unwrap();
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0);
 }
 
 #[test]
@@ -1543,7 +1648,19 @@ fn an_index_that_others_wrote_to_leads_nowhere_outside() {
         std::fs::rename(dir.path().join("elsewhere"), index.join("files/demo")).unwrap();
         std::fs::create_dir_all(&left).unwrap();
     }
-    std::fs::remove_dir_all(left).unwrap();
+    #[cfg(unix)]
+    {
+        // Pipes, which nobody ever writes to.
+        for name in ["lock", "commit.json"] {
+            let _ = std::fs::remove_dir_all(&left);
+            std::fs::create_dir_all(&left).unwrap();
+            std::fs::write(left.join("lock"), "").unwrap();
+            let _ = std::fs::remove_file(left.join(name));
+            succeeds(Command::new("mkfifo").arg(left.join(name)));
+            run(dir.path(), &["add", "--index", s(&index), s(&wheel(&w, "demo", "1.2", ""))]).exits(0);
+        }
+    }
+    let _ = std::fs::remove_dir_all(left);
     run(dir.path(), &["check", "--index", s(&index)]).exits(0);
 }
 
@@ -1590,6 +1707,7 @@ fn no_password_stands_in_a_message() {
         "https:/bob:S3CRET@127.0.0.1:1/",
         "https:\\\\bob:S3CRET@127.0.0.1:1/",
         "bob:S3CRET@127.0.0.1",
+        "https://bob:12/S3CRET@127.0.0.1/",
     ] {
         for args in
             [vec!["push", "--to", to, s(&w)], vec!["push", "--to", "http://127.0.0.1:1/", "--simple", to, s(&w)]]
@@ -1601,6 +1719,15 @@ fn no_password_stands_in_a_message() {
         let ran = Ran::of(inspect.args(["inspect", &to.replace("ftp", "https")]).current_dir(root()), dir.path());
         assert!(!ran.stderr.contains("S3CRET") && ran.code != Some(0), "{to}: {}", ran.stderr);
     }
+    // A server that shows what it was sent.
+    let shows = b"no: Basic X190b2tlbl9fOlMzQ1JFVC1wYXNzd29yZA== is __token__:S3CRET-password".to_vec();
+    let (url, _) = scripted("127.0.0.1:0", move |method, _| match method {
+        "POST" => ("400 No".into(), shows.clone()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    let ran =
+        push_with_password(dir.path(), &format!("{url}/?token=S3CRET"), &w).exits(3).says("Basic *** is __token__:***");
+    assert!(!ran.stderr.contains("S3CRET"), "{}", ran.stderr);
     // A token in place of the file that holds it.
     let index = dir.path().join("index");
     run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);

@@ -450,6 +450,9 @@ fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
     f.insert("fill/g.in".into(), "int made_by_the_build() { return 7; }\n".into());
     f.insert("fill/k.in".into(), "int made_by_it_too() { return 9; }\n".into());
     f.insert("fill/h.cpp".into(), "int last_of_its_folder() { return 8; }\n".into());
+    // What one leaves behind would break the next.
+    f.get_mut("fill/f1.cpp").unwrap().insert_str(0, "#define LEFT_BEHIND 1\n");
+    f.get_mut("fill/f2.cpp").unwrap().insert_str(0, "#ifdef LEFT_BEHIND\n#error left behind\n#endif\n");
     // What two sources name in the same way: together they would not compile.
     for i in [0, 5] {
         f.get_mut(&format!("fill/f{i}.cpp")).unwrap().push_str("namespace { int same() { return 1; } }\nint g_");
@@ -460,11 +463,12 @@ fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
 
 #[test]
 fn sources_are_compiled_several_at_a_time_where_the_recipe_says_so() {
-    let put = "[unity.torch_cpu]\nbatch = 3\nsources = [\"fill/*\", \"made/*.cpp\"]\nalone = [\"fill/f5.cpp\"]\n";
+    let put = "[unity.torch_cpu]\nbatch = 3\nsources = [\"fill/*\", \"made/*.cpp\"]\nalone = [\"fill/f5.cpp\"]\n\
+               undefine = [\"LEFT_BEHIND\"]\n";
     let w = workspace_with(&files_to_put_together(), |r| r + put);
     build(&w, &[]).exits(0);
     let folder = work_folder(&w).join("src/build");
-    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+    let read = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap().replace("\n#undef LEFT_BEHIND\n", "\n");
     // Named from the top of the tree, so that the file is the same in every folder.
     assert_eq!(
         read("unity/torch_cpu/0-0.cpp"),

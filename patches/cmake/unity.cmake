@@ -6,11 +6,12 @@
 # would answer on another machine. Here a source is named from the top of the tree, which is where
 # `__FILE__` in it has always begun.
 #
-#   TORCHMILL_UNITY                  targets
-#   TORCHMILL_UNITY_<target>_BATCH   how many sources at a time
-#   TORCHMILL_UNITY_<target>_SOURCES which ones: regular expressions on paths from the top of the tree, or,
-#                                    for what the build generates, of the build folder
-#   TORCHMILL_UNITY_<target>_ALONE   which of them not
+#   TORCHMILL_UNITY                    targets
+#   TORCHMILL_UNITY_<target>_BATCH     how many sources at a time
+#   TORCHMILL_UNITY_<target>_SOURCES   which ones: regular expressions on paths from the top of the tree, or,
+#                                      for what the build generates, of the build folder
+#   TORCHMILL_UNITY_<target>_ALONE     which of them not
+#   TORCHMILL_UNITY_<target>_UNDEFINE  macros that sources leave behind: undefined after each
 #
 # A piece holds sources that fit the same pattern, so many of the sorted list of them. One that is to be alone keeps its
 # place in the list: taking it out makes its own piece another, and the compiler cache answers for all the rest.
@@ -132,6 +133,9 @@ function(torchmill_unity target)
       set(text "")
       foreach(name IN LISTS together)
         string(APPEND text "#include \"${name}\"\n")
+        foreach(macro IN LISTS TORCHMILL_UNITY_${target}_UNDEFINE)
+          string(APPEND text "#undef ${macro}\n")
+        endforeach()
         # Still a source of the target: what generates it comes first.
         set_source_files_properties("${file_of_${name}}" TARGET_DIRECTORY ${target} PROPERTIES HEADER_FILE_ONLY ON)
       endforeach()

@@ -211,7 +211,7 @@ impl Error {
 }
 
 /// `text` without what must not stand in a message, a log or a bug report, even where somebody typed it in the wrong
-/// place: users and passwords of addresses, private keys.
+/// place: users, passwords and tokens of addresses, private keys.
 pub fn without_secrets(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut rest = text;
@@ -230,7 +230,7 @@ pub fn without_secrets(text: &str) -> String {
         }
     }
     out.push_str(rest);
-    without_keys(without_pairs(&out))
+    without_keys(without_tokens(&without_pairs(&out)))
 }
 
 /// `user:password@host` without the address around it.
@@ -275,7 +275,36 @@ fn host_behind_user(text: &str) -> Option<usize> {
     // Where a port stands, a host stands before it; a password may hold quotes and slashes.
     let port = authority.rsplit_once(':').map(|(_, port)| port).filter(|_| !authority.ends_with(']'))?;
     let is_port = port.bytes().all(|b| b.is_ascii_digit()) && port.len() <= 5;
-    word.rfind('@').filter(|_| !is_port).map(|at| at + 1)
+    // A password may begin like a port: `user:12/34@host.example`. A path with an `@` in it is shown in part, rather.
+    let looks_like_host = |text: &str| {
+        let host = &text[..text.find(ends).unwrap_or(text.len())];
+        host.contains(['.', ':']) || host.starts_with("localhost")
+    };
+    word.rfind('@').map(|at| at + 1).filter(|at| !is_port || looks_like_host(&word[*at..]))
+}
+
+/// The values of what a query calls a token, a key or the like.
+fn without_tokens(text: &str) -> String {
+    const SECRET: [&str; 7] = ["token", "secret", "passw", "signature", "credential", "apikey", "api_key"];
+    let ends = |c: char| c.is_whitespace() || c.is_control() || "&#'\"<>`".contains(c);
+    let (mut out, mut rest) = (String::with_capacity(text.len()), text);
+    while let Some(at) = rest.find(['?', '&']) {
+        let (before, pair) = (&rest[..=at], &rest[at + 1..]);
+        out.push_str(before);
+        let end = pair.find(ends).unwrap_or(pair.len());
+        let key = pair[..end].split_once('=').map(|(key, _)| key);
+        let is_secret = |key: &str| SECRET.iter().any(|s| key.to_ascii_lowercase().contains(s)) || key == "sig";
+        match key.filter(|key| is_secret(key)) {
+            Some(key) => {
+                out.push_str(key);
+                out.push_str("=…");
+                rest = &pair[end..];
+            }
+            None => rest = pair,
+        }
+    }
+    out.push_str(rest);
+    out
 }
 
 /// A key as PEM, on several lines or one, or the Base64 of an Ed25519 key (RFC 8410) alone.
@@ -393,6 +422,11 @@ mod tests {
             ("https://h/a@b", "https://h/a@b"),
             ("https://h:8080/a@b and [https://[::1]:80/a@b]", "https://h:8080/a@b and [https://[::1]:80/a@b]"),
             ("https://bob:s3/c?r#et@h/x", "https://…@h/x"),
+            ("https://bob:12/s3cret@h.example/x", "https://…@h.example/x"),
+            ("https://bob:12/s3cret@localhost", "https://…@localhost"),
+            ("https://h/x?a=b&access_token=s3cret&c=d#e", "https://h/x?a=b&access_token=…&c=d#e"),
+            ("'https://h/x?X-Amz-Signature=s3cret' is gone", "'https://h/x?X-Amz-Signature=…' is gone"),
+            ("is this a token? yes=no&sig=s3cret", "is this a token? yes=no&sig=…"),
             ("https://bob:s3c'r\"et<@h/x", "https://…@h/x"),
             ("https:/bob:s3cret@h/x: no such file", "https:/…@h/x: no such file"),
             ("HTTPS:\\\\bob:s3cret@h/x", "HTTPS:\\\\…@h/x"),
@@ -416,7 +450,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn no_text_makes_it_panic_or_run_for_ever(text in "(://|:/|https|@|-----BEGIN|PRIVATE KEY|-----END|-----|MC4CAQAwBQYDK2Vw|é|a| ){0,30}") {
+        fn no_text_makes_it_panic_or_run_for_ever(text in "(://|:/|https|@|[?&=]|token|-----BEGIN|PRIVATE KEY|-----END|-----|MC4CAQAwBQYDK2Vw|é|a| ){0,30}") {
             let _ = without_secrets(&text);
         }
     }

@@ -302,7 +302,8 @@ pub fn run(args: Args) -> Result<Answer> {
         Command::List { index, projects } => list(&Index::open(&index)?, &projects, args.json),
         Command::Copy { from, to, which } => {
             let from = Index::open(&from)?;
-            let added = match mirror::copy::copy(&from, &Index::open_or_create(&to)?, &which, events.as_ref())? {
+            let copied = Index::with_new(&to, |to| mirror::copy::copy(&from, to, &which, events.as_ref()));
+            let added = match copied? {
                 Ok(added) => added,
                 Err(no) => return Ok(no),
             };
@@ -329,7 +330,7 @@ pub fn run(args: Args) -> Result<Answer> {
             let text = platform::read_text(&lock, platform::MOST_LOCK)
                 .map_err(|e| Error::misuse("index-lock", format!("{} cannot be read: {e}", lock.display())))?;
             let lock = IndexLock::parse(&text).map_err(|e| e.doing(format!("reading {}", lock.display())))?;
-            let added = lock.make(&Index::open_or_create(&index)?, &from, offline, events.as_ref())?;
+            let added = Index::with_new(&index, |index| lock.make(index, &from, offline, events.as_ref()))?;
             print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
             Ok(())
         }
@@ -375,15 +376,15 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
         None
     };
     let _said = ui::Waiting::new(|| "looking at the wheels, and publishing them".into());
-    let index = Index::open_or_create(&args.index)?;
-    let added = match early {
-        Some(wheels) => index.add(&wheels, events)?,
+    let added = Index::with_new(&args.index, |index| match early {
+        Some(wheels) => index.add(&wheels, events),
         None => {
             let (what, pythons) = (&args.what, &args.python);
             let wanted = gather::Wanted { what, with_dependencies: args.with_deps, pythons, events };
-            index.add(&gather::gather(&index, &wanted)?.wheels, events)?
+            index.add(&gather::gather(index, &wanted)?.wheels, events)
         }
-    };
+    })?;
+    let index = Index::open(&args.index)?;
     let missing = depends::missing(&index, |name| added.iter().any(|a| a.filename == name))?;
     if json {
         print_json(&serde_json::json!({ "schema_version": 1, "added": added, "missing": missing }));

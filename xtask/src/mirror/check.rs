@@ -7,7 +7,7 @@ use std::path::Path;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use super::index::Index;
+use super::index::{Index, entry};
 use super::page::{File, RootPage};
 use super::wheel::{Wheel, sha256};
 use crate::error::{Error, Result};
@@ -100,7 +100,12 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
                     Ok(w) if w.about.libuv != file.about.libuv => {
                         wrong(&file.filename, "whether its store has libuv is not what the page says".into());
                     }
-                    Ok(_) => {}
+                    Ok(w) => {
+                        let own = entry(project, &w, &file.beside, &file.upload_time);
+                        if let Some(field) = differs(&own, file) {
+                            wrong(&file.filename, format!("its {field} is not what the page says"));
+                        }
+                    }
                 }
             }
         }
@@ -117,6 +122,17 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
         }
     }
     findings
+}
+
+/// What a page says of a file as the file itself does not, of that which installers go by.
+fn differs(own: &File, said: &File) -> Option<&'static str> {
+    let fields = [
+        ("url", own.url == said.url),
+        ("requires-python", own.requires_python == said.requires_python),
+        ("core-metadata", own.core_metadata == said.core_metadata && own.core_metadata == said.dist_info_metadata),
+        ("version", own.version == said.version),
+    ];
+    fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
 }
 
 /// Files that no page names: what a killed `add` left.

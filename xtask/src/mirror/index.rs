@@ -37,6 +37,8 @@ use crate::store::{copy_digesting, lock_exclusively};
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
 const MARKER: &str = "torchmill-index.json";
+/// Bytes of it, at most.
+const MOST_MARKER: u64 = 64 << 10;
 const LOCK: &str = ".lock";
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -123,8 +125,12 @@ impl Index {
     }
 
     fn check_marker(&self) -> Result<bool> {
+        if self.root.exists() && !self.root.is_dir() {
+            let what = format!("{} is no folder", self.root.display());
+            return Err(Error::misuse("no-index", what).next("name the folder of an index"));
+        }
         let path = self.root.join(MARKER);
-        let Ok(bytes) = std::fs::read(&path) else { return Ok(false) };
+        let Ok(bytes) = platform::read_regular(&path, MOST_MARKER) else { return Ok(false) };
         let marker: Marker = serde_json::from_slice(&bytes)
             .map_err(|e| Error::misuse("index", format!("{} is damaged: {e}", path.display())))?;
         if marker.torchmill_index > FORMAT {
@@ -135,6 +141,31 @@ impl Index {
             .next("use the torchmill that made it, or a newer one"));
         }
         Ok(true)
+    }
+
+    /// Does something in the index at `root`, which is made where nothing is; and takes it away again if it comes to
+    /// nothing.
+    ///
+    /// # Errors
+    /// As [`Index::open_or_create`], and whatever `doing` meets.
+    pub fn with_new<T>(root: &Path, doing: impl FnOnce(&Self) -> Result<T>) -> Result<T> {
+        let is_new = !root.exists();
+        let index = Self::open_or_create(root)?;
+        let done = doing(&index);
+        if is_new && done.is_err() {
+            index.abandon();
+        }
+        done
+    }
+
+    /// Removes an index that nobody published anything in; what cannot be removed is an empty index.
+    fn abandon(&self) {
+        if let Ok(_lock) = self.lock(&Silent)
+            && self.projects().is_ok_and(|projects| projects.is_empty())
+            && change::left_over(&self.root).is_empty()
+        {
+            let _ = std::fs::remove_dir_all(&self.root);
+        }
     }
 
     /// The folder that all of the index is in.
@@ -495,7 +526,8 @@ fn taken(code: &'static str, what: String) -> Error {
         .next("a published file never changes: build with another version, local label or build number")
 }
 
-fn entry(project: &str, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> File {
+/// What the page of `project` says of a wheel that was published at `time`.
+pub(super) fn entry(project: &str, wheel: &Wheel, beside: &BTreeMap<String, String>, time: &str) -> File {
     let hashes = |digest: &str| BTreeMap::from([("sha256".to_owned(), digest.to_owned())]);
     let metadata = hashes(&sha256(&wheel.metadata));
     File {

@@ -94,6 +94,13 @@ impl IndexLock {
         let digest = |d: &str| d.len() == 64 && d.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
         for file in &lock.file {
             file.name.parse::<Name>().map_err(bad)?;
+            // It goes to a page, and to terminals.
+            if file.upload_time.is_empty()
+                || !file.upload_time.bytes().all(|b| b.is_ascii_digit() || b"TZ:+-.".contains(&b))
+            {
+                let (time, name) = (file.upload_time.escape_debug(), &file.name);
+                return Err(bad(format!("'{time}' of {name} is no time (RFC 3339)")));
+            }
             let digests = std::iter::once(&file.sha256).chain(file.beside.values());
             if let Some(d) = digests.into_iter().find(|d| !digest(d)) {
                 return Err(bad(format!("'{d}' of {} is no SHA-256: 64 hexadecimal digits, small letters", file.name)));

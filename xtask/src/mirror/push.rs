@@ -290,7 +290,8 @@ impl Target<'_> {
             return Ok((response.status().as_u16(), format!("it sends uploads on to {}", shown(&to))));
         }
         let text = response.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
-        Ok((response.status().as_u16(), first_words(&text)))
+        let said = self.credentials.as_ref().map_or_else(|| text.clone(), |c| c.conceal(&text));
+        Ok((response.status().as_u16(), first_words(&said)))
     }
 
     fn refused(&self, status: u16, said: &str) -> Error {
@@ -335,6 +336,9 @@ fn shown(url: &Url) -> String {
     let mut url = url.clone();
     let _ = url.set_username("");
     let _ = url.set_password(None);
+    // Some servers take a token there.
+    url.set_query(None);
+    url.set_fragment(None);
     url.to_string()
 }
 
@@ -364,7 +368,8 @@ pub fn address(text: &str) -> Result<Url> {
         let shown = if text.contains('@') { "the address".to_owned() } else { format!("'{text}'") };
         return Err(Error::misuse("url", format!("{shown} is neither http nor https")));
     }
-    if url.password().is_some() || !url.username().is_empty() {
+    // An `@` behind the host: a password with `/` in it, which ended the host.
+    if url.password().is_some() || !url.username().is_empty() || url.path().contains('@') {
         // Not repeated: a token may stand in the user's place.
         return Err(Error::misuse("url", "the address holds a password or a user: whoever lists processes reads it").next(
             "use netrc, the environment (TORCHMILL_UPLOAD_USERNAME, TORCHMILL_UPLOAD_PASSWORD) or --credential-command",

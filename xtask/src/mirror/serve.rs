@@ -446,8 +446,11 @@ enum Source {
 
 /// The bytes of a file: all, or the one range that is asked for.
 fn send(shared: &Shared, source: Source, size: u64, range: Option<&HeaderValue>) -> Response {
+    let range = range.and_then(|v| v.to_str().ok());
+    // The last no bytes of a file are nothing that could be sent (RFC 9110, 14.1.2).
+    let is_nothing = range.and_then(|v| v.trim().strip_prefix("bytes=-")).is_some_and(|n| n.bytes().all(|b| b == b'0'));
     let ranges = range
-        .and_then(|v| v.to_str().ok())
+        .filter(|_| !is_nothing)
         .and_then(|v| parse_range_header(v).ok())
         .filter(|_| size > 0)
         .map(|parsed| parsed.validate(size));
@@ -455,7 +458,7 @@ fn send(shared: &Shared, source: Source, size: u64, range: Option<&HeaderValue>)
         Some(Ok([one])) => (StatusCode::PARTIAL_CONTENT, *one.start()..one.end() + 1),
         // More of the end than there is: all of it.
         Some(Err(RangeUnsatisfiableError::FileSuffixOutOfBounds)) => (StatusCode::OK, 0..size),
-        Some(Err(_)) => {
+        Some(Err(_)) | None if ranges.is_some() || is_nothing => {
             let mut response = text(StatusCode::RANGE_NOT_SATISFIABLE, "the file has no such range\n");
             content_range(&mut response, &format!("bytes */{size}"));
             return response;

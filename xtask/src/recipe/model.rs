@@ -236,6 +236,9 @@ pub struct Unity {
     /// Which of them are compiled by themselves: they name something that another one names too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub alone: Vec<String>,
+    /// Macros that sources leave behind, and that are undefined after each.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub undefine: Vec<String>,
 }
 
 fn all_sources() -> Vec<String> {

@@ -52,6 +52,9 @@ pub(super) fn check(target: &str, unity: &Unity, path: &Path) -> Result<()> {
             &format!("from 2 to {LARGEST_BATCH} sources, or 1: each by itself"),
         );
     }
+    if let Some(name) = unity.undefine.iter().find(|n| !plain(n, "_") || n.starts_with(|c: char| c.is_ascii_digit())) {
+        return wrong(format!("'{name}' is no name of a macro"), "such as TORCH_ASSERT_ONLY_METHOD_OPERATORS");
+    }
     for pattern in unity.sources.iter().chain(&unity.alone) {
         let inside = !pattern.starts_with('/') && !pattern.split('/').any(|part| part == "..");
         if !plain(pattern, "_-.+/*") || !inside {
@@ -69,13 +72,23 @@ mod tests {
     use super::*;
 
     fn unity(batch: u32, alone: &[&str]) -> Unity {
-        Unity { batch, sources: Vec::new(), alone: alone.iter().map(|&p| p.to_owned()).collect() }
+        let alone = alone.iter().map(|&p| p.to_owned()).collect();
+        Unity { batch, sources: Vec::new(), alone, undefine: Vec::new() }
     }
 
     #[test]
     fn a_pattern_stands_for_itself_but_for_the_star() {
         assert_eq!(Unity::regex("torch/csrc/a+b.cpp"), "^torch/csrc/a[+]b[.]cpp$");
         assert_eq!(Unity::regex("torch/*_0.cpp"), "^torch/.*_0[.]cpp$");
+    }
+
+    #[test]
+    fn only_the_name_of_a_macro_is_undefined() {
+        let undefine = |name: &str| {
+            check("t", &Unity { undefine: vec![name.into()], ..unity(2, &[]) }, Path::new("r.toml")).is_ok()
+        };
+        assert!(undefine("TORCH_ASSERT_NO_OPERATORS") && undefine("_x1"));
+        assert!(!undefine("") && !undefine("1X") && !undefine("A B") && !undefine("A\n#error") && !undefine("A;B"));
     }
 
     #[test]

@@ -142,7 +142,14 @@ fn unreadable(what: String) -> Error {
 pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> {
     #[derive(Deserialize)]
     struct Page {
+        #[serde(default)]
+        meta: Meta,
         files: Vec<File>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Meta {
+        #[serde(default, rename = "api-version")]
+        version: String,
     }
     #[derive(Deserialize)]
     struct File {
@@ -184,6 +191,7 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
     };
     if json {
         let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
+        known_version(&page.meta.version)?;
         let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
         let read = |f: File| {
             let (sha256, yanked) = (f.hashes.get("sha256").cloned(), is_yanked(&f.yanked));
@@ -198,10 +206,21 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         };
         return page.files.into_iter().map(read).collect();
     }
+    known_version(&stated_version(text))?;
     let read = |a: Anchor| {
         placed(IndexFile { yanked: a.yanked, requires_python: a.requires_python, ..named(a.text) }, &a.href)
     };
     anchors(text).into_iter().map(read).collect()
+}
+
+/// An error for a page of a version of the API that may mean something else by the same words (PEP 629).
+fn known_version(version: &str) -> Result<()> {
+    match version.split('.').next().map(str::trim) {
+        Some("" | "1") | None => Ok(()),
+        Some(_) => {
+            Err(unreadable(format!("it has version {} of the simple API, and 1 is known", version.escape_debug())))
+        }
+    }
 }
 
 /// The METADATA that an index serves beside a wheel (PEP 658); `None` where it serves none.
@@ -238,6 +257,19 @@ struct Anchor {
     text: String,
     yanked: bool,
     requires_python: Option<String>,
+}
+
+/// The version of the API that a page of HTML states (PEP 629); empty if it states none.
+fn stated_version(html: &str) -> String {
+    let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let version = Tokenizer::new(html).flatten().find_map(|token| match token {
+        Token::StartTag(tag) if *tag.name == b"meta" => {
+            let value = |key: &[u8]| tag.attributes.get(key).map(|v| text_of(v));
+            value(b"name").filter(|name| name == "pypi:repository-version").and(value(b"content"))
+        }
+        _ => None,
+    });
+    version.unwrap_or_default()
 }
 
 /// What the first `<base href>` of a page says.
@@ -352,6 +384,19 @@ mod tests {
         assert!(parse_page(&there("http://h/f/"), false, &base).is_err());
         // What is no digest promises nothing.
         assert_eq!(parse_page(&html("x-1.whl#sha256=00"), false, &base).unwrap()[0].sha256, None);
+    }
+
+    #[test]
+    fn a_page_of_a_later_api_is_not_read_as_one_of_this() {
+        let base = Url::parse("https://h/simple/x/").unwrap();
+        let json = |version: &str| format!(r#"{{"meta": {{"api-version": "{version}"}}, "files": []}}"#);
+        let html =
+            |version: &str| format!("<meta name=\"pypi:repository-version\" content=\"{version}\"><a href=x>x</a>");
+        for (version, is_known) in [("1.0", true), ("1.7", true), ("1", true), ("2.0", false), ("two", false)] {
+            assert_eq!(parse_page(&json(version), true, &base).is_ok(), is_known, "{version}");
+            assert_eq!(parse_page(&html(version), false, &base).is_ok(), is_known, "{version}");
+        }
+        assert!(parse_page(r#"{"files": []}"#, true, &base).is_ok());
     }
 
     #[test]

@@ -98,6 +98,10 @@ impl Store {
             Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
                 .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
         };
+        if root.exists() && !root.is_dir() {
+            return Err(Error::misuse("no-store", format!("the store {} is no folder", root.display()))
+                .next("name a folder with --store DIR or TORCHMILL_STORE=DIR"));
+        }
         fs_err::create_dir_all(&root).map_err(unwritable)?;
         let root = std::path::absolute(&root).map_err(unwritable)?;
         let root = root.join(format!("v{LAYOUT}"));

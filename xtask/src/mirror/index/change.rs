@@ -22,6 +22,8 @@ const PREFIXES: [&str; 2] = [PREFIX, ".upload-"];
 const PREFIX: &str = ".incoming-";
 const LOCK: &str = "lock";
 const COMMIT: &str = "commit.json";
+/// Bytes of the list of what a change does, at most.
+const MOST_COMMIT: u64 = 1 << 30;
 /// A folder without a lock that is older than this belongs to nobody.
 const ABANDONED: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -96,7 +98,7 @@ impl Change {
     /// # Errors
     /// The world: they cannot be written.
     pub fn writes(&mut self, to: String, bytes: &[u8]) -> Result<()> {
-        if std::fs::read(self.root.join(&to)).is_ok_and(|old| old == bytes) {
+        if platform::read_regular(&self.root.join(&to), u64::MAX).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
         let name = format!("page-{}", self.commit.moves.len());
@@ -193,7 +195,7 @@ fn is_left(dir: &Path) -> bool {
         let age = dir.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
         age.is_some_and(|a| a > ABANDONED)
     };
-    match File::open(dir.join(LOCK)).map(|f| f.try_lock()) {
+    match platform::open_regular(&dir.join(LOCK), false).map(|f| f.try_lock()) {
         Ok(Ok(())) => true,
         Ok(Err(TryLockError::WouldBlock)) => false,
         _ => old(),
@@ -208,7 +210,7 @@ pub fn heal(root: &Path) -> Result<()> {
     for name in left_over(root) {
         let dir = root.join(&name);
         // A commit.json that cannot be read was never whole: it is put in place by one rename.
-        if let Ok(text) = std::fs::read(dir.join(COMMIT))
+        if let Ok(text) = platform::read_regular(&dir.join(COMMIT), MOST_COMMIT)
             && let Ok(commit) = serde_json::from_slice::<Commit>(&text)
         {
             if let Some(path) = commit.leads_out() {

@@ -67,7 +67,8 @@ impl Credentials {
         let bad = |what: String| Error::misuse("credential-command", what);
         let words = shlex::split(command)
             .filter(|w| !w.is_empty())
-            .ok_or_else(|| bad(format!("'{command}' cannot be split into words")))?;
+            // Not repeated: a secret may stand in it.
+            .ok_or_else(|| bad("the command cannot be split into words: is a quotation mark left open?".into()))?;
         let out = std::process::Command::new(&words[0])
             .args(&words[1..])
             .arg(url.host_str().unwrap_or_default())
@@ -85,6 +86,15 @@ impl Credentials {
         let password = password.ok_or_else(|| bad(format!("'{}' printed no password", words[0])))?;
         let password = Zeroizing::new(password);
         Ok(Self { user: line("username=").unwrap_or_else(|| TOKEN_USER.into()), password })
+    }
+
+    /// What a server said, without these credentials: some show what they were sent.
+    pub fn conceal(&self, said: &str) -> String {
+        let header = self.header();
+        let encoded = header.trim_start_matches("Basic ");
+        let mut secrets = [self.password.as_str(), encoded];
+        secrets.sort_by_key(|s| std::cmp::Reverse(s.len()));
+        secrets.iter().filter(|s| !s.is_empty()).fold(said.to_owned(), |said, secret| said.replace(secret, "***"))
     }
 
     /// The `Authorization` header.
@@ -156,6 +166,7 @@ mod tests {
     #[test]
     fn a_password_is_not_shown() {
         let c = Credentials { user: "u".into(), password: Zeroizing::new("s3cret".into()) };
+        assert_eq!(c.conceal("u:s3cret, that is Basic dTpzM2NyZXQ=, may not"), "u:***, that is Basic ***, may not");
         assert_eq!(format!("{c:?}"), "Credentials(u, …)");
         assert_eq!(*c.header(), "Basic dTpzM2NyZXQ=");
     }

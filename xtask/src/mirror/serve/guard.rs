@@ -1,7 +1,7 @@
 //! Who may read and who may upload: one token each, compared in constant time.
 
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Version, header};
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use sha2::{Digest, Sha256};
@@ -45,9 +45,14 @@ impl Token {
     }
 }
 
-/// The answer to a request that may not be made: 401, 403 or 405. Whoever may publish may read: what was uploaded is
+/// The answer to a request that may not be made: 400, 401, 403 or 405. Whoever may publish may read: what was uploaded is
 /// read back.
 pub fn refusal(options: &Options, request: &Request) -> Option<Response> {
+    // RFC 9112, 3.2: one Host in HTTP/1.1, and not two of which a proxy goes by the other.
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || hosts == 0 && request.version() >= Version::HTTP_11 {
+        return Some((StatusCode::BAD_REQUEST, "a request names one Host\n").into_response());
+    }
     let holds = |token: &Option<Token>| token.as_ref().is_some_and(|t| t.is_in(request.headers()));
     let may = match *request.method() {
         Method::GET | Method::HEAD => options.read.is_none() || holds(&options.read) || holds(&options.upload),

@@ -3,19 +3,24 @@
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::body::{Body, Bytes, HttpBody};
 use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use http_body::Frame;
 
 use super::Shared;
 use super::places::Line;
 use crate::error::{Error, Exit, Kind};
 use crate::event::Silent;
-use crate::mirror::index::Outcome;
+use crate::mirror::index::{Outcome, same_version};
 use crate::mirror::wheel::{Name, Wheel};
 
 /// Most bytes of a field that is no file.
@@ -26,6 +31,9 @@ const UPLOAD: &str = "upload";
 
 /// Bytes of an upload that are written at once.
 const AT_ONCE: usize = 256 << 10;
+
+/// Most bytes from one field's end to the next one's beginning.
+const MOST_HEAD: u64 = 64 << 10;
 
 /// How long the rest of a refused upload is read.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -65,23 +73,61 @@ pub async fn receive(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -
             (StatusCode::OK, said).into_response()
         }
         Err(Refusal(status, why)) => {
-            // Where it lies here is no business of whoever sent it.
-            let why = why.replace(&format!("{}/", shared.index.root().display()), "");
-            (status, format!("{why}\n")).into_response()
+            (status, format!("{}\n", without_places(&why, shared.index.root()))).into_response()
         }
+    }
+}
+
+/// What is said to whoever sent something: where it lies here is no business of theirs.
+fn without_places(why: &str, root: &Path) -> String {
+    let real = root.canonicalize().unwrap_or_else(|_| root.to_owned());
+    [real.as_path(), root].iter().fold(why.to_owned(), |why, root| why.replace(&format!("{}/", root.display()), ""))
+}
+
+/// The bytes of a form, a piece at a time: the reader of forms keeps all that it can get at once, and what it waits for
+/// between two fields without a bound.
+struct Paced {
+    body: Body,
+    gave: bool,
+    head: Arc<AtomicU64>,
+}
+
+/// In place of the number of bytes, where no field's beginning is waited for.
+const IN_A_FIELD: u64 = u64::MAX;
+
+impl HttpBody for Paced {
+    type Data = Bytes;
+    type Error = axum::BoxError;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if std::mem::take(&mut self.gave) {
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let frame = std::task::ready!(Pin::new(&mut self.body).poll_frame(cx));
+        if let Some(Ok(frame)) = &frame {
+            self.gave = true;
+            let more = frame.data_ref().map_or(0, |data| data.len() as u64);
+            let before = self.head.load(Ordering::Relaxed);
+            if before != IN_A_FIELD {
+                if before > MOST_HEAD {
+                    return Poll::Ready(Some(Err("a field that does not begin".into())));
+                }
+                self.head.store(before + more, Ordering::Relaxed);
+            }
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(Into::into)))
     }
 }
 
 async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Result<Outcome, Refusal> {
     let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
+    let head = Arc::new(AtomicU64::new(0));
     let request = {
         let (parts, body) = request.into_parts();
-
-        let limited = http_body_util::Limited::new(
-            body,
-            usize::try_from(shared.options.most_upload).unwrap_or(usize::MAX) + MOST_FIELD,
-        );
-        let mut request = Request::from_parts(parts, axum::body::Body::new(limited));
+        let most = usize::try_from(shared.options.most_upload).unwrap_or(usize::MAX).saturating_add(MOST_FIELD);
+        let limited = http_body_util::Limited::new(Paced { body, gave: false, head: Arc::clone(&head) }, most);
+        let mut request = Request::from_parts(parts, Body::new(limited));
         // The extractor's own bound is far below a wheel.
         DefaultBodyLimit::disable().apply(&mut request);
         request
@@ -91,12 +137,16 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
     let place = tokio::task::block_in_place(|| shared.index.begin(&Silent))?;
     let dir = place.place(UPLOAD);
     fs_err::create_dir(&dir)?;
-    let read = read_form(&mut form, &dir, shared.options.most_upload).await;
-    if read.is_err() {
+    let mut read = read_form(&mut form, &head, &dir, shared.options.most_upload).await;
+    if !matches!(head.load(Ordering::Relaxed), 0..=MOST_HEAD | IN_A_FIELD) {
+        let what = format!("between two fields of the form are more than {MOST_HEAD} bytes");
+        read = Err(Refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, what));
+    } else if read.is_err() {
+        head.store(IN_A_FIELD, Ordering::Relaxed);
         // Whoever is told no in the middle of sending hears it only after having sent.
         let _ = tokio::time::timeout(PATIENCE, drain(&mut form)).await;
     }
-    let Form { action, stated, file } = read?;
+    let Form { action, stated, name, version, file } = read?;
     if action.as_deref() != Some("file_upload") {
         return Err(bad("only ':action' file_upload is spoken"));
     }
@@ -114,6 +164,16 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
             let what = format!("the file has the SHA-256 {}; the form says {stated}", wheel.sha256);
             return Err(Error::misuse("digest", what));
         }
+        // What installers would be shown is the wheel's own; a form that means another one is a mistake of its sender.
+        let other = |key: &str, stated: &str, own: &str| {
+            Error::misuse("form", format!("the form says {key} '{}'; the wheel is of {own}", stated.escape_debug()))
+        };
+        if let Some(name) = name.filter(|name| crate::wheel::normalize(name) != wheel.name.project) {
+            return Err(other("name", &name, &wheel.name.project));
+        }
+        if let Some(version) = version.filter(|version| !same_version(version, &wheel.name.version)) {
+            return Err(other("version", &version, &wheel.name.version));
+        }
         index.add(&[wheel], &Silent)
     })
     .await;
@@ -129,16 +189,23 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
 struct Form {
     action: Option<String>,
     stated: Option<String>,
+    name: Option<String>,
+    version: Option<String>,
     file: Option<PathBuf>,
 }
 
 /// Reads the form; its file goes to `dir`.
-async fn read_form(form: &mut Multipart, dir: &Path, most: u64) -> Result<Form, Refusal> {
+async fn read_form(form: &mut Multipart, head: &AtomicU64, dir: &Path, most: u64) -> Result<Form, Refusal> {
     let mut read = Form::default();
-    while let Some(field) = form.next_field().await? {
+    loop {
+        head.store(0, Ordering::Relaxed);
+        let Some(field) = form.next_field().await? else { break };
+        head.store(IN_A_FIELD, Ordering::Relaxed);
         match field.name() {
             Some(":action") => read.action = Some(text(field).await?),
             Some("sha256_digest") => read.stated = Some(text(field).await?),
+            Some("name") => read.name = Some(text(field).await?),
+            Some("version") => read.version = Some(text(field).await?),
             Some("content") => {
                 let name = field.file_name().unwrap_or_default().to_owned();
                 // The name decides where it will stand: it is judged before a byte is written.

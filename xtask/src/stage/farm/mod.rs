@@ -60,7 +60,8 @@ impl Farm {
     /// The farm whose scheduler answers at `text`, and the token that it wants to hear.
     ///
     /// # Errors
-    /// Misuse: it is no address, has a password in it, or what is sent there could be read and changed on its way.
+    /// Misuse: it is no address, has a password in it, or what is sent there could be read and changed on its way; or
+    /// nobody can be that patient.
     pub fn parse(text: &str, token: Option<Zeroizing<String>>, patience: Option<u16>) -> Result<Self> {
         let scheduler = scheduler_url(text, "--farm")?;
         let token = token.filter(|token| !token.is_empty());
@@ -69,6 +70,10 @@ impl Farm {
         {
             return Err(Error::misuse("farm-token", "the token of the farm has characters that no header can carry")
                 .next("copy the one line of the scheduler's file client.token"));
+        }
+        if let Some(seconds) = patience.filter(|s| !(1..=3600).contains(s)) {
+            return Err(Error::misuse("farm-patience", format!("a patience of {seconds} seconds for the farm"))
+                .next("from 1 to 3600: patience in [farm] of the settings, or --farm-patience"));
         }
         let agent = http_agent_within(PATIENCE[0], PATIENCE[1]);
         Ok(Self { scheduler, token, agent, patience: patience.unwrap_or(OBJECT_PATIENCE) })

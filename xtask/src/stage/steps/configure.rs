@@ -341,6 +341,7 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
         let store = STORE_OBJECTS.iter().map(|name| format!("torch/csrc/distributed/c10d/{name}"));
         let alone: Vec<String> = unity.alone.iter().cloned().chain(store).collect();
         writeln!(text, "set(TORCHMILL_UNITY_{target}_ALONE {})", list(&alone)).ok();
+        writeln!(text, "set(TORCHMILL_UNITY_{target}_UNDEFINE {})", unity.undefine.join(" ")).ok();
     }
     for module in modules(&build.recipe) {
         let copy = work.dir.join(module.rsplit('/').next().unwrap_or(module));
