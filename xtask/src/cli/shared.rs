@@ -55,9 +55,12 @@ struct FarmSettings {
 
 /// `[cache]`: what the arguments of the same names say, where they do not say it.
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct CacheSettings {
     url: Option<String>,
+    username: Option<String>,
+    password_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
     #[serde(default)]
     trust: Vec<String>,
     sign: Option<String>,
@@ -76,6 +79,34 @@ pub struct FarmArgs {
     patience: Option<u16>,
 }
 
+impl CacheSettings {
+    /// Who asks the cache: what the environment has, else what the files say, relative to `here`.
+    fn credentials(&self, here: &Path) -> Result<Credentials> {
+        let of_environment = Credentials::of_environment();
+        if of_environment.is_some() {
+            return Ok(of_environment);
+        }
+        let read = |file: &Option<PathBuf>| {
+            file.as_ref()
+                .map(|file| secret_in(&here.join(file), "cache-token", "the password of the cache"))
+                .transpose()
+        };
+        Ok(Credentials::of_files(self.username.clone(), read(&self.password_file)?, read(&self.token_file)?))
+    }
+}
+
+/// The secret that stands in a file.
+fn secret_in(file: &Path, code: &'static str, what: &str) -> Result<Zeroizing<String>> {
+    let text = platform::read_text(file, platform::MOST_TEXT)
+        .map(Zeroizing::new)
+        .map_err(|e| Error::misuse(code, format!("{what} cannot be read from {}: {e}", file.display())))?;
+    let secret = Zeroizing::new(text.trim().to_owned());
+    if secret.is_empty() {
+        return Err(Error::misuse(code, format!("{} is empty: {what} is not in it", file.display())));
+    }
+    Ok(secret)
+}
+
 /// Who asks a farm: the environment's token, or the first line of a file.
 ///
 /// # Errors
@@ -85,11 +116,9 @@ pub fn farm_token(file: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
         return Ok(Some(Zeroizing::new(token)));
     }
     let Some(file) = file else { return Ok(None) };
-    let text = platform::read_text(file, platform::MOST_TEXT).map(Zeroizing::new).map_err(|e| {
-        Error::misuse("farm-token", format!("the token of the farm cannot be read from {}: {e}", file.display()))
-            .next("the scheduler's machine has it in its file client.token")
-    })?;
-    Ok(Some(Zeroizing::new(text.trim().to_owned())))
+    secret_in(file, "farm-token", "the token of the farm")
+        .map(Some)
+        .map_err(|e| e.next("the scheduler's machine has it in its file client.token"))
 }
 
 impl FarmArgs {
@@ -136,6 +165,7 @@ impl CacheArgs {
                 format!("cache.audit = {percent}: more than 100 percent there are not"),
             ));
         }
+        let credentials = settings.credentials(&here)?;
         // A folder in the settings is relative to them, as keys are.
         let settled = |url: String| if url.contains("://") { url } else { here.join(url).display().to_string() };
         let Some(url) = self.url.clone().or(settings.url.map(settled)) else {
@@ -148,7 +178,7 @@ impl CacheArgs {
             )
             .next("name one: --cache URL, or url in [cache] of the settings"));
         };
-        let storage = Storage::parse(&url, Credentials::of_environment())?;
+        let storage = Storage::parse(&url, credentials)?;
         let trust =
             if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };
         let key = match (&self.sign, &settings.sign) {

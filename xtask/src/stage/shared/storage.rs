@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
 use crate::source::http_agent_within;
+use crate::stage::farm::is_own;
 use crate::store::write_atomically;
 
 /// Until a server must have taken a connection; and until it must have answered.
@@ -25,7 +26,7 @@ const MOST_ENTRY: u64 = 512 << 20;
 const REDIS_PORT: u16 = 6379;
 
 /// Who asks, from the environment: `TORCHMILL_CACHE_USERNAME` and `TORCHMILL_CACHE_PASSWORD`, or
-/// `TORCHMILL_CACHE_TOKEN`. Read before the environment is scrubbed, wiped with its last use, never shown.
+/// `TORCHMILL_CACHE_TOKEN`; or from files. Read before the environment is scrubbed, wiped with its last use, never shown.
 #[derive(Clone, Default)]
 pub struct Credentials {
     user: Option<String>,
@@ -42,6 +43,20 @@ impl Credentials {
             password: variable("TORCHMILL_CACHE_PASSWORD").map(Zeroizing::new),
             token: variable("TORCHMILL_CACHE_TOKEN").map(Zeroizing::new),
         }
+    }
+
+    /// A user and what stands in files: a password, or a token in the place of both.
+    pub fn of_files(
+        user: Option<String>,
+        password: Option<Zeroizing<String>>,
+        token: Option<Zeroizing<String>>,
+    ) -> Self {
+        Self { user, password, token }
+    }
+
+    /// Whether there is a secret among them.
+    pub fn is_some(&self) -> bool {
+        self.password.is_some() || self.token.is_some()
     }
 
     /// The header of HTTP that says it.
@@ -143,6 +158,26 @@ impl Storage {
                 format!("redis://{host}:{}{database}", redis.port)
             }
         }
+    }
+
+    /// What the network between sees of it, where that is more than it should: passwords and tokens without TLS, past this
+    /// machine's own networks.
+    pub fn exposes(&self) -> Option<String> {
+        let (host, has_secret) = match self {
+            Self::Http(server) if server.base.scheme() == "http" => {
+                (server.base.host_str().unwrap_or_default(), server.authorization.is_some())
+            }
+            Self::Redis(redis) => (redis.host.as_str(), redis.credentials.is_some()),
+            _ => return None,
+        };
+        let host = host.trim_matches(['[', ']']);
+        let own = host == "localhost" || host.parse().is_ok_and(is_own);
+        (has_secret && !own).then(|| {
+            format!(
+                "the password for {} goes through the network in clear text: use https, or a tunnel (WireGuard, ssh -L)",
+                self.shown()
+            )
+        })
     }
 
     /// Whether it is there at all.
@@ -382,6 +417,22 @@ mod tests {
         ] {
             let e = parse(bad).unwrap_err();
             assert!(e.what().contains(says) && !format!("{e:?}").contains("s3cret"), "{e}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_clear_text_past_the_own_networks_is_told() {
+        let exposes = |text: &str, token: Option<&str>| {
+            let token = token.map(|t| Zeroizing::new(t.to_owned()));
+            Storage::parse(text, Credentials::of_files(None, None, token)).unwrap().exposes()
+        };
+        for far in ["http://h.example/a", "redis://h.example/2", "http://8.8.8.8/", "redis://[2001:db8::1]:7"] {
+            let said = exposes(far, Some("s3cret")).unwrap();
+            assert!(said.contains("in clear text") && !said.contains("s3cret"), "{said}");
+            assert_eq!(exposes(far, None), None);
+        }
+        for fine in ["https://h.example/a", "http://10.1.2.3/a", "redis://localhost", "redis://[::1]:7", "/mnt/cache"] {
+            assert_eq!(exposes(fine, Some("s3cret")), None, "{fine}");
         }
     }
 

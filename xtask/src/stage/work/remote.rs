@@ -63,6 +63,9 @@ pub fn connect(shared: &Arc<Shared>, work: &Work, cache: &CompilerCache, events:
             program.display()
         ));
     }
+    if let Some(said) = shared.storage.exposes() {
+        events.warn(said);
+    }
     if let Err(e) = shared.storage.look() {
         return without(&e.to_string());
     }
