@@ -778,6 +778,9 @@ fn killed_adds_and_uploads_leave_all_or_nothing_and_what_they_leave_is_named_and
     let checked = || -> Value {
         serde_json::from_str(&run(dir.path(), &["check", "--index", s(&index), "--json"]).stdout).unwrap()
     };
+    // One that was killed before it had its lock.
+    std::fs::create_dir(index.join(".incoming-empty")).unwrap();
+    assert!(checked()["findings"][0]["path"].as_str().unwrap().contains(".incoming-empty"), "{}", checked());
     let mut killed = 0;
     for i in 0..12u64 {
         // Two projects in one set.
@@ -790,7 +793,9 @@ fn killed_adds_and_uploads_leave_all_or_nothing_and_what_they_leave_is_named_and
         let named: Vec<String> =
             checked()["findings"].as_array().unwrap().iter().map(|f| f["path"].to_string()).collect();
         for name in left() {
-            assert!(named.iter().any(|n| n.contains(&name)), "{name} is not in {named:?}");
+            let holds: Vec<_> =
+                std::fs::read_dir(index.join(&name)).unwrap().flatten().map(|e| e.file_name()).collect();
+            assert!(named.iter().any(|n| n.contains(&name)), "{name}, which holds {holds:?}, is not in {named:?}");
         }
         // The next change, of something else, finishes or undoes it: both projects, or none.
         let next = wheel(&dir.path().join("w"), "base", &format!("2.{i}"), "");

@@ -198,8 +198,14 @@ fn is_left(dir: &Path) -> bool {
     match platform::open_regular(&dir.join(LOCK), false).map(|f| f.try_lock()) {
         Ok(Ok(())) => true,
         Ok(Err(TryLockError::WouldBlock)) => false,
+        // Killed before it had its lock, which comes first: whoever makes such a folder holds the lock of the index.
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound && is_empty(dir) => true,
         _ => old(),
     }
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).is_ok_and(|mut entries| entries.next().is_none())
 }
 
 /// Finishes what was committed and removes what was not. The index must be locked.
