@@ -120,17 +120,20 @@ pub fn scheduler_url(text: &str, argument: &str) -> Result<Url> {
     if url.query().is_some() || url.fragment().is_some() || !url.path().trim_matches('/').is_empty() {
         return Err(bad("a scheduler answers at the top of its address").next(example));
     }
-    let host = url.host().ok_or_else(|| bad("it names no host").next(example))?;
-    match (url.scheme(), host) {
-        ("https", _) => Ok(url),
-        ("http", url::Host::Ipv4(address)) if is_own(address.into()) => Ok(url),
-        ("http", url::Host::Ipv6(address)) if is_own(address.into()) => Ok(url),
-        ("http", url::Host::Domain("localhost")) => Ok(url),
-        ("http", _) => Err(bad("without TLS, token and objects can be read and changed on their way there")
+    let host = url.host_str().ok_or_else(|| bad("it names no host").next(example))?;
+    match url.scheme() {
+        "https" => Ok(url),
+        "http" if is_own_host(host) => Ok(url),
+        "http" => Err(bad("without TLS, token and objects can be read and changed on their way there")
             .next("put a server with TLS before the scheduler, and name it as https://HOST")
             .next("or go through a tunnel (WireGuard, ssh -L), and name the scheduler's address in it")),
-        (other, _) => Err(bad(&format!("'{other}' is no kind of farm that is known here")).next(example)),
+        other => Err(bad(&format!("'{other}' is no kind of farm that is known here")).next(example)),
     }
+}
+
+/// Whether the host of an address, an IPv6 one in brackets or not, is `localhost` or one that [`is_own`] says so of.
+pub fn is_own_host(host: &str) -> bool {
+    host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(is_own)
 }
 
 /// Whether an address is this machine's own or one of a private network: those that are not routed on the Internet

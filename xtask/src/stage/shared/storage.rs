@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
 use crate::source::http_agent_within;
-use crate::stage::farm::is_own;
+use crate::stage::farm::is_own_host;
 use crate::store::write_atomically;
 
 /// Until a server must have taken a connection; and until it must have answered.
@@ -170,9 +170,7 @@ impl Storage {
             Self::Redis(redis) => (redis.host.as_str(), redis.credentials.is_some()),
             _ => return None,
         };
-        let host = host.trim_matches(['[', ']']);
-        let own = host == "localhost" || host.parse().is_ok_and(is_own);
-        (has_secret && !own).then(|| {
+        (has_secret && !is_own_host(host)).then(|| {
             format!(
                 "the password for {} goes through the network in clear text: use https, or a tunnel (WireGuard, ssh -L)",
                 self.shown()
