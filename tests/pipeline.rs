@@ -740,6 +740,8 @@ fn what_a_build_has_taken_already_is_not_asked_for_again() {
 fn a_store_that_cannot_be_written_is_named() {
     let mut w = workspace(&files());
     w.store = w.write("a-file", "not a folder");
+    build(&w, &[]).exits(2).says("is no folder").says("--store DIR");
+    w.store = w.store.join("store");
     build(&w, &[]).exits(3).says("cannot be written").says("--store DIR");
 }
 

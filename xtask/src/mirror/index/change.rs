@@ -230,7 +230,11 @@ pub fn heal(root: &Path) -> Result<()> {
             commit.check_ways(root, &dir)?;
             apply(root, &dir, &commit)?;
         }
-        fs_err::remove_dir_all(&dir)?;
+        // A change that is given up removes its folder itself, without a lock: both may be at it.
+        match fs_err::remove_dir_all(&dir) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+            _ => {}
+        }
     }
     Ok(())
 }
