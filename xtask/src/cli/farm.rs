@@ -278,6 +278,9 @@ fn status(args: &StatusArgs) -> Result<()> {
         if status.num_servers == 0 {
             println!("  a worker counts when its scheduler heard of it within the last 90 seconds");
         }
+        if let Some(clocks) = status.clocks() {
+            println!("  {clocks}");
+        }
     }
     for build in builds {
         let from = match build.record.whence {

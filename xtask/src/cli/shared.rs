@@ -11,7 +11,7 @@ use crate::artifact::dsse::{self, KeySource};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::repro::foreign;
-use crate::stage::{Credentials, Farm, Shared, Storage, Trust};
+use crate::stage::{Aws, Credentials, Farm, Shared, Storage, Trust};
 
 /// What is said of a cache that needs no key.
 const UNSIGNED: &str = "unsigned";
@@ -19,7 +19,8 @@ const UNSIGNED: &str = "unsigned";
 /// A compiler cache that machines share.
 #[derive(Debug, Args)]
 pub struct CacheArgs {
-    /// Compiler cache that machines share: a folder, http(s)://HOST/PATH or redis://HOST:PORT/DATABASE (docs/farm.md)
+    /// Compiler cache that machines share: a folder, http(s)://HOST/PATH, s3://BUCKET/FOLDER or
+    /// redis://HOST:PORT/DATABASE (docs/farm.md)
     #[arg(id = "cache_url", long = "cache", value_name = "URL")]
     url: Option<String>,
     /// Read entries of the cache that this key (PEM) signed; 'unsigned': those of everybody who can write there
@@ -58,6 +59,8 @@ struct FarmSettings {
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct CacheSettings {
     url: Option<String>,
+    endpoint: Option<String>,
+    region: Option<String>,
     username: Option<String>,
     password_file: Option<PathBuf>,
     token_file: Option<PathBuf>,
@@ -178,7 +181,10 @@ impl CacheArgs {
             )
             .next("name one: --cache URL, or url in [cache] of the settings"));
         };
-        let storage = Storage::parse(&url, credentials)?;
+        let Aws { endpoint, region, id, secret, session } = Aws::of_environment();
+        let aws =
+            Aws { endpoint: settings.endpoint.or(endpoint), region: settings.region.or(region), id, secret, session };
+        let storage = Storage::parse(&url, credentials, aws)?;
         let trust =
             if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };
         let key = match (&self.sign, &settings.sign) {

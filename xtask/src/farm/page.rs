@@ -112,7 +112,7 @@ mod tests {
         let asked = ("http://10.0.0.1:10600".to_owned(), Err(Error::world("farm", "it does not answer")));
         let page = render(Some(&asked), &[], "now");
         assert!(page.contains("it does not answer") && page.contains("None whose work folder stands"), "{page}");
-        let asked = (asked.0, Ok(Status { num_servers: 0, num_cpus: 0, in_progress: 0 }));
+        let asked = (asked.0, Ok(Status { num_servers: 0, num_cpus: 0, in_progress: 0, minutes_apart: None }));
         assert!(render(Some(&asked), &[], "now").contains("No worker was heard of"));
     }
 }

@@ -143,8 +143,8 @@ impl Index {
         Ok(true)
     }
 
-    /// Does something in the index at `root`, which is made where nothing is; and takes it away again if it comes to
-    /// nothing.
+    /// Does something in the index at `root`, which is made where nothing is; and takes it away again if nothing was
+    /// published in it.
     ///
     /// # Errors
     /// As [`Index::open_or_create`], and whatever `doing` meets.
@@ -152,7 +152,7 @@ impl Index {
         let is_new = !root.exists();
         let index = Self::open_or_create(root)?;
         let done = doing(&index);
-        if is_new && done.is_err() {
+        if is_new {
             index.abandon();
         }
         done

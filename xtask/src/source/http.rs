@@ -53,6 +53,19 @@ pub fn agent_following(redirects: u32) -> Agent {
     config.new_agent()
 }
 
+/// Minutes between two clocks from which tokens, signatures and certificates fail for it.
+const CLOCKS: Duration = Duration::from_secs(5 * 60);
+
+/// Minutes between the clock of whoever answered (`Date`, RFC 9110) and this machine's, where those are so many that what
+/// is good for a time may be taken for too old or too young.
+pub fn minutes_apart<B>(response: &ureq::http::Response<B>) -> Option<u64> {
+    let date = response.headers().get("Date")?.to_str().ok()?;
+    let date = httpdate::parse_http_date(date).ok()?;
+    let now = std::time::SystemTime::now();
+    let apart = now.duration_since(date).unwrap_or_else(|e| e.duration());
+    (apart >= CLOCKS).then_some(apart.as_secs() / 60)
+}
+
 /// Tells the log of a request and its answer.
 fn tell(
     request: ureq::http::Request<ureq::SendBody<'_>>,

@@ -54,6 +54,7 @@ pub use origin::origin;
 pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};
 pub use shared::{
     Shared,
+    bucket::Aws,
     signed::Trust,
     storage::{Credentials, Storage},
 };

@@ -73,6 +73,9 @@ pub fn connect(
         ));
     }
     let status = farm.status()?;
+    if let Some(clocks) = status.clocks() {
+        build.events.warn(format!("farm {}: {clocks}", farm.shown()));
+    }
     let places = places(status, 0);
     if places == 0 {
         return Err(unable("no worker has told its scheduler of itself within 90 seconds".into()));
@@ -283,7 +286,7 @@ impl Connected {
         let (failed, last) = self.tally.failed();
         if failed > 0 || !told.is_empty() {
             let last =
-                if failed > 0 { format!("; {failed} times somebody did not answer: {last}") } else { String::new() };
+                if failed > 0 { format!("; {failed} times nothing came of asking: {last}") } else { String::new() };
             let told = if told.is_empty() { String::new() } else { format!(": {}", told.join(", ")) };
             build.events.warn(format!("farm {}{told}{last}; what it did not compile was compiled here", self.shown));
         }
@@ -315,7 +318,8 @@ mod tests {
 
     #[test]
     fn a_farm_has_room_for_its_cores_less_what_others_have_there() {
-        let status = |num_servers, num_cpus, in_progress| Status { num_servers, num_cpus, in_progress };
+        let status =
+            |num_servers, num_cpus, in_progress| Status { num_servers, num_cpus, in_progress, minutes_apart: None };
         assert_eq!(places(status(0, 0, 0), 0), 0);
         assert_eq!(places(status(3, 24, 0), 0), 24);
         assert_eq!(places(status(3, 24, 10), 4), 18);

@@ -41,7 +41,7 @@ impl Tally {
         self.answered.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// How often somebody did not, and why the last time.
+    /// How often nothing came of asking, and why the last time.
     pub fn failed(&self) -> (u64, String) {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -87,9 +87,12 @@ fn scheduler(visitor: &mut Box<dyn Visitor>, farm: &Farm, tally: &Tally) -> io::
     };
     if let ("POST", ALLOC) = request.asks()
         && status == 200
-        && let Some(worker) = wire::worker(&body)
     {
-        tally.named.lock().unwrap_or_else(PoisonError::into_inner).insert(worker);
+        match wire::place(&body) {
+            Some(Ok(worker)) => drop(tally.named.lock().unwrap_or_else(PoisonError::into_inner).insert(worker)),
+            Some(Err(why)) => tally.fail(&format!("the scheduler gave no place: {why}")),
+            None => tally.fail("the scheduler's answer is none that is known here: is it of another version?"),
+        }
     }
     if matches!(status, 401 | 403) {
         tally.fail(&format!("the scheduler answered {status}: the token is not the one that it takes"));

@@ -118,7 +118,7 @@ impl Forwarder {
             let mut answer = Vec::new();
             door.read_to_end(&mut answer)?;
             let said = wire::Message::read(&mut &answer[..], true)?;
-            if let Some(worker) = wire::worker(&said.body) {
+            if let Some(Ok(worker)) = wire::place(&said.body) {
                 self.listen(worker.port())?;
             }
             Ok(answer)

@@ -16,7 +16,7 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::source::http_agent_within;
+use crate::source::{http_agent_within, minutes_apart};
 
 pub mod daemon;
 pub mod door;
@@ -54,6 +54,21 @@ pub struct Status {
     pub num_cpus: usize,
     /// Objects that are with them.
     pub in_progress: usize,
+    /// Minutes between the scheduler's clock and this machine's, where those are too many.
+    #[serde(skip_deserializing)]
+    pub minutes_apart: Option<u64>,
+}
+
+impl Status {
+    /// What follows from clocks that differ: a place that the scheduler gives is good for a time, and so is a worker's
+    /// certificate.
+    pub fn clocks(&self) -> Option<String> {
+        let apart = self.minutes_apart?;
+        Some(format!(
+            "the scheduler's clock and this machine's are {apart} minutes apart: certificates of workers, and the places that \
+             it gives, may be taken for too old or too young; set the clock that is wrong"
+        ))
+    }
 }
 
 impl Farm {
@@ -96,10 +111,10 @@ impl Farm {
         let url = self.scheduler.join(STATUS).map_err(|e| away(e.to_string()))?;
         let request = self.agent.get(url.as_str()).header("Accept", "application/json");
         let mut response = request.call().map_err(|e| away(e.to_string()))?;
-        let status = response.status().as_u16();
+        let (status, minutes_apart) = (response.status().as_u16(), minutes_apart(&response));
         let text = response.body_mut().with_config().limit(1 << 16).read_to_string();
         match (status, text.ok().and_then(|text| serde_json::from_str(&text).ok())) {
-            (200, Some(said)) => Ok(said),
+            (200, Some(said)) => Ok(Status { minutes_apart, ..said }),
             (200, None) => Err(away("what answers there is no scheduler of sccache-dist".into())),
             (status, _) => Err(away(format!("it answered {status}"))),
         }
@@ -154,6 +169,25 @@ pub fn is_own(address: IpAddr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_scheduler_whose_clock_differs_is_told() {
+        use std::io::{Read, Write};
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let farm = Farm::parse(&format!("http://{}", server.local_addr().unwrap()), None, None).unwrap();
+        let answering = std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let body = r#"{"num_servers":3,"num_cpus":24,"in_progress":0}"#;
+            let head = "HTTP/1.1 200 OK\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT\r\nConnection: close\r\n";
+            write!(stream, "{head}Content-Length: {}\r\n\r\n{body}", body.len()).unwrap();
+        });
+        let status = farm.status().unwrap();
+        answering.join().unwrap();
+        assert_eq!(status.num_cpus, 24);
+        assert!(status.clocks().unwrap().contains("minutes apart"), "{status:?}");
+        assert_eq!(Status { minutes_apart: None, ..status }.clocks(), None);
+    }
 
     #[test]
     fn an_address_past_the_own_networks_wants_tls_and_a_password_has_no_place_in_any() {

@@ -78,9 +78,9 @@ impl Message {
     }
 }
 
-/// The worker that a scheduler's answer to a request for a place names, if it names one. Integers have their full width,
-/// little end first.
-pub fn worker(answer: &[u8]) -> Option<SocketAddrV4> {
+/// The worker that a scheduler's answer to a request for a place names, or why it gives none; `None` if it is no such
+/// answer. Integers have their full width, little end first.
+pub fn place(answer: &[u8]) -> Option<Result<SocketAddrV4, String>> {
     let mut at = answer;
     let mut take = |n: usize| {
         let (taken, rest) = at.split_at_checked(n)?;
@@ -88,10 +88,15 @@ pub fn worker(answer: &[u8]) -> Option<SocketAddrV4> {
         Some(taken)
     };
     let number = |bytes: &[u8]| bytes.iter().rev().fold(0u64, |sum, byte| sum << 8 | u64::from(*byte));
-    // Success, the job's own token, the job's number, IPv4.
-    if number(take(4)?) != 0 {
-        return None;
+    match number(take(4)?) {
+        0 => {}
+        1 => {
+            let length = usize::try_from(number(take(8)?)).ok()?;
+            return Some(Err(String::from_utf8_lossy(take(length)?).escape_debug().to_string()));
+        }
+        _ => return None,
     }
+    // The job's own token, the job's number, IPv4.
     let token = usize::try_from(number(take(8)?)).ok()?;
     take(token)?;
     take(8)?;
@@ -100,7 +105,7 @@ pub fn worker(answer: &[u8]) -> Option<SocketAddrV4> {
     }
     let ip: [u8; 4] = take(4)?.try_into().ok()?;
     let port = u16::try_from(number(take(2)?)).ok()?;
-    Some(SocketAddrV4::new(Ipv4Addr::from(ip), port))
+    Some(Ok(SocketAddrV4::new(Ipv4Addr::from(ip), port)))
 }
 
 #[cfg(test)]
@@ -108,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_worker_that_a_scheduler_names_is_read_and_nothing_else_is() {
+    fn the_worker_that_a_scheduler_names_and_why_it_names_none_are_read_and_nothing_else_is() {
         let mut answer = vec![0, 0, 0, 0];
         answer.extend(3u64.to_le_bytes());
         answer.extend(b"jwt");
@@ -116,16 +121,22 @@ mod tests {
         answer.extend([0, 0, 0, 0, 10, 77, 0, 2]);
         answer.extend(10501u16.to_le_bytes());
         answer.push(1);
-        assert_eq!(worker(&answer).unwrap().to_string(), "10.77.0.2:10501");
+        assert_eq!(place(&answer).unwrap().unwrap().to_string(), "10.77.0.2:10501");
         for cut in 0..answer.len() - 1 {
-            assert_eq!(worker(&answer[..cut]), None);
+            assert_eq!(place(&answer[..cut]), None);
         }
-        let mut refused = answer.clone();
-        refused[0] = 1;
-        assert_eq!(worker(&refused), None);
+        let mut other = answer.clone();
+        other[0] = 2;
+        assert_eq!(place(&other), None);
         let mut endless = answer;
         endless[4..12].fill(0xff);
-        assert_eq!(worker(&endless), None);
+        assert_eq!(place(&endless), None);
+        let mut refused = vec![1, 0, 0, 0];
+        refused.extend(9u64.to_le_bytes());
+        refused.extend(b"no\x1broom.");
+        assert_eq!(place(&refused), None);
+        refused.extend(b".");
+        assert_eq!(place(&refused), Some(Err("no\\u{1b}room..".into())));
     }
 
     #[test]

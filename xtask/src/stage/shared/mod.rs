@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
 
+pub mod bucket;
 pub mod resp;
 pub mod signed;
 pub mod storage;
@@ -215,7 +216,7 @@ mod tests {
         let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("redis://{}", free.local_addr().unwrap());
         drop(free);
-        let storage = Storage::parse(&url, storage::Credentials::default()).unwrap();
+        let storage = Storage::parse(&url, storage::Credentials::default(), bucket::Aws::default()).unwrap();
         let (shared, tally) = (Shared { storage, trust: Trust::Unsigned, secret: None }, Tally::default());
         for _ in 0..5 {
             assert_eq!(asked(&shared, &tally, &["GET", KEY]), Reply::Nil);

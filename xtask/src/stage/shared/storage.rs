@@ -1,5 +1,6 @@
-//! Where entries of a shared cache are: a folder, a server that takes files by HTTP (WebDAV, nginx), a Redis. Entries
-//! stand where ccache puts them itself: in two folders' worth of names for files, under `ccache:` in a Redis.
+//! Where entries of a shared cache are: a folder, a server that takes files by HTTP (WebDAV, nginx), a bucket of an
+//! S3-compatible store, a Redis. Entries stand where ccache puts them itself: in two folders' worth of names for files,
+//! under `ccache:` in a Redis.
 
 use std::io::{self, BufReader};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -8,13 +9,15 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use base64::Engine;
-use ureq::Agent;
+use ureq::http::Response;
+use ureq::{Agent, Body};
 use url::Url;
 use zeroize::Zeroizing;
 
+use super::bucket::{Aws, Bucket, Verb};
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
-use crate::source::http_agent_within;
+use crate::source::{http_agent_within, minutes_apart};
 use crate::stage::farm::is_own_host;
 use crate::store::write_atomically;
 
@@ -74,17 +77,24 @@ impl Credentials {
 pub enum Storage {
     /// Files in a folder, which may be that of another machine.
     Folder(PathBuf),
-    /// Files of a server.
+    /// Files of a server, or objects of a bucket.
     Http(Http),
     /// Values of a Redis.
     Redis(Redis),
 }
 
-/// A server that takes files.
+/// What answers to HTTP.
 pub struct Http {
-    base: Url,
+    at: At,
     agent: Agent,
-    authorization: Option<Zeroizing<String>>,
+}
+
+/// Where entries are on a server, and who asks.
+enum At {
+    /// A server that takes files.
+    Files { base: Url, authorization: Option<Zeroizing<String>> },
+    /// A bucket, whose addresses are signed.
+    Bucket(Bucket),
 }
 
 /// A Redis.
@@ -97,14 +107,16 @@ pub struct Redis {
 }
 
 impl Storage {
-    /// What `text` names: the path of a folder, `file://`, `http://`, `https://` or `redis://HOST[:PORT][/DATABASE]`.
+    /// What `text` names: the path of a folder, `file://`, `http://`, `https://`, `s3://BUCKET/FOLDER` or
+    /// `redis://HOST[:PORT][/DATABASE]`. `aws` says where a bucket is, and who asks there if `credentials` do not.
     ///
     /// # Errors
     /// Misuse: it names none of these, or a password, which would stand in lists of processes and logs.
-    pub fn parse(text: &str, credentials: Credentials) -> Result<Self> {
+    pub fn parse(text: &str, credentials: Credentials, aws: Aws) -> Result<Self> {
         let bad = |what: &str| {
-            Error::misuse("cache-url", format!("--cache {text}: {what}"))
-                .next("name a folder, or http://HOST/PATH, https://HOST/PATH, redis://HOST:PORT/DATABASE")
+            Error::misuse("cache-url", format!("--cache {text}: {what}")).next(
+                "name a folder, or http://HOST/PATH, https://HOST/PATH, s3://BUCKET/FOLDER, redis://HOST:PORT/DATABASE",
+            )
         };
         if !text.contains("://") {
             return Ok(Self::Folder(std::path::absolute(text)?));
@@ -125,8 +137,16 @@ impl Storage {
                 if !base.path().ends_with('/') {
                     base.set_path(&format!("{}/", base.path()));
                 }
-                let agent = http_agent_within(PATIENCE[0], PATIENCE[1]);
-                Ok(Self::Http(Http { base, agent, authorization: credentials.header() }))
+                Ok(Self::Http(Http::new(At::Files { base, authorization: credentials.header() })))
+            }
+            "s3" => {
+                let Credentials { user, password, token } = credentials;
+                let aws = if password.is_some() || token.is_some() {
+                    Aws { id: user, secret: password, session: token, ..aws }
+                } else {
+                    aws
+                };
+                Ok(Self::Http(Http::new(At::Bucket(Bucket::parse(&url, aws)?))))
             }
             "redis" => {
                 let path = url.path().trim_matches('/');
@@ -151,7 +171,8 @@ impl Storage {
     pub fn shown(&self) -> String {
         match self {
             Self::Folder(path) => path.display().to_string(),
-            Self::Http(server) => server.base.to_string(),
+            Self::Http(Http { at: At::Files { base, .. }, .. }) => base.to_string(),
+            Self::Http(Http { at: At::Bucket(bucket), .. }) => bucket.shown(),
             Self::Redis(redis) => {
                 let database = redis.database.map_or(String::new(), |n| format!("/{n}"));
                 let host = if redis.host.contains(':') { format!("[{}]", redis.host) } else { redis.host.clone() };
@@ -164,8 +185,8 @@ impl Storage {
     /// machine's own networks.
     pub fn exposes(&self) -> Option<String> {
         let (host, has_secret) = match self {
-            Self::Http(server) if server.base.scheme() == "http" => {
-                (server.base.host_str().unwrap_or_default(), server.authorization.is_some())
+            Self::Http(Http { at: At::Files { base, authorization }, .. }) if base.scheme() == "http" => {
+                (base.host_str().unwrap_or_default(), authorization.is_some())
             }
             Self::Redis(redis) => (redis.host.as_str(), redis.credentials.is_some()),
             _ => return None,
@@ -186,6 +207,15 @@ impl Storage {
         match self {
             Self::Folder(path) if path.is_dir() => Ok(()),
             Self::Folder(_) => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")),
+            // Of an object that is not there a store says the same as of a bucket that is not there.
+            Self::Http(Http { at: At::Bucket(bucket), agent }) => {
+                let response = agent.head(bucket.itself().as_str()).call().map_err(io::Error::other)?;
+                match response.status().as_u16() {
+                    200..=299 => Ok(()),
+                    404 => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such bucket")),
+                    _ => Err(answered(&response)),
+                }
+            }
             // What nobody put there: a page for whatever is asked for is no cache.
             _ if self.has("0000000000000000000000000000000")? => {
                 Err(io::Error::other("it says that it has what nobody put there: it is no cache"))
@@ -206,7 +236,7 @@ impl Storage {
                 Err(e) => Err(e),
             },
             Self::Http(server) => {
-                let request = server.with(server.agent.get(server.url(key)?.as_str()));
+                let request = server.with(server.agent.get(server.url(Verb::Get, key)?.as_str()));
                 let mut response = request.call().map_err(io::Error::other)?;
                 match response.status().as_u16() {
                     200 => {
@@ -214,7 +244,7 @@ impl Storage {
                         body.map(Some).map_err(io::Error::other)
                     }
                     404 | 410 => Ok(None),
-                    status => Err(answered(status)),
+                    _ => Err(answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"GET", &redis_key(key)])? {
@@ -233,10 +263,11 @@ impl Storage {
         match self {
             Self::Folder(folder) => write_atomically(&folder.join(place(key)), value).map_err(io::Error::other),
             Self::Http(server) => {
-                let request = server.with(server.agent.put(server.url(key)?.as_str()));
-                match request.send(value).map_err(io::Error::other)?.status().as_u16() {
+                let request = server.with(server.agent.put(server.url(Verb::Put, key)?.as_str()));
+                let response = request.send(value).map_err(io::Error::other)?;
+                match response.status().as_u16() {
                     200..=299 => Ok(()),
-                    status => Err(answered(status)),
+                    _ => Err(answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"SET", &redis_key(key), value])? {
@@ -254,11 +285,12 @@ impl Storage {
         match self {
             Self::Folder(folder) => Ok(folder.join(place(key)).is_file()),
             Self::Http(server) => {
-                let request = server.with(server.agent.head(server.url(key)?.as_str()));
-                match request.call().map_err(io::Error::other)?.status().as_u16() {
+                let request = server.with(server.agent.head(server.url(Verb::Head, key)?.as_str()));
+                let response = request.call().map_err(io::Error::other)?;
+                match response.status().as_u16() {
                     200..=299 => Ok(true),
                     404 | 410 => Ok(false),
-                    status => Err(answered(status)),
+                    _ => Err(answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"EXISTS", &redis_key(key)])? {
@@ -279,10 +311,11 @@ impl Storage {
                 _ => Ok(()),
             },
             Self::Http(server) => {
-                let request = server.with(server.agent.delete(server.url(key)?.as_str()));
-                match request.call().map_err(io::Error::other)?.status().as_u16() {
+                let request = server.with(server.agent.delete(server.url(Verb::Delete, key)?.as_str()));
+                let response = request.call().map_err(io::Error::other)?;
+                match response.status().as_u16() {
                     200..=299 | 404 | 410 => Ok(()),
-                    status => Err(answered(status)),
+                    _ => Err(answered(&response)),
                 }
             }
             Self::Redis(redis) => redis.ask(&[b"DEL", &redis_key(key)]).map(|_| ()),
@@ -305,10 +338,19 @@ fn redis_key(key: &str) -> Vec<u8> {
     format!("ccache:{key}").into_bytes()
 }
 
-fn answered(status: u16) -> io::Error {
-    io::Error::other(match status {
-        401 | 403 => format!("it answered {status}: user, password or token are not those that it takes"),
-        405 | 501 => format!("it answered {status}: it takes no files"),
+/// What an answer means that is neither yes nor no.
+fn answered(response: &Response<Body>) -> io::Error {
+    io::Error::other(match response.status().as_u16() {
+        status @ (401 | 403) => match minutes_apart(response) {
+            Some(minutes) => format!(
+                "it answered {status}, and its clock and this machine's are {minutes} minutes apart: set the one that is wrong"
+            ),
+            None => format!("it answered {status}: user, password or token are not those that it takes"),
+        },
+        status @ (301 | 302 | 307 | 308) => {
+            format!("it answered {status}: it is elsewhere (a bucket: AWS_REGION names its region)")
+        }
+        status @ (405 | 501) => format!("it answered {status}: it takes no files"),
         413 => "it answered 413: it takes no file of this size (nginx: client_max_body_size)".into(),
         507 => "it answered 507: it is full".into(),
         status => format!("it answered {status}"),
@@ -323,14 +365,21 @@ fn odd(reply: &Reply) -> io::Error {
 }
 
 impl Http {
-    fn url(&self, key: &str) -> io::Result<Url> {
-        self.base.join(&place(key)).map_err(io::Error::other)
+    fn new(at: At) -> Self {
+        Self { at, agent: http_agent_within(PATIENCE[0], PATIENCE[1]) }
+    }
+
+    fn url(&self, verb: Verb, key: &str) -> io::Result<Url> {
+        match &self.at {
+            At::Files { base, .. } => base.join(&place(key)).map_err(io::Error::other),
+            At::Bucket(bucket) => Ok(bucket.entry(verb, &place(key))),
+        }
     }
 
     fn with<B>(&self, request: ureq::RequestBuilder<B>) -> ureq::RequestBuilder<B> {
-        match &self.authorization {
-            Some(value) => request.header("Authorization", value.as_str()),
-            None => request,
+        match &self.at {
+            At::Files { authorization: Some(value), .. } => request.header("Authorization", value.as_str()),
+            _ => request,
         }
     }
 }
@@ -395,7 +444,7 @@ mod tests {
     use super::*;
 
     fn parse(text: &str) -> Result<String> {
-        Storage::parse(text, Credentials::default()).map(|storage| storage.shown())
+        Storage::parse(text, Credentials::default(), Aws::default()).map(|storage| storage.shown())
     }
 
     #[test]
@@ -422,7 +471,7 @@ mod tests {
     fn a_password_in_clear_text_past_the_own_networks_is_told() {
         let exposes = |text: &str, token: Option<&str>| {
             let token = token.map(|t| Zeroizing::new(t.to_owned()));
-            Storage::parse(text, Credentials::of_files(None, None, token)).unwrap().exposes()
+            Storage::parse(text, Credentials::of_files(None, None, token), Aws::default()).unwrap().exposes()
         };
         for far in ["http://h.example/a", "redis://h.example/2", "http://8.8.8.8/", "redis://[2001:db8::1]:7"] {
             let said = exposes(far, Some("s3cret")).unwrap();
@@ -434,22 +483,36 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_page_for_whatever_is_asked_for_is_no_cache() {
+    /// What `look` says of a server that answers `head` to the first request, and that request.
+    fn looked(head: &'static str) -> (String, String) {
         use std::io::{Read, Write};
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = server.accept().unwrap();
-            let mut head = [0; 4096];
-            let read = stream.read(&mut head).unwrap();
-            stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
-            String::from_utf8_lossy(&head[..read]).into_owned()
+            let mut request = [0; 4096];
+            let read = stream.read(&mut request).unwrap();
+            write!(stream, "HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let storage = Storage::parse(&format!("http://{address}/"), Credentials::default()).unwrap();
+        let storage = Storage::parse(&format!("http://{address}/"), Credentials::default(), Aws::default()).unwrap();
         let e = storage.look().unwrap_err();
-        assert!(e.to_string().contains("it is no cache"), "{e}");
-        assert!(answering.join().unwrap().starts_with("HEAD "));
+        (e.to_string(), answering.join().unwrap())
+    }
+
+    #[test]
+    fn a_page_for_whatever_is_asked_for_is_no_cache() {
+        let (said, asked) = looked("200 OK");
+        assert!(said.contains("it is no cache") && asked.starts_with("HEAD "), "{said} {asked}");
+    }
+
+    #[test]
+    fn who_is_refused_because_of_a_clock_is_told_of_the_clock() {
+        let (said, _) = looked("403 Forbidden\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT");
+        assert!(said.contains("its clock and this machine's are ") && said.contains("minutes apart"), "{said}");
+        let now = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let (said, _) = looked(Box::leak(format!("403 Forbidden\r\nDate: {now}").into_boxed_str()));
+        assert!(said.contains("are not those that it takes"), "{said}");
     }
 
     #[test]
