@@ -35,6 +35,12 @@ fn the_default_recipe_reaches_a_libuv_store_that_answers() {
     for line in ["torch_cpu=libuv", "torch_python=libuv", "feature:USE_DISTRIBUTED=1", "feature:USE_CUDA=0"] {
         assert!(report.lines().any(|l| l == line), "{line} is not in\n{report}");
     }
+    // What the compiler does not tell of the pieces was read, name by name (docs/results/unity.md): a new one is read too.
+    let pieces = std::fs::read_to_string(work.join("logs/pieces.log")).unwrap();
+    let (head, doubled) = pieces.split_once("\n\n").unwrap();
+    let read: usize = head.split("declare, of ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    assert!(read > 850, "{head}");
+    insta::assert_snapshot!("names_of_two_sources", doubled);
     let uv = work.join("deps/uv/include/uv/version.h");
     assert!(std::fs::read_to_string(uv).unwrap().contains("UV_VERSION_MINOR 52"));
 

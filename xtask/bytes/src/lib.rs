@@ -3,10 +3,11 @@
 //!
 //! Reading at an offset ([`ReadAt`]), the strict reader of zip archives ([`Archive`]), names that mean one file to
 //! every reader ([`names`]), inflating on two cores ([`inflate`]), the names of classes in a library
-//! ([`marker`]), digests ([`digest`]), what stands in a folder and whether it still does ([`listing`]), and logs made
+//! ([`marker`]), the names that C++ text declares ([`declared`]), digests ([`digest`]), what stands in a folder and whether it still does ([`listing`]), and logs made
 //! comparable ([`text`]).
 
 mod archive;
+pub mod declared;
 pub mod digest;
 mod directory;
 pub mod inflate;

@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 pub mod cache;
 pub mod ninja;
+pub mod pieces;
 pub mod remote;
 pub mod room;
 

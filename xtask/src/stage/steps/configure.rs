@@ -17,7 +17,7 @@ use crate::recipe::{CmakeValue, Recipe, System, Unity, features};
 use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
-use crate::stage::work::{Work, room};
+use crate::stage::work::{Work, pieces, room};
 use crate::store::{Parts, share_tree};
 use crate::toolchain::locked::CMAKE_TOOLS;
 use crate::toolchain::{LAUNCH_COMMAND, Process};
@@ -152,6 +152,11 @@ impl Step for Configure {
         }
         let features = read_back(build, work)?;
         keep_checks(build, work)?;
+        if build.recipe.unity.values().any(Unity::is_on) {
+            let (found, log) = pieces::look(work)?;
+            let count = found.doubled.len();
+            build.events.note(format!("{count} names are declared by two sources of one piece: {}", log.display()));
+        }
         Ok(Record { features })
     }
 }
