@@ -178,10 +178,11 @@ fn spawn(build: &Build<'_>, second: &Second, copy: &Path, variation: &Variation)
     }
     // Its own copy of this program: the user of the variation need not be able to read ours.
     let program = second.store.join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
-    if !program.is_file() {
-        fs_err::copy(std::env::current_exe()?, &program)?;
-        platform::mark_executable(&program, true)?;
-    }
+    // Always: one that a former run left may be of another version.
+    let fresh = second.store.join(format!("torchmill.new{}", std::env::consts::EXE_SUFFIX));
+    fs_err::copy(std::env::current_exe()?, &fresh)?;
+    platform::mark_executable(&fresh, true)?;
+    platform::rename(&fresh, &program)?;
     variation.own(&second.store)?;
     let mut command = std::process::Command::new(&program);
     variation.enter(&mut command);
