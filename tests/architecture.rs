@@ -405,6 +405,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "the work folder or a cache, each under the key of the configured build",
         &[
             "objects/audit.rs load",
+            "work/pieces.rs doubled ×3",
             "work/remote.rs hits",
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",
