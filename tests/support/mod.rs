@@ -314,35 +314,14 @@ fn serve(
     Ok(())
 }
 
-/// A Python environment with `packages`, made once below `target/`. Tests that ask at one time wait for
-/// each other.
-pub fn python_environment(name: &str, packages: &[&str]) -> PathBuf {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    let env = root().join("target").join(name);
-    let done = env.join("complete");
-    if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {
-        return env;
-    }
-    let sh = Shell::new().unwrap();
-    sh.remove_path(&env).unwrap();
-    cmd!(sh, "python3 -m venv {env}").quiet().run().unwrap();
-    let python = env.join("bin/python");
-    let mut said = String::new();
-    for _ in 0..3 {
-        let install = cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check {packages...}");
-        let out = install.quiet().ignore_status().output().unwrap();
-        if out.status.success() {
-            sh.write_file(done, packages.join(" ")).unwrap();
-            return env;
-        }
-        said = String::from_utf8_lossy(&out.stderr).into_owned();
-    }
-    panic!("{} cannot be installed here: {said}", packages.join(", "))
-}
-
-/// A folder of this machine with these Node packages, made once.
-pub fn node_packages(name: &str, packages: &[&str]) -> PathBuf {
+/// A folder below `target/` with `packages`, made once: by `make`, which gets a path where nothing is, and by `install`,
+/// which is tried three times and says why it did not. Tests that ask at one time wait for each other.
+fn made_once(
+    name: &str,
+    packages: &[&str],
+    make: impl Fn(&Shell, &Path),
+    install: impl Fn(&Shell, &Path) -> Result<(), String>,
+) -> PathBuf {
     static ONE: Mutex<()> = Mutex::new(());
     let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     let dir = root().join("target").join(name);
@@ -352,12 +331,47 @@ pub fn node_packages(name: &str, packages: &[&str]) -> PathBuf {
     }
     let sh = Shell::new().unwrap();
     sh.remove_path(&dir).unwrap();
-    sh.create_dir(&dir).unwrap();
-    let install =
-        |_| cmd!(sh, "npm install --silent --no-audit --no-fund --prefix {dir} {packages...}").quiet().run().is_ok();
-    assert!((0..3).any(install), "{} cannot be installed here (npm and its registry)", packages.join(", "));
-    sh.write_file(done, packages.join(" ")).unwrap();
-    dir
+    make(&sh, &dir);
+    let mut said = String::new();
+    for _ in 0..3 {
+        match install(&sh, &dir) {
+            Ok(()) => {
+                sh.write_file(done, packages.join(" ")).unwrap();
+                return dir;
+            }
+            Err(why) => said = why,
+        }
+    }
+    panic!("{} cannot be installed here: {said}", packages.join(", "))
+}
+
+/// What a command that installs something said, if it failed.
+fn installed(install: xshell::Cmd<'_>) -> Result<(), String> {
+    let out = install.quiet().ignore_status().output().unwrap();
+    if out.status.success() { Ok(()) } else { Err(String::from_utf8_lossy(&out.stderr).into_owned()) }
+}
+
+/// A Python environment with `packages`.
+pub fn python_environment(name: &str, packages: &[&str]) -> PathBuf {
+    made_once(
+        name,
+        packages,
+        |sh, env| cmd!(sh, "python3 -m venv {env}").quiet().run().unwrap(),
+        |sh, env| {
+            let python = env.join("bin/python");
+            installed(cmd!(sh, "{python} -m pip install --quiet --disable-pip-version-check {packages...}"))
+        },
+    )
+}
+
+/// A folder with these Node packages.
+pub fn node_packages(name: &str, packages: &[&str]) -> PathBuf {
+    made_once(
+        name,
+        packages,
+        |sh, dir| drop(sh.create_dir(dir).unwrap()),
+        |sh, dir| installed(cmd!(sh, "npm install --silent --no-audit --no-fund --prefix {dir} {packages...}")),
+    )
 }
 
 /// A small file system in memory, gone with this value.

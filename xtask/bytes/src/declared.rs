@@ -33,8 +33,8 @@ pub fn declared(text: &str) -> BTreeMap<String, BTreeSet<String>> {
                 note(&statement, true, &scopes, &mut found);
                 at = after_body(&tokens, at);
                 let is_over = statement.contains(&"(") && !matches!(tokens.get(at), Some(&(";" | "," | "(")));
-                if is_over || is_type(&statement) {
-                    let is_type = is_type(&statement);
+                let is_type = is_type(&statement);
+                if is_over || is_type {
                     statement.clear();
                     // What follows the body of a type, up to `;`, are things of it.
                     statement.extend(is_type.then_some("_"));
@@ -92,18 +92,7 @@ fn is_word(token: &str) -> bool {
 fn plain<'a, 't>(mut statement: &'a [&'t str]) -> &'a [&'t str] {
     loop {
         match statement {
-            ["template", rest @ ..] => {
-                let mut depth = 0usize;
-                let end = rest.iter().position(|token| {
-                    match *token {
-                        "<" => depth += 1,
-                        ">" => depth = depth.saturating_sub(1),
-                        _ => {}
-                    }
-                    depth == 0
-                });
-                statement = &rest[end.map_or(rest.len(), |end| end + 1)..];
-            }
+            ["template", rest @ ..] => statement = after_pair(rest, ["<", ">"]),
             ["static" | "inline" | "constexpr" | "const" | "thread_local" | "extern", rest @ ..] => statement = rest,
             _ => return statement,
         }
@@ -156,7 +145,7 @@ fn name<'t>(statement: &[&'t str], opens: bool) -> Option<&'t str> {
                 let before = &statement[..at];
                 // Nothing before it but a word: a macro, after which something may follow.
                 return match before {
-                    [word] if is_word(word) => name(plain(after_parentheses(&statement[at..])), opens),
+                    [word] if is_word(word) => name(plain(after_pair(&statement[at..], ["(", ")"])), opens),
                     [.., "::" | "~" | ".", _] => None,
                     [.., word] if is_word(word) => Some(word),
                     _ => None,
@@ -169,14 +158,14 @@ fn name<'t>(statement: &[&'t str], opens: bool) -> Option<&'t str> {
     last_name(statement)
 }
 
-/// What stands after the `)` that ends the `(` that these words begin with.
-fn after_parentheses<'a, 't>(statement: &'a [&'t str]) -> &'a [&'t str] {
+/// What stands after the sign that ends what these words begin with, such as `)` for `(`.
+fn after_pair<'a, 't>(statement: &'a [&'t str], [opens, ends]: [&str; 2]) -> &'a [&'t str] {
     let mut depth = 0usize;
     let end = statement.iter().position(|token| {
-        match *token {
-            "(" => depth += 1,
-            ")" => depth = depth.saturating_sub(1),
-            _ => {}
+        if *token == opens {
+            depth += 1;
+        } else if *token == ends {
+            depth = depth.saturating_sub(1);
         }
         depth == 0
     });

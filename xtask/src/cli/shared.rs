@@ -181,9 +181,9 @@ impl CacheArgs {
             )
             .next("name one: --cache URL, or url in [cache] of the settings"));
         };
-        let Aws { endpoint, region, id, secret, session } = Aws::of_environment();
-        let aws =
-            Aws { endpoint: settings.endpoint.or(endpoint), region: settings.region.or(region), id, secret, session };
+        let mut aws = Aws::of_environment();
+        aws.endpoint = settings.endpoint.or(aws.endpoint);
+        aws.region = settings.region.or(aws.region);
         let storage = Storage::parse(&url, credentials, aws)?;
         let trust =
             if self.trust.is_empty() { trusted(&settings.trust, &here)? } else { trusted(&self.trust, Path::new(""))? };

@@ -564,7 +564,7 @@ pub fn size_of_tree(dir: &Path) -> u64 {
     files.filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
 }
 
-/// Removes a folder even where a build made parts of it read-only.
+/// Removes a folder even where a build made parts of it read-only. One that somebody else removes meanwhile is gone.
 ///
 /// # Errors
 /// The world: something in it cannot be removed.
@@ -572,6 +572,11 @@ pub fn remove_tree(dir: &Path) -> Result<()> {
     if fs_err::remove_dir_all(dir).is_ok() || !dir.exists() {
         return Ok(());
     }
+    let removed = remove_read_only(dir);
+    if dir.exists() { removed } else { Ok(()) }
+}
+
+fn remove_read_only(dir: &Path) -> Result<()> {
     for entry in walkdir::WalkDir::new(dir).into_iter().flatten() {
         if entry.file_type().is_dir() {
             platform::make_traversable(entry.path())?;

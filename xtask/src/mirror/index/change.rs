@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::store::write_atomically;
+use crate::store::{remove_tree, write_atomically};
 
 /// Beginnings of the names of such folders, and of those that earlier versions made for uploads.
 const PREFIXES: [&str; 2] = [PREFIX, ".upload-"];
@@ -231,10 +231,7 @@ pub fn heal(root: &Path) -> Result<()> {
             apply(root, &dir, &commit)?;
         }
         // A change that is given up removes its folder itself, without a lock: both may be at it.
-        match fs_err::remove_dir_all(&dir) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
+        remove_tree(&dir)?;
     }
     Ok(())
 }

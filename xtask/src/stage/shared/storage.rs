@@ -484,10 +484,11 @@ mod tests {
     }
 
     /// What `look` says of a server that answers `head` to the first request, and that request.
-    fn looked(head: &'static str) -> (String, String) {
+    fn looked(head: &str) -> (String, String) {
         use std::io::{Read, Write};
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
+        let head = head.to_owned();
         let answering = std::thread::spawn(move || {
             let (mut stream, _) = server.accept().unwrap();
             let mut request = [0; 4096];
@@ -511,7 +512,7 @@ mod tests {
         let (said, _) = looked("403 Forbidden\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT");
         assert!(said.contains("its clock and this machine's are ") && said.contains("minutes apart"), "{said}");
         let now = httpdate::fmt_http_date(std::time::SystemTime::now());
-        let (said, _) = looked(Box::leak(format!("403 Forbidden\r\nDate: {now}").into_boxed_str()));
+        let (said, _) = looked(&format!("403 Forbidden\r\nDate: {now}"));
         assert!(said.contains("are not those that it takes"), "{said}");
     }
 
