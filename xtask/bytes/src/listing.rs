@@ -13,6 +13,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::digest::{digest_file, sha256};
+use crate::names::below;
 
 /// What a file was when it was hashed. No time stands for the bytes; all of them together say that
 /// nobody wrote since.
@@ -184,9 +185,7 @@ fn walk(out: &Path, extent: Extent) -> io::Result<Vec<(String, PathBuf)>> {
         if !entry.file_type().is_file() && !entry.file_type().is_symlink() {
             return Err(no_plain_file(entry.path()));
         }
-        let relative = entry.path().strip_prefix(out).unwrap_or(entry.path());
-        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
-        found.push((name, entry.into_path()));
+        found.push((below(out, entry.path()), entry.into_path()));
     }
     Ok(found)
 }

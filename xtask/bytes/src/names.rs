@@ -1,11 +1,20 @@
 //! Names of members: which ones mean one and the same file to every reader, on every system.
 
+use std::path::Path;
+
 use icu_normalizer::ComposingNormalizerBorrowed;
 
 /// Longest name, bytes: what file systems take in a path.
 const LONGEST: usize = 4096;
 /// Longest segment, bytes.
 const LONGEST_SEGMENT: usize = 255;
+
+/// The name of `path` as a member of the folder `top`: the same on every system, with `/` between its parts. All of
+/// `path` if it is not below.
+pub fn below(top: &Path, path: &Path) -> String {
+    let parts = path.strip_prefix(top).unwrap_or(path).components();
+    parts.map(|part| part.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/")
+}
 
 /// An error if some reader would take `name` for another file than it says.
 ///
@@ -110,6 +119,13 @@ pub fn fold(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_below_a_folder_is_the_same_on_every_system() {
+        let top = Path::new("top");
+        assert_eq!(below(top, &top.join("a").join("b.cpp")), "a/b.cpp");
+        assert_eq!(below(top, Path::new("elsewhere")), "elsewhere");
+    }
 
     #[test]
     fn names_that_mean_another_file_somewhere_are_refused() {

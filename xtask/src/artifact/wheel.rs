@@ -4,6 +4,8 @@
 use std::io::{Seek, Write};
 use std::path::{Path, PathBuf};
 
+use torchmill_bytes::names::below;
+
 use super::zip::{Content, Member, ZipWriter};
 use crate::error::{Error, Result};
 use crate::wheel::record;
@@ -38,8 +40,7 @@ pub fn collect(root: &Path) -> Result<Vec<Member>> {
         if !entry.file_type().is_file() {
             continue;
         }
-        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let name = below(root, entry.path());
         let executable = crate::platform::is_executable(entry.path())?;
         members.push(Member { name, content: Content::File(entry.into_path()), executable });
     }

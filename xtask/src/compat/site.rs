@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use torchmill_bytes::names;
+
 use crate::error::{Error, Result};
 use crate::wheel::record;
 use crate::{inspect, platform};
@@ -209,10 +211,6 @@ pub fn distribution(site: &Path, project: &str) -> Result<Option<Distribution>> 
 
 /// All files below `site`/`folder`, relative to `site`.
 pub fn below(site: &Path, folder: &str) -> Vec<String> {
-    let relative = |path: &Path| {
-        let path = path.strip_prefix(site).ok()?;
-        Some(path.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/"))
-    };
     let entries = walkdir::WalkDir::new(site.join(folder)).follow_links(true).sort_by_file_name();
-    entries.into_iter().flatten().filter(|e| e.file_type().is_file()).filter_map(|e| relative(e.path())).collect()
+    entries.into_iter().flatten().filter(|e| e.file_type().is_file()).map(|e| names::below(site, e.path())).collect()
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
+use torchmill_bytes::names::below;
 
 use super::bytes::Bytes;
 use crate::error::{Error, Result};
@@ -150,8 +151,7 @@ impl Tree {
         let entries = files
             .par_iter()
             .map(|file| {
-                let relative = file.path().strip_prefix(&self.path).unwrap_or(file.path());
-                let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+                let name = below(&self.path, file.path());
                 if file.file_type().is_symlink() {
                     let target = fs_err::read_link(file.path())?.to_string_lossy().into_owned();
                     return Ok(Entry { link: Some(target), ..plain(name, 0, Sha256::digest(b"").into()) });

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 use torchmill_bytes::inflate::Packed;
+use torchmill_bytes::names::below;
 use zip::CompressionMethod;
 
 use crate::error::{Context, Error, Result};
@@ -399,8 +400,7 @@ pub fn visit_folder(root: &Path, wanted: &dyn Fn(&Member) -> Want, each: &mut Vi
         if !real.insert(fs_err::canonicalize(entry.path())?) {
             continue;
         }
-        let relative = entry.path().strip_prefix(root).unwrap_or(entry.path());
-        let name = relative.components().map(|c| c.as_os_str().to_string_lossy()).collect::<Vec<_>>().join("/");
+        let name = below(root, entry.path());
         let size = entry.metadata().map_err(|e| Error::world("io", e.to_string()))?.len();
         let member = Member { name, size };
         if wanted(&member) != Want::Nothing {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use torchmill_bytes::names::below;
 
 use super::build::{Build, Id};
 use super::work::Work;
@@ -280,9 +281,7 @@ fn files_of(build: &Build<'_>, name: &str) -> Result<Vec<(String, PathBuf)>> {
     for entry in walkdir::WalkDir::new(top.join(name)).sort_by_file_name() {
         let entry = entry.map_err(|e| Error::misuse("patch", format!("patches/{name} cannot be read: {e}")))?;
         if !entry.file_type().is_dir() {
-            let below = entry.path().strip_prefix(&top).unwrap_or(entry.path());
-            let parts: Vec<_> = below.iter().map(|part| part.to_string_lossy()).collect();
-            out.push((parts.join("/"), entry.into_path()));
+            out.push((below(&top, entry.path()), entry.into_path()));
         }
     }
     Ok(out)

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
+use torchmill_bytes::names::below;
 
 use super::repairer::{Grafted, Repaired, Repairer, Tools};
 use crate::artifact::policy;
@@ -72,11 +73,7 @@ impl Repair<'_> {
             grafted.insert(soname, graft);
         }
         files.par_iter().try_for_each(|(path, elf)| self.patch(path, elf, &grafted))?;
-        let after = self
-            .elf_files()?
-            .into_iter()
-            .map(|(p, e)| (p.strip_prefix(self.root).unwrap_or(&p).to_string_lossy().into_owned(), e))
-            .collect();
+        let after = self.elf_files()?.into_iter().map(|(p, e)| (below(self.root, &p), e)).collect();
         Ok((grafted.into_values().collect(), after))
     }
 

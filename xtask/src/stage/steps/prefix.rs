@@ -4,6 +4,7 @@ use std::path::Path;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
+use torchmill_bytes::names::below;
 
 use super::buildenv::Buildenv;
 use crate::error::{Context, Error, Result};
@@ -113,7 +114,7 @@ fn merge(from: &Path, to: &Path) -> Result<()> {
         } else if !target.exists() {
             platform::rename(entry.path(), &target)?;
         } else if fs_err::read(&target)? != fs_err::read(entry.path())? {
-            let name = target.strip_prefix(to).unwrap_or(&target).display().to_string();
+            let name = below(to, &target);
             return Err(Error::misuse("prefix", format!("two sources have the file {name}, with other bytes"))
                 .next("choose with 'only' and 'keep' which of them is meant"));
         }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use torchmill_bytes::names::below;
 
 use super::configure::{self, Configure};
 use super::prefix::compiler_cache;
@@ -274,7 +275,7 @@ pub(super) fn check_no_leaks(build: &Build<'_>, root: &Path) -> Result<()> {
             for needle in &needles {
                 found |= inspect::file_contains(path, needle.as_bytes())?;
             }
-            Ok(found.then(|| path.strip_prefix(root).unwrap_or(path).display().to_string()))
+            Ok(found.then(|| below(root, path)))
         })
         .collect::<Result<Vec<_>>>()?;
     let leaks: Vec<String> = leaks.into_iter().flatten().collect();

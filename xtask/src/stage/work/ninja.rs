@@ -26,8 +26,8 @@ use crate::toolchain::{
 /// Mean seconds of one C++ object of PyTorch on one core, for the first build on a machine.
 const FIRST_GUESS_OBJECT: f64 = 4.3;
 
-/// The same by folder of the build, where objects take long: means of the first build of
-/// `torch-2.6.0-cpu` (docs/results), good enough for the versions after it.
+/// The same by folder of the build, where that is far from it: means of the cold build of `torch-2.12.1-cpu`, and of
+/// `torch-2.6.0-cpu` where the newer one has no such folder (docs/results).
 const PACE: &str = include_str!("pace.json");
 
 /// Peak MiB of the largest process of a compile, by folder of the build: the largest of the first build of
@@ -36,8 +36,12 @@ const MEMORY: &str = include_str!("memory.json");
 
 /// Steps that failed beside the first which an error names.
 const MOST_NAMED: usize = 20;
-/// Seconds that the pace is measured over.
+/// Seconds that the pace is measured over, at least.
 const PACE_WINDOW: f64 = 180.0;
+/// Seconds that what it is measured over was expected to take, at least: a few large steps say little of the rest.
+const PACE_WORK: f64 = 300.0;
+/// Seconds of work as expected that are put beside what was measured of compiles.
+const PACE_PRIOR: f64 = 120.0;
 /// Mean seconds of any other step.
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
@@ -110,13 +114,14 @@ pub fn run(
         let output = process.run(Some(&log), &mut |line| {
             failure.line(line);
             if let Some((done, total, what)) = status(line) {
-                let left = estimate.finished(what, started.elapsed().as_secs_f64());
+                let from = whence.after(what);
+                let left = estimate.finished(what, started.elapsed().as_secs_f64(), &from);
                 build.events.emit(Event::CompileProgress {
                     done,
                     total,
                     seconds_left: is_timed.then_some(left).flatten(),
                     current: what.to_owned(),
-                    from: whence.after(what),
+                    from,
                 });
             }
         })?;
@@ -354,14 +359,26 @@ impl Pace {
     }
 }
 
+/// How far a build was.
+#[derive(Clone, Copy, Default)]
+struct Mark {
+    /// Seconds since the start.
+    elapsed: f64,
+    /// Seconds that what is done until then was expected to take.
+    done: f64,
+    /// Objects that were compiled until then, and all that were made.
+    compiled: u64,
+    objects: u64,
+}
+
 /// Time left, learnt from earlier runs' timings of each output.
 struct Estimate {
     /// Output → seconds, of what is still to do.
     remaining: HashMap<String, f64>,
     remaining_sum: f64,
     jobs: f64,
-    /// Of the last minutes: (seconds since the start, expected seconds done until then).
-    recent: VecDeque<(f64, f64)>,
+    /// How far it was in the last minutes.
+    recent: VecDeque<Mark>,
     done_sum: f64,
 }
 
@@ -381,11 +398,11 @@ impl Estimate {
             remaining.insert(output, seconds);
         }
         let remaining_sum = remaining.values().sum();
-        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([(0.0, 0.0)]), done_sum: 0.0 }
+        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([Mark::default()]), done_sum: 0.0 }
     }
 
-    /// Takes note of a finished step; returns the seconds left.
-    fn finished(&mut self, what: &str, elapsed: f64) -> Option<f64> {
+    /// Takes note of a finished step, and of where objects came from until then; returns the seconds left.
+    fn finished(&mut self, what: &str, elapsed: f64, from: &Whence) -> Option<f64> {
         let output = what.rsplit(' ').next().unwrap_or(what);
         if let Some(seconds) = self.remaining.remove(output) {
             self.remaining_sum -= seconds;
@@ -393,13 +410,20 @@ impl Estimate {
         }
         // How the last minutes compare with what was expected of them: a run of cache hits, or a
         // machine that is busy with something else, changes the pace, and the estimate follows.
-        self.recent.push_back((elapsed, self.done_sum));
-        while self.recent.len() > 2 && self.recent.front().is_some_and(|(at, _)| elapsed - at > PACE_WINDOW) {
+        let objects = from.local + from.cache + from.archive + from.farm;
+        let now = Mark { elapsed, done: self.done_sum, compiled: from.local, objects };
+        self.recent.push_back(now);
+        let expected = |since: &Mark| (now.done - since.done) / self.jobs;
+        let is_enough = |since: &Mark| elapsed - since.elapsed > PACE_WINDOW && expected(since) > PACE_WORK;
+        while self.recent.get(1).is_some_and(is_enough) {
             self.recent.pop_front();
         }
-        let (since, done_then) = self.recent.front().copied().unwrap_or((0.0, 0.0));
-        let expected = (self.done_sum - done_then) / self.jobs;
-        let pace = if expected > 10.0 { ((elapsed - since) / expected).clamp(0.005, 20.0) } else { 1.0 };
+        let then = self.recent.front().copied().unwrap_or_default();
+        let compiled = (now.compiled.saturating_sub(then.compiled)) as f64;
+        let prior = PACE_PRIOR * compiled / now.objects.saturating_sub(then.objects).max(1) as f64;
+        let expected = expected(&then);
+        let measured = (elapsed - then.elapsed + prior) / (expected + prior);
+        let pace = if expected + prior > 10.0 { measured.clamp(0.005, 20.0) } else { 1.0 };
         (self.done_sum > 0.0).then(|| (self.remaining_sum / self.jobs * pace).max(0.0))
     }
 
@@ -573,5 +597,41 @@ mod tests {
         let told = |line: &str| advice::advice(&[line], 4)[0].tell.clone();
         assert!(told("c++: fatal error: Killed signal terminated program cc1plus").contains("--jobs 2"));
         assert!(told("a.cpp:1: fatal error: zz.h: No such file or directory").contains("header is missing"));
+    }
+
+    /// 100 steps that are expected to take 10 s each, on one core.
+    fn hundred() -> Estimate {
+        let remaining: HashMap<String, f64> = (0..100).map(|n| (format!("{n}.o"), 10.0)).collect();
+        Estimate {
+            remaining,
+            remaining_sum: 1000.0,
+            jobs: 1.0,
+            recent: VecDeque::from([Mark::default()]),
+            done_sum: 0.0,
+        }
+    }
+
+    fn left(estimate: &mut Estimate, steps: std::ops::Range<u64>, seconds: f64, from: impl Fn(u64) -> Whence) -> f64 {
+        let begin = estimate.recent.back().map_or(0.0, |mark| mark.elapsed);
+        let left = steps.clone().map(|n| {
+            let elapsed = begin + seconds * (n - steps.start + 1) as f64;
+            estimate.finished(&format!("Building CXX object {n}.o"), elapsed, &from(n)).unwrap()
+        });
+        left.last().unwrap()
+    }
+
+    #[test]
+    fn a_few_slow_compiles_do_not_make_the_rest_as_slow_and_hits_are_believed_at_once() {
+        let compiled = |n| Whence { local: n + 1, ..Whence::default() };
+        let mut estimate = hundred();
+        // 8 of them took five times as long: what is left was 920 s, and it is not 4,600.
+        let slow = left(&mut estimate, 0..8, 50.0, compiled);
+        assert!((920.0..2500.0).contains(&slow), "{slow}");
+        // All of them are slow: it is believed.
+        let slow = left(&mut estimate, 8..30, 50.0, compiled);
+        assert!((2500.0..3500.0).contains(&slow), "{slow}");
+        let hits = |n| Whence { cache: n + 1, ..Whence::default() };
+        let fast = left(&mut hundred(), 0..20, 0.1, hits);
+        assert!((7.0..9.0).contains(&fast), "{fast}");
     }
 }

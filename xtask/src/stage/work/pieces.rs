@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use torchmill_bytes::declared::declared;
+use torchmill_bytes::names::below;
 
 use super::Work;
 use crate::error::Result;
@@ -92,7 +93,7 @@ fn doubled(build: &Path, src: &Path) -> Result<Found> {
                 by_name.entry(name).or_default().push(format!("{source} ({})", scopes.join(", ")));
             }
         }
-        let place = piece.path().strip_prefix(build.join("unity")).unwrap_or(piece.path()).display().to_string();
+        let place = below(&build.join("unity"), piece.path());
         let doubled = by_name.into_iter().filter(|(_, sources)| sources.len() > 1);
         found.doubled.extend(doubled.map(|(name, sources)| Doubled { piece: place.clone(), name, sources }));
     }
