@@ -135,6 +135,24 @@ fn a_stalled_server_is_given_up_on() {
 }
 
 #[test]
+fn a_server_that_sends_a_byte_now_and_then_is_given_up_on() {
+    let server = Server::start([("/f", Answer::Drip), ("/simple/thing/", Answer::Drip)]);
+    let locked = |coordinate: &str| {
+        let w = Workspace::new();
+        w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", coordinate));
+        let mut command = w.xtask(&["lock", "--recipe", "x"]);
+        command.env("TORCHMILL_STALL_SECONDS", "1").env("PIP_INDEX_URL", format!("{}/simple", server.url));
+        crate::support::Ran::of(&mut command, w.path()).exits(3).says("bytes in 4 seconds")
+    };
+    let started = std::time::Instant::now();
+    std::thread::scope(|scope| {
+        scope.spawn(|| locked(&format!("{}/f", server.url)).says("cannot be had from any of its coordinates"));
+        scope.spawn(|| locked("pypi:thing/1.0/thing-1.0.tar.gz").says("a page of the index cannot be read"));
+    });
+    assert!(started.elapsed().as_secs() < 90);
+}
+
+#[test]
 fn offline_says_exactly_what_is_missing() {
     let (_dir, store) = store();
     let mut w = want("https://nowhere.invalid/f", b"x");

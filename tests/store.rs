@@ -268,12 +268,14 @@ fn what_a_killed_run_left_is_shown_and_removed_and_what_is_under_way_is_not() {
 fn root_uses_no_store_that_others_can_write_to() {
     use std::os::unix::fs::PermissionsExt;
     let dir = tempfile::tempdir().unwrap();
-    let store = Store::open(Some(dir.path())).unwrap();
+    let named = dir.path().join("above/store");
+    let store = Store::open(Some(&named)).unwrap();
     assert_eq!(store.shared(), None);
     let blobs = store.root().join("blobs");
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(store.shared().unwrap().ends_with("has the mode 0777"));
-    for folder in ["parts", "locks", "quarantine", "stages/fetch", "work/tree-0", ".."] {
+    let inside = ["parts", "locks", "quarantine", "stages/fetch", "stages/fetch/0123", "blobs/01", "work/tree-0"];
+    for folder in inside.into_iter().chain(["..", "../.."]) {
         std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = store.root().join(folder);
         std::fs::create_dir_all(&path).unwrap();
@@ -282,8 +284,16 @@ fn root_uses_no_store_that_others_can_write_to() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(store.shared(), None, "{folder}");
     }
+    // Named by a link, in a folder where everybody may put another one there.
+    let open = dir.path().join("open");
+    std::fs::create_dir(&open).unwrap();
+    std::os::unix::fs::symlink(dir.path().join("above"), open.join("link")).unwrap();
+    let through = Store::existing(Some(&open.join("link/store"))).unwrap().unwrap();
+    assert_eq!(through.shared(), None);
+    std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
+    assert!(through.shared().is_some_and(|how| how.contains("open belongs to")), "{:?}", through.shared());
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let opened = Store::open(Some(dir.path()));
+    let opened = Store::open(Some(&named));
     if torchmill::platform::is_root() {
         let e = opened.unwrap_err();
         assert_eq!((e.code(), e.exit()), ("store-shared", Exit::Misuse));

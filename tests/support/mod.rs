@@ -161,6 +161,8 @@ pub enum Answer {
     Endless,
     /// Sends a beginning and then nothing.
     Stall(Vec<u8>),
+    /// Sends a byte now and then, for as long as anybody listens, and says that it is a page.
+    Drip,
     /// This status the first n times, then the bytes.
     FailFirst(u16, usize, Vec<u8>),
     /// This status.
@@ -291,6 +293,13 @@ fn serve(
             out.write_all(bytes)?;
             std::thread::sleep(Duration::from_secs(30));
             Ok(())
+        }
+        Some(Answer::Drip) => {
+            head(&mut out, "200 OK", "Content-Type: text/html\r\nContent-Length: 1000000\r\n")?;
+            (0..600).try_for_each(|_| {
+                std::thread::sleep(Duration::from_millis(200));
+                out.write_all(b" ")
+            })
         }
         Some(Answer::FailFirst(status, n, bytes)) => {
             if earlier < *n {

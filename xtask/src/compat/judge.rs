@@ -18,7 +18,7 @@ use super::torch::{Torch, file_name, is_torchs, stem};
 use super::verdict::{Cause, Fit, Gap, Judged, Reason, Verdict};
 use crate::error::Result;
 use crate::inspect::{Format, Import, Symbols, on_every_system};
-use crate::recipe::System;
+use crate::recipe::{System, shown};
 
 /// Names of missing symbols that are told.
 const FIRST: usize = 3;
@@ -167,10 +167,7 @@ fn pins(torch: &Torch, package: &Package) -> Result<Vec<Reason>> {
     }
     if let Some(version) = &torch.version {
         for requirement in metadata.on("torch", target)?.into_iter().filter(|r| !satisfies(r, version)) {
-            let torch = version.to_string();
-            let mut plain = requirement.clone();
-            plain.marker = pep508_rs::MarkerTree::TRUE;
-            out.push(Reason::Pin { requirement: plain.to_string(), torch });
+            out.push(Reason::Pin { requirement: shown(requirement), torch: version.to_string() });
         }
     }
     Ok(out)

@@ -26,6 +26,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::inspect::FileAt;
+use crate::recipe::shown;
 use crate::store::Store;
 
 use self::site::Distribution;
@@ -242,9 +243,7 @@ fn another(torch: &Torch, subject: &str, package: &Package) -> Verdict {
 
 /// A line of a requirement file that neither its folder nor the package index has anything for.
 fn nowhere(place: &str, requirement: &Requirement) -> Verdict {
-    let mut bare = requirement.clone();
-    bare.marker = pep508_rs::MarkerTree::TRUE;
-    let needs = format!("{bare}: it is not beside the file, and the package index does not have it");
+    let needs = format!("{}: it is not beside the file, and the package index does not have it", shown(requirement));
     let name = requirement.name.to_string();
     Verdict { gaps: vec![Gap { by: name.clone(), needs: vec![needs] }], ..empty(place, &name, "") }
 }
@@ -252,7 +251,7 @@ fn nowhere(place: &str, requirement: &Requirement) -> Verdict {
 /// A requirement on torch itself, as requirement files have them.
 fn itself(torch: &Torch, requirement: &Requirement, version: &pep440_rs::Version) -> Verdict {
     let holds = satisfies(requirement, version);
-    let reason = Reason::Pin { requirement: requirement.to_string(), torch: version.to_string() };
+    let reason = Reason::Pin { requirement: shown(requirement), torch: version.to_string() };
     Verdict {
         verdict: if holds { Fit::Fits } else { Fit::DoesNotFit },
         loads: Some(true),

@@ -91,8 +91,7 @@ pub fn missing(index: &Index, of: impl Fn(&str) -> bool) -> Result<Vec<Missing>>
             for requirement in requirements(&String::from_utf8_lossy(&metadata), &[], platform) {
                 let needed = wheel::normalize(requirement.name.as_ref());
                 if !meets(&index.project(&needed)?, &requirement, platform) {
-                    let requirement = requirement.to_string();
-                    let requirement = requirement.split(';').next().unwrap_or_default().trim().to_owned();
+                    let requirement = crate::recipe::shown(&requirement);
                     missing.entry(requirement.clone()).or_insert(Missing {
                         requirement,
                         needed_by: file.filename.clone(),

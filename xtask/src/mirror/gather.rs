@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{Requirement, VerbatimUrl};
+use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
 use ureq::Agent;
 
 use super::depends;
@@ -17,7 +17,7 @@ use super::wheel::{Name, Wheel};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::recipe::System;
+use crate::recipe::{System, shown};
 use crate::source::pypi::{self, IndexFile, Platform};
 use crate::source::{download_to, http_agent};
 use crate::store::digest_file;
@@ -182,7 +182,7 @@ impl Gathering<'_> {
             let needed_by = self.wheels[at].filename.clone();
             for python in self.pythons()? {
                 for requirement in depends::requirements(&metadata, &[], here(&python)) {
-                    let doing = || format!("getting '{requirement}', which {needed_by} needs");
+                    let doing = || format!("getting '{}', which {needed_by} needs", shown(&requirement));
                     self.need(&requirement, &python).doing(doing)?;
                 }
             }
@@ -206,6 +206,13 @@ impl Gathering<'_> {
         if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
             return Ok(());
         }
+        if matches!(requirement.version_or_url, Some(VersionOrUrl::Url(_))) {
+            return Err(Error::misuse(
+                "address",
+                format!("'{}' is asked for from an address, which no index answers for", shown(requirement)),
+            )
+            .next("download it, judge it, and add the file; installers will go to that address all the same"));
+        }
         let files = pypi::files(&self.agent, &project)?;
         let runs = |f: &IndexFile| {
             let specifiers = f.requires_python.as_deref().map(VersionSpecifiers::from_str);
@@ -225,7 +232,7 @@ impl Gathering<'_> {
         let newest = versions.pop().ok_or_else(|| {
             Error::misuse(
                 "no-wheel",
-                format!("the package index has no wheel for '{requirement}' that fits CPython {python}"),
+                format!("the package index has no wheel for '{}' that fits CPython {python}", shown(requirement)),
             )
             .next("build one and add it with the others")
         })?;

@@ -25,8 +25,8 @@ use super::wheel::Wheel;
 use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
-use crate::source::http_get;
 use crate::source::pypi::{self, IndexFile};
+use crate::source::{Steady, http_get, http_text};
 
 /// How often one upload is tried.
 const ATTEMPTS: u32 = 4;
@@ -188,12 +188,12 @@ impl Target<'_> {
         let failed = |e: String| Error::world("push", format!("what the server has cannot be read to compare it: {e}"));
         let address = Url::parse(url).map_err(|e| failed(e.to_string()))?;
         let request = self.authorized(http_get(&self.agent, url), &address);
-        let mut response = request.call().map_err(|e| failed(e.to_string()))?;
+        let response = request.call().map_err(|e| failed(e.to_string()))?;
         let status = response.status().as_u16();
         if status != 200 {
             return Err(failed(format!("{} answers {status}", shown(&address))));
         }
-        let mut body = response.body_mut().with_config().limit(u64::MAX).reader().take(size + 1);
+        let mut body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader()).take(size + 1);
         crate::store::digest_reader(&mut body).map(|(digest, _)| digest).map_err(|e| failed(e.to_string()))
     }
 
@@ -285,13 +285,14 @@ impl Target<'_> {
             request = request.header("Expect", "100-continue");
         }
         let request = self.authorized(request, &self.url);
-        let mut response = request.send(ureq::SendBody::from_reader(&mut body))?;
+        let response = request.send(ureq::SendBody::from_reader(&mut body))?;
+        let status = response.status().as_u16();
         if let Some(to) = target(&response, &self.url) {
-            return Ok((response.status().as_u16(), format!("it sends uploads on to {}", shown(&to))));
+            return Ok((status, format!("it sends uploads on to {}", shown(&to))));
         }
-        let text = response.body_mut().with_config().limit(64 << 10).read_to_string().unwrap_or_default();
+        let text = http_text(response, 64 << 10).unwrap_or_default();
         let said = self.credentials.as_ref().map_or_else(|| text.clone(), |c| c.conceal(&text));
-        Ok((response.status().as_u16(), first_words(&said)))
+        Ok((status, first_words(&said)))
     }
 
     fn refused(&self, status: u16, said: &str) -> Error {

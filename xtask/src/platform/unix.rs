@@ -494,11 +494,46 @@ pub fn shared_with(folders: &[PathBuf]) -> Option<String> {
 }
 
 /// How others than this user and root can put something else in the place of what stands in `folder`; `None` where they
-/// cannot. A folder like /tmp lets everybody write, and nobody touch what is not theirs.
+/// cannot. Every folder and link on the way counts. A folder like /tmp lets everybody write, and nobody touch what is not
+/// theirs.
 pub fn replaceable_by_others(folder: &Path) -> Option<String> {
-    let (owner, mode) = owner_and_mode(folder)?;
-    let shared = ![this_user(), 0].contains(&owner) || mode & 0o022 != 0 && mode & 0o1000 == 0;
-    shared.then(|| format!("{} belongs to user {owner} and has the mode {mode:04o}", folder.display()))
+    use std::os::unix::fs::MetadataExt;
+    let reversed = |path: &Path| path.iter().map(OsString::from).rev().collect::<Vec<_>>();
+    let (mut at, mut ahead, mut links) = (PathBuf::from("/"), reversed(folder), 0);
+    loop {
+        let about = std::fs::symlink_metadata(&at).ok()?;
+        let (owner, mode) = (about.uid(), about.mode() & 0o7777);
+        let is_link = about.file_type().is_symlink();
+        let is_open = !is_link && mode & 0o022 != 0 && mode & 0o1000 == 0;
+        if is_open || !([this_user(), 0].contains(&owner) || is_unmapped(owner)) {
+            return Some(format!("{} belongs to user {owner} and has the mode {mode:04o}", at.display()));
+        }
+        if is_link {
+            links += 1;
+            // As many as Linux follows.
+            if links > 40 {
+                return None;
+            }
+            let target = std::fs::read_link(&at).ok()?;
+            at.pop();
+            ahead.extend(reversed(&target));
+        }
+        // An absolute part begins anew, at the root folder.
+        match ahead.pop()? {
+            part if part == ".." => drop(at.pop()),
+            part if part == "." => {}
+            part => at.push(part),
+        }
+    }
+}
+
+/// Whether a file of this owner belongs to a user whom this process has no number for: inside of a container, one of
+/// those outside.
+fn is_unmapped(owner: u32) -> bool {
+    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
+    let is_all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
+    number("/proc/sys/kernel/overflowuid") == Some(owner)
+        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_all(map))
 }
 
 /// Whether `path` itself, not what it may lead to, is this user's.

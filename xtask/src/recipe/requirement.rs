@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use pep508_rs::VerbatimUrl;
 
+use crate::error::without_secrets;
+
 /// A requirement as METADATA and requirement files write it (PEP 508).
 pub type Requirement = pep508_rs::Requirement<VerbatimUrl>;
 
@@ -77,6 +79,12 @@ pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
+/// A requirement for people: without its condition, and without what nobody is told of an address.
+pub fn shown(requirement: &Requirement) -> String {
+    let bare = Requirement { marker: pep508_rs::MarkerTree::TRUE, ..requirement.clone() };
+    without_secrets(&bare.to_string())
+}
+
 /// The version that a requirement pins with `==`, if it does.
 pub fn pinned(requirement: &Requirement) -> Option<String> {
     match &requirement.version_or_url {
@@ -91,6 +99,14 @@ pub fn pinned(requirement: &Requirement) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_requirement_is_shown_without_its_condition_and_without_what_nobody_is_told() {
+        let said = |text: &str| shown(&requirement(text).unwrap());
+        let secret = "other @ https://me:pass@host.example/o.whl?token=abcdef ; python_version > '3'";
+        assert_eq!(said(secret), "other @ https://…@host.example/o.whl?token=…");
+        assert_eq!(said("torch>=2.6; extra == 'x'"), "torch>=2.6");
+    }
 
     #[test]
     fn a_marker_costs_no_more_than_its_bounds() {

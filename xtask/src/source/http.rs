@@ -1,8 +1,8 @@
 //! HTTP downloads that resume, hash while streaming, and give up on a stalled server.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest, Sha256};
 use ureq::Agent;
@@ -36,17 +36,66 @@ pub fn agent_within(connect: Duration, whole: Duration) -> Agent {
     config.new_agent()
 }
 
+/// How long a server may send nothing: [`STALL`], or `TORCHMILL_STALL_SECONDS`.
+fn stall() -> Duration {
+    std::env::var("TORCHMILL_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs)
+}
+
+/// Bytes a second below which a server is given up on, as one that sends nothing: it may send a byte now and then for
+/// ever.
+const SLOWEST: u64 = 1024;
+
+/// A body that ends with an error once it has brought less than [`SLOWEST`] for four times as long as it may bring
+/// nothing.
+pub struct Steady<R> {
+    body: R,
+    patience: Duration,
+    since: Instant,
+    bytes: u64,
+}
+
+impl<R> Steady<R> {
+    /// `body`, from now on.
+    pub fn new(body: R) -> Self {
+        Self { body, patience: stall() * 4, since: Instant::now(), bytes: 0 }
+    }
+}
+
+impl<R: Read> Read for Steady<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.body.read(buffer)?;
+        self.bytes += n as u64;
+        let passed = self.since.elapsed();
+        if n > 0 && passed >= self.patience {
+            if self.bytes < SLOWEST * passed.as_secs() {
+                let what = format!("the server sent {} bytes in {} seconds", self.bytes, passed.as_secs());
+                return Err(io::Error::new(io::ErrorKind::TimedOut, what));
+            }
+            (self.since, self.bytes) = (Instant::now(), 0);
+        }
+        Ok(n)
+    }
+}
+
+/// All of a body of at most `limit` bytes, as text.
+///
+/// # Errors
+/// It is cut, longer, no UTF-8, or comes too slowly.
+pub fn text(response: ureq::http::Response<ureq::Body>, limit: u64) -> io::Result<String> {
+    let mut text = String::new();
+    Steady::new(response.into_body().into_with_config().limit(limit).reader()).read_to_string(&mut text)?;
+    Ok(text)
+}
+
 /// The same, following at most this many redirects; with none, the redirect itself is the answer.
 pub fn agent_following(redirects: u32) -> Agent {
-    let stall =
-        std::env::var("TORCHMILL_STALL_SECONDS").ok().and_then(|s| s.parse().ok()).map_or(STALL, Duration::from_secs);
     let config: Config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("torchmill/", env!("CARGO_PKG_VERSION")))
         .http_status_as_error(false)
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
-        .timeout_per_read(Some(stall))
+        .timeout_per_read(Some(stall()))
         .max_redirects(redirects)
         .middleware(tell)
         .build();
@@ -75,7 +124,7 @@ fn tell(
         let part = request.headers().get("range").and_then(|v| v.to_str().ok()).unwrap_or_default();
         format!("{} {} {part}", request.method(), logging::redact(&request.uri().to_string()))
     });
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     let answer = next.handle(request);
     if let Some(asked) = asked {
         let seconds = started.elapsed().as_secs_f64();
@@ -144,7 +193,7 @@ impl Progress {
     pub fn restart(&mut self) -> Result<()> {
         use std::io::Seek;
         self.file.set_len(0)?;
-        self.file.seek(std::io::SeekFrom::Start(0))?;
+        self.file.seek(io::SeekFrom::Start(0))?;
         self.hash = Sha256::new();
         self.size = 0;
         Ok(())
@@ -221,7 +270,7 @@ pub fn download(
         return Err(Failure::Refused(format!("the server announces {announced} bytes where the lock says {expected}")));
     }
     events.emit(Event::DownloadStarted { file: file.to_owned(), size: expected.or(announced) });
-    let mut body = response.into_body().into_with_config().limit(u64::MAX).reader();
+    let mut body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader());
     let mut buffer = vec![0u8; 1 << 17];
     loop {
         if platform::cancelled() {

@@ -13,4 +13,7 @@ pub mod tarball;
 pub mod unpack;
 
 pub use fetch::{Fetcher, Want};
-pub use http::{agent as http_agent, agent_within as http_agent_within, download_to, get as http_get, minutes_apart};
+pub use http::{
+    Steady, agent as http_agent, agent_within as http_agent_within, download_to, get as http_get, minutes_apart,
+    text as http_text,
+};

@@ -125,9 +125,9 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
 ///
 /// # Errors
 /// The world: it is no such page.
-pub fn read_page(mut response: ureq::http::Response<ureq::Body>, base: &Url) -> Result<Vec<IndexFile>> {
+pub fn read_page(response: ureq::http::Response<ureq::Body>, base: &Url) -> Result<Vec<IndexFile>> {
     let json = response.headers().get("content-type").and_then(|v| v.to_str().ok()).is_some_and(|t| t.contains("json"));
-    let text = response.body_mut().with_config().limit(64 << 20).read_to_string();
+    let text = super::http_text(response, 64 << 20);
     parse_page(&text.map_err(|e| unreadable(e.to_string()))?, json, base)
 }
 
@@ -236,10 +236,10 @@ pub fn metadata_beside(agent: &Agent, wheel: &IndexFile) -> Result<Option<String
         .next("check the network, or PIP_INDEX_URL and pip's configuration")
     };
     let asked = super::http_get(agent, &format!("{}.metadata", wheel.url));
-    let mut response = asked.call().map_err(|e| failed(e.to_string()))?;
+    let response = asked.call().map_err(|e| failed(e.to_string()))?;
     match response.status().as_u16() {
         200 => {
-            let text = response.body_mut().with_config().limit(MOST_METADATA).read_to_string();
+            let text = super::http_text(response, MOST_METADATA);
             text.map(Some).map_err(|e| failed(e.to_string()))
         }
         403 | 404 | 410 => Ok(None),

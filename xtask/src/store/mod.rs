@@ -156,10 +156,10 @@ impl Store {
     pub fn shared(&self) -> Option<String> {
         let mut folders = vec![self.root.clone()];
         folders.extend(FOLDERS.iter().chain(&["quarantine", "inner"]).map(|name| self.root.join(name)));
-        // A result, or a build folder, that others can write to is theirs as well.
-        for of in ["stages", "work"].map(|name| self.root.join(name)) {
-            let inside = std::fs::read_dir(of).into_iter().flatten().flatten();
-            folders.extend(inside.map(|entry| entry.path()).filter(|path| path.is_dir()));
+        // A result, a download, or a build folder, that others can write to is theirs as well.
+        for (of, depth) in [("stages", 2), ("work", 1), ("blobs", 1)] {
+            let inside = walkdir::WalkDir::new(self.root.join(of)).min_depth(1).max_depth(depth).into_iter().flatten();
+            folders.extend(inside.map(walkdir::DirEntry::into_path).filter(|path| path.is_dir()));
         }
         platform::shared_with(&folders).or_else(|| platform::replaceable_by_others(self.root.parent()?))
     }
