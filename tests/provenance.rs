@@ -326,6 +326,44 @@ fn an_artifact_is_built_again_from_itself_alone() {
     assert!(d.dir.is_dir());
 }
 
+#[test]
+fn what_a_statement_is_about_is_built_again_from_the_recipe_that_it_means() {
+    let w = workspace(&fresh_files());
+    let d = dist(&w);
+    // Of the artifacts nothing is at hand.
+    let elsewhere = tempfile::tempdir().unwrap();
+    let statement = elsewhere.path().join(d.statement.file_name().unwrap());
+    std::fs::copy(&d.statement, &statement).unwrap();
+    let ran = w.run(&["rebuild", "--offline", text(&statement)]).exits(0).says("✓ canary");
+    for file in [&d.wheel, &d.bundle, &d.manifest, &d.sbom] {
+        let said = format!(
+            "✓ {} sha256:{}",
+            file.file_name().unwrap().to_string_lossy(),
+            sha256(&std::fs::read(file).unwrap())
+        );
+        assert!(ran.stdout.contains(&said), "{said} in {}", ran.stdout);
+    }
+    // It is about another wheel.
+    let about = std::fs::read_to_string(&statement).unwrap();
+    let (wheel, other) = (sha256(&std::fs::read(&d.wheel).unwrap()), sha256(b"another"));
+    std::fs::write(&statement, about.replace(&wheel, &other)).unwrap();
+    let ran = w.run(&["rebuild", "--offline", "--json", text(&statement)]).exits(1);
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let differ: Vec<_> = said["files"].as_array().unwrap().iter().filter(|f| f["stated"] != f["rebuilt"]).collect();
+    assert_eq!((said["same"].as_bool(), differ.len()), (Some(false), 1));
+    assert_eq!((differ[0]["stated"].as_str(), differ[0]["rebuilt"].as_str()), (Some(&*other), Some(&*wheel)));
+    // Whoever names a key wants it signed.
+    let (_, public) = keys(&w, "signing");
+    w.run(&["rebuild", "--offline", text(&statement), "--key", text(&public)]).exits(1).says("is not signed");
+    // It names no recipe, but a path.
+    std::fs::write(&statement, about.replace("\"name\": \"standin\"", "\"name\": \"../standin\"")).unwrap();
+    w.run(&["rebuild", "--offline", text(&statement)]).exits(2).says("names the recipe '../standin'");
+    // The patches here are others than it means.
+    std::fs::write(&statement, about).unwrap();
+    change(&w.path().join("patches/cmake/torchmill.cmake"), |module| module.extend(b"# another one\n"));
+    w.run(&["rebuild", "--offline", text(&statement)]).exits(2).says("is about the recipe standin of the digest");
+}
+
 #[cfg(target_os = "linux")]
 /// The wheel with another CMake module in it, which writes down what it can see and reach, and a RECORD that is right.
 fn with_code_in_it(w: &Workspace, wheel: &Path, module: &str) -> PathBuf {

@@ -312,17 +312,16 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
     if let Some(contents) = contents.transpose() {
         checks.push(Check::new("RECORD", contents.or_else(soften)?));
     }
-    let about = &found.statement;
     let mut recipe = None;
     let origin = match origin {
         Ok(Some(origin)) => {
             let own = origin.recipe_sha256();
             recipe = Some(own.clone());
             let facts = origin.facts();
-            if own != about.recipe_sha256() {
+            if own != found.statement.recipe_sha256() {
                 Err(format!(
                     "the recipe in the artifact has the digest {own}; the statement says {}",
-                    about.recipe_sha256()
+                    found.statement.recipe_sha256()
                 ))
             } else {
                 match facts {
@@ -335,9 +334,25 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         Err(e) => soften(e)?,
     };
     checks.push(Check::new("recipe", origin));
-    let signature = signature(&found, policy);
+    checks.extend(judged(&found, policy));
+    Ok(Audited { checks, sha256: digest, recipe })
+}
+
+/// The statement at `path`, and what was looked at of it: who signed it, and what a policy says to what it states.
+///
+/// # Errors
+/// Bad input: no statement.
+pub fn stated(path: &Path, policy: &Policy) -> Result<(Statement, Vec<Check>)> {
+    let found = read_statement(path)?;
+    let checks = judged(&found, policy);
+    Ok((found.statement, checks))
+}
+
+/// Signature and policy.
+fn judged(found: &Found, policy: &Policy) -> Vec<Check> {
+    let about = &found.statement;
+    let signature = signature(found, policy);
     let signed = signature.ok == Some(true);
-    checks.push(signature);
     let listed = |name: &'static str, allowed: &Option<Vec<String>>, is: &str| match allowed {
         None => Check { name, ok: None, said: is.to_owned() },
         Some(_) if !signed => Check {
@@ -348,11 +363,13 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         Some(list) if list.iter().any(|l| l == is) => Check { name, ok: Some(true), said: is.to_owned() },
         Some(_) => Check { name, ok: Some(false), said: format!("{is} is not in the policy") },
     };
-    checks.push(listed("policy: recipe", &policy.recipes, about.recipe_sha256()));
-    checks.push(listed("policy: toolchain", &policy.toolchains, about.toolchain_sha256()));
-    checks.push(listed("policy: builder", &policy.builders, about.builder()));
-    checks.push(objects(policy, about.foreign_objects(), signed));
-    Ok(Audited { checks, sha256: digest, recipe })
+    vec![
+        signature,
+        listed("policy: recipe", &policy.recipes, about.recipe_sha256()),
+        listed("policy: toolchain", &policy.toolchains, about.toolchain_sha256()),
+        listed("policy: builder", &policy.builders, about.builder()),
+        objects(policy, about.foreign_objects(), signed),
+    ]
 }
 
 /// Whether as many objects came from elsewhere as the policy allows.

@@ -47,6 +47,13 @@ pub struct Facts {
     pub toolchain: serde_json::Value,
 }
 
+impl Facts {
+    /// Whether the recipe's name is one, and no path: it becomes part of paths.
+    pub fn names_a_recipe(&self) -> bool {
+        !self.recipe.is_empty() && self.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    }
+}
+
 impl Origin {
     /// From what a build reads: facts, the recipe's normal form, the lock's text, patches by path.
     ///
@@ -86,8 +93,7 @@ impl Origin {
             None => return Err(bad("torchmill/build.json states no schema_version".into())),
         }
         let facts: Facts = serde_json::from_value(value).map_err(|e| bad(format!("torchmill/build.json: {e}")))?;
-        // The name becomes part of paths.
-        if facts.recipe.is_empty() || !facts.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c)) {
+        if !facts.names_a_recipe() {
             return Err(bad(format!("torchmill/build.json names a recipe '{}'", facts.recipe)));
         }
         Ok(facts)

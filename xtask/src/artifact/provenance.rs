@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::manifest::Manifest;
-use super::origin::toolchain_sha256;
+use super::origin::{Facts, SCHEMA_VERSION, toolchain_sha256};
 use crate::error::{Error, Result};
 
 /// in-toto's type of a statement.
@@ -123,6 +123,35 @@ impl Statement {
     /// Digest of the recipe.
     pub fn recipe_sha256(&self) -> &str {
         self.text("/buildDefinition/externalParameters/recipe/sha256")
+    }
+
+    /// What a second build must be told beside recipe, lock and patches.
+    ///
+    /// # Errors
+    /// Bad input: it does not say so, or names a recipe by what is no name.
+    pub fn facts(&self) -> Result<Facts> {
+        let toolchain = "/buildDefinition/internalParameters/toolchain/is";
+        let python = self.text("/buildDefinition/externalParameters/python");
+        let facts = Facts {
+            schema_version: SCHEMA_VERSION,
+            torchmill: self.text("/runDetails/builder/version/torchmill").to_owned(),
+            recipe: self.text("/buildDefinition/externalParameters/recipe/name").to_owned(),
+            python: python.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
+            machine: self.text("/buildDefinition/externalParameters/machine").to_owned(),
+            toolchain: self.predicate.pointer(toolchain).cloned().unwrap_or_default(),
+        };
+        if facts.names_a_recipe() && !facts.python.is_empty() && facts.toolchain.is_object() {
+            return Ok(facts);
+        }
+        Err(Error::misuse(
+            "statement",
+            format!(
+                "the statement names the recipe '{}', Python '{python}' and {}: nothing can be built from that",
+                facts.recipe.escape_debug(),
+                if facts.toolchain.is_object() { "a toolchain" } else { "no toolchain" }
+            ),
+        )
+        .next("was it written by torchmill, whole?"))
     }
 
     /// Digest of the toolchain.

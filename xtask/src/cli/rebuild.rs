@@ -4,29 +4,34 @@ use std::path::PathBuf;
 
 use clap::Args as ClapArgs;
 
-use super::common::{SignedArgs, ToolArgs, TrustArgs, print_json, quiet, sink};
-use crate::artifact::audit::Artifact;
+use super::common::{SignedArgs, ToolArgs, TrustArgs, print_json, quiet, sink, workspace};
+use crate::artifact::audit::{Artifact, ENDINGS};
 use crate::error::{Answer, Result};
-use crate::platform;
-use crate::repro::rebuild;
+use crate::repro::{Asked, Stated, rebuild, rebuild_stated};
 use crate::stage::Options;
 use crate::store::Store;
+use crate::{platform, ui};
 
 /// Build a wheel or bundle again from the recipe, lock and patches in it, and compare
+///
+/// Or, from the statement about them alone (*.provenance.json), from the same recipe here.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Examples:
   cargo xtask rebuild torch-2.12.1*.whl --key build.pub
   cargo xtask rebuild libtorch-2.12.1*.tar.gz --policy policy.toml
   cargo xtask rebuild theirs.whl --trust        after showing what will run
+  cargo xtask rebuild torch-2.12.1*.provenance.json
 
 What an artifact carries is code of whoever made it. It runs when a key that
 you name signed it, or with --trust, and in a closed room: no network, no other
 process, of the file system the toolchain, the downloads and a store of its own.
 Nothing of an earlier build is used but downloads, which the lock judges.
+Where there is only a statement, the recipe of that name here is built, in the
+same room, if it is the one that the statement means; digests are compared.
 Exit code 0: the same bytes. 1: they differ, and in what; or nobody trusts it.")]
 pub struct Args {
-    /// The wheel, the bundle, or the archive of compiled objects
+    /// The wheel, the bundle, the archive of compiled objects, or a statement about them
     #[arg(value_name = "ARTIFACT")]
     artifact: PathBuf,
     #[command(flatten)]
@@ -59,7 +64,6 @@ pub struct Args {
 /// A stage fails.
 pub fn run(args: &Args) -> Result<Answer> {
     let events = sink(args.json);
-    let artifact = Artifact::open(&args.artifact)?;
     let store = Store::open(args.store.as_deref())?;
     let options = Options {
         offline: args.offline,
@@ -70,9 +74,16 @@ pub fn run(args: &Args) -> Result<Answer> {
     let mut trust = args.trust.with(&args.signed.key, args.signed.policy.as_deref())?;
     trust.telling.extend(args.json.then_some("--json"));
     trust.telling.extend(quiet().then_some("--quiet"));
+    let python = args.python.python.as_deref();
+    let asked = Asked { store: &store, events: events.as_ref(), python, options, trust: &trust };
+    let name = args.artifact.file_name().unwrap_or_default().to_string_lossy();
+    if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
+        return stated(args, &name, &asked);
+    }
+    let artifact = Artifact::open(&args.artifact)?;
     platform::scrub_environment(None);
     platform::no_dumps(false);
-    let rebuilt = rebuild(&artifact, &store, events.as_ref(), args.python.python.as_deref(), options, &trust)?;
+    let rebuilt = rebuild(&artifact, &asked)?;
     let same = rebuilt.difference.identical;
     if args.json {
         print_json(&serde_json::json!({
@@ -92,17 +103,50 @@ pub fn run(args: &Args) -> Result<Answer> {
     } else {
         println!("differs, here: {}", rebuilt.file.display());
         super::diff::show(&rebuilt.difference);
-        for line in &rebuilt.toolchain {
-            println!("  toolchain: {line}");
+    }
+    Ok(answer(args, &artifact.name, same, &rebuilt.toolchain))
+}
+
+/// Builds again what the statement called `name` is about.
+fn stated(args: &Args, name: &str, asked: &Asked<'_>) -> Result<Answer> {
+    let workspace = workspace()?;
+    platform::scrub_environment(None);
+    platform::no_dumps(false);
+    let restated = rebuild_stated(&args.artifact, &workspace, asked)?;
+    let same = restated.files.iter().all(Stated::is_same);
+    if args.json {
+        print_json(&serde_json::json!({
+            "schema_version": 1,
+            "statement": name,
+            "same": same,
+            "files": restated.files,
+            "toolchain_differs": restated.toolchain,
+        }));
+    } else {
+        for file in &restated.files {
+            println!("{} {} sha256:{}", ui::mark(Some(file.is_same())), file.name, file.stated);
+            match &file.rebuilt {
+                Some(rebuilt) if !file.is_same() => println!("    here: sha256:{rebuilt}"),
+                Some(_) => {}
+                None => println!("    the recipe makes no such file"),
+            }
         }
     }
+    let answer = answer(args, &format!("what {name} is about"), same, &restated.toolchain);
+    Ok(if same { answer } else { answer.next("the artifact itself tells in what: `cargo xtask rebuild ARTIFACT`") })
+}
+
+/// How it ended; in words, what of the toolchain is another one.
+fn answer(args: &Args, what: &str, same: bool, toolchain: &[String]) -> Answer {
     if same {
-        return Ok(Answer::Yes);
+        return Answer::Yes;
     }
-    let no = Answer::no("not-reproduced", format!("building {} again gave other bytes", artifact.name));
-    Ok(if rebuilt.toolchain.is_empty() {
-        no
-    } else {
-        no.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
-    })
+    if !args.json {
+        toolchain.iter().for_each(|line| println!("  toolchain: {line}"));
+    }
+    let no = Answer::no("not-reproduced", format!("building {what} again gave other bytes"));
+    if toolchain.is_empty() {
+        return no;
+    }
+    no.next("the toolchain is another one: build in the container of ci/containers for the same bytes")
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
-use crate::artifact::audit::{Artifact, audit};
+use crate::artifact::audit::{Artifact, Check, audit};
 use crate::artifact::origin::Origin;
 use crate::artifact::trust::Policy;
 use crate::error::{Context, Error, Result};
@@ -20,6 +20,8 @@ use crate::store::Store;
 
 /// A file at the root of a workspace that came out of an artifact.
 const MARK: &str = ".from-an-artifact";
+/// What to do about an artifact that keys or a policy refuse.
+const MORE: &str = "`cargo xtask verify` says more; without --key and --policy, --trust asks you alone";
 /// Names the store of a closed room, to the program in it.
 pub const ROOM_VARIABLE: &str = "TORCHMILL_ROOM";
 
@@ -145,17 +147,25 @@ pub fn admit(
         // What was audited is not what was read before, and would run.
         audited.changed();
     }
-    let checks = audited.checks;
+    believe(&audited.checks, &artifact.name, "run").map_err(|e| e.next(MORE))?;
+    events.note(format!("{} is signed by a key that is trusted, and is what its statement says", artifact.name));
+    Ok(())
+}
+
+/// Whether a trusted key signed it, and nothing that was looked at is wrong; who signed it.
+///
+/// # Errors
+/// The answer is no: `what` is not `used`.
+pub fn believe(checks: &[Check], what: &str, used: &str) -> Result<String> {
     let failed: Vec<String> =
         checks.iter().filter(|c| c.ok == Some(false)).map(|c| format!("{}: {}", c.name, c.said)).collect();
-    let signed = checks.iter().any(|c| c.name == "signature" && c.ok == Some(true));
-    if signed && failed.is_empty() {
-        events.note(format!("{} is signed by a key that is trusted, and is what its statement says", artifact.name));
-        return Ok(());
+    match checks.iter().find(|c| c.name == "signature" && c.ok == Some(true)) {
+        Some(signature) if failed.is_empty() => Ok(signature.said.trim_start_matches("by ").to_owned()),
+        _ => {
+            let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
+            Err(Error::not_trusted(format!("{what} is not {used}: {why}")))
+        }
     }
-    let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
-    Err(Error::not_trusted(format!("{} is not run: {why}", artifact.name))
-        .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
 }
 
 /// Whether the objects in `artifact`, whose digest is `sha256`, may become a part of what is built; who answers for
@@ -187,16 +197,7 @@ pub fn admit_objects(
         return Err(Error::misuse("objects-damaged", format!("{} is not used: {}", artifact.name, digest.said))
             .next("fetch the archive and its statement again, from whoever published them"));
     }
-    let failed: Vec<String> =
-        checks.iter().filter(|c| c.ok == Some(false)).map(|c| format!("{}: {}", c.name, c.said)).collect();
-    match checks.iter().find(|c| c.name == "signature" && c.ok == Some(true)) {
-        Some(signature) if failed.is_empty() => Ok(signature.said.trim_start_matches("by ").to_owned()),
-        _ => {
-            let why = if failed.is_empty() { "no trusted key signed it".to_owned() } else { failed.join("; ") };
-            Err(Error::not_trusted(format!("{} is not used: {why}", artifact.name))
-                .next("`cargo xtask verify` says more; without --key and --policy, --trust asks you alone"))
-        }
-    }
+    believe(&checks, &artifact.name, "used").map_err(|e| e.next(MORE))
 }
 
 /// Notes that the workspace at `root` came out of an artifact.

@@ -23,7 +23,7 @@ use crate::stage::{self, Build, Step, ensure};
 use crate::store::Store;
 use again::Again;
 
-pub use rebuild::{Rebuilt, rebuild};
+pub use rebuild::{Asked, Rebuilt, Restated, Stated, rebuild, rebuild_stated};
 pub use variation::Variation;
 
 /// What is compared, and how it came out.

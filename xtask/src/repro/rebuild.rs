@@ -1,20 +1,38 @@
-//! Building an artifact again from nothing but itself: the recipe, lock and patches that it carries.
+//! Building an artifact again: from nothing but itself (the recipe, lock and patches that it carries), or, where only the
+//! statement about it is at hand, from the recipe that the statement means.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
+use serde::Serialize;
+
 use super::again::Again;
-use super::foreign::{self, Trust};
-use crate::artifact::audit::{Artifact, Kind};
+use super::foreign::{self, Code, Trust};
+use crate::artifact::audit::{self, Artifact, Kind};
+use crate::artifact::origin::{Facts, Origin};
 use crate::diff::{Difference, diff};
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::Workspace;
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::provenance::Provenance;
-use crate::stage::{self, Build, Chosen, Options, Step};
-use crate::store::{KeyBuilder, Store};
+use crate::stage::{self, Build, Chosen, Files, Options, Step};
+use crate::store::{KeyBuilder, Store, digest_file};
+
+/// How something is to be built again.
+pub struct Asked<'a> {
+    /// Nothing but downloads (judged by the lock's digests) is taken from it; the room's store stands in it.
+    pub store: &'a Store,
+    /// Who is told.
+    pub events: &'a dyn Sink,
+    /// The Python, if another than the first one found that fits.
+    pub python: Option<&'a str>,
+    /// How stages run.
+    pub options: Options,
+    /// On what grounds code of others runs.
+    pub trust: &'a Trust,
+}
 
 /// How building it again ended.
 #[derive(Debug)]
@@ -27,28 +45,135 @@ pub struct Rebuilt {
     pub toolchain: Vec<String>,
 }
 
-/// Rebuilds `artifact`, whose recipe and patches are code of others, in a closed room. Nothing but
-/// downloads (judged by the lock's digests) is taken from `store`.
+/// A file that a statement is about.
+#[derive(Debug, Serialize)]
+pub struct Stated {
+    /// Its name.
+    pub name: String,
+    /// SHA-256, hexadecimal, as the statement has it.
+    pub stated: String,
+    /// The same of what came out; `None` if the recipe makes no such file.
+    pub rebuilt: Option<String>,
+}
+
+impl Stated {
+    /// Whether the same bytes came out.
+    pub fn is_same(&self) -> bool {
+        self.rebuilt.as_ref() == Some(&self.stated)
+    }
+}
+
+/// How building again what a statement is about ended.
+#[derive(Debug)]
+pub struct Restated {
+    /// Each file that it is about.
+    pub files: Vec<Stated>,
+    /// As in [`Rebuilt`].
+    pub toolchain: Vec<String>,
+}
+
+/// Rebuilds `artifact`, whose recipe and patches are code of others, in a closed room.
 ///
 /// # Errors
 /// The answer is no: nobody trusts it. Bad input: an artifact that carries no recipe, or one that this program or machine cannot build.
-pub fn rebuild(
-    artifact: &Artifact,
-    store: &Store,
-    events: &dyn Sink,
-    python: Option<&str>,
-    options: Options,
-    trust: &Trust,
-) -> Result<Rebuilt> {
+pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
     let origin = artifact.origin()?.ok_or_else(|| {
         Error::misuse("no-origin", format!("{} carries no recipe: torchmill did not make it", artifact.path.display()))
             .next("`cargo xtask inspect` tells what it is")
     })?;
     let facts = origin.facts()?;
-    foreign::admit(artifact, &origin, None, trust, events)?;
-    let name =
+    foreign::admit(artifact, &origin, None, asked.trust, asked.events)?;
+    let (file, toolchain) = again(&origin, &facts, &artifact.name, asked, |inside, files| match artifact.kind {
+        Kind::Wheel => Ok(files.wheel),
+        Kind::Bundle => Ok(files.bundle),
+        Kind::Objects => Ok(stage::objects::export(inside, &inside.store.root().join("exported"))?.file),
+    })?;
+    let difference = diff(&artifact.path, &file)?;
+    Ok(Rebuilt { file, difference, toolchain })
+}
+
+/// Builds what the statement at `path` is about from the recipe of that name in `workspace`, which must be the one that it
+/// means: what is built is code of whoever has the workspace, and nothing of the statement is believed.
+///
+/// # Errors
+/// The answer is no: keys are given, and none of them signed it. Bad input: no statement; another recipe, lock or patches
+/// than it means; one that this program or machine cannot build.
+pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> Result<Restated> {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let policy = asked.trust.policy.clone();
+    let (statement, checks) = audit::stated(path, &policy.clone().unwrap_or_default())?;
+    if policy.is_some() {
+        let by = foreign::believe(&checks, &name, "used")?;
+        asked.events.note(format!("{name} is signed by {by}"));
+    }
+    let facts = statement.facts()?;
+    refuse_companion(workspace, &facts, &name)?;
+    let build = Build::open(workspace, asked.store, asked.events, &chosen(&facts, asked), asked.options.clone())?;
+    let origin = stage::origin(&build)?;
+    if origin.recipe_sha256() != statement.recipe_sha256() {
+        return Err(Error::misuse(
+            "other-recipe",
+            format!(
+                "{name} is about the recipe {} of the digest {}; here its lock, its patches and itself have {}",
+                facts.recipe,
+                statement.recipe_sha256(),
+                origin.recipe_sha256()
+            ),
+        )
+        .next("check out the commit that it was made from, or rebuild the artifact, which carries its recipe"));
+    }
+    if foreign::is_foreign(workspace, &facts.recipe) {
+        Code::of_artifact(origin).admit(&facts.recipe, asked.trust, asked.events)?;
+    }
+    let (made, toolchain) = again(origin, &facts, &name, asked, |_, files| {
+        let record = &files.record;
+        let beside = [&record.manifest, &record.sbom].map(|name| files.provenance.join(name));
+        let all = [files.wheel, files.bundle].into_iter().chain(beside);
+        all.map(|path| Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(&path)?.0)))
+            .collect::<Result<Vec<_>>>()
+    })?;
+    let files = statement.subject.iter().map(|subject| Stated {
+        name: subject.name.clone(),
+        stated: statement.digest_of(&subject.name).unwrap_or_default().to_owned(),
+        rebuilt: made.iter().find(|(name, _)| *name == subject.name).map(|(_, sha256)| sha256.clone()),
+    });
+    Ok(Restated { files: files.collect(), toolchain })
+}
+
+/// What is built again as `facts` say.
+fn chosen<'a>(facts: &'a Facts, asked: &Asked<'a>) -> Chosen<'a> {
+    Chosen {
+        recipe: &facts.recipe,
+        python: Some(asked.python.unwrap_or(&facts.python)),
+        cuda_home: None,
+        companions: &[],
+    }
+}
+
+fn refuse_companion(workspace: &Workspace, facts: &Facts, name: &str) -> Result<()> {
+    if !workspace.is_companion(&facts.recipe) {
+        return Ok(());
+    }
+    Err(Error::misuse(
+        "companion",
+        format!("{name} is a companion: it was compiled against a torch that it does not carry"),
+    )
+    .next(format!("rebuild its torch ({})", facts.toolchain["torch"]["file"].as_str().unwrap_or("unknown")))
+    .next("then build both in a clone: `cargo xtask build-torch --with PACKAGE`, and compare the digests"))
+}
+
+/// Builds `origin` in a closed room; what is `taken` of what it made, and what of the toolchain is not as `facts` say.
+fn again<T>(
+    origin: &Origin,
+    facts: &Facts,
+    name: &str,
+    asked: &Asked<'_>,
+    taken: impl FnOnce(&Build<'_>, Files) -> Result<T>,
+) -> Result<(T, Vec<String>)> {
+    let Asked { store, events, trust, .. } = *asked;
+    let key =
         KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
-    let (room, inner) = foreign::room_store(store, name.short())?;
+    let (room, inner) = foreign::room_store(store, key.short())?;
     let root = room.join("workspace");
     // What it carries is judged by what it is: a lock that does not fit its recipe ends here.
     if root.exists() {
@@ -60,27 +185,13 @@ pub fn rebuild(
     origin.write(&root)?;
     foreign::mark(&root)?;
     let workspace = Workspace { root };
-    if workspace.is_companion(&facts.recipe) {
-        return Err(Error::misuse(
-            "companion",
-            format!("{} is a companion: it was compiled against a torch that it does not carry", artifact.name),
-        )
-        .next(format!("rebuild its torch ({})", facts.toolchain["torch"]["file"].as_str().unwrap_or("unknown")))
-        .next("then build both in a clone: `cargo xtask build-torch --with PACKAGE`, and compare the digests"));
-    }
-    let chosen = Chosen {
-        recipe: &facts.recipe,
-        python: Some(python.unwrap_or(&facts.python)),
-        cuda_home: None,
-        companions: &[],
-    };
-    let build = Build::open(&workspace, store, events, &chosen, options)?;
+    refuse_companion(&workspace, facts, name)?;
+    let build = Build::open(&workspace, store, events, &chosen(facts, asked), asked.options.clone())?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {
         return Err(Error::misuse(
             "other-python",
             format!(
-                "{} is for Python {} on {}; {} is Python {} on {}",
-                artifact.name,
+                "{name} is for Python {} on {}; {} is Python {} on {}",
                 facts.python,
                 facts.machine,
                 build.python.executable.display(),
@@ -103,18 +214,12 @@ pub fn rebuild(
     stage::ensure::<Fetch>(&build)?;
     in_room(&build, &room, trust)?;
     let options = Options { offline: true, ..build.options.clone() };
-    let inside = Build::open(&workspace, &inner, events, &chosen, options)?;
+    let inside = Build::open(&workspace, &inner, events, &chosen(facts, asked), options)?;
     let files = stage::made(&inside)?.ok_or_else(|| {
         Error::world("rebuild", "the build ended well, and what it made is not in its store")
             .next("run it again; `cargo xtask clean` removes what earlier runs left")
     })?;
-    let file = match artifact.kind {
-        Kind::Wheel => files.wheel,
-        Kind::Bundle => files.bundle,
-        Kind::Objects => stage::objects::export(&inside, &inner.root().join("exported"))?.file,
-    };
-    let difference = diff(&artifact.path, &file)?;
-    Ok(Rebuilt { file, difference, toolchain })
+    Ok((taken(&inside, files)?, toolchain))
 }
 
 /// Builds, up to the statement, in a closed room.
