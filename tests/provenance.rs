@@ -290,6 +290,11 @@ fn bad_input_exits_2_with_one_clear_sentence() {
             "{\"schema_version\": 1, \"torchmill\": \"1\", \"recipe\": \"../x\", \"python\": \"3.11\", \"machine\": \"x86_64\", \"toolchain\": {}}",
             "names a recipe '../x'",
         ),
+        (
+            "build.json",
+            "{\"schema_version\": 1, \"torchmill\": \"1\", \"recipe\": \"standin\", \"python\": \"./python\", \"machine\": \"x86_64\", \"toolchain\": {}}",
+            "names a Python './python'",
+        ),
         ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
     ] {
         let out = repack(&d.wheel, 6, |name, bytes| {
@@ -351,13 +356,34 @@ fn what_a_statement_is_about_is_built_again_from_the_recipe_that_it_means() {
     let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     let differ: Vec<_> = said["files"].as_array().unwrap().iter().filter(|f| f["stated"] != f["rebuilt"]).collect();
     assert_eq!((said["same"].as_bool(), differ.len()), (Some(false), 1));
+    assert_eq!(said["toolchain_differs"], serde_json::json!([]));
     assert_eq!((differ[0]["stated"].as_str(), differ[0]["rebuilt"].as_str()), (Some(&*other), Some(&*wheel)));
     // Whoever names a key wants it signed.
     let (_, public) = keys(&w, "signing");
     w.run(&["rebuild", "--offline", text(&statement), "--key", text(&public)]).exits(1).says("is not signed");
-    // It names no recipe, but a path.
-    std::fs::write(&statement, about.replace("\"name\": \"standin\"", "\"name\": \"../standin\"")).unwrap();
-    w.run(&["rebuild", "--offline", text(&statement)]).exits(2).says("names the recipe '../standin'");
+    // What it names is no recipe and no Python, but a file, which would be read or run.
+    let marked = elsewhere.path().join("ran");
+    let program = elsewhere.path().join("program");
+    std::fs::write(&program, format!("#!/bin/sh\ntouch {}\n", text(&marked))).unwrap();
+    torchmill::platform::mark_executable(&program, true).unwrap();
+    let python = about.split("\"python\": \"").nth(1).unwrap().split('"').next().unwrap();
+    let no_digest = format!("\"md5\": \"{wheel}\"");
+    for (from, to, says) in [
+        ("\"name\": \"standin\"", "\"name\": \"../standin\"", "names a recipe '../standin'"),
+        ("\"name\": \"standin\"", "\"name\": \"standin.toml\"", "names a recipe 'standin.toml'"),
+        (&format!("\"python\": \"{python}\""), &format!("\"python\": {:?}", text(&program)), "names a Python '"),
+        ("-linux-x86_64.tar.gz\"", "-linux-x86_64.zip\"", "which a recipe does not make"),
+        (&format!("\"sha256\": \"{wheel}\""), &no_digest, "does not say the SHA-256 of"),
+    ] {
+        assert!(about.contains(from), "{from}");
+        std::fs::write(&statement, about.replace(from, to)).unwrap();
+        w.run(&["rebuild", "--offline", text(&statement)]).exits(2).says(says);
+    }
+    assert!(!marked.exists());
+    let mut nothing: serde_json::Value = serde_json::from_str(&about).unwrap();
+    nothing["subject"] = serde_json::json!([]);
+    std::fs::write(&statement, nothing.to_string()).unwrap();
+    w.run(&["rebuild", "--offline", text(&statement)]).exits(2).says("is about no file");
     // The patches here are others than it means.
     std::fs::write(&statement, about).unwrap();
     change(&w.path().join("patches/cmake/torchmill.cmake"), |module| module.extend(b"# another one\n"));

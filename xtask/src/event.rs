@@ -83,6 +83,11 @@ pub struct Whence {
 }
 
 impl Whence {
+    /// All objects that were made.
+    pub fn all(&self) -> u64 {
+        self.local + self.cache + self.archive + self.farm
+    }
+
     /// For people: nothing if all were compiled here.
     pub fn shown(&self) -> Option<String> {
         let parts = [("local", self.local), ("cache", self.cache), ("archive", self.archive), ("farm", self.farm)];

@@ -48,9 +48,17 @@ pub struct Facts {
 }
 
 impl Facts {
-    /// Whether the recipe's name is one, and no path: it becomes part of paths.
-    pub fn names_a_recipe(&self) -> bool {
-        !self.recipe.is_empty() && self.recipe.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c))
+    /// What they name that is not what it should be, nor may become part of a path or be run: a recipe that is no name,
+    /// a Python that is no version. They are believed before anybody's signature is.
+    pub fn fault(&self) -> Option<String> {
+        let name = &self.recipe;
+        let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
+        if name.is_empty() || !plain || name.starts_with('.') || name.ends_with(".toml") {
+            return Some(format!("a recipe '{}'", name.escape_debug()));
+        }
+        let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+        let is_version = self.python.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor));
+        (!is_version).then(|| format!("a Python '{}'", self.python.escape_debug()))
     }
 }
 
@@ -93,10 +101,10 @@ impl Origin {
             None => return Err(bad("torchmill/build.json states no schema_version".into())),
         }
         let facts: Facts = serde_json::from_value(value).map_err(|e| bad(format!("torchmill/build.json: {e}")))?;
-        if !facts.names_a_recipe() {
-            return Err(bad(format!("torchmill/build.json names a recipe '{}'", facts.recipe)));
+        match facts.fault() {
+            Some(fault) => Err(bad(format!("torchmill/build.json names {fault}"))),
+            None => Ok(facts),
         }
-        Ok(facts)
     }
 
     /// Digest of recipe, lock and patches: what a policy names a recipe by.

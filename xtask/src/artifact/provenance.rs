@@ -131,6 +131,11 @@ impl Statement {
     /// Bad input: it does not say so, or names a recipe by what is no name.
     pub fn facts(&self) -> Result<Facts> {
         let toolchain = "/buildDefinition/internalParameters/toolchain/is";
+        let mut toolchain = self.predicate.pointer(toolchain).cloned().unwrap_or_default();
+        // What the packages of the build environment are is in the lock; artifacts do not carry it.
+        if let Some(toolchain) = toolchain.as_object_mut() {
+            toolchain.remove("tools");
+        }
         let python = self.text("/buildDefinition/externalParameters/python");
         let facts = Facts {
             schema_version: SCHEMA_VERSION,
@@ -138,20 +143,13 @@ impl Statement {
             recipe: self.text("/buildDefinition/externalParameters/recipe/name").to_owned(),
             python: python.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
             machine: self.text("/buildDefinition/externalParameters/machine").to_owned(),
-            toolchain: self.predicate.pointer(toolchain).cloned().unwrap_or_default(),
+            toolchain,
         };
-        if facts.names_a_recipe() && !facts.python.is_empty() && facts.toolchain.is_object() {
-            return Ok(facts);
+        match facts.fault() {
+            Some(fault) => Err(Error::misuse("statement", format!("the statement names {fault}"))
+                .next("was it written by torchmill, whole?")),
+            None => Ok(facts),
         }
-        Err(Error::misuse(
-            "statement",
-            format!(
-                "the statement names the recipe '{}', Python '{python}' and {}: nothing can be built from that",
-                facts.recipe.escape_debug(),
-                if facts.toolchain.is_object() { "a toolchain" } else { "no toolchain" }
-            ),
-        )
-        .next("was it written by torchmill, whole?"))
     }
 
     /// Digest of the toolchain.

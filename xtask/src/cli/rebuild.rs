@@ -124,11 +124,11 @@ fn stated(args: &Args, name: &str, asked: &Asked<'_>) -> Result<Answer> {
         }));
     } else {
         for file in &restated.files {
-            println!("{} {} sha256:{}", ui::mark(Some(file.is_same())), file.name, file.stated);
+            println!("{} {} sha256:{}", ui::mark(Some(file.is_same())), ui::visible(&file.name), file.stated);
             match &file.rebuilt {
                 Some(rebuilt) if !file.is_same() => println!("    here: sha256:{rebuilt}"),
                 Some(_) => {}
-                None => println!("    the recipe makes no such file"),
+                None => println!("    no such file came out"),
             }
         }
     }
@@ -142,7 +142,7 @@ fn answer(args: &Args, what: &str, same: bool, toolchain: &[String]) -> Answer {
         return Answer::Yes;
     }
     if !args.json {
-        toolchain.iter().for_each(|line| println!("  toolchain: {line}"));
+        toolchain.iter().for_each(|line| println!("  toolchain: {}", ui::visible(line)));
     }
     let no = Answer::no("not-reproduced", format!("building {what} again gave other bytes"));
     if toolchain.is_empty() {

@@ -61,7 +61,8 @@ pub fn requirements(
 pub fn accepts(requirement: &Requirement<VerbatimUrl>, version: &str) -> bool {
     match (&requirement.version_or_url, Version::from_str(version)) {
         (Some(VersionOrUrl::VersionSpecifier(s)), Ok(version)) => s.contains(&version),
-        (None, Ok(_)) => true,
+        // From an address that no index answers for: whoever added a file of that name has judged it.
+        (Some(VersionOrUrl::Url(_)) | None, Ok(_)) => true,
         _ => false,
     }
 }

@@ -527,13 +527,19 @@ pub fn replaceable_by_others(folder: &Path) -> Option<String> {
     }
 }
 
-/// Whether a file of this owner belongs to a user whom this process has no number for: inside of a container, one of
-/// those outside.
+/// Whether a file of this owner belongs to a user whom this process has no number for: inside of a container, any of
+/// those outside, root among them.
 fn is_unmapped(owner: u32) -> bool {
-    let number = |path: &str| std::fs::read_to_string(path).ok()?.trim().parse::<u32>().ok();
-    let is_all = |map: String| map.split_whitespace().eq(["0", "0", "4294967295"]);
-    number("/proc/sys/kernel/overflowuid") == Some(owner)
-        && std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| !is_all(map))
+    let read = |path: &str| std::fs::read_to_string(path).unwrap_or_default();
+    read("/proc/sys/kernel/overflowuid").trim() == owner.to_string() && !is_mapped(owner, &read("/proc/self/uid_map"))
+}
+
+/// Whether `uid_map` (user_namespaces(7): first number inside, first one outside, how many) has a number for `user`.
+fn is_mapped(user: u32, uid_map: &str) -> bool {
+    uid_map.lines().any(|line| {
+        let numbers: Vec<u64> = line.split_whitespace().filter_map(|number| number.parse().ok()).collect();
+        matches!(numbers[..], [first, _, count] if (first..first.saturating_add(count)).contains(&user.into()))
+    })
 }
 
 /// Whether `path` itself, not what it may lead to, is this user's.

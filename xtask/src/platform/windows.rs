@@ -74,7 +74,7 @@ pub fn shared_with(_folders: &[PathBuf]) -> Option<String> {
     None
 }
 
-/// The same of the folder above.
+/// The same of a folder and those on the way to it.
 pub fn replaceable_by_others(_folder: &Path) -> Option<String> {
     None
 }

@@ -1,7 +1,8 @@
 //! Building an artifact again: from nothing but itself (the recipe, lock and patches that it carries), or, where only the
 //! statement about it is at hand, from the recipe that the statement means.
 
-use std::ffi::OsString;
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -9,12 +10,14 @@ use serde::Serialize;
 
 use super::again::Again;
 use super::foreign::{self, Code, Trust};
-use crate::artifact::audit::{self, Artifact, Kind};
+use crate::artifact::audit::{self, Artifact, Kind, OBJECTS_ENDING};
 use crate::artifact::origin::{Facts, Origin};
+use crate::artifact::provenance::{Statement, Subject};
+use crate::artifact::trust::Policy;
 use crate::diff::{Difference, diff};
 use crate::error::{Error, Result};
 use crate::event::Sink;
-use crate::recipe::Workspace;
+use crate::recipe::{Workspace, is_sha256};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::provenance::Provenance;
 use crate::stage::{self, Build, Chosen, Files, Options, Step};
@@ -52,7 +55,7 @@ pub struct Stated {
     pub name: String,
     /// SHA-256, hexadecimal, as the statement has it.
     pub stated: String,
-    /// The same of what came out; `None` if the recipe makes no such file.
+    /// The same of what came out; `None` if no such file did.
     pub rebuilt: Option<String>,
 }
 
@@ -83,10 +86,10 @@ pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
     })?;
     let facts = origin.facts()?;
     foreign::admit(artifact, &origin, None, asked.trust, asked.events)?;
-    let (file, toolchain) = again(&origin, &facts, &artifact.name, asked, |inside, files| match artifact.kind {
+    let (file, toolchain) = build_again(&origin, &facts, &artifact.name, asked, |inside, files| match artifact.kind {
         Kind::Wheel => Ok(files.wheel),
         Kind::Bundle => Ok(files.bundle),
-        Kind::Objects => Ok(stage::objects::export(inside, &inside.store.root().join("exported"))?.file),
+        Kind::Objects => exported(inside),
     })?;
     let difference = diff(&artifact.path, &file)?;
     Ok(Rebuilt { file, difference, toolchain })
@@ -96,17 +99,19 @@ pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
 /// means: what is built is code of whoever has the workspace, and nothing of the statement is believed.
 ///
 /// # Errors
-/// The answer is no: keys are given, and none of them signed it. Bad input: no statement; another recipe, lock or patches
+/// The answer is no: keys are given, and none of them signed it; the workspace is somebody else's, and nobody trusts it.
+/// Bad input: no statement; another recipe, lock or patches
 /// than it means; one that this program or machine cannot build.
 pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> Result<Restated> {
     let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
-    let policy = asked.trust.policy.clone();
-    let (statement, checks) = audit::stated(path, &policy.clone().unwrap_or_default())?;
+    let policy = asked.trust.policy.as_ref();
+    let (statement, checks) = audit::stated(path, policy.unwrap_or(&Policy::default()))?;
     if policy.is_some() {
-        let by = foreign::believe(&checks, &name, "used")?;
+        let by = foreign::believe(&checks, &name, "used").map_err(|e| e.next("name the key that signed it: --key"))?;
         asked.events.note(format!("{name} is signed by {by}"));
     }
     let facts = statement.facts()?;
+    let wanted = wanted(&statement, &name)?;
     refuse_companion(workspace, &facts, &name)?;
     let build = Build::open(workspace, asked.store, asked.events, &chosen(&facts, asked), asked.options.clone())?;
     let origin = stage::origin(&build)?;
@@ -116,28 +121,59 @@ pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> 
             format!(
                 "{name} is about the recipe {} of the digest {}; here its lock, its patches and itself have {}",
                 facts.recipe,
-                statement.recipe_sha256(),
+                statement.recipe_sha256().escape_debug(),
                 origin.recipe_sha256()
             ),
         )
         .next("check out the commit that it was made from, or rebuild the artifact, which carries its recipe"));
     }
-    if foreign::is_foreign(workspace, &facts.recipe) {
+    let is_foreign = foreign::is_foreign(workspace, &facts.recipe);
+    if is_foreign && policy.is_none() {
         Code::of_artifact(origin).admit(&facts.recipe, asked.trust, asked.events)?;
     }
-    let (made, toolchain) = again(origin, &facts, &name, asked, |_, files| {
-        let record = &files.record;
-        let beside = [&record.manifest, &record.sbom].map(|name| files.provenance.join(name));
-        let all = [files.wheel, files.bundle].into_iter().chain(beside);
-        all.map(|path| Ok((path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(&path)?.0)))
-            .collect::<Result<Vec<_>>>()
+    // Where the kernel offers no room, what is one's own runs without, as in any build.
+    let trust = Trust { unconfined: asked.trust.unconfined || !is_foreign, ..asked.trust.clone() };
+    let asked = Asked { trust: &trust, options: asked.options.clone(), ..*asked };
+    let (made, toolchain) = build_again(origin, &facts, &name, &asked, |inside, files| {
+        let beside = [&files.record.manifest, &files.record.sbom].map(|name| files.provenance.join(name));
+        let mut all = vec![files.wheel, files.bundle];
+        all.extend(beside);
+        if wanted.iter().any(|file| file.name.ends_with(OBJECTS_ENDING)) {
+            all.push(exported(inside)?);
+        }
+        let digest = |path: &PathBuf| Ok((path.file_name().map(OsStr::to_owned), digest_file(path)?.0));
+        all.iter().map(digest).collect::<Result<BTreeMap<_, _>>>()
     })?;
-    let files = statement.subject.iter().map(|subject| Stated {
-        name: subject.name.clone(),
-        stated: statement.digest_of(&subject.name).unwrap_or_default().to_owned(),
-        rebuilt: made.iter().find(|(name, _)| *name == subject.name).map(|(_, sha256)| sha256.clone()),
-    });
-    Ok(Restated { files: files.collect(), toolchain })
+    let rebuilt = |name: &str| made.get(&Some(OsString::from(name))).cloned();
+    let files = wanted.into_iter().map(|file| Stated { rebuilt: rebuilt(&file.name), ..file }).collect();
+    Ok(Restated { files, toolchain })
+}
+
+/// The files that a statement is about, none of them rebuilt.
+///
+/// # Errors
+/// Bad input: it is about none, about one that no recipe makes, or does not say which bytes.
+fn wanted(statement: &Statement, name: &str) -> Result<Vec<Stated>> {
+    const MADE: [&str; 4] = [".whl", ".tar.gz", ".manifest.json", ".cdx.json"];
+    let bad = |what: String| Error::misuse("statement", format!("{name} {what}"));
+    if statement.subject.is_empty() {
+        return Err(bad("is about no file".into()));
+    }
+    let file = |subject: &Subject| {
+        let name = subject.name.escape_debug();
+        if !MADE.iter().any(|ending| subject.name.ends_with(ending)) {
+            return Err(bad(format!("is about '{name}', which a recipe does not make")));
+        }
+        let stated = subject.digest.get("sha256").filter(|digest| is_sha256(digest));
+        let stated = stated.ok_or_else(|| bad(format!("does not say the SHA-256 of '{name}'")))?.clone();
+        Ok(Stated { name: subject.name.clone(), stated, rebuilt: None })
+    };
+    statement.subject.iter().map(file).collect()
+}
+
+/// The archive of the compiled objects of a build that is done.
+fn exported(inside: &Build<'_>) -> Result<PathBuf> {
+    Ok(stage::objects::export(inside, &inside.store.root().join("exported"))?.file)
 }
 
 /// What is built again as `facts` say.
@@ -163,7 +199,7 @@ fn refuse_companion(workspace: &Workspace, facts: &Facts, name: &str) -> Result<
 }
 
 /// Builds `origin` in a closed room; what is `taken` of what it made, and what of the toolchain is not as `facts` say.
-fn again<T>(
+fn build_again<T>(
     origin: &Origin,
     facts: &Facts,
     name: &str,
@@ -175,7 +211,6 @@ fn again<T>(
         KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
     let (room, inner) = foreign::room_store(store, key.short())?;
     let root = room.join("workspace");
-    // What it carries is judged by what it is: a lock that does not fit its recipe ends here.
     if root.exists() {
         crate::store::remove_tree(&root)?;
     }
@@ -185,6 +220,7 @@ fn again<T>(
     origin.write(&root)?;
     foreign::mark(&root)?;
     let workspace = Workspace { root };
+    // It is judged by what it is: a lock that does not fit its recipe ends here.
     refuse_companion(&workspace, facts, name)?;
     let build = Build::open(&workspace, store, events, &chosen(facts, asked), asked.options.clone())?;
     if build.python.minor() != facts.python || build.python.machine != facts.machine {

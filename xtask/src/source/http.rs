@@ -45,33 +45,39 @@ fn stall() -> Duration {
 /// ever.
 const SLOWEST: u64 = 1024;
 
-/// A body that ends with an error once it has brought less than [`SLOWEST`] for four times as long as it may bring
-/// nothing.
+/// All of an answer, redirects before it included, comes within this time: a bound where no other holds.
+const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A body that ends with an error once it was waited for for four times as long as it may bring nothing, and has brought
+/// less than [`SLOWEST`] meanwhile.
 pub struct Steady<R> {
     body: R,
     patience: Duration,
-    since: Instant,
+    waited: Duration,
     bytes: u64,
 }
 
 impl<R> Steady<R> {
     /// `body`, from now on.
     pub fn new(body: R) -> Self {
-        Self { body, patience: stall() * 4, since: Instant::now(), bytes: 0 }
+        Self { body, patience: stall().saturating_mul(4), waited: Duration::ZERO, bytes: 0 }
     }
 }
 
 impl<R: Read> Read for Steady<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let asked = Instant::now();
         let n = self.body.read(buffer)?;
+        // What is done with the bytes between two reads is not the server's time.
+        self.waited += asked.elapsed();
         self.bytes += n as u64;
-        let passed = self.since.elapsed();
-        if n > 0 && passed >= self.patience {
-            if self.bytes < SLOWEST * passed.as_secs() {
-                let what = format!("the server sent {} bytes in {} seconds", self.bytes, passed.as_secs());
+        if n > 0 && self.waited >= self.patience {
+            let seconds = self.waited.as_secs();
+            if self.bytes < SLOWEST.saturating_mul(seconds) {
+                let what = format!("the server sent {} bytes in {seconds} seconds", self.bytes);
                 return Err(io::Error::new(io::ErrorKind::TimedOut, what));
             }
-            (self.since, self.bytes) = (Instant::now(), 0);
+            (self.waited, self.bytes) = (Duration::ZERO, 0);
         }
         Ok(n)
     }
@@ -96,6 +102,7 @@ pub fn agent_following(redirects: u32) -> Agent {
         .timeout_connect(Some(Duration::from_secs(20)))
         .timeout_recv_response(Some(Duration::from_secs(60)))
         .timeout_per_read(Some(stall()))
+        .timeout_recv_body(Some(LONGEST))
         .max_redirects(redirects)
         .middleware(tell)
         .build();

@@ -38,8 +38,11 @@ const MEMORY: &str = include_str!("memory.json");
 const MOST_NAMED: usize = 20;
 /// Seconds that the pace is measured over, at least.
 const PACE_WINDOW: f64 = 180.0;
-/// Seconds that what it is measured over was expected to take, at least: a few large steps say little of the rest.
+/// Seconds that what it is measured over was expected to take, all jobs together, at least: a few large steps say little of
+/// the rest.
 const PACE_WORK: f64 = 300.0;
+/// The seconds that it is measured over at most: what was long ago may have been another kind of work.
+const PACE_PAST: f64 = 3.0 * PACE_WINDOW;
 /// Seconds of work as expected that are put beside what was measured of compiles.
 const PACE_PRIOR: f64 = 120.0;
 /// Mean seconds of any other step.
@@ -108,7 +111,7 @@ pub fn run(
         if let Some(supply) = &supply {
             process = process.env(SUPPLY_VARIABLE, supply);
         }
-        let mut estimate = Estimate::new(build, work, room.jobs + places, targets);
+        let mut estimate = Estimate::new(build, work, room.jobs + places, targets, &whence.now());
         let started = Instant::now();
         let mut failure = Failure::default();
         let output = process.run(Some(&log), &mut |line| {
@@ -364,7 +367,7 @@ impl Pace {
 struct Mark {
     /// Seconds since the start.
     elapsed: f64,
-    /// Seconds that what is done until then was expected to take.
+    /// Seconds of one core that what is done until then was expected to take.
     done: f64,
     /// Objects that were compiled until then, and all that were made.
     compiled: u64,
@@ -384,7 +387,8 @@ struct Estimate {
 
 impl Estimate {
     /// For `targets` alone if there are any: what they wait for, if it is not done, is not counted.
-    fn new(build: &Build<'_>, work: &Work, jobs: usize, targets: &[String]) -> Self {
+    fn new(build: &Build<'_>, work: &Work, jobs: usize, targets: &[String], from: &Whence) -> Self {
+        let begin = Mark { compiled: from.local, objects: from.all(), ..Mark::default() };
         let learnt = timings(build);
         let pace = Pace::read();
         let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
@@ -398,7 +402,7 @@ impl Estimate {
             remaining.insert(output, seconds);
         }
         let remaining_sum = remaining.values().sum();
-        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([Mark::default()]), done_sum: 0.0 }
+        Self { remaining, remaining_sum, jobs: jobs as f64, recent: VecDeque::from([begin]), done_sum: 0.0 }
     }
 
     /// Takes note of a finished step, and of where objects came from until then; returns the seconds left.
@@ -410,11 +414,13 @@ impl Estimate {
         }
         // How the last minutes compare with what was expected of them: a run of cache hits, or a
         // machine that is busy with something else, changes the pace, and the estimate follows.
-        let objects = from.local + from.cache + from.archive + from.farm;
-        let now = Mark { elapsed, done: self.done_sum, compiled: from.local, objects };
+        let now = Mark { elapsed, done: self.done_sum, compiled: from.local, objects: from.all() };
         self.recent.push_back(now);
         let expected = |since: &Mark| (now.done - since.done) / self.jobs;
-        let is_enough = |since: &Mark| elapsed - since.elapsed > PACE_WINDOW && expected(since) > PACE_WORK;
+        let is_enough = |since: &Mark| {
+            let passed = elapsed - since.elapsed;
+            passed > PACE_WINDOW && expected(since) > PACE_WORK || passed > PACE_PAST
+        };
         while self.recent.get(1).is_some_and(is_enough) {
             self.recent.pop_front();
         }
@@ -629,9 +635,15 @@ mod tests {
         assert!((920.0..2500.0).contains(&slow), "{slow}");
         // All of them are slow: it is believed.
         let slow = left(&mut estimate, 8..30, 50.0, compiled);
-        assert!((2500.0..3500.0).contains(&slow), "{slow}");
-        let hits = |n| Whence { cache: n + 1, ..Whence::default() };
+        assert!((1700.0..3500.0).contains(&slow), "{slow}");
+        let hits = |n: u64| Whence { cache: n + 1, ..Whence::default() };
         let fast = left(&mut hundred(), 0..20, 0.1, hits);
         assert!((7.0..9.0).contains(&fast), "{fast}");
+        // Hits, and then compiles that take as long as expected: soon nobody believes the hits any more.
+        let mut mixed = hundred();
+        left(&mut mixed, 0..20, 0.1, hits);
+        let then = |n: u64| Whence { cache: 20, local: n - 19, ..Whence::default() };
+        let believed = left(&mut mixed, 20..60, 10.0, then);
+        assert!((300.0..500.0).contains(&believed), "{believed}");
     }
 }
