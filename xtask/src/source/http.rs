@@ -49,7 +49,7 @@ const SLOWEST: u64 = 1024;
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A body that ends with an error once it was waited for for four times as long as it may bring nothing, and has brought
-/// less than [`SLOWEST`] meanwhile.
+/// less than 1 KiB for each second of that.
 pub struct Steady<R> {
     body: R,
     patience: Duration,
