@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::manifest::Manifest;
 use super::origin::{Facts, SCHEMA_VERSION, toolchain_sha256};
 use crate::error::{Error, Result};
+use crate::toolchain::minor_of;
 
 /// in-toto's type of a statement.
 pub const STATEMENT_TYPE: &str = "https://in-toto.io/Statement/v1";
@@ -141,7 +142,7 @@ impl Statement {
             schema_version: SCHEMA_VERSION,
             torchmill: self.text("/runDetails/builder/version/torchmill").to_owned(),
             recipe: self.text("/buildDefinition/externalParameters/recipe/name").to_owned(),
-            python: python.splitn(3, '.').take(2).collect::<Vec<_>>().join("."),
+            python: minor_of(python),
             machine: self.text("/buildDefinition/externalParameters/machine").to_owned(),
             toolchain,
         };

@@ -8,7 +8,7 @@ use super::common::{SignedArgs, ToolArgs, TrustArgs, print_json, quiet, sink, wo
 use crate::artifact::audit::{Artifact, ENDINGS};
 use crate::error::{Answer, Result};
 use crate::repro::{Asked, Stated, rebuild, rebuild_stated};
-use crate::stage::Options;
+use crate::stage::{Options, name_of};
 use crate::store::Store;
 use crate::{platform, ui};
 
@@ -76,13 +76,13 @@ pub fn run(args: &Args) -> Result<Answer> {
     trust.telling.extend(quiet().then_some("--quiet"));
     let python = args.python.python.as_deref();
     let asked = Asked { store: &store, events: events.as_ref(), python, options, trust: &trust };
-    let name = args.artifact.file_name().unwrap_or_default().to_string_lossy();
+    let name = name_of(&args.artifact);
+    platform::scrub_environment(None);
+    platform::no_dumps(false);
     if ENDINGS.iter().any(|ending| name.ends_with(ending)) {
         return stated(args, &name, &asked);
     }
     let artifact = Artifact::open(&args.artifact)?;
-    platform::scrub_environment(None);
-    platform::no_dumps(false);
     let rebuilt = rebuild(&artifact, &asked)?;
     let same = rebuilt.difference.identical;
     if args.json {
@@ -109,10 +109,7 @@ pub fn run(args: &Args) -> Result<Answer> {
 
 /// Builds again what the statement called `name` is about.
 fn stated(args: &Args, name: &str, asked: &Asked<'_>) -> Result<Answer> {
-    let workspace = workspace()?;
-    platform::scrub_environment(None);
-    platform::no_dumps(false);
-    let restated = rebuild_stated(&args.artifact, &workspace, asked)?;
+    let restated = rebuild_stated(&args.artifact, &workspace()?, asked)?;
     let same = restated.files.iter().all(Stated::is_same);
     if args.json {
         print_json(&serde_json::json!({

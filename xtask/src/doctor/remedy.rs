@@ -341,7 +341,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
             asker.release()
         )
     };
-    let minor: String = asker.python.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+    let minor = crate::toolchain::minor_of(&asker.python.version);
     let mut command = format!("cargo xtask build-torch --recipe {} --python {minor}", recipe.name);
     if let Some(cuda) = recipe.cuda.as_ref().filter(|_| !brings_toolkit(recipe)) {
         command.push_str(&format!(" --cuda-home /usr/local/cuda-{}", cuda.version));

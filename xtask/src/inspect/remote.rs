@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use ureq::Agent;
 
 use crate::error::{Error, Result};
-use crate::source::{Steady, http_get};
+use crate::source::{http_body, http_get};
 use crate::wheel::{FileAt, ReadAt};
 
 /// Bytes asked for where nobody said how many will be needed.
@@ -87,12 +87,12 @@ impl Remote {
                         last = format!("the server's Content-Range '{range}' cannot be read");
                         continue;
                     };
-                    let body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader());
+                    let body = http_body(response, u64::MAX);
                     let state = State { stream: Some((start, end + 1, Box::new(body))), ..State::default() };
                     return Ok(Self { agent, url: url.to_owned(), size, whole: None, state: Mutex::new(state) });
                 }
                 200 => {
-                    let mut body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader());
+                    let mut body = http_body(response, u64::MAX);
                     match FileAt::spill(&mut body, LARGEST_WHOLE, &mut |_| {}) {
                         Ok(file) => {
                             let state = State { received: file.size(), ..State::default() };
@@ -130,7 +130,7 @@ impl Remote {
             let what = format!("HTTP {} '{range}' where bytes from {start} were asked for", response.status().as_u16());
             return Err(io::Error::other(what));
         }
-        Ok(Box::new(Steady::new(response.into_body().into_with_config().limit(end - start).reader())))
+        Ok(Box::new(http_body(response, end - start)))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::error::{Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::source::pypi::{self, IndexFile};
-use crate::source::{Steady, http_get, http_text};
+use crate::source::{http_body, http_get, http_text};
 
 /// How often one upload is tried.
 const ATTEMPTS: u32 = 4;
@@ -193,7 +193,7 @@ impl Target<'_> {
         if status != 200 {
             return Err(failed(format!("{} answers {status}", shown(&address))));
         }
-        let mut body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader()).take(size + 1);
+        let mut body = http_body(response, u64::MAX).take(size + 1);
         crate::store::digest_reader(&mut body).map(|(digest, _)| digest).map_err(|e| failed(e.to_string()))
     }
 

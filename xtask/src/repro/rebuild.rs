@@ -2,7 +2,7 @@
 //! statement about it is at hand, from the recipe that the statement means.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
@@ -100,10 +100,9 @@ pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
 ///
 /// # Errors
 /// The answer is no: keys are given, and none of them signed it; the workspace is somebody else's, and nobody trusts it.
-/// Bad input: no statement; another recipe, lock or patches
-/// than it means; one that this program or machine cannot build.
+/// Bad input: no statement; another recipe, lock or patches than it means; one that this program or machine cannot build.
 pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> Result<Restated> {
-    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    let name = stage::name_of(path);
     let policy = asked.trust.policy.as_ref();
     let (statement, checks) = audit::stated(path, policy.unwrap_or(&Policy::default()))?;
     if policy.is_some() {
@@ -135,17 +134,15 @@ pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> 
     let trust = Trust { unconfined: asked.trust.unconfined || !is_foreign, ..asked.trust.clone() };
     let asked = Asked { trust: &trust, options: asked.options.clone(), ..*asked };
     let (made, toolchain) = build_again(origin, &facts, &name, &asked, |inside, files| {
-        let beside = [&files.record.manifest, &files.record.sbom].map(|name| files.provenance.join(name));
-        let mut all = vec![files.wheel, files.bundle];
-        all.extend(beside);
+        let beside = |name: &String| files.provenance.join(name);
+        let mut all = vec![beside(&files.record.manifest), beside(&files.record.sbom), files.wheel, files.bundle];
         if wanted.iter().any(|file| file.name.ends_with(OBJECTS_ENDING)) {
             all.push(exported(inside)?);
         }
-        let digest = |path: &PathBuf| Ok((path.file_name().map(OsStr::to_owned), digest_file(path)?.0));
+        let digest = |path: &PathBuf| Ok((stage::name_of(path), digest_file(path)?.0));
         all.iter().map(digest).collect::<Result<BTreeMap<_, _>>>()
     })?;
-    let rebuilt = |name: &str| made.get(&Some(OsString::from(name))).cloned();
-    let files = wanted.into_iter().map(|file| Stated { rebuilt: rebuilt(&file.name), ..file }).collect();
+    let files = wanted.into_iter().map(|file| Stated { rebuilt: made.get(&file.name).cloned(), ..file }).collect();
     Ok(Restated { files, toolchain })
 }
 

@@ -50,18 +50,11 @@ const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// A body that ends with an error once it was waited for for four times as long as it may bring nothing, and has brought
 /// less than 1 KiB for each second of that.
-pub struct Steady<R> {
+struct Steady<R> {
     body: R,
     patience: Duration,
     waited: Duration,
     bytes: u64,
-}
-
-impl<R> Steady<R> {
-    /// `body`, from now on.
-    pub fn new(body: R) -> Self {
-        Self { body, patience: stall().saturating_mul(4), waited: Duration::ZERO, bytes: 0 }
-    }
 }
 
 impl<R: Read> Read for Steady<R> {
@@ -83,13 +76,19 @@ impl<R: Read> Read for Steady<R> {
     }
 }
 
+/// A body of at most `limit` bytes, which ends with an error where the server sends too slowly.
+pub fn body(response: ureq::http::Response<ureq::Body>, limit: u64) -> impl Read + Send + Sync + 'static {
+    let body = response.into_body().into_with_config().limit(limit).reader();
+    Steady { body, patience: stall().saturating_mul(4), waited: Duration::ZERO, bytes: 0 }
+}
+
 /// All of a body of at most `limit` bytes, as text.
 ///
 /// # Errors
 /// It is cut, longer, no UTF-8, or comes too slowly.
 pub fn text(response: ureq::http::Response<ureq::Body>, limit: u64) -> io::Result<String> {
     let mut text = String::new();
-    Steady::new(response.into_body().into_with_config().limit(limit).reader()).read_to_string(&mut text)?;
+    body(response, limit).read_to_string(&mut text)?;
     Ok(text)
 }
 
@@ -277,7 +276,7 @@ pub fn download(
         return Err(Failure::Refused(format!("the server announces {announced} bytes where the lock says {expected}")));
     }
     events.emit(Event::DownloadStarted { file: file.to_owned(), size: expected.or(announced) });
-    let mut body = Steady::new(response.into_body().into_with_config().limit(u64::MAX).reader());
+    let mut body = body(response, u64::MAX);
     let mut buffer = vec![0u8; 1 << 17];
     loop {
         if platform::cancelled() {

@@ -14,6 +14,6 @@ pub mod unpack;
 
 pub use fetch::{Fetcher, Want};
 pub use http::{
-    Steady, agent as http_agent, agent_within as http_agent_within, download_to, get as http_get, minutes_apart,
-    text as http_text,
+    agent as http_agent, agent_within as http_agent_within, body as http_body, download_to, get as http_get,
+    minutes_apart, text as http_text,
 };

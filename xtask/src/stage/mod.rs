@@ -50,7 +50,7 @@ pub use build::{Build, Chosen, Downloads, Options, Part};
 pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
 pub use farm::Farm;
 pub use graph::{BESIDE, ORDER};
-pub use origin::origin;
+pub use origin::{name_of, origin};
 pub use publish::{Artifacts, Files, Outcome, SetFiles, files, made, run};
 pub use shared::{
     Shared,

@@ -19,4 +19,4 @@ pub mod tch;
 pub use compiler::{Compiler, Family};
 pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch};
 pub use process::{Output, Process, SANDBOX_COMMAND, VARIATION_VARIABLES, tail as tail_of};
-pub use python::Python;
+pub use python::{Python, minor_of};

@@ -61,6 +61,11 @@ fn one_name(mut executable: PathBuf) -> PathBuf {
     executable
 }
 
+/// A version to the minor one: `3.11` of `3.11.7`.
+pub fn minor_of(version: &str) -> String {
+    version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+}
+
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
@@ -124,7 +129,7 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
         match wanted {
             None => NAMES.iter().find_map(|n| platform::which(n)).ok_or_else(|| not_found("python3")),
             Some(w) if w.chars().next().is_some_and(|c| c.is_ascii_digit()) => {
-                let minor: String = w.splitn(3, '.').take(2).collect::<Vec<_>>().join(".");
+                let minor = minor_of(w);
                 let named = platform::which(&format!("python{minor}"));
                 // Windows has no such names: the one on PATH may be of that version, or its launcher knows it.
                 let by_asking = || NAMES.iter().find_map(|name| of_version(&platform::which(name)?, &[], &minor));
@@ -191,7 +196,7 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
 
     /// Its version to the minor one, which is what an ABI is tied to: `3.11`.
     pub fn minor(&self) -> String {
-        self.version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
+        minor_of(&self.version)
     }
 
     /// Its Python tag (PEP 425): `cp311`. One without a global lock has the same; the ABI tag tells them apart.
