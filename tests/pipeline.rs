@@ -496,6 +496,28 @@ fn sources_are_compiled_several_at_a_time_where_the_recipe_says_so() {
 }
 
 #[test]
+fn a_name_of_several_files_is_another_one_in_each_where_the_recipe_says_so() {
+    let put =
+        "[unity.torch_cpu]\nbatch = 8\nsources = [\"fill/*\"]\nundefine = [\"LEFT_BEHIND\"]\nrename = [\"same\"]\n";
+    let w = workspace_with(&files_to_put_together(), |r| r + put);
+    build(&w, &[]).exits(0);
+    let build = work_folder(&w).join("src/build");
+    let piece = std::fs::read_to_string(build.join("unity/torch_cpu/0-0.cpp")).unwrap();
+    assert!(
+        piece.starts_with(
+            "#define same same_0\n#include \"fill/f0.cpp\"\n#undef LEFT_BEHIND\n#undef same\n#define same same_1\n"
+        ),
+        "{piece}"
+    );
+    let ninja = std::fs::read_to_string(build.join("build.ninja")).unwrap();
+    for name in ["f0", "f5"] {
+        assert!(!ninja.contains(&format!("build caffe2/CMakeFiles/torch_cpu.dir/__/fill/{name}.cpp.o:")), "{name}");
+    }
+    let names = std::fs::read_to_string(work_folder(&w).join("logs/pieces.log")).unwrap();
+    assert!(!names.contains("same"), "{names}");
+}
+
+#[test]
 fn a_batch_of_one_is_no_batch_and_in_no_key() {
     let keys = |more: &'static str| {
         let w = workspace_with(&files(), |r| r + more);

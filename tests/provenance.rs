@@ -323,6 +323,8 @@ fn an_artifact_is_built_again_from_itself_alone() {
     }
     let ran = rebuild(&d.wheel).exits(0).says("same:").says("✓ canary");
     assert!(ran.stdout.contains(&sha256(&std::fs::read(&d.wheel).unwrap())));
+    // It was built to the end, or it were not there.
+    assert!(!ran.stderr.contains("is a draft"), "{}", ran.stderr);
     rebuild(&d.bundle).exits(0).says("same:");
     // The same members, packed by another program.
     let out = repack(&d.wheel, 9, |_, _| {});
@@ -340,6 +342,7 @@ fn what_a_statement_is_about_is_built_again_from_the_recipe_that_it_means() {
     let statement = elsewhere.path().join(d.statement.file_name().unwrap());
     std::fs::copy(&d.statement, &statement).unwrap();
     let ran = w.run(&["rebuild", "--offline", text(&statement)]).exits(0).says("✓ canary");
+    assert!(!ran.stderr.contains("is a draft"), "{}", ran.stderr);
     for file in [&d.wheel, &d.bundle, &d.manifest, &d.sbom] {
         let said = format!(
             "✓ {} sha256:{}",

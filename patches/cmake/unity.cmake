@@ -12,6 +12,8 @@
 #                                      for what the build generates, of the build folder
 #   TORCHMILL_UNITY_<target>_ALONE     which of them not
 #   TORCHMILL_UNITY_<target>_UNDEFINE  macros that sources leave behind: undefined after each
+#   TORCHMILL_UNITY_<target>_RENAME    names that several sources give something of their own, known in their file only:
+#                                      another one in each source of a piece
 #
 # A piece holds sources that fit the same pattern, so many of the sorted list of them. One that is to be alone keeps its
 # place in the list: taking it out makes its own piece another, and the compiler cache answers for all the rest.
@@ -131,9 +133,14 @@ function(torchmill_unity target)
         continue()
       endif()
       set(text "")
+      set(nth 0)
       foreach(name IN LISTS together)
+        foreach(own IN LISTS TORCHMILL_UNITY_${target}_RENAME)
+          string(APPEND text "#define ${own} ${own}_${nth}\n")
+        endforeach()
+        math(EXPR nth "${nth} + 1")
         string(APPEND text "#include \"${name}\"\n")
-        foreach(macro IN LISTS TORCHMILL_UNITY_${target}_UNDEFINE)
+        foreach(macro IN LISTS TORCHMILL_UNITY_${target}_UNDEFINE TORCHMILL_UNITY_${target}_RENAME)
           string(APPEND text "#undef ${macro}\n")
         endforeach()
         # Still a source of the target: what generates it comes first.

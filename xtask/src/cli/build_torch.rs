@@ -12,6 +12,7 @@ use crate::artifact::dsse::KeySource;
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::Recipe;
+use crate::repro::foreign;
 use crate::stage::{self, Artifacts, Options, Outcome, Part, Plan, PlannedStage, State, Step};
 use crate::{platform, ui};
 
@@ -99,9 +100,10 @@ pub fn run(mut args: Args) -> Result<()> {
     if let Some(KeySource::Environment(name)) = &key {
         platform::scrub_environment(Some(name));
     }
-    // Before anything that can fail or take hours: nobody knows yet what comes of a draft.
+    // Before anything that can fail or take hours: nobody knows yet what comes of a draft. A recipe in an artifact does
+    // not say what it is.
     let recipe = session.recipe(&args.recipe)?;
-    if recipe.torch.status.is_draft() {
+    if recipe.torch.status.is_draft() && !foreign::is_of_artifact(&session.workspace) {
         session.events.warn(format!(
             "{} is a draft: it was never built to the end here, and may stop anywhere (`cargo xtask recipe list`)",
             recipe.name

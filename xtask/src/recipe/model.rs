@@ -239,6 +239,10 @@ pub struct Unity {
     /// Macros that sources leave behind, and that are undefined after each.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub undefine: Vec<String>,
+    /// Names that several sources give something of their own, known in their file only (`static`, unnamed namespaces):
+    /// another one in each source of a piece.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rename: Vec<String>,
 }
 
 fn all_sources() -> Vec<String> {

@@ -52,8 +52,12 @@ pub(super) fn check(target: &str, unity: &Unity, path: &Path) -> Result<()> {
             &format!("from 2 to {LARGEST_BATCH} sources, or 1: each by itself"),
         );
     }
-    if let Some(name) = unity.undefine.iter().find(|n| !plain(n, "_") || n.starts_with(|c: char| c.is_ascii_digit())) {
+    let no_name = |name: &&String| !plain(name, "_") || name.starts_with(|c: char| c.is_ascii_digit());
+    if let Some(name) = unity.undefine.iter().find(no_name) {
         return wrong(format!("'{name}' is no name of a macro"), "such as TORCH_ASSERT_ONLY_METHOD_OPERATORS");
+    }
+    if let Some(name) = unity.rename.iter().find(no_name) {
+        return wrong(format!("'{name}' is no name in C++"), "such as addClass: by itself, without its namespace");
     }
     for pattern in unity.sources.iter().chain(&unity.alone) {
         let inside = !pattern.starts_with('/') && !pattern.split('/').any(|part| part == "..");
@@ -73,7 +77,7 @@ mod tests {
 
     fn unity(batch: u32, alone: &[&str]) -> Unity {
         let alone = alone.iter().map(|&p| p.to_owned()).collect();
-        Unity { batch, sources: Vec::new(), alone, undefine: Vec::new() }
+        Unity { batch, sources: Vec::new(), alone, undefine: Vec::new(), rename: Vec::new() }
     }
 
     #[test]
@@ -83,12 +87,18 @@ mod tests {
     }
 
     #[test]
-    fn only_the_name_of_a_macro_is_undefined() {
-        let undefine = |name: &str| {
-            check("t", &Unity { undefine: vec![name.into()], ..unity(2, &[]) }, Path::new("r.toml")).is_ok()
+    fn only_names_are_undefined_and_renamed() {
+        let taken = |name: &str| {
+            let is_ok = |unity: Unity| check("t", &unity, Path::new("r.toml")).is_ok();
+            let name = vec![name.to_owned()];
+            let undefined = is_ok(Unity { undefine: name.clone(), ..unity(2, &[]) });
+            assert_eq!(undefined, is_ok(Unity { rename: name, ..unity(2, &[]) }));
+            undefined
         };
-        assert!(undefine("TORCH_ASSERT_NO_OPERATORS") && undefine("_x1"));
-        assert!(!undefine("") && !undefine("1X") && !undefine("A B") && !undefine("A\n#error") && !undefine("A;B"));
+        assert!(taken("TORCH_ASSERT_NO_OPERATORS") && taken("_x1"));
+        for name in ["", "1X", "A B", "A\n#error", "A;B", "n::f"] {
+            assert!(!taken(name), "{name}");
+        }
     }
 
     #[test]

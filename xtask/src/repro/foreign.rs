@@ -208,9 +208,14 @@ pub fn mark(root: &Path) -> Result<()> {
     Ok(fs_err::write(root.join(MARK), "What stands here is not ours: it is run with --trust, in a closed room.\n")?)
 }
 
+/// Whether `workspace` came out of an artifact: a build ended there, whatever its recipe says of itself.
+pub fn is_of_artifact(workspace: &Workspace) -> bool {
+    workspace.root.join(MARK).exists()
+}
+
 /// Whether `recipe` came from elsewhere: it stands outside of the workspace, or the workspace came out of an artifact.
 pub fn is_foreign(workspace: &Workspace, recipe: &str) -> bool {
-    if workspace.root.join(MARK).exists() {
+    if is_of_artifact(workspace) {
         return true;
     }
     let (Ok(path), Ok(own)) =

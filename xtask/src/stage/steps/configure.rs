@@ -347,6 +347,7 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
         let alone: Vec<String> = unity.alone.iter().cloned().chain(store).collect();
         writeln!(text, "set(TORCHMILL_UNITY_{target}_ALONE {})", list(&alone)).ok();
         writeln!(text, "set(TORCHMILL_UNITY_{target}_UNDEFINE {})", unity.undefine.join(" ")).ok();
+        writeln!(text, "set(TORCHMILL_UNITY_{target}_RENAME {})", unity.rename.join(" ")).ok();
     }
     for module in modules(&build.recipe) {
         let copy = work.dir.join(module.rsplit('/').next().unwrap_or(module));

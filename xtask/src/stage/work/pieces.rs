@@ -70,6 +70,8 @@ fn doubled(build: &Path, src: &Path) -> Result<Found> {
         let text = fs_err::read_to_string(piece.path())?;
         let listed = |begins: &'static str| text.lines().filter_map(move |line| line.strip_prefix(begins));
         let undefined: Vec<&str> = listed("#undef ").collect();
+        // Another one in each source.
+        let renamed: Vec<&str> = listed("#define ").filter_map(|line| line.split(' ').next()).collect();
         let names: Vec<&str> = listed("#include \"").filter_map(|name| name.strip_suffix('"')).collect();
         let read = names
             .par_iter()
@@ -79,7 +81,10 @@ fn doubled(build: &Path, src: &Path) -> Result<Found> {
                     return Ok(None);
                 };
                 let mut declared = declared(&String::from_utf8_lossy(&fs_err::read(path)?));
-                declared.retain(|name, scopes| !undefined.contains(&name.as_str()) || scopes.len() > 1);
+                declared.retain(|name, scopes| {
+                    let name = name.as_str();
+                    !renamed.contains(&name) && (!undefined.contains(&name) || scopes.len() > 1)
+                });
                 Ok(Some((*name, declared)))
             })
             .collect::<Result<Vec<_>>>()?;
@@ -105,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_of_two_sources_of_a_piece_is_found_and_a_macro_that_the_piece_takes_back_is_not() {
+    fn a_name_of_two_sources_of_a_piece_is_found_but_not_what_the_piece_takes_back_or_renames() {
         let dir = tempfile::tempdir().unwrap();
         let (build, src) = (dir.path().join("build"), dir.path());
         let write = |path: &str, text: &str| {
@@ -114,12 +119,15 @@ mod tests {
             std::fs::write(path, text).unwrap();
         };
         let include = |names: &[&str]| -> String {
-            names.iter().map(|name| format!("#include \"{name}\"\n#undef ONLY\n")).collect()
+            let line = |(i, name): (usize, &&str)| {
+                format!("#define own own_{i}\n#include \"{name}\"\n#undef ONLY\n#undef own\n")
+            };
+            names.iter().enumerate().map(line).collect()
         };
         write("build/unity/t/0-0.cpp", &include(&["x/a.cpp", "x/b.cpp", "generated/c.cpp", "x/later.cpp"]));
         write("build/unity/t/0-1.cpp", &include(&["x/d.cpp", "x/e.cpp"]));
-        write("x/a.cpp", "#define ONLY 1\nnamespace n { static int _module; }\nint a;");
-        write("x/b.cpp", "#define ONLY 1\nstatic int _module = 3;\nint b;");
+        write("x/a.cpp", "#define ONLY 1\nnamespace n { static int _module, own; }\nint a;");
+        write("x/b.cpp", "#define ONLY 1\nstatic int _module = 3;\nstatic int own;\nint b;");
         write("build/generated/c.cpp", "int c();");
         write("x/d.cpp", "int a;");
         write("x/e.cpp", "int e() { int a; return a; }");
