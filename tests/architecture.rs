@@ -370,7 +370,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         &[
             "environment.rs wheel_folder ×2",
             "steps/bundle.rs write_tar",
-            "steps/set.rs metadata",
+            "steps/set.rs member",
             "steps/uvstore.rs overlay ×2",
             "steps/wheel.rs external_libraries",
         ],

@@ -615,6 +615,175 @@ fn two_torches_in_one_folder_are_named() {
     e.run(&["compat", "both.zip", "site"]).exits(2).says("both.zip holds two torches");
 }
 
+#[test]
+fn of_a_folder_of_wheels_the_one_torch_is_meant_and_two_are_named() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let good = b.extension("good", ADDS, LINKED, "");
+    b.write(&format!("dist/{good}"), std::fs::read(b.path(&good)).unwrap());
+    let (torch, other) = ("torch-2.6.0-cp311-cp311-linux_x86_64.whl", "torch-2.5.1-cp311-cp311-linux_x86_64.whl");
+    let torch = b.wheel("site", &format!("dist/{torch}")).file_name().unwrap().to_str().unwrap().to_owned();
+    let named = |report: &Value| {
+        assert_eq!(by_package(&report["packages"], "verdict"), [("good", "fits")], "{report:#}");
+        let remarks = report["remarks"].as_array().unwrap();
+        remarks.iter().map(|r| r.as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let left_out = |wheel: &str| format!("{wheel} in dist is a torch, and was left out");
+    assert_eq!(named(&b.json(&["dist", "dist"], 0)), [left_out(&torch)]);
+    b.write(&format!("dist/{other}"), b"-");
+    assert_eq!(named(&b.json(&["site", "dist"], 0)), [left_out(other), left_out(&torch)]);
+    // The one at hand is not told of.
+    assert_eq!(named(&b.json(&[&format!("dist/{torch}"), "dist"], 0)), [left_out(other)]);
+    b.run(&["compat", "dist", "dist"]).exits(2).says("dist holds two torches").says(&torch).says(other);
+}
+
+#[test]
+fn a_pin_that_nobody_can_judge_is_told_and_taken_for_neither_good_nor_bad() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let unknown = "cannot-be-told";
+    // Requirements that no rule knows.
+    for (i, (line, verdict, said)) in [
+        ("torch>=1.2.*", unknown, "a requirement of it cannot be read: torch>=1.2.*"),
+        ("numpy>=1.2.*", "fits", "a requirement of it cannot be read: numpy>=1.2.*"),
+        ("torch>=1.2.* ; extra == 'old'", "fits", "a requirement of it cannot be read: torch>=1.2.*"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let wheel = b.extension(&format!("x{i}"), ADDS, LINKED, &format!("Requires-Dist: {line}"));
+        let package = &b.json(&["site", &wheel], i32::from(verdict == unknown))["packages"][0];
+        assert_eq!(package["verdict"], verdict, "{line}");
+        assert!(package["remarks"][0].as_str().unwrap().starts_with(said), "{package:#}");
+        assert_eq!(package["loads"], true, "{line}");
+    }
+    // A torch of which nobody knows the version.
+    let torch = "torch-2.6.0-cp311-cp311-linux_x86_64.whl";
+    b.wheel("site", torch);
+    std::fs::remove_file(b.path("site/torch/version.py")).unwrap();
+    let pin = "Requires-Dist: torch==2.6.0";
+    let pinned = b.extension("pinned", ADDS, LINKED, pin);
+    let free = b.extension("free", ADDS, LINKED, "Requires-Dist: torch");
+    let gone = b.extension("gone", GONE, LINKED, pin);
+    b.json(&["site", &free], 0);
+    let needs = "a torch of known version to hold torch==2.6.0 against";
+    let package = &b.json(&["site", &pinned], 1)["packages"][0];
+    assert_eq!((&package["verdict"], &package["loads"]), (&unknown.into(), &true.into()), "{package:#}");
+    assert_eq!(package["gaps"], serde_json::json!([{ "by": "pinned", "needs": [needs] }]));
+    let package = &b.json(&["site", &gone], 1)["packages"][0];
+    assert_eq!((&package["verdict"], &package["gaps"]), (&"does-not-fit".into(), &serde_json::json!([])));
+    assert_eq!(package["remarks"][0], format!("whether its pins hold cannot be told without {needs}"));
+    // And the torch itself, as a line and as a wheel.
+    b.write("pinned.txt", "torch==2.6.0\n");
+    let package = &b.json(&["site", "-r", "pinned.txt"], 1)["packages"][0];
+    assert_eq!((&package["verdict"], &package["gaps"][0]["needs"][0]), (&unknown.into(), &needs.into()));
+    b.write("free.txt", "torch\n");
+    b.json(&["site", "-r", "free.txt"], 0);
+    assert_eq!(b.json(&["site", torch], 1)["packages"][0]["verdict"], unknown);
+}
+
+/// The header of an ELF library for i386, and no section.
+fn elf_for_i386() -> Vec<u8> {
+    let mut out = b"\x7fELF\x01\x01\x01".to_vec();
+    out.resize(16, 0);
+    out.extend([3, 0, 3, 0, 1, 0, 0, 0]); // a shared object, the machine, the version
+    out.resize(40, 0);
+    out.extend([52, 0, 32, 0, 0, 0, 40, 0, 0, 0, 0, 0]); // sizes of the header and of what it counts: nothing
+    out
+}
+
+/// The headers of a DLL for i386, and no section.
+fn dll_for_i386() -> Vec<u8> {
+    let mut out = vec![0; 64 + 24 + 224];
+    out[..2].copy_from_slice(b"MZ");
+    out[0x3c] = 64; // where the headers are
+    out[64..70].copy_from_slice(b"PE\0\0\x4c\x01"); // with the machine
+    out[84..90].copy_from_slice(&[224, 0, 0x02, 0x21, 0x0b, 0x01]); // size of the optional header, a DLL, PE32
+    out
+}
+
+/// The header of a Mach-O library for i386.
+fn dylib_for_i386() -> Vec<u8> {
+    [&0xfeed_face_u32.to_le_bytes()[..], &[0; 60]].concat()
+}
+
+const I386: u32 = 7;
+const ARM64: u32 = 0x0100_000c;
+
+/// Mach-O images for several machines in one file.
+fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut out: Vec<u8> = [0xcafe_babe, images.len() as u32].iter().flat_map(|v: &u32| v.to_be_bytes()).collect();
+    let mut at = 4096;
+    for (cpu, image) in images {
+        out.extend([*cpu, 0, at, image.len() as u32, 12].iter().flat_map(|v| v.to_be_bytes()));
+        at += (image.len() as u32).next_multiple_of(4096);
+    }
+    for (_, image) in images {
+        out.resize(out.len().next_multiple_of(4096), 0);
+        out.extend(image);
+    }
+    out
+}
+
+#[test]
+fn what_is_for_32_bit_machines_is_foreign_and_ends_no_run() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    for (name, file, bytes) in [
+        ("elf", "old.so", elf_for_i386()),
+        ("pe", "old.dll", dll_for_i386()),
+        ("thin", "old.dylib", dylib_for_i386()),
+        ("fat", "old.dylib", fat(&[(I386, dylib_for_i386())])),
+    ] {
+        b.write(&format!("{name}/{name}/{file}"), bytes);
+        b.package(name, name, "1.0", "py3-none-any", "");
+        let wheel = format!("{name}-1.0-py3-none-any.whl");
+        b.wheel(name, &wheel);
+        let package = &b.json(&["site", &wheel], 1)["packages"][0];
+        assert_eq!(package["reasons"][0]["kind"], "foreign", "{name}: {package:#}");
+        // Beside one for this torch's machine it counts for nothing.
+        b.library(name, &format!("{name}/_C.so"), ADDS, LINKED);
+        b.wheel(name, &wheel);
+        b.json(&["site", &wheel], 0);
+    }
+    // What is installed and has nothing to do with torch still has not.
+    b.write("site/old/old.so", elf_for_i386());
+    b.package("site", "old", "1.0", "py3-none-any", "");
+    b.write("site/old-1.0.dist-info/RECORD", "old/old.so,,\n");
+    let report = b.json(&["site", "site"], 0);
+    assert_eq!((&report["unrelated"], &report["packages"]), (&1.into(), &serde_json::json!([])));
+    // A torch for such machines is none that can be judged by.
+    for (site, file, bytes) in [
+        ("elf32", "libc10.so", elf_for_i386()),
+        ("pe32", "c10.dll", dll_for_i386()),
+        ("macho32", "libc10.dylib", fat(&[(I386, dylib_for_i386())])),
+    ] {
+        b.write(&format!("{site}/torch/lib/{file}"), bytes);
+        b.write(&format!("{site}/torch/version.py"), "__version__ = '1.4.0'\n");
+        b.run(&["compat", site, "site"]).exits(2).says(&format!("{site} is a torch for 32-bit machines"));
+    }
+}
+
+#[test]
+fn of_a_fat_dylib_the_image_for_the_torchs_machine_counts() {
+    let b = Bench::new();
+    let beside_i386 = |image: Vec<u8>| fat(&[(I386, dylib_for_i386()), (ARM64, image)]);
+    let c10 = macho("@rpath/libc10.dylib", &[], &[], &["c10_check"], &[]);
+    b.write("site/torch/lib/libc10.dylib", beside_i386(c10));
+    b.write("site/torch/version.py", "__version__ = '2.6.0'\n");
+    b.package("site", "torch", "2.6.0", "cp311-none-macosx_11_0_arm64", "");
+    for (name, symbol, fits) in [("there", "c10_check", true), ("gone", "c10_gone", false)] {
+        let module = macho("_C.so", &["@rpath/libc10.dylib"], &[], &["f"], &[(symbol, 1)]);
+        b.write(&format!("{name}/{name}/_C.so"), beside_i386(module));
+        b.package(name, name, "1.0", "cp311-cp311-macosx_11_0_arm64", "");
+        let wheel = format!("{name}-1.0-cp311-cp311-macosx_11_0_arm64.whl");
+        b.wheel(name, &wheel);
+        let report = b.json(&["site", &wheel], i32::from(!fits));
+        assert_eq!(report["torch"]["machine"], "aarch64");
+        assert_eq!(report["packages"][0]["loads"], fits, "{name}: {report:#}");
+    }
+}
+
 /// An index with these files, each as bytes under its name.
 fn index(files: &[(&'static str, &'static str, Vec<u8>)]) -> (Server, String) {
     let mut answers: Vec<(&'static str, Answer)> = Vec::new();
@@ -854,6 +1023,40 @@ fn a_dll_is_held_against_the_exports_of_the_very_dll_that_it_names() {
     );
 }
 
+#[test]
+fn a_dll_of_cuda_is_known_by_its_name_whatever_version_is_in_it() {
+    let b = Bench::new();
+    let export = "extern \"C\" __declspec(dllexport) int";
+    let import = "extern \"C\" __declspec(dllimport) int";
+    for n in ["11", "12"] {
+        let source = format!("{export} cublasCreate(void) {{ return 0; }}");
+        dll(&b, "cuda", &format!("cublas64_{n}.dll"), &source, &[]);
+    }
+    let cublas = |n: &str| b.path(&format!("cuda/cublas64_{n}.dll"));
+    dll(&b, "site", "torch/lib/c10.dll", &format!("{export} c10_check(void) {{ return 0; }}"), &[]);
+    dll(&b, "site", "torch/lib/torch_cpu.dll", &format!("{export} at_add(void) {{ return 0; }}"), &[]);
+    let needs = format!("{import} cublasCreate(void); {export} c10_cuda_check(void) {{ return cublasCreate(); }}");
+    dll(&b, "site", "torch/lib/c10_cuda.dll", &needs, &[cublas("12")]);
+    b.write("site/torch/version.py", "__version__ = '2.6.0+cu124'\ncuda: Optional[str] = '12.4'\n");
+    b.package("site", "torch", "2.6.0+cu124", "cp311-cp311-win_amd64", "");
+    let source = format!(
+        "{import} at_add(void); {import} cublasCreate(void); {export} f(void) {{ return at_add() + cublasCreate(); }}"
+    );
+    let cpu = b.path("site/torch/lib/torch_cpu.dll");
+    for (name, n, code) in [("same", "12", 0), ("other", "11", 1)] {
+        dll(&b, name, &format!("{name}/_C.pyd"), &source, &[cpu.clone(), cublas(n)]);
+        b.package(name, name, "1.0", "cp311-cp311-win_amd64", "");
+        let wheel = format!("{name}-1.0-cp311-cp311-win_amd64.whl");
+        b.wheel(name, &wheel);
+        let package = &b.json(&["site", &wheel], code)["packages"][0];
+        if code == 1 {
+            assert_eq!(package["cause"], "other-cuda", "{package:#}");
+            assert_eq!(package["reasons"][0]["needs"], "cublas64_11.dll");
+            assert_eq!(package["reasons"][0]["instead"], "cublas64_12.dll");
+        }
+    }
+}
+
 /// A 64-bit Mach-O library for arm64 that needs `needed`, re-exports `reexported`, defines `defined`, and takes each of
 /// `undefined` from the library with that number.
 fn macho(name: &str, needed: &[&str], reexported: &[&str], defined: &[&str], undefined: &[(&str, u8)]) -> Vec<u8> {
@@ -927,6 +1130,35 @@ fn what_torch_itself_needs_is_there_wherever_it_is() {
     let source = "extern \"C\" int cudaMalloc(void); extern \"C\" int f(void) { return cudaMalloc(); }";
     let wheel = b.extension("gpu", source, &[LINKED, &[cudart.to_str().unwrap()]].concat(), "");
     b.json(&[torch.to_str().unwrap(), &wheel], 0);
+}
+
+#[test]
+fn the_doctor_names_what_a_build_of_another_version_would_break() {
+    let b = Bench::new();
+    // No recipe is of this version: the nearest one is proposed.
+    b.torch("2.5.1+cpu", false, &[]);
+    b.write("site/torch/__init__.py", "");
+    b.library("site", "compiled/_C.so", ADDS, LINKED);
+    let stable = "extern \"C\" int aoti_torch_empty(void); extern \"C\" int f(void) { return aoti_torch_empty(); }";
+    b.library("site", "stable/_C.so", stable, &["-Wl,--no-as-needed", "-ltorch_cpu"]);
+    for (name, asks) in [
+        ("compiled", ""),
+        ("stable", "Requires-Dist: torch>=2.4\n"),
+        ("pinned", "Requires-Dist: torch==2.5.1\n"),
+        ("free", "Requires-Dist: torch\n"),
+        // It does not hold today either.
+        ("older", "Requires-Dist: torch==2.4.0\n"),
+    ] {
+        b.package("site", name, "1.0", "py3-none-any", asks);
+    }
+    let mut command = b.command(&["doctor", "--dry-run", "--json"]);
+    let ran = Ran::of(command.env("PYTHONPATH", b.path("site")), b.dir.path());
+    let found: Value =
+        serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}\n{}\n{}", ran.stdout, ran.stderr));
+    let remedies = found["remedies"].to_string();
+    assert!(remedies.contains("of another version: 2.6.0 in place of 2.5.1"), "{remedies}");
+    let broken = by_package(&found["breaks"], "cause");
+    assert_eq!(broken, [("compiled", "other-version"), ("pinned", "other-pin")], "{}", ran.stdout);
 }
 
 #[test]

@@ -366,3 +366,29 @@ fn a_version_that_the_index_does_not_have_is_written_from_the_tree_alone() {
     let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
     assert_eq!(recipe.python.versions, ["3.11", "3.12"]);
 }
+
+#[test]
+fn tags_and_tree_are_read_over_http_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, commit) = upstream(
+        dir.path(),
+        "v2.16.0",
+        &[
+            ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "12.2", "20", "")),
+            ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
+            (STORE, "x".into()),
+        ],
+    );
+    let server = crate::sources::GitServer::start(dir.path());
+    let url = format!("{}/pytorch/.git", server.url);
+    let (w, index) = (workspace(), index("2.16.0", &[], None));
+    let asked = |version: &str| new(&w, &url, &index, &[version, "--without-wheel"]);
+    asked("2.17.0").exits(2).says("its newest release is 2.16.0");
+    asked("2.16.0").exits(0);
+    let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
+    assert_eq!((recipe.torch.commit.as_str(), recipe.toolchain.gcc.as_deref()), (commit.as_str(), Some(">=12.2")));
+    let (text, coordinate) = (read(&w, "torch-2.16.0-cpu"), format!("\"git+{url}#{commit}\""));
+    for part in [coordinate.as_str(), "come with it: third_party/gloo."] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+}

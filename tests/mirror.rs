@@ -940,7 +940,23 @@ fn a_form_in_which_no_field_begins_is_ended_and_one_about_another_wheel_is_refus
     assert!(status == 400 && said.contains("the form says name 'demo'; the wheel is of other"), "{status} {said}");
     let (status, said) = send(&[("name", "other"), ("version", "2.1")]);
     assert!(status == 400 && said.contains("the form says version '2.1'"), "{status} {said}");
-    assert_eq!(send(&[("name", "Other"), ("version", "2.0.0")]).0, 200);
+    let digest = |program: &[&str]| {
+        let out = Command::new(program[0]).args(&program[1..]).arg(&w).output().unwrap();
+        String::from_utf8(out.stdout).unwrap().split(' ').next().unwrap().to_owned()
+    };
+    let digests = [
+        ("sha256_digest", "SHA-256", digest(&["sha256sum"])),
+        ("blake2_256_digest", "BLAKE2b-256", digest(&["b2sum", "--length=256"])),
+        ("md5_digest", "MD5", digest(&["md5sum"])),
+    ];
+    for (field, name, own) in &digests {
+        let (status, said) = send(&[(field, &own.replace(['0', '7'], "1"))]);
+        assert!(status == 400 && said.contains(&format!("the file has the {name} {own}; the form says")), "{said}");
+    }
+    let mut fields: Vec<(&str, &str)> = digests.iter().map(|(field, _, own)| (*field, own.as_str())).collect();
+    fields.extend([("name", "Other"), ("version", "2.0.0")]);
+    let (status, said) = send(&fields);
+    assert_eq!(status, 200, "{said}");
 }
 
 #[test]

@@ -63,7 +63,7 @@ fn has_libuv_store(library: &[u8]) -> bool {
 #[test]
 fn a_wheel_and_a_bundle_with_libuv_come_out() {
     let w = workspace(&fresh_files());
-    build(&w, &[]).exits(0).says("canary: a libuv store of this build served 8 clients");
+    one_libuv_and_it_is_ours(&w);
     let wheel = artifact(&w, "wheel", ".whl");
     let name = wheel.file_name().unwrap().to_str().unwrap();
     assert!(
@@ -518,6 +518,24 @@ fn a_name_of_several_files_is_another_one_in_each_where_the_recipe_says_so() {
 }
 
 #[test]
+fn a_compiler_that_a_recipe_was_not_built_with_is_told_before_the_build_and_in_no_key() {
+    let plan = |more: &'static str| {
+        let w = workspace_with(&files(), |r| r + more);
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        (
+            json["plan"]["stages"].as_array().unwrap().iter().map(|s| s["key"].to_string()).collect::<Vec<_>>(),
+            ran.stderr,
+        )
+    };
+    let (keys, said) = plan("");
+    assert!(!said.contains("was built to the end with"), "{said}");
+    let (tried, said) = plan("[toolchain]\ntried = [\"gcc 4.1\"]\n");
+    assert!(said.contains("standin was built to the end with gcc 4.1: with another compiler it may stop"), "{said}");
+    assert_eq!(tried, keys);
+}
+
+#[test]
 fn a_batch_of_one_is_no_batch_and_in_no_key() {
     let keys = |more: &'static str| {
         let w = workspace_with(&files(), |r| r + more);
@@ -829,6 +847,28 @@ fn a_store_whose_path_a_compiler_cannot_be_given_is_refused_and_one_in_another_s
     artifact(&w, "bundle", ".tar.gz");
 }
 
+/// The stand-in made of these files, with a prefix of one file, and with `more` in its recipe.
+fn workspace_with_prefix(
+    files: &std::collections::BTreeMap<String, String>,
+    name: &str,
+    (path, text): (&str, &str),
+    more: &str,
+) -> Workspace {
+    let bytes = crate::support::tar(name, &[(path.to_owned(), text.to_owned())].into());
+    let source = format!(
+        "[[source]]\nname = \"{name}\"\ncoordinates = [\"file:{name}.tar\"]\n\
+         into = [{{ prefix = \"{name}\", strip = 1 }}]\nlicense = \"MIT\"\nlinked = false\n"
+    );
+    let w = workspace_with(files, |recipe| recipe.replace("[limits]", &format!("{more}[limits]")) + &source);
+    w.write(&format!("{name}.tar"), &bytes);
+    let lock_path = w.path().join("recipes/standin.lock");
+    let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&lock_path).unwrap()).unwrap();
+    let locked = torchmill::recipe::Locked { sha256: sha256(&bytes), size: bytes.len() as u64, coordinate: None };
+    lock.source.insert(name.to_owned(), locked);
+    std::fs::write(&lock_path, lock.to_toml("standin").unwrap()).unwrap();
+    w
+}
+
 #[test]
 fn what_a_list_file_would_download_is_named_by_a_prefix() {
     // As NNPACK's does with six: it downloads what no variable names.
@@ -837,19 +877,31 @@ fn what_a_list_file_would_download_is_named_by_a_prefix() {
         "if(NOT DEFINED PYTHON_SIX_SOURCE_DIR OR NOT EXISTS \"${PYTHON_SIX_SOURCE_DIR}/six.py\")\n  \
          message(FATAL_ERROR \"six would be downloaded, '${PYTHON_SIX_SOURCE_DIR}' has none\")\nendif()\n",
     );
-    let six = crate::support::tar("six-1.17.0", &[("six.py".to_owned(), "moves = {}\n".to_owned())].into());
-    let with_six = |recipe: String| {
-        let cmake = "[cmake]\nPYTHON_SIX_SOURCE_DIR = \"{prefix:six}\"\n[limits]";
-        recipe.replace("[limits]", cmake)
-            + "[[source]]\nname = \"six\"\ncoordinates = [\"file:six.tar\"]\ninto = [{ prefix = \"six\", strip = 1 }]\n\
-               license = \"MIT\"\nlinked = false\n"
-    };
-    let w = workspace_with(&f, with_six);
-    w.write("six.tar", &six);
-    let path = w.path().join("recipes/standin.lock");
-    let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    let locked = torchmill::recipe::Locked { sha256: sha256(&six), size: six.len() as u64, coordinate: None };
-    lock.source.insert("six".into(), locked);
-    std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();
+    let more = "[cmake]\nPYTHON_SIX_SOURCE_DIR = \"{prefix:six}\"\n";
+    let w = workspace_with_prefix(&f, "six", ("six.py", "moves = {}\n"), more);
+    w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
+}
+
+#[test]
+fn prefix_paths_and_cmake_values_reach_a_version_whose_setup_py_hands_nothing_to_cmake() {
+    let mut f = crate::standin::files_of_2_12();
+    f.get_mut("CMakeLists.txt").unwrap().push_str(
+        r#"find_package(marked CONFIG REQUIRED)
+list(GET CMAKE_PREFIX_PATH 0 first)
+add_subdirectory(old)
+set(got "${first},${marked_WORD},${A_TEXT},${A_SWITCH},${OF_A_POLICY}")
+if(NOT got MATCHES "/deps/marked,of the prefix,a text,ON,NEW$")
+  message(FATAL_ERROR "what the recipe says ended as '${got}'")
+endif()
+"#,
+    );
+    // Its CMake is older than the policy, which is as the recipe says and not set otherwise.
+    let old = "cmake_minimum_required(VERSION 3.12)\ncmake_policy(GET CMP0077 found)\n\
+               set(OF_A_POLICY \"${found}\" PARENT_SCOPE)\n";
+    f.insert("old/CMakeLists.txt".into(), old.into());
+    let more = "[settings]\nCMAKE_PREFIX_PATH = \"{prefix:marked}\"\n\
+                [cmake]\nA_TEXT = \"a text\"\nA_SWITCH = true\nCMAKE_POLICY_DEFAULT_CMP0077 = \"NEW\"\n";
+    let marked = ("lib/cmake/marked/markedConfig.cmake", "set(marked_WORD \"of the prefix\")\n");
+    let w = workspace_with_prefix(&f, "marked", marked, more);
     w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
 }

@@ -309,6 +309,22 @@ fn bad_input_exits_2_with_one_clear_sentence() {
 }
 
 #[test]
+fn a_bundle_is_held_against_the_statement_about_its_own_bytes() {
+    let w = workspace(&fresh_files());
+    let d = dist(&w);
+    // As a build for another Python leaves it: about a bundle of the same name and other bytes.
+    let own = std::fs::read_to_string(&d.statement).unwrap();
+    let bundle = sha256(&std::fs::read(&d.bundle).unwrap());
+    assert!(own.contains(&bundle));
+    let other = d.dir.join(format!("a{}", d.statement.file_name().unwrap().to_string_lossy()));
+    std::fs::write(other, own.replace(&bundle, &"0".repeat(64))).unwrap();
+    w.run(&["verify", text(&d.bundle)]).exits(0);
+    // Where none is, it is not what was stated.
+    std::fs::remove_file(&d.statement).unwrap();
+    w.run(&["verify", text(&d.bundle)]).exits(1).says("tampered with, cut off, or another build");
+}
+
+#[test]
 fn an_artifact_is_built_again_from_itself_alone() {
     let w = workspace(&fresh_files());
     let d = dist(&w);

@@ -65,6 +65,13 @@ fn a_recipe_without_distributed_is_refused() {
 }
 
 #[test]
+fn a_version_from_before_the_libuv_store_is_refused() {
+    let said = complaint(&recipe("").replace("version = \"2.6.0\"", "version = \"2.1.2\""));
+    assert!(said.contains("PyTorch 2.1.2 has no libuv store to build"), "{said}");
+    assert!(said.contains("2.2.0 is the first that has it"), "{said}");
+}
+
+#[test]
 fn a_patch_that_does_not_exist_is_named() {
     insta::assert_snapshot!(complaint(&recipe("[[patch]]\nfile = \"none.patch\"\nreason = \"r\"\n")));
 }
@@ -445,6 +452,9 @@ fn the_recipes_of_the_repository_are_all_in_the_list() {
     assert_eq!(sorted, names);
     for row in json["recipes"].as_array().unwrap() {
         assert_eq!(row["draft"] == false, row["state"] == "built here", "{row}");
+        let on = |list: &str| row[list].as_array().unwrap().iter().any(|m| m == "x86_64");
+        // All that was built here was built on one kind of machine.
+        assert!(row["draft"] == true || on("machines") && !on("untried"), "{row}");
     }
 }
 

@@ -136,7 +136,8 @@ fn a_stalled_server_is_given_up_on() {
 
 #[test]
 fn a_server_that_sends_a_byte_now_and_then_is_given_up_on() {
-    let server = Server::start([("/f", Answer::Drip), ("/simple/thing/", Answer::Drip)]);
+    let refs = "/repo/info/refs?service=git-upload-pack";
+    let server = Server::start([("/f", Answer::Drip), ("/simple/thing/", Answer::Drip), (refs, Answer::Drip)]);
     let locked = |coordinate: &str| {
         let w = Workspace::new();
         w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", coordinate));
@@ -148,6 +149,7 @@ fn a_server_that_sends_a_byte_now_and_then_is_given_up_on() {
     std::thread::scope(|scope| {
         scope.spawn(|| locked(&format!("{}/f", server.url)).says("cannot be had from any of its coordinates"));
         scope.spawn(|| locked("pypi:thing/1.0/thing-1.0.tar.gz").says("a page of the index cannot be read"));
+        scope.spawn(|| locked(&format!("git+{}/repo#{}", server.url, "a".repeat(40))));
     });
     assert!(started.elapsed().as_secs() < 90);
 }
@@ -464,13 +466,13 @@ struct Asked {
 type Redirect = Box<dyn Fn(&str) -> Option<String> + Send>;
 
 /// git's own HTTP backend, behind a few lines that speak CGI (gitprotocol-http).
-struct GitServer {
-    url: String,
+pub struct GitServer {
+    pub url: String,
     asked: std::sync::Arc<std::sync::Mutex<Vec<Asked>>>,
 }
 
 impl GitServer {
-    fn start(root: &Path) -> Self {
+    pub fn start(root: &Path) -> Self {
         Self::redirecting(root, 301, |_| None)
     }
 

@@ -114,9 +114,16 @@ fn https_never_becomes_http() {
     // Redirects of downloads, of what is inspected, of git.
     refused(&["inspect", &format!("{}/torch-2.6.0-py3-none-any.whl", servers.url)]);
     let commit = "0123456789012345678901234567890123456789";
-    for source in [format!("{}/uv.tar", servers.url), format!("git+{}/libuv#{commit}", servers.url)] {
+    for (source, why) in [
+        (format!("{}/uv.tar", servers.url), format!("configured for https only: {}/uv.tar", servers.plain)),
+        (
+            format!("git+{}/libuv#{commit}", servers.url),
+            format!("redirects to plain http ({}/libuv/info/refs", servers.plain),
+        ),
+    ] {
         w.write("recipes/r.toml", recipe("").replace("file:uv.tar", &source));
-        refused(&["lock", "--recipe", "r"]).says("http");
+        refused(&["lock", "--recipe", "r"]).says(&why);
+        assert!(!w.path().join("recipes/r.lock").exists(), "{source} was locked");
     }
     // Links and redirects of an index.
     refused(&["mirror", "add", "--index", "index", "pypi:linked==1.0"]).says("leads to plain http");

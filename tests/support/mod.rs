@@ -161,7 +161,8 @@ pub enum Answer {
     Endless,
     /// Sends a beginning and then nothing.
     Stall(Vec<u8>),
-    /// Sends a byte now and then, for as long as anybody listens, and says that it is a page.
+    /// Sends a byte now and then, for as long as anybody listens, and says that it is a page. To git, the first four of
+    /// them are the length of what is to come.
     Drip,
     /// This status the first n times, then the bytes.
     FailFirst(u16, usize, Vec<u8>),
@@ -298,7 +299,7 @@ fn serve(
             head(&mut out, "200 OK", "Content-Type: text/html\r\nContent-Length: 1000000\r\n")?;
             (0..600).try_for_each(|_| {
                 std::thread::sleep(Duration::from_millis(200));
-                out.write_all(b" ")
+                out.write_all(b"f")
             })
         }
         Some(Answer::FailFirst(status, n, bytes)) => {

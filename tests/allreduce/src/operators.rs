@@ -169,6 +169,17 @@ fn embedding(kind: Kind, device: Device) -> Call {
     Box::new(move || Tensor::f_embedding(&table, &index, -1, false, false))
 }
 
+/// FBGEMM has kernels for it, where a torch has FBGEMM.
+fn embedding_bag(kind: Kind, device: Device) -> Call {
+    let table = random(&[10_000, 256], kind, device);
+    let index = Tensor::randint(10_000, [4096], (Kind::Int64, device));
+    let offsets = Tensor::arange_start_step(0_i64, 4096, 32, (Kind::Int64, device));
+    Box::new(move || {
+        let bags = Tensor::f_embedding_bag(&table, &index, &offsets, false, 0, false, None::<Tensor>, false)?;
+        Ok(bags.0)
+    })
+}
+
 fn fft(kind: Kind, device: Device) -> Call {
     let x = random(&[256, 1024], kind, device);
     Box::new(move || x.f_fft_rfft(None, -1, "backward"))
@@ -218,6 +229,7 @@ const CASES: &[Case] = &[
     ("max_pool2d", "8x32x56x56, 2x2", Kind::Float, max_pool),
     ("sort", "256K", Kind::Float, sort),
     ("embedding", "10000x256, 4096 rows", Kind::Float, embedding),
+    ("embedding_bag", "10000x256, 128 sums of 32 rows", Kind::Float, embedding_bag),
     ("rfft", "256x1024", Kind::Float, fft),
     ("solve", "256x256, 16 right-hand sides", Kind::Double, solve),
     ("gradient", "tanh of 128x512 @ 512x512", Kind::Float, gradient),

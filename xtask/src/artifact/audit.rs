@@ -228,19 +228,27 @@ pub fn is_signed(path: &Path) -> Result<bool> {
 /// File name endings of statements, signed first.
 pub const ENDINGS: [&str; 2] = [".provenance.dsse.json", ".provenance.json"];
 
-/// The statement beside an artifact that names it; a signed one before one that is not.
-fn find_statement(artifact: &Artifact) -> Result<Found> {
+/// The statement beside an artifact that names it; a signed one before one that is not, and among those of a kind one of
+/// the artifact's `digest`: a bundle has the same name whichever Python was there when it was built.
+fn find_statement(artifact: &Artifact, digest: &str) -> Result<Found> {
     let dir = artifact.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut names: Vec<PathBuf> = fs_err::read_dir(dir)?.flatten().map(|e| e.path()).collect();
     names.sort();
     let mut broken = None;
     for ending in ENDINGS {
+        let mut of_other_bytes = None;
         for path in names.iter().filter(|p| p.to_string_lossy().ends_with(ending)) {
             match read_statement(path) {
-                Ok(found) if found.statement.digest_of(&artifact.name).is_some() => return Ok(found),
-                Ok(_) => {}
+                Ok(found) => match found.statement.digest_of(&artifact.name) {
+                    Some(stated) if stated == digest => return Ok(found),
+                    Some(_) => of_other_bytes = of_other_bytes.or(Some(found)),
+                    None => {}
+                },
                 Err(e) => broken = Some(e),
             }
+        }
+        if let Some(found) = of_other_bytes {
+            return Ok(found);
         }
     }
     Err(broken.unwrap_or_else(|| {
@@ -276,10 +284,7 @@ impl Audited {
 /// # Errors
 /// Bad input: no readable artifact, no statement. What does not hold is no error but a check.
 pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Audited> {
-    let found = match statement {
-        Some(path) => read_statement(path)?,
-        None => find_statement(artifact)?,
-    };
+    let named = statement.map(read_statement).transpose()?;
     let (digest, (contents, origin)) = rayon::join(
         || digest_file(&artifact.path),
         || {
@@ -291,6 +296,10 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
         },
     );
     let (digest, size) = digest?;
+    let found = match named {
+        Some(found) => found,
+        None => find_statement(artifact, &digest)?,
+    };
     let mut checks = Vec::new();
     let stated = found.statement.digest_of(&artifact.name);
     let intact = stated == Some(digest.as_str());

@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::recipe::cuda::release;
-use crate::recipe::{Lock, Status, System, Workspace};
+use crate::recipe::{DEFAULT, Lock, System, Workspace};
 use crate::stage::steps::cuda::brings_toolkit;
 
 /// One build: what a CI starts a machine for.
@@ -126,7 +126,10 @@ fn runner(system: System, machine: &str) -> Result<&'static str> {
 /// Bad input: a recipe or lock that cannot be read, no recipe with a lock.
 pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
     let mut jobs = Vec::new();
-    for name in workspace.recipe_names() {
+    let mut names = workspace.recipe_names();
+    // What most want comes first, where jobs wait for each other.
+    names.sort_by_key(|name| name != DEFAULT);
+    for name in names {
         let path = workspace.recipe_path(&name);
         if !path.with_extension("lock").is_file() {
             // Not locked: nothing says yet which bytes it means.
@@ -161,7 +164,7 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
                         .map(|release| release.update),
                     baseline: format!("pypi:torch=={}", recipe.torch.version),
                     lock: format!("recipes/{name}.lock"),
-                    experimental: recipe.torch.status != Status::BuiltHere || machine != "x86_64",
+                    experimental: recipe.torch.status.is_draft_on(machine),
                 });
             }
         }

@@ -131,6 +131,7 @@ pub fn run(mut args: Args) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     builds.iter().try_for_each(stage::steps::cuda::demand)?;
+    builds.iter().take(1).for_each(|build| tell_of_the_untried(build, session.events.as_ref()));
     for beside in builds.iter().take(1).flat_map(|b| b.companions.values()).filter(|b| b.recipe.status.is_draft()) {
         session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
     }
@@ -142,7 +143,7 @@ pub fn run(mut args: Args) -> Result<()> {
         if args.dry_run {
             let plan = stage::plan(build)?;
             if args.recipe.json {
-                said.push(serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft(), "python": build.python.version, "plan": plan }));
+                said.push(serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft_on(&build.python.machine), "python": build.python.version, "plan": plan }));
             } else {
                 show_plan(build, &plan);
             }
@@ -157,7 +158,7 @@ pub fn run(mut args: Args) -> Result<()> {
             said.push(serde_json::json!({
                 "schema_version": 1,
                 "recipe": build.recipe.name,
-                "draft": build.recipe.torch.status.is_draft(),
+                "draft": build.recipe.torch.status.is_draft_on(&build.python.machine),
                 "python": build.python.version,
                 "outcome": outcome,
                 "seconds": seconds,
@@ -206,6 +207,24 @@ fn pythons(asked: Option<&str>, recipe: &Recipe) -> Result<Vec<Option<String>>> 
     asked.split(',').map(one).collect()
 }
 
+/// Warns of what the recipe was never built with: its results are of other machines or compilers.
+fn tell_of_the_untried(build: &stage::Build<'_>, events: &dyn Sink) {
+    let (recipe, compiler, machine) = (&build.recipe, &build.compiler, &build.python.machine);
+    if !recipe.torch.status.is_draft() && recipe.torch.status.is_draft_on(machine) {
+        events.warn(format!("{} was built here, and never on {machine}: it may stop anywhere", recipe.name));
+    }
+    let family = compiler.family.name();
+    if recipe.toolchain.is_untried(family, &compiler.version) {
+        events.warn(format!(
+            "{} is {family} {}; {} was built to the end with {}: with another compiler it may stop anywhere",
+            compiler.cxx.display(),
+            compiler.version,
+            recipe.name,
+            recipe.toolchain.tried.join(", ")
+        ));
+    }
+}
+
 /// Runs one build to its end, and signs what came out. Seconds of wall time with it.
 fn build_one(build: &stage::Build<'_>, secret: Option<&SigningKey>, events: &dyn Sink) -> Result<(Outcome, f64)> {
     let started = Instant::now();
@@ -225,7 +244,7 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
     println!(
         "{}{} {} for Python {} with {}",
         build.recipe.name,
-        if build.recipe.torch.status.is_draft() { " (a draft)" } else { "" },
+        if build.recipe.torch.status.is_draft_on(&build.python.machine) { " (a draft)" } else { "" },
         build.recipe.torch.full_version(),
         build.python.version,
         build.compiler.banner

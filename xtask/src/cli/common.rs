@@ -12,7 +12,7 @@ use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::recipe::{Lock, Recipe, Workspace};
+use crate::recipe::{DEFAULT, Lock, Recipe, Workspace};
 use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
@@ -83,7 +83,7 @@ pub fn print_json(value: &serde_json::Value) {
 #[derive(Debug, Args)]
 pub struct RecipeArgs {
     /// Recipe: a name in recipes/, or a path to a .toml file
-    #[arg(long, short, default_value = "torch-2.12.1-cpu", value_name = "NAME", add = ArgValueCandidates::new(recipes))]
+    #[arg(long, short, default_value = DEFAULT, value_name = "NAME", add = ArgValueCandidates::new(recipes))]
     pub recipe: String,
     /// Folder of the store (default: TORCHMILL_STORE, else the user's cache folder)
     #[arg(long, value_name = "DIR")]

@@ -25,7 +25,8 @@ parts that are needed are read, and a torch's symbols are remembered in the
 store by digest.
 What Python code of a package calls in torch is not looked at, nor what its own
 requirements ask for: name them too.
-Exit code: 0 all fit, 1 one does not or cannot be told, 2 bad input.")]
+Exit code: 0 all fit, 1 one does not or cannot be told, 2 bad input,
+3 the index or a server failed.")]
 pub struct Args {
     /// The torch: a wheel, an archive, a folder or environment, an https URL, or pypi:torch==VERSION
     #[arg(value_hint = clap::ValueHint::AnyPath)]

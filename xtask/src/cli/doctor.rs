@@ -228,7 +228,7 @@ fn show_broken(d: &Diagnosis) {
         Some(broken) if broken.is_empty() => {}
         Some(broken) => {
             let tells = ui::name::as_typed("`cargo xtask compat` tells more");
-            println!("\nWith that build these would not load any more; {tells}, and what fits:");
+            println!("\nWith that build these would not fit any more; {tells}, and what fits:");
             broken.iter().for_each(|b| println!("     {} {}: {}", b.package, b.version, b.cause.words()));
         }
         None => println!("\nWhether other installed packages would load with that build cannot be told."),

@@ -128,6 +128,8 @@ struct Row {
     cuda: Option<String>,
     system: &'static str,
     machines: Vec<String>,
+    /// Those of them that it was never built on.
+    untried: Vec<String>,
     pythons: Vec<String>,
     description: String,
 }
@@ -183,6 +185,11 @@ fn state(workspace: &Workspace, status: Status, draws: Draws<'_>) -> (bool, &'st
 }
 
 impl Row {
+    /// Whether the recipe was built, but not on this kind of machine.
+    fn leaves_out(&self, machine: &String) -> bool {
+        !self.draft && self.untried.contains(machine)
+    }
+
     fn of(workspace: &Workspace, recipe: Recipe) -> Self {
         let (draft, lock, state) = state(workspace, recipe.torch.status, (&recipe).into());
         Self {
@@ -193,6 +200,7 @@ impl Row {
             torch: recipe.torch.version,
             cuda: recipe.cuda.map(|c| c.version),
             system: recipe.system.name(),
+            untried: recipe.python.machines.iter().filter(|m| recipe.torch.status.is_draft_on(m)).cloned().collect(),
             machines: recipe.python.machines,
             pythons: recipe.python.versions,
             description: recipe.description,
@@ -249,12 +257,19 @@ fn print(rows: &[Row]) {
                 r.torch.clone(),
                 r.cuda.clone().unwrap_or_else(|| "-".into()),
                 r.system.to_owned(),
-                r.machines.join(" "),
+                r.machines
+                    .iter()
+                    .map(|m| if r.leaves_out(m) { format!("({m})") } else { m.clone() })
+                    .collect::<Vec<_>>()
+                    .join(" "),
                 span(&r.pythons),
             ]
         }))
         .collect();
     table(&cells);
+    if rows.iter().any(|r| r.machines.iter().any(|m| r.leaves_out(m))) {
+        println!("\n(machine): the recipe was built here, and never on such a machine.");
+    }
 }
 
 fn print_beside(rows: &[Beside]) {

@@ -15,7 +15,7 @@ use crate::toolchain::cuda::Toolkit;
 #[derive(Debug, ClapArgs)]
 #[command(after_help = "\
 Example:
-  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124")]
+  cargo xtask toolchain cuda --recipe torch-2.12.1-cu130")]
 pub struct Args {
     #[command(subcommand)]
     what: What,
@@ -26,8 +26,8 @@ enum What {
     /// The CUDA toolkit: compiler, headers and libraries from locked coordinates, without root
     #[command(after_help = "\
 Examples:
-  cargo xtask toolchain cuda --recipe torch-2.6.0-cu124
-  cargo xtask toolchain cuda -r torch-2.6.0-cu124 --cuda-home /usr/local/cuda
+  cargo xtask toolchain cuda --recipe torch-2.12.1-cu130
+  cargo xtask toolchain cuda -r torch-2.12.1-cu130 --cuda-home /usr/local/cuda
   cargo xtask toolchain cuda -r torch-2.12.1-cu130-sm90 --trial trial
 
 The toolkit is tried by compiling, linking and running a program with cub,

@@ -68,7 +68,8 @@ impl ReadAt for Tail {
     }
 }
 
-/// Takes a library: where it was, its images, and its SHA-256 where it was unpacked.
+/// Takes a library: where it was, its images (none where it is for 32-bit machines alone), and its SHA-256 where it was
+/// unpacked.
 pub type EachLibrary<'a> = dyn FnMut(&Member, Vec<Symbols>, Option<[u8; 32]>) + 'a;
 
 enum Place {
@@ -218,7 +219,9 @@ fn spill(content: &mut dyn Read, seen: &mut (dyn FnMut(&[u8]) + Send)) -> Result
 
 fn library(name: &str, file: &FileAt) -> Result<Option<Vec<Symbols>>> {
     let magic = crate::inspect::slice(file, 0, file.size().min(8)).unwrap_or_default();
-    if crate::inspect::format_of(&magic).is_none() {
+    // Mach-O for i386 or PowerPC: a library too, of which no image is read.
+    let narrow = matches!(magic[..], [0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce, ..]);
+    if !narrow && crate::inspect::format_of(&magic).is_none() {
         return Ok(None);
     }
     symbols(file).map(Some).doing(|| format!("reading '{name}'"))

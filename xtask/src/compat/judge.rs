@@ -13,35 +13,18 @@ use std::sync::Arc;
 use pep440_rs::{Version, VersionSpecifiers};
 
 use super::package::{Own, Package};
-use super::target::{Target, satisfies};
-use super::torch::{Torch, file_name, is_torchs, stem};
+use super::target::{Requirement, Target, satisfied_by};
+use super::torch::{Torch, cuda_library, file_name, is_torchs, stem};
 use super::verdict::{Cause, Fit, Gap, Judged, Reason, Verdict};
-use crate::error::Result;
+use crate::error::{Result, without_secrets};
 use crate::inspect::{Format, Import, Symbols, on_every_system};
 use crate::recipe::{System, shown};
 
-/// Names of missing symbols that are told.
+/// Names of missing symbols that are told, and requirements that cannot be read.
 const FIRST: usize = 3;
+/// Characters that are shown of what cannot be read.
+const LONGEST: usize = 200;
 
-/// NVIDIA's libraries that come with a CUDA torch or not at all.
-const CUDA: &[&str] = &[
-    "cudart",
-    "cublas",
-    "cublasLt",
-    "cudnn",
-    "cufft",
-    "curand",
-    "cusolver",
-    "cusparse",
-    "cusparseLt",
-    "nccl",
-    "nvrtc",
-    "nvToolsExt",
-    "nvJitLink",
-    "cupti",
-    "cufile",
-    "nvshmem_host",
-];
 /// Libraries of the driver: on every machine that has one, and on no other.
 const DRIVER: &[&str] = &["cuda", "nvidia-ml", "nvcuda", "nvml"];
 /// What GCC's programs have beside them nearly everywhere, but not on every small container.
@@ -63,7 +46,7 @@ impl Target {
 /// # Errors
 /// If a library of the torch cannot be read.
 pub fn judge(torch: &Torch, subject: &str, package: &Package) -> Result<Verdict> {
-    let pins = pins(torch, package)?;
+    let Pins { broken, open } = pins(torch, package)?;
     let (owns, mut reasons) = for_this_torch(torch, package);
     let mut libraries = Vec::new();
     for own in owns {
@@ -73,23 +56,29 @@ pub fn judge(torch: &Torch, subject: &str, package: &Package) -> Result<Verdict>
     excuse_variants(&mut libraries, &mut remarks);
     remarks.extend(without_cuda(torch, &libraries));
     reasons.extend(libraries.iter().flat_map(|l| l.reasons.clone()));
-    if package.libraries.is_empty() && package.foreign > 0 && pins.is_empty() {
+    if package.libraries.is_empty() && package.foreign > 0 && broken.is_empty() {
         reasons.push(Reason::Foreign { torch: torch.target.words() });
     }
     let cause = cause(torch, package, &reasons);
     let loads = loads(&libraries, &reasons);
-    let gaps = libraries
+    let mut gaps: Vec<Gap> = libraries
         .iter()
         .filter(|l| !l.gaps.is_empty())
         .map(|l| Gap { by: l.path.clone(), needs: l.gaps.clone() })
         .collect();
-    let pins_hold = pins.is_empty();
+    let pins_hold = broken.is_empty();
     let verdict = match loads {
         _ if !pins_hold => Fit::DoesNotFit,
-        Some(true) => Fit::Fits,
         Some(false) => Fit::DoesNotFit,
-        None => Fit::CannotBeTold,
+        Some(true) if open.is_empty() => Fit::Fits,
+        Some(true) | None => Fit::CannotBeTold,
     };
+    if verdict == Fit::DoesNotFit {
+        remarks.extend(open.iter().map(|o| format!("whether its pins hold cannot be told without {o}")));
+    } else if !open.is_empty() {
+        gaps.insert(0, Gap { by: package.metadata.name.clone(), needs: open });
+    }
+    remarks.extend(unreadable(package));
     if package.libraries.is_empty() && package.foreign == 0 {
         remarks.push("it has no compiled part".into());
     } else if libraries.iter().any(|l| l.uses_torch) && libraries.iter().filter(|l| l.uses_torch).all(|l| l.stable_abi)
@@ -106,7 +95,7 @@ pub fn judge(torch: &Torch, subject: &str, package: &Package) -> Result<Verdict>
         verdict,
         loads,
         pins_hold,
-        reasons: pins.into_iter().chain(reasons).collect(),
+        reasons: broken.into_iter().chain(reasons).collect(),
         cause,
         gaps,
         remarks,
@@ -149,10 +138,22 @@ fn torch_in_name(path: &str) -> Option<(&str, Version)> {
     Some((beginning, Version::from_str(version).ok().filter(|_| named)?))
 }
 
-/// Tags, Requires-Python, and the requirements on torch.
-fn pins(torch: &Torch, package: &Package) -> Result<Vec<Reason>> {
+/// What became of tags, Requires-Python, and the requirements on torch.
+struct Pins {
+    /// Those that do not hold.
+    broken: Vec<Reason>,
+    /// What must be known to judge the others.
+    open: Vec<String>,
+}
+
+/// What must be known to judge a requirement on a torch of unknown version.
+pub fn known_version(requirement: &Requirement) -> String {
+    format!("a torch of known version to hold {} against", shown(requirement))
+}
+
+fn pins(torch: &Torch, package: &Package) -> Result<Pins> {
     let (target, metadata) = (&torch.target, &package.metadata);
-    let mut out = Vec::new();
+    let (mut out, mut open) = (Vec::new(), Vec::new());
     let fits = |t: &String| target.rank(&format!("x-1-{t}.whl")).is_some();
     if target.python.is_some() && !package.tags.is_empty() && !package.tags.iter().any(fits) {
         out.push(Reason::Tags { tags: package.tags.clone(), torch: target.words() });
@@ -165,12 +166,44 @@ fn pins(torch: &Torch, package: &Package) -> Result<Vec<Reason>> {
     {
         out.push(Reason::Python { requirement: requirement.clone(), python: python.to_owned() });
     }
-    if let Some(version) = &torch.version {
-        for requirement in metadata.on("torch", target)?.into_iter().filter(|r| !satisfies(r, version)) {
-            out.push(Reason::Pin { requirement: shown(requirement), torch: version.to_string() });
+    let version = torch.version.as_ref();
+    for requirement in metadata.on("torch", target)? {
+        match satisfied_by(requirement, version) {
+            Some(true) => {}
+            Some(false) => {
+                let torch = version.map(ToString::to_string).unwrap_or_default();
+                out.push(Reason::Pin { requirement: shown(requirement), torch });
+            }
+            None => open.push(known_version(requirement)),
         }
     }
-    Ok(out)
+    if !metadata.unreadable_on("torch", target)?.is_empty() {
+        open.push("a requirement on torch that can be read".to_owned());
+    }
+    Ok(Pins { broken: out, open })
+}
+
+/// What METADATA says in words that no rule knows: told, and taken for neither good nor bad.
+fn unreadable(package: &Package) -> Vec<String> {
+    let metadata = &package.metadata;
+    let all = &metadata.unreadable;
+    let said = |text: &String| format!("a requirement of it cannot be read: {}", in_a_line(text));
+    let mut out: Vec<String> = all.iter().take(FIRST).map(said).collect();
+    if all.len() > FIRST {
+        out.push(format!("requirements of it that cannot be read, in all: {}", all.len()));
+    }
+    if let Some(python) = &metadata.requires_python
+        && VersionSpecifiers::from_str(python).is_err()
+    {
+        out.push(format!("its Requires-Python cannot be read: {}", in_a_line(python)));
+    }
+    out
+}
+
+/// A text of others as it may stand in a line of ours.
+fn in_a_line(text: &str) -> String {
+    let plain = |c: char| if c.is_control() { ' ' } else { c };
+    without_secrets(text).chars().take(LONGEST).map(plain).collect()
 }
 
 /// Whether the compiled part loads: no, where one library does not; yes, where at least one that uses torch (or any,
@@ -200,7 +233,7 @@ fn excuse_variants(libraries: &mut [Judged], remarks: &mut Vec<String>) {
         for &i in &members {
             let library = &mut libraries[i];
             library.gaps.clear();
-            library.reasons.retain(|r| !matches!(r, Reason::Library { needs, .. } if CUDA.contains(&stem(needs))));
+            library.reasons.retain(|r| !matches!(r, Reason::Library { needs, .. } if cuda_library(needs).is_some()));
         }
         remarks.push(format!("it brings {} variants of one library, of which {one} loads", members.len()));
     }
@@ -209,11 +242,12 @@ fn excuse_variants(libraries: &mut [Judged], remarks: &mut Vec<String>) {
 /// A word on libraries for CUDA none of which loads beside a torch that has CUDA, where the package goes on without.
 fn without_cuda(torch: &Torch, libraries: &[Judged]) -> Option<String> {
     let version = torch.cuda.as_ref()?;
-    let lacks = |l: &&Judged| l.gaps.iter().any(|g| stem(g) == "cudart");
+    let is_runtime = |g: &&String| cuda_library(g) == Some("cudart");
+    let lacks = |l: &&Judged| l.gaps.iter().any(|g| is_runtime(&g));
     // The last is the one for the newest CUDA.
     let one = libraries.iter().rfind(lacks)?;
     let file = file_name(&one.path);
-    let needs = one.gaps.iter().find(|g| stem(g) == "cudart")?;
+    let needs = one.gaps.iter().find(is_runtime)?;
     Some(format!("its part for GPUs does not load: {file} needs {needs}, and this torch has CUDA {version}"))
 }
 
@@ -302,7 +336,7 @@ impl Own {
 }
 
 fn of_cuda(file: &str) -> bool {
-    CUDA.contains(&stem(file)) || stem(file).starts_with("cudart64_") || is_torchs(file) && file.contains("cuda")
+    cuda_library(file).is_some() || is_torchs(file) && file.contains("cuda")
 }
 
 /// Symbols that are nowhere, by the library that must have them where the format says so.
@@ -495,7 +529,10 @@ impl<'a> Library<'a> {
         if is_torchs(&file) {
             scope.reasons.push(Reason::Library { by: by(), needs: file, instead: None });
         } else if of_cuda(&file) && self.own.uses_torch() && !self.brings_cuda() {
-            let instead = self.torch.needed_like(stem(&file))?.pop_first();
+            let instead = match cuda_library(&file) {
+                Some(library) => self.torch.needed_like(library)?.pop_first(),
+                None => None,
+            };
             scope.reasons.push(Reason::Library { by: by(), needs: file, instead });
         } else if DRIVER.contains(&stem(&file)) || USUAL.contains(&file.as_str()) && !self.torch.knows_system() {
             scope.unread.insert(file);

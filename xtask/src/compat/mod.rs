@@ -37,7 +37,7 @@ pub use judge::judge;
 pub use package::{Own, Package};
 pub use proposal::{Broken, Proposal, broken_by};
 pub use remember::Memory;
-pub use target::{Metadata, Requirement, Target, satisfies};
+pub use target::{Metadata, Requirement, Target, satisfied_by, satisfies};
 pub use torch::Torch;
 pub use verdict::{Cause, Fit, Gap, Judged, Reason, Verdict};
 pub use wanted::{Found, Requirements, What, argument, choose, target as target_of};
@@ -56,7 +56,7 @@ pub struct Report {
     pub packages: Vec<Verdict>,
     /// Installed packages that have nothing to do with torch, and were not judged.
     pub unrelated: usize,
-    /// What was not followed.
+    /// What was not followed, or left out.
     pub remarks: Vec<String>,
 }
 
@@ -92,7 +92,10 @@ pub fn open_torch(what: &str, wanted: impl FnOnce() -> Result<Target>) -> Result
     // Without a place for it nothing is remembered, and all is read.
     let memory = || Store::open(None).map(|s| Memory::of(&s)).unwrap_or_default();
     match argument(what)? {
-        What::Path(path) if path.is_dir() => Torch::installed(what, &path),
+        What::Path(path) if path.is_dir() => match torch_wheel(&path)? {
+            Some(wheel) => Torch::open(what, near(what, &wheel)?, memory()),
+            None => Torch::installed(what, &path),
+        },
         What::Path(path) => Torch::open(what, near(what, &path)?, memory()),
         What::Url(url) => Torch::open(what, Holder::far(what, &url)?, memory()),
         What::Index(requirement) => {
@@ -108,6 +111,40 @@ pub fn open_torch(what: &str, wanted: impl FnOnce() -> Result<Target>) -> Result
         }
         What::Line(..) | What::Source(_) => Err(Error::misuse("no-torch", format!("{what} is no built torch"))),
     }
+}
+
+/// The wheel of torch in the folder `path`; `None` where there is none, or where a torch is installed or unpacked.
+fn torch_wheel(path: &Path) -> Result<Option<PathBuf>> {
+    let mut found: Vec<PathBuf> = wheels_in(path).into_iter().filter(|w| is_torchs_wheel(w)).collect();
+    let unpacked = || ["lib", "bin"].iter().any(|f| path.join(f).is_dir());
+    if found.is_empty() || unpacked() || site::site(path)?.is_some() {
+        return Ok(None);
+    }
+    if let [one, another, ..] = &found[..] {
+        return Err(Error::misuse(
+            "two-torches",
+            format!("{} holds two torches: {} and {}", path.display(), name_of(one), name_of(another)),
+        )
+        .next("name one of the two"));
+    }
+    Ok(found.pop())
+}
+
+/// The wheels in the folder `path` itself, by name.
+fn wheels_in(path: &Path) -> Vec<PathBuf> {
+    let entries = std::fs::read_dir(path).into_iter().flatten().flatten().map(|e| e.path());
+    let mut wheels: Vec<PathBuf> = entries.filter(|p| p.extension().is_some_and(|x| x == "whl")).collect();
+    wheels.sort();
+    wheels
+}
+
+fn is_torchs_wheel(path: &Path) -> bool {
+    name_of(path).starts_with("torch-")
+}
+
+/// The name of a file, for people.
+fn name_of(path: &Path) -> String {
+    path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 fn near(what: &str, path: &Path) -> Result<Holder> {
@@ -146,6 +183,7 @@ pub fn report(torch: &Torch, arguments: &[String], requirements: &[PathBuf]) -> 
                 Item::Package(subject, package) => packages.push(judge(torch, &subject, &package)?),
                 Item::Judged(verdict) => packages.push(*verdict),
                 Item::Unrelated => unrelated += 1,
+                Item::LeftOut(why) => remarks.push(why),
             }
         }
     }
@@ -167,6 +205,8 @@ enum Item {
     Package(String, Box<Package>),
     Judged(Box<Verdict>),
     Unrelated,
+    /// It was not judged, and why.
+    LeftOut(String),
 }
 
 fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
@@ -195,7 +235,7 @@ fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
             wheel(place, &name.replace("%2B", "+"), &Holder::far(place, url)?)
         }
         What::Index(requirement) | What::Line(requirement, _) if requirement.name.as_ref() == "torch" => {
-            Ok(torch.version.iter().map(|v| Item::Judged(Box::new(itself(torch, requirement, v)))).collect())
+            Ok(vec![Item::Judged(Box::new(itself(torch, requirement)))])
         }
         What::Index(requirement) => indexed(requirement),
         What::Line(requirement, folder) => match beside(requirement, folder, target) {
@@ -228,9 +268,14 @@ fn beside(requirement: &Requirement, folder: &Path, target: &Target) -> Option<P
 
 /// A wheel of torch itself: pip would put it in the place of the one at hand, unless it is the same.
 fn another(torch: &Torch, subject: &str, package: &Package) -> Verdict {
-    let own = torch.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    let exact = format!("torch=={}", package.metadata.version);
+    let Some(own) = torch.version.as_ref().map(ToString::to_string) else {
+        let needs = vec![format!("a torch of known version to tell whether it is {exact}")];
+        let gaps = vec![Gap { by: "torch".into(), needs }];
+        return Verdict { loads: Some(true), gaps, ..empty(subject, "torch", &package.metadata.version) };
+    };
     let same = package.metadata.version == own;
-    let reason = Reason::Pin { requirement: format!("torch=={}", package.metadata.version), torch: own };
+    let reason = Reason::Pin { requirement: exact, torch: own };
     Verdict {
         verdict: if same { Fit::Fits } else { Fit::DoesNotFit },
         loads: Some(true),
@@ -249,16 +294,28 @@ fn nowhere(place: &str, requirement: &Requirement) -> Verdict {
 }
 
 /// A requirement on torch itself, as requirement files have them.
-fn itself(torch: &Torch, requirement: &Requirement, version: &pep440_rs::Version) -> Verdict {
-    let holds = satisfies(requirement, version);
-    let reason = Reason::Pin { requirement: shown(requirement), torch: version.to_string() };
+fn itself(torch: &Torch, requirement: &Requirement) -> Verdict {
+    let version = torch.version.as_ref().map(ToString::to_string).unwrap_or_default();
+    let (mut reasons, mut gaps) = (Vec::new(), Vec::new());
+    let verdict = match satisfied_by(requirement, torch.version.as_ref()) {
+        Some(true) => Fit::Fits,
+        Some(false) => {
+            reasons.push(Reason::Pin { requirement: shown(requirement), torch: version.clone() });
+            Fit::DoesNotFit
+        }
+        None => {
+            gaps.push(Gap { by: "torch".into(), needs: vec![judge::known_version(requirement)] });
+            Fit::CannotBeTold
+        }
+    };
     Verdict {
-        verdict: if holds { Fit::Fits } else { Fit::DoesNotFit },
+        verdict,
         loads: Some(true),
-        pins_hold: holds,
-        reasons: if holds { Vec::new() } else { vec![reason] },
+        pins_hold: reasons.is_empty(),
+        reasons,
+        gaps,
         remarks: vec!["the torch itself".into()],
-        ..empty(&torch.subject, "torch", &version.to_string())
+        ..empty(&torch.subject, "torch", &version)
     }
 }
 
@@ -296,14 +353,7 @@ fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
     if let Some(installed) = installed(torch, path)? {
         return Ok(installed);
     }
-    let mut wheels: Vec<PathBuf> = std::fs::read_dir(path)
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|e| e.path())
-        .filter(|p| p.extension().is_some_and(|x| x == "whl"))
-        .collect();
-    wheels.sort();
+    let wheels = wheels_in(path);
     if wheels.is_empty() {
         return Err(Error::misuse(
             "no-packages",
@@ -313,10 +363,10 @@ fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
     }
     // The set's own torch is no companion of itself. Of one release there may be a wheel for each Python: the one for this
     // torch's is meant, and one for others only is judged as what it is.
-    let file = |path: &PathBuf| path.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let (torchs, wheels): (Vec<PathBuf>, Vec<PathBuf>) = wheels.into_iter().partition(|w| is_torchs_wheel(w));
     let mut releases: BTreeMap<String, Vec<PathBuf>> = BTreeMap::new();
-    for wheel in wheels.into_iter().filter(|w| !file(w).starts_with("torch-")) {
-        let name = file(&wheel);
+    for wheel in wheels {
+        let name = name_of(&wheel);
         let release = name.parse::<crate::wheel::Name>().map(|n| format!("{}-{}", n.project, n.version));
         releases.entry(release.unwrap_or(name)).or_default().push(wheel);
     }
@@ -324,11 +374,18 @@ fn folder(torch: &Torch, path: &Path) -> Result<Vec<Item>> {
         return Err(Error::misuse("no-packages", format!("{} holds a torch, and nothing beside it", path.display()))
             .next("name what is to be judged: wheels, pypi:NAME==VERSION, -r requirements.txt"));
     }
-    let mut out = Vec::new();
+    // That the torch at hand is left out is no news.
+    let at_hand = name_of(Path::new(&torch.subject));
+    let mut out: Vec<Item> = torchs
+        .iter()
+        .map(|w| name_of(w))
+        .filter(|name| *name != at_hand)
+        .map(|name| Item::LeftOut(format!("{name} in {} is a torch, and was left out", path.display())))
+        .collect();
     for (_, wheels) in releases {
-        let best = wheels.iter().min_by_key(|w| torch.target.rank(&file(w)).unwrap_or(u32::MAX));
+        let best = wheels.iter().min_by_key(|w| torch.target.rank(&name_of(w)).unwrap_or(u32::MAX));
         if let Some(best) = best {
-            out.extend(items(torch, &file(best), &What::Path(best.clone()))?);
+            out.extend(items(torch, &name_of(best), &What::Path(best.clone()))?);
         }
     }
     Ok(out)
@@ -354,7 +411,8 @@ fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
             Err(e) => return Ok(Item::Judged(Box::new(unreadable(distribution, &e)))),
         };
         let name = package.metadata.name.clone();
-        let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch");
+        let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch")
+            || !package.metadata.unreadable_on("torch", &torch.target)?.is_empty();
         let related = asks || package.libraries.iter().any(Own::uses_torch);
         Ok(if related { Item::Package(name, Box::new(package)) } else { Item::Unrelated })
     };

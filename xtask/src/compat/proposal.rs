@@ -1,26 +1,31 @@
 //! Which installed packages would break with a torch that is not built yet? Told from the torch that is there, and
-//! from what the proposed one has otherwise: CUDA or none, the C++11 ABI or the one before.
+//! from what the proposed one has otherwise: its version, CUDA or none, the C++11 ABI or the one before.
 
 use std::path::Path;
 
+use pep440_rs::Version;
 use serde::Serialize;
 
+use super::judge::judge;
 use super::package::Package;
 use super::site;
+use super::target::satisfies;
 use super::torch::Torch;
 use super::verdict::Cause;
 use crate::error::{Kind, Result};
 
-/// What is known of a torch before it is built. Its version is the installed one's.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// What is known of a torch before it is built.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Proposal {
+    /// Its full version, `2.6.0+cpu.libuv`.
+    pub version: Version,
     /// Whether it has CUDA.
     pub cuda: bool,
     /// Whether its strings are those of the C++11 ABI.
     pub cxx11_abi: bool,
 }
 
-/// A package that would not load any more.
+/// A package that would not load any more, or whose requirements the proposed torch does not meet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Broken {
     /// Normalized name of the package.
@@ -35,7 +40,7 @@ pub struct Broken {
 ///
 /// # Errors
 /// Bad input: the folder holds no torch, or several; a library in it cannot be read.
-pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
+pub fn broken_by(proposal: &Proposal, root: &Path) -> Result<Vec<Broken>> {
     let torch = Torch::installed(&root.display().to_string(), root)?;
     let Some(site) = site::site(root)? else { return Ok(Vec::new()) };
     let mut out = Vec::new();
@@ -49,7 +54,7 @@ pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
         if package.metadata.name == "torch" {
             continue;
         }
-        if let Some(cause) = cause(proposal, &torch, &package) {
+        if let Some(cause) = cause(proposal, &torch, &package)? {
             let (package, version) = (package.metadata.name, package.metadata.version);
             out.push(Broken { package, version, cause });
         }
@@ -57,14 +62,31 @@ pub fn broken_by(proposal: Proposal, root: &Path) -> Result<Vec<Broken>> {
     Ok(out)
 }
 
-fn cause(proposal: Proposal, torch: &Torch, package: &Package) -> Option<Cause> {
+fn cause(proposal: &Proposal, torch: &Torch, package: &Package) -> Result<Option<Cause>> {
     let users = || package.libraries.iter().filter(|l| l.uses_torch());
     if !proposal.cuda && torch.cuda.is_some() && users().any(|l| l.needs_cuda()) {
-        return Some(Cause::NoCuda);
+        return Ok(Some(Cause::NoCuda));
     }
-    match torch.cxx11_abi {
+    let strings = match torch.cxx11_abi {
         Some(false) if proposal.cxx11_abi && users().any(|l| l.has_strings(false)) => Some(Cause::OldStrings),
         Some(true) if !proposal.cxx11_abi && users().any(|l| l.has_strings(true)) => Some(Cause::NewStrings),
         _ => None,
+    };
+    if strings.is_some() {
+        return Ok(strings);
     }
+    // What does not hold today is no news.
+    let asked = package.metadata.on("torch", &torch.target)?;
+    let held = |version: Option<&Version>| version.is_none_or(|v| asked.iter().all(|r| satisfies(r, v)));
+    if held(torch.version.as_ref()) && !held(Some(&proposal.version)) {
+        return Ok(Some(Cause::OtherPin));
+    }
+    // Symbols come and go with versions: what takes more than the stable ABI is compiled for one of them.
+    let same = torch.version.as_ref().is_none_or(|own| own.release() == proposal.version.release());
+    if same || users().next().is_none() {
+        return Ok(None);
+    }
+    let verdict = judge(torch, &package.metadata.name, package)?;
+    let unstable = verdict.libraries.iter().any(|l| l.uses_torch && !l.stable_abi);
+    Ok(unstable.then_some(Cause::OtherVersion))
 }

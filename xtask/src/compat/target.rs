@@ -70,6 +70,8 @@ pub struct Metadata {
     pub requires_python: Option<String>,
     /// `Requires-Dist`, those that can be read.
     pub requires: Vec<Requirement>,
+    /// The others, as written.
+    pub unreadable: Vec<String>,
 }
 
 impl Metadata {
@@ -77,11 +79,19 @@ impl Metadata {
     pub fn parse(text: &str) -> Self {
         let headers = wheel::Metadata::lenient(text);
         let value = |key: &str| headers.get(key).map(str::to_owned);
+        let (mut requires, mut unreadable) = (Vec::new(), Vec::new());
+        for text in headers.all("Requires-Dist") {
+            match requirement(text) {
+                Ok(read) => requires.push(read),
+                Err(_) => unreadable.push(text.to_owned()),
+            }
+        }
         Self {
             name: headers.get("Name").map(wheel::normalize).unwrap_or_default(),
             version: value("Version").unwrap_or_default(),
             requires_python: value("Requires-Python"),
-            requires: headers.all("Requires-Dist").filter_map(|r| requirement(r).ok()).collect(),
+            requires,
+            unreadable,
         }
     }
 
@@ -93,6 +103,28 @@ impl Metadata {
         let environment = target.markers()?;
         Ok(self.requires.iter().filter(|r| r.name.as_ref() == name && r.evaluate_markers(&environment, &[])).collect())
     }
+
+    /// The requirements on `name` that cannot be read, without those that a marker leaves out for `target`.
+    ///
+    /// # Errors
+    /// As [`Target::markers`].
+    pub fn unreadable_on(&self, name: &str, target: &Target) -> Result<Vec<&str>> {
+        let environment = target.markers()?;
+        let counts = |text: &str| {
+            let marker = text.split_once(';').and_then(|(_, marker)| requirement(&format!("{name} ; {marker}")).ok());
+            marker.is_none_or(|m| m.evaluate_markers(&environment, &[]))
+        };
+        let all = self.unreadable.iter().map(String::as_str);
+        Ok(all.filter(|text| begins_with(text, name) && counts(text)).collect())
+    }
+}
+
+/// Whether the name that a requirement begins with is `name` (normalized), whatever follows it.
+fn begins_with(text: &str, name: &str) -> bool {
+    let ends = |c: char| !(c.is_ascii_alphanumeric() || "-_.".contains(c));
+    let text = text.trim_start();
+    let own = &text[..text.find(ends).unwrap_or(text.len())];
+    wheel::normalize(own.trim_end_matches(['-', '_', '.'])) == name
 }
 
 /// Whether pip takes `version` for `requirement`: a local label (`+cpu.libuv`) satisfies `==2.6.0` (PEP 440). What
@@ -102,6 +134,16 @@ pub fn satisfies(requirement: &Requirement, version: &Version) -> bool {
         None => true,
         Some(pep508_rs::VersionOrUrl::VersionSpecifier(s)) => s.contains(version),
         Some(pep508_rs::VersionOrUrl::Url(_)) => false,
+    }
+}
+
+/// The same of a version that may not be known; `None` where it is not, and `requirement` names versions or a URL.
+pub fn satisfied_by(requirement: &Requirement, version: Option<&Version>) -> Option<bool> {
+    match (version, &requirement.version_or_url) {
+        (Some(version), _) => Some(satisfies(requirement, version)),
+        (None, None) => Some(true),
+        (None, Some(pep508_rs::VersionOrUrl::VersionSpecifier(s))) if s.is_empty() => Some(true),
+        (None, Some(_)) => None,
     }
 }
 
@@ -117,6 +159,34 @@ mod tests {
         assert!(!holds("torch==2.5.1", "2.6.0+cpu.libuv"));
         assert!(!holds("torch==2.6.0+cu124", "2.6.0+cpu.libuv"));
         assert!(holds("torch", "2.6.0"));
+    }
+
+    #[test]
+    fn against_an_unknown_version_only_a_bare_name_holds() {
+        let holds = |r: &str, v: Option<&Version>| satisfied_by(&requirement(r).unwrap(), v);
+        let known: Version = "2.6.0".parse().unwrap();
+        assert_eq!((holds("torch", None), holds("torch", Some(&known))), (Some(true), Some(true)));
+        assert_eq!((holds("torch>=2", None), holds("torch>=2", Some(&known))), (None, Some(true)));
+        assert_eq!((holds("torch<2", None), holds("torch<2", Some(&known))), (None, Some(false)));
+        let url = "torch @ https://example.com/torch.whl";
+        assert_eq!((holds(url, None), holds(url, Some(&known))), (None, Some(false)));
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_and_counts_for_torch_unless_its_marker_says_otherwise() {
+        let target = Target { system: System::Linux, machine: "x86_64".into(), python: Some("3.11".into()) };
+        let of_torch = |requirement: &str| {
+            let metadata = Metadata::parse(&format!("Name: x\nVersion: 1\nRequires-Dist: {requirement}\n"));
+            assert_eq!(metadata.unreadable, [requirement]);
+            metadata.unreadable_on("torch", &target).unwrap().len()
+        };
+        for one in ["torch>=1.2.*", "Torch (>=1.2.*)", "torch 2.6", "torch>=1.2.* ; sys_platform == 'linux'"] {
+            assert_eq!(of_torch(one), 1, "{one}");
+        }
+        for none in ["torchvision>=1.2.*", "numpy>=1.2.*", "torch>=1.2.* ; sys_platform == 'win32'"] {
+            assert_eq!(of_torch(none), 0, "{none}");
+        }
+        assert_eq!(of_torch("torch>=1.2.* ; extra == 'old'"), 0);
     }
 
     #[test]

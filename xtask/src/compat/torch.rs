@@ -62,6 +62,39 @@ pub fn stem(file: &str) -> &str {
     file.rsplit_once('-').filter(|(_, end)| digest(end)).map_or(file, |(name, _)| name)
 }
 
+/// NVIDIA's libraries that come with a CUDA torch or not at all.
+const CUDA: &[&str] = &[
+    "cudart",
+    "cublas",
+    "cublasLt",
+    "cudnn",
+    "cufft",
+    "curand",
+    "cusolver",
+    "cusparse",
+    "cusparseLt",
+    "nccl",
+    "nvrtc",
+    "nvToolsExt",
+    "nvJitLink",
+    "cupti",
+    "cufile",
+    "nvshmem_host",
+];
+
+/// Which of NVIDIA's libraries `file` is: `cudart` of `libcudart.so.12` and of `cudart64_12.dll`, `nvrtc` of
+/// `nvrtc64_112_0.dll`. The number is the library's own on every system, and need not be that of a CUDA: what counts is
+/// whether torch needs the library by the very same name.
+pub fn cuda_library(file: &str) -> Option<&'static str> {
+    let name = stem(file);
+    if !file.ends_with(".dll") {
+        return CUDA.iter().copied().find(|c| *c == name);
+    }
+    // Names of DLLs have the word size and the version in them, and know no case.
+    let name = name.trim_end_matches(|c: char| c.is_ascii_digit() || c == '_');
+    CUDA.iter().copied().find(|c| c.eq_ignore_ascii_case(name))
+}
+
 /// Whether a library of this name is one of torch's own, which only a torch can bring.
 pub fn is_torchs(file: &str) -> bool {
     const NAMES: &[&str] = &["torch", "c10", "shm", "caffe2", "_C"];
@@ -222,14 +255,22 @@ impl Torch {
             .libraries(&wanted, &mut |member, symbols, digest| found.push((member.name.clone(), symbols, digest)))
             .doing(|| format!("reading the symbols of {}", self.subject))?;
         for (name, symbols, digest) in found {
+            let is_it = listed.is_some_and(|l| l.path == name);
+            if is_it && symbols.is_empty() && is_torchs(file) {
+                return Err(Error::misuse(
+                    "library",
+                    format!("{} is a torch for 32-bit machines: {name} has no 64-bit image", self.subject),
+                )
+                .next("name a torch for a 64-bit machine: no other is read"));
+            }
             let stated = self.libraries.iter().find(|l| l.path == name).and_then(|l| l.sha256);
             // Remembered only under the digest that it has, and only if that is the one that RECORD states: the
             // next one asks for it by what its RECORD states.
-            if let Some(digest) = digest.filter(|d| stated == Some(*d)) {
+            if let Some(digest) = digest.filter(|d| stated == Some(*d) && !symbols.is_empty()) {
                 self.memory.put(&digest, &symbols);
             }
             let image = self.image(symbols);
-            if listed.is_some_and(|l| l.path == name) {
+            if is_it {
                 out = image;
             } else if all {
                 self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(file_name(&name), image);
@@ -239,15 +280,19 @@ impl Torch {
     }
 
     fn other(&self, file: &str) -> Result<Option<Arc<Symbols>>> {
-        let path =
-            self.beside.get(file).cloned().or_else(|| self.system.iter().map(|d| d.join(file)).find(|p| p.is_file()));
-        let Some(path) = path else { return Ok(None) };
-        let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
-            return Ok(None);
-        };
-        let mut out = None;
-        Holder::folder(dir, [name.to_owned()]).libraries(&|_| true, &mut |_, symbols, _| out = self.image(symbols))?;
-        Ok(out)
+        let beside = self.beside.get(file).cloned().into_iter();
+        let system = self.system.iter().map(|d| d.join(file)).filter(|p| p.is_file());
+        // A loader goes past what is for another machine: some systems have 32-bit libraries beside the others.
+        for path in beside.chain(system) {
+            let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else { continue };
+            let mut out = None;
+            Holder::folder(dir, [name.to_owned()])
+                .libraries(&|_| true, &mut |_, symbols, _| out = self.image(symbols))?;
+            if out.is_some() {
+                return Ok(out);
+            }
+        }
+        Ok(None)
     }
 
     /// Of a fat library, the image for this torch's machine. While that is not known, the first.
@@ -275,7 +320,7 @@ impl Torch {
         Ok(false)
     }
 
-    /// Libraries that torch's own need and that have the stem `stem` (`cudart`): `libcudart.so.12`.
+    /// Libraries that torch's own need and that are NVIDIA's `wanted` (`cudart`): `libcudart.so.12`, `cudart64_12.dll`.
     ///
     /// # Errors
     /// If one cannot be read.
@@ -283,7 +328,7 @@ impl Torch {
         let mut out = BTreeSet::new();
         for own in self.libraries.iter().filter(|l| is_torchs(&l.file)) {
             let Some(symbols) = self.table(&own.file)? else { continue };
-            out.extend(symbols.needed.iter().map(|n| file_name(n)).filter(|n| stem(n) == wanted));
+            out.extend(symbols.needed.iter().map(|n| file_name(n)).filter(|n| cuda_library(n) == Some(wanted)));
             if !out.is_empty() {
                 break;
             }
@@ -400,6 +445,37 @@ mod tests {
         assert_eq!(of("_c.cp39-win_amd64.pyd"), "3.9");
         assert_eq!(of("_c.cp313t-win_amd64.pyd"), "3.13t");
         assert_eq!((of("_C.abi3.so"), of("libfoo.so"), of("_C.so")), Default::default());
+    }
+
+    #[test]
+    fn nvidias_libraries_are_known_by_their_names_for_linux_and_for_windows() {
+        for (file, library) in [
+            ("libcudart.so.12", "cudart"),
+            ("libcudart-80664282.so.10.2", "cudart"),
+            ("libcublasLt.so.12", "cublasLt"),
+            ("libnvshmem_host.so.3", "nvshmem_host"),
+            ("cudart64_12.dll", "cudart"),
+            ("cudart64_110.dll", "cudart"),
+            ("cublas64_11.dll", "cublas"),
+            ("cublasLt64_12.dll", "cublasLt"),
+            ("cudnn64_8.dll", "cudnn"),
+            ("cufft64_10.dll", "cufft"),
+            ("cupti64_2023.1.1.dll", "cupti"),
+            ("curand64_10.dll", "curand"),
+            ("cusolver64_11.dll", "cusolver"),
+            ("cusparse64_11.dll", "cusparse"),
+            ("cusparseLt.dll", "cusparseLt"),
+            ("nccl64_134.dll", "nccl"),
+            ("nvJitLink_120_0.dll", "nvJitLink"),
+            ("nvrtc64_112_0.dll", "nvrtc"),
+            ("nvToolsExt64_1.dll", "nvToolsExt"),
+        ] {
+            assert_eq!(cuda_library(file), Some(library), "{file}");
+            assert_eq!(cuda_library(&file_name(file)), Some(library), "{file} as loaders compare it");
+        }
+        for other in ["libcuda.so.1", "nvcuda.dll", "nvml.dll", "c10_cuda.dll", "libcudart64_12.so", "zlib64_1.dll"] {
+            assert_eq!(cuda_library(other), None, "{other}");
+        }
     }
 
     #[test]

@@ -148,6 +148,8 @@ pub enum Cause {
     NewerStableAbi,
     /// It was compiled against another version of torch.
     OtherVersion,
+    /// Its requirements ask for another version of torch.
+    OtherPin,
 }
 
 impl Cause {
@@ -163,14 +165,16 @@ impl Cause {
             }
             Self::NewerStableAbi => "it uses torch's stable ABI as a newer torch has it",
             Self::OtherVersion => "it was compiled against another version of torch",
+            Self::OtherPin => "it asks for another version of torch",
         }
     }
 }
 
-/// A library that is not at hand: whether it is there, and what it has, is another one's business.
+/// What is not at hand: a library, of which it is another one's business whether it is there and what it has; or what a
+/// pin would be judged by.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Gap {
-    /// The package's library.
+    /// The package's library, or the package.
     pub by: String,
     /// What it needs: libraries, or symbols that one of them must have.
     pub needs: Vec<String>,
@@ -204,7 +208,8 @@ pub struct Verdict {
     pub verdict: Fit,
     /// Whether its compiled part loads, whatever pip thinks of its pins; `None` where that cannot be told.
     pub loads: Option<bool>,
-    /// Whether its requirements on torch and Python, and its tags, hold.
+    /// Whether its requirements on torch and Python, and its tags, hold: none is known not to. What could not be judged
+    /// is among the gaps, and the verdict then is no better than that it cannot be told.
     pub pins_hold: bool,
     /// Why it does not fit.
     pub reasons: Vec<Reason>,

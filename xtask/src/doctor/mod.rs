@@ -100,7 +100,7 @@ pub struct Diagnosis {
     pub finding: String,
     /// What helps, best first.
     pub remedies: Vec<Remedy>,
-    /// Installed packages that would not load with the build that the remedies name; `None` where that cannot be told.
+    /// Installed packages that would not fit the build that the remedies name; `None` where that cannot be told.
     pub breaks: Option<Vec<Broken>>,
 }
 
@@ -184,7 +184,7 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
     let (healthy, finding) = (verdict.healthy, verdict.finding);
     let judged = judge_variables(&environment, report.as_ref());
     let launchers = report.as_ref().map(|r| launchers(r, &environment)).unwrap_or_default();
-    let build = remedies.iter().find_map(|r| r.build);
+    let build = remedies.iter().find_map(|r| r.build.as_ref());
     let breaks = companions::broken(python.torch.as_deref(), build);
     Ok(Diagnosis {
         schema_version: 1,

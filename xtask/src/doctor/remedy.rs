@@ -351,7 +351,11 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
         lines.push("python -m pip install dist/torch-*.whl".into());
     }
     let costs = "hours of compiling, once; then the wheel can be shared";
-    let build = Some(Proposal { cuda: recipe.cuda.is_some(), cxx11_abi: recipe.torch.cxx11_abi });
+    let build = Version::from_str(&recipe.torch.full_version()).ok().map(|version| Proposal {
+        version,
+        cuda: recipe.cuda.is_some(),
+        cxx11_abi: recipe.torch.cxx11_abi,
+    });
     Remedy { state: Some(state), build, ..remedy(what, lines, &BOTH, costs) }
 }
 

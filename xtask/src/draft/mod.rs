@@ -17,7 +17,7 @@ use pep440_rs::Version;
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform::scratch::Scratch;
-use crate::recipe::{Coordinate, Recipe, System, Workspace};
+use crate::recipe::{self, Coordinate, Recipe, System, Workspace};
 use crate::source::http_agent;
 use crate::store::{Store, write_atomically};
 
@@ -119,9 +119,7 @@ fn release(text: &str) -> Result<Version> {
     if version.release().len() != 3 || version.any_prerelease() || version.is_local() || version.is_post() {
         return Err(misuse(format!("'{text}' is no release: those have three numbers and nothing else")));
     }
-    if version < Version::new([2, 2, 0]) {
-        return Err(upstream::no_store(&version, "the libuv store came with 2.2"));
-    }
+    recipe::check_store(&version)?;
     Ok(version)
 }
 

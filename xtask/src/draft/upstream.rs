@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
-use crate::recipe::{Backend, features};
+use crate::recipe::{Backend, features, no_store};
 use crate::source::git::{Snapshot, Submodule, tags};
 
 /// The file whose object makes a store with libuv.
@@ -105,12 +105,6 @@ pub fn read(url: &str, version: &Version, mirrors: &Path, events: &dyn Sink) -> 
         tag,
         commit,
     })
-}
-
-/// An error: `version` has no libuv store, and why that is known.
-pub fn no_store(version: &Version, why: &str) -> Error {
-    Error::misuse("no-libuv-store", format!("PyTorch {version} has no libuv store to build: {why}"))
-        .next("choose a newer version; 2.2.0 is the first that has it")
 }
 
 fn no_tag(url: &str, tag: &str, tags: &BTreeMap<String, String>) -> Error {

@@ -3,16 +3,16 @@
 
 use std::collections::BTreeSet;
 
-use object::elf::{self, FileHeader64};
+use object::elf::{self, FileHeader32, FileHeader64};
 use object::macho::{self, MachHeader64};
 use object::read::elf::{FileHeader, Sym};
 use object::read::macho::{LoadCommandVariant, MachHeader, Nlist};
-use object::read::pe::{Import as PeImport, PeFile64};
+use object::read::pe::{Import as PeImport, PeFile64, optional_header_magic};
 use object::{Endianness, LittleEndian as LE, ReadRef, SymbolIndex};
 
 use super::elf::{Elf, VersionNeed, machine_name};
 use super::lens::{Lens, READ_BUDGET};
-use super::library::{Format, Part, format_of, machine, unreadable};
+use super::library::{Format, Part, format_of, image_is_32_bit, machine, unreadable};
 use crate::error::{Error, Result};
 use crate::wheel::{ReadAt, slice};
 
@@ -123,11 +123,15 @@ pub struct Symbols {
     pub versions: BTreeSet<VersionNeed>,
 }
 
-/// Reads the library in `source`: one, or one for each architecture of a fat file.
+/// Reads the library in `source`: one, or one for each architecture of a fat file. Images for 32-bit machines are left
+/// out, as no process loads them that a torch of today runs in: of a library that is for those alone, nothing is left.
 ///
 /// # Errors
 /// If it is no library, or one that is cut off or has tables that point nowhere.
 pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
+    if image_is_32_bit(source, 0) {
+        return Ok(Vec::new());
+    }
     let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
     let format = format_of(&magic).ok_or_else(|| Error::misuse("no-library", "neither ELF nor PE nor Mach-O"))?;
     let images = if magic.starts_with(&[0xca, 0xfe]) {
@@ -142,6 +146,14 @@ pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
         }
         let part = Part { of: source, start, size };
         let cache = Lens::new(&part, READ_BUDGET);
+        let narrow = match format {
+            Format::Elf => FileHeader32::<Endianness>::parse(&cache).is_ok(),
+            Format::Pe => optional_header_magic(&cache).is_ok_and(|m| m == object::pe::IMAGE_NT_OPTIONAL_HDR32_MAGIC),
+            Format::MachO => image_is_32_bit(&part, 0),
+        };
+        if narrow {
+            continue;
+        }
         let read = match format {
             Format::Elf => of_elf(&cache),
             Format::Pe => of_pe(&cache),
@@ -215,10 +227,13 @@ const MOST_ENTRIES: usize = 1 << 20;
 
 fn of_pe<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Symbols> {
     let file = PeFile64::parse(data)?;
-    let aarch64 = file.nt_headers().file_header.machine.get(LE) == object::pe::IMAGE_FILE_MACHINE_ARM64;
     let mut out = Symbols {
         format: Format::Pe,
-        machine: machine(aarch64),
+        machine: match file.nt_headers().file_header.machine.get(LE) {
+            object::pe::IMAGE_FILE_MACHINE_ARM64 => machine(true),
+            object::pe::IMAGE_FILE_MACHINE_AMD64 => machine(false),
+            other => format!("machine {:#x}", other.0),
+        },
         name: None,
         needed: Vec::new(),
         reexported: Vec::new(),
@@ -309,7 +324,11 @@ fn of_macho<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<Symbols> {
     }
     Ok(Symbols {
         format: Format::MachO,
-        machine: machine(read.aarch64),
+        machine: match header.cputype(endian) {
+            macho::CPU_TYPE_ARM64 => machine(true),
+            macho::CPU_TYPE_X86_64 => machine(false),
+            other => format!("cputype {:#x}", other.0),
+        },
         name: read.name,
         needed,
         reexported,
@@ -339,6 +358,23 @@ mod tests {
             let magic: [&[u8]; 3] = [b"\x7fELF\x02\x01\x01", b"MZ", &[0xcf, 0xfa, 0xed, 0xfe]];
             let _ = symbols(&[magic[kind], &bytes].concat());
         }
+    }
+
+    #[test]
+    fn what_is_for_32_bit_machines_alone_is_a_library_without_images() {
+        let elf = [&b"\x7fELF\x01\x01\x01"[..], &[0; 45]].concat();
+        let mut pe = vec![0u8; 64 + 248];
+        pe[..2].copy_from_slice(b"MZ");
+        pe[0x3c] = 64; // where the headers are
+        pe[64..68].copy_from_slice(b"PE\0\0");
+        pe[88..90].copy_from_slice(&[0x0b, 0x01]);
+        let mach_o = [&[0xce_u8, 0xfa, 0xed, 0xfe][..], &[0; 60]].concat();
+        for library in [&elf, &pe, &mach_o] {
+            assert!(symbols(library).unwrap().is_empty());
+        }
+        // One for 64-bit machines that is cut off is not excused.
+        let cut = [&b"\x7fELF\x02\x01\x01"[..], &[0; 45]].concat();
+        assert!(symbols(&cut).is_err());
     }
 
     #[test]

@@ -91,14 +91,20 @@ pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec
 fn beside_its_torch(wheel: &Wheel, all: &[Wheel]) -> Result<Option<Check>> {
     let name = "fits its torch";
     let metadata = String::from_utf8_lossy(&wheel.metadata);
-    let asked = depends::requirements(&metadata, &[], depends::platform_of(&wheel.name));
+    let platform = depends::platform_of(&wheel.name);
+    let asked = depends::requirements(&metadata, &[], platform);
     let asked = asked.iter().filter(|r| r.name.as_ref() == "torch").find_map(crate::recipe::pinned);
     let Some(version) = asked.filter(|_| wheel.name.project != "torch") else { return Ok(None) };
     let of_it = |w: &&Wheel| {
-        w.name.project == "torch" && same_version(&w.name.version, &version) && w.name.python == wheel.name.python
+        let its = depends::platform_of(&w.name);
+        w.name.project == "torch"
+            && same_version(&w.name.version, &version)
+            && w.name.python == wheel.name.python
+            && (its.system, its.machine) == (platform.system, platform.machine)
     };
     let Some(torch) = all.iter().find(of_it) else {
-        let said = format!("it asks for torch {version}, which does not go out with it: not held against it");
+        let said =
+            format!("it asks for torch {version}, which does not go out with it for its platform: not held against it");
         return Ok(Some(Check { name, ok: None, said }));
     };
     let nowhere = || Err(Error::world("compat", "a wheel names its own target"));

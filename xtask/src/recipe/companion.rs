@@ -62,6 +62,10 @@ struct CompanionTable {
     pub backend: Backend,
     /// `built-here` only when it was.
     pub status: Option<Status>,
+    /// Packages that it uses where they are there, and that its METADATA does not ask for: they are installed with the set.
+    /// `python.verify` pins them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub brings: Vec<String>,
 }
 
 fn setuptools() -> Backend {
@@ -93,6 +97,8 @@ pub struct Companion {
     pub backend: Backend,
     /// What is known about it.
     pub status: Status,
+    /// Packages that are installed with it, though it does not ask for them.
+    pub brings: Vec<String>,
     /// Pythons and their packages.
     pub python: model::Python,
     /// Variables of its build.
@@ -187,6 +193,8 @@ impl Workspace {
             let mut file = file.clone();
             file.description = String::new();
             file.companion.status = None;
+            // Not what it is made of, but what stands beside it.
+            file.companion.brings.clear();
             toml::to_string(&file)
                 .map_err(|e| Error::world("recipe", format!("this recipe cannot be written down: {e}")))?
         };
@@ -201,6 +209,7 @@ impl Workspace {
             license: file.companion.license,
             backend: file.companion.backend,
             status: file.companion.status.unwrap_or(Status::NotYetBuiltHere),
+            brings: file.companion.brings,
             python: model::Python {
                 requires: file.python.requires.unwrap_or_else(|| ">=3.9".into()),
                 versions: need(file.python.versions, "python.versions")?,

@@ -391,6 +391,8 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     put(&mut base.toolchain.gcc, over.toolchain.gcc);
     put(&mut base.toolchain.clang, over.toolchain.clang);
     put(&mut base.toolchain.msvc, over.toolchain.msvc);
+    // As with the status.
+    base.toolchain.tried = over.toolchain.tried;
     put(&mut base.toolchain.memory_per_job, over.toolchain.memory_per_job);
     // Where it stands in its source goes with the source.
     if over.libuv.source.is_some() || over.libuv.version.is_some() {
@@ -430,6 +432,23 @@ fn merge(base: &mut RecipeFile, over: RecipeFile) {
     }
 }
 
+/// An error if a torch of this version has no libuv store: it came with 2.2.
+///
+/// # Errors
+/// Bad input: an older version.
+pub fn check_store(version: &Version) -> Result<()> {
+    if *version < Version::new([2, 2, 0]) {
+        return Err(no_store(version, "the libuv store came with 2.2"));
+    }
+    Ok(())
+}
+
+/// An error: `version` has no libuv store, and why that is known.
+pub fn no_store(version: &Version, why: &str) -> Error {
+    Error::misuse("no-libuv-store", format!("PyTorch {version} has no libuv store to build: {why}"))
+        .next("choose a newer version; 2.2.0 is the first that has it")
+}
+
 /// The recipe as one file that stands for itself, without what says something to people only: the
 /// same text for every recipe that means the same build.
 fn normal_form(file: &RecipeFile) -> Result<String> {
@@ -437,6 +456,7 @@ fn normal_form(file: &RecipeFile) -> Result<String> {
     file.extends = None;
     file.description = None;
     file.torch.status = None;
+    file.toolchain.tried.clear();
     // As if it were left out.
     file.torch.cxx11_abi = file.torch.cxx11_abi.filter(|new| !new);
     file.toolchain.from = file.toolchain.from.filter(|from| *from != model::ToolchainFrom::Machine);
@@ -468,13 +488,17 @@ fn complete(name: String, file: RecipeFile, normal: String, path: &Path) -> Resu
     for (target, unity) in &file.unity {
         unity::check(target, unity, path)?;
     }
+    let version = need(file.torch.version, "torch.version", path)?;
+    if let Ok(version) = Version::from_str(&version) {
+        check_store(&version).doing(|| path.display().to_string())?;
+    }
     let recipe = Recipe {
         name,
         normal,
         description: file.description.unwrap_or_default(),
         system: file.system.unwrap_or_default(),
         torch: model::Torch {
-            version: need(file.torch.version, "torch.version", path)?,
+            version,
             commit: need(file.torch.commit, "torch.commit", path)?,
             local: file.torch.local.unwrap_or_default(),
             epoch: need(file.torch.epoch, "torch.epoch", path)?,

@@ -173,7 +173,16 @@ impl Status {
     pub fn is_draft(self) -> bool {
         self == Self::NotYetBuiltHere
     }
+
+    /// The same, on a machine of this kind (`x86_64`): what was built, was built on one.
+    #[must_use]
+    pub fn is_draft_on(self, machine: &str) -> bool {
+        self.is_draft() || machine != BUILT_ON
+    }
 }
+
+/// The kind of machine that everything under `docs/results` was built on.
+const BUILT_ON: &str = "x86_64";
 
 /// `[python]`, as typed.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, JsonSchema)]
@@ -207,6 +216,10 @@ pub struct ToolchainFile {
     /// Range of versions of Microsoft's compiler, such as `>=19.29` (Visual Studio 2019 16.10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub msvc: Option<String>,
+    /// Compilers that this recipe was built to the end with, such as `gcc 12.2`: with another one a build says so before it
+    /// starts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tried: Vec<String>,
     /// Resident memory that one compiler process may need, in MiB.
     pub memory_per_job: Option<u64>,
 }

@@ -468,7 +468,7 @@ impl Read for HttpStream {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.response.is_none() {
             let response = if self.post { self.upload_pack() } else { self.info_refs() }?;
-            self.response = Some(Box::new(response.into_body().into_with_config().limit(MOST_SENT).reader()));
+            self.response = Some(Box::new(http::body(response, MOST_SENT)));
         }
         self.response.as_mut().map_or(Ok(0), |r| r.read(buffer))
     }

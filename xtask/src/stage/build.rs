@@ -189,7 +189,7 @@ impl<'a> Build<'a> {
                     "no-cuda",
                     format!("--cuda-home was given, and the recipe {} has no CUDA", recipe.name),
                 )
-                .next("choose a recipe that has, such as torch-2.6.0-cu124"));
+                .next("choose a recipe that has, such as torch-2.12.1-cu130"));
             }
             (Some(cuda), _) => {
                 cuda::demand(cuda, &compiler)?;

@@ -104,7 +104,7 @@ pub const STAGES: &[Stage] = &[
         ],
     ),
     Stage::of::<Set>(
-        1,
+        2,
         Place::Store,
         &[after::<Fetch>(), reads::<Provenance>(), after::<Wheel>(), from::<Companion>()],
     ),

@@ -11,6 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 pub mod cache;
 pub mod ninja;
@@ -218,6 +219,17 @@ impl Build<'_> {
         let mut seen = std::collections::HashSet::new();
         dirs.retain(|d| seen.insert(d.clone()));
         std::env::join_paths(dirs).unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    /// Warns, once a run, where what builds cannot be kept from the network.
+    pub(crate) fn tell_of_network(&self) {
+        static TOLD: Once = Once::new();
+        if !platform::sandbox_supported() {
+            TOLD.call_once(|| {
+                let what = "this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it";
+                self.events.warn(what.into());
+            });
+        }
     }
 
     /// The environment that whatever is built in the folder `dir` sees: this list, and nothing of the caller's.

@@ -52,14 +52,14 @@ impl Compiler {
             Family::Msvc => &demands.msvc,
         };
         if let Some(range) = range {
-            found.demand(range)?;
+            found.demand(range, &demands.tried)?;
         }
         Ok(found)
     }
 
     /// An error if this compiler is not in `range` (PEP 440): older than upstream demands, or newer than what the
     /// recipe is known to compile with.
-    fn demand(&self, range: &str) -> Result<()> {
+    fn demand(&self, range: &str, tried: &[String]) -> Result<()> {
         let (name, version, path) = (self.family.name(), &self.version, self.cxx.display());
         let wrong = |what: String| Error::world("compiler-version", what);
         let (Ok(own), Ok(specifiers)) = (Version::from_str(version), VersionSpecifiers::from_str(range)) else {
@@ -75,11 +75,14 @@ impl Compiler {
             matches!(s.operator(), Operator::LessThan | Operator::LessThanEqual) && !s.contains(&own)
         };
         if specifiers.iter().any(ends_below) {
-            return Err(wrong(format!("{said}: this one is too new, the sources are not known to compile with it"))
-                .next(format!(
-                    "install an older {name} beside it and name it, as in CC=gcc-14 CXX=g++-14 cargo xtask build-torch"
-                ))
-                .next("or raise the upper end in the recipe's [toolchain], and see whether it compiles"));
+            let known = if tried.is_empty() { String::new() } else { format!(" (tried: {})", tried.join(", ")) };
+            return Err(wrong(format!(
+                "{said}: this one is too new, the sources are not known to compile with it{known}"
+            ))
+            .next(format!(
+                "install an older {name} beside it and name it, as in CC=gcc-14 CXX=g++-14 cargo xtask build-torch"
+            ))
+            .next("or raise the upper end in the recipe's [toolchain], and see whether it compiles"));
         }
         Err(wrong(said).next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")))
     }
@@ -202,15 +205,16 @@ mod tests {
     #[test]
     fn a_range_has_two_ends_and_each_says_what_is_wrong() {
         for good in ["11.3.0", "12.2.0", "14.3.0", "14"] {
-            gcc(good).demand(">=11.3, <15").unwrap();
+            gcc(good).demand(">=11.3, <15", &[]).unwrap();
         }
-        let old = gcc("11.2.0").demand(">=11.3, <15").unwrap_err();
+        let old = gcc("11.2.0").demand(">=11.3, <15", &[]).unwrap_err();
         assert!(old.what().ends_with("GCC 11.2.0; the recipe demands GCC >=11.3, <15"), "{old}");
         for new in ["15.0.1", "15.2.0", "16.1.0"] {
-            let e = gcc(new).demand(">=11.3, <15").unwrap_err();
+            let e = gcc(new).demand(">=11.3, <15", &["gcc 12.2".to_owned()]).unwrap_err();
             assert!(e.what().contains(&format!("is GCC {new};")) && e.what().contains("too new"), "{e}");
+            assert!(e.what().ends_with("to compile with it (tried: gcc 12.2)"), "{e}");
             assert!(e.next_steps().iter().any(|n| n.contains("CC=gcc-14")), "{e}");
         }
-        assert!(gcc("trunk!").demand(">=9.3").unwrap_err().what().contains("'trunk!'"));
+        assert!(gcc("trunk!").demand(">=9.3", &[]).unwrap_err().what().contains("'trunk!'"));
     }
 }

@@ -186,7 +186,7 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
                 subjects[0].facts.sha256
             ),
         )
-        .next("name two different builds, such as --candidate dist/….whl --baseline pypi:torch==2.6.0"));
+        .next("name two different builds, such as --candidate dist/….whl --baseline pypi:torch==2.12.1"));
     }
     if effort.gpu && subjects[0].facts.cuda.is_none() {
         return Err(Error::misuse(

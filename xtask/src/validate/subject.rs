@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Context, Error, Result};
 use crate::inspect::{self, Depth, FileAt, Linkage};
-use crate::source::unpack;
+use crate::source::{choice, http_agent, pypi, unpack};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::testenv::Testenv;
 use crate::stage::{Build, ensure, environment as python, stored};
@@ -57,7 +57,7 @@ pub struct Facts {
     pub packages: Vec<String>,
 }
 
-/// Turns what the user named into a [`Subject`]: `pypi:torch==2.6.0`, a wheel, a libtorch archive, or
+/// Turns what the user named into a [`Subject`]: `pypi:torch==2.12.1`, a wheel, a libtorch archive, or
 /// a folder (libtorch, site-packages, an environment).
 ///
 /// # Errors
@@ -89,7 +89,7 @@ fn from_index(build: &Build<'_>, requirement: &str) -> Result<Subject> {
     let exact = requirement.split_once("==").filter(|(name, version)| *name == "torch" && !version.is_empty());
     if exact.is_none() {
         return Err(Error::misuse("requirement", format!("'pypi:{requirement}' is no exact version of torch"))
-            .next("write pypi:torch==2.6.0"));
+            .next("write pypi:torch==2.12.1"));
     }
     let key = environment_key(build)?.text("index", requirement).finish();
     environment(build, &key, &format!("pypi:{requirement}"), &python::TorchFrom::Index(requirement), None)
@@ -101,6 +101,15 @@ fn from_wheel(build: &Build<'_>, wheel: &Path) -> Result<Subject> {
     let (sha256, _) = digest_file(wheel)?;
     let key = environment_key(build)?.text("wheel", &sha256).finish();
     environment(build, &key, &file_name(wheel), &python::TorchFrom::Wheel(wheel), Some(sha256))
+}
+
+/// Why pip could not install `torch`, if that is because the index has no wheel of it.
+fn absent(torch: &python::TorchFrom<'_>, python: &str) -> Option<Error> {
+    let python::TorchFrom::Index(requirement) = torch else { return None };
+    let (name, version) = requirement.split_once("==")?;
+    let files = pypi::files(&http_agent(), name).ok()?;
+    let wanted = choice::Wanted { name, version, platform: None, python: Some(python) };
+    choice::choose(&files, wanted).err()
 }
 
 /// The part of an environment's key that all subjects have in common.
@@ -125,7 +134,8 @@ fn environment(
         ensure::<Fetch>(build)?;
         let env = pending.out();
         let installed =
-            python::with_torch(build, &ensure::<Testenv>(build)?.folder, &env, &pending.scratch()?, torch, None)?;
+            python::with_torch(build, &ensure::<Testenv>(build)?.folder, &env, &pending.scratch()?, torch, None)
+                .map_err(|e| absent(torch, &build.python.minor()).unwrap_or(e))?;
         let digest = |p: &python::InstalledPackage| {
             let hashes = p.download_info.archive_info.as_ref().map(|a| &a.hashes);
             hashes.and_then(|h| h.get("sha256")).cloned().unwrap_or_default()

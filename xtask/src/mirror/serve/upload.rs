@@ -1,7 +1,8 @@
 //! The upload API that twine and its kin speak ("legacy"): one form with the file in it. What arrives
 //! goes to a hidden folder, is examined like any other wheel, and published only then.
 
-use std::io::Write;
+use std::collections::BTreeMap;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,7 +15,10 @@ use axum::extract::multipart::{Field, MultipartError};
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use blake2::Blake2b256;
 use http_body::Frame;
+use md5::Md5;
+use sha2::Digest;
 
 use super::Shared;
 use super::places::Line;
@@ -158,11 +162,16 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
     // Reading a whole wheel is no work for the threads that answer.
     let done = tokio::task::spawn_blocking(move || {
         let wheel = Wheel::examine(&path)?;
-        if let Some(stated) = stated
-            && !stated.eq_ignore_ascii_case(&wheel.sha256)
-        {
-            let what = format!("the file has the SHA-256 {}; the form says {stated}", wheel.sha256);
-            return Err(Error::misuse("digest", what));
+        for (algorithm, stated) in stated {
+            let own = match algorithm {
+                Algorithm::Sha256 => wheel.sha256.clone(),
+                Algorithm::Blake2b256 => digest_of::<Blake2b256>(&path)?,
+                Algorithm::Md5 => digest_of::<Md5>(&path)?,
+            };
+            if !stated.eq_ignore_ascii_case(&own) {
+                let (name, stated) = (algorithm.name(), stated.escape_debug());
+                return Err(Error::misuse("digest", format!("the file has the {name} {own}; the form says {stated}")));
+            }
         }
         // What installers would be shown is the wheel's own; a form that means another one is a mistake of its sender.
         let other = |key: &str, stated: &str, own: &str| {
@@ -184,11 +193,42 @@ async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resul
     }
 }
 
+/// What a form may say of its file's bytes. The SHA-256 is what counts from there on; whoever says more is told of what
+/// does not hold.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Algorithm {
+    Sha256,
+    Blake2b256,
+    Md5,
+}
+
+impl Algorithm {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sha256 => "SHA-256",
+            Self::Blake2b256 => "BLAKE2b-256",
+            Self::Md5 => "MD5",
+        }
+    }
+}
+
+/// Digest of the file at `path`, hexadecimal.
+fn digest_of<D: Digest>(path: &Path) -> Result<String, Error> {
+    let mut file = fs_err::File::open(path)?;
+    let (mut hash, mut bytes) = (D::new(), vec![0; AT_ONCE]);
+    loop {
+        match file.read(&mut bytes)? {
+            0 => return Ok(hex::encode(hash.finalize())),
+            n => hash.update(&bytes[..n]),
+        }
+    }
+}
+
 /// The fields that count.
 #[derive(Default)]
 struct Form {
     action: Option<String>,
-    stated: Option<String>,
+    stated: BTreeMap<Algorithm, String>,
     name: Option<String>,
     version: Option<String>,
     file: Option<PathBuf>,
@@ -203,7 +243,9 @@ async fn read_form(form: &mut Multipart, head: &AtomicU64, dir: &Path, most: u64
         head.store(IN_A_FIELD, Ordering::Relaxed);
         match field.name() {
             Some(":action") => read.action = Some(text(field).await?),
-            Some("sha256_digest") => read.stated = Some(text(field).await?),
+            Some("sha256_digest") => drop(read.stated.insert(Algorithm::Sha256, text(field).await?)),
+            Some("blake2_256_digest") => drop(read.stated.insert(Algorithm::Blake2b256, text(field).await?)),
+            Some("md5_digest") => drop(read.stated.insert(Algorithm::Md5, text(field).await?)),
             Some("name") => read.name = Some(text(field).await?),
             Some("version") => read.version = Some(text(field).await?),
             Some("content") => {

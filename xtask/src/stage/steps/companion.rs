@@ -244,7 +244,8 @@ impl Maker<'_> {
             .env("CXX", cxx)
             .env("CFLAGS", &flags)
             .env("CXXFLAGS", &flags)
-            .env("MAX_JOBS", ninja::jobs(self.build).to_string());
+            .env("MAX_JOBS", ninja::jobs(self.build).to_string())
+            .hide(self.build.compiler.hidden());
         for (name, value) in &recipe.environment {
             hook = hook.env(name, self.expand(value, version)?);
         }

@@ -5,7 +5,6 @@ use serde::{Deserialize, Serialize};
 use super::prefix::compiler_cache;
 use crate::error::Result;
 use crate::event::Whence;
-use crate::platform;
 use crate::stage::build::Build;
 use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::step::{Ahead, Cx, Step};
@@ -47,12 +46,7 @@ impl Step for Compile {
 
     fn run(cx: &Cx<'_>) -> Result<Record> {
         let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
-        if !platform::sandbox_supported() {
-            build.events.warn(
-                "this machine cannot cut the network off from the build (no namespaces): dead proxies stand in for it"
-                    .into(),
-            );
-        }
+        build.tell_of_network();
         build.events.note(format!("compiling with {} jobs, compiler cache: {}", ninja::jobs(build), cache.name()));
         let whence = Some(ninja::run(build, work, &cache, Goal::All, Self::NAME)?);
         Ok(Record { cache: cache.name().to_owned(), jobs: ninja::jobs(build), whence, objects: origins(build, work)? })

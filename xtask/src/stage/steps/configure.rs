@@ -143,6 +143,7 @@ impl Step for Configure {
         // ([`Tree`]'s `spoiled`). Files at the top are copied: setup.py writes into LICENSE and back.
         share_tree(&cx.made::<Tree>()?.folder, &work.src())?;
         write_project_module(cx, work)?;
+        build.tell_of_network();
         let log = work.log(Self::NAME);
         let output = hook(build, work, "configure", &[])
             .run(Some(&log), &mut |_| {})

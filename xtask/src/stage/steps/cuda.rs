@@ -199,7 +199,7 @@ fn has_nccl(build: &Build<'_>) -> bool {
 pub fn wanted<'b>(build: &'b Build<'_>) -> Result<&'b Wanted> {
     build.recipe.cuda.as_ref().ok_or_else(|| {
         Error::misuse("no-cuda", format!("the recipe {} has no CUDA", build.recipe.name))
-            .next("choose one that has, such as torch-2.6.0-cu124")
+            .next("choose one that has, such as torch-2.12.1-cu130")
     })
 }
 

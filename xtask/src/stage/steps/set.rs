@@ -1,10 +1,11 @@
 //! set: torch and its companions, installed together by pip and held against one another: each companion's symbols
 //! against the torch's, then imported and used. Who installs the set writes one requirements file.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pep508_rs::MarkerEnvironment;
 use serde::{Deserialize, Serialize};
 
 use super::companion::{self, Companion};
@@ -64,6 +65,9 @@ impl Step for Set {
             }
         }
         environment::inputs(cx.build, &packages(cx.build)?, parts);
+        for (package, beside) in &cx.build.companions {
+            parts.text(format!("{package} brings"), beside.recipe.brings.join(" "));
+        }
         parts.text("executable", cx.build.python.executable.to_string_lossy());
         Ok(())
     }
@@ -76,7 +80,14 @@ impl Step for Set {
         let log = out.join("set.log");
         let mut checks = vec![judge(&torch, &companions)?];
         let env = scratch.join("env");
+        // What is tried is what a user gets who installs the file that is written here, and pip.
         let packages = packages(build)?;
+        let members = members(cx, &companions, &packages)?;
+        let named = |locked: &Locked| match &locked.coordinate {
+            Some(Coordinate::Pypi { name, .. }) => name == "pip" || members.contains_key(&normalize(name)),
+            _ => false,
+        };
+        let packages: Vec<Locked> = packages.into_iter().filter(named).collect();
         environment::make(build, &env, &scratch, &packages)?;
         let wheels: Vec<PathBuf> =
             std::iter::once(torch.clone()).chain(companions.values().map(companion::wheel_of)).collect();
@@ -121,7 +132,7 @@ impl Step for Set {
             }
             checks.push(check);
         }
-        fs_err::write(out.join(REQUIREMENTS), requirements(cx, &companions, &packages)?)?;
+        fs_err::write(out.join(REQUIREMENTS), requirements(&members, &build.python.minor()))?;
         Ok(Record { checks })
     }
 }
@@ -186,62 +197,86 @@ fn judge(torch: &Path, companions: &BTreeMap<String, Done<companion::Record>>) -
     })
 }
 
-/// One line for each package of the set, and for all that they need: its version, and the bytes that it may be.
-fn requirements(
+/// A package that may be in a set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Member {
+    version: String,
+    /// Digest of its wheel, hexadecimal.
+    sha256: String,
+    /// `Requires-Dist`.
+    needs: Vec<String>,
+}
+
+/// What the set consists of, by normalized name: torch, companions, what they bring, and all that these need.
+fn members(
     cx: &Cx<'_>,
     companions: &BTreeMap<String, Done<companion::Record>>,
     packages: &[Locked],
-) -> Result<String> {
+) -> Result<BTreeMap<String, Member>> {
     let build = cx.build;
     let minor = build.python.minor();
     let markers =
         Platform { system: build.recipe.system, machine: &build.python.machine, minor: &minor }.environment()?;
-    let mut known: BTreeMap<String, (String, String, Vec<String>)> = BTreeMap::new();
-    let mut own = Vec::new();
+    let mut known = BTreeMap::new();
+    let mut first: Vec<String> =
+        build.companions.values().flat_map(|b| b.recipe.brings.iter().map(|name| normalize(name))).collect();
     let torch = cx.made::<Wheel>()?;
     let digests = cx.made::<Provenance>()?.record.digests;
     let files = companions.values().map(|done| (companion::wheel_of(done), &done.record.digests, &done.record.file));
     let files = files.chain([(torch.folder.join(&torch.record.file), &digests, &torch.record.file)]);
     for (path, digests, file) in files {
-        let (name, version, needs) = metadata(&path)?;
         let sha256 = digests.get(file).map(|input| input.sha256.clone()).unwrap_or_default();
-        own.push(name.clone());
-        known.insert(name, (version, sha256, needs));
+        let (name, member) = member(&path, sha256)?;
+        first.push(name.clone());
+        known.insert(name, member);
     }
     for locked in packages {
         let blob = build.store.blob(&locked.sha256, locked.size);
         let blob = blob.ok_or_else(|| Error::world("not-fetched", "a package of the set is not in the store"))?;
-        let (name, version, needs) = metadata(&blob.path)?;
-        known.entry(name).or_insert((version, locked.sha256.clone(), needs));
+        let (name, member) = member(&blob.path, locked.sha256.clone())?;
+        known.entry(name).or_insert(member);
     }
-    let (mut queue, mut wanted) = (own, BTreeSet::new());
+    needed(first, &known, &markers)
+}
+
+/// Those of `known` that the packages in `queue` and all that they need are.
+fn needed(
+    mut queue: Vec<String>,
+    known: &BTreeMap<String, Member>,
+    markers: &MarkerEnvironment,
+) -> Result<BTreeMap<String, Member>> {
+    let mut wanted = BTreeMap::new();
     while let Some(name) = queue.pop() {
-        if !wanted.insert(name.clone()) {
+        if wanted.contains_key(&name) {
             continue;
         }
-        let Some((_, _, needs)) = known.get(&name) else {
+        let Some(member) = known.get(&name) else {
             return Err(Error::misuse("set-misses", format!("the set needs {name}, which no recipe of it pins"))
                 .next("add it to python.verify of the companion's recipe, and run `cargo xtask lock`"));
         };
-        for need in needs {
+        for need in &member.needs {
             let requirement = crate::recipe::requirement(need)
                 .map_err(|e| Error::misuse("set", format!("{name} asks for '{need}': {e}")))?;
-            if requirement.evaluate_markers(&markers, &[]) {
+            if requirement.evaluate_markers(markers, &[]) {
                 queue.push(normalize(requirement.name.as_ref()));
             }
         }
+        wanted.insert(name, member.clone());
     }
-    let mut text = String::new();
-    for name in wanted {
-        if let Some((version, sha256, _)) = known.get(&name) {
-            text.push_str(&format!("{name}=={version} ; python_version == \"{minor}\" --hash=sha256:{sha256}\n"));
-        }
-    }
-    Ok(text)
+    Ok(wanted)
 }
 
-/// Name, version and needs that a wheel states.
-fn metadata(wheel: &Path) -> Result<(String, String, Vec<String>)> {
+/// One line for each package: its version, and the bytes that it may be.
+fn requirements(members: &BTreeMap<String, Member>, minor: &str) -> String {
+    let line = |(name, member): (&String, &Member)| {
+        let Member { version, sha256, .. } = member;
+        format!("{name}=={version} ; python_version == \"{minor}\" --hash=sha256:{sha256}\n")
+    };
+    members.iter().map(line).collect()
+}
+
+/// Name of the wheel at `wheel`, whose digest is `sha256`, and what it states of itself.
+fn member(wheel: &Path, sha256: String) -> Result<(String, Member)> {
     const MOST: u64 = 4 << 20;
     let file = FileAt::new(fs_err::File::open(wheel)?.into_file())?;
     let archive = Archive::open(&file)?;
@@ -251,5 +286,60 @@ fn metadata(wheel: &Path) -> Result<(String, String, Vec<String>)> {
     let text = archive.small(member, MOST)?;
     let said = Metadata::lenient(&String::from_utf8_lossy(&text));
     let field = |name: &str| said.get(name).unwrap_or_default().to_owned();
-    Ok((normalize(&field("Name")), field("Version"), said.all("Requires-Dist").map(str::to_owned).collect()))
+    let needs = said.all("Requires-Dist").map(str::to_owned).collect();
+    Ok((normalize(&field("Name")), Member { version: field("Version"), sha256, needs }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::recipe::System;
+
+    fn known(packages: &[(&str, &[&str])]) -> BTreeMap<String, Member> {
+        let member = |(name, needs): &(&str, &[&str])| {
+            let needs = needs.iter().map(|&need| need.to_owned()).collect();
+            ((*name).to_owned(), Member { version: "1.0".into(), sha256: "0".repeat(64), needs })
+        };
+        packages.iter().map(member).collect()
+    }
+
+    fn set(first: &[&str], known: &BTreeMap<String, Member>) -> Result<Vec<String>> {
+        let platform = Platform { system: System::Linux, machine: "x86_64", minor: "3.11" };
+        let first = first.iter().map(|&name| name.to_owned()).collect();
+        Ok(needed(first, known, &platform.environment()?)?.into_keys().collect())
+    }
+
+    #[test]
+    fn a_set_is_what_is_named_and_all_that_it_needs_here_and_no_more() {
+        let known = known(&[
+            ("torch", &["Typing_Extensions>=4", "cuda-bindings ; sys_platform == 'win32'"]),
+            ("typing-extensions", &[]),
+            // Two that need each other end too.
+            ("torchaudio", &["torch==1.0"]),
+            ("soundfile", &["cffi"]),
+            ("cffi", &["soundfile"]),
+            ("pytest", &[]),
+        ]);
+        assert_eq!(set(&["torch"], &known).unwrap(), ["torch", "typing-extensions"]);
+        let all = ["cffi", "soundfile", "torch", "torchaudio", "typing-extensions"];
+        assert_eq!(set(&["torchaudio", "soundfile"], &known).unwrap(), all);
+    }
+
+    #[test]
+    fn what_a_set_needs_and_nobody_pins_is_named() {
+        let known = known(&[("torchvision", &["torch", "pillow"]), ("torch", &[])]);
+        let e = set(&["torchvision"], &known).unwrap_err();
+        assert_eq!(e.code(), "set-misses");
+        assert!(e.what().contains("the set needs pillow"), "{e}");
+        assert_eq!(set(&["nothing"], &known).unwrap_err().code(), "set-misses");
+        let broken = self::known(&[("torch", &["a b c"])]);
+        assert!(set(&["torch"], &broken).unwrap_err().what().contains("torch asks for 'a b c'"));
+    }
+
+    #[test]
+    fn a_line_pins_a_version_for_its_python_and_its_bytes() {
+        let text = requirements(&known(&[("torch", &[])]), "3.11");
+        let digest = "0".repeat(64);
+        assert_eq!(text, format!("torch==1.0 ; python_version == \"3.11\" --hash=sha256:{digest}\n"));
+    }
 }

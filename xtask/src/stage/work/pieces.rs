@@ -126,7 +126,7 @@ mod tests {
         };
         write("build/unity/t/0-0.cpp", &include(&["x/a.cpp", "x/b.cpp", "generated/c.cpp", "x/later.cpp"]));
         write("build/unity/t/0-1.cpp", &include(&["x/d.cpp", "x/e.cpp"]));
-        write("x/a.cpp", "#define ONLY 1\nnamespace n { static int _module, own; }\nint a;");
+        write("x/a.cpp", "#define ONLY 1\nnamespace n { static int _module; static int own; }\nint a;");
         write("x/b.cpp", "#define ONLY 1\nstatic int _module = 3;\nstatic int own;\nint b;");
         write("build/generated/c.cpp", "int c();");
         write("x/d.cpp", "int a;");
