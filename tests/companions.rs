@@ -8,7 +8,7 @@ use std::process::Command;
 use torchmill::recipe::{Lock, Locked};
 
 use crate::standin::{files, workspace};
-use crate::support::{Workspace, root, sha256, tar};
+use crate::support::{Ran, Workspace, root, sha256, tar};
 
 const SETUP: &str = r#"import os
 import torch
@@ -134,6 +134,31 @@ fn a_companion_is_compiled_against_the_wheel_that_was_just_built_and_asks_for_no
     let torch = ending(Path::new(&torch), ".whl");
     assert_eq!(made["toolchain"]["torch"]["sha256"], sha256(&std::fs::read(&torch).unwrap()));
     w.run(&["verify", wheel.to_str().unwrap()]).exits(0).says("recipe demo-1.0");
+
+    // Both go out together: it is held against the torch that it asks for. Without that one nobody can say.
+    let provenance = w.run(&["build-torch", "--recipe", "standin", "--until", "provenance", "--json"]).exits(0);
+    let provenance: serde_json::Value = serde_json::from_str(&provenance.stdout).unwrap();
+    let beside = provenance["outcome"]["stopped"]["folder"].as_str().unwrap();
+    let beside = PathBuf::from(beside.replace("[DIR]", w.path().to_str().unwrap()));
+    let set = w.path().join("set");
+    std::fs::create_dir(&set).unwrap();
+    for file in [&wheel, &ending(&folder, ".provenance.json"), &torch, &ending(&beside, ".provenance.json")] {
+        std::fs::copy(file, set.join(file.file_name().unwrap())).unwrap();
+    }
+    let publish = || w.run(&["publish", "--dry-run", "--json", set.to_str().unwrap()]).exits(0);
+    let judged = |ran: &Ran| {
+        let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let all = said["judged"].as_array().unwrap().clone();
+        let demo = all.into_iter().find(|j| j["filename"] == name).unwrap();
+        let checks = demo["checks"].as_array().unwrap().clone();
+        checks.into_iter().find(|check| check["name"] == "fits its torch").unwrap()
+    };
+    let check = judged(&publish());
+    assert_eq!(check["ok"], true, "{check}");
+    std::fs::remove_file(set.join(torch.file_name().unwrap())).unwrap();
+    let check = judged(&publish());
+    assert!(check["ok"].is_null(), "{check}");
+    assert!(check["said"].as_str().unwrap().contains("does not go out with it for its platform"), "{check}");
 
     // And it runs beside it: its library finds those of torch by its run path alone.
     let python = torchmill_python();
