@@ -100,7 +100,10 @@ fn a_cuda_home_that_is_none_and_a_recipe_without_cuda_are_refused() {
     let home = home.to_str().unwrap();
     w.run(&[TOOLKIT, &["--cuda-home", home]].concat()).exits(2).says("has no bin/nvcc: it is no CUDA toolkit");
     w.run(&[TOOLKIT, &["--cuda-home", "/no/such/folder"]].concat()).exits(2).says("--cuda-home /no/such/folder");
-    w.run(&["toolchain", "cuda", "--recipe", "torch-2.6.0-cpu"]).exits(2).says("has no CUDA").says("torch-2.12.1-cu130");
+    w.run(&["toolchain", "cuda", "--recipe", "torch-2.6.0-cpu"])
+        .exits(2)
+        .says("has no CUDA")
+        .says("torch-2.12.1-cu130");
 }
 
 /// A folder that answers like an installed toolkit: its nvcc makes a program that names these versions.
