@@ -6,7 +6,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{self, Answer, Ran, Server};
+use crate::support::{self, Answer, Ran, Server, fat};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
@@ -709,21 +709,6 @@ fn dylib_for_i386() -> Vec<u8> {
 
 const I386: u32 = 7;
 const ARM64: u32 = 0x0100_000c;
-
-/// Mach-O images for several machines in one file.
-fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut out: Vec<u8> = [0xcafe_babe, images.len() as u32].iter().flat_map(|v: &u32| v.to_be_bytes()).collect();
-    let mut at = 4096;
-    for (cpu, image) in images {
-        out.extend([*cpu, 0, at, image.len() as u32, 12].iter().flat_map(|v| v.to_be_bytes()));
-        at += (image.len() as u32).next_multiple_of(4096);
-    }
-    for (_, image) in images {
-        out.resize(out.len().next_multiple_of(4096), 0);
-        out.extend(image);
-    }
-    out
-}
 
 #[test]
 fn what_is_for_32_bit_machines_is_foreign_and_ends_no_run() {

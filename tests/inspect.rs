@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Answer, Ran, Server};
+use crate::support::{Answer, Ran, Server, fat};
 
 const NAME: &str = "N4c10d6detail16LibUVStoreDaemonE";
 
@@ -178,22 +178,6 @@ fn macho(cpu: u32, symbol: &str, defined: bool) -> Vec<u8> {
 
 const X86_64: u32 = 0x0100_0007;
 const ARM64: u32 = 0x0100_000c;
-
-/// Images of several architectures in one file.
-fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
-    let mut out = [0xcafe_babe_u32, images.len() as u32].iter().flat_map(|v| v.to_be_bytes()).collect::<Vec<u8>>();
-    let mut at = 4096;
-    for (cpu, image) in images {
-        let fields = [*cpu, 0, at as u32, image.len() as u32, 12];
-        out.extend(fields.iter().flat_map(|v| v.to_be_bytes()));
-        at += image.len().next_multiple_of(4096);
-    }
-    for (_, image) in images {
-        out.resize(out.len().next_multiple_of(4096), 0);
-        out.extend(image);
-    }
-    out
-}
 
 #[test]
 fn a_macos_library_is_proved_by_a_defined_symbol_and_a_fat_one_in_every_architecture() {

@@ -517,34 +517,28 @@ fn a_name_of_several_files_is_another_one_in_each_where_the_recipe_says_so() {
     assert!(!names.contains("same"), "{names}");
 }
 
+/// The keys of the stages that are planned with `more` in the recipe, and what is said.
+fn keys_with(more: &'static str) -> (Vec<String>, String) {
+    let w = workspace_with(&files(), |r| r + more);
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    (json["plan"]["stages"].as_array().unwrap().iter().map(|s| s["key"].to_string()).collect(), ran.stderr)
+}
+
 #[test]
 fn a_compiler_that_a_recipe_was_not_built_with_is_told_before_the_build_and_in_no_key() {
-    let plan = |more: &'static str| {
-        let w = workspace_with(&files(), |r| r + more);
-        let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
-        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        (
-            json["plan"]["stages"].as_array().unwrap().iter().map(|s| s["key"].to_string()).collect::<Vec<_>>(),
-            ran.stderr,
-        )
-    };
-    let (keys, said) = plan("");
+    let (keys, said) = keys_with("");
     assert!(!said.contains("was built to the end with"), "{said}");
-    let (tried, said) = plan("[toolchain]\ntried = [\"gcc 4.1\"]\n");
+    let (tried, said) = keys_with("[toolchain]\ntried = [\"gcc 4.1\"]\n");
     assert!(said.contains("standin was built to the end with gcc 4.1: with another compiler it may stop"), "{said}");
     assert_eq!(tried, keys);
 }
 
 #[test]
 fn a_batch_of_one_is_no_batch_and_in_no_key() {
-    let keys = |more: &'static str| {
-        let w = workspace_with(&files(), |r| r + more);
-        let ran = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
-        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        json["plan"]["stages"].as_array().unwrap().iter().map(|s| s["key"].to_string()).collect::<Vec<_>>()
-    };
-    assert_eq!(keys("[unity.torch_cpu]\nbatch = 1\n"), keys(""));
-    assert_ne!(keys("[unity.torch_cpu]\nbatch = 2\n"), keys(""));
+    let (keys, _) = keys_with("");
+    assert_eq!(keys_with("[unity.torch_cpu]\nbatch = 1\n").0, keys);
+    assert_ne!(keys_with("[unity.torch_cpu]\nbatch = 2\n").0, keys);
 }
 
 #[test]

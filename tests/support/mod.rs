@@ -324,6 +324,22 @@ fn serve(
     Ok(())
 }
 
+/// Mach-O images for several machines in one file, each with its CPU type.
+pub fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
+    let mut out = [0xcafe_babe_u32, images.len() as u32].iter().flat_map(|v| v.to_be_bytes()).collect::<Vec<u8>>();
+    let mut at = 4096;
+    for (cpu, image) in images {
+        let fields = [*cpu, 0, at as u32, image.len() as u32, 12];
+        out.extend(fields.iter().flat_map(|v| v.to_be_bytes()));
+        at += image.len().next_multiple_of(4096);
+    }
+    for (_, image) in images {
+        out.resize(out.len().next_multiple_of(4096), 0);
+        out.extend(image);
+    }
+    out
+}
+
 /// A folder below `target/` with `packages`, made once: by `make`, which gets a path where nothing is, and by `install`,
 /// which is tried three times and says why it did not. Tests that ask at one time wait for each other.
 fn made_once(

@@ -131,7 +131,9 @@ pub fn run(mut args: Args) -> Result<()> {
         })
         .collect::<Result<Vec<_>>>()?;
     builds.iter().try_for_each(stage::steps::cuda::demand)?;
-    builds.iter().take(1).for_each(|build| tell_of_the_untried(build, session.events.as_ref()));
+    if let Some(first) = builds.first() {
+        tell_of_the_untried(first, session.events.as_ref());
+    }
     for beside in builds.iter().take(1).flat_map(|b| b.companions.values()).filter(|b| b.recipe.status.is_draft()) {
         session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
     }
@@ -143,7 +145,7 @@ pub fn run(mut args: Args) -> Result<()> {
         if args.dry_run {
             let plan = stage::plan(build)?;
             if args.recipe.json {
-                said.push(serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": build.recipe.torch.status.is_draft_on(&build.python.machine), "python": build.python.version, "plan": plan }));
+                said.push(serde_json::json!({ "schema_version": 1, "recipe": build.recipe.name, "draft": is_draft(build), "python": build.python.version, "plan": plan }));
             } else {
                 show_plan(build, &plan);
             }
@@ -158,7 +160,7 @@ pub fn run(mut args: Args) -> Result<()> {
             said.push(serde_json::json!({
                 "schema_version": 1,
                 "recipe": build.recipe.name,
-                "draft": build.recipe.torch.status.is_draft_on(&build.python.machine),
+                "draft": is_draft(build),
                 "python": build.python.version,
                 "outcome": outcome,
                 "seconds": seconds,
@@ -207,10 +209,16 @@ fn pythons(asked: Option<&str>, recipe: &Recipe) -> Result<Vec<Option<String>>> 
     asked.split(',').map(one).collect()
 }
 
+/// Whether nothing is known of what comes out: the recipe was never built to the end on such a machine.
+fn is_draft(build: &stage::Build<'_>) -> bool {
+    build.recipe.torch.status.is_draft_on(&build.python.machine)
+}
+
 /// Warns of what the recipe was never built with: its results are of other machines or compilers.
 fn tell_of_the_untried(build: &stage::Build<'_>, events: &dyn Sink) {
-    let (recipe, compiler, machine) = (&build.recipe, &build.compiler, &build.python.machine);
-    if !recipe.torch.status.is_draft() && recipe.torch.status.is_draft_on(machine) {
+    let (recipe, compiler) = (&build.recipe, &build.compiler);
+    if is_draft(build) && !recipe.torch.status.is_draft() {
+        let machine = &build.python.machine;
         events.warn(format!("{} was built here, and never on {machine}: it may stop anywhere", recipe.name));
     }
     let family = compiler.family.name();
@@ -244,7 +252,7 @@ fn show_plan(build: &stage::Build<'_>, plan: &Plan) {
     println!(
         "{}{} {} for Python {} with {}",
         build.recipe.name,
-        if build.recipe.torch.status.is_draft_on(&build.python.machine) { " (a draft)" } else { "" },
+        if is_draft(build) { " (a draft)" } else { "" },
         build.recipe.torch.full_version(),
         build.python.version,
         build.compiler.banner

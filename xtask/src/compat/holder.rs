@@ -219,9 +219,8 @@ fn spill(content: &mut dyn Read, seen: &mut (dyn FnMut(&[u8]) + Send)) -> Result
 
 fn library(name: &str, file: &FileAt) -> Result<Option<Vec<Symbols>>> {
     let magic = crate::inspect::slice(file, 0, file.size().min(8)).unwrap_or_default();
-    // Mach-O for i386 or PowerPC: a library too, of which no image is read.
-    let narrow = matches!(magic[..], [0xce, 0xfa, 0xed, 0xfe, ..] | [0xfe, 0xed, 0xfa, 0xce, ..]);
-    if !narrow && crate::inspect::format_of(&magic).is_none() {
+    // Mach-O for i386 or PowerPC is a library too, of which no image is read.
+    if crate::inspect::format_of(&magic).is_none() && !crate::inspect::image_is_32_bit(file, 0) {
         return Ok(None);
     }
     symbols(file).map(Some).doing(|| format!("reading '{name}'"))

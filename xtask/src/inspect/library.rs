@@ -151,7 +151,7 @@ pub fn read_scanned(source: &dyn ReadAt, hits: &[Hit]) -> Result<Vec<Library>> {
 }
 
 /// Whether what begins at `start` is a 32-bit Mach-O image, as old universal libraries have for i386.
-pub(super) fn image_is_32_bit(source: &dyn ReadAt, start: u64) -> bool {
+pub fn image_is_32_bit(source: &dyn ReadAt, start: u64) -> bool {
     slice(source, start, 4).is_some_and(|magic| magic == [0xce, 0xfa, 0xed, 0xfe] || magic == [0xfe, 0xed, 0xfa, 0xce])
 }
 

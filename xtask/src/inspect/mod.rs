@@ -42,7 +42,7 @@ pub use elf::{Elf, VersionNeed};
 pub use evidence::{Evidence, Linkage, Uv};
 pub use fatbin::count as gpu_images;
 pub use lens::Lens;
-pub use library::{Format, Library, format_of, on_every_system, read as library};
+pub use library::{Format, Library, format_of, image_is_32_bit, on_every_system, read as library};
 pub use remote::Remote;
 pub use report::{
     Backends, Depth, Floor, Found, Kind, Report, SCHEMA_VERSION, Torch, inspect, inspect_folder, is_library,
