@@ -226,16 +226,46 @@ proptest::proptest! {
 // --- the recipes of upstream's git ---------------------------------------------------------------
 
 /// Every recipe here whose source is upstream's git.
-fn of_git() -> Vec<torchmill::recipe::Recipe> {
+/// The recipes of the repository: those of upstream's git, with all submodules, and those of archives.
+fn by_origin() -> (Vec<torchmill::recipe::Recipe>, Vec<torchmill::recipe::Recipe>) {
     use torchmill::recipe::Coordinate;
     let workspace = torchmill::recipe::Workspace { root: crate::support::root() };
-    let all = workspace.recipe_names().into_iter().map(|name| workspace.load(&name).unwrap());
-    let of_git = |r: &torchmill::recipe::Recipe| {
-        r.source.iter().flat_map(|s| &s.coordinates).any(|c| matches!(c, Coordinate::Git { .. }))
-    };
-    let found: Vec<_> = all.filter(of_git).collect();
+    workspace
+        .recipe_names()
+        .into_iter()
+        .map(|name| workspace.load(&name).unwrap())
+        .partition(|r| r.source.iter().flat_map(|s| &s.coordinates).any(|c| matches!(c, Coordinate::Git { .. })))
+}
+
+fn of_git() -> Vec<torchmill::recipe::Recipe> {
+    let (found, _) = by_origin();
     assert!(found.len() >= 11, "{} recipes of git", found.len());
     found
+}
+
+#[test]
+fn what_a_list_file_turns_on_by_itself_has_its_sources_or_is_off() {
+    use torchmill::recipe::System;
+    let (_, of_archives) = by_origin();
+    assert!(of_archives.len() >= 12, "{} recipes of archives", of_archives.len());
+    for recipe in of_archives {
+        for machine in recipe.python.machines.clone() {
+            let own = recipe.clone().on(&machine);
+            let what = format!("{} on {machine}", own.name);
+            let minor: u32 = own.torch.version.split('.').nth(1).unwrap().parse().unwrap();
+            // 2.6.0 turns mimalloc on for Windows, 2.12.1 for Linux on ARM too; there it has KleidiAI as well.
+            let arm = machine == "aarch64" && minor >= 12;
+            let mimalloc = own.system == System::Windows || (arm && own.system == System::Linux);
+            assert_eq!(own.features.get("USE_MIMALLOC"), mimalloc.then_some(&true), "{what}");
+            assert_eq!(own.features.get("USE_KLEIDIAI"), arm.then_some(&false), "{what}");
+            assert_eq!(own.settings.contains_key("XNNPACK_ENABLE_KLEIDIAI"), arm, "{what}");
+            let into = |folder: &str| {
+                let mut places = own.source.iter().flat_map(|s| &s.into);
+                places.any(|p| p.tree.as_deref() == Some(folder))
+            };
+            assert_eq!(into("third_party/mimalloc"), mimalloc, "{what}");
+        }
+    }
 }
 
 #[test]
