@@ -272,12 +272,33 @@ fn a_shared_cache_serves_another_machine_under_the_key_that_it_trusts_and_no_oth
     assert!(entries(&cache).len() >= 18, "a manifest and a result for each object");
     let ran = with_cache(&second, &cache, &["--cache-trust", text(&public)]).exits(0);
     assert!(ran.stderr.contains("of them are compiled again"), "{}", ran.stderr);
-    let log = std::fs::read_to_string(work_folder(&second).join("ccache.log")).unwrap();
+    let log = std::fs::read_to_string(work_folder(&second).join("ccache.shared.log")).unwrap();
     assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
     let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
     assert!(wheel(&first) == wheel(&second), "the same bytes");
     let ran = with_cache(&third, &cache, &["--cache-trust", text(&other)]).exits(0).says("0 entries read");
     assert!(ran.stderr.contains("are of nobody whom you trust"), "{}", ran.stderr);
+    // ccache keeps what it reads, so a later build of the same store finds it here: it is the others' still. What was
+    // compiled here is not, though it lies in such a folder too.
+    std::fs::remove_dir_all(&cache).unwrap();
+    std::fs::create_dir(&cache).unwrap();
+    for (w, key, of_others) in [(&second, &public, 9), (&third, &other, 0)] {
+        w.run(&["clean"]).exits(0);
+        for stage in ["wheel", "bundle"] {
+            std::fs::remove_dir_all(w.store.join("v1/stages").join(stage)).unwrap();
+        }
+        let ran = with_cache(w, &cache, &["--cache-trust", text(key), "--cache-audit", "100"]).exits(0);
+        let log = std::fs::read_to_string(work_folder(w).join("ccache.shared.log")).unwrap();
+        assert_eq!(log.lines().filter(|line| *line == "local_storage_hit").count(), 9, "{log}");
+        assert_eq!(from_elsewhere(&ran), of_others, "{}", ran.stderr);
+    }
+}
+
+/// Objects of which a build drew samples.
+fn from_elsewhere(ran: &Ran) -> u64 {
+    let words = ran.stderr.split(" objects came from elsewhere; ").map(|before| before.rsplit(' ').next().unwrap());
+    let numbers: Vec<&str> = words.collect();
+    numbers[..numbers.len() - 1].iter().map(|n| n.trim().parse::<u64>().unwrap()).sum()
 }
 
 /// `build-torch` with the settings that the rendered workflows have, and the folder that they name.
@@ -314,7 +335,7 @@ fn several_machines_compile_a_part_each_and_one_makes_the_same_wheel_of_all_part
     }
     assert_eq!(objects, 9);
     with_objects(&last, &["--until", "bundle"]).exits(0);
-    let log = std::fs::read_to_string(work_folder(&last).join("ccache.log")).unwrap();
+    let log = std::fs::read_to_string(work_folder(&last).join("ccache.shared.log")).unwrap();
     assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
     // A page says so, also where there is no farm; of one that is away it says that.
     let page = last.path().join("cache.html");
@@ -413,7 +434,7 @@ fn a_bucket_serves_another_machine_and_a_wrong_key_costs_a_warning() {
     s3.build(&first, "compile", "team/torch", pair).exits(0).says("0 entries read");
     assert!(entries(&files.path().join("team/torch")).len() >= 18, "a manifest and a result for each object");
     s3.build(&second, "compile", "team/torch", pair).exits(0);
-    let log = std::fs::read_to_string(work_folder(&second).join("ccache.log")).unwrap();
+    let log = std::fs::read_to_string(work_folder(&second).join("ccache.shared.log")).unwrap();
     assert_eq!(log.lines().filter(|line| *line == "remote_storage_hit").count(), 9, "{log}");
     for (folder, pair, says) in [
         ("team/torch", ["another-id", "S3RVER"], "are not those that it takes"),

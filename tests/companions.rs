@@ -247,3 +247,114 @@ fn companions_are_in_the_list_of_recipes_and_no_torch_is_mistaken_for_one() {
     w.run(&["recipe", "list"]).exits(0).says("demo-1.0");
     w.run(&["lock", "--check", "--recipe", "demo-1.0"]).exits(0);
 }
+
+// --- what others compiled, beside ours ------------------------------------------------------------
+
+/// Uses all three on the processor: boxes, a picture that another program wrote, a tone at half its rate.
+const USE: &str = r#"import json, math, struct, zlib
+import torch, torchaudio, torchvision
+
+boxes = torch.tensor([[0.0, 0.0, 10.0, 10.0], [1.0, 1.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0]])
+kept = torchvision.ops.nms(boxes, torch.tensor([0.9, 0.8, 0.7]), 0.5).tolist()
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+rows = [bytes([255, 0, 0, 0, 255, 0]), bytes([0, 0, 255, 9, 8, 7])]
+head = struct.pack(">IIBBBBB", 2, 2, 8, 2, 0, 0, 0)
+body = zlib.compress(b"".join(b"\0" + row for row in rows))
+png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", body) + chunk(b"IEND", b"")
+image = torchvision.io.decode_png(torch.frombuffer(bytearray(png), dtype=torch.uint8)).permute(1, 2, 0).tolist()
+
+def tone(rate):
+    return torch.sin(torch.arange(rate) / rate * (2 * math.pi * 440))
+
+half = torchaudio.functional.resample(tone(16000), 16000, 8000)
+off = (half - tone(8000))[100:-100].abs().max().item()
+print(json.dumps({
+    "torch": torch.__version__, "torchvision": torchvision.__version__, "torchaudio": torchaudio.__version__,
+    "kept": kept, "image": image, "samples": len(half), "off": off,
+}))
+"#;
+
+fn succeeds(command: &mut Command) -> String {
+    let out = command.output().unwrap();
+    assert!(
+        out.status.success(),
+        "{command:?}:\n{}{}",
+        String::from_utf8_lossy(&out.stdout),
+        String::from_utf8_lossy(&out.stderr)
+    );
+    String::from_utf8(out.stdout).unwrap()
+}
+
+/// Installs the wheels of `dist/` whose names begin with `torch`, then the stock packages `beside` them as pip chooses,
+/// and uses both. The torch that pip installed first must be the torch that is there in the end, byte for byte.
+fn stock_is_used_beside(torch: &str, recipe: &str, beside: [(&str, &str); 2]) {
+    let dist = root().join("dist");
+    let is_ours = |path: &PathBuf| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.starts_with(torch) && name.ends_with(".whl")
+    };
+    let found = std::fs::read_dir(&dist).into_iter().flatten().flatten().map(|e| e.path());
+    let wheels: Vec<PathBuf> = found.filter(is_ours).collect();
+    assert!(
+        !wheels.is_empty(),
+        "there is no {torch}*.whl in {}, and without one nothing is shown: cargo xtask build-torch --recipe {recipe}",
+        dist.display()
+    );
+    for wheel in wheels {
+        let name = wheel.file_name().unwrap().to_str().unwrap();
+        let mut parts = name.split('-').skip(1);
+        let (version, python) = (parts.next().unwrap(), parts.next().unwrap());
+        // `cp311` is 3.11.
+        let python = format!("python{}.{}", &python[2..3], &python[3..]);
+        let scratch = tempfile::tempdir().unwrap();
+        let env = scratch.path().join("env");
+        succeeds(Command::new(&python).args(["-m", "venv"]).arg(&env));
+        let own = env.join("bin/python");
+        let pip = || {
+            let mut pip = Command::new(&own);
+            pip.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--only-binary", ":all:"]);
+            pip
+        };
+        succeeds(pip().arg(&wheel));
+        let site =
+            succeeds(Command::new(&own).args(["-c", "import sysconfig; print(sysconfig.get_paths()['platlib'])"]));
+        let site = PathBuf::from(site.trim());
+        let digests = || {
+            ["torch/lib/libtorch_cpu.so".to_owned(), format!("torch-{version}.dist-info/RECORD")]
+                .map(|file| sha256(&std::fs::read(site.join(file)).unwrap()))
+        };
+        let before = digests();
+        let keep = scratch.path().join("keep.txt");
+        std::fs::write(&keep, format!("torch=={version}\n")).unwrap();
+        succeeds(pip().args(beside.map(|(name, version)| format!("{name}=={version}"))).arg("--constraint").arg(&keep));
+        assert_eq!(digests(), before, "pip touched torch {version}");
+        let said = succeeds(Command::new(&own).args(["-c", USE]).env("CUDA_VISIBLE_DEVICES", ""));
+        let said: serde_json::Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+        assert_eq!(said["torch"], version, "{said}");
+        for (name, version) in beside {
+            assert!(said[name].as_str().unwrap().starts_with(version), "{said}");
+        }
+        assert_eq!(said["kept"], serde_json::json!([0, 2]), "{said}");
+        assert_eq!(said["image"], serde_json::json!([[[255, 0, 0], [0, 255, 0]], [[0, 0, 255], [9, 8, 7]]]), "{said}");
+        assert_eq!(said["samples"], 8000, "{said}");
+        assert!(said["off"].as_f64().unwrap() < 0.01, "{said}");
+        assert_eq!(digests(), before, "using it touched torch {version}");
+    }
+}
+
+#[test]
+#[ignore = "takes too much: downloads NVIDIA's libraries, and dist must have a wheel for CUDA 13.0"]
+fn stock_companions_are_used_beside_our_wheel_for_cuda_13() {
+    let beside = [("torchvision", "0.27.1"), ("torchaudio", "2.11.0")];
+    stock_is_used_beside("torch-2.12.1+cu130", "torch-2.12.1-cu130-sm90", beside);
+}
+
+#[test]
+#[ignore = "takes too much: downloads NVIDIA's libraries, and dist must have a wheel for CUDA 12.4"]
+fn stock_companions_are_used_beside_our_wheel_for_cuda_12() {
+    let beside = [("torchvision", "0.21.0"), ("torchaudio", "2.6.0")];
+    stock_is_used_beside("torch-2.6.0+cu124", "torch-2.6.0-cu124-sm90", beside);
+}

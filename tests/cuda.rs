@@ -64,6 +64,34 @@ fn a_gcc_that_is_too_new_for_nvcc_is_named_with_the_newest_that_works() {
         .says("CC=gcc-13 CXX=g++-13");
 }
 
+/// A compiler that calls itself Clang of this version.
+fn clang(w: &Workspace, version: &str) -> PathBuf {
+    let said = format!(
+        "case \"$1\" in --version) echo 'Debian clang version {version} (3)';; -dumpversion) echo {version};; *) exec g++ \"$@\";; esac"
+    );
+    script(&w.path().join(format!("clang-{version}")), &said)
+}
+
+#[test]
+fn a_clang_that_is_too_new_for_nvcc_is_named_with_the_newest_that_works() {
+    let w = copy_of_the_recipes();
+    for (recipe, version, cuda, newest) in [
+        ("torch-2.6.0-cu124-sm90", "19.1.7", "12.4", "17"),
+        ("torch-2.12.1-cu126", "19.1.7", "12.6", "18"),
+        ("torch-2.12.1-cu130-sm90", "21.1.0", "13.0", "20"),
+    ] {
+        let clang = clang(&w, version);
+        for begin in [&["build-torch", "--dry-run"][..], &["toolchain", "cuda"]] {
+            let mut command = w.xtask(&[begin, &["--recipe", recipe]].concat());
+            command.env("CC", &clang).env("CXX", &clang);
+            Ran::of(&mut command, w.path())
+                .exits(3)
+                .says(&format!("is Clang {version}; nvcc of CUDA {cuda} takes Clang up to {newest}"))
+                .says(&format!("apt-get install clang-{newest}"));
+        }
+    }
+}
+
 #[test]
 fn a_driver_that_is_too_old_is_named_and_another_machines_can_be_told() {
     let w = copy_of_the_recipes();
@@ -75,16 +103,51 @@ fn a_driver_that_is_too_old_is_named_and_another_machines_can_be_told() {
         .says("building for another machine: TORCHMILL_NVIDIA_DRIVER=525.60.13");
 }
 
+/// As on Windows and WSL2, which have no NVIDIA module in the kernel.
+#[test]
+fn where_the_kernel_says_no_driver_its_own_tool_is_asked() {
+    let w = copy_of_the_recipes();
+    let bin = w.path().join("bin");
+    std::fs::create_dir_all(&bin).unwrap();
+    let asked = w.path().join("asked");
+    script(&bin.join("nvidia-smi"), &format!("echo \"$@\" > '{}'; echo 470.256.02; echo 470.256.02", asked.display()));
+    let mut path = vec![bin];
+    path.extend(std::env::split_paths(&std::env::var_os("PATH").unwrap()));
+    needs_a_disk_that_nobody_has(&w, "torch-2.6.0-cu124-sm90", "nvidia-cudnn-cu12");
+    let run = |driver: Option<&str>| {
+        let mut command = w.xtask(TOOLKIT);
+        command.env("PATH", std::env::join_paths(&path).unwrap()).env_remove("TORCHMILL_NVIDIA_DRIVER");
+        command.envs(driver.map(|driver| ("TORCHMILL_NVIDIA_DRIVER", driver)));
+        Ran::of(&mut command, w.path()).exits(3)
+    };
+    // Who says it is believed.
+    run(Some("550.54.14")).says("packages and all, needs about");
+    assert!(!asked.exists());
+    let ran = run(None);
+    // A machine with an NVIDIA GPU has its own answer.
+    let is_known = Path::new("/sys/module/nvidia/version").exists();
+    assert_eq!(asked.exists(), !is_known);
+    if !is_known {
+        ran.says("the NVIDIA driver is 470.256.02; what CUDA 12.4 makes needs 525.60.13 or newer");
+        assert_eq!(std::fs::read_to_string(asked).unwrap(), "--query-gpu=driver_version --format=csv,noheader\n");
+    }
+}
+
+/// Makes a source of the recipe's toolkit larger than any disk: what would be downloaded next is not.
+fn needs_a_disk_that_nobody_has(w: &Workspace, recipe: &str, source: &str) {
+    let path = w.path().join(format!("recipes/{recipe}.lock"));
+    let lock = std::fs::read_to_string(&path).unwrap();
+    let head = format!("[source.{source}]");
+    let (before, after) = lock.split_once(&head).unwrap();
+    let (digest, rest) = after.split_once("size = ").unwrap();
+    let (_, rest) = rest.split_once('\n').unwrap();
+    std::fs::write(&path, format!("{before}{head}{digest}size = 900000000000000\n{rest}")).unwrap();
+}
+
 #[test]
 fn a_disk_without_room_for_the_toolkit_is_said_before_anything_is_downloaded() {
     let w = copy_of_the_recipes();
-    let path = w.path().join("recipes/torch-2.6.0-cu124-sm90.lock");
-    let lock = std::fs::read_to_string(&path).unwrap();
-    let (before, after) = lock.split_once("[source.nvidia-cudnn-cu12]").unwrap();
-    let (_, rest) = after.split_once("size = ").unwrap();
-    let (digest, _) = after.split_once("size = ").unwrap();
-    let (_, rest) = rest.split_once('\n').unwrap();
-    std::fs::write(&path, format!("{before}[source.nvidia-cudnn-cu12]{digest}size = 900000000000000\n{rest}")).unwrap();
+    needs_a_disk_that_nobody_has(&w, "torch-2.6.0-cu124-sm90", "nvidia-cudnn-cu12");
     w.run(TOOLKIT)
         .exits(3)
         .says("the CUDA toolkit of torch-2.6.0-cu124-sm90, packages and all, needs about")
@@ -155,6 +218,12 @@ fn owners_of_old_cards_are_told_what_to_install_and_which_cudnn_is_too_new_for_t
     tried("12.6", "9.5.1").exits(0);
     tried("12.6", "9.12.0").exits(2).says("cuDNN: 9.12.0 has no code for 5.0, 9.10 is the last that has");
     tried("12.9", "9.5.1").exits(2).says("CUDA: the recipe says 12.6, the toolkit has 12.9");
+    // What the wheel would run with is told before there is a toolkit.
+    let (from, to) = ("'nvidia-cudnn-cu12==9.5.1.17;", "'nvidia-cudnn-cu12==9.12.0.46;");
+    recipes_with("torch-2.12.1-cu126", from, to)
+        .run(&build)
+        .exits(2)
+        .says("torch-2.12.1-cu126.toml: nvidia-cudnn-cu12 9.12.0.46 has no code for 5.0, 9.10 is the last that has");
 }
 
 /// The stand-in with CUDA "on", and a C++ compiler that the kernel ends when a second one runs.
@@ -315,13 +384,36 @@ fn an_architecture_that_cuda_13_no_longer_knows_is_told_with_the_cuda_that_does(
 }
 
 #[test]
-fn a_driver_before_580_is_too_old_for_cuda_13() {
+fn a_driver_before_580_is_too_old_for_cuda_13_and_580_is_not() {
     let w = copy_of_the_recipes();
-    let mut command = w.xtask(TOOLKIT_13);
-    command.env("TORCHMILL_NVIDIA_DRIVER", "575.57.08");
-    Ran::of(&mut command, w.path())
-        .exits(3)
-        .says("the NVIDIA driver is 575.57.08; what CUDA 13.0 makes needs 580.65.06 or newer");
+    needs_a_disk_that_nobody_has(&w, "torch-2.12.1-cu130-sm90", "nvidia-cudnn-cu13");
+    let with = |driver: &str| {
+        let mut command = w.xtask(TOOLKIT_13);
+        Ran::of(command.env("TORCHMILL_NVIDIA_DRIVER", driver), w.path()).exits(3)
+    };
+    with("575.57.08").says("the NVIDIA driver is 575.57.08; what CUDA 13.0 makes needs 580.65.06 or newer");
+    // As people say it: no more is compared than they said.
+    for driver in ["580", "580.65", "580.65.06", "581.15"] {
+        with(driver).says("packages and all, needs about");
+    }
+}
+
+/// What is put together here for Windows meets its compiler and its driver there.
+#[test]
+fn a_toolkit_for_another_system_is_not_refused_for_this_machines_compiler_or_driver() {
+    // The range of this torch ends before nvcc's does.
+    let w = recipes_with("torch-2.12.1-cpu", "gcc = \">=11.3, <15\"", "gcc = \">=11.3\"");
+    let recipe = "torch-2.12.1-windows-cu130";
+    needs_a_disk_that_nobody_has(&w, recipe, "nvidia-cudnn-cu13");
+    let gcc =
+        script(&w.path().join("new-g++"), "case \"$1\" in -dumpfullversion) echo 16.1.0;; *) exec g++ \"$@\";; esac");
+    let mut command = w.xtask(&["toolchain", "cuda", "--recipe", recipe]);
+    command.env("CC", &gcc).env("CXX", &gcc).env("TORCHMILL_NVIDIA_DRIVER", "470.256.02");
+    let ran = Ran::of(&mut command, w.path()).exits(3);
+    assert!(!ran.stderr.contains("nvcc of CUDA") && !ran.stderr.contains("the NVIDIA driver is"), "{}", ran.stderr);
+    // A machine without mingw-w64 and Wine cannot try it, and says so.
+    let next = ["packages and all, needs about", "no mingw-w64 compiler", "no Wine was found"];
+    assert!(next.iter().any(|said| ran.stderr.contains(said)), "{}", ran.stderr);
 }
 
 #[test]
@@ -439,6 +531,89 @@ fn a_toolkit_is_made_and_the_store_holds_what_it_held() {
     let again = w.run(&command).exits(0);
     assert!(!again.stderr.contains("set aside"), "{}", again.stderr);
     assert_eq!(serde_json::from_str::<serde_json::Value>(&again.stdout).unwrap()["folder"], json["folder"]);
+}
+
+/// The toolkit of packages is the same whatever is compiled with it; the programs that go to a GPU are for the recipe's.
+#[test]
+fn recipes_for_other_gpus_share_the_toolkit_and_get_a_trial_of_their_own() {
+    let mut files = packed_toolkit();
+    let asked = tempfile::NamedTempFile::new().unwrap();
+    let nvcc = files["bin/nvcc"].replace("while [", &format!("echo \"$@\" >> '{}'\nwhile [", asked.path().display()));
+    assert_ne!(nvcc, files["bin/nvcc"]);
+    files.insert("bin/nvcc".into(), nvcc);
+    let w = with_packed_toolkit(&files);
+    let toolkit = |more: &[&str]| {
+        let ran = w.run(&[&["toolchain", "cuda", "--recipe", "standin", "--json"], more].concat()).exits(0);
+        serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap()["folder"].clone()
+    };
+    // What nvcc was asked to compile for since it was asked last.
+    let targets = || {
+        let said = std::fs::read_to_string(asked.path()).unwrap();
+        std::fs::write(asked.path(), "").unwrap();
+        let words = said.split_whitespace().filter_map(|word| word.strip_prefix("--gpu-architecture="));
+        words.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let path = w.path().join("recipes/standin.toml");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let first = toolkit(&[]);
+    assert_eq!(targets(), ["sm_90", "sm_90"]);
+    for (architectures, own) in [("\"8.0\"", "sm_80"), ("\"12.0\", \"7.5\"", "sm_120")] {
+        std::fs::write(&path, text.replace("\"9.0\"", architectures)).unwrap();
+        assert_eq!(toolkit(&[]), first);
+        assert_eq!(targets(), [""; 0], "it was tried again");
+        let trial = w.path().join("trial");
+        assert_eq!(toolkit(&["--trial", trial.to_str().unwrap()]), first);
+        assert_eq!(targets(), [own, own]);
+    }
+}
+
+/// GPUs are for `validate --gpu`: of one that the machine happens to have, the wheel may have no code.
+#[test]
+fn what_was_built_is_verified_without_the_gpus_of_the_machine() {
+    let mut files = crate::standin::fresh_files();
+    let says = "import os\nraise SystemExit(f\"GPUs: {os.environ.get('CUDA_VISIBLE_DEVICES')!r}\")\n";
+    files.insert("torch/__init__.py".into(), says.into());
+    let w = crate::standin::workspace(&files);
+    // The environment that it is tried in needs pip alone.
+    let path = w.path().join("recipes/standin.lock");
+    let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    for packages in lock.python.values_mut().flat_map(|m| m.values_mut()) {
+        let is_pip = |locked: &&torchmill::recipe::Locked| {
+            locked.coordinate.as_ref().is_some_and(|coordinate| coordinate.file_name().starts_with("pip-"))
+        };
+        packages.verify = packages.build.iter().filter(is_pip).cloned().collect();
+        assert_eq!(packages.verify.len(), 1);
+    }
+    std::fs::write(&path, lock.to_toml("standin").unwrap()).unwrap();
+    let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", "verify"]);
+    Ran::of(command.env("CUDA_VISIBLE_DEVICES", "0"), w.path()).exits(3).says("GPUs: ''");
+}
+
+/// The stand-in with CUDA and a profiler, for which CMake finds CUPTI or does not.
+#[test]
+fn a_profiler_that_would_see_no_gpu_stops_the_build_at_configure() {
+    let with = |no_cupti: &str| {
+        let mut files = crate::standin::fresh_files();
+        let options = format!(
+            "option(USE_CUDA \"\" OFF)\noption(USE_KINETO \"\" ON)\n\
+             set(LIBKINETO_NOCUPTI {no_cupti} CACHE BOOL \"\" FORCE)\noption(BUILD_TEST"
+        );
+        let cmake = files["CMakeLists.txt"].replace("option(BUILD_TEST", &options);
+        files.insert("CMakeLists.txt".into(), cmake);
+        let w = crate::standin::workspace_with(&files, |r| {
+            let cuda =
+                "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n[features]\nUSE_CUDA = true\nUSE_KINETO = true";
+            r.replace("[features]", cuda)
+        });
+        let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
+        let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", "configure", "--cuda-home"]);
+        Ran::of(command.arg(home), w.path())
+    };
+    with("OFF").exits(0);
+    with("ON")
+        .exits(3)
+        .says("USE_KINETO: the recipe says on, and has CUDA; CMake ended with LIBKINETO_NOCUPTI 'ON'")
+        .says("the profiler would see no GPU");
 }
 
 #[test]

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use super::support::{Ran, root};
+use super::support::{Ran, python_environment, root};
 use serde_json::Value;
 
 const KNOWN: &str = "use_libuv was requested but PyTorch was build without libuv support";
@@ -228,10 +228,14 @@ impl Fake {
 
     /// A driver's tool that shows one GPU.
     fn with_gpu(&self, capability: &str) -> String {
+        self.with_gpu_and_driver(capability, "550.54")
+    }
+
+    fn with_gpu_and_driver(&self, capability: &str, driver: &str) -> String {
         let bin = self.dir.path().join("bin");
         std::fs::create_dir_all(&bin).unwrap();
         let tool = bin.join("nvidia-smi");
-        std::fs::write(&tool, format!("#!/bin/sh\necho 'NVIDIA T, 550.54, 24564 MiB, {capability}'\n")).unwrap();
+        std::fs::write(&tool, format!("#!/bin/sh\necho 'NVIDIA T, {driver}, 24564 MiB, {capability}'\n")).unwrap();
         std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
         format!("{}:{}", bin.display(), std::env::var("PATH").unwrap())
     }
@@ -319,6 +323,36 @@ fn with_one_gpu_starting_without_the_launcher_comes_after_uvstore_and_no_build_w
     let all = remedies(&diagnosis).join("\n");
     assert!(all.contains("--recipe torch-2.12.1-cu126") && !all.contains("cu130"), "{all}");
     assert!(all.contains(" --cuda-home /usr/local/cuda-12.6"), "{all}");
+}
+
+#[test]
+fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
+    let fake = Fake::new(true, true, "");
+    let version = "__version__ = '2.12.1+cu130'\ncuda = '13.0'\n";
+    std::fs::write(fake.dir.path().join("torch/version.py"), version).unwrap();
+    let doctor = |path: &str| json(&fake.doctor(&["--dry-run"], &[("PATH", path)]).exits(1));
+    let finding = |diagnosis: &Value| diagnosis["finding"].as_str().unwrap().to_owned();
+    let old_card = doctor(&fake.with_gpu_and_driver("5.2", "580.95.05"));
+    assert!(finding(&old_card).contains("CUDA 13.0 has no code for NVIDIA T (5.2)"), "{old_card}");
+    assert!(remedies(&old_card).join("\n").contains("--recipe torch-2.12.1-cu126"), "{old_card}");
+    let old_driver = finding(&doctor(&fake.with_gpu_and_driver("9.0", "550.54")));
+    assert!(old_driver.contains("driver is 550.54, and CUDA 13.0 needs 580.65.06 or newer"), "{old_driver}");
+    let fits = finding(&doctor(&fake.with_gpu_and_driver("9.0", "580.95.05")));
+    assert!(!fits.contains("cannot use the GPU"), "{fits}");
+
+    // Nothing is installed yet: what PyPI has would not serve this machine, and something else does.
+    let python = python_environment("bare-env", &["six==1.17.0"]).join("bin/python");
+    let bare = |path: String| {
+        let mut command = xtask();
+        command.args(["doctor", "--json", "--python", python.to_str().unwrap()]).env("PATH", path);
+        json(&Ran::of(&mut command, fake.dir.path()).exits(1))
+    };
+    let old_card = bare(fake.with_gpu_and_driver("5.2", "580.95.05"));
+    assert!(finding(&old_card).contains("PyPI's wheel cannot use the GPU here"), "{old_card}");
+    assert!(remedies(&old_card)[0].contains("--recipe torch-2.12.1-cu126"), "{old_card}");
+    let old_driver = bare(fake.with_gpu_and_driver("9.0", "550.54"));
+    assert!(remedies(&old_driver)[0].contains("a newer NVIDIA driver: 580.65.06 or later"), "{old_driver}");
+    assert!(remedies(&bare(fake.with_gpu_and_driver("9.0", "580.95.05"))).is_empty());
 }
 
 #[test]

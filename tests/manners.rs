@@ -242,6 +242,54 @@ fn clean_says_what_it_would_remove_and_removes_nothing_until_asked() {
 }
 
 #[test]
+fn clean_and_whoever_uses_the_store_keep_out_of_each_others_way() {
+    let server = Server::start([("/f", Answer::Stall(b"some".to_vec()))]);
+    let w = Workspace::new();
+    w.write("uv.tar", "some bytes");
+    w.write("recipes/here.toml", recipe(""));
+    w.write("recipes/there.toml", recipe("").replace("file:uv.tar", &format!("{}/f", server.url)));
+    let mut child = w.xtask(&["lock", "--recipe", "there"]).stderr(Stdio::null()).spawn().unwrap();
+    until("a request", || !server.requests.lock().unwrap().is_empty());
+    let part = w.store.join("v1/parts/of-another");
+    std::fs::write(&part, "some").unwrap();
+    let in_use = format!("process {} ", child.id());
+    for args in [&["clean"][..], &["clean", "--all"]] {
+        w.run(args).exits(3).says(&in_use).says("nothing is removed");
+    }
+    w.run(&["clean", "--dry-run"]).exits(0);
+    w.run(&["lock", "--recipe", "here"]).exits(0);
+    assert!(part.is_file());
+    // Killed, it is in nobody's way, though it could not take away what it had said of itself.
+    child.kill().unwrap();
+    child.wait().unwrap();
+    w.run(&["clean"]).exits(0);
+    assert!(!part.exists());
+
+    // As long as somebody removes things, whoever comes waits; and nothing is removed while a room inside is in use.
+    let hold = |store: &str| {
+        let path = w.store.join(store).join("locks/store");
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap()
+    };
+    let removal = hold("v1");
+    removal.lock().unwrap();
+    let mut lock = w.xtask(&["lock", "--recipe", "here", "--update"]);
+    let mut child = lock.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().contains("it removes things from the store")));
+    assert!(child.try_wait().unwrap().is_none());
+    w.run(&["clean"]).exits(3).says("nothing is removed");
+    drop(removal);
+    assert_eq!(ends_within(child, 60), Some(0));
+    let room = hold("v1/inner/x/v1");
+    room.lock_shared().unwrap();
+    w.run(&["clean"]).exits(3).says("another torchmill is at work");
+    drop(room);
+    w.run(&["clean"]).exits(0);
+    assert!(!w.store.join("v1/inner").exists());
+}
+
+#[test]
 fn a_result_that_nobody_reads_is_no_panic() {
     let w = Workspace::new();
     w.write("uv.tar", "some bytes");

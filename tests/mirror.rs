@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, SmallDisk, browser, python_environment, root, sha256};
+use crate::support::{Ran, SmallDisk, Workspace, browser, python_environment, recipe, root, sha256};
 use base64::Engine;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -1005,6 +1005,89 @@ fn a_page_that_says_of_a_wheel_what_the_wheel_does_not_is_found() {
 }
 
 #[test]
+fn what_no_project_stands_behind_is_named_and_not_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let server = Server::start(&index, &["--quiet"]);
+    let json = "Accept: application/vnd.pypi.simple.v1+json\r\n";
+    let found = || -> Vec<(String, bool)> {
+        let ran = run(dir.path(), &["check", "--index", s(&index), "--json"]);
+        let checked: Value = serde_json::from_str(&ran.stdout).unwrap();
+        let findings = checked["findings"].as_array().unwrap();
+        let found: Vec<_> = findings
+            .iter()
+            .map(|f| (f["path"].as_str().unwrap().to_owned(), f["serious"].as_bool().unwrap()))
+            .collect();
+        assert_eq!(ran.code, Some(i32::from(found.iter().any(|(_, serious)| *serious))), "{checked}");
+        found
+    };
+    assert!(found().is_empty());
+    // Pages that say something else than the projects.
+    for page in ["simple/index.json", "simple/index.html", "simple/demo/index.html", "index.html"] {
+        let right = std::fs::read(index.join(page)).unwrap();
+        std::fs::write(index.join(page), "{\"meta\":{\"api-version\":\"1.1\"},\"projects\":[]}").unwrap();
+        assert_eq!(found(), [(page.to_owned(), true)]);
+        std::fs::remove_file(index.join(page)).unwrap();
+        assert_eq!(found(), [(page.to_owned(), true)]);
+        std::fs::write(index.join(page), right).unwrap();
+    }
+    // A project's JSON that says more than its files.
+    let page = index.join("simple/demo/index.json");
+    let right = std::fs::read_to_string(&page).unwrap();
+    let file = "files/demo/demo-1.0-py3-none-any.whl";
+    for (from, to, path) in [
+        ("{\"meta\"", "{\"alternate-locations\":[\"https://x.invalid/\"],\"meta\"", "simple/demo/index.json"),
+        ("\"versions\":[\"1.0\"]", "\"versions\":[\"1.0\",\"9\"]", "simple/demo/index.json"),
+        ("\"api-version\":\"1.1\"", "\"api-version\":\"9.0\"", "simple/demo/index.json"),
+        ("\"filename\"", "\"gpg-sig\":true,\"filename\"", "simple/demo/index.json"),
+        ("\"hashes\":{", "\"hashes\":{\"md5\":\"0\",", file),
+    ] {
+        let wrong = right.replacen(from, to, 1);
+        assert_ne!(wrong, right, "{from}");
+        std::fs::write(&page, wrong).unwrap();
+        assert_eq!(found(), [(path.to_owned(), true)], "{to}");
+    }
+    std::fs::write(&page, &right).unwrap();
+    // Folders without a project; empty ones are left by adds that were interrupted.
+    for (folder, file) in
+        [("simple/evil", "index.html"), ("files/orphan", "x.whl"), ("simple/empty", ""), ("files/empty", "")]
+    {
+        std::fs::create_dir(index.join(folder)).unwrap();
+        if !file.is_empty() {
+            std::fs::write(index.join(folder).join(file), "<script>evil</script>").unwrap();
+        }
+    }
+    std::fs::write(index.join("simple/demo/more.html"), "more").unwrap();
+    let named = [("simple/demo/more.html", false), ("simple/evil", true), ("files/orphan", false)];
+    assert_eq!(found(), named.map(|(path, serious)| (path.to_owned(), serious)));
+    for headers in ["", json] {
+        assert_eq!(get(&server, "/simple/evil/", headers).0, 404);
+        assert_eq!(get(&server, "/simple/demo/", headers).0, 200);
+    }
+    for folder in ["simple/evil", "files/orphan", "simple/empty", "files/empty"] {
+        std::fs::remove_dir_all(index.join(folder)).unwrap();
+    }
+    std::fs::remove_file(index.join("simple/demo/more.html")).unwrap();
+    assert!(found().is_empty());
+    // A folder that is a link, and one whose JSON went away.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink(index.join("simple/demo"), index.join("simple/linked")).unwrap();
+        for headers in ["", json] {
+            assert_eq!(get(&server, "/simple/linked/", headers).0, 404);
+        }
+        run(dir.path(), &["check", "--index", s(&index)]).exits(2).says("is damaged");
+        std::fs::remove_file(index.join("simple/linked")).unwrap();
+    }
+    std::fs::remove_file(&page).unwrap();
+    assert_eq!(get(&server, "/simple/demo/", "").0, 404);
+    std::fs::write(&page, right).unwrap();
+    assert_eq!(get(&server, "/simple/demo/", "").0, 200);
+    assert!(found().is_empty());
+}
+
+#[test]
 fn a_disk_that_runs_full_at_any_step_publishes_nothing_that_was_refused() {
     let dir = tempfile::tempdir().unwrap();
     let disk = dir.path().join("disk");
@@ -1690,8 +1773,10 @@ fn a_statement_that_nobody_signed_is_not_published_as_a_signed_one() {
     let dir = tempfile::tempdir().unwrap();
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
     let index = dir.path().join("index");
+    let digest = sha256(&std::fs::read(&w).unwrap());
     let statement = serde_json::json!({
-        "_type": "https://in-toto.io/Statement/v1", "subject": [], "predicate": {},
+        "_type": "https://in-toto.io/Statement/v1", "predicate": {},
+        "subject": [{ "name": "demo-1.0-py3-none-any.whl", "digest": { "sha256": digest } }],
         "predicateType": "https://slsa.dev/provenance/v1",
     });
     let payload = base64::engine::general_purpose::STANDARD.encode(statement.to_string());
@@ -1708,9 +1793,12 @@ fn a_statement_that_nobody_signed_is_not_published_as_a_signed_one() {
     }
     std::fs::write(&beside, statement.to_string()).unwrap();
     run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says("nobody signed").says("remove this file");
-    envelope(serde_json::json!([]));
-    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says("nobody signed");
-    envelope(serde_json::json!([{ "keyid": "", "sig": "AAAA" }]));
+    let whole = base64::engine::general_purpose::STANDARD.encode([7; 64]);
+    for signatures in [serde_json::json!([]), serde_json::json!([{ "keyid": "", "sig": "AAAA" }])] {
+        envelope(signatures);
+        run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(2).says("nobody signed");
+    }
+    envelope(serde_json::json!([{ "keyid": "", "sig": whole }]));
     run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
 }
 
@@ -1755,6 +1843,35 @@ fn no_password_stands_in_a_message() {
     let ran = run(dir.path(), &["serve", "--index", s(&index), "--read-token", "S3CRET-S3CRET-S3CRET"]).exits(2);
     assert!(!ran.stderr.contains("S3CRET"), "{}", ran.stderr);
     ran.says("give the path of a file that holds the token");
+    // What is no argument at all is repeated without it, by whichever name the program is called.
+    let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIS3CRET=\n-----END PRIVATE KEY-----\n";
+    for args in [
+        vec!["verify", s(&w), "--key", key],
+        vec!["rebuild", s(&w), "--key", key],
+        vec!["publish", "--index", s(&index), "--key", key, s(&w)],
+        vec!["sign", s(&w), "--key", key],
+        vec!["mirror", "push", "--to", key, s(&w)],
+        vec!["mirror", "serve", "--index", s(&index), "--port", "https://bob:S3CRET@h"],
+        vec!["mirror", "list", "--index", s(&index), "--json", "--bob:S3CRET@h"],
+    ] {
+        for caller in ["torchmill", "another"] {
+            let mut typed = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+            typed.args(&args).current_dir(root()).env("CARGO_PKG_NAME", caller);
+            let ran = Ran::of(&mut typed, dir.path()).exits(2);
+            assert!(!ran.stderr.contains("S3CRET") && !ran.stdout.contains("S3CRET"), "{}{}", ran.stdout, ran.stderr);
+        }
+    }
+    // What happens is told without it: to people, as JSON, and in a log.
+    let workspace = Workspace::new();
+    let source = format!("git+http://bob:S3CRET@127.0.0.1:1/x#{}", "a".repeat(40));
+    workspace.write("recipes/x.toml", recipe("").replace("file:uv.tar", &source));
+    for more in [vec![], vec!["--json"], vec!["-vv", "--log", "told"]] {
+        let ran = workspace.run(&[&["lock", "--recipe", "x"][..], more.as_slice()].concat()).exits(3);
+        assert!(!ran.stderr.contains("S3CRET") && !ran.stdout.contains("S3CRET"), "{}{}", ran.stdout, ran.stderr);
+        ran.says("fetching http://…@127.0.0.1:1/x at aaaaaaaaaaaa");
+    }
+    let told = std::fs::read_to_string(workspace.path().join("told")).unwrap();
+    assert!(told.contains("fetching http://…@127.0.0.1:1/x") && !told.contains("S3CRET"), "{told}");
 }
 
 #[test]
@@ -1870,6 +1987,47 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
 }
 
 #[test]
+fn the_newest_release_stays_also_where_it_is_yanked() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, w) = (dir.path().join("index"), dir.path().join("w"));
+    for version in ["1.0", "1.1", "2.0"] {
+        wheel(&w, "demo", version, "");
+    }
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    let file = |version: &str| format!("demo-{version}-py3-none-any.whl");
+    let yank = |version: &str| {
+        run(dir.path(), &["yank", "--index", s(&index), &file(version), "--reason", "broken"]).exits(0);
+    };
+    let prune = |rule: &[&str]| run(dir.path(), &[&["prune", "--index", s(&index)][..], rule].concat()).exits(0);
+    let holds = || -> Vec<String> {
+        let listed = run(dir.path(), &["list", "--index", s(&index), "--json"]).exits(0);
+        let json: Value = serde_json::from_str(&listed.stdout).unwrap();
+        json["files"].as_array().unwrap().iter().map(|f| f["filename"].as_str().unwrap().to_owned()).collect()
+    };
+    // For those who pin it; for the others the newest that is not yanked.
+    yank("2.0");
+    prune(&["--keep", "1"]).says("removed demo-1.0").says("1 files");
+    assert_eq!(holds(), [file("1.1"), file("2.0")]);
+    // Where all are, the newest of them.
+    yank("1.1");
+    prune(&["--keep", "1"]).says("removed demo-1.1").says("1 files");
+    prune(&["--yanked"]).says("0 files");
+    assert_eq!(holds(), [file("2.0")]);
+    // One file of a release that stays.
+    let new = wheel(&w, "demo", "3.0", "");
+    let second = dir.path().join(file("3.0-1"));
+    std::fs::copy(wheel(&dir.path().join("second"), "demo", "3.0", "Summary: built again\n"), &second).unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&new), s(&second)]).exits(0);
+    yank("3.0");
+    prune(&["--keep", "2"]).says("0 files");
+    // Only what is yanked goes by that rule.
+    prune(&["--yanked", "--older-than", "1"]).says("0 files");
+    prune(&["--yanked"]).says("removed demo-2.0").says("removed demo-3.0-py3").says("2 files");
+    assert_eq!(holds(), [file("3.0-1")]);
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
+}
+
+#[test]
 fn releases_of_a_package_index_come_with_what_they_depend_on() {
     let dir = tempfile::tempdir().unwrap();
     // The package index is one of ours.
@@ -1913,6 +2071,62 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
 }
 
 #[test]
+fn what_extras_need_is_named_and_comes_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (w, public) = (dir.path().join("w"), dir.path().join("public"));
+    // Their names compare normalized (PEP 685), and one extra may ask for another.
+    let extras = "Provides-Extra: fast-er\nProvides-Extra: all\nProvides-Extra: slow\n\
+                  Requires-Dist: speed>=2; extra == 'Fast.er'\nRequires-Dist: lib[fast_er]; extra == 'all'\n\
+                  Requires-Dist: snail; extra == 'slow'\n\
+                  Requires-Dist: only_there; extra == 'fast-er' and sys_platform == 'win32'\n";
+    let lib = wheel(&w, "lib", "1.0", extras);
+    let wheels = [
+        lib.clone(),
+        wheel(&w, "speed", "1.0", ""),
+        wheel(&w, "speed", "2.0", "Requires-Dist: leaf\n"),
+        wheel(&w, "leaf", "1.0", ""),
+    ];
+    let paths: Vec<&str> = wheels.iter().map(|p| s(p)).collect();
+    run(dir.path(), &[&["add", "--index", s(&public)][..], &paths].concat()).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let app = wheel(&w, "app", "1.0", "Requires-Dist: lib[FAST-er]==1.0\n");
+    let whole = wheel(&w, "whole", "1.0", "Requires-Dist: lib[all]\n");
+    let add = |index: &str, more: &[&str]| {
+        let index = dir.path().join(index);
+        let mut command = mirror(&[&["add", "--index", s(&index), "--python", "3.11"][..], more].concat());
+        command.env("HOME", dir.path()).env("PIP_INDEX_URL", format!("{}/simple", server.url));
+        Ran::of(&mut command, dir.path()).exits(0)
+    };
+    let is_whole = |ran: Ran| {
+        assert!(!ran.stdout.contains("does not have"), "{}", ran.stdout);
+        ran.says("speed-2.0-py3-none-any.whl: published").says("leaf-1.0-py3-none-any.whl: published");
+    };
+    let named = "lib-1.0-py3-none-any.whl[fast-er] needs speed>=2, which this index does not have";
+    // Of wheels that come together.
+    add("named", &[s(&app), s(&lib)]).says(named);
+    let ran = run(dir.path(), &["check", "--index", s(&dir.path().join("named")), "--json"]).exits(0);
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let missing = json["missing"].as_array().unwrap();
+    assert_eq!(missing.len(), 1, "{json}");
+    assert_eq!(missing[0]["project"], "speed", "{json}");
+    assert_eq!(missing[0]["extra"], "fast-er", "{json}");
+    is_whole(add("together", &[s(&app), s(&lib), "--with-deps"]));
+    // Of what the index has, whose extras nobody asked for until now.
+    let ran = add("there", &[s(&lib)]);
+    assert!(!ran.stdout.contains("does not have"), "{}", ran.stdout);
+    add("there", &[s(&whole)]).says(named);
+    is_whole(add("there", &[s(&whole), "--with-deps"]));
+    // Of what is asked for by name, alone and in a requirements file.
+    add("by-name", &["pypi:lib[all]==1.0"]).says(named);
+    is_whole(add("by-name", &["pypi:lib[all]==1.0", "--with-deps"]));
+    let requirements = w.join("requirements.txt");
+    let digest = sha256(&std::fs::read(&lib).unwrap());
+    std::fs::write(&requirements, format!("lib[Fast.Er]==1.0 --hash=sha256:{digest}\n")).unwrap();
+    add("of-a-file", &[s(&requirements)]).says(named);
+    is_whole(add("of-a-file", &[s(&requirements), "--with-deps"]));
+}
+
+#[test]
 fn a_server_that_fails_is_tried_again_and_one_that_refuses_is_not() {
     use crate::support::{Answer, Server as Fake};
     let dir = tempfile::tempdir().unwrap();
@@ -1929,4 +2143,173 @@ fn a_server_that_fails_is_tried_again_and_one_that_refuses_is_not() {
     let ran = run(dir.path(), &["push", "--to", &format!("{}/up/", server.url), s(&w)]).exits(3);
     ran.says("the connection failed").says("goes on where it stopped");
     assert_eq!(server.ranges("/up/").len(), 4);
+}
+
+/// A wheel as torchmill makes it, with manifest, bill of materials and statement beside it, in the folder `dist`.
+fn stated_wheel(dist: &Path) -> PathBuf {
+    use crate::support::zips::{archive, deflated};
+    let info = "demo-1.0.dist-info";
+    let origin = [("recipes/r.lock", "x"), ("recipes/r.toml", "name = \"r\"\n")];
+    let facts =
+        r#"{"schema_version":1,"torchmill":"0.1.0","recipe":"r","python":"3.11","machine":"x86_64","toolchain":{}}"#;
+    let mut files = vec![
+        ("demo/__init__.py".to_owned(), "x = 1\n"),
+        (format!("{info}/METADATA"), "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n\n"),
+        (format!("{info}/WHEEL"), "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+        (format!("{info}/torchmill/build.json"), facts),
+    ];
+    files.extend(origin.map(|(path, text)| (format!("{info}/torchmill/{path}"), text)));
+    let digest = |text: &str| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(text));
+    let lines = files.iter().map(|(name, text)| format!("{name},sha256={},{}\n", digest(text), text.len()));
+    let record = lines.collect::<String>() + &format!("{info}/RECORD,,\n");
+    let mut parts: Vec<_> = files.iter().map(|(name, text)| deflated(name, text.as_bytes())).collect();
+    parts.push(deflated(&format!("{info}/RECORD"), record.as_bytes()));
+    std::fs::create_dir_all(dist).unwrap();
+    let wheel = dist.join("demo-1.0-py3-none-any.whl");
+    std::fs::write(&wheel, archive(&parts, |_, _| {})).unwrap();
+    std::fs::write(dist.join("demo-1.0-py3-none-any.manifest.json"), "{\"made\": \"so\"}").unwrap();
+    std::fs::write(dist.join("demo-1.0-py3-none-any.cdx.json"), "{\"bom\": \"ours\"}").unwrap();
+    let recipe: String = origin.iter().map(|(path, text)| format!("{}  {path}\n", sha256(text.as_bytes()))).collect();
+    state(dist, &["whl", "manifest.json", "cdx.json"], &sha256(recipe.as_bytes()), "us");
+    wheel
+}
+
+/// Writes the statement about the files of these endings in `dist`.
+fn state(dist: &Path, endings: &[&str], recipe: &str, builder: &str) {
+    let subject = |ending: &&str| {
+        let name = format!("demo-1.0-py3-none-any.{ending}");
+        let digest = sha256(&std::fs::read(dist.join(&name)).unwrap());
+        serde_json::json!({ "name": name, "digest": { "sha256": digest } })
+    };
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": endings.iter().map(subject).collect::<Vec<_>>(),
+        "predicateType": "https://slsa.dev/provenance/v1",
+        "predicate": {
+            "buildDefinition": {
+                "externalParameters": { "recipe": { "name": "r", "sha256": recipe } },
+                "internalParameters": { "toolchain": { "sha256": "0" } },
+            },
+            "runDetails": { "builder": { "id": builder } },
+        },
+    });
+    std::fs::write(dist.join("demo-1.0-py3-none-any.provenance.json"), statement.to_string()).unwrap();
+}
+
+/// The statement of an envelope, or as it stands there, by another builder.
+fn forged(text: &str, sig: Option<&str>) -> String {
+    let standard = base64::engine::general_purpose::STANDARD;
+    let mut value: Value = serde_json::from_str(text).unwrap();
+    let Some(sig) = sig else {
+        value["predicate"]["runDetails"]["builder"]["id"] = "EVIL".into();
+        return value.to_string();
+    };
+    let payload = String::from_utf8(standard.decode(value["payload"].as_str().unwrap()).unwrap()).unwrap();
+    value["payload"] = standard.encode(forged(&payload, None)).into();
+    value["signatures"] = serde_json::json!([{ "keyid": "", "sig": sig }]);
+    value.to_string()
+}
+
+#[test]
+fn what_lies_beside_a_wheel_goes_out_as_the_statement_has_it_that_was_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, key, public) = (dir.path().join("index"), dir.path().join("k.pem"), dir.path().join("k.pub"));
+    succeeds(Command::new("openssl").args(["genpkey", "-algorithm", "ed25519", "-out", s(&key)]));
+    succeeds(Command::new("openssl").args(["pkey", "-in", s(&key), "-pubout", "-out", s(&public)]));
+    let torchmill = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+        Ran::of(command.args(args).current_dir(root()).env("NO_COLOR", "1").env("HOME", dir.path()), dir.path())
+    };
+    let dist = dir.path().join("dist");
+    let at = |ending: &str| dist.join(format!("demo-1.0-py3-none-any.{ending}"));
+    let read = |path: &Path| std::fs::read_to_string(path).unwrap();
+    let wheel = stated_wheel(&dist);
+    torchmill(&["sign", s(&at("provenance.json")), "--key", s(&key)]).exits(0);
+    let published = |more: &[&str]| {
+        let ran = torchmill(&[&["publish", "--index", s(&index), s(&dist)][..], more].concat());
+        let there = index.join("files/demo").exists();
+        assert_eq!(there, ran.code == Some(0), "{ran:?}");
+        let _ = std::fs::remove_dir_all(&index);
+        ran
+    };
+    let with_key = ["--key", s(&public)];
+    published(&with_key).exits(0).says("as 'demo-1.0-py3-none-any.provenance.dsse.json' has them");
+    // A report is made afterwards; that nobody signed it is said.
+    std::fs::write(at("validate.html"), "<!doctype html>").unwrap();
+    published(&with_key).exits(0).says("it says nothing of demo-1.0-py3-none-any.validate.html");
+
+    // Manifest and bill of materials are those that the statement names, whichever way they come in.
+    for ending in ["manifest.json", "cdx.json"] {
+        let good = read(&at(ending));
+        std::fs::write(at(ending), "{\"evil\": 1}").unwrap();
+        let says = format!("'demo-1.0-py3-none-any.{ending}' has the SHA-256");
+        published(&with_key).exits(2).says(&says);
+        published(&[]).exits(2).says(&says);
+        run(dir.path(), &["add", "--index", s(&index), s(&wheel)]).exits(2).says(&says);
+        std::fs::write(at(ending), good).unwrap();
+    }
+    // The plain statement says what the signed one says.
+    let (plain, signed) = (read(&at("provenance.json")), read(&at("provenance.dsse.json")));
+    std::fs::write(at("provenance.json"), forged(&plain, None)).unwrap();
+    published(&with_key).exits(2).says("'demo-1.0-py3-none-any.provenance.json' says something else than");
+    std::fs::write(at("provenance.json"), &plain).unwrap();
+    // One of other bytes is nobody's here.
+    std::fs::write(at("provenance.json"), plain.replace(&sha256(&std::fs::read(&wheel).unwrap()), &sha256(b"other")))
+        .unwrap();
+    std::fs::remove_file(at("provenance.dsse.json")).unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel)]).exits(2).says("is not about these bytes");
+    std::fs::write(at("provenance.json"), &plain).unwrap();
+
+    // A good statement under another name does not stand for what is called as the wheel is.
+    let other = dist.join("a.provenance.dsse.json");
+    std::fs::write(&other, &signed).unwrap();
+    published(&with_key).exits(0).says("as 'a.provenance.dsse.json' has them");
+    for ending in ["manifest.json", "cdx.json"] {
+        let good = read(&at(ending));
+        std::fs::remove_file(at("provenance.json")).unwrap();
+        std::fs::write(at(ending), "{\"evil\": 1}").unwrap();
+        published(&with_key).exits(1).says("(files beside it) may not go out");
+        std::fs::write(at(ending), good).unwrap();
+        std::fs::write(at("provenance.json"), forged(&plain, None)).unwrap();
+        published(&with_key).exits(1).says("says something else than 'a.provenance.dsse.json'");
+        std::fs::write(at("provenance.json"), &plain).unwrap();
+    }
+    std::fs::remove_file(at("provenance.json")).unwrap();
+    let sig = base64::engine::general_purpose::STANDARD.encode([7; 64]);
+    std::fs::write(at("provenance.dsse.json"), forged(&signed, Some(&sig))).unwrap();
+    published(&with_key).exits(1).says("(signature) may not go out");
+    // What could be no signature is none.
+    std::fs::write(at("provenance.dsse.json"), forged(&signed, Some("AAAA"))).unwrap();
+    published(&with_key).exits(2).says("nobody signed");
+    std::fs::remove_file(&other).unwrap();
+    torchmill(&["verify", s(&wheel)]).exits(0).says("not signed");
+
+    // Under a key, what the signed statement does not speak of stays at home.
+    let recipe: Value = serde_json::from_str(&plain).unwrap();
+    let recipe = &recipe["predicate"]["buildDefinition"]["externalParameters"]["recipe"]["sha256"];
+    state(&dist, &["whl", "cdx.json"], recipe.as_str().unwrap(), "us");
+    torchmill(&["sign", s(&at("provenance.json")), "--key", s(&key)]).exits(0);
+    published(&with_key).exits(1).says("says nothing of 'demo-1.0-py3-none-any.manifest.json'");
+    published(&[]).exits(0).says("it says nothing of demo-1.0-py3-none-any.manifest.json");
+}
+
+#[test]
+fn what_changes_after_it_was_judged_is_not_published() {
+    use torchmill::event::Silent;
+    use torchmill::mirror::{Index, Wheel};
+    let dir = tempfile::tempdir().unwrap();
+    let wheel = stated_wheel(&dir.path().join("dist"));
+    let index = Index::open_or_create(&dir.path().join("index")).unwrap();
+    for ending in ["manifest.json", "cdx.json", "provenance.json"] {
+        let judged = Wheel::examine(&wheel).unwrap();
+        let beside = wheel.with_extension(ending);
+        let good = std::fs::read(&beside).unwrap();
+        std::fs::write(&beside, "{}").unwrap();
+        let refused = index.add(std::slice::from_ref(&judged), &Silent).unwrap_err();
+        assert!(refused.what().ends_with(&format!("{ending} changed while it was published")), "{refused}");
+        assert!(!index.files("demo").join("demo-1.0-py3-none-any.whl").exists());
+        std::fs::write(&beside, good).unwrap();
+        index.add(&[judged], &Silent).unwrap();
+        index.remove(&["demo-1.0-py3-none-any.whl"], "again", &Silent).unwrap();
+    }
 }

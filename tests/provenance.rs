@@ -520,6 +520,85 @@ fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
     w.run(&["tree", "--recipe", "standin"]).exits(0);
 }
 
+/// Tries what reaches out of a room, and says with which errno each call ended: 0 where it worked.
+#[cfg(target_os = "linux")]
+const REACHES_OUT: &str = r#"
+#include <errno.h>
+#include <stdio.h>
+#include <sys/ioctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+static void say(const char *what, long done) { printf("%s=%d.\n", what, done < 0 ? errno : 0); }
+int main(void) {
+  char key = 'x';
+  struct winsize size;
+  say("size", ioctl(0, TIOCGWINSZ, &size));
+  say("type", ioctl(0, TIOCSTI, &key));
+  say("wide", syscall(SYS_ioctl, 0, (1UL << 32) | TIOCSTI, &key));
+  say("paste", ioctl(0, TIOCLINUX, &key));
+  say("keyctl", syscall(SYS_keyctl, 0, -3, 0));
+  say("add", syscall(SYS_add_key, "user", "k", "v", 1, -3));
+  say("request", syscall(SYS_request_key, "user", "k", 0, -3));
+#ifdef __x86_64__
+  say("x32", syscall(0x40000000 + 514, 0, TIOCSTI, &key));
+  fflush(stdout);
+  pid_t child = fork();
+  if (child == 0) {
+    int number = 20;
+    __asm__ volatile("int $0x80" : "+a"(number) : : "memory");
+    _exit(0);
+  }
+  int status = 0;
+  waitpid(child, &status, 0);
+  printf("i386=%s.\n", WIFSIGNALED(status) ? "ended" : "ran");
+#endif
+  return 0;
+}
+"#;
+
+#[test]
+#[cfg(target_os = "linux")]
+fn nothing_in_a_closed_room_types_into_the_terminal_or_reaches_the_users_keys() {
+    use torchmill::platform::{CLOSED_COMMAND, Room};
+    // A terminal of its own, whose shell would go on after the program.
+    const IN_A_TERMINAL: &str = "
+import os, pty, sys
+child, terminal = pty.fork()
+if child == 0:
+    os.execv(sys.argv[1], sys.argv[1:])
+while True:
+    try:
+        said = os.read(terminal, 4096)
+    except OSError:
+        break
+    if not said:
+        break
+    sys.stdout.buffer.write(said)
+sys.stdout.flush()
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+";
+    let dir = tempfile::tempdir().unwrap();
+    let (at, source, program) = (dir.path().join("room"), dir.path().join("reaches.c"), dir.path().join("reaches"));
+    std::fs::create_dir(&at).unwrap();
+    std::fs::write(&source, REACHES_OUT).unwrap();
+    assert!(Command::new("cc").args(["-o", text(&program), text(&source)]).status().unwrap().success());
+    let me = PathBuf::from(env!("CARGO_BIN_EXE_torchmill"));
+    let read = [&me, &program].map(|path| (path.clone(), path.clone())).to_vec();
+    let room = serde_json::to_string(&Room { at, read, cwd: "/".into(), ..Room::default() }).unwrap();
+    let mut terminal = Command::new("python3");
+    terminal.args(["-c", IN_A_TERMINAL, text(&me), CLOSED_COMMAND, &room, text(&program)]);
+    let said = Ran::of(&mut terminal, dir.path()).exits(0).stdout;
+    assert!(said.contains("size=0."), "{said}");
+    for call in ["type", "wide", "paste", "keyctl", "add", "request"] {
+        assert!(said.contains(&format!("{call}={}.", libc::EPERM)), "{call}: {said}");
+    }
+    // Calls under the numbers of another machine.
+    if cfg!(target_arch = "x86_64") {
+        assert!(said.contains(&format!("x32={}.", libc::EPERM)) && said.contains("i386=ended."), "{said}");
+    }
+}
+
 #[test]
 fn a_policy_fails_closed() {
     let w = workspace(&files());

@@ -67,7 +67,8 @@ fn list_file(version: &str, sha256: &str, size: u64) -> String {
         coordinates: vec![coordinate.parse().unwrap()],
         expected: Some((sha256.into(), size)),
     };
-    let fetcher = Fetcher { store: &store, events: &torchmill::event::Silent, offline: false, root: &root() };
+    let bounds = unpack::Bounds { bytes: 8 << 30, members: 400_000 };
+    let fetcher = Fetcher { store: &store, events: &torchmill::event::Silent, offline: false, root: &root(), bounds };
     let mut said = String::new();
     let fetched = (0..3).map(|_| fetcher.fetch_all(std::slice::from_ref(&want))).find_map(|got| match got {
         Err(e) if matches!(e.code(), "fetch" | "no-debian-mirror") => {
@@ -79,7 +80,6 @@ fn list_file(version: &str, sha256: &str, size: u64) -> String {
     let blobs = fetched.unwrap_or_else(|| panic!("the source of {version} cannot be downloaded here: {said}"));
     let dir = tempfile::tempdir().unwrap();
     let target = unpack::Target { strip: 1, keep: vec!["CMakeLists.txt".into()], ..unpack::Target::all(dir.path()) };
-    let bounds = unpack::Bounds { bytes: 8 << 30, members: 400_000 };
     unpack::unpack(&blobs[0].path, "pytorch", &[target], bounds, 1).unwrap();
     std::fs::read_to_string(dir.path().join("CMakeLists.txt")).unwrap()
 }

@@ -6,8 +6,12 @@ use std::process::Command;
 use crate::support::{Answer, Server, Workspace, sha256};
 use torchmill::event::Silent;
 use torchmill::recipe::Coordinate;
+use torchmill::source::unpack::Bounds;
 use torchmill::source::{Fetcher, Want};
 use torchmill::store::Store;
+
+/// What the recipe of a large source allows.
+const BOUNDS: Bounds = Bounds { bytes: 16 << 30, members: 1_000_000 };
 
 fn bytes(n: usize) -> Vec<u8> {
     (0..n as u32).flat_map(|i| i.wrapping_mul(2_654_435_761).to_le_bytes()).take(n).collect()
@@ -22,7 +26,8 @@ fn want(url: &str, content: &[u8]) -> Want {
 }
 
 fn fetch(store: &Store, want: &Want) -> torchmill::Result<Vec<torchmill::store::Blob>> {
-    Fetcher { store, events: &Silent, offline: false, root: Path::new("/") }.fetch_all(std::slice::from_ref(want))
+    let fetcher = Fetcher { store, events: &Silent, offline: false, root: Path::new("/"), bounds: BOUNDS };
+    fetcher.fetch_all(std::slice::from_ref(want))
 }
 
 fn store() -> (tempfile::TempDir, Store) {
@@ -59,7 +64,7 @@ fn a_download_goes_on_in_the_next_run() {
     // The first server cuts and is then gone.
     let server = Server::start([("/f", Answer::CutAfter(content.clone(), 50_000))]);
     let w = want(&format!("{}/f", server.url), &content);
-    let first = Fetcher { store: &store, events: &Silent, offline: false, root: dir.path() };
+    let first = Fetcher { store: &store, events: &Silent, offline: false, root: dir.path(), bounds: BOUNDS };
     // Five attempts of 50 000 bytes do not reach 300 000.
     let e = first.fetch_all(std::slice::from_ref(&w)).unwrap_err();
     assert_eq!(e.code(), "fetch", "{e}");
@@ -159,7 +164,7 @@ fn offline_says_exactly_what_is_missing() {
     let (_dir, store) = store();
     let mut w = want("https://nowhere.invalid/f", b"x");
     w.name = "libfoo".into();
-    let fetcher = Fetcher { store: &store, events: &Silent, offline: true, root: Path::new("/") };
+    let fetcher = Fetcher { store: &store, events: &Silent, offline: true, root: Path::new("/"), bounds: BOUNDS };
     let e = fetcher.fetch_all(&[w]).unwrap_err();
     assert_eq!(e.code(), "offline");
     for part in ["libfoo", &sha256(b"x"), "1 bytes", "https://nowhere.invalid/f"] {
@@ -375,6 +380,77 @@ fn a_git_tree_of_a_hundred_million_files_ends_at_the_bound() {
     let long = Want { coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()], ..want };
     let e = fetch(&store, &long).unwrap_err();
     assert!(e.what().contains("'l' has 5000 bytes; at most 4096 are read"), "{e}");
+}
+
+#[test]
+fn a_git_commit_is_within_its_recipes_limits_whatever_its_lock_says() {
+    let dir = tempfile::tempdir().unwrap();
+    let commit = nested_repositories(dir.path());
+    let (_dir, store) = store();
+    let coordinate = format!("git+file://{}/outer#{commit}", dir.path().display());
+    for expected in [None, Some(("0".repeat(64), 1 << 40))] {
+        let want = Want { name: "outer".into(), coordinates: vec![coordinate.parse().unwrap()], expected };
+        for (bytes, members) in [(1 << 30, 4), (20, 1000)] {
+            let bounds = Bounds { bytes, members };
+            let fetcher = Fetcher { store: &store, events: &Silent, offline: false, root: Path::new("/"), bounds };
+            let e = fetcher.fetch_all(std::slice::from_ref(&want)).unwrap_err();
+            assert!(e.what().contains(&format!("has more than {members} files or {bytes} bytes")), "{e}");
+        }
+    }
+}
+
+#[test]
+fn all_that_stands_in_a_git_tree_has_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let repo = dir.path().join("bomb");
+    std::fs::create_dir(&repo).unwrap();
+    git(&repo, &["init", "-q"]);
+    let refused = |commit: &str, locked: Option<u64>| {
+        git(&repo, &["update-ref", "refs/heads/main", commit]);
+        let (_dir, store) = store();
+        let want = Want {
+            name: "bomb".into(),
+            coordinates: vec![format!("git+file://{}#{commit}", repo.display()).parse().unwrap()],
+            expected: locked.map(|size| ("0".repeat(64), size)),
+        };
+        fetch(&store, &want).unwrap_err().what().to_owned()
+    };
+    let tree = |entries: &str| git_object(&repo, &["mktree"], entries);
+    let commit = |tree: &str| git(&repo, &["commit-tree", tree, "-m", "bomb"]);
+
+    // 10¹² folders without a file.
+    let mut folders = tree("");
+    for _ in 0..12 {
+        folders = tree(&(0..10).map(|n| format!("040000 tree {folders}\tf{n}\n")).collect::<String>());
+    }
+    let e = refused(&commit(&folders), Some(64 << 10));
+    assert!(e.contains("has more than 8192 files, folders and submodules"), "{e}");
+
+    let links: String = (0..1001).map(|n| format!("160000 commit {}\ts{n}\n", "1".repeat(40))).collect();
+    let e = refused(&commit(&tree(&links)), None);
+    assert!(e.contains("is one of more than 1000 submodules"), "{e}");
+
+    let file = git_object(&repo, &["hash-object", "-w", "--stdin"], "x");
+    let e = refused(&commit(&tree(&format!("100644 blob {file}\t{}\n", "n".repeat(4097)))), None);
+    assert!(e.contains("has a path of more than 4096 bytes or 64 folders"), "{e}");
+    let mut deep = tree(&format!("100644 blob {file}\tf\n"));
+    for _ in 0..64 {
+        deep = tree(&format!("040000 tree {deep}\td\n"));
+    }
+    let e = refused(&commit(&deep), None);
+    assert!(e.contains("has a path of more than 4096 bytes or 64 folders"), "{e}");
+
+    // Names of 4000 bytes: so many that their paths, and so many that their tree is too large.
+    let names = |count: usize| (0..count).map(|n| format!("100644 blob {file}\t{n:04000}\n")).collect::<String>();
+    let long = tree(&names(3000));
+    let e = refused(&commit(&tree(&(0..8).map(|n| format!("040000 tree {long}\tf{n}\n")).collect::<String>())), None);
+    assert!(e.contains("or 67108864 bytes of paths"), "{e}");
+    let e = refused(&commit(&tree(&names(4500))), None);
+    assert!(e.contains("the tree ") && e.contains("bytes; at most 16777216 are read"), "{e}");
+
+    let wordy = format!("tree {deep}\nauthor t <t@t> 0 +0000\ncommitter t <t@t> 0 +0000\n\n{}", "x".repeat(17 << 20));
+    let e = refused(&git_object(&repo, &["hash-object", "-t", "commit", "-w", "--stdin"], &wordy), None);
+    assert!(e.contains("the commit has ") && e.contains("at most 16777216 are read"), "{e}");
 }
 
 /// The submodules' URLs are relative, so they are redirected as the repository itself is.

@@ -1,9 +1,11 @@
 //! The store is judged when it is used: whatever changed in it is noticed, named, set aside, and made or
 //! fetched again; what killed runs left goes.
 
+use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 
-use super::support::standin::{files, workspace};
+use super::support::standin::{files, fresh_files, work_folder, workspace};
 use super::support::{Ran, Workspace, sha256, shared_store};
 use torchmill::error::Exit;
 use torchmill::store::{Extent, Key, KeyBuilder, Store};
@@ -211,6 +213,61 @@ fn a_result_of_an_earlier_version_is_taken_once_and_judged_from_then_on() {
 }
 
 #[test]
+fn kept_answers_of_cmake_that_were_changed_are_not_run_and_are_asked_for_again() {
+    let w = workspace(&fresh_files());
+    let configure = || w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]);
+    configure().exits(0);
+    let work = work_folder(&w);
+    let name = work.file_name().unwrap().to_str().unwrap().strip_prefix("torch-").unwrap();
+    let kept = w.store.join(format!("v1/cache/checks/{name}.checks"));
+    let right = std::fs::read_to_string(&kept).unwrap();
+    let evil = "message(FATAL_ERROR \"it ran\")\n";
+    let line = "set(HAVE_MMAP \"1\" CACHE INTERNAL \"asked before\")\n";
+    let harms = [
+        evil.to_owned(),
+        // Other answers under the digest that was there, and something else than answers under its own.
+        format!("{right}{line}"),
+        format!("# sha256:{}\n{evil}", sha256(evil.as_bytes())),
+        String::new(),
+    ];
+    for harm in harms {
+        std::fs::write(&kept, &harm).unwrap();
+        std::fs::remove_dir_all(&work).unwrap();
+        let ran = configure().exits(0).says("is not what was kept there");
+        assert!(!ran.stderr.contains("it ran"), "{ran:?}");
+        assert_eq!(std::fs::read_to_string(&kept).unwrap(), right, "{harm}");
+    }
+    // Nor is what stands in a work folder, where none are kept.
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::write(work.join("checks.cmake"), evil).unwrap();
+    std::fs::remove_file(work.join("configure.json")).unwrap();
+    let ran = configure().exits(0);
+    assert!(!ran.stderr.contains("is not what was kept there"), "{ran:?}");
+    assert_eq!(std::fs::read_to_string(&kept).unwrap(), right);
+}
+
+#[test]
+fn clean_takes_nothing_from_under_a_shell() {
+    let w = own();
+    let mut shell = w.xtask(&["shell", "--recipe", "standin", "--", "sh", "-c", "echo ready; read line; ls ../bin"]);
+    let mut child = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut said = BufReader::new(child.stdout.take().unwrap()).lines();
+    assert!(said.by_ref().any(|line| line.unwrap() == "ready"), "the shell did not begin");
+    for args in [&[][..], &["--all"]] {
+        let ran = Ran::of(&mut clean_of(&w.store, args), w.path()).exits(3);
+        ran.says(&format!("process {} is at work", child.id())).says("nothing is removed");
+    }
+    // Others may use it meanwhile, and a look removes nothing.
+    tree(&w).exits(0);
+    Ran::of(&mut clean_of(&w.store, &["--dry-run"]), w.path()).exits(0).says("would be given back");
+    writeln!(child.stdin.take().unwrap(), "go on").unwrap();
+    assert!(said.any(|line| line.unwrap().starts_with("torchmill")), "its folder is gone");
+    assert!(child.wait().unwrap().success());
+    Ran::of(&mut clean_of(&w.store, &[]), w.path()).exits(0).says("given back");
+    assert!(!w.store.join("v1/work").exists());
+}
+
+#[test]
 fn a_digest_of_a_lock_is_64_hexadecimal_digits_or_the_lock_is_refused() {
     let w = own();
     let path = w.path().join("recipes/standin.lock");
@@ -235,6 +292,13 @@ fn a_digest_of_a_lock_is_64_hexadecimal_digits_or_the_lock_is_refused() {
     }
 }
 
+/// `clean` of this store.
+fn clean_of(store: &Path, args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+    command.args(["clean", "--store", store.to_str().unwrap()]).args(args);
+    command
+}
+
 #[test]
 fn what_a_killed_run_left_is_shown_and_removed_and_what_is_under_way_is_not() {
     let dir = tempfile::tempdir().unwrap();
@@ -249,14 +313,14 @@ fn what_a_killed_run_left_is_shown_and_removed_and_what_is_under_way_is_not() {
     std::fs::copy(dead.out().join("large"), left.join("large")).unwrap();
     std::fs::write(left.join(".owner"), "").unwrap();
     assert_eq!(store.leftovers(), std::slice::from_ref(&left));
-    let clean = |args: &[&str]| {
-        let mut c = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
-        Ran::of(c.args(["clean", "--store", dir.path().to_str().unwrap()]).args(args), dir.path()).exits(0)
-    };
+    let clean = |args: &[&str]| Ran::of(&mut clean_of(dir.path(), args), dir.path()).exits(0);
     let ran = clean(&["--dry-run"]);
     assert!(ran.stdout.contains(".left-by-a-killed-run") && left.exists(), "{ran:?}");
+    // Nothing is removed while it is open.
+    drop(store);
     clean(&[]);
     assert!(!left.exists());
+    let store = Store::open(Some(dir.path())).unwrap();
     std::fs::create_dir(&left).unwrap();
     std::fs::write(left.join(".owner"), "").unwrap();
     store.sweep();
@@ -275,7 +339,8 @@ fn root_uses_no_store_that_others_can_write_to() {
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
     assert!(store.shared().unwrap().ends_with("has the mode 0777"));
     let inside = ["parts", "locks", "quarantine", "stages/fetch", "stages/fetch/0123", "blobs/01", "work/tree-0"];
-    for folder in inside.into_iter().chain(["..", "../.."]) {
+    let below = ["work/tree-0/src", "cache", "cache/consumers", "cache/git/x", "inner", "inner/x", "inner/x/v1"];
+    for folder in inside.into_iter().chain(below).chain(["..", "../.."]) {
         std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o755)).unwrap();
         let path = store.root().join(folder);
         std::fs::create_dir_all(&path).unwrap();
@@ -284,6 +349,24 @@ fn root_uses_no_store_that_others_can_write_to() {
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
         assert_eq!(store.shared(), None, "{folder}");
     }
+    // In caches, files stand where others have folders.
+    let table = store.root().join("cache/checks/0123.checks");
+    std::fs::create_dir_all(table.parent().unwrap()).unwrap();
+    std::fs::write(&table, "").unwrap();
+    std::fs::set_permissions(&table, std::fs::Permissions::from_mode(0o666)).unwrap();
+    assert!(store.shared().is_some_and(|how| how.ends_with("has the mode 0666")));
+    std::fs::set_permissions(&table, std::fs::Permissions::from_mode(0o644)).unwrap();
+    if torchmill::platform::is_root() {
+        // Of another user: as good as open to everybody.
+        for path in [&table, &store.root().join("cache/git"), &store.root().join("inner/x")] {
+            std::os::unix::fs::chown(path, Some(65534), None).unwrap();
+            assert!(store.shared().is_some_and(|how| how.contains("belongs to user 65534")), "{}", path.display());
+            let clean = Ran::of(&mut clean_of(&named, &["--dry-run"]), dir.path());
+            clean.exits(2).says("belongs to user 65534");
+            std::os::unix::fs::chown(path, Some(0), None).unwrap();
+        }
+    }
+    assert_eq!(store.shared(), None);
     // Named by a link, in a folder where everybody may put another one there.
     let open = dir.path().join("open");
     std::fs::create_dir(&open).unwrap();

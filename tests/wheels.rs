@@ -245,6 +245,22 @@ fn headers(c: &mut Corpus) {
     ] {
         c.first(label, is, |p| p.attributes = mode << 16);
     }
+    // What pip makes a program of and uv does not, or the other way round, by system and mode.
+    for (label, system, mode, is) in [
+        ("a file of Windows", 0, 0o100_666, Is::Right),
+        ("a program of Windows", 0, 0o100_755, Is::Wrong),
+        ("a program of its owner, of Windows", 0, 0o100_744, Is::Wrong),
+        ("a program of a Macintosh", 19, 0o100_755, Is::Wrong),
+        ("a program of nobody's system", 255, 0o100_755, Is::Wrong),
+        ("a mode without a kind, of Windows", 0, 0o755, Is::Right),
+        // Real ones have it (protobuf 5.28.3): the same file, of which only uv makes a program.
+        ("a mode without a kind", 3, 0o777, Is::Right),
+    ] {
+        c.first(label, is, |p| (p.system, p.attributes) = (Some(system), mode << 16));
+    }
+    c.parts("a folder of Windows", Is::Right, |p| {
+        p.insert(0, Part { system: Some(0), attributes: 0o40777 << 16 | 0x10, ..stored("demo/", b"") });
+    });
     c.first("a folder by its DOS attribute", Is::Wrong, |p| p.attributes |= 0x10);
     c.first("times in an extra field", Is::Right, |p| p.extra = extra(0x5455, &[1, 0, 0, 0, 0]));
     c.parts("stored members", Is::Right, |p| {
@@ -434,10 +450,29 @@ fn wheels(c: &mut Corpus) {
         ("a range of Pythons", Is::Right, "Requires-Python: >=3.8, !=3.9.0, <4"),
         ("a range of Pythons that is none", Is::Wrong, "Requires-Python: 3.8 or newer"),
         ("two ranges of Pythons", Is::Wrong, "Requires-Python: >=3.8\nRequires-Python: >=3.9"),
+        ("a need over two lines", Is::Wrong, "Requires-Dist: foo\n >=1"),
+        ("a need on the next line", Is::Wrong, "Requires-Dist:\n foo"),
+        ("a range of Pythons over two lines", Is::Wrong, "Requires-Python: >=3\n ,<4"),
+        ("an extra over two lines", Is::Wrong, "Provides-Extra: a\n b"),
+        ("a summary over two lines", Is::Right, "Summary: a\n b"),
+        ("an address", Is::Right, "Requires-Dist: foo @ https://h/foo-1.0-py3-none-any.whl ; python_version > '3'"),
+        ("a repository", Is::Right, "Requires-Dist: foo[a]@git+https://h/r@main"),
+        ("an address with a marker right behind it", Is::Wrong, "Requires-Dist: foo @ https://h/y.whl;os_name>\"a\""),
+        ("an address of no archive", Is::Wrong, "Requires-Dist: foo[a]@https://h"),
+        ("an address with a blank", Is::Wrong, "Requires-Dist: foo @ https://h/a b.whl"),
+        ("a repository that uv does not read", Is::Wrong, "Requires-Dist: foo @ hg+https://h/r"),
+        ("an address with a variable of the environment", Is::Wrong, "Requires-Dist: foo @ https://h/${HOME}/y.whl"),
     ] {
         let text = METADATA.replace("Version: 1.0\n", &format!("Version: 1.0\n{line}\n"));
         swap(c, &format!("METADATA with {label}"), is, "METADATA", &text);
     }
+    let append = |c: &mut Corpus, label: &str, is, file: &str, text: &[u8]| {
+        c.files(label, is, |f| f.iter_mut().filter(|(n, _)| n.ends_with(file)).for_each(|(_, d)| d.extend(text)));
+    };
+    append(c, "METADATA with a description in many letters", Is::Right, "METADATA", "größe: 日本\n".as_bytes());
+    append(c, "METADATA with a description that is not UTF-8", Is::Wrong, "METADATA", b"caf\xe9\n");
+    append(c, "WHEEL with a text behind it", Is::Right, "WHEEL", b"\ncaf\n");
+    append(c, "WHEEL with a text behind it that is not UTF-8", Is::Wrong, "WHEEL", b"\ncaf\xe9\n");
     swap(c, "METADATA in CRLF", Is::Right, "METADATA", &METADATA.replace('\n', "\r\n"));
     swap(
         c,
@@ -483,6 +518,15 @@ fn wheels(c: &mut Corpus) {
         ("demo-1.0.data/purelib/demo/__pycache__/more.cpython-311.pyc", Is::Wrong),
         ("__pycache__/top.cpython-311.pyc", Is::Wrong),
         ("demo/closed.pyc", Is::Right),
+        // What counts as a distribution beside the one of dist-info.
+        ("torch-9.9.egg-info/PKG-INFO", Is::Wrong),
+        ("demo.egg-info/PKG-INFO", Is::Wrong),
+        ("torch-9.9.Egg-Info", Is::Wrong),
+        ("torch.egg-link", Is::Wrong),
+        ("torch-9.9-py3.11.egg/EGG-INFO/PKG-INFO", Is::Wrong),
+        ("demo-1.0.data/purelib/torch-9.9.egg-info/PKG-INFO", Is::Wrong),
+        ("demo-1.0.data/platlib/torch.egg-link", Is::Wrong),
+        ("demo/inner.egg-info/PKG-INFO", Is::Right),
     ] {
         c.with(format!("member {name}"), is, &[(name, b"#!python\n")]);
     }
@@ -532,7 +576,14 @@ fn programs(c: &mut Corpus) {
     c.with("entry points: not UTF-8", Is::Wrong, &[(&file, b"[console_scripts]\nh\xe9 = demo:main\n")]);
     c.with("entry points: spelled otherwise", Is::Wrong, &[(&format!("{INFO}/Entry_Points.txt"), b"")]);
     let one = scripts("hello = demo:main\n");
-    for other in ["scripts/hello", "data/bin/HELLO", "scripts/hello.exe"] {
+    for other in [
+        "scripts/hello",
+        "data/bin/HELLO",
+        "scripts/hello.exe",
+        "scripts/hello-script.py",
+        "scripts/hello.pya",
+        "scripts/hello.PYA",
+    ] {
         let member = format!("demo-1.0.data/{other}");
         c.with(
             format!("entry points: {other} as well"),
@@ -637,8 +688,11 @@ fn what_is_right_is_taken_and_what_readers_understand_differently_is_not() {
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), corpus.len(), wrong.join("\n"));
 }
 
+/// What an installer made: bytes by path, and whether it is a program.
+type Installed = BTreeMap<String, (Vec<u8>, bool)>;
+
 /// Files below `dir`, but those that an installer writes.
-fn installed(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+fn installed(dir: &Path) -> Installed {
     let mut files = BTreeMap::new();
     for entry in walkdir::WalkDir::new(dir).into_iter().map(Result::unwrap).filter(|e| !e.file_type().is_dir()) {
         assert!(entry.file_type().is_file(), "{} is no plain file", entry.path().display());
@@ -651,10 +705,21 @@ fn installed(dir: &Path) -> BTreeMap<String, Vec<u8>> {
         let own = ["/INSTALLER", "/REQUESTED", "/RECORD", "/direct_url.json", "/uv_cache.json", "/uv_build.json"];
         // uv marks the folder as its own.
         if !own.iter().any(|o| name.ends_with(o)) && !["CACHEDIR.TAG", ".gitignore", ".lock"].contains(&name.as_str()) {
-            files.insert(name, std::fs::read(entry.path()).unwrap());
+            let runs = torchmill::platform::is_executable(entry.path()).unwrap();
+            files.insert(name, (std::fs::read(entry.path()).unwrap(), runs));
         }
     }
     files
+}
+
+#[test]
+fn modes_mean_nothing_to_a_wheel_for_windows_alone() {
+    let mut parts = plain();
+    (parts[0].system, parts[0].attributes) = (Some(0), 0o100_777 << 16);
+    let bytes = archive(&parts, |_, _| {});
+    let taken = |file: &str| Wheel::open(&file.parse().unwrap(), &bytes).is_ok();
+    assert!(taken("demo-1.0-py3-none-win_amd64.whl") && taken("demo-1.0-py3-none-win32.win_arm64.whl"));
+    assert!(!taken(FILE) && !taken("demo-1.0-py3-none-win_amd64.linux_x86_64.whl"));
 }
 
 #[test]
@@ -702,17 +767,21 @@ fn what_is_taken_pip_and_uv_install_alike_file_by_file() {
         }
         // Each writes the programs of the entry points in words of its own: by name, they are the same.
         for program in programs_of(case) {
-            let made = seen.iter_mut().filter_map(|files| files.remove(&format!("bin/{program}"))).count();
+            let made = seen.iter_mut().filter_map(|files| files.remove(&format!("bin/{program}")));
+            let made = made.filter(|(_, runs)| *runs).count();
             if made != seen.len() {
                 wrong.push(format!("{}: only {made} of both make the program {program}", case.label));
             }
         }
         let [pip, uv] = &seen[..] else { continue };
-        if let Some(difference) = pip.iter().chain(uv).find(|(name, _)| pip.get(*name) != uv.get(*name)) {
+        let bytes = |of: &Installed, name: &str| of.get(name).map(|(bytes, _)| bytes.clone());
+        if let Some(difference) = pip.iter().chain(uv).find(|(name, _)| bytes(pip, name) != bytes(uv, name)) {
             wrong.push(format!("{}: pip and uv differ in {}", case.label, difference.0));
         }
-        if let Some(what) = other_than(case, pip) {
-            wrong.push(format!("{}: {what}", case.label));
+        for (who, files) in [("pip", pip), ("uv", uv)] {
+            if let Some(what) = other_than(case, files) {
+                wrong.push(format!("{}: {who}: {what}", case.label));
+            }
         }
     }
     assert!(wrong.is_empty(), "{} of {}:\n{}", wrong.len(), taken.len(), wrong.join("\n"));
@@ -727,7 +796,7 @@ fn programs_of(case: &Case) -> Vec<String> {
 }
 
 /// In what the files that were installed are other ones than those that the reader sees.
-fn other_than(case: &Case, installed: &BTreeMap<String, Vec<u8>>) -> Option<String> {
+fn other_than(case: &Case, installed: &Installed) -> Option<String> {
     let name: Name = case.file.parse().unwrap();
     let wheel = Wheel::open(&name, &case.bytes).unwrap();
     let mut left = installed.clone();
@@ -745,9 +814,15 @@ fn other_than(case: &Case, installed: &BTreeMap<String, Vec<u8>>) -> Option<Stri
         let Some(found) = left.keys().find(|n| fits(n)).cloned() else {
             return Some(format!("{} is not installed", member.name));
         };
+        let (has, runs) = left.remove(&found).unwrap();
         // The first line of a script names the Python that it is installed for.
-        if left.remove(&found).unwrap() != bytes && scheme != "scripts" {
+        if has != bytes && scheme != "scripts" {
             return Some(format!("{} has other bytes", member.name));
+        }
+        // uv makes a program of every script, pip of those whose mode says so.
+        let should = member.is_program().filter(|should| *should || scheme != "scripts");
+        if should.is_some_and(|should| should != runs) {
+            return Some(format!("whether {} is a program is {runs}", member.name));
         }
     }
     left.keys().next().map(|more| format!("{more} was installed, and the reader does not see it"))

@@ -1,7 +1,8 @@
 """What a torch with CUDA has to do on a GPU: its libraries compute what the processor computes, every kernel of
 attention agrees with the plain one, a model learns in bfloat16, the profiler sees kernels, and NCCL adds up.
 
-Prints one line of JSON: what was right, and times. Fails at the first thing that is wrong.
+Prints one line of JSON: what was right, what this build or card does not have, and times. Fails at the first thing that
+is wrong.
 """
 
 import json
@@ -12,12 +13,14 @@ import time
 import torch
 import torch.distributed as dist
 from torch import nn
+from torch.backends import cuda
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 GPU = torch.device("cuda", 0)
-KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "efficient": SDPBackend.EFFICIENT_ATTENTION,
-           "cudnn": SDPBackend.CUDNN_ATTENTION}
+KERNELS = {"flash": (SDPBackend.FLASH_ATTENTION, cuda.can_use_flash_attention),
+           "efficient": (SDPBackend.EFFICIENT_ATTENTION, cuda.can_use_efficient_attention),
+           "cudnn": (SDPBackend.CUDNN_ATTENTION, cuda.can_use_cudnn_attention)}
 
 
 def milliseconds(call, times=20):
@@ -60,8 +63,8 @@ def libraries():
     return [*pairs, "curand"]
 
 
-def attention():
-    """Every kernel, forward and backward, against the plain one in float32."""
+def attention(lacks):
+    """Every kernel that build and card have, forward and backward, against the plain one in float32."""
     torch.manual_seed(2)
     shape = (2, 8, 512, 64)
     exact = [torch.randn(shape, device=GPU, requires_grad=True) for _ in range(3)]
@@ -69,9 +72,12 @@ def attention():
         wanted = scaled_dot_product_attention(*exact, is_causal=True)
         wanted.sum().backward()
     times = {}
-    for name, kernel in KERNELS.items():
+    for name, (kernel, can_use) in KERNELS.items():
         given = [x.detach().to(torch.bfloat16).requires_grad_() for x in exact]
         with sdpa_kernel(kernel):
+            if not can_use(cuda.SDPAParams(*given, None, 0.0, True, False)):
+                lacks.append(f"{name} attention")
+                continue
             out = scaled_dot_product_attention(*given, is_causal=True)
             out.sum().backward()
             for what, ours, theirs in [("output", out, wanted)] + [
@@ -112,9 +118,13 @@ def training():
     return {"first_loss": losses[0], "last_loss": losses[-1]}
 
 
-def profiler():
+def profiler(lacks):
     """Kernels as CUPTI sees them: none without it, and no error either."""
-    with torch.profiler.profile(activities=list(torch.profiler.supported_activities())) as seen:
+    activities = torch.profiler.supported_activities()
+    if torch.profiler.ProfilerActivity.CUDA not in activities:
+        lacks.append("profiler of kernels")
+        return 0
+    with torch.profiler.profile(activities=list(activities)) as seen:
         x = torch.randn(256, 256, device=GPU)
         (x @ x).sum().item()
     kernels = [e.name for e in seen.events() if e.device_type == torch.autograd.DeviceType.CUDA]
@@ -145,19 +155,21 @@ def main():
     assert torch.cuda.is_available(), "torch.cuda sees no GPU"
     about = torch.cuda.get_device_properties(GPU)
     began = time.monotonic()
+    lacks = []
     right = libraries()
     side = 8192
     a = torch.randn(side, side, device=GPU, dtype=torch.bfloat16)
     product = milliseconds(lambda: a @ a)
-    of_attention = attention()
+    of_attention = attention(lacks)
     learned = training()
-    kernels = profiler()
+    kernels = profiler(lacks)
     libuv = nccl()
     print(json.dumps({
         "scenario": "gpu", "libuv": libuv, "torch": torch.__version__, "cuda": torch.version.cuda, "gpu": about.name,
         "capability": f"{about.major}.{about.minor}", "architectures": torch.cuda.get_arch_list(),
         "cudnn": torch.backends.cudnn.version(), "nccl": ".".join(map(str, torch.cuda.nccl.version())),
-        "right": right + [f"attention: {name}" for name in of_attention] + ["training", "profiler", "nccl"],
+        "right": right + [f"attention: {name}" for name in of_attention] + ["training", "nccl"]
+        + ["profiler"] * (kernels > 0), "lacks": lacks,
         "matmul_bfloat16_8192_tflops": round(2 * side**3 / product / 1e9, 1),
         "attention_ms": {name: round(taken, 4) for name, taken in of_attention.items()},
         **learned, "kernels_seen": kernels, "seconds": round(time.monotonic() - began, 1),

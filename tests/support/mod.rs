@@ -2,6 +2,7 @@
 //! and a server that misbehaves on request.
 
 pub mod browser;
+pub mod farm;
 pub mod figures;
 pub mod standin;
 pub mod zips;

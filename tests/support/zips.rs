@@ -23,6 +23,8 @@ pub struct Part {
     pub extra: Vec<u8>,
     pub local_extra: Vec<u8>,
     pub comment: Vec<u8>,
+    /// Who wrote it (APPNOTE 4.4.2): Unix, where nothing else is said.
+    pub system: Option<u8>,
     pub attributes: u32,
     /// What stands behind its bytes.
     pub behind: Vec<u8>,
@@ -89,8 +91,8 @@ pub fn archive(parts: &[Part], change: impl FnOnce(&mut End, u32)) -> Vec<u8> {
     let start = out.len() as u32;
     for (p, offset) in parts.iter().zip(offsets) {
         out.extend(0x0201_4b50u32.to_le_bytes());
-        for v in [0x031e, 20, p.flags, p.method, 0, 0x5021] {
-            out.extend(u16::to_le_bytes(v));
+        for v in [u16::from_le_bytes([0x1e, p.system.unwrap_or(3)]), 20, p.flags, p.method, 0, 0x5021] {
+            out.extend(v.to_le_bytes());
         }
         for v in [p.crc, p.stated.unwrap_or(p.packed.len() as u32), p.size] {
             out.extend(v.to_le_bytes());

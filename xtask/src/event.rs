@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::error::without_secrets;
+
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
@@ -69,6 +71,22 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// The same, its texts without what must not stand in a message.
+    fn discreet(mut self) -> Self {
+        match &mut self {
+            Self::DownloadStarted { file: text, .. }
+            | Self::DownloadProgress { file: text, .. }
+            | Self::DownloadFinished { file: text }
+            | Self::CompileProgress { current: text, .. }
+            | Self::Note { text }
+            | Self::Warning { text } => *text = without_secrets(text),
+            Self::StageStarted { .. } | Self::StageCached { .. } | Self::StageFinished { .. } => {}
+        }
+        self
+    }
+}
+
 /// Where objects came from, by their number.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Whence {
@@ -98,8 +116,13 @@ impl Whence {
 
 /// Something that listens to events.
 pub trait Sink: Sync + Send {
-    /// Takes one event. Must not block for long.
-    fn emit(&self, event: Event);
+    /// Takes one event, which holds no secret any more. Must not block for long.
+    fn take(&self, event: Event);
+
+    /// Tells it what happened, without the secrets that its texts may hold.
+    fn emit(&self, event: Event) {
+        self.take(event.discreet());
+    }
 
     /// Shorthand for [`Event::Note`].
     fn note(&self, text: String) {
@@ -108,7 +131,7 @@ pub trait Sink: Sync + Send {
 
     /// Shorthand for [`Event::Warning`].
     fn warn(&self, text: String) {
-        self.emit(Event::Warning { text: crate::error::without_secrets(&text) });
+        self.emit(Event::Warning { text });
     }
 }
 
@@ -116,5 +139,36 @@ pub trait Sink: Sync + Send {
 pub struct Silent;
 
 impl Sink for Silent {
-    fn emit(&self, _event: Event) {}
+    fn take(&self, _event: Event) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Writes down what it is told, as `--json` prints it.
+    struct Told(Mutex<String>);
+
+    impl Sink for Told {
+        fn take(&self, event: Event) {
+            self.0.lock().unwrap().push_str(&serde_json::to_string(&event).unwrap());
+        }
+    }
+
+    #[test]
+    fn no_event_tells_a_secret() {
+        let told = Told(Mutex::default());
+        let text = || String::from("fetching http://bob:s3cret@h/x and bob:s3cret@h");
+        told.note(text());
+        told.warn(text());
+        told.emit(Event::DownloadStarted { file: text(), size: None });
+        told.emit(Event::DownloadProgress { file: text(), bytes: 1 });
+        told.emit(Event::DownloadFinished { file: text() });
+        let (seconds_left, current, from) = (None, text(), Whence::default());
+        told.emit(Event::CompileProgress { done: 1, total: 2, seconds_left, current, from });
+        let told = told.0.into_inner().unwrap();
+        assert_eq!(told.matches("http://…@h/x and …@h").count(), 6, "{told}");
+        assert!(!told.contains("s3cret"), "{told}");
+    }
 }

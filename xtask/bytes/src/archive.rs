@@ -40,6 +40,9 @@ const KNOWN_FLAGS: u16 = 0b1000_0000_1110;
 const FOLLOWS: u16 = 1 << 3;
 const UTF8: u16 = 1 << 11;
 
+/// The system whose modes attributes hold (APPNOTE 4.4.2).
+const UNIX: u8 = 3;
+
 /// Extra fields: ZIP64 sizes, a second name in Unicode, AES encryption.
 const ZIP64: u16 = 0x0001;
 const UNICODE_PATH: u16 = 0x7075;
@@ -63,6 +66,10 @@ pub struct Member {
     crc: u32,
     stored: bool,
     flags: u16,
+    /// The upper half of its attributes: a mode, as Unix has it, also where another system wrote it.
+    mode: u16,
+    /// By the number of APPNOTE 4.4.2.
+    system: u8,
     header: u64,
     /// Where its bytes begin; known once the header in front of them was read.
     data: u64,
@@ -72,6 +79,19 @@ impl Member {
     /// Whether it is a folder.
     pub fn is_folder(&self) -> bool {
         self.name.ends_with('/')
+    }
+
+    /// Whether Unix wrote it, as it says itself.
+    pub fn is_of_unix(&self) -> bool {
+        self.system == UNIX
+    }
+
+    /// Whether an installer makes a program of the file; `None` where they differ: pip goes by the mode of what is called
+    /// a regular file there, whatever system wrote it, and uv by the mode of what Unix wrote, whatever kind of file.
+    pub fn is_program(&self) -> Option<bool> {
+        let runs = self.mode & 0o111 != 0;
+        let (pip, uv) = (runs && self.mode & 0o170_000 == 0o100_000, runs && self.is_of_unix());
+        (pip == uv).then_some(pip)
     }
 }
 
@@ -334,7 +354,8 @@ fn member(bytes: &[u8], at: &mut usize) -> Result<Member> {
         // An empty stream has two bytes; nothing is the only thing that a folder may hold.
         return Err(bad("is a folder that holds bytes"));
     }
-    Ok(Member { name, size, packed, crc, stored, flags, header, data: 0 })
+    let (mode, system) = (u16_at(fixed, 40), fixed[5]);
+    Ok(Member { name, size, packed, crc, stored, flags, mode, system, header, data: 0 })
 }
 
 fn name_of(raw: &[u8], flags: u16) -> Result<String> {

@@ -1,11 +1,13 @@
 //! Auditing an artifact: is it what its statement says, does its RECORD tell the truth, who signed,
 //! and is that enough for a policy? Nothing in it is believed before its digest is known.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io::{BufReader, Read};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use sha2::{Digest as _, Sha256};
 
 use super::dsse::{self, Envelope};
 use super::origin::{FOLDER, Origin};
@@ -90,6 +92,16 @@ impl Artifact {
             return Err(bad("there is no such file"));
         }
         Ok(Self { path: path.to_owned(), name, kind })
+    }
+
+    /// Its name, less what the names of its kind end with.
+    fn stem(&self) -> &str {
+        let ending = match self.kind {
+            Kind::Wheel => ".whl",
+            Kind::Bundle => ".tar.gz",
+            Kind::Objects => OBJECTS_ENDING,
+        };
+        self.name.strip_suffix(ending).unwrap_or(&self.name)
     }
 
     /// Whether it is an archive of compiled objects.
@@ -186,59 +198,78 @@ impl Artifact {
     }
 }
 
-/// A statement and the envelope that it came in.
-struct Found {
-    whence: String,
-    statement: Statement,
-    payload: Vec<u8>,
+/// A statement, and the file that it was read from.
+#[derive(Debug)]
+pub struct StatementFile {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of the file, as it was when it was read.
+    pub sha256: String,
+    /// What it states.
+    pub statement: Statement,
+    /// The same as it stands there, without the envelope.
+    pub payload: Vec<u8>,
     envelope: Option<Envelope>,
 }
 
-fn read_statement(path: &Path) -> Result<Found> {
-    let whence = path.display().to_string();
-    let unreadable = |e: &dyn std::fmt::Display| Error::misuse("statement", format!("{whence} cannot be read: {e}"));
-    // A pipe or a device has no end.
-    if !path.metadata().map_err(|e| unreadable(&e))?.is_file() {
-        return Err(unreadable(&"it is no file"));
+impl StatementFile {
+    /// Reads the statement at `path`, in an envelope or as it is.
+    ///
+    /// # Errors
+    /// Bad input: it is no statement.
+    pub fn read(path: &Path) -> Result<Self> {
+        let whence = path.display().to_string();
+        let unreadable =
+            |e: &dyn std::fmt::Display| Error::misuse("statement", format!("{whence} cannot be read: {e}"));
+        // A pipe or a device has no end.
+        if !path.metadata().map_err(|e| unreadable(&e))?.is_file() {
+            return Err(unreadable(&"it is no file"));
+        }
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
+        file.take(MOST_STATEMENT + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
+        if bytes.len() as u64 > MOST_STATEMENT {
+            return Err(unreadable(&format!("it has more than {MOST_STATEMENT} bytes")));
+        }
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
+        let (payload, envelope) = if signed {
+            let envelope = Envelope::parse(&bytes, &whence)?;
+            (envelope.payload(&whence)?, Some(envelope))
+        } else {
+            (bytes, None)
+        };
+        let statement = Statement::parse(&payload, &whence)?;
+        Ok(Self { path: path.to_owned(), sha256, statement, payload, envelope })
     }
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open(path).map_err(|e| unreadable(&e))?;
-    file.take(MOST_STATEMENT + 1).read_to_end(&mut bytes).map_err(|e| unreadable(&e))?;
-    if bytes.len() as u64 > MOST_STATEMENT {
-        return Err(unreadable(&format!("it has more than {MOST_STATEMENT} bytes")));
-    }
-    let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
-    let (payload, envelope) = if signed {
-        let envelope = Envelope::parse(&bytes, &whence)?;
-        (envelope.payload(&whence)?, Some(envelope))
-    } else {
-        (bytes, None)
-    };
-    Ok(Found { statement: Statement::parse(&payload, &whence)?, whence, payload, envelope })
-}
 
-/// Whether the statement at `path` has a signature, by whomever.
-///
-/// # Errors
-/// Bad input: it is no statement.
-pub fn is_signed(path: &Path) -> Result<bool> {
-    Ok(read_statement(path)?.envelope.is_some_and(|e| !e.signatures.is_empty()))
+    /// Whether it has a signature, by whomever.
+    pub fn is_signed(&self) -> bool {
+        self.envelope.as_ref().is_some_and(|e| e.signature_count() > 0)
+    }
+
+    /// Its file name.
+    pub fn name(&self) -> Cow<'_, str> {
+        self.path.file_name().unwrap_or_default().to_string_lossy()
+    }
 }
 
 /// File name endings of statements, signed first.
 pub const ENDINGS: [&str; 2] = [".provenance.dsse.json", ".provenance.json"];
 
 /// The statement beside an artifact that names it; a signed one before one that is not, and among those of a kind one of
-/// the artifact's `digest`: a bundle has the same name whichever Python was there when it was built.
-fn find_statement(artifact: &Artifact, digest: &str) -> Result<Found> {
+/// the artifact's `digest`: a bundle has the same name whichever Python was there when it was built. The one that is
+/// called as the artifact is comes before all others: everybody takes it for the artifact's own.
+fn find_statement(artifact: &Artifact, digest: &str) -> Result<StatementFile> {
     let dir = artifact.path.parent().filter(|d| !d.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut names: Vec<PathBuf> = fs_err::read_dir(dir)?.flatten().map(|e| e.path()).collect();
-    names.sort();
+    let own = ENDINGS.map(|ending| format!("{}{ending}", artifact.stem()));
+    names.sort_by_cached_key(|p| (!own.iter().any(|own| p.ends_with(own)), p.clone()));
     let mut broken = None;
     for ending in ENDINGS {
         let mut of_other_bytes = None;
         for path in names.iter().filter(|p| p.to_string_lossy().ends_with(ending)) {
-            match read_statement(path) {
+            match StatementFile::read(path) {
                 Ok(found) => match found.statement.digest_of(&artifact.name) {
                     Some(stated) if stated == digest => return Ok(found),
                     Some(_) => of_other_bytes = of_other_bytes.or(Some(found)),
@@ -269,6 +300,8 @@ pub struct Audited {
     pub sha256: String,
     /// Digest of the recipe, lock and patches that it carried then, if it could be read.
     pub recipe: Option<String>,
+    /// The statement that it was held against.
+    pub statement: StatementFile,
 }
 
 impl Audited {
@@ -284,7 +317,7 @@ impl Audited {
 /// # Errors
 /// Bad input: no readable artifact, no statement. What does not hold is no error but a check.
 pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Audited> {
-    let named = statement.map(read_statement).transpose()?;
+    let named = statement.map(StatementFile::read).transpose()?;
     let (digest, (contents, origin)) = rayon::join(
         || digest_file(&artifact.path),
         || {
@@ -306,7 +339,7 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
     checks.push(Check::new(
         "digest",
         match stated {
-            Some(_) if intact => Ok(format!("sha256:{digest} is what {} states", file_name(&found.whence))),
+            Some(_) if intact => Ok(format!("sha256:{digest} is what {} states", found.name())),
             Some(stated) => Err(format!(
                 "the file has {size} bytes and the SHA-256 {digest}; the statement says {stated}: tampered with, cut off, or another build"
             )),
@@ -344,7 +377,7 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
     };
     checks.push(Check::new("recipe", origin));
     checks.extend(judged(&found, policy));
-    Ok(Audited { checks, sha256: digest, recipe })
+    Ok(Audited { checks, sha256: digest, recipe, statement: found })
 }
 
 /// The statement at `path`, and what was looked at of it: who signed it, and what a policy says to what it states.
@@ -352,13 +385,13 @@ pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> 
 /// # Errors
 /// Bad input: no statement.
 pub fn stated(path: &Path, policy: &Policy) -> Result<(Statement, Vec<Check>)> {
-    let found = read_statement(path)?;
+    let found = StatementFile::read(path)?;
     let checks = judged(&found, policy);
     Ok((found.statement, checks))
 }
 
 /// Signature and policy.
-fn judged(found: &Found, policy: &Policy) -> Vec<Check> {
+fn judged(found: &StatementFile, policy: &Policy) -> Vec<Check> {
     let about = &found.statement;
     let signature = signature(found, policy);
     let signed = signature.ok == Some(true);
@@ -399,11 +432,11 @@ fn objects(policy: &Policy, (foreign, audited): (u64, u64), signed: bool) -> Che
     Check::new(name, if ok { Ok(is) } else { Err(format!("{is}; {allowed}")) })
 }
 
-fn signature(found: &Found, policy: &Policy) -> Check {
+fn signature(found: &StatementFile, policy: &Policy) -> Check {
     let name = "signature";
-    let whence = file_name(&found.whence);
+    let whence = found.name();
     // An envelope without a signature in it is a statement that nobody signed.
-    let Some(envelope) = found.envelope.as_ref().filter(|e| policy.demands() || !e.signatures.is_empty()) else {
+    let Some(envelope) = found.envelope.as_ref().filter(|_| policy.demands() || found.is_signed()) else {
         return if policy.demands() {
             Check::new(name, Err(format!("{whence} is not signed")))
         } else {
@@ -411,7 +444,7 @@ fn signature(found: &Found, policy: &Policy) -> Check {
         };
     };
     if !policy.demands() {
-        let count = envelope.signatures.len();
+        let count = envelope.signature_count();
         return Check { name, ok: None, said: format!("{count} signature(s); not checked: no key was given (--key)") };
     }
     if envelope.signatures.is_empty() {
@@ -440,8 +473,4 @@ fn signature(found: &Found, policy: &Policy) -> Check {
             format!("by the key {}", ids.join(" and "))
         }),
     )
-}
-
-fn file_name(path: &str) -> &str {
-    path.rsplit(['/', '\\']).next().unwrap_or(path)
 }

@@ -42,6 +42,13 @@ pub struct EnvelopeSignature {
     pub sig: String,
 }
 
+impl EnvelopeSignature {
+    /// The signature; `None` where it is no Base64 of 64 bytes, as every one by Ed25519 is (RFC 8032).
+    fn bytes(&self) -> Option<[u8; 64]> {
+        BASE64.decode(&self.sig).ok()?.try_into().ok()
+    }
+}
+
 /// Where a private key is.
 #[derive(Debug, Clone)]
 pub enum KeySource {
@@ -171,13 +178,17 @@ impl Envelope {
             .map_err(|e| Error::misuse("envelope", format!("{whence}: its payload is not base64: {e}")))
     }
 
+    /// How many signatures there are; what could be nobody's is none.
+    pub fn signature_count(&self) -> usize {
+        self.signatures.iter().filter(|s| s.bytes().is_some()).count()
+    }
+
     /// Which of `keys` signed the document. The hint `keyid` is not trusted: every key is tried on
     /// every signature, by the strict rules that leave no two signatures for one text.
     pub fn signed_by<'k>(&self, payload: &[u8], keys: &'k [VerifyingKey]) -> Option<&'k VerifyingKey> {
         let text = pre_authentication(&self.payload_type, payload);
         self.signatures.iter().find_map(|s| {
-            let bytes: [u8; 64] = BASE64.decode(&s.sig).ok()?.try_into().ok()?;
-            let signature = Signature::from_bytes(&bytes);
+            let signature = Signature::from_bytes(&s.bytes()?);
             keys.iter().find(|k| k.verify_strict(&text, &signature).is_ok())
         })
     }
@@ -205,6 +216,17 @@ mod tests {
             pre_authentication("http://example.com/HelloWorld", b"hello world"),
             b"DSSEv1 29 http://example.com/HelloWorld 11 hello world"
         );
+    }
+
+    #[test]
+    fn what_has_not_64_bytes_is_no_signature() {
+        let mut envelope = Envelope::sign(b"{}", &SigningKey::from_bytes(&[7; 32]));
+        assert_eq!(envelope.signature_count(), 1);
+        let whole = envelope.signatures[0].sig.clone();
+        for sig in ["", "AAAA", "no Base64", &whole[..84], &BASE64.encode([0; 65])] {
+            envelope.signatures[0].sig = sig.into();
+            assert_eq!(envelope.signature_count(), 0, "{sig:?}");
+        }
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::platform::scratch;
 use crate::store::{Store, remove_tree, size_of_tree};
 use crate::ui;
@@ -35,17 +35,12 @@ pub struct Args {
 /// Runs the command.
 ///
 /// # Errors
-/// As [`Store::open`]. The world: somebody works in it; something in it cannot be removed.
+/// As [`Store::open_unused`] and [`Store::alone`]. The world: something in it cannot be removed.
 pub fn run(args: Args) -> Result<()> {
     set_json(args.json);
-    let store = Store::open(args.store.as_deref())?;
-    if let Some(who) = store.in_use().filter(|_| !args.dry_run) {
-        return Err(Error::world(
-            "in-use",
-            format!("{who} in the store {}: nothing is removed", store.root().display()),
-        )
-        .next("run this again when it is done; `cargo xtask clean --dry-run` shows what there is"));
-    }
+    let store = Store::open_unused(args.store.as_deref())?;
+    // Held until all is removed: whoever comes in between waits.
+    let _alone = if args.dry_run { None } else { Some(store.alone()?) };
     let folders: &[&str] = if args.all {
         &["work", "inner", "stages", "blobs", "parts", "cache", "quarantine"]
     } else {

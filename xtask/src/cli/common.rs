@@ -1,6 +1,7 @@
 //! Arguments that several commands share, and the way from arguments to a [`Build`].
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -191,14 +192,14 @@ pub struct Session {
 }
 
 impl RecipeArgs {
-    /// Opens workspace, store and event sink.
+    /// Opens workspace, store and event sink. As long as the session lasts nobody removes anything from the store.
     ///
     /// # Errors
-    /// As [`Store::open`] and [`workspace`].
+    /// As [`Store::open_for`] and [`workspace`].
     pub fn session(&self) -> Result<Session> {
         let events = sink(self.json);
         let room = foreign::inside();
-        let store = Store::open(room.as_deref().or(self.store.as_deref()))?;
+        let store = Store::open_for(room.as_deref().or(self.store.as_deref()), events.as_ref())?;
         if let Some(how) = store.shared() {
             events.note(format!("the store is shared: {how}"));
         }
@@ -280,6 +281,8 @@ impl Session {
         let status = if terminal {
             command.status().map_err(|e| Error::world("closed-room", format!("it cannot be started: {e}")))?
         } else {
+            // Nobody types into it: what is typed is for the shell outside.
+            command.stdin(Stdio::null());
             foreign::run(command)?
         };
         if status.success() {

@@ -3,6 +3,7 @@
 
 use std::sync::OnceLock;
 
+use crate::error::without_secrets;
 use crate::ui::{self, name};
 
 /// The version, and the commit where it is asked for.
@@ -30,15 +31,23 @@ fn commit() -> Option<String> {
     Some(format!("{}, a development build", head.id()))
 }
 
-/// Prints help, the version, or what is wrong with the command line.
+/// Prints help, the version, or what is wrong with the command line. clap repeats what was typed, which may be a key or a
+/// password in the wrong place.
 pub fn print(e: &clap::Error) {
+    let text = e.render();
+    let plain = text.to_string();
+    let discreet = without_secrets(&plain);
+    if e.use_stderr() && discreet != plain {
+        // Without colours, which would stand between its words. Of half a key nobody knows where it ends: the rest is gone.
+        eprintln!("{}", name::as_typed(discreet.trim_end()));
+        return;
+    }
     if name::run_by_cargo() {
         let _ = e.print();
         return;
     }
-    let text = e.render();
     let coloured = if e.use_stderr() { ui::colours() } else { ui::colours_of_results() };
-    let text = if coloured { text.ansi().to_string() } else { text.to_string() };
+    let text = if coloured { text.ansi().to_string() } else { plain };
     let text = name::as_typed(&text);
     if e.use_stderr() { eprint!("{text}") } else { print!("{text}") }
 }

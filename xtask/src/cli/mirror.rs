@@ -1,6 +1,6 @@
 //! `mirror`: an internal wheel index: what is in it, a server for it, uploads to others.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -79,7 +79,8 @@ Example:
         /// Projects, PROJECT==VERSION or file names; everything that is not yanked if none is named
         which: Vec<String>,
     },
-    /// Remove what is old, by rule: a file goes if every rule that is given lets it go; the newest release always stays
+    /// Remove what is old, by rule: a file goes if every rule that is given lets it go; the newest release always stays,
+    /// and the newest that is not yanked
     #[command(
         group = clap::ArgGroup::new("rule").required(true).multiple(true).args(["keep", "older_than", "yanked"]),
         override_usage = "cargo xtask mirror prune [OPTIONS] --index <DIR> [PROJECTS]...",
@@ -98,7 +99,7 @@ Example:
         /// Keep what was published within so many days
         #[arg(long, value_name = "DAYS", value_parser = clap::value_parser!(u32).range(..=36_500))]
         older_than: Option<u32>,
-        /// Only what is yanked
+        /// Only what is yanked, the newest release too unless all are
         #[arg(long)]
         yanked: bool,
         /// Show what would go, and remove nothing
@@ -235,7 +236,7 @@ struct ServeArgs {
     /// Connections at a time; the stillest one gives way to a new one, else more wait
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=60_000))]
     max_connections: u32,
-    /// Connections at a time from one address (default: half of all; behind a proxy: as many as all)
+    /// Connections at a time from one address, of IPv6 from one /64 (default: half of all; behind a proxy: as many as all)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=60_000))]
     max_connections_per_address: Option<u32>,
     /// How long a client may take to send the head of a request, seconds
@@ -376,16 +377,23 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
         None
     };
     let _said = ui::Waiting::new(|| "looking at the wheels, and publishing them".into());
+    let mut extras = BTreeMap::new();
     let added = Index::with_new(&args.index, |index| match early {
         Some(wheels) => index.add(&wheels, events),
         None => {
             let (what, pythons) = (&args.what, &args.python);
             let wanted = gather::Wanted { what, with_dependencies: args.with_deps, pythons, events };
-            index.add(&gather::gather(index, &wanted)?.wheels, events)
+            let mut gathered = gather::gather(index, &wanted)?;
+            let added = index.add(&gathered.wheels, events)?;
+            // The index may have a wheel under another spelling.
+            for (wheel, a) in gathered.wheels.iter().zip(&added) {
+                extras.extend(gathered.extras.remove(&wheel.filename).map(|of_it| (a.filename.clone(), of_it)));
+            }
+            Ok(added)
         }
     })?;
     let index = Index::open(&args.index)?;
-    let missing = depends::missing(&index, |name| added.iter().any(|a| a.filename == name))?;
+    let missing = depends::missing_with(&index, |name| added.iter().any(|a| a.filename == name), &extras)?;
     if json {
         print_json(&serde_json::json!({ "schema_version": 1, "added": added, "missing": missing }));
     } else {
@@ -398,7 +406,8 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
 /// A line for each thing that is needed and not there.
 pub fn show_missing(missing: &[depends::Missing]) {
     for m in missing {
-        println!("{} {} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
+        let extra = m.extra.as_ref().map(|e| format!("[{e}]")).unwrap_or_default();
+        println!("{} {}{extra} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
     }
     if !missing.is_empty() {
         println!(
@@ -498,7 +507,8 @@ fn check(index: &Index, shallow: bool, json: bool) -> Result<Answer> {
         );
     } else {
         for f in &findings {
-            println!("{} {}: {}", ui::mark(if f.serious { Some(false) } else { None }), f.path, f.what);
+            let mark = ui::mark(if f.serious { Some(false) } else { None });
+            println!("{mark} {}: {}", f.path.escape_debug(), ui::visible(&f.what));
         }
         show_missing(&missing);
         println!("{count} files, {serious} of {} findings serious", findings.len());

@@ -64,7 +64,7 @@ pub struct Args {
 /// A stage fails.
 pub fn run(args: &Args) -> Result<Answer> {
     let events = sink(args.json);
-    let store = Store::open(args.store.as_deref())?;
+    let store = Store::open_for(args.store.as_deref(), events.as_ref())?;
     let options = Options {
         offline: args.offline,
         jobs: args.jobs.map(usize::from),

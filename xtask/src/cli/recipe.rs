@@ -96,7 +96,7 @@ fn new(args: &New) -> Result<()> {
             .next("name the repository without them, or a mirror that can be read without them"));
     }
     let asked = Asked { version: &args.version, git, cuda: args.cuda, without_wheel: args.without_wheel };
-    let store = Store::open(args.store.as_deref())?;
+    let store = Store::open_for(args.store.as_deref(), events.as_ref())?;
     let written = draft::write(&own_workspace()?, &store, events.as_ref(), &asked)?;
     if args.json {
         print_json(&serde_json::json!({ "schema_version": 1, "written": written }));

@@ -18,7 +18,7 @@ Examples:
   cargo xtask validate --candidate libtorch.tar.gz --baseline ~/libtorch --quick
   cargo xtask validate --candidate A --baseline B --html report.html
   cargo xtask validate --candidate A --baseline B --backend nccl --ranks 8
-  cargo xtask validate --gpu --candidate A --baseline B --markdown gpu.md
+  cargo xtask validate -r torch-2.12.1-cu130 --gpu --candidate A --baseline B
   cargo xtask validate --from raw.json --html report.html
 
 The benchmark (tests/allreduce) is built against each with the tch that fits,

@@ -26,7 +26,7 @@ pub use explain::{Explanation, Line, Role, explain, is_noise};
 pub use remedy::{Remedy, Start};
 pub use trial::{Step, Trial};
 
-use remedy::{Asker, Trouble};
+use remedy::{Asker, Trouble, Unserved};
 use trial::Trials;
 
 /// How long a Python may take to say where its torch is; it imports nothing for that.
@@ -164,13 +164,19 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
         _ => Trials::default(),
     };
     let gpus = gpus();
-    let verdict = match &report {
+    let mut verdict = match &report {
         Some(report) => judge(report, &environment, &trials),
         None => Verdict::no_torch(),
     };
+    let unserved = unserved(report.as_ref(), &python, &gpus);
+    if let Some(unserved) = &unserved {
+        verdict.with(unserved, report.as_ref());
+    }
     let remedies = match &report {
-        Some(report) if !verdict.healthy || !report.libuv => remedy::list(&Asker {
-            report,
+        None if unserved.is_none() => Vec::new(),
+        Some(report) if verdict.healthy && report.libuv => Vec::new(),
+        report => remedy::list(&Asker {
+            report: report.as_ref(),
             python: &python,
             environment: &environment,
             gpus: &gpus,
@@ -179,7 +185,6 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
             torchrun_fails: verdict.torchrun_fails,
             trouble: verdict.trouble,
         }),
-        _ => Vec::new(),
     };
     let (healthy, finding) = (verdict.healthy, verdict.finding);
     let judged = judge_variables(&environment, report.as_ref());
@@ -252,6 +257,31 @@ impl Verdict<'_> {
         let finding = "this Python has no torch: `python -m pip install torch`, with this very Python".into();
         Verdict { healthy: false, finding, init_fails: true, torchrun_fails: true, trouble: Trouble::Store }
     }
+}
+
+impl<'a> Verdict<'a> {
+    /// Adds that the GPUs cannot be used. Where something else is wrong too, that goes first.
+    fn with(&mut self, unserved: &'a Unserved, report: Option<&Report>) {
+        let of = if report.is_some() { "it" } else { "PyPI's wheel" };
+        self.finding = format!("{}; but {of} cannot use the GPU here: {}", self.finding, unserved.why);
+        let all_else_works = self.healthy && report.is_some_and(|r| r.libuv);
+        if all_else_works || report.is_none() {
+            self.trouble = Trouble::Gpu(unserved);
+        }
+        self.healthy = false;
+    }
+}
+
+/// Whether the installed torch can use none of the GPUs; where there is none, whether PyPI's could.
+fn unserved(report: Option<&Report>, python: &Interpreter, gpus: &[Gpu]) -> Option<Unserved> {
+    let cuda = match report {
+        Some(report) => report.torch.cuda.as_deref()?,
+        // Its wheels for Windows and macOS have no CUDA.
+        None if python.platform == "linux" => stock::CUDA,
+        None => return None,
+    };
+    let minor: Vec<&str> = cuda.split('.').take(2).collect();
+    remedy::unserved(&minor.join("."), gpus)
 }
 
 /// Judges by what was tried; where nothing was, by what the files say.

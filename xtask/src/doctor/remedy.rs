@@ -11,6 +11,7 @@ use super::{Gpu, Interpreter, explain, stock};
 use crate::compat::Proposal;
 use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
+use crate::recipe::cuda as releases;
 use crate::recipe::{Recipe, Status, System, Workspace};
 use crate::stage::steps::cuda::brings_toolkit;
 
@@ -45,8 +46,8 @@ pub struct Remedy {
 
 /// Who asks, and what is wrong.
 pub struct Asker<'a> {
-    /// What inspecting the installed torch found.
-    pub report: &'a Report,
+    /// What inspecting the installed torch found; `None` where there is none.
+    pub report: Option<&'a Report>,
     /// The Python that imports it.
     pub python: &'a Interpreter,
     /// The variables that matter.
@@ -74,6 +75,40 @@ pub enum Trouble<'a> {
     GlooDead,
     /// No libuv, or nothing.
     Store,
+    /// CUDA that the GPUs, or their driver, are too old for.
+    Gpu(&'a Unserved),
+}
+
+/// Why no GPU of a machine is served by a release of CUDA.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unserved {
+    /// The release: `13.0`.
+    pub cuda: &'static str,
+    /// What does not fit, in a sentence.
+    pub why: String,
+    /// The oldest driver that would do, where the driver is all that does not fit.
+    pub newer_driver: Option<&'static str>,
+}
+
+/// Whether a torch for CUDA `cuda` (`13.0`) can use none of `gpus`.
+pub fn unserved(cuda: &str, gpus: &[Gpu]) -> Option<Unserved> {
+    let release = releases::release(cuda)?;
+    let first = gpus.first()?;
+    let from_turing = release.architectures.iter().all(|a| !releases::is_before_turing(a));
+    let is_old = |gpu: &Gpu| gpu.compute_capability.as_deref().is_some_and(releases::is_before_turing);
+    if from_turing && gpus.iter().all(is_old) {
+        let names: Vec<String> = gpus
+            .iter()
+            .map(|gpu| format!("{} ({})", gpu.name, gpu.compute_capability.as_deref().unwrap_or_default()))
+            .collect();
+        let why = format!("CUDA {cuda} has no code for {}: 12.9 is the last that has", names.join(", "));
+        return Some(Unserved { cuda: release.version, why, newer_driver: None });
+    }
+    release.driver_is_too_old(&first.driver).then(|| Unserved {
+        cuda: release.version,
+        why: format!("the NVIDIA driver is {}, and CUDA {cuda} needs {} or newer", first.driver, release.oldest_driver),
+        newer_driver: Some(release.oldest_driver),
+    })
 }
 
 const BOTH: [Start; 2] = [Start::InitProcessGroup, Start::Torchrun];
@@ -90,7 +125,7 @@ impl Asker<'_> {
     }
 
     fn version(&self) -> &str {
-        self.report.torch.version.as_deref().unwrap_or("0")
+        self.report.and_then(|r| r.torch.version.as_deref()).unwrap_or("0")
     }
 
     /// `2.6.0` of `2.6.0+cpu`.
@@ -98,9 +133,18 @@ impl Asker<'_> {
         self.version().split('+').next().unwrap_or_default()
     }
 
+    fn has_cuda(&self) -> bool {
+        self.report.is_some_and(|r| r.torch.cuda.is_some())
+    }
+
+    /// Whether it is a build for AMD's GPUs, which no recipe makes.
+    fn has_hip(&self) -> bool {
+        self.report.is_some_and(|r| r.torch.hip.is_some())
+    }
+
     /// Whether a build without CUDA would take something away.
     fn wants_cuda(&self) -> bool {
-        self.report.torch.cuda.is_some() || !self.gpus.is_empty()
+        self.has_cuda() || !self.gpus.is_empty()
     }
 
     /// How a variable is set in this system's shell.
@@ -122,7 +166,14 @@ pub fn list(asker: &Asker<'_>) -> Vec<Remedy> {
         }
         Trouble::GlooDead => gloo(asker),
         Trouble::Store => store(asker),
+        Trouble::Gpu(unserved) => newer_driver(unserved).into_iter().chain(recipes(asker)).collect(),
     }
+}
+
+fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
+    let oldest = unserved.newer_driver?;
+    let what = format!("a newer NVIDIA driver: {oldest} or later, for CUDA {}", unserved.cuda);
+    Some(remedy(what, Vec::new(), &BOTH, "an installation, and a restart of the machine"))
 }
 
 /// A torch that does not import: what is missing, and how it comes in. Nothing else helps.
@@ -162,11 +213,7 @@ fn gloo(asker: &Asker<'_>) -> Vec<Remedy> {
     let older = wheels.iter().rev().filter(fits).find(|w| numbers(&w.version) < own);
     for (wheel, how) in [(newer, "a later version"), (older, "an earlier version")] {
         if let Some(wheel) = wheel.filter(|_| asker.windows()) {
-            let index = if asker.report.torch.cuda.is_some() {
-                ", from the index that yours came from: PyPI's has no CUDA"
-            } else {
-                ""
-            };
+            let index = if asker.has_cuda() { ", from the index that yours came from: PyPI's has no CUDA" } else { "" };
             out.push(remedy(
                 format!("{how} whose Gloo has a transport: {}{index}", wheel.version),
                 vec![format!("python -m pip install torch=={}", wheel.version)],
@@ -193,7 +240,7 @@ fn without_launcher() -> Remedy {
 
 fn store(asker: &Asker<'_>) -> Vec<Remedy> {
     let mut out = Vec::new();
-    if asker.report.libuv {
+    if asker.report.is_some_and(|r| r.libuv) {
         return out;
     }
     out.extend(uvstore(asker));
@@ -238,7 +285,7 @@ fn uvstore(asker: &Asker<'_>) -> Option<Remedy> {
 /// PyPI's own wheels for Linux and macOS have the libuv store.
 fn stock_wheel(asker: &Asker<'_>) -> Option<Remedy> {
     let wheel = stock::wheel(asker.version()).filter(|w| w.is_for(&asker.python.version))?;
-    if asker.windows() || asker.report.torch.hip.is_some() || asker.report.torch.cuda.is_some() {
+    if asker.windows() || asker.has_hip() || asker.has_cuda() {
         return None;
     }
     Some(remedy(
@@ -291,7 +338,7 @@ fn before_libuv(asker: &Asker<'_>) -> Option<Remedy> {
     let fits = stock::wheel(LAST).is_some_and(|w| w.is_for(&asker.python.version));
     // PyPI's wheel for Windows is a build without CUDA: it would silently take the GPU away.
     let takes_the_gpu = asker.windows() && asker.wants_cuda();
-    if !fits || takes_the_gpu || !(asker.init_fails || asker.torchrun_fails) || asker.report.torch.hip.is_some() {
+    if !fits || takes_the_gpu || !(asker.init_fails || asker.torchrun_fails) || asker.has_hip() {
         return None;
     }
     let cuda = if asker.wants_cuda() { " (PyPI's wheel is for CUDA 12.1)" } else { "" };
@@ -305,7 +352,7 @@ fn before_libuv(asker: &Asker<'_>) -> Option<Remedy> {
 
 /// Builds with libuv: of the same version if there is a recipe, else of another one, which is said.
 fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
-    let Some(workspace) = asker.workspace.filter(|_| asker.report.torch.hip.is_none()) else { return Vec::new() };
+    let Some(workspace) = asker.workspace.filter(|_| !asker.has_hip()) else { return Vec::new() };
     let mut fits: Vec<Recipe> = workspace
         .recipe_names()
         .iter()
@@ -316,12 +363,16 @@ fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
     if fits.iter().any(same) {
         fits.retain(same);
     }
-    // What was built, first; then the nearest version.
+    // What the driver serves, first; of that what was built; then the nearest version.
+    // Who has none gets the newest.
+    let near = asker.report.map_or("99", |_| asker.release());
     let distance = |r: &Recipe| {
-        let (a, b) = (numbers(&r.torch.version), numbers(asker.release()));
+        let (a, b) = (numbers(&r.torch.version), numbers(near));
         (a[0].abs_diff(b[0]), a[1].abs_diff(b[1]), a[2].abs_diff(b[2]))
     };
-    fits.sort_by_key(|r| (r.torch.status != Status::BuiltHere, distance(r), r.name.len()));
+    fits.sort_by_key(|r| {
+        (driver_for(asker, r).is_some(), r.torch.status != Status::BuiltHere, distance(r), r.name.len())
+    });
     fits.into_iter().take(2).map(|recipe| build(asker, &recipe)).collect()
 }
 
@@ -334,6 +385,8 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
     };
     let what = if same {
         format!("a build of the same version that has libuv{cuda}: nothing in the scripts changes ({said})")
+    } else if asker.report.is_none() {
+        format!("a build that has libuv: torch {}{cuda} ({said})", recipe.torch.version)
     } else {
         format!(
             "a build that has libuv, of another version: {} in place of {}{cuda} ({said})",
@@ -350,13 +403,22 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
     if !asker.windows() {
         lines.push("python -m pip install dist/torch-*.whl".into());
     }
-    let costs = "hours of compiling, once; then the wheel can be shared";
+    let mut costs = "hours of compiling, once; then the wheel can be shared".to_owned();
+    if let Some(driver) = driver_for(asker, recipe) {
+        costs.push_str(&format!("; and a newer NVIDIA driver ({driver} or later)"));
+    }
     let build = Version::from_str(&recipe.torch.full_version()).ok().map(|version| Proposal {
         version,
         cuda: recipe.cuda.is_some(),
         cxx11_abi: recipe.torch.cxx11_abi,
     });
     Remedy { state: Some(state), build, ..remedy(what, lines, &BOTH, costs) }
+}
+
+/// The oldest driver that `recipe`'s CUDA runs with, if the machine's is older.
+fn driver_for(asker: &Asker<'_>, recipe: &Recipe) -> Option<&'static str> {
+    let release = releases::release(&recipe.cuda.as_ref()?.version)?;
+    asker.gpus.first().filter(|gpu| release.driver_is_too_old(&gpu.driver)).map(|_| release.oldest_driver)
 }
 
 /// Whether what `recipe` makes would run where the asker is, and take nothing away.

@@ -6,6 +6,10 @@ use serde::Deserialize;
 
 use crate::inspect::makers::numbers;
 
+/// The CUDA that PyPI's wheels for Linux are for, since 2.11. Those of 2.15 are for 13.2, which serves the same GPUs and
+/// drivers.
+pub const CUDA: &str = "13.0";
+
 /// A release of torch as PyPI has it.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

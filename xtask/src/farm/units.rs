@@ -50,7 +50,7 @@ SystemCallFilter=@system-service
         .to_owned(),
         // Root, which bubblewrap and mounts want. A compile too many is ended, and not the machine's other work.
         Role::Worker => {
-            command.extend(["--token-file".into(), "%d/token".into()]);
+            command.extend(["--token-file".into(), "${CREDENTIALS_DIRECTORY}/token".into()]);
             let token = token.map_or_else(|| "/etc/torchmill/worker.token".into(), |token| token.display().to_string());
             format!("LoadCredential=token:{token}\nMemoryMax=90%\nOOMPolicy=continue\nTasksMax=4096\n")
         }
@@ -174,7 +174,11 @@ mod tests {
         assert!(unit.contains("ExecStart=/usr/bin/torchmill farm scheduler --listen 10.0.0.1:10600 --state %S/"));
         let unit = render(Kind::Systemd, Role::Worker, Path::new("/a b/torchmill"), &[], Some(Path::new("/etc/t")));
         assert!(unit.contains("LoadCredential=token:/etc/t\nMemoryMax=90%"), "{unit}");
-        assert!(unit.contains("ExecStart=\"/a b/torchmill\" farm worker") && unit.contains("%d/token"), "{unit}");
+        assert!(
+            unit.contains("ExecStart=\"/a b/torchmill\" farm worker")
+                && unit.contains("${CREDENTIALS_DIRECTORY}/token"),
+            "{unit}"
+        );
         assert!(unit.starts_with("[Unit]\n"), "{unit}");
         let unit = render(Kind::Systemd, Role::Worker, Path::new("/home/u/torchmill"), &[], None);
         assert!(unit.starts_with("# This unit does not see the folder of /home/u/torchmill: sudo install "), "{unit}");

@@ -1,14 +1,15 @@
-//! `mirror check`: does everything that the pages name exist and hash right, is every wheel what its
-//! page says, and is there nothing else?
+//! `mirror check`: is every page made of what the projects' JSON says, does everything that the pages name exist and hash
+//! right, is every wheel what its page says, and is there nothing else?
 
 use std::collections::BTreeSet;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use rayon::prelude::*;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::index::{Index, entry};
-use super::page::{File, RootPage};
+use super::page::{self, File, Meta, ProjectPage, RootPage};
 use super::wheel::{Wheel, sha256};
 use crate::error::{Error, Result};
 use crate::platform;
@@ -34,14 +35,27 @@ pub struct Finding {
 /// # Errors
 /// The index cannot be read.
 pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
-    let mut findings = Vec::new();
-    let mut count = 0;
     let projects = index.projects()?;
-    let root = RootPage::new(projects.iter().cloned());
-    let same = |path: &Path, wanted: &str| platform::read_regular(path, MOST).is_ok_and(|b| b == wanted.as_bytes());
-    let stale = |path: String| Finding { path, what: "it is older than the JSON it is made of".into(), serious: true };
-    if !same(&index.root().join("simple/index.html"), &root.html()) {
-        findings.push(stale("simple/index.html".into()));
+    let simple = index.root().join("simple");
+    // Pages first, and all at once: the index may change while its wheels are read.
+    let read: Vec<(ProjectPage, Vec<Finding>)> = projects
+        .par_iter()
+        .map(|name| {
+            let page = index.project(name)?;
+            let found = check_page(&simple.join(name), &page);
+            Ok((page, found))
+        })
+        .collect::<Result<_>>()?;
+    let (pages, found): (Vec<ProjectPage>, Vec<Vec<Finding>>) = read.into_iter().unzip();
+    let root = RootPage::new(projects);
+    let json = serde_json::to_vec(&root).map_err(|e| Error::world("json", e.to_string()))?;
+    let mut findings = Vec::new();
+    for (path, wanted) in [
+        ("simple/index.json", &json[..]),
+        ("simple/index.html", root.html().as_bytes()),
+        ("index.html", page::start(&pages).as_bytes()),
+    ] {
+        findings.extend(stale(index.root(), path, wanted).then(|| not_of_the_json(path.into())));
     }
     findings.extend(index.left_over().into_iter().map(|path| Finding {
         path,
@@ -50,27 +64,104 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
             .into(),
         serious: false,
     }));
+    findings.extend(found.into_iter().flatten());
     // Many projects with a few files each, or one with many: both keep all cores busy.
-    let looked: Vec<(usize, Vec<Finding>)> = projects
+    let found: Vec<Vec<Finding>> = pages
         .par_iter()
-        .map(|name| {
-            let page = index.project(name)?;
-            let mut findings = Vec::new();
-            if !same(&index.root().join("simple").join(name).join("index.html"), &page.html()) {
-                findings.push(stale(format!("simple/{name}/index.html")));
-            }
-            let folder = index.files(name);
+        .map(|page| {
+            let (name, folder) = (&page.name, index.files(&page.name));
             let found: Vec<Vec<Finding>> = page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
-            findings.extend(found.into_iter().flatten());
-            findings.extend(strangers(&folder, name, &page.files));
-            Ok((page.files.len(), findings))
+            let mut found: Vec<Finding> = found.into_iter().flatten().collect();
+            found.extend(strangers(&folder, &format!("files/{name}"), &names_of(&page.files)));
+            found
         })
-        .collect::<Result<_>>()?;
-    for (files, found) in looked {
-        count += files;
-        findings.extend(found);
+        .collect();
+    findings.extend(found.into_iter().flatten());
+    findings.extend(of_no_project(index));
+    Ok((pages.iter().map(|page| page.files.len()).sum(), findings))
+}
+
+/// Whether the page `name` is another one than is made of the JSON.
+fn stale(folder: &Path, name: &str, wanted: &[u8]) -> bool {
+    !platform::read_regular(&folder.join(name), MOST).is_ok_and(|found| found == wanted)
+}
+
+fn not_of_the_json(path: String) -> Finding {
+    Finding { path, what: "it is older than the JSON that it is made of, or others wrote it".into(), serious: true }
+}
+
+/// A project's own pages: made of each other and of its files, and alone in their folder.
+fn check_page(folder: &Path, page: &ProjectPage) -> Vec<Finding> {
+    let shown = format!("simple/{}", page.name);
+    let mut findings = strangers(folder, &shown, &BTreeSet::from(["index.html", "index.json"].map(str::to_owned)));
+    if stale(folder, "index.html", page.html().as_bytes()) {
+        findings.push(not_of_the_json(format!("{shown}/index.html")));
     }
-    Ok((count, findings))
+    // What is not read here is read by installers: a key that we do not know, versions that no file has.
+    let mut versions: Vec<String> = page.files.iter().map(|f| f.version.clone()).collect();
+    versions.dedup();
+    let own = ProjectPage { meta: Meta::default(), versions, ..page.clone() };
+    let said = platform::read_regular(&folder.join("index.json"), u64::MAX).ok();
+    let said: Option<Value> = said.and_then(|bytes| serde_json::from_slice(&bytes).ok());
+    if let (Some(said), Ok(own)) = (said, serde_json::to_value(own))
+        && let Some(key) = more_than(&said, &own)
+    {
+        let what = format!("its '{}' is not what is made of its files: installers may go by it", key.escape_debug());
+        findings.push(Finding { path: format!("{shown}/index.json"), what, serious: true });
+    }
+    findings
+}
+
+/// The first key in `said` that `own` does not have, or has with another value; what is left out says nothing.
+fn more_than(said: &Value, own: &Value) -> Option<String> {
+    match (said, own) {
+        (Value::Object(said), Value::Object(own)) => {
+            said.iter().filter(|(_, value)| !value.is_null()).find_map(|(key, value)| match own.get(key) {
+                Some(own) => more_than(value, own).map(|inner| if inner.is_empty() { key.clone() } else { inner }),
+                None => Some(key.clone()),
+            })
+        }
+        (Value::Array(said), Value::Array(own)) if said.len() == own.len() => {
+            said.iter().zip(own).find_map(|(said, own)| more_than(said, own))
+        }
+        _ => (said != own).then(String::new),
+    }
+}
+
+/// What lies in `simple` and in `files` and belongs to no project. Web servers send it all the same.
+fn of_no_project(index: &Index) -> Vec<Finding> {
+    let is_project = |name: &str| index.root().join("simple").join(name).join("index.json").is_file();
+    let mut findings = Vec::new();
+    for top in ["simple", "files"] {
+        for (name, path) in entries(&index.root().join(top)) {
+            let is_page = top == "simple" && matches!(name.as_str(), "index.html" | "index.json");
+            // An add that was interrupted before anything was decided leaves folders with nothing in them.
+            if is_page || is_project(&name) || is_empty_folder(&path) {
+                continue;
+            }
+            let serious = top == "simple" && path.is_dir();
+            let what = if serious {
+                "it is no project, for want of an index.json, and web servers send its pages: remove it, and see who can \
+                 write to the index"
+            } else {
+                "no page names it, and it belongs to no project; it may be removed"
+            };
+            findings.push(Finding { path: format!("{top}/{name}"), what: what.into(), serious });
+        }
+    }
+    findings
+}
+
+fn is_empty_folder(path: &Path) -> bool {
+    !path.is_symlink() && std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+}
+
+/// What a folder holds, by name.
+fn entries(folder: &Path) -> Vec<(String, PathBuf)> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut entries: Vec<_> = entries.map(|e| (e.file_name().to_string_lossy().into_owned(), e.path())).collect();
+    entries.sort();
+    entries
 }
 
 /// An error for what is no file: a pipe is never read to its end, and a link leads out of the index.
@@ -85,7 +176,7 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
     let mut wrong = |name: &str, what: String| {
         findings.push(Finding { path: format!("files/{project}/{name}"), what, serious: true });
     };
-    let stated = |h: &super::page::Hashes| h.get("sha256").cloned().unwrap_or_default();
+    let stated = |h: &page::Hashes| h.get("sha256").cloned().unwrap_or_default();
     let path = folder.join(&file.filename);
     match regular(&path).and_then(|()| digest_file(&path)) {
         Err(e) => wrong(&file.filename, e.what().to_owned()),
@@ -128,6 +219,7 @@ fn check_file(folder: &Path, project: &str, file: &File, deep: bool) -> Vec<Find
 fn differs(own: &File, said: &File) -> Option<&'static str> {
     let fields = [
         ("url", own.url == said.url),
+        ("hashes", own.hashes == said.hashes),
         ("requires-python", own.requires_python == said.requires_python),
         ("core-metadata", own.core_metadata == said.core_metadata && own.core_metadata == said.dist_info_metadata),
         ("version", own.version == said.version),
@@ -135,20 +227,24 @@ fn differs(own: &File, said: &File) -> Option<&'static str> {
     fields.into_iter().find(|(_, same)| !same).map(|(field, _)| field)
 }
 
-/// Files that no page names: what a killed `add` left.
-fn strangers(folder: &Path, project: &str, files: &[File]) -> Vec<Finding> {
-    let mut known: BTreeSet<String> = BTreeSet::new();
+/// Names of all that belongs to files of a project.
+fn names_of(files: &[File]) -> BTreeSet<String> {
+    let mut known = BTreeSet::new();
     for f in files {
         known.insert(f.filename.clone());
         known.insert(format!("{}.metadata", f.filename));
         known.extend(f.beside.keys().cloned());
     }
-    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
-    names
-        .filter(|n| !known.contains(n))
-        .map(|n| Finding {
-            path: format!("files/{project}/{n}"),
+    known
+}
+
+/// Files that no page names: what a killed `add` left.
+fn strangers(folder: &Path, shown: &str, known: &BTreeSet<String>) -> Vec<Finding> {
+    entries(folder)
+        .into_iter()
+        .filter(|(name, _)| !known.contains(name))
+        .map(|(name, _)| Finding {
+            path: format!("{shown}/{name}"),
             what: "no page names it: an interrupted `mirror add` left it; it may be removed".into(),
             serious: false,
         })

@@ -64,7 +64,7 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
                 Some(format!("{} has the SHA-256 {}; its page says {said}", file.filename, wheel.sha256))
             } else {
                 // What tells of its making is promoted with it, and must be what was published.
-                let other = wheel.beside_differs(&file.beside)?;
+                let other = wheel.beside_differs(&file.beside);
                 other.map(|name| format!("'{name}' beside {} is not what its page says", file.filename))
             };
             Ok(match wrong {

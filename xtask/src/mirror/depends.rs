@@ -1,21 +1,28 @@
 //! What the wheels of an index need and the index does not have: an installer that looks nowhere else fails for want of it.
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::str::FromStr;
 
 use pep440_rs::Version;
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{ExtraName, Requirement, VerbatimUrl, VersionOrUrl};
 use serde::Serialize;
 
 use super::index::Index;
-use super::page::ProjectPage;
+use super::page::{File, ProjectPage};
 use super::wheel::Name;
-use crate::error::Result;
+use crate::error::{Context, Result};
+use crate::platform;
 use crate::recipe::System;
 use crate::source::pypi::Platform;
 use crate::wheel::{self, Newest};
 
 /// Which Python a wheel for all of them is asked about.
 const ANY_PYTHON: &str = "3.11";
+/// Largest METADATA that is read, in bytes.
+const MOST_METADATA: u64 = 64 << 20;
+
+/// Extras that are asked for of a file; their names compare normalized (PEP 685).
+pub type Extras = BTreeSet<ExtraName>;
 
 /// A need that is not met.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -24,6 +31,9 @@ pub struct Missing {
     pub requirement: String,
     /// A file that needs it.
     pub needed_by: String,
+    /// The extra under which that file needs it, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub extra: Option<String>,
     /// Normalized name of what is needed.
     pub project: String,
 }
@@ -43,11 +53,7 @@ pub fn platform_of(name: &Name) -> Platform<'static> {
 }
 
 /// What METADATA asks for where `platform` is; lines that cannot be read ask for nothing.
-pub fn requirements(
-    metadata: &str,
-    extras: &[pep508_rs::ExtraName],
-    platform: Platform<'_>,
-) -> Vec<Requirement<VerbatimUrl>> {
+pub fn requirements(metadata: &str, extras: &[ExtraName], platform: Platform<'_>) -> Vec<Requirement<VerbatimUrl>> {
     let Ok(environment) = platform.environment() else { return Vec::new() };
     let headers = wheel::Metadata::lenient(metadata);
     headers
@@ -67,14 +73,59 @@ pub fn accepts(requirement: &Requirement<VerbatimUrl>, version: &str) -> bool {
     }
 }
 
-/// Whether a project has a file for `platform` that meets the requirement.
-pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platform: Platform<'_>) -> bool {
+/// The files of a project that run on `platform` and meet the requirement.
+pub fn meeting<'p>(
+    page: &'p ProjectPage,
+    requirement: &'p Requirement<VerbatimUrl>,
+    platform: Platform<'p>,
+) -> impl Iterator<Item = &'p File> {
     let Platform { system, machine, minor } = platform;
-    page.files.iter().any(|f| {
+    page.files.iter().filter(move |f| {
         f.yanked.reason().is_none()
             && accepts(requirement, &f.version)
             && wheel::fit_within(&f.filename, minor, system, machine, Newest::ANY).is_some()
     })
+}
+
+/// Whether a project has a file for `platform` that meets the requirement.
+pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platform: Platform<'_>) -> bool {
+    meeting(page, requirement, platform).next().is_some()
+}
+
+/// METADATA of a published file.
+///
+/// # Errors
+/// The world: it cannot be read.
+pub fn metadata_of(index: &Index, project: &str, filename: &str) -> Result<String> {
+    let path = index.files(project).join(format!("{filename}.metadata"));
+    let bytes = platform::read_regular(&path, MOST_METADATA).doing(|| format!("reading {}", path.display()))?;
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// A file to look at: by itself, or with one of its extras. Installers read markers under one extra at a time.
+struct Look {
+    project: String,
+    filename: String,
+    extra: Option<ExtraName>,
+    /// Where whoever asks for it runs.
+    platform: Platform<'static>,
+}
+
+/// What is still to be looked at. Nothing comes twice: extras may ask for one another.
+#[derive(Default)]
+struct Ahead {
+    queue: VecDeque<Look>,
+    seen: BTreeSet<(String, Option<ExtraName>, [&'static str; 3])>,
+}
+
+impl Ahead {
+    fn add(&mut self, project: &str, file: &File, extra: Option<ExtraName>, platform: Platform<'static>) {
+        let Platform { system, machine, minor } = platform;
+        if self.seen.insert((file.filename.clone(), extra.clone(), [system.name(), machine, minor])) {
+            let (project, filename) = (project.to_owned(), file.filename.clone());
+            self.queue.push_back(Look { project, filename, extra, platform });
+        }
+    }
 }
 
 /// What the files of `index` need, of those that `of` chooses, and nothing in it meets.
@@ -82,23 +133,55 @@ pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platfor
 /// # Errors
 /// The index cannot be read.
 pub fn missing(index: &Index, of: impl Fn(&str) -> bool) -> Result<Vec<Missing>> {
-    let mut missing = std::collections::BTreeMap::new();
+    missing_with(index, of, &BTreeMap::new())
+}
+
+/// The same where extras are asked for of some of these files, by file name. A file that another one asks for with extras
+/// is looked at with them, whether `of` chooses it or not.
+///
+/// # Errors
+/// The index cannot be read.
+pub fn missing_with(
+    index: &Index,
+    of: impl Fn(&str) -> bool,
+    asked: &BTreeMap<String, Extras>,
+) -> Result<Vec<Missing>> {
+    let (mut pages, mut ahead) = (BTreeMap::new(), Ahead::default());
     for project in index.projects()? {
-        for file in index.project(&project)?.files.iter().filter(|f| f.yanked.reason().is_none() && of(&f.filename)) {
+        let page = index.project(&project)?;
+        for file in page.files.iter().filter(|f| f.yanked.reason().is_none() && of(&f.filename)) {
             let Ok(name) = file.filename.parse::<Name>() else { continue };
-            let path = index.files(&project).join(format!("{}.metadata", file.filename));
-            let metadata = fs_err::read(&path)?;
-            let platform = platform_of(&name);
-            for requirement in requirements(&String::from_utf8_lossy(&metadata), &[], platform) {
-                let needed = wheel::normalize(requirement.name.as_ref());
-                if !meets(&index.project(&needed)?, &requirement, platform) {
-                    let requirement = crate::recipe::shown(&requirement);
-                    missing.entry(requirement.clone()).or_insert(Missing {
-                        requirement,
-                        needed_by: file.filename.clone(),
-                        project: needed,
-                    });
+            ahead.add(&project, file, None, platform_of(&name));
+            for extra in asked.get(&file.filename).into_iter().flatten() {
+                ahead.add(&project, file, Some(extra.clone()), platform_of(&name));
+            }
+        }
+        pages.insert(project, page);
+    }
+    let mut missing = BTreeMap::new();
+    while let Some(Look { project, filename, extra, platform }) = ahead.queue.pop_front() {
+        platform::check_cancelled()?;
+        // METADATA that cannot be read asks for nothing here: `mirror check` names it.
+        let Ok(metadata) = metadata_of(index, &project, &filename) else { continue };
+        for requirement in requirements(&metadata, extra.as_slice(), platform) {
+            let needed = wheel::normalize(requirement.name.as_ref());
+            if !pages.contains_key(&needed) {
+                pages.insert(needed.clone(), index.project(&needed)?);
+            }
+            let page = &pages[&needed];
+            for wanted in &requirement.extras {
+                for file in meeting(page, &requirement, platform) {
+                    ahead.add(&needed, file, Some(wanted.clone()), platform);
                 }
+            }
+            if !meets(page, &requirement, platform) {
+                let requirement = crate::recipe::shown(&requirement);
+                missing.entry(requirement.clone()).or_insert(Missing {
+                    requirement,
+                    needed_by: filename.clone(),
+                    extra: extra.as_ref().map(ToString::to_string),
+                    project: needed,
+                });
             }
         }
     }

@@ -1,16 +1,17 @@
 //! What `mirror add` is given, as wheels on this machine: files, folders, releases of the package index, requirements
 //! files; with what they depend on, if asked for. Nothing comes in whose SHA-256 was not promised beforehand.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::{ExtraName, Requirement, VerbatimUrl, VersionOrUrl};
 use ureq::Agent;
 
-use super::depends;
+use super::depends::{self, Extras};
 use super::index::{Change, Index, same_version as same};
+use super::page::File;
 use super::publish;
 use super::requirements::{self, Pinned};
 use super::wheel::{Name, Wheel};
@@ -30,6 +31,8 @@ const MOST_PACKAGES: usize = 1000;
 pub struct Gathered {
     /// What `add` takes.
     pub wheels: Vec<Wheel>,
+    /// Extras that were asked for of some of them, by file name.
+    pub extras: BTreeMap<String, Extras>,
     _downloads: Option<Change>,
 }
 
@@ -51,16 +54,27 @@ struct Gathering<'a> {
     agent: Agent,
     downloads: Option<Change>,
     wheels: Vec<Wheel>,
+    extras: BTreeMap<String, Extras>,
     seen: BTreeSet<String>,
 }
+
+/// A file to look at: by itself, or with one of its extras.
+type Look = (String, Option<ExtraName>);
 
 /// Gathers what is wanted for `index`.
 ///
 /// # Errors
 /// Bad input: nothing by that name, no wheel, no digest. The world: no network.
 pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
-    let mut all =
-        Gathering { wanted, index, agent: http_agent(), downloads: None, wheels: Vec::new(), seen: BTreeSet::new() };
+    let mut all = Gathering {
+        wanted,
+        index,
+        agent: http_agent(),
+        downloads: None,
+        wheels: Vec::new(),
+        extras: BTreeMap::new(),
+        seen: BTreeSet::new(),
+    };
     // What is at hand first: it says for which Pythons the rest is meant.
     let (mut paths, mut from_index) = (Vec::new(), Vec::new());
     for what in wanted.what {
@@ -71,6 +85,9 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
             let path = Path::new(what);
             for pinned in requirements::read(path)? {
                 let beside = beside(&pinned, path.parent().unwrap_or(Path::new(".")))?;
+                for name in beside.iter().filter_map(|p| p.file_name()?.to_str()) {
+                    all.ask(name, &pinned.requirement);
+                }
                 if beside.is_empty() {
                     from_index.push((pinned.requirement, pinned.version, Some(pinned.sha256)));
                 }
@@ -99,7 +116,7 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
     if wanted.with_dependencies {
         all.dependencies()?;
     }
-    Ok(Gathered { wheels: all.wheels, _downloads: all.downloads })
+    Ok(Gathered { wheels: all.wheels, extras: all.extras, _downloads: all.downloads })
 }
 
 /// The wheels beside a requirements file that a line of it means.
@@ -124,7 +141,19 @@ fn here(python: &str) -> Platform<'_> {
     Platform { system: System::here(), machine: std::env::consts::ARCH, minor: python }
 }
 
+/// The newest that is no pre-release, unless there is no other (PEP 440).
+fn newest_of(versions: impl Iterator<Item = Version>) -> Option<Version> {
+    versions.max_by_key(|v| (!v.any_prerelease(), v.clone()))
+}
+
 impl Gathering<'_> {
+    /// Notes the extras that a requirement asks for of the wheel `filename`.
+    fn ask(&mut self, filename: &str, requirement: &Requirement<VerbatimUrl>) {
+        if !requirement.extras.is_empty() {
+            self.extras.entry(filename.to_owned()).or_default().extend(requirement.extras.iter().cloned());
+        }
+    }
+
     /// The Pythons that were named, else those of the wheels at hand, else this machine's.
     fn pythons(&self) -> Result<Vec<String>> {
         if !self.wanted.pythons.is_empty() {
@@ -170,39 +199,82 @@ impl Gathering<'_> {
             )
             .next("check the version, or say for which Python: --python 3.11")
         })?;
+        self.ask(&chosen.filename, requirement);
         self.take(chosen)
     }
 
-    /// What the wheels at hand ask for, and what that asks for, as far as the index does not have it.
+    /// What the wheels at hand ask for, and what that asks for, as far as the index does not have it. Of what the index
+    /// has, only what extras need is looked for.
     fn dependencies(&mut self) -> Result<()> {
+        let (mut ahead, mut seen) = (VecDeque::new(), BTreeSet::new());
         let mut at = 0;
-        while at < self.wheels.len() {
+        loop {
             platform::check_cancelled()?;
-            let metadata = String::from_utf8_lossy(&self.wheels[at].metadata).into_owned();
-            let needed_by = self.wheels[at].filename.clone();
-            for python in self.pythons()? {
-                for requirement in depends::requirements(&metadata, &[], here(&python)) {
-                    let doing = || format!("getting '{}', which {needed_by} needs", shown(&requirement));
-                    self.need(&requirement, &python).doing(doing)?;
-                }
+            for wheel in &self.wheels[at..] {
+                let extras = self.extras.get(&wheel.filename).into_iter().flatten().cloned().map(Some);
+                let looks = std::iter::once(None).chain(extras).map(|extra| (wheel.filename.clone(), extra));
+                ahead.extend(looks.filter(|look: &Look| seen.insert(look.clone())));
             }
-            at += 1;
+            at = self.wheels.len();
             if at > MOST_PACKAGES {
                 return Err(Error::misuse("dependencies", format!("more than {MOST_PACKAGES} packages are drawn in"))
                     .next("add some of them by themselves first"));
             }
+            let Some((needed_by, extra)) = ahead.pop_front() else { return Ok(()) };
+            let metadata = self.metadata_of(&needed_by)?;
+            for python in self.pythons()? {
+                for requirement in depends::requirements(&metadata, extra.as_slice(), here(&python)) {
+                    let doing = || format!("getting '{}', which {needed_by} needs", shown(&requirement));
+                    self.need(&requirement, &python).doing(doing)?;
+                    let looks = self.with_extras(&requirement, &python)?;
+                    ahead.extend(looks.into_iter().filter(|look| seen.insert(look.clone())));
+                }
+            }
         }
-        Ok(())
+    }
+
+    /// METADATA of a wheel at hand, or of a file of the index.
+    fn metadata_of(&self, filename: &str) -> Result<String> {
+        if let Some(wheel) = self.wheels.iter().find(|w| w.filename == filename) {
+            return Ok(String::from_utf8_lossy(&wheel.metadata).into_owned());
+        }
+        let name = filename.parse::<Name>().map_err(|e| Error::misuse("filename", e))?;
+        depends::metadata_of(self.index, &name.project, filename)
+    }
+
+    /// The wheels at hand that meet a requirement for this machine.
+    fn at_hand(&self, requirement: &Requirement<VerbatimUrl>, python: &str) -> impl Iterator<Item = &Wheel> {
+        let project = wheel::normalize(requirement.name.as_ref());
+        let Platform { system, machine, minor } = here(python);
+        self.wheels.iter().filter(move |w| {
+            w.name.project == project
+                && depends::accepts(requirement, &w.name.version)
+                && wheel::fit_within(&w.filename, minor, system, machine, Newest::ANY).is_some()
+        })
+    }
+
+    /// The files that meet a requirement with extras, with each of these: wheels at hand, and the newest of the index, which
+    /// installers take.
+    fn with_extras(&self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<Vec<Look>> {
+        if requirement.extras.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut names: Vec<String> = self.at_hand(requirement, python).map(|w| w.filename.clone()).collect();
+        let page = self.index.project(&wheel::normalize(requirement.name.as_ref()))?;
+        let meeting: Vec<&File> = depends::meeting(&page, requirement, here(python)).collect();
+        let version = |f: &&File| Version::from_str(&f.version).ok();
+        let newest = newest_of(meeting.iter().filter_map(version));
+        names.extend(meeting.into_iter().filter(|f| version(f) == newest).map(|f| f.filename.clone()));
+        let mut looks = Vec::new();
+        for name in names {
+            looks.extend(requirement.extras.iter().map(|extra| (name.clone(), Some(extra.clone()))));
+        }
+        Ok(looks)
     }
 
     fn need(&mut self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<()> {
         let project = wheel::normalize(requirement.name.as_ref());
-        let Platform { system, machine, minor } = here(python);
-        let at_hand = self.wheels.iter().any(|w| {
-            w.name.project == project
-                && depends::accepts(requirement, &w.name.version)
-                && wheel::fit_within(&w.filename, minor, system, machine, Newest::ANY).is_some()
-        });
+        let at_hand = self.at_hand(requirement, python).next().is_some();
         if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
             return Ok(());
         }
@@ -214,6 +286,7 @@ impl Gathering<'_> {
             .next("download it, judge it, and add the file; installers will go to that address all the same"));
         }
         let files = pypi::files(&self.agent, &project)?;
+        let Platform { system, machine, minor } = here(python);
         let runs = |f: &IndexFile| {
             let specifiers = f.requires_python.as_deref().map(VersionSpecifiers::from_str);
             let python = Version::from_str(python).ok();
@@ -226,10 +299,7 @@ impl Gathering<'_> {
                 && wheel::fit(&f.filename, minor, system, machine).is_some()
         };
         let version = |f: &IndexFile| release_of(f).and_then(|v| Version::from_str(&v).ok());
-        let mut versions: Vec<Version> = files.iter().filter(fits).filter_map(version).collect();
-        // The newest that is no pre-release, unless there is no other (PEP 440).
-        versions.sort_by_key(|v| (!v.any_prerelease(), v.clone()));
-        let newest = versions.pop().ok_or_else(|| {
+        let newest = newest_of(files.iter().filter(fits).filter_map(version)).ok_or_else(|| {
             Error::misuse(
                 "no-wheel",
                 format!("the package index has no wheel for '{}' that fits CPython {python}", shown(requirement)),

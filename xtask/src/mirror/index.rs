@@ -575,16 +575,21 @@ fn stage(change: &Change, at: usize, wheel: &Wheel) -> Result<Staged> {
     };
     write_synced(&waits(format!("{}.metadata", wheel.filename)), &wheel.metadata)?;
     let mut beside = BTreeMap::new();
-    for path in &wheel.beside {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let same = |path: &Path, found: &str, judged: &str| {
+        if found == judged {
+            return Ok(());
+        }
+        Err(Error::world("changed", format!("{} changed while it was published", path.display()))
+            .next("publish it again once nobody writes to it"))
+    };
+    for file in &wheel.beside {
         // Not through a link, which may lead to what nobody meant to publish.
-        beside.insert(name.clone(), copy(path, false, &waits(name))?);
+        let found = copy(&file.path, false, &waits(file.name()))?;
+        same(&file.path, &found, &file.sha256)?;
+        beside.insert(file.name(), found);
     }
     let found = copy(&wheel.path, true, &waits(wheel.filename.clone()))?;
-    if found != wheel.sha256 {
-        return Err(Error::world("changed", format!("{} changed while it was published", wheel.path.display()))
-            .next("publish it again once nobody writes to it"));
-    }
+    same(&wheel.path, &found, &wheel.sha256)?;
     Ok(Staged { files, beside })
 }
 

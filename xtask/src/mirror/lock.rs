@@ -156,7 +156,7 @@ impl LockedFile {
     /// The file at `path`, with what belongs to it.
     fn examine(&self, path: &Path) -> Result<Wheel> {
         let wheel = Wheel::examine(path)?;
-        if let Some(name) = wheel.beside_differs(&self.beside)? {
+        if let Some(name) = wheel.beside_differs(&self.beside) {
             let what = format!("{}: '{name}' beside it is not what the lock says", path.display());
             return Err(Error::misuse("beside", what).next("use the files that were published with it"));
         }

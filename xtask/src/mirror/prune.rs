@@ -1,5 +1,6 @@
 //! Retention: which files go, by rule.
 
+use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use pep440_rs::Version;
@@ -10,14 +11,16 @@ use super::page::File;
 use crate::error::{Error, Result};
 use crate::wheel;
 
-/// What goes: whatever none of the rules keeps. The newest release of a project always stays.
+/// What goes: whatever none of the rules keeps. The newest release of a project always stays, and the newest that
+/// installers take by themselves: none that is yanked (PEP 592), and none that is a pre-release. Where only what is yanked
+/// goes, that may be the newest release, unless all are yanked.
 #[derive(Debug, Clone, Default)]
 pub struct Rule {
     /// The newest so many releases of a project stay.
     pub keep: Option<usize>,
     /// What was published within so many days stays.
     pub days: Option<u32>,
-    /// Only what is yanked goes.
+    /// Only what is yanked goes, also of a release that another rule counts among the newest.
     pub yanked: bool,
     /// Only these projects.
     pub projects: Vec<String>,
@@ -52,22 +55,34 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
             continue;
         }
         let files = index.project(&project)?.files;
-        let version = |f: &File| Version::from_str(&f.version).ok();
-        let mut versions: Vec<Version> =
-            files.iter().filter(|f| f.yanked.reason().is_none()).filter_map(version).collect();
-        versions.sort();
-        versions.dedup();
-        // Installers pass over pre-releases: the newest release of those that are none stays as well.
-        let last = versions.iter().rfind(|v| !v.any_prerelease()).cloned();
-        let newest: Vec<Version> = versions.into_iter().rev().take(rule.keep.unwrap_or(1).max(1)).chain(last).collect();
+        let yanked = |f: &File| f.yanked.reason().is_some();
+        let all = versions(files.iter());
+        let free = versions(files.iter().filter(|f| !yanked(f)));
+        // What is yanked is there for those who pin it: it counts as a release like others, unless it is what shall go.
+        let yanks_go = rule.yanked && !free.is_empty();
+        let counted = if yanks_go { &free } else { &all };
+        let mut stay: Vec<&Version> = counted.iter().rev().take(rule.keep.unwrap_or(1).max(1)).collect();
+        for some in [counted, &free] {
+            stay.extend(some.last());
+            stay.extend(some.iter().rfind(|v| !v.any_prerelease()));
+        }
         gone.extend(
             files
                 .iter()
-                .filter(|f| !version(f).is_some_and(|v| newest.contains(&v)) || f.yanked.reason().is_some())
-                .filter(|f| !rule.yanked || f.yanked.reason().is_some())
+                .filter(|f| (yanks_go && yanked(f)) || !version(f).is_some_and(|v| stay.contains(&&v)))
+                .filter(|f| !rule.yanked || yanked(f))
                 .filter(|f| before.as_ref().is_none_or(|b| f.upload_time < *b))
                 .map(|f| Pruned { filename: f.filename.clone(), size: f.size, upload_time: f.upload_time.clone() }),
         );
     }
     Ok(gone)
+}
+
+fn version(file: &File) -> Option<Version> {
+    Version::from_str(&file.version).ok()
+}
+
+/// The versions of files, each once, the newest last.
+fn versions<'f>(files: impl Iterator<Item = &'f File>) -> Vec<Version> {
+    files.filter_map(version).collect::<BTreeSet<_>>().into_iter().collect()
 }

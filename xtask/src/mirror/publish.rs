@@ -9,7 +9,7 @@ use super::depends;
 use super::index::same_version;
 use super::push::examine;
 use super::wheel::Wheel;
-use crate::artifact::audit::{Artifact, Check, audit};
+use crate::artifact::audit::{Artifact, Check, StatementFile, audit};
 use crate::artifact::trust::Policy;
 use crate::compat::{self, Fit};
 use crate::error::{Answer, Error, Result};
@@ -79,12 +79,35 @@ pub fn judge(paths: &[PathBuf], policy: &Policy, libuv_only: bool) -> Result<Vec
             audited.changed();
         }
         let mut checks = audited.checks;
+        checks.extend(beside_is_told(&wheel, &audited.statement, policy.demands()));
         checks.extend(beside);
         let libuv = wheel.about.libuv;
         let ok = checks.iter().all(|c| c.ok != Some(false)) && !(libuv_only && libuv == Some(false));
         Ok(Judged { filename: wheel.filename.clone(), sha256: wheel.sha256.clone(), libuv, checks, ok, wheel })
     });
     judged.collect()
+}
+
+/// Whether the files that go out with a wheel are those that the statement speaks of, by which it was judged; under a
+/// policy it must speak of `all` of them.
+fn beside_is_told(wheel: &Wheel, statement: &StatementFile, all: bool) -> Option<Check> {
+    let name = "files beside it";
+    if wheel.beside.is_empty() {
+        return None;
+    }
+    if let Some(fault) = wheel.beside_fault(statement, all) {
+        return Some(Check { name, ok: Some(false), said: fault });
+    }
+    let whence = statement.name();
+    let silent: Vec<String> =
+        wheel.beside.iter().filter(|file| !file.is_told_by(statement)).map(|file| file.name()).collect();
+    let ok = (silent.len() < wheel.beside.len()).then_some(true);
+    let said = match (ok, &silent[..]) {
+        (_, []) => format!("as '{whence}' has them"),
+        (None, silent) => format!("'{whence}' says nothing of {}", silent.join(", ")),
+        (_, silent) => format!("as '{whence}' has them; it says nothing of {}", silent.join(", ")),
+    };
+    Some(Check { name, ok, said })
 }
 
 /// Whether a companion loads on the very torch that it asks for, if that one goes out with it.

@@ -56,7 +56,7 @@ pub struct Options {
     pub most_upload: u64,
     /// Connections at a time.
     pub most_connections: usize,
-    /// Connections at a time from one address; half of all if `None`.
+    /// Connections at a time from one address, of IPv6 from one /64; half of all if `None`.
     pub most_of_one: Option<usize>,
     /// How long a client may take to send its request's head, first byte and all.
     pub head_timeout: Duration,
@@ -157,12 +157,11 @@ async fn accept(shared: &Arc<Shared>, listener: &tokio::net::TcpListener, end: &
             tokio::time::sleep(TICK / 5).await;
             continue;
         };
-        let address = peer.ip().to_canonical();
-        if let Some(place) = shared.places.take(address) {
+        if let Some(place) = shared.places.take(peer.ip()) {
             connect(shared, socket, peer, place, end.watcher());
             continue;
         }
-        let place = shared.places.take_in_time(address);
+        let place = shared.places.take_in_time(peer.ip());
         let (shared, watcher) = (Arc::clone(shared), end.watcher());
         tokio::spawn(async move {
             match place.await {
@@ -266,9 +265,7 @@ async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resp
         ["simple", ""] => simple(shared, line, "simple", headers),
         ["simple", project] => to_project(&decoded(project)),
         ["simple", project, ""] => match decoded(project) {
-            p if index::project_name(&p).as_deref() == Some(&p) => {
-                simple(shared, line, &format!("simple/{p}"), headers)
-            }
+            p if index::project_name(&p).as_deref() == Some(&p) => of_project(shared, line, &p, headers),
             p => to_project(&p),
         },
         ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers),
@@ -345,6 +342,16 @@ fn start(shared: &Shared, headers: &HeaderMap) -> Response {
         out.insert(header::CACHE_CONTROL, HeaderValue::from_static("private, no-store"));
     }
     response
+}
+
+/// A page of a project. What stands in a folder without its JSON, or behind a link, is none of this index.
+fn of_project(shared: &Shared, line: &Line, name: &str, headers: &HeaderMap) -> Response {
+    let folder = format!("simple/{name}");
+    let json = shared.index.root().join(&folder).join("index.json");
+    if shared.index.leads_out(name) || !json.symlink_metadata().is_ok_and(|about| about.is_file()) {
+        return missing();
+    }
+    simple(shared, line, &folder, headers)
 }
 
 /// A page of the simple API in the form that the client wants most.

@@ -8,10 +8,11 @@ use pep440_rs::VersionSpecifiers;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::artifact::audit;
-use crate::error::{Error, Exit, Result};
+use crate::artifact::audit::{ENDINGS, StatementFile};
+use crate::error::{Context, Error, Exit, Result};
 use crate::inspect::{self, Depth, FileAt};
-use crate::store::digest_file;
+use crate::platform;
+use crate::store::{digest_file, digest_reader};
 use crate::wheel;
 
 pub use crate::wheel::Name;
@@ -47,11 +48,21 @@ pub struct Wheel {
     /// What the start page tells people of it.
     pub about: About,
     /// Files beside it that tell of its making: statement, bill of materials, manifest, validation report.
-    pub beside: Vec<PathBuf>,
+    pub beside: Vec<Beside>,
 }
 
-/// Endings of the files that `build-torch`, `sign` and `validate` put beside a wheel.
-const BESIDE: &[&str] = &[".manifest.json", ".cdx.json", ".provenance.dsse.json", ".provenance.json", REPORT];
+/// A file beside a wheel, as it was when it was looked at: whoever copies it compares.
+#[derive(Debug, Clone)]
+pub struct Beside {
+    /// Where it is.
+    pub path: PathBuf,
+    /// SHA-256 of the file.
+    pub sha256: String,
+}
+
+/// Endings of the files that `build-torch`, `sign` and `validate` put beside a wheel; a signed statement before one that
+/// is not.
+const BESIDE: &[&str] = &[".manifest.json", ".cdx.json", ENDINGS[0], ENDINGS[1], REPORT];
 /// Ending of the report of `validate` about a wheel.
 pub const REPORT: &str = ".validate.html";
 
@@ -104,15 +115,7 @@ impl Wheel {
         let metadata = wheel.metadata().to_vec();
         let stem = filename.trim_end_matches(".whl");
         let dir = path.parent().unwrap_or(Path::new("."));
-        let beside = beside(dir, stem)?;
-        for path in beside.iter().filter(|p| p.to_string_lossy().ends_with(audit::ENDINGS[0])) {
-            if !audit::is_signed(path)? {
-                // By its name everybody takes it for a signed one.
-                return Err(Error::misuse("unsigned", format!("nobody signed {}", path.display()))
-                    .next("sign the statement (`cargo xtask sign`), or remove this file"));
-            }
-        }
-        Ok(Self {
+        let examined = Self {
             path: path.to_owned(),
             filename: filename.to_owned(),
             name,
@@ -121,21 +124,83 @@ impl Wheel {
             requires_python,
             metadata,
             about,
-            beside,
-        })
+            beside: beside(dir, stem)?,
+        };
+        examined.hold_beside()?;
+        Ok(examined)
+    }
+
+    /// Holds what lies beside it against the statement there: everybody takes all of it for the wheel's own.
+    ///
+    /// # Errors
+    /// Bad input: nobody signed what is called a signed statement, it is about other bytes, or the other files are not
+    /// those that it speaks of.
+    fn hold_beside(&self) -> Result<()> {
+        let Some(file) = self.beside.iter().find(|file| file.is_statement()) else { return Ok(()) };
+        let statement = StatementFile::read(&file.path)?;
+        // By its name everybody takes it for a signed one.
+        if file.name().ends_with(ENDINGS[0]) && !statement.is_signed() {
+            return Err(Error::misuse("unsigned", format!("nobody signed {}", file.path.display()))
+                .next("sign the statement (`cargo xtask sign`), or remove this file"));
+        }
+        let fault = if statement.statement.digest_of(&self.filename) == Some(self.sha256.as_str()) {
+            self.beside_fault(&statement, false)
+        } else {
+            Some(format!("'{}' is not about these bytes: their SHA-256 is {}", file.name(), self.sha256))
+        };
+        match fault {
+            Some(fault) => {
+                Err(Error::misuse("beside", format!("{}: of the files beside it, {fault}", self.path.display()))
+                    .next("they would be published with it: put those there that came with this wheel, or remove them"))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// What of the files beside it is not as `statement` has it, in words. Where `all` must be in it, what it does not
+    /// speak of is wrong too, but the report: that is made afterwards.
+    pub fn beside_fault(&self, statement: &StatementFile, all: bool) -> Option<String> {
+        self.beside.iter().find_map(|file| file.fault(statement, all))
     }
 
     /// Which of the files beside it is not what `stated` (name → SHA-256) says, is missing, or is one more.
-    ///
-    /// # Errors
-    /// The world: one cannot be read.
-    pub fn beside_differs(&self, stated: &BTreeMap<String, String>) -> Result<Option<String>> {
-        let mut found = BTreeMap::new();
-        for path in &self.beside {
-            found.insert(path.file_name().unwrap_or_default().to_string_lossy().into_owned(), digest_file(path)?.0);
+    pub fn beside_differs(&self, stated: &BTreeMap<String, String>) -> Option<String> {
+        let found: BTreeMap<String, &String> = self.beside.iter().map(|file| (file.name(), &file.sha256)).collect();
+        let differs = |name: &&String| found.get(*name).copied() != stated.get(*name);
+        found.keys().chain(stated.keys()).find(differs).cloned()
+    }
+}
+
+impl Beside {
+    /// Its file name.
+    pub fn name(&self) -> String {
+        self.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+    }
+
+    fn is_statement(&self) -> bool {
+        ENDINGS.iter().any(|ending| self.name().ends_with(ending))
+    }
+
+    /// Whether a statement says which bytes it has, or is what it says.
+    pub fn is_told_by(&self, statement: &StatementFile) -> bool {
+        self.is_statement() || statement.statement.digest_of(&self.name()).is_some()
+    }
+
+    fn fault(&self, of: &StatementFile, all: bool) -> Option<String> {
+        let (name, whence) = (self.name(), of.name());
+        if name.ends_with(ENDINGS[0]) {
+            return (self.sha256 != of.sha256).then(|| format!("'{name}' is another file than '{whence}'"));
         }
-        let differs = |name: &&String| found.get(*name) != stated.get(*name);
-        Ok(found.keys().chain(stated.keys()).find(differs).cloned())
+        if name.ends_with(ENDINGS[1]) {
+            let same = self.sha256 == of.sha256 || self.sha256 == sha256(&of.payload);
+            return (!same).then(|| format!("'{name}' says something else than '{whence}'"));
+        }
+        match of.statement.digest_of(&name) {
+            Some(stated) if stated == self.sha256 => None,
+            Some(stated) => Some(format!("'{name}' has the SHA-256 {}; '{whence}' states {stated}", self.sha256)),
+            None if all && !name.ends_with(REPORT) => Some(format!("'{whence}' says nothing of '{name}'")),
+            None => None,
+        }
     }
 }
 
@@ -143,11 +208,16 @@ impl Wheel {
 ///
 /// # Errors
 /// Bad input: one of them is a link, a pipe, a folder: what is published must be a file of the folder itself.
-fn beside(dir: &Path, stem: &str) -> Result<Vec<PathBuf>> {
+fn beside(dir: &Path, stem: &str) -> Result<Vec<Beside>> {
     let mut found = Vec::new();
     for path in BESIDE.iter().map(|ending| dir.join(format!("{stem}{ending}"))) {
         match path.symlink_metadata() {
-            Ok(meta) if meta.is_file() => found.push(path),
+            Ok(meta) if meta.is_file() => {
+                let reading = || format!("reading {}", path.display());
+                let mut file = platform::open_regular(&path, false).doing(reading)?;
+                let sha256 = digest_reader(&mut file).doing(reading)?.0;
+                found.push(Beside { path, sha256 });
+            }
             Ok(meta) => {
                 let what = if meta.is_symlink() { "a symbolic link" } else { "no regular file" };
                 return Err(Error::misuse(

@@ -1,9 +1,10 @@
 //! A closed room for code of others: a program sees the folders that it is given and nothing else of
-//! the file system, no network, no other process, and has no privilege (Linux: namespaces(7)).
+//! the file system, no network, no other process, has no privilege, and cannot type into the terminal that it was started
+//! from (Linux: namespaces(7), seccomp(2)).
 //!
 //! The room is built by a helper, which is this program under a hidden command: outside → (namespaces)
 //! → init, process 1 of the room → the program. When the helper ends, the kernel ends all of them.
-#![allow(unsafe_code)] // namespaces, mounts and capabilities have no safe interface in std
+#![allow(unsafe_code)] // namespaces, mounts, capabilities and seccomp have no safe interface in std
 
 use std::ffi::{CString, OsString};
 use std::io;
@@ -394,7 +395,7 @@ fn pivot(root: &Path) -> Step {
     std::env::set_current_dir("/").map_err(|e| ("the new root", e))
 }
 
-/// No capability is left, and none comes back by running a program.
+/// No capability is left, none comes back by running a program, and no system call reaches what namespaces do not divide.
 fn drop_privileges() -> io::Result<()> {
     #[repr(C)]
     struct Header {
@@ -418,7 +419,71 @@ fn drop_privileges() -> io::Result<()> {
             return Err(io::Error::last_os_error());
         }
     }
-    Ok(())
+    refuse_system_calls()
+}
+
+/// How the kernel calls the machine whose system calls this program makes (linux/audit.h); `None` where that is not
+/// known here.
+const ARCHITECTURE: Option<u32> = if cfg!(target_arch = "x86_64") {
+    Some(0xC000_003E)
+} else if cfg!(target_arch = "aarch64") {
+    Some(0xC000_00B7)
+} else {
+    None
+};
+
+/// Has the kernel refuse what [`filter`] names, to this process and all that it starts. It needs no privilege, since none
+/// can come back.
+fn refuse_system_calls() -> io::Result<()> {
+    let unknown = || io::Error::new(io::ErrorKind::Unsupported, "no filter of system calls is known for this machine");
+    let mut steps = filter(ARCHITECTURE.ok_or_else(unknown)?);
+    let program = libc::sock_fprog { len: steps.len() as u16, filter: steps.as_mut_ptr() };
+    // SAFETY: the program and its steps outlive the call. Without SPEC_ALLOW, some kernels would slow down all that runs
+    // below it.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_SPEC_ALLOW,
+            &raw const program,
+        )
+    };
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// What the kernel does at each system call (seccomp(2)). EPERM is the answer to what types into a terminal, which may be
+/// that of the user's shell (TIOCSTI, TIOCLINUX), and to what reaches the user's keys (keyrings(7)). A call of another
+/// machine's, under other numbers, ends the program. All else goes on.
+fn filter(architecture: u32) -> Vec<libc::sock_filter> {
+    use std::mem::offset_of;
+    // The low half of the second argument, on machines that put it first: ioctl(2) looks at no more of a request.
+    const REQUEST: usize = offset_of!(libc::seccomp_data, args) + size_of::<u64>();
+    // Calls of x86-64 that have this bit are those of x32, under other numbers.
+    const X32: u32 = 0x4000_0000;
+    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
+    let load = |at: usize| step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, at as u32, 0, 0);
+    let answer = |what: u32| step(libc::BPF_RET | libc::BPF_K, what, 0, 0);
+    // Both decide about the next step: it is skipped where what was loaded is `k`, or where `test` with `k` fails.
+    let unless = |k: u32| step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, k, 1, 0);
+    let only_if = |test: u32, k: u32| step(libc::BPF_JMP | test | libc::BPF_K, k, 0, 1);
+    let refusal = answer(libc::SECCOMP_RET_ERRNO | libc::EPERM as u32);
+    let mut steps = vec![
+        load(offset_of!(libc::seccomp_data, arch)),
+        unless(architecture),
+        answer(libc::SECCOMP_RET_KILL_PROCESS),
+        load(offset_of!(libc::seccomp_data, nr)),
+        only_if(libc::BPF_JSET, X32),
+        refusal,
+    ];
+    for call in [libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key] {
+        steps.extend([only_if(libc::BPF_JEQ, call as u32), refusal]);
+    }
+    steps.extend([unless(libc::SYS_ioctl as u32), answer(libc::SECCOMP_RET_ALLOW), load(REQUEST)]);
+    for request in [libc::TIOCSTI, libc::TIOCLINUX] {
+        steps.extend([only_if(libc::BPF_JEQ, request as u32), refusal]);
+    }
+    steps.push(answer(libc::SECCOMP_RET_ALLOW));
+    steps
 }
 
 /// This process leaves no memory behind when it breaks, and no process of the same user reads its memory

@@ -127,7 +127,8 @@ impl Companion {
 
     /// What of it a lock holds.
     pub fn draws(&self) -> Draws<'_> {
-        Draws { name: &self.name, source: &self.source, python: &self.python, system: System::Linux }
+        let (source, python) = (&self.source, &self.python);
+        Draws { name: &self.name, source, python, system: System::Linux, limits: self.limits }
     }
 
     /// Names of the prefixes that its sources go to, sorted.

@@ -46,8 +46,12 @@ impl Coordinate {
     /// The file name that the bytes go by, for people and for telling archive formats apart.
     pub fn file_name(&self) -> String {
         let last = |s: &str| {
-            let s = s.split(['?', '#']).next().unwrap_or(s);
-            s.trim_end_matches('/').rsplit('/').next().unwrap_or(s).to_owned()
+            let s = s.split(['?', '#']).next().unwrap_or(s).trim_end_matches('/');
+            match s.split_once("://") {
+                // Of an address without a path it is the host, and not who asks it.
+                Some((_, host)) if !host.contains('/') => host.rsplit('@').next().unwrap_or(host).to_owned(),
+                _ => s.rsplit('/').next().unwrap_or(s).to_owned(),
+            }
         };
         match self {
             Self::Git { url, commit } => {
@@ -161,6 +165,15 @@ mod tests {
     fn a_branch_is_not_a_commit() {
         let e = "git+https://example.org/x.git#main".parse::<Coordinate>().unwrap_err();
         assert!(e.contains("40 hexadecimal"), "{e}");
+    }
+
+    #[test]
+    fn a_file_name_has_no_password() {
+        let name = |text: &str| text.parse::<Coordinate>().unwrap().file_name();
+        assert_eq!(name("https://bob:s3cret@h/"), "h");
+        assert_eq!(name("https://s3cret@h?x=y"), "h");
+        assert_eq!(name(&format!("git+http://bob:s3cret@h#{}", "a".repeat(40))), "h-aaaaaaaaaaaa.git");
+        assert_eq!(name("https://bob:s3cret@h/x/y@1.tgz"), "y@1.tgz");
     }
 
     #[test]

@@ -1,6 +1,9 @@
-//! What is known of CUDA's releases: which architectures they compile for, which GCC they take, which
-//! driver runs what they make. From the installation guides and release notes of each release.
+//! What is known of CUDA's releases: which architectures they compile for, which host compilers they take, which
+//! driver runs what they make. From the installation guides and release notes of each release; host compilers from the
+//! `crt/host_config.h` of each (PyPI's `nvidia-cuda-nvcc-cu12` 12.1.105, 12.4.131, 12.6.85 and 12.8.93,
+//! `nvidia-cuda-crt` 13.0.88 and 13.2.86).
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::model::{Cuda, Source};
@@ -16,8 +19,10 @@ pub struct Release {
     pub update: &'static str,
     /// The newest major version of GCC that nvcc takes as host compiler.
     pub newest_gcc: u32,
-    /// The newest major version of Clang that it takes, where its `crt/host_config.h` was read.
-    pub newest_clang: Option<u32>,
+    /// The newest major version of Clang that it takes.
+    pub newest_clang: u32,
+    /// The versions of Microsoft's compiler that it takes, as `_MSC_VER` has them: 1929 is 19.29.
+    pub msvc: RangeInclusive<u32>,
     /// The oldest Linux driver: by minor version compatibility, that of the major's first release.
     pub oldest_driver: &'static str,
     /// Compute capabilities, as TORCH_CUDA_ARCH_LIST has them.
@@ -41,7 +46,8 @@ pub const RELEASES: &[Release] = &[
         version: "12.1",
         update: "12.1.1",
         newest_gcc: 12,
-        newest_clang: None,
+        newest_clang: 15,
+        msvc: 1910..=1939,
         oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
@@ -49,7 +55,8 @@ pub const RELEASES: &[Release] = &[
         version: "12.4",
         update: "12.4.1",
         newest_gcc: 13,
-        newest_clang: None,
+        newest_clang: 17,
+        msvc: 1910..=1949,
         oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
@@ -57,7 +64,8 @@ pub const RELEASES: &[Release] = &[
         version: "12.6",
         update: "12.6.3",
         newest_gcc: 13,
-        newest_clang: None,
+        newest_clang: 18,
+        msvc: 1910..=1949,
         oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
@@ -65,7 +73,8 @@ pub const RELEASES: &[Release] = &[
         version: "12.8",
         update: "12.8.1",
         newest_gcc: 14,
-        newest_clang: None,
+        newest_clang: 19,
+        msvc: 1910..=1949,
         oldest_driver: "525.60.13",
         architectures: UP_TO_120,
     },
@@ -73,7 +82,8 @@ pub const RELEASES: &[Release] = &[
         version: "13.0",
         update: "13.0.2",
         newest_gcc: 15,
-        newest_clang: Some(20),
+        newest_clang: 20,
+        msvc: 1920..=1949,
         oldest_driver: "580.65.06",
         architectures: FROM_75,
     },
@@ -81,7 +91,8 @@ pub const RELEASES: &[Release] = &[
         version: "13.2",
         update: "13.2.2",
         newest_gcc: 15,
-        newest_clang: None,
+        newest_clang: 21,
+        msvc: 1920..=1959,
         oldest_driver: "580.65.06",
         architectures: FROM_75,
     },
@@ -112,10 +123,12 @@ pub fn lacks_old_gpus(version: &str) -> bool {
 }
 
 impl Release {
-    /// Whether a driver called `version` (`550.54.14`) is older than what this release's programs need.
+    /// Whether a driver called `version` (`550.54.14`) is older than what this release's programs need. Of a driver of
+    /// which less is known (`580`) no more is compared.
     #[must_use]
     pub fn driver_is_too_old(&self, version: &str) -> bool {
-        numbers(version) < numbers(self.oldest_driver)
+        let (given, needed) = (numbers(version), numbers(self.oldest_driver));
+        given.as_slice() < &needed[..needed.len().min(given.len())]
     }
 }
 
@@ -149,7 +162,32 @@ const COMPANIONS: &[(&str, &str)] = &[
 /// against what the wheel will run with and is verified with (`verify`), and the toolkit's parts against one another.
 pub(super) fn check(cuda: &Cuda, sources: &[Source], verify: &[String], path: &Path) -> Result<()> {
     check_packages(cuda, sources, verify, path)?;
-    check_architectures(cuda, path)
+    check_architectures(cuda, path)?;
+    check_old_gpus(cuda, sources, path)
+}
+
+/// Which of the architectures is the oldest before Turing, if there is one.
+#[must_use]
+pub fn oldest_before_turing(cuda: &Cuda) -> Option<&str> {
+    cuda.architectures.iter().map(String::as_str).filter(|a| is_before_turing(a)).min()
+}
+
+/// An error where the recipe's cuDNN has no code for its oldest architecture. A toolkit of packages is shared by recipes
+/// for other architectures, so it is asked here, and of an installed one when that is tried.
+fn check_old_gpus(cuda: &Cuda, sources: &[Source], path: &Path) -> Result<()> {
+    let Some(oldest) = oldest_before_turing(cuda) else { return Ok(()) };
+    let wanted: Vec<(String, String)> = cuda.packages().collect();
+    let mut all = sources.iter().flat_map(packages_of).chain(wanted.iter().map(|(n, v)| (n.as_str(), v.as_str())));
+    let Some((name, version)) =
+        all.find(|(name, version)| name.starts_with("nvidia-cudnn-cu") && lacks_old_gpus(version))
+    else {
+        return Ok(());
+    };
+    Err(Error::misuse(
+        "cuda-mismatch",
+        format!("{}: {name} {version} has no code for {oldest}, 9.10 is the last that has", path.display()),
+    )
+    .next("take a cuDNN up to 9.10, or leave the architectures before 7.5 out"))
 }
 
 /// The packages with their versions, of a source's coordinates.
@@ -258,6 +296,17 @@ mod tests {
         assert!(release.driver_is_too_old("525.60.9"));
         assert!(!release.driver_is_too_old("525.60.13"));
         assert!(!release.driver_is_too_old("1000.1"));
+    }
+
+    #[test]
+    fn of_a_driver_as_many_numbers_are_compared_as_are_known() {
+        let release = release("13.0").unwrap();
+        for new_enough in ["580", "580.65", "580.65.06", "580.65.06.1", "581"] {
+            assert!(!release.driver_is_too_old(new_enough), "{new_enough}");
+        }
+        for too_old in ["579", "580.64", "580.65.05", "575.57.08"] {
+            assert!(release.driver_is_too_old(too_old), "{too_old}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::model::{self, Recipe, Source, System};
+use super::model::{self, Limits, Recipe, Source, System};
 use crate::error::{Error, Kind, Result};
 use crate::platform::{MOST_LOCK, read_text};
 
@@ -63,11 +63,19 @@ pub struct Draws<'a> {
     pub python: &'a model::Python,
     /// The system that wheels are chosen for.
     pub system: System,
+    /// What its sources may unpack to; the lock does not hold it.
+    pub limits: Limits,
 }
 
 impl<'a> From<&'a Recipe> for Draws<'a> {
     fn from(recipe: &'a Recipe) -> Self {
-        Self { name: &recipe.name, source: &recipe.source, python: &recipe.python, system: recipe.system }
+        Self {
+            name: &recipe.name,
+            source: &recipe.source,
+            python: &recipe.python,
+            system: recipe.system,
+            limits: recipe.limits,
+        }
     }
 }
 

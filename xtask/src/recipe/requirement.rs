@@ -38,6 +38,10 @@ fn bounded(text: &str) -> Result<(), String> {
     if let Some(c) = text.chars().find(|c| c.is_whitespace() && !c.is_ascii()) {
         return Err(format!("it holds {c:?}, which is a blank to some readers only"));
     }
+    // The library puts the variable's value there, and an error would repeat it.
+    if text.contains("${") {
+        return Err("it names a variable of the environment (${…}), which not every reader fills in".into());
+    }
     let mut depth = 0_usize;
     for c in text.bytes() {
         depth = match c {
@@ -118,6 +122,7 @@ mod tests {
         let deep = |n: usize| format!("x;{}os_name == \"a\"{}", "(".repeat(n), ")".repeat(n));
         assert!(requirement(&deep(16)).is_ok() && requirement(&deep(5000)).unwrap_err().contains("8192"));
         assert!(requirement(&deep(17)).unwrap_err().contains("deeper than 16"));
+        assert!(requirement("x @ https://h/${HOME}.whl").unwrap_err().contains("a variable of the environment"));
         assert!(requirement("numpy\u{a0}>=1").unwrap_err().contains("a blank to some readers only"));
         assert_eq!((weight("x"), weight("x; a == 'b' and c == 'd'"), weight(&pairs(12))), (1, 2, 1 << 12));
     }

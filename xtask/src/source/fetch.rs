@@ -21,8 +21,6 @@ use crate::store::{Blob, Store, copy_digesting, digest_file};
 
 /// Downloads at a time.
 const PARALLEL: usize = 6;
-/// What a source may have while its lock is being written.
-const UNLOCKED: Bounds = Bounds { bytes: 16 << 30, members: 1_000_000 };
 /// Requests for one coordinate before the next one is tried.
 const ATTEMPTS: u32 = 5;
 
@@ -47,6 +45,8 @@ pub struct Fetcher<'a> {
     pub offline: bool,
     /// What relative `file:` coordinates are relative to.
     pub root: &'a Path,
+    /// What the tree of a git commit may have, whatever its lock says.
+    pub bounds: Bounds,
 }
 
 impl Fetcher<'_> {
@@ -178,8 +178,10 @@ impl Fetcher<'_> {
                 let part = self.part(want, coordinate);
                 let mut out = std::io::BufWriter::new(fs_err::File::create(&part)?);
                 // What is locked is as large as the lock says: headers and padding are part of it.
-                let bounds =
-                    want.expected.as_ref().map_or(UNLOCKED, |(_, size)| Bounds { bytes: *size, members: size / 512 });
+                let bounds = want.expected.as_ref().map_or(self.bounds, |(_, size)| Bounds {
+                    bytes: self.bounds.bytes.min(*size),
+                    members: self.bounds.members.min(size / 512),
+                });
                 git::archive(url, commit, &self.store.cache("git"), bounds, &mut out, self.events)?;
                 drop(out);
                 let (digest, size) = digest_file(&part)?;

@@ -23,8 +23,19 @@ const MAX_DEPTH: usize = 8;
 
 /// Bytes of one blob, which libgit2 has in memory as a whole.
 const LARGEST_BLOB: u64 = 256 << 20;
+/// Bytes of a commit, or of one folder's tree: a hundred thousand names, and more.
+const LARGEST_TREE: u64 = 16 << 20;
 /// Bytes of what a symbolic link leads to.
 const LONGEST_LINK: u64 = 4096;
+/// Bytes of a path, and folders in it: as in archives.
+const LONGEST_PATH: usize = 4096;
+const DEEPEST_PATH: usize = 64;
+/// Bytes of all paths together, which are in memory until the archive is written.
+const MOST_OF_PATHS: u64 = 64 << 20;
+/// Files, folders and submodules together, whatever the bounds are.
+const MOST_ENTRIES: u64 = 2_000_000;
+/// Submodules, those of submodules included: each is another repository.
+const MOST_SUBMODULES: u64 = 1000;
 /// Bytes of what a server sends for one fetch; all of PyTorch's history is smaller.
 const MOST_SENT: u64 = 8 << 30;
 /// Objects that a server sends for one fetch.
@@ -32,7 +43,7 @@ const MOST_OBJECTS: usize = 5_000_000;
 
 /// Writes the tree of `commit` in the repository at `url`, submodules included, to `out` as a tar
 /// archive with sorted members. `mirrors` is a folder for bare repositories, kept between calls. Blobs
-/// are in memory one at a time, and all of them are within `bounds`.
+/// and trees are in memory one at a time; files are within `bounds`, and paths within bounds of their own.
 ///
 /// # Errors
 /// The world: the repository does not answer or does not have the commit. Bad input: its tree is above `bounds`.
@@ -45,7 +56,7 @@ pub fn archive(
     events: &dyn Sink,
 ) -> Result<()> {
     register_transport();
-    let mut found = Found { bounds, bytes: 0, repositories: Vec::new(), members: BTreeMap::new() };
+    let mut found = Found::within(bounds);
     collect(url, commit, "", mirrors, &mut found, events, 0)?;
     let mut tar = tar::Builder::new(out);
     for (path, member) in &found.members {
@@ -123,47 +134,36 @@ impl Snapshot {
         Ok(Self { repository, commit, url: url.to_owned() })
     }
 
-    fn tree(&self) -> Result<git2::Tree<'_>> {
-        self.repository.find_commit(self.commit).and_then(|c| c.tree()).map_err(|e| self.error(&e))
-    }
-
-    fn error(&self, e: &git2::Error) -> Error {
-        Error::world("git", format!("{}: {}", self.url, e.message()))
-    }
-
     /// When it was committed, seconds since 1970.
     ///
     /// # Errors
     /// The repository on disk is damaged.
     pub fn time(&self) -> Result<i64> {
-        Ok(self.repository.find_commit(self.commit).map_err(|e| self.error(&e))?.time().seconds())
+        check_size(&self.repository, self.commit, "the commit", LARGEST_TREE, &self.url)?;
+        Ok(self.repository.find_commit(self.commit).map_err(|e| failed(&self.url, &e))?.time().seconds())
     }
 
     /// The text of the file at `path`; `None` where there is no such file.
     ///
     /// # Errors
-    /// The repository on disk is damaged.
+    /// The repository on disk is damaged. Bad input: the file, or a folder on the way to it, is larger than is read.
     pub fn text(&self, path: &str) -> Result<Option<String>> {
-        let tree = self.tree()?;
-        let Some(entry) = tree.get_path(Path::new(path)).ok().filter(|e| e.kind() == Some(ObjectType::Blob)) else {
-            return Ok(None);
-        };
-        let blob = self.repository.find_blob(entry.id()).map_err(|e| self.error(&e))?;
-        Ok(Some(String::from_utf8_lossy(blob.content()).into_owned()))
+        text(&self.repository, root_of(&self.repository, self.commit, &self.url)?, path, &self.url)
     }
 
     /// The submodules that stand in the tree and in `.gitmodules`, by path.
     ///
     /// # Errors
-    /// The repository on disk is damaged.
+    /// As [`Snapshot::text`].
     pub fn submodules(&self) -> Result<Vec<Submodule>> {
-        let tree = self.tree()?;
-        let named = submodules(&self.repository, &tree).map_err(|e| self.error(&e))?;
-        let links = named.into_iter().filter_map(|(path, url)| {
-            let entry = tree.get_path(Path::new(&path)).ok().filter(|e| e.kind() == Some(ObjectType::Commit))?;
-            Some(Submodule { url: resolve(&self.url, &url), commit: entry.id().to_string(), path })
-        });
-        Ok(links.collect())
+        let root = root_of(&self.repository, self.commit, &self.url)?;
+        let mut links = Vec::new();
+        for (path, url) in submodules(&self.repository, root, &self.url)? {
+            if let Some((ObjectType::Commit, id)) = at(&self.repository, root, &path, &self.url)? {
+                links.push(Submodule { url: resolve(&self.url, &url), commit: id.to_string(), path });
+            }
+        }
+        Ok(links)
     }
 }
 
@@ -177,7 +177,13 @@ const LINK: i32 = 0o120_000;
 /// What the trees of a commit and of its submodules have.
 struct Found {
     bounds: Bounds,
+    /// Bytes of all files.
     bytes: u64,
+    /// Files, folders and submodules that were met.
+    entries: u64,
+    /// Bytes of all their paths.
+    paths: u64,
+    submodules: u64,
     repositories: Vec<Repository>,
     members: BTreeMap<String, Member>,
 }
@@ -189,14 +195,40 @@ struct Member {
 }
 
 impl Found {
-    /// Takes a member in, if there is room for it.
+    fn within(bounds: Bounds) -> Self {
+        let (repositories, members) = (Vec::new(), BTreeMap::new());
+        Self { bounds, bytes: 0, entries: 0, paths: 0, submodules: 0, repositories, members }
+    }
+
+    /// Counts whatever stands in a tree.
+    fn meet(&mut self, path: &str, url: &str) -> Result<()> {
+        if path.len() > LONGEST_PATH || path.split('/').count() > DEEPEST_PATH {
+            let shown: String = path.chars().take(40).collect();
+            return Err(Error::misuse(
+                "git-bound",
+                format!("{url}: '{shown}…' has a path of more than {LONGEST_PATH} bytes or {DEEPEST_PATH} folders"),
+            ));
+        }
+        self.entries += 1;
+        self.paths += path.len() as u64;
+        // Git makes no folder without a file in it, so there are no more than so many for each.
+        let most = self.bounds.members.saturating_mul(DEEPEST_PATH as u64).min(MOST_ENTRIES);
+        if self.entries > most || self.paths > MOST_OF_PATHS {
+            return Err(Error::misuse(
+                "git-bound",
+                format!(
+                    "{url}: its tree has more than {most} files, folders and submodules, or {MOST_OF_PATHS} bytes of paths"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Takes a file or a link in, if there is room for it.
     fn take(&mut self, path: String, member: Member, size: u64, url: &str) -> Result<()> {
         let most = if member.mode == LINK { LONGEST_LINK } else { LARGEST_BLOB };
         if size > most {
-            return Err(Error::misuse(
-                "git-bound",
-                format!("{url}: '{path}' has {size} bytes; at most {most} are read"),
-            ));
+            return Err(too_large(&format!("'{path}'"), size, most, url));
         }
         self.bytes = self.bytes.saturating_add(size);
         self.members.insert(path, member);
@@ -212,6 +244,105 @@ impl Found {
         }
         Ok(())
     }
+
+    /// Takes in the files of the tree `root`, which stand below `prefix`. Returns its submodules, by path, each with its
+    /// commit.
+    fn walk(
+        &mut self,
+        repository: &Repository,
+        root: Oid,
+        prefix: &str,
+        url: &str,
+    ) -> Result<BTreeMap<String, String>> {
+        let objects = repository.odb().map_err(|e| failed(url, &e))?;
+        let (index, mut links) = (self.repositories.len(), BTreeMap::new());
+        let mut open = vec![(String::new(), root)];
+        while let Some((dir, id)) = open.pop() {
+            for entry in &tree(repository, id, url)? {
+                crate::platform::check_cancelled()?;
+                let name =
+                    entry.name().map_err(|_| Error::misuse("git", format!("{url}: a name in '{dir}' is not UTF-8")))?;
+                let path = format!("{prefix}{dir}{name}");
+                self.meet(&path, url)?;
+                if name == ".." || name == "." || name.eq_ignore_ascii_case(".git") || name.contains('/') {
+                    return Err(Error::misuse("git", format!("{url}: the tree has a member called '{dir}{name}'")));
+                }
+                match entry.kind() {
+                    Some(ObjectType::Tree) => open.push((format!("{dir}{name}/"), entry.id())),
+                    Some(ObjectType::Blob) => {
+                        // Its size alone is read here: a tree can name one blob a hundred million times.
+                        let (size, _) = objects.read_header(entry.id()).map_err(|e| failed(url, &e))?;
+                        let member = Member { repository: index, blob: entry.id(), mode: entry.filemode() };
+                        self.take(path, member, size as u64, url)?;
+                    }
+                    Some(ObjectType::Commit) => {
+                        self.submodules += 1;
+                        if self.submodules > MOST_SUBMODULES {
+                            return Err(Error::misuse(
+                                "git-bound",
+                                format!("{url}: '{path}' is one of more than {MOST_SUBMODULES} submodules"),
+                            ));
+                        }
+                        links.insert(format!("{dir}{name}"), entry.id().to_string());
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(links)
+    }
+}
+
+fn failed(url: &str, e: &git2::Error) -> Error {
+    Error::world("git", format!("{url}: {}", e.message()))
+}
+
+fn too_large(what: &str, size: u64, most: u64, url: &str) -> Error {
+    Error::misuse("git-bound", format!("{url}: {what} has {size} bytes; at most {most} are read"))
+}
+
+/// An error if the object `id`, which is to be read as a whole, has more than `most` bytes.
+fn check_size(repository: &Repository, id: Oid, what: &str, most: u64, url: &str) -> Result<()> {
+    let header = repository.odb().and_then(|objects| objects.read_header(id));
+    let (size, _) = header.map_err(|e| failed(url, &e))?;
+    if size as u64 > most { Err(too_large(what, size as u64, most, url)) } else { Ok(()) }
+}
+
+/// The tree `id`, if it is small enough to be read.
+fn tree<'r>(repository: &'r Repository, id: Oid, url: &str) -> Result<git2::Tree<'r>> {
+    check_size(repository, id, &format!("the tree {id}"), LARGEST_TREE, url)?;
+    repository.find_tree(id).map_err(|e| failed(url, &e))
+}
+
+/// The tree that `commit` has. libgit2 hashes every object that it reads, so it is that of this commit and nothing else.
+fn root_of(repository: &Repository, commit: Oid, url: &str) -> Result<Oid> {
+    check_size(repository, commit, "the commit", LARGEST_TREE, url)?;
+    Ok(repository.find_commit(commit).map_err(|e| failed(url, &e))?.tree_id())
+}
+
+/// What stands at `path` in the tree `root`, if anything does.
+fn at(repository: &Repository, root: Oid, path: &str, url: &str) -> Result<Option<(ObjectType, Oid)>> {
+    let mut found = (ObjectType::Tree, root);
+    for name in path.split('/') {
+        // git2 panics at a name with a NUL, which nothing has.
+        if found.0 != ObjectType::Tree || name.contains('\0') {
+            return Ok(None);
+        }
+        let tree = tree(repository, found.1, url)?;
+        match tree.get_name(name).and_then(|entry| Some((entry.kind()?, entry.id()))) {
+            Some(next) => found = next,
+            None => return Ok(None),
+        }
+    }
+    Ok(Some(found))
+}
+
+/// The text of the file at `path` in the tree `root`; `None` where there is no such file.
+fn text(repository: &Repository, root: Oid, path: &str, url: &str) -> Result<Option<String>> {
+    let Some((ObjectType::Blob, id)) = at(repository, root, path, url)? else { return Ok(None) };
+    check_size(repository, id, &format!("'{path}'"), crate::platform::MOST_TEXT, url)?;
+    let blob = repository.find_blob(id).map_err(|e| failed(url, &e))?;
+    Ok(Some(String::from_utf8_lossy(blob.content()).into_owned()))
 }
 
 fn collect(
@@ -230,49 +361,10 @@ fn collect(
         ));
     }
     let repository = mirror(url, commit, mirrors, events).doing(|| format!("fetching {url} at {commit}"))?;
-    let at = found.repositories.len();
-    let git = |e: git2::Error| Error::world("git", format!("{url}: {}", e.message()));
-    let oid = Oid::from_str(commit).map_err(git)?;
-    // libgit2 hashes every object that it reads, so this is the commit and nothing else.
-    let commit_object = repository.find_commit(oid).map_err(git)?;
-    let tree = commit_object.tree().map_err(git)?;
-    let objects = repository.odb().map_err(git)?;
-    let mut links = Vec::new();
-    let mut failed = None;
-    tree.walk(git2::TreeWalkMode::PreOrder, |dir, entry| {
-        let result = (|| {
-            let name =
-                entry.name().map_err(|_| Error::misuse("git", format!("{url}: a name in '{dir}' is not UTF-8")))?;
-            if name == ".." || name == "." || name.eq_ignore_ascii_case(".git") || name.contains('/') {
-                return Err(Error::misuse("git", format!("{url}: the tree has a member called '{dir}{name}'")));
-            }
-            let path = format!("{prefix}{dir}{name}");
-            match (entry.kind(), entry.filemode()) {
-                (Some(ObjectType::Blob), mode) => {
-                    // Its size alone is read here: a tree can name one blob a hundred million times.
-                    let (size, _) = objects.read_header(entry.id()).map_err(git)?;
-                    let member = Member { repository: at, blob: entry.id(), mode };
-                    found.take(path, member, size as u64, url)?;
-                }
-                (Some(ObjectType::Commit), _) => links.push((format!("{dir}{name}"), entry.id().to_string())),
-                _ => {}
-            }
-            Ok(())
-        })();
-        match result {
-            Ok(()) => git2::TreeWalkResult::Ok,
-            Err(e) => {
-                failed = Some(e);
-                git2::TreeWalkResult::Abort
-            }
-        }
-    })
-    .or_else(|e| if failed.is_some() { Ok(()) } else { Err(git(e)) })?;
-    if let Some(e) = failed {
-        return Err(e);
-    }
-    let modules = if links.is_empty() { BTreeMap::new() } else { submodules(&repository, &tree).map_err(git)? };
-    drop((tree, commit_object, objects));
+    let oid = Oid::from_str(commit).map_err(|e| failed(url, &e))?;
+    let root = root_of(&repository, oid, url)?;
+    let links = found.walk(&repository, root, prefix, url)?;
+    let modules = if links.is_empty() { BTreeMap::new() } else { submodules(&repository, root, url)? };
     found.repositories.push(repository);
     for (path, commit) in links {
         let relative = modules.get(&path).ok_or_else(|| {
@@ -303,14 +395,13 @@ fn collect(
     Ok(())
 }
 
-/// `path → url` of `.gitmodules` in `tree`.
-fn submodules(repository: &Repository, tree: &git2::Tree<'_>) -> Result<BTreeMap<String, String>, git2::Error> {
+/// `path → url` of `.gitmodules` in the tree `root` of the repository at `parent`.
+fn submodules(repository: &Repository, root: Oid, parent: &str) -> Result<BTreeMap<String, String>> {
     let mut out = BTreeMap::new();
-    let Ok(entry) = tree.get_path(Path::new(".gitmodules")) else { return Ok(out) };
-    let blob = repository.find_blob(entry.id())?;
+    let Some(said) = text(repository, root, ".gitmodules", parent)? else { return Ok(out) };
     let mut path = None;
     let mut url = None;
-    for line in String::from_utf8_lossy(blob.content()).lines().chain(["[end]"]) {
+    for line in said.lines().chain(["[end]"]) {
         let line = line.trim();
         if line.starts_with('[') {
             if let (Some(p), Some(u)) = (path.take(), url.take()) {
@@ -346,6 +437,16 @@ fn resolve(parent: &str, url: &str) -> String {
     }
 }
 
+/// Whether the repository has `commit` and its tree. One that is too large to be read is there: whoever reads it says so.
+fn has(repository: &Repository, commit: Oid) -> bool {
+    let header = |id: Oid| repository.odb().and_then(|objects| objects.read_header(id));
+    match header(commit) {
+        Ok((size, ObjectType::Commit)) if size as u64 > LARGEST_TREE => true,
+        Ok((_, ObjectType::Commit)) => repository.find_commit(commit).is_ok_and(|c| header(c.tree_id()).is_ok()),
+        _ => false,
+    }
+}
+
 /// A bare repository that holds `commit` of `url`: shallow where the server allows it.
 fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<Repository> {
     use sha2::{Digest, Sha256};
@@ -359,7 +460,7 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
         }
     };
     let oid = Oid::from_str(commit).map_err(git)?;
-    if repository.find_commit(oid).is_ok_and(|c| c.tree().is_ok()) {
+    if has(&repository, oid) {
         return Ok(repository);
     }
     events.note(format!("fetching {url} at {}", &commit[..12]));
@@ -383,7 +484,7 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
             options.depth(depth);
         }
         match remote.fetch(refspecs, Some(&mut options), None) {
-            Ok(()) if repository.find_commit(oid).is_ok() => {
+            Ok(()) if has(&repository, oid) => {
                 drop(remote);
                 return Ok(repository);
             }

@@ -192,7 +192,10 @@ impl<'a> Build<'a> {
                 .next("choose a recipe that has, such as torch-2.12.1-cu130"));
             }
             (Some(cuda), _) => {
-                cuda::demand(cuda, &compiler)?;
+                // What is put together here for another system meets its compiler and its driver there.
+                if recipe.system == System::here() {
+                    cuda::demand(cuda, &compiler)?;
+                }
                 if cuda_home.is_some() { recipe.without_prefix(CUDA) } else { recipe }
             }
             (None, None) => recipe,

@@ -36,7 +36,7 @@ pub const STAGES: &[Stage] = &[
     // Its key is in the compiler's identity, which is in the keys of all that compile.
     Stage::of::<Toolchain>(locked::VERSION, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>(), after::<Toolchain>()]),
-    Stage::of::<Cuda>(2, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN), after::<Toolchain>()]),
+    Stage::of::<Cuda>(3, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN), after::<Toolchain>()]),
     Stage::of::<Configure>(
         4,
         Place::Work,

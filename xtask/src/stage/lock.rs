@@ -8,6 +8,7 @@ use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::{Coordinate, Draws, LOCK_VERSION, Lock, Locked, PythonLock, pinned};
 use crate::source::pypi::{self, Platform};
+use crate::source::unpack::Bounds;
 use crate::source::{Fetcher, Want};
 use crate::store::Store;
 
@@ -23,7 +24,8 @@ pub fn resolve(
     offline: bool,
     root: &Path,
 ) -> Result<Lock> {
-    let fetcher = Fetcher { store, events, offline, root };
+    let bounds = Bounds { bytes: recipe.limits.unpacked, members: recipe.limits.members };
+    let fetcher = Fetcher { store, events, offline, root, bounds };
     // A lock names its sources and not where they come from: once the recipe has changed, a source by the
     // same name may be another one. What this store fetched before is known by its coordinate.
     let unchanged = old.filter(|l| l.recipe == Lock::recipe_digest(recipe));

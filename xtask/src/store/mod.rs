@@ -9,17 +9,22 @@
 //!                             the named inputs of the key; made by rename
 //!   work/<stage>-<key>/       build folders, kept between runs so that a build resumes
 //!   cache/                    compiler cache, git mirrors, timings
-//!   locks/                    one file a key: two builds of one thing wait for each other
+//!   inner/                    stores of closed rooms
+//!   locks/                    one file a key: two builds of one thing wait for each other; and `store`, which all who
+//!                             use the store hold together, and whoever removes things from it alone
 //! ```
 //! Nothing here is secret or precious: deleting the folder costs time only. And nothing is believed for
-//! standing here: blobs and results are hashed when they are used (`store::judge`). Who can write here can
-//! have code run by whoever builds, so root uses no store that others can write to.
+//! standing here: blobs and results are hashed when they are used (`torchmill_bytes::listing`), and what of the caches is
+//! run or decides something is held against a digest. Who can write here can have code run by whoever builds, so root
+//! uses no store that others can write to.
 
 mod digest;
 mod key;
 mod leftovers;
 mod parts;
+pub mod programs;
 pub mod release;
+mod sessions;
 
 use std::fs::File;
 use std::io::{Read, Seek, Write};
@@ -31,6 +36,7 @@ use serde::{Deserialize, Serialize};
 pub use digest::{copy_digesting, digest_file, digest_reader, hash_reader};
 pub use key::{Key, KeyBuilder};
 pub use parts::{Part, Parts};
+pub use sessions::Alone;
 pub use torchmill_bytes::listing::{Extent, digest_now, spent as judging_spent};
 
 use torchmill_bytes::{digest::sha256, listing::Listing};
@@ -43,7 +49,9 @@ use crate::recipe::is_sha256;
 /// Layout version of the store: another one gets another folder.
 const LAYOUT: &str = "1";
 /// Its folders that are there from the beginning.
-const FOLDERS: [&str; 6] = ["blobs", "parts", "stages", "work", "cache", "locks"];
+const FOLDERS: [&str; 6] = ["blobs", "parts", "stages", "work", "cache", LOCKS];
+/// The one that comes before all others.
+const LOCKS: &str = "locks";
 
 /// A store on disk: results by key, downloads by digest. Several processes may use one.
 #[derive(Debug, Clone)]
@@ -51,6 +59,8 @@ pub struct Store {
     root: PathBuf,
     /// What was found changed, until somebody tells it.
     found: Arc<Mutex<Vec<String>>>,
+    /// Keeps others from removing what is used; nothing where the store is only looked into.
+    _use: Option<Arc<sessions::Use>>,
 }
 
 /// `stage.json`: the record of a result with its own digest, and the digest of `files.json` beside it.
@@ -85,33 +95,79 @@ pub struct Blob {
 
 impl Store {
     /// Opens (and makes) the store at `root`, or at the default place: `TORCHMILL_STORE`, else a
-    /// folder in the user's cache folder.
+    /// folder in the user's cache folder. As long as it is open nobody removes anything from it.
     ///
     /// # Errors
-    /// Bad input: nothing says where it is. The world: it cannot be written.
+    /// Bad input: nothing says where it is; others can write to it, and root is asked to believe it. The world: it
+    /// cannot be written; somebody removes things from it.
     pub fn open(root: Option<&Path>) -> Result<Self> {
+        Self::used(root, None)
+    }
+
+    /// The same; whoever removes things from it is waited for, and `events` are told of that.
+    ///
+    /// # Errors
+    /// As [`Store::open`]. Somebody stopped the wait.
+    pub fn open_for(root: Option<&Path>, events: &dyn Sink) -> Result<Self> {
+        Self::used(root, Some(events))
+    }
+
+    /// The same for whoever removes things from it: [`Store::alone`] says when.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_unused(root: Option<&Path>) -> Result<Self> {
+        let store = Self::begun(root)?;
+        store.furnish()?;
+        Ok(store)
+    }
+
+    fn used(root: Option<&Path>, events: Option<&dyn Sink>) -> Result<Self> {
+        let store = Self::begun(root)?;
+        let entered = sessions::enter(&store.root.join(LOCKS), events)?;
+        let store = Self { _use: entered.map(Arc::new), ..store };
+        store.furnish()?;
+        Ok(store)
+    }
+
+    /// With nothing but locks: all else is made once nobody removes it.
+    fn begun(root: Option<&Path>) -> Result<Self> {
         let root = Self::place(root).ok_or_else(|| {
             Error::misuse("no-store", "neither HOME nor a cache folder is set, so there is no place for the store")
                 .next("name one: --store DIR or TORCHMILL_STORE=DIR")
         })?;
-        let unwritable = |e: std::io::Error| {
-            Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
-                .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
-        };
         if root.exists() && !root.is_dir() {
             return Err(Error::misuse("no-store", format!("the store {} is no folder", root.display()))
                 .next("name a folder with --store DIR or TORCHMILL_STORE=DIR"));
         }
-        fs_err::create_dir_all(&root).map_err(unwritable)?;
-        let root = std::path::absolute(&root).map_err(unwritable)?;
-        let root = root.join(format!("v{LAYOUT}"));
-        let store = Self { root, found: Arc::default() };
-        for dir in FOLDERS {
-            fs_err::create_dir_all(store.root.join(dir)).map_err(unwritable)?;
-        }
-        tempfile::tempfile_in(store.root.join("parts")).map_err(unwritable)?;
+        fs_err::create_dir_all(&root).map_err(|e| unwritable(&root, &e))?;
+        let root = std::path::absolute(&root).map_err(|e| unwritable(&root, &e))?;
+        let store = Self { root: root.join(format!("v{LAYOUT}")), found: Arc::default(), _use: None };
+        let locks = store.root.join(LOCKS);
+        fs_err::create_dir_all(&locks).map_err(|e| unwritable(&root, &e))?;
+        tempfile::tempfile_in(&locks).map_err(|e| unwritable(&root, &e))?;
         store.check_owner()?;
         Ok(store)
+    }
+
+    /// Makes what is not there of its folders.
+    fn furnish(&self) -> Result<()> {
+        let mut fresh = false;
+        for dir in FOLDERS.map(|name| self.root.join(name)) {
+            fresh |= !dir.is_dir();
+            fs_err::create_dir_all(dir).map_err(|e| unwritable(&self.root, &e))?;
+        }
+        tempfile::tempfile_in(self.root.join("parts")).map_err(|e| unwritable(&self.root, &e))?;
+        // What was made now may be others' to write to as well.
+        if fresh { self.check_owner() } else { Ok(()) }
+    }
+
+    /// Takes it for whoever removes things from it: nobody uses it, and nobody begins to until what comes back goes.
+    ///
+    /// # Errors
+    /// The world: somebody uses it, this very process by [`Store::open`] as well; the file system knows no locks.
+    pub fn alone(&self) -> Result<Alone> {
+        sessions::alone(&self.root)
     }
 
     /// The store at `root` or where [`Store::open`] looks for it, to be looked into; `None` where there is none. Nothing is
@@ -121,7 +177,7 @@ impl Store {
     /// Bad input: others can write to it, and root is asked to believe it.
     pub fn existing(root: Option<&Path>) -> Result<Option<Self>> {
         let Some(root) = Self::place(root).and_then(|root| std::path::absolute(root).ok()) else { return Ok(None) };
-        let store = Self { root: root.join(format!("v{LAYOUT}")), found: Arc::default() };
+        let store = Self { root: root.join(format!("v{LAYOUT}")), found: Arc::default(), _use: None };
         if !store.root.is_dir() {
             return Ok(None);
         }
@@ -140,8 +196,8 @@ impl Store {
 
     /// Root runs what is in its store, and writes to it by name; who else can write there would be root.
     fn check_owner(&self) -> Result<()> {
-        if let Some(how) = self.shared()
-            && platform::is_root()
+        if platform::is_root()
+            && let Some(how) = self.shared()
         {
             return Err(Error::misuse(
                 "store-shared",
@@ -156,10 +212,12 @@ impl Store {
     pub fn shared(&self) -> Option<String> {
         let mut folders = vec![self.root.clone()];
         folders.extend(FOLDERS.iter().chain(&["quarantine", "inner"]).map(|name| self.root.join(name)));
-        // A result, a download, or a build folder, that others can write to is theirs as well.
-        for (of, depth) in [("stages", 2), ("work", 1), ("blobs", 1)] {
+        // A result, a download, a build folder, a cache or a room that others can write to is theirs as well. Caches have
+        // files where others have folders.
+        for (of, depth) in [("stages", 2), ("work", 2), ("blobs", 1), ("cache", 2), ("inner", 2)] {
             let inside = walkdir::WalkDir::new(self.root.join(of)).min_depth(1).max_depth(depth).into_iter().flatten();
-            folders.extend(inside.map(walkdir::DirEntry::into_path).filter(|path| path.is_dir()));
+            let counts = |e: &walkdir::DirEntry| e.path().is_dir() || (of == "cache" && e.file_type().is_file());
+            folders.extend(inside.filter(counts).map(walkdir::DirEntry::into_path));
         }
         platform::shared_with(&folders).or_else(|| platform::replaceable_by_others(self.root.parent()?))
     }
@@ -167,11 +225,6 @@ impl Store {
     /// What killed runs left, and nobody uses.
     pub fn leftovers(&self) -> Vec<PathBuf> {
         leftovers::find(&self.root)
-    }
-
-    /// Who works in it at this moment, and on what.
-    pub fn in_use(&self) -> Option<String> {
-        leftovers::in_use(&self.root)
     }
 
     /// Removes them, and what was left among temporary files. What cannot be removed stays for the next run.
@@ -400,7 +453,7 @@ impl Store {
     /// # Errors
     /// The world: it cannot be locked; or somebody stopped the wait.
     pub fn lock(&self, name: &str, events: &dyn Sink) -> Result<StoreLock> {
-        let path = self.root.join("locks").join(name);
+        let path = self.root.join(LOCKS).join(name);
         let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
         lock_exclusively(file.file(), &path, std::time::Duration::from_millis(200), || {
             let mut holder = String::new();
@@ -416,6 +469,12 @@ impl Store {
         file.flush()?;
         Ok(StoreLock { _file: file.into_file() })
     }
+}
+
+/// Why the store below `root` is of no use.
+fn unwritable(root: &Path, e: &std::io::Error) -> Error {
+    Error::world("store-unwritable", format!("the store {} cannot be written: {e}", root.display()))
+        .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
 }
 
 /// Locks the file at `path`, looking again after each `pause`; `waiting` is called once if somebody

@@ -11,6 +11,7 @@ mod imports;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -54,9 +55,10 @@ const PROGRAMS: &[&str] = &[
     "nvvm/libdevice/libdevice.10.bc",
 ];
 
-/// Libraries that PyTorch links on Windows, each by an import library.
+/// Libraries that PyTorch links on Windows, each by an import library. CMake takes a CUPTI without one for none, and
+/// Kineto then sees no GPU.
 const IMPORTED: &[&str] =
-    &["cuda", "cudart", "cublas", "cublasLt", "cudnn", "cufft", "curand", "cusolver", "cusparse", "nvrtc"];
+    &["cuda", "cudart", "cublas", "cublasLt", "cudnn", "cufft", "cupti", "curand", "cusolver", "cusparse", "nvrtc"];
 
 /// Files that say whether a package is there at all: what they are for is found out in the middle of a build.
 const PACKAGES: &[(&str, &str)] = &[
@@ -67,6 +69,10 @@ const PACKAGES: &[(&str, &str)] = &[
     ("include/cuda_runtime.h", "nvidia-cuda-runtime"),
     ("include/nv/target", "nvidia-cuda-cccl"),
 ];
+
+/// The compute capability that a toolkit of packages is tried for, whatever its recipe compiles for: every release knows
+/// it. The toolkit is the same for all, so recipes with the same packages share one.
+pub const TRIAL_ARCHITECTURE: &str = "9.0";
 
 /// The program that a toolkit is tried with.
 pub const TRIAL: &str = include_str!("cuda/trial.cu");
@@ -164,14 +170,15 @@ impl Toolkit {
             .collect()
     }
 
-    /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and, where the recipe has it, NCCL
-    /// for the first of the recipe's architectures; cuDNN may lie in a prefix `beside` it. No GPU is needed.
+    /// Compiles, links and runs a small program with cub, cuBLAS, cuDNN and, where the recipe has it, NCCL for
+    /// `architecture` (`9.0`); cuDNN may lie in a prefix `beside` it. No GPU is needed.
     ///
     /// # Errors
     /// It does not compile, link or run; or it is of other versions than the recipe says.
     pub fn check(
         &self,
         cuda: &Cuda,
+        architecture: &str,
         nccl: bool,
         beside: Option<&Path>,
         compiler: &Compiler,
@@ -184,7 +191,7 @@ impl Toolkit {
             false => (&[], "cuDNN"),
         };
         fs_err::write(&source, TRIAL)?;
-        let number = first_architecture(cuda);
+        let number = number_of(architecture);
         let beside = beside.map(|root| Self { root: root.to_owned() });
         let flags = beside.iter().flat_map(|b| {
             [format!("-I{}", b.root.join("include").display()), format!("-L{}", b.libraries().display())]
@@ -222,13 +229,20 @@ impl Toolkit {
     }
 
     /// Tries a toolkit for Windows without Windows: its import libraries link a program of mingw-w64, and Wine runs that,
-    /// which has NVRTC compile a kernel to PTX, then `nvcc --version`, and `ptxas` on the PTX. What needs Microsoft's
-    /// compiler, such as all that nvcc compiles, is not tried.
+    /// which has NVRTC compile a kernel to PTX for `architecture`, then `nvcc --version`, and `ptxas` on the PTX. What
+    /// needs Microsoft's compiler, such as all that nvcc compiles, is not tried.
     ///
     /// # Errors
     /// A program does not link or run; or the libraries are of other versions than the recipe says.
-    pub fn check_in_wine(&self, cuda: &Cuda, mingw: &Mingw, wine: &Wine, scratch: &Path) -> Result<Versions> {
-        let number = first_architecture(cuda);
+    pub fn check_in_wine(
+        &self,
+        cuda: &Cuda,
+        architecture: &str,
+        mingw: &Mingw,
+        wine: &Wine,
+        scratch: &Path,
+    ) -> Result<Versions> {
+        let number = number_of(architecture);
         let (source, program) = (scratch.join("trial.c"), scratch.join("trial.exe"));
         fs_err::write(&source, TRIAL_WINDOWS)?;
         let libraries = ["cublas", "cudnn", "nvrtc"].map(|name| self.root.join(format!("lib/x64/{name}.lib")));
@@ -350,10 +364,9 @@ impl Toolkit {
     }
 }
 
-/// The first of a recipe's architectures, as compilers have it: `90`.
-fn first_architecture(cuda: &Cuda) -> String {
-    let first = cuda.architectures.first().map_or("9.0", String::as_str);
-    first.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect()
+/// An architecture as compilers have it: `90` of `9.0+PTX`.
+fn number_of(architecture: &str) -> String {
+    architecture.trim_end_matches("+PTX").chars().filter(|c| *c != '.').collect()
 }
 
 /// The file `name` of a toolkit; programs for Windows have their suffix.
@@ -385,8 +398,7 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
     if let Some(nccl) = &found.nccl {
         hold("NCCL", pinned("nvidia-nccl-"), nccl);
     }
-    let oldest = cuda.architectures.iter().filter(|a| releases::is_before_turing(a)).min();
-    if let Some(oldest) = oldest.filter(|_| releases::lacks_old_gpus(&found.cudnn)) {
+    if let Some(oldest) = releases::oldest_before_turing(cuda).filter(|_| releases::lacks_old_gpus(&found.cudnn)) {
         wrong.push(format!("cuDNN: {} has no code for {oldest}, 9.10 is the last that has", found.cudnn));
     }
     if wrong.is_empty() {
@@ -520,40 +532,10 @@ fn driver_stub(header: &str) -> String {
 /// An error where this machine's host compiler or driver does not go with the recipe's CUDA.
 ///
 /// # Errors
-/// GCC or Clang newer than nvcc takes; a driver older than the toolkit's programs need.
+/// A compiler that nvcc does not take; a driver older than the toolkit's programs need.
 pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
-    let major: u32 = compiler.version.split('.').next().and_then(|m| m.parse().ok()).unwrap_or(0);
-    if compiler.family == Family::Gcc && major > release.newest_gcc {
-        let newest = release.newest_gcc;
-        return Err(Error::world(
-            "gcc-too-new",
-            format!(
-                "{} is GCC {}; nvcc of CUDA {} takes GCC up to {newest}",
-                compiler.cxx.display(),
-                compiler.version,
-                release.version
-            ),
-        )
-        .next(format!("install GCC {newest}: `apt-get install g++-{newest}` (Debian, Ubuntu), `dnf install gcc-toolset-{newest}` (RHEL)"))
-        .next(format!("and name it: CC=gcc-{newest} CXX=g++-{newest} cargo xtask build-torch …")));
-    }
-    if compiler.family == Family::Clang
-        && let Some(newest) = release.newest_clang
-        && major > newest
-    {
-        return Err(Error::world(
-            "clang-too-new",
-            format!(
-                "{} is Clang {}; nvcc of CUDA {} takes Clang up to {newest}",
-                compiler.cxx.display(),
-                compiler.version,
-                release.version
-            ),
-        )
-        .next(format!("install Clang {newest} (`apt-get install clang-{newest}`) or GCC {}", release.newest_gcc))
-        .next(format!("and name it: CC=clang-{newest} CXX=clang++-{newest} cargo xtask build-torch …")));
-    }
+    demand_compiler(release, compiler)?;
     if let Some(driver) = driver()
         && release.driver_is_too_old(&driver)
     {
@@ -570,12 +552,87 @@ pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     Ok(())
 }
 
+/// An error where nvcc of `release` does not take this host compiler: its `crt/host_config.h` ends every compile.
+fn demand_compiler(release: &releases::Release, compiler: &Compiler) -> Result<()> {
+    let (version, name) = (release.version, compiler.family.name());
+    let mut numbers = compiler.version.split('.').map(|n| n.parse::<u32>().ok());
+    // A compiler that says no version is left to nvcc.
+    let Some(major) = numbers.next().flatten() else { return Ok(()) };
+    let said = |takes: String| {
+        format!("{} is {name} {}; nvcc of CUDA {version} takes {takes}", compiler.cxx.display(), compiler.version)
+    };
+    match compiler.family {
+        Family::Gcc if major > release.newest_gcc => {
+            let newest = release.newest_gcc;
+            Err(Error::world("gcc-too-new", said(format!("GCC up to {newest}")))
+                .next(format!("install GCC {newest}: `apt-get install g++-{newest}` (Debian, Ubuntu), `dnf install gcc-toolset-{newest}` (RHEL)"))
+                .next(format!("and name it: CC=gcc-{newest} CXX=g++-{newest} cargo xtask build-torch …")))
+        }
+        Family::Clang if major > release.newest_clang => {
+            let newest = release.newest_clang;
+            Err(Error::world("clang-too-new", said(format!("Clang up to {newest}")))
+                .next(format!(
+                    "install Clang {newest} (`apt-get install clang-{newest}`) or GCC {}",
+                    release.newest_gcc
+                ))
+                .next(format!("and name it: CC=clang-{newest} CXX=clang++-{newest} cargo xtask build-torch …")))
+        }
+        Family::Msvc => {
+            let (first, last) = (*release.msvc.start(), *release.msvc.end());
+            let found = major * 100 + numbers.next().flatten().unwrap_or_default();
+            if release.msvc.contains(&found) {
+                return Ok(());
+            }
+            let code = if found < first { "msvc-too-old" } else { "msvc-too-new" };
+            let of = |number: u32| format!("{}.{:02}", number / 100, number % 100);
+            Err(Error::world(code, said(format!("MSVC {} to {}", of(first), of(last))))
+                .next("Visual Studio Installer, Modify, Individual components: choose MSVC build tools of that range")
+                .next("and run this in their developer prompt: vcvarsall.bat x64 -vcvars_ver=…"))
+        }
+        Family::Gcc | Family::Clang => Ok(()),
+    }
+}
+
+/// Where a kernel with NVIDIA's module says which it is.
+const MODULE: &str = "/sys/module/nvidia/version";
+
 /// Version of the driver that the build is for, if there is one.
 fn driver() -> Option<String> {
-    let said =
-        std::env::var(DRIVER_VARIABLE).ok().or_else(|| std::fs::read_to_string("/sys/module/nvidia/version").ok())?;
+    driver_of(std::env::var(DRIVER_VARIABLE).ok(), || std::fs::read_to_string(MODULE).ok(), asked_driver)
+}
+
+/// The same, of what was said by the user, else by the kernel, else by the driver's own tool.
+fn driver_of(
+    said: Option<String>,
+    kernel: impl FnOnce() -> Option<String>,
+    tool: impl FnOnce() -> Option<String>,
+) -> Option<String> {
+    let said = said.or_else(kernel).or_else(tool)?;
     let said = said.trim();
     (!said.is_empty()).then(|| said.to_owned())
+}
+
+/// What the driver's own tool says: Windows has no folder of modules, and WSL2's kernel no module of NVIDIA's.
+fn asked_driver() -> Option<String> {
+    // A driver that is in trouble may not answer at all.
+    const LONGEST: Duration = Duration::from_secs(60);
+    let said = Process::new(platform::which("nvidia-smi")?)
+        .args(["--query-gpu=driver_version", "--format=csv,noheader"])
+        .envs(platform::own_variables(&std::env::temp_dir()))
+        .env("PATH", std::env::join_paths(platform::system_programs()).unwrap_or_default())
+        .timeout(LONGEST)
+        .run(None, &mut |_| {})
+        .ok()
+        .filter(|said| said.status.success())?;
+    said_by_tool(&said.text)
+}
+
+/// The version in a list of GPUs, of which each line is the driver's; `None` where it is another message.
+fn said_by_tool(text: &str) -> Option<String> {
+    let is_version = |line: &&str| {
+        line.starts_with(|c: char| c.is_ascii_digit()) && line.chars().all(|c| c.is_ascii_digit() || c == '.')
+    };
+    text.lines().map(str::trim).find(is_version).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -625,6 +682,97 @@ mod tests {
         fs_err::remove_file(dir.path().join("nvvm/bin/cicc.exe")).unwrap();
         let e = complete(dir.path(), &compiler, scratch.path()).unwrap_err();
         assert!(e.what().contains("nvvm/bin/cicc"), "{e}");
+    }
+
+    #[test]
+    fn kineto_gets_an_import_library_for_cupti_of_the_name_that_its_dll_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("bin/x86_64");
+        fs_err::create_dir_all(&folder).unwrap();
+        for name in ["checkpoint.dll", "cupti64_2025.3.1.dll", "nvperf_host.dll"] {
+            fs_err::write(folder.join(name), "").unwrap();
+        }
+        assert!(IMPORTED.contains(&"cupti"));
+        assert_eq!(imports::dll_of(dir.path(), "cupti"), Some(folder.join("cupti64_2025.3.1.dll")));
+    }
+
+    /// A compiler that is only asked who it is.
+    fn host(family: Family, version: &str) -> Compiler {
+        Compiler {
+            cc: "cc".into(),
+            cxx: "c++".into(),
+            family,
+            version: version.into(),
+            banner: String::new(),
+            target: String::new(),
+            linker: String::new(),
+            assembler: String::new(),
+            libc: String::new(),
+            files: BTreeMap::new(),
+            env: Vec::new(),
+            locked: None,
+        }
+    }
+
+    /// By `crt/host_config.h` of each release.
+    #[test]
+    fn a_host_compiler_that_nvcc_refuses_is_told_with_what_it_takes() {
+        use Family::{Clang, Gcc, Msvc};
+        let of = |cuda: &str, family, version: &str| {
+            demand_compiler(releases::release(cuda).unwrap(), &host(family, version))
+        };
+        for (cuda, family, newest, too_new, says) in [
+            ("12.1", Gcc, "12.4.0", "13.1.0", "takes GCC up to 12"),
+            ("12.4", Gcc, "13.3.0", "14.2.0", "takes GCC up to 13"),
+            ("12.6", Gcc, "13.3.0", "14.2.0", "takes GCC up to 13"),
+            ("12.8", Gcc, "14.3.0", "15.1.0", "takes GCC up to 14"),
+            ("13.0", Gcc, "15.2.0", "16.1.0", "takes GCC up to 15"),
+            ("13.2", Gcc, "15.2.0", "16.1.0", "takes GCC up to 15"),
+            ("12.1", Clang, "15.0.7", "16.0.6", "takes Clang up to 15"),
+            ("12.4", Clang, "17.0.6", "18.1.8", "takes Clang up to 17"),
+            ("12.6", Clang, "18.1.8", "19.1.7", "takes Clang up to 18"),
+            ("12.8", Clang, "19.1.7", "20.1.0", "takes Clang up to 19"),
+            ("13.0", Clang, "20.1.8", "21.1.0", "takes Clang up to 20"),
+            ("13.2", Clang, "21.1.0", "22.1.0", "takes Clang up to 21"),
+            ("12.1", Msvc, "19.39.33523", "19.40.33807", "takes MSVC 19.10 to 19.39"),
+            ("12.4", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
+            ("12.6", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
+            ("12.8", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
+            ("13.0", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.20 to 19.49"),
+            ("13.2", Msvc, "19.50.35717", "19.60.1", "takes MSVC 19.20 to 19.59"),
+        ] {
+            of(cuda, family, newest).unwrap();
+            let e = of(cuda, family, too_new).unwrap_err();
+            assert!(e.what().contains(&format!("{too_new}; nvcc of CUDA {cuda} {says}")), "{e}");
+        }
+        of("12.4", Msvc, "19.16.27054").unwrap();
+        let e = of("13.0", Msvc, "19.16.27054").unwrap_err();
+        assert!(e.what().contains("is MSVC 19.16.27054; nvcc of CUDA 13.0 takes MSVC 19.20 to 19.49"), "{e}");
+        of("13.0", Msvc, "trunk").unwrap();
+    }
+
+    #[test]
+    fn the_driver_is_the_one_that_was_said_else_the_kernels_else_its_tools() {
+        let some = |text: &str| Some(text.to_owned());
+        let unasked = || -> Option<String> { panic!("asked without need") };
+        assert_eq!(driver_of(some("580"), unasked, unasked).as_deref(), Some("580"));
+        assert_eq!(driver_of(None, || some("550.54.14\n"), unasked).as_deref(), Some("550.54.14"));
+        assert_eq!(driver_of(None, || None, || some("581.15")).as_deref(), Some("581.15"));
+        assert_eq!(driver_of(None, || None, || None), None);
+        // For a machine without any.
+        assert_eq!(driver_of(some(""), unasked, unasked), None);
+        assert_eq!(said_by_tool("581.15\n581.15\n").as_deref(), Some("581.15"));
+        assert_eq!(
+            said_by_tool("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"),
+            None
+        );
+        assert_eq!(said_by_tool("[N/A]\n"), None);
+    }
+
+    #[test]
+    fn every_release_compiles_for_what_toolkits_are_tried_for() {
+        assert!(releases::RELEASES.iter().all(|release| release.architectures.contains(&TRIAL_ARCHITECTURE)));
+        assert_eq!((number_of(TRIAL_ARCHITECTURE).as_str(), number_of("12.0a+PTX").as_str()), ("90", "120a"));
     }
 
     #[test]

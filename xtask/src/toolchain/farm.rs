@@ -10,9 +10,10 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::admission::{Admitted, Need, Rules};
-use crate::store::digest_now;
+use crate::platform;
 
 /// Names the file with the [`Farm`] of a build to its launchers.
 pub const FARM_VARIABLE: &str = "TORCHMILL_FARM";
@@ -21,6 +22,9 @@ pub const FARM_VARIABLE: &str = "TORCHMILL_FARM";
 const UNKNOWN: f64 = 15.0;
 /// An object may take this many times what it took last, before it is compiled here.
 const SLOWER: f64 = 4.0;
+
+/// Bytes of an object at the most.
+const MOST_OBJECT: u64 = 1 << 30;
 
 /// The sources whose compile is known to travel: they are sent preprocessed.
 const SOURCES: [&str; 6] = ["c", "cc", "cpp", "cxx", "c++", "C"];
@@ -95,15 +99,16 @@ impl Farm {
     /// the time that it may take: why it was not, a compile here finds out.
     pub fn compile(&self, sent: &Sent, output: &str) -> Option<String> {
         let out = self.folder.join("out");
-        let own = |ending: &str| out.join(format!("{}.{ending}", std::process::id()));
+        // Whose answer is late writes to a name that nobody else has: a process' number comes again.
+        let name = format!("{}-{:016x}", std::process::id(), fastrand::u64(..));
+        let own = |ending: &str| out.join(format!("{name}.{ending}"));
         let (object, depfile, said) = (own("o"), own("d"), own("said"));
         let mut argv = sent.argv.clone();
         argv[sent.object] = object.clone().into();
         argv[sent.depfile] = depfile.clone().into();
         let done = self.run(&argv, &said, self.limit(output)).and_then(|()| {
-            let digest = digest_now(&object).ok()?;
-            std::fs::rename(&depfile, sent.argv_at(sent.depfile)).ok()?;
-            std::fs::rename(&object, output).ok()?;
+            taken(&depfile, Path::new(sent.argv_at(sent.depfile)))?;
+            let digest = taken(&object, Path::new(output))?;
             // What the compiler had to say.
             std::io::copy(&mut std::fs::File::open(&said).ok()?, &mut std::io::stderr()).ok()?;
             Some(digest)
@@ -140,6 +145,20 @@ impl Farm {
             pause = (pause * 2).min(Duration::from_millis(50));
         }
     }
+}
+
+/// Puts what lies at `from` to `to`, and gives the digest of what is there. The bytes are read first: whoever has the file
+/// open still, the engine's daemon, writes to another one.
+fn taken(from: &Path, to: &Path) -> Option<String> {
+    let bytes = platform::read_regular(from, MOST_OBJECT).ok()?;
+    let mut aside = to.as_os_str().to_owned();
+    aside.push(format!(".torchmill-{}", std::process::id()));
+    let put = std::fs::write(&aside, &bytes).and_then(|()| std::fs::rename(&aside, to));
+    if put.is_err() {
+        let _ = std::fs::remove_file(&aside);
+        return None;
+    }
+    Some(hex::encode(Sha256::digest(&bytes)))
 }
 
 /// A command that can travel.
@@ -194,6 +213,20 @@ mod tests {
         assert!(!sent("c++ -MD -MF a.o.d -o a.o -c ../a.cpp"));
         assert!(!sent("c++ -shared -o liba.so a.o"));
         assert!(!sent("c++ -MT a.o -MF a.o.d -c ../a.cpp -o"));
+    }
+
+    #[test]
+    fn what_is_written_to_the_farms_file_afterwards_is_not_in_the_object() {
+        use std::io::Write;
+        let dir = tempfile::tempdir().unwrap();
+        let (from, to) = (dir.path().join("1.o"), dir.path().join("a.o"));
+        let mut late = std::fs::File::create(&from).unwrap();
+        late.write_all(b"object").unwrap();
+        assert_eq!(taken(&from, &to).unwrap(), hex::encode(Sha256::digest(b"object")));
+        late.write_all(b" and more").unwrap();
+        assert_eq!(std::fs::read(&to).unwrap(), b"object");
+        assert!(taken(&dir.path().join("none"), &to).is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]

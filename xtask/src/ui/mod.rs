@@ -142,7 +142,7 @@ fn style(template: &str) -> ProgressStyle {
 }
 
 impl Sink for Reporter {
-    fn emit(&self, event: Event) {
+    fn take(&self, event: Event) {
         logging::event(&event);
         let mut inner = self.inner.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         if self.quiet && !matches!(event, Event::Warning { .. }) {
@@ -189,7 +189,7 @@ impl Sink for Reporter {
 pub struct JsonEvents;
 
 impl Sink for JsonEvents {
-    fn emit(&self, event: Event) {
+    fn take(&self, event: Event) {
         logging::event(&event);
         // Bytes trickle in by the thousand; a log wants stages and steps.
         if matches!(event, Event::DownloadProgress { .. }) {

@@ -1,5 +1,6 @@
 //! The benchmark of `tests/allreduce`: built against a subject, planned, run.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use crate::platform;
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::tree::Tree;
 use crate::stage::{Build, Work, compiler_cache, engine, ensure, environment, stored};
-use crate::store::KeyBuilder;
+use crate::store::{KeyBuilder, programs};
 use crate::toolchain::tch::{BYPASS, CXX11_ABI, Release};
 use crate::toolchain::{Output, Process, cargo};
 
@@ -50,14 +51,14 @@ pub struct Program {
     /// The subject's name.
     name: String,
     /// What its report has to say of it.
-    note: Option<String>,
+    notes: Vec<String>,
     info: Info,
 }
 
 impl Program {
-    /// What a reader of its figures has to know: that tch's version check was bypassed.
-    pub fn note(&self) -> Option<String> {
-        self.note.clone()
+    /// What a reader of its figures has to know: that tch's version check was bypassed, that NCCL was left out.
+    pub fn notes(&self) -> impl Iterator<Item = String> + '_ {
+        self.notes.iter().cloned()
     }
 }
 
@@ -87,8 +88,13 @@ pub fn build(build: &Build<'_>, subject: &Subject) -> Result<Program> {
     let asked = process(&path, &libraries).args(["info", "--json"]).timeout(Duration::from_secs(120));
     let output =
         asked.check("benchmark", None).map_err(|e| e.doing(format!("starting the benchmark on {}", subject.name)))?;
-    let info = read(&output).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
-    Ok(Program { path, libraries, name: subject.name.clone(), note: tch.bypassed(&subject.facts.version), info })
+    let info: Info =
+        read(&output).ok_or_else(|| Error::world("benchmark", "the benchmark does not say what it can do"))?;
+    let mut notes: Vec<String> = tch.bypassed(&subject.facts.version).into_iter().collect();
+    if subject.facts.backends.iter().any(|name| name == "nccl") && !info.hardware.nccl {
+        notes.push(format!("NCCL of {} was not measured: the headers that it takes were not there", subject.name));
+    }
+    Ok(Program { path, libraries, name: subject.name.clone(), notes, info })
 }
 
 /// The release of tch for this torch: recipes know it.
@@ -189,6 +195,8 @@ fn compile(
     fs_err::create_dir_all(scratch.join("tmp"))?;
     let target = build.store.cache("benchmark");
     let _lock = build.store.lock("benchmark", build.events)?;
+    // Cargo believes what stands there, and runs it.
+    programs::judged(&target, build.events)?;
     let log = out.join("build.log");
     let cargo = cargo::process(&build.compiler, cache.program()).ok_or_else(|| {
         Error::world("cargo", "cargo is not on PATH: the benchmark is a Rust program")
@@ -206,9 +214,9 @@ fn compile(
     let fetch = base.clone().args(["fetch", "--quiet", "--locked"]);
     let fetch = if build.options.offline { fetch.arg("--offline") } else { fetch.with_network() };
     fetch.check("cargo", Some(&log)).map_err(|e| e.doing("fetching the crates of the benchmark"))?;
-    base.args(["build", "--release", "--locked", "--offline", "--quiet"])
-        .check("cargo", Some(&log))
-        .map_err(|e| e.doing(format!("building the benchmark against {}", subject.name)))?;
+    let built = base.args(["build", "--release", "--locked", "--offline", "--quiet"]).check("cargo", Some(&log));
+    programs::seal(&target)?;
+    built.map_err(|e| e.doing(format!("building the benchmark against {}", subject.name)))?;
     fs_err::copy(target.join("release/allreduce"), out.join("allreduce"))?;
     platform::mark_executable(&out.join("allreduce"), true)
 }
@@ -220,11 +228,15 @@ fn process(path: &Path, libraries: &Path) -> Process {
         .env("LC_ALL", "C.UTF-8")
         // A folder's name with a separator could not be said at all.
         .env("LD_LIBRARY_PATH", std::env::join_paths(folders).unwrap_or_else(|_| libraries.into()))
-        // GPUs and NCCL are the machine's: what the user set for them holds.
-        .envs(std::env::vars_os().filter(|(name, _)| {
-            let name = name.to_string_lossy();
-            ["NCCL_", "CUDA_", "GLOO_", "OMP_", "MKL_", "NVIDIA_"].iter().any(|p| name.starts_with(p))
-        }))
+        .envs(of_machine())
+}
+
+/// GPUs, NCCL and threads are the machine's: what the user set for them holds.
+pub fn of_machine() -> impl Iterator<Item = (OsString, OsString)> {
+    std::env::vars_os().filter(|(name, _)| {
+        let name = name.to_string_lossy();
+        ["NCCL_", "CUDA_", "GLOO_", "OMP_", "MKL_", "NVIDIA_"].iter().any(|p| name.starts_with(p))
+    })
 }
 
 /// One call of the benchmark, the same for both builds.
@@ -255,6 +267,11 @@ impl Command {
 /// Misuse: more NCCL ranks than GPUs, or CUDA without a GPU.
 pub fn plan(programs: &[Program; 2], effort: &Effort) -> Result<Vec<Command>> {
     let [candidate, _] = programs;
+    if effort.gpu && candidate.info.hardware.gpus == 0 {
+        return Err(Error::misuse("no-gpu", format!("--gpu was asked for, and {} sees no GPU here", candidate.name))
+            .next("is the driver new enough for its CUDA? `nvidia-smi` says which it serves")
+            .next("CUDA_VISIBLE_DEVICES hides GPUs, if it is set"));
+    }
     let mut jobs = candidate.info.jobs.clone();
     let wanted = |job: &Job| {
         effort.backend.as_ref().is_none_or(|b| *b == job.backend)
@@ -296,7 +313,11 @@ pub fn plan(programs: &[Program; 2], effort: &Effort) -> Result<Vec<Command>> {
     let args = text(&["store", "--json", "--clients", &clients, "--operations", &effort.operations.to_string()]);
     plan.push(Command { part: Part::Store, args });
     let batch = (effort.cell_seconds / 8.0).to_string();
-    plan.push(Command { part: Part::Operators, args: text(&["operators", "--json", "--batch", &batch]) });
+    // Both on the same: a processor is not held against a GPU.
+    let on_gpus = programs.iter().all(|program| program.info.hardware.gpus > 0);
+    let device = effort.device.as_deref().unwrap_or(if on_gpus { "cuda" } else { "cpu" });
+    let args = text(&["operators", "--json", "--device", device, "--batch", &batch]);
+    plan.push(Command { part: Part::Operators, args });
     Ok(plan)
 }
 

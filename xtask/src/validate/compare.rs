@@ -389,7 +389,16 @@ fn scenario_verdict(scenarios: &[Pair]) -> Verdict {
                 notes.push(format!("{} ran on the candidate, but not on libuv", pair.name));
             }
             Outcome::NotAvailable { why } => notes.push(format!("{} was not run: {why}", pair.name)),
-            Outcome::Passed { .. } => {}
+            Outcome::Passed { .. } => {
+                let of_baseline = pair.baseline.lacks();
+                let ours = pair.candidate.lacks();
+                for lack in ours.difference(&of_baseline) {
+                    let only_here = matches!(pair.baseline, Outcome::Passed { .. });
+                    passed &= !only_here;
+                    let of = if only_here { ", which the baseline has" } else { "" };
+                    notes.push(format!("{} found no {lack} in the candidate{of}", pair.name));
+                }
+            }
         }
     }
     let ran = scenarios.iter().any(|p| !matches!(p.candidate, Outcome::NotAvailable { .. }));

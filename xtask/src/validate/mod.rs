@@ -207,7 +207,7 @@ pub fn run(build: &Build<'_>, candidate: &str, baseline: &str, effort: Effort, o
         notes.push(note);
     } else if wants("benchmark") {
         let programs = [bench::build(build, &subjects[0])?, bench::build(build, &subjects[1])?];
-        notes.extend(programs.iter().filter_map(bench::Program::note));
+        notes.extend(programs.iter().flat_map(bench::Program::notes));
         notes.dedup();
         let plan = bench::plan(&programs, &effort)?;
         commands.extend(plan.iter().map(bench::Command::shown));

@@ -1,12 +1,14 @@
 //! Scripts that people's jobs are shaped like, run with the Python of candidate and baseline,
 //! nothing set that chooses a store.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::bench;
 use super::machine::{self, Machine};
 use super::subject::Subject;
 use crate::error::{Kind, Result};
@@ -37,6 +39,9 @@ enum Need {
     /// A GPU, and a build with CUDA.
     Gpu,
 }
+
+/// The scenario whose figures stand in reports.
+const GPU: &str = "gpu";
 
 const TORCHRUN_4: &[&str] = &["-m", "torch.distributed.run", "--nproc-per-node", "4", "--master-port", "29541"];
 const ELASTIC: &[&str] =
@@ -85,7 +90,7 @@ pub const SCENARIOS: &[Scenario] = &[
         needs: Need::Nothing,
     },
     Scenario {
-        name: "gpu",
+        name: GPU,
         what: "CUDA's libraries, every kernel of attention, bfloat16 training, the profiler, NCCL",
         script: "gpu.py",
         text: include_str!("../../../tests/scenarios/gpu.py"),
@@ -134,6 +139,48 @@ pub struct Pair {
     pub baseline: Outcome,
 }
 
+impl Outcome {
+    /// What it found that this build or card does not have, and so did not try.
+    pub fn lacks(&self) -> BTreeSet<&str> {
+        let Self::Passed { said, .. } = self else { return BTreeSet::new() };
+        said["lacks"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_str).collect()
+    }
+}
+
+impl Pair {
+    /// What its lines of JSON say, by key: candidate's and baseline's, `-` where one says nothing. Of the scenario that
+    /// measures a GPU alone; the others' is what their tests look at.
+    pub fn figures(&self) -> BTreeMap<String, [String; 2]> {
+        let mut figures = BTreeMap::new();
+        if self.name != GPU {
+            return figures;
+        }
+        for (at, outcome) in [&self.candidate, &self.baseline].into_iter().enumerate() {
+            let Outcome::Passed { said: serde_json::Value::Object(said), .. } = outcome else { continue };
+            for (key, value) in said.iter().filter(|(key, _)| *key != "scenario") {
+                let rows = match value {
+                    serde_json::Value::Object(inner) => {
+                        inner.iter().map(|(name, value)| (format!("{key}, {name}"), shown(value))).collect()
+                    }
+                    value => vec![(key.clone(), shown(value))],
+                };
+                for (name, text) in rows {
+                    figures.entry(name).or_insert_with(|| ["-".to_owned(), "-".to_owned()])[at] = text;
+                }
+            }
+        }
+        figures
+    }
+}
+
+fn shown(value: &serde_json::Value) -> String {
+    match value {
+        serde_json::Value::String(text) => text.clone(),
+        serde_json::Value::Array(all) => all.iter().map(shown).collect::<Vec<_>>().join(", "),
+        other => other.to_string(),
+    }
+}
+
 /// Runs all scenarios on both builds, in turns.
 ///
 /// # Errors
@@ -169,6 +216,7 @@ fn run_one(scenario: &Scenario, subject: &Subject, machine: &Machine, folder: &P
         .env("PATH", "/usr/bin:/bin")
         .env("HOME", folder)
         .env("LC_ALL", "C.UTF-8")
+        .envs(bench::of_machine())
         .env("OMP_NUM_THREADS", "1")
         .envs(subject.python_path.iter().map(|p| ("PYTHONPATH", p)))
         .cwd(folder)
@@ -227,7 +275,26 @@ fn reason(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::reason;
+    use super::*;
+
+    #[test]
+    fn what_a_gpu_said_is_put_side_by_side_and_what_it_lacks_is_known() {
+        let ran = |said| Outcome::Passed { seconds: 1.0, libuv: true, said };
+        let pair = Pair {
+            name: GPU.into(),
+            what: String::new(),
+            candidate: ran(
+                serde_json::json!({"gpu": "card", "attention_ms": {"flash": 0.5}, "lacks": ["cudnn attention"]}),
+            ),
+            baseline: ran(serde_json::json!({"gpu": "card", "attention_ms": {"cudnn": 0.4}, "lacks": []})),
+        };
+        let figures = pair.figures();
+        assert_eq!(figures["gpu"], ["card", "card"]);
+        assert_eq!(figures["attention_ms, flash"], ["0.5", "-"]);
+        assert_eq!(figures["attention_ms, cudnn"], ["-", "0.4"]);
+        assert_eq!(pair.candidate.lacks(), BTreeSet::from(["cudnn attention"]));
+        assert!(Pair { name: "s2_train".into(), ..pair }.figures().is_empty());
+    }
 
     #[test]
     fn the_known_error_is_found_among_torchruns_own() {

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::artifact::audit::Artifact;
 use crate::error::{Context, Error, Result};
 use crate::inspect::{self, Depth, FileAt, Linkage};
 use crate::source::{choice, http_agent, pypi, unpack};
@@ -101,6 +102,14 @@ fn from_wheel(build: &Build<'_>, wheel: &Path) -> Result<Subject> {
     let (sha256, _) = digest_file(wheel)?;
     let key = environment_key(build)?.text("wheel", &sha256).finish();
     environment(build, &key, &file_name(wheel), &python::TorchFrom::Wheel(wheel), Some(sha256))
+        .map_err(|e| of_another_recipe(wheel, &build.recipe.name).into_iter().fold(e, Error::next))
+}
+
+/// What to do where `wheel` was built by another recipe than `recipe`, whose packages an environment is made of.
+fn of_another_recipe(wheel: &Path, recipe: &str) -> Option<String> {
+    let own = Artifact::open(wheel).ok()?.origin().ok()??.facts().ok()?.recipe;
+    (own != recipe)
+        .then(|| format!("--recipe {own}: the environment is made of the packages of {recipe}, and that built it"))
 }
 
 /// Why pip could not install `torch`, if that is because the index has no wheel of it.

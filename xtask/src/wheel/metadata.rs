@@ -10,11 +10,16 @@ impl Metadata {
     /// Reads the headers; what follows the first empty line is a description, and left alone.
     ///
     /// # Errors
-    /// What is no header, in a sentence.
+    /// What is no header, or is not UTF-8, in a sentence.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut out = Self::default();
         for (at, line) in lines(bytes).enumerate() {
             out.add(line).map_err(|why| format!("line {} {why}", at + 1))?;
+        }
+        // Installers read all of the file as text before they look for headers, and give up.
+        if let Err(e) = std::str::from_utf8(bytes) {
+            let at = bytes[..e.valid_up_to()].iter().filter(|b| **b == b'\n').count();
+            return Err(format!("line {} is not UTF-8", at + 1));
         }
         Ok(out)
     }
@@ -107,6 +112,8 @@ mod tests {
         {
             assert!(Metadata::parse(bad).is_err(), "{bad:?}");
         }
+        // The description is text, too.
+        assert_eq!(Metadata::parse(b"Name: a\n\nb\ncaf\xe9\n").unwrap_err(), "line 4 is not UTF-8");
         // What others published is read as far as it goes.
         let m = Metadata::lenient(" x: 1\nName demo\nName: a\x0cb\nRequires-Dist: b\nRequires-Dist: c\n\nName: d\n");
         assert_eq!((m.get("Name"), m.all("requires-dist").collect::<Vec<_>>()), (None, vec!["b", "c"]));

@@ -7,6 +7,7 @@ use std::io::Read;
 use std::str::FromStr;
 
 use pep440_rs::VersionSpecifiers;
+use pep508_rs::{VerbatimUrl, VersionOrUrl};
 use rayon::prelude::*;
 use sha2::{Digest as _, Sha256, Sha384, Sha512};
 
@@ -36,6 +37,13 @@ const LOOKED_FOR: [&str; 6] = ["METADATA", "WHEEL", "RECORD", "RECORD.jws", "REC
 const ENTRY_POINTS: &str = "entry_points.txt";
 /// Headers of METADATA that installers act upon.
 const ACTED_UPON: [&str; 3] = ["Requires-Dist", "Requires-Python", "Provides-Extra"];
+/// What names end with among the packages that Python, pip or setuptools take for another distribution's.
+const OF_OTHERS: [&str; 3] = [".egg-info", ".egg-link", ".egg"];
+/// Endings of what both pip and uv take for an archive to install from; uv goes by nothing else.
+const ARCHIVES: [&str; 12] =
+    [".whl", ".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz", ".tar.xz", ".txz", ".tar.lz", ".tlz", ".tar.lzma"];
+/// Schemes of addresses of repositories that both pip and uv read.
+const REPOSITORIES: [&str; 4] = ["git+https", "git+http", "git+ssh", "git+file"];
 /// Folders of `NAME-VERSION.data` (the binary distribution format, "The .data directory").
 const SCHEMES: [&str; 5] = ["purelib", "platlib", "headers", "scripts", "data"];
 
@@ -55,6 +63,7 @@ impl<'a> Wheel<'a> {
     pub fn open(name: &Name, source: &'a dyn ReadAt) -> Result<Self> {
         let archive = Archive::open(source)?;
         let dist_info = dist_info(&archive)?;
+        programs_by_mode(&archive, name)?;
         let (metadata, headers) = metadata(&archive, &dist_info, name)?;
         fits(&dist_info, name)?;
         wheel_version(&archive, &dist_info)?;
@@ -234,6 +243,10 @@ fn dist_info(archive: &Archive<'_>) -> Result<String> {
     // And a file of such a name is a second one to pip.
     let tops: BTreeSet<&str> =
         archive.members().iter().map(|m| m.name.split_once('/').map_or(m.name.as_str(), |(top, _)| top)).collect();
+    // One dist-info is one distribution only where nothing else counts as one: these are read by their names.
+    if let Some(other) = tops.iter().find(|top| is_of_another(top)) {
+        return Err(unfit(format!("'{}' would be taken for another package that is installed", other.escape_debug())));
+    }
     let found: Vec<&str> = tops.into_iter().filter(|top| names::fold(top).ends_with(".dist-info")).collect();
     let [one] = found[..] else {
         return Err(unfit(format!("it holds {} folders *.dist-info, not one", found.len())));
@@ -249,6 +262,30 @@ fn dist_info(archive: &Archive<'_>) -> Result<String> {
         }
     }
     Ok(one.to_owned())
+}
+
+/// Whether what is called so among the packages is another distribution than the one of `dist-info`.
+fn is_of_another(top: &str) -> bool {
+    let folded = names::fold(top);
+    OF_OTHERS.iter().any(|ending| folded.ends_with(ending))
+}
+
+/// No file is a program to one installer only. Windows writes modes of which nobody may run the file (0o100666,
+/// 0o100664: pip 23.2.1, PyYAML 6.0.2 and others that were looked at), and there they mean nothing to any installer.
+/// What Unix wrote without saying that it is a regular file stays (protobuf 5.28.3 has 0o777 throughout): the same files,
+/// of which uv alone makes programs.
+fn programs_by_mode(archive: &Archive<'_>, name: &Name) -> Result<()> {
+    if name.platform.split('.').all(|platform| platform.starts_with("win")) {
+        return Ok(());
+    }
+    let differs = |m: &&Member| !m.is_folder() && !m.is_of_unix() && m.is_program().is_none();
+    match archive.members().iter().find(differs) {
+        Some(m) => Err(unfit(format!(
+            "'{}' has the mode of a program and was not written on Unix: some installers make one of it, others do not",
+            m.name.escape_debug()
+        ))),
+        None => Ok(()),
+    }
 }
 
 /// The programs that installers make of its entry points.
@@ -303,8 +340,25 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
         if value.contains("=?") {
             return Err(unfit(format!("its METADATA has a {key} in code: '{}'", value.escape_debug())));
         }
+        // One installer reads across the end of a line, another gives up there.
+        if value.contains('\n') {
+            return Err(unfit(format!("its METADATA has a {key} over several lines: '{}'", value.escape_debug())));
+        }
+        // Some readers put in what the environment says, the library below among them: a secret, maybe.
+        if value.contains("${") {
+            return Err(unfit(format!(
+                "its METADATA has a {key} that names a variable of the environment: '{}'",
+                value.escape_debug()
+            )));
+        }
         let (what, read) = match *key {
-            "Requires-Dist" => ("requirement (PEP 508)", requirement(value).map(drop)),
+            "Requires-Dist" => (
+                "requirement (PEP 508)",
+                requirement(value).and_then(|r| match &r.version_or_url {
+                    Some(VersionOrUrl::Url(url)) => address(url),
+                    _ => Ok(()),
+                }),
+            ),
             "Requires-Python" => (
                 "range of versions (PEP 440)",
                 VersionSpecifiers::from_str(value).map(drop).map_err(|e| first_line(&e)),
@@ -314,6 +368,32 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
         read.map_err(|why| unfit(format!("its {key} '{}' is no {what}: {why}", value.escape_debug())))?;
     }
     Ok((bytes, headers))
+}
+
+/// An address that something is required from, if all installers can read it.
+///
+/// # Errors
+/// Why one of them cannot, or takes it for another.
+fn address(url: &VerbatimUrl) -> std::result::Result<(), String> {
+    let text = url.given().unwrap_or_else(|| url.as_str());
+    // Those of RFC 3986 ("Characters"): others end it for some, or are put in another form.
+    let fits = |c: char| c.is_ascii_alphanumeric() || "-._~:/?#[]@!$&'()*+,;=%".contains(c);
+    if let Some(c) = text.chars().find(|c| !fits(*c)) {
+        return Err(format!("its address holds {c:?}"));
+    }
+    match url.scheme() {
+        "http" | "https" => {
+            let file = url.path().rsplit('/').next().unwrap_or_default();
+            if ARCHIVES.iter().any(|ending| file.strip_suffix(*ending).is_some_and(|stem| !stem.is_empty())) {
+                return Ok(());
+            }
+            Err("its address does not end as that of an archive, and uv takes it for none".into())
+        }
+        "file" if text.starts_with("file:/") && url.host_str().is_none() => Ok(()),
+        "file" => Err("its address names no file of this machine by its whole path".into()),
+        scheme if REPOSITORIES.contains(&scheme) => Ok(()),
+        scheme => Err(format!("uv knows no addresses that begin with {scheme}:")),
+    }
 }
 
 /// WHEEL is there, and of a version that is read here and everywhere.
@@ -342,8 +422,9 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
     let data = format!("{}.data", dist_info.trim_end_matches(".dist-info"));
     let mut landed: BTreeMap<String, &str> = BTreeMap::new();
     for program in programs {
-        // With the ending that it has on Windows too.
-        let paths = [format!("scripts/{program}"), format!("scripts/{program}.exe")];
+        // With the endings that it has on Windows too, where setuptools put a second file beside it: installers leave out
+        // what is called so.
+        let paths = ["", ".exe", "-script.py", ".pya"].map(|ending| format!("scripts/{program}{ending}"));
         if paths.iter().any(|path| landed.insert(names::fold(path), ENTRY_POINTS).is_some()) {
             return Err(unfit(format!("its {ENTRY_POINTS} makes the program '{}' twice", program.escape_debug())));
         }
@@ -439,7 +520,7 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
     }
     if matches!(scheme, "purelib" | "platlib") {
         let top = names::fold(rest.split('/').next().unwrap_or_default());
-        if [".dist-info", ".data"].iter().any(|ending| top.ends_with(ending)) {
+        if [".dist-info", ".data"].iter().any(|ending| top.ends_with(ending)) || is_of_another(&top) {
             return Err(format!("'{shown}' would be installed as another {top} by way of the data folder"));
         }
     }
@@ -479,8 +560,48 @@ mod tests {
             "demo-1.0.data/scripts/sub/x",
             "demo-1.0.data/scripts/Python",
             "demo-1.0.data/purelib/other-1.0.dist-info/METADATA",
+            "demo-1.0.data/purelib/Other.egg-info",
+            "demo-1.0.data/platlib/other-1.0.EGG-INFO/PKG-INFO",
+            "demo-1.0.data/purelib/other.egg-link",
         ] {
             assert!(at(bad).is_err(), "{bad}");
+        }
+        assert!(at("demo-1.0.data/purelib/demo/other.egg-info/PKG-INFO").is_ok());
+    }
+
+    #[test]
+    fn addresses_are_those_that_all_installers_read() {
+        let read = |text: &str| match requirement(text).unwrap().version_or_url {
+            Some(VersionOrUrl::Url(url)) => address(&url),
+            _ => panic!("{text} names no address"),
+        };
+        for good in [
+            "foo @ https://h/foo-1.0-py3-none-any.whl",
+            "foo[a]@https://u:p@h/a;b/foo-1.0.tar.gz?c=d#sha256=ab ; python_version > \"3\"",
+            "foo @ git+https://h/r@main#subdirectory=x",
+            "foo @ file:///x/foo-1.0.zip",
+        ] {
+            assert_eq!(read(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "foo @ https://x/y.whl;python_version>\"3\"",
+            "foo[a]@https://x",
+            "foo @ https://x/y",
+            "foo @ https://x/.whl",
+            "foo @ https://x/y.whl/z",
+            "foo @ https://x/y.WHL",
+            "foo @ https://x/y.egg",
+            "foo @ https://x/a b.whl",
+            "foo @ https://x\\y.whl",
+            "foo @ https://x/\u{e9}.whl",
+            "foo @ https://github.com/a/b",
+            "foo @ https://h/r.git",
+            "foo @ hg+https://h/r",
+            "foo @ git+git://h/r",
+            "foo @ file:y.whl",
+            "foo @ file://host/y.whl",
+        ] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 }

@@ -3,11 +3,13 @@
 //! does not read, keeps nobody out. Of those who wait at one address, who came last is served first, and who has waited
 //! longest is sent away: among thousands that only hold places, whoever wants something is heard.
 //!
+//! A host has a whole /64 of IPv6 addresses, which count as one here.
+//!
 //! Movement is seen at the socket: it does not matter in which state the protocol above is, or whether a body is polled.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,6 +41,14 @@ pub struct Places {
     open: Mutex<Open>,
     freed: Notify,
     waiting: Mutex<VecDeque<Arc<Waiting>>>,
+}
+
+/// The address that a client at `peer` counts under: its own, of IPv6 the beginning of its /64 (RFC 4291, 2.5.4).
+fn client(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(peer) => Ipv6Addr::from_bits(peer.to_bits() & (u128::MAX << 64)).into(),
+        peer => peer,
+    }
 }
 
 /// A client that waits for a place.
@@ -194,16 +204,16 @@ impl Places {
         }
     }
 
-    /// Lets a client wait; if those are too many, one of the address of which most wait is sent away.
+    /// Lets a client wait; if those are too many, who has waited longest of the addresses of which most wait is sent away.
     fn wait(self: &Arc<Self>, peer: IpAddr) -> Turn {
-        let waiting = Arc::new(Waiting { peer, sent_away: Notify::new() });
+        let waiting = Arc::new(Waiting { peer: client(peer), sent_away: Notify::new() });
         let mut all = self.waiting();
         all.push_back(Arc::clone(&waiting));
         if all.len() > MOST_WAITING {
             let mut of: HashMap<IpAddr, usize> = HashMap::new();
             all.iter().for_each(|w| *of.entry(w.peer).or_default() += 1);
-            let most = of.into_iter().max_by_key(|(_, n)| *n).map(|(peer, _)| peer);
-            let longest = all.iter().position(|w| Some(w.peer) == most).and_then(|i| all.remove(i));
+            let most = of.values().max();
+            let longest = all.iter().position(|w| of.get(&w.peer) == most).and_then(|i| all.remove(i));
             longest.inspect(|w| w.sent_away.notify_one());
         }
         Turn { places: Arc::clone(self), waiting }
@@ -215,18 +225,24 @@ impl Places {
 
     /// A place for a client at `peer`, if there is one, or somebody has to give theirs up.
     pub fn take(self: &Arc<Self>, peer: IpAddr) -> Option<Place> {
+        let peer = client(peer);
         let mut open = self.open();
         let now = milliseconds(self.started);
         let own = open.of.get(&peer).copied().unwrap_or(0);
         if own >= self.most_of_one {
-            if !open.give_up(peer, now, SLACK) {
+            if !open.give_up(now, SLACK, |other, _| other == peer) {
                 return None;
             }
         } else if open.lines.len() >= self.most {
-            // The address that has most gives one up; to an address that has none, also one that is in use.
-            let greedy = open.of.iter().max_by_key(|(_, n)| **n).map(|(peer, n)| (*peer, *n));
-            let slack = |n| if own == 0 && n > 1 { Duration::ZERO } else { SLACK };
-            if !greedy.is_some_and(|(peer, n)| open.give_up(peer, now, slack(n))) {
+            // Of those that have most, who stands stillest gives one up; to an address that has none, also one that is in
+            // use, and the next ones where the greediest are all worked for.
+            let most = open.of.values().copied().max().unwrap_or(0);
+            let given_up = if own == 0 {
+                open.give_up(now, Duration::ZERO, |_, _| true)
+            } else {
+                open.give_up(now, SLACK, |_, n| n == most)
+            };
+            if !given_up {
                 return None;
             }
         }
@@ -259,12 +275,14 @@ impl Places {
 }
 
 impl Open {
-    /// Takes the stillest connection from `peer` away from its client; whether there was one that stood still for
-    /// longer than `slack`. One that is worked for never is.
-    fn give_up(&mut self, peer: IpAddr, now: u64, slack: Duration) -> bool {
-        let lines = self.lines.iter().filter(|(_, l)| l.peer == peer && !l.is_worked_for());
-        let stillest = lines.map(|(id, l)| (l.still(now), *id)).max();
-        let Some((_, id)) = stillest.filter(|(still, _)| slack.is_zero() || *still > slack) else { return false };
+    /// Of the addresses that `from` chooses (by themselves, and how many connections they have), takes the stillest
+    /// connection of those that have most away from its client; whether there was one that stood still for longer than
+    /// `slack`. One that is worked for never is.
+    fn give_up(&mut self, now: u64, slack: Duration, from: impl Fn(IpAddr, usize) -> bool) -> bool {
+        let counted = self.lines.iter().map(|(id, l)| (self.of.get(&l.peer).copied().unwrap_or(0), l, *id));
+        let lines = counted.filter(|(n, l, _)| !l.is_worked_for() && from(l.peer, *n));
+        let stillest = lines.map(|(n, l, id)| (n, l.still(now), id)).max();
+        let Some((_, _, id)) = stillest.filter(|(_, still, _)| slack.is_zero() || *still > slack) else { return false };
         if let Some(line) = self.remove(id) {
             line.cut.notify_one();
         }
@@ -391,6 +409,12 @@ mod tests {
         IpAddr::from([127, 0, 0, last])
     }
 
+    /// Whether somebody was told so.
+    fn told(whom: &Notify) -> bool {
+        let mut told = std::pin::pin!(whom.notified());
+        told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
+    }
+
     #[test]
     fn one_address_cannot_have_all_places() {
         let places = Places::new(8, 4);
@@ -410,12 +434,8 @@ mod tests {
         let _working = busy.line.working();
         std::thread::sleep(SLACK + Duration::from_millis(50));
         let _new = places.take(at(2)).unwrap();
-        let told = |place: &Place| {
-            let mut told = std::pin::pin!(place.line.cut.notified());
-            told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
-        };
-        assert!(told(&idle));
-        assert!(!told(&busy));
+        assert!(told(&idle.line.cut));
+        assert!(!told(&busy.line.cut));
         drop(idle);
         assert_eq!(places.taken(), 2);
         assert!(places.take(at(2)).is_none());
@@ -431,14 +451,59 @@ mod tests {
     }
 
     #[test]
+    fn all_addresses_of_a_host_count_as_one() {
+        let places = Places::new(8, 4);
+        let of_one_host = |i: u16| IpAddr::from([0x2001, 0xdb8, 0, 1, i, i, i, i]);
+        let held: Vec<Place> = (0..5).map_while(|i| places.take(of_one_host(i))).collect();
+        assert_eq!(held.len(), 4);
+        // Another host, and one that speaks IPv4 to a socket for both.
+        let _other = places.take(IpAddr::from([0x2001, 0xdb8, 0, 2, 0, 0, 0, 1])).unwrap();
+        let mapped = places.take(IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0x7f00, 1])).unwrap();
+        assert_eq!(mapped.line.peer, at(1));
+        assert_eq!(places.open().of.len(), 3);
+    }
+
+    #[test]
+    fn where_everybody_has_one_the_stillest_of_all_gives_it_to_who_has_none() {
+        let places = Places::new(3, 2);
+        let held: Vec<Place> = (1..4).map_while(|last| places.take(at(last))).collect();
+        std::thread::sleep(SLACK / 4);
+        held[0].line.moved();
+        held[2].line.moved();
+        let new = places.take(at(9)).unwrap();
+        assert_eq!(held.iter().map(|place| told(&place.line.cut)).collect::<Vec<_>>(), [false, true, false]);
+        // Who has one gets no second one of those that are in use.
+        assert!(places.take(at(9)).is_none());
+        // Who is worked for keeps the place, and the next ones give theirs up.
+        let _working = [held[0].line.working(), new.line.working()];
+        let _newest = places.take(at(8)).unwrap();
+        assert!(told(&held[2].line.cut) && !told(&held[0].line.cut) && !told(&new.line.cut));
+    }
+
+    #[test]
+    fn where_the_greediest_is_worked_for_the_next_one_gives_a_place_up() {
+        let places = Places::new(3, 2);
+        let busy = [places.take(at(1)).unwrap(), places.take(at(1)).unwrap()];
+        let _working = busy.each_ref().map(|place| place.line.working());
+        let other = places.take(at(2)).unwrap();
+        let _new = places.take(at(3)).unwrap();
+        assert!(told(&other.line.cut) && !busy.iter().any(|place| told(&place.line.cut)));
+    }
+
+    #[test]
+    fn of_many_addresses_that_wait_who_has_waited_longest_is_sent_away() {
+        let places = Places::new(1, 1);
+        let many: Vec<Turn> = (0..=64).map(|last| places.wait(at(last))).collect();
+        assert!(many.len() > MOST_WAITING);
+        assert!(told(&many[0].waiting.sent_away) && !many[1..].iter().any(|turn| told(&turn.waiting.sent_away)));
+    }
+
+    #[test]
     fn of_those_who_wait_the_last_is_first_and_the_first_of_the_many_is_sent_away() {
         let places = Places::new(1, 1);
         let one = places.wait(at(2));
         let many: Vec<Turn> = (0..MOST_WAITING).map(|_| places.wait(at(1))).collect();
-        let sent_away = |turn: &Turn| {
-            let mut told = std::pin::pin!(turn.waiting.sent_away.notified());
-            told.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop())).is_ready()
-        };
+        let sent_away = |turn: &Turn| told(&turn.waiting.sent_away);
         assert!(sent_away(&many[0]) && !sent_away(&many[1]) && !sent_away(&one));
         let gets_a_place = |turn: &Turn| {
             let mut place = std::pin::pin!(turn.place());

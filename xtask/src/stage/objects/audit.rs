@@ -2,7 +2,7 @@
 //! can know beforehand: the build draws them by a seed of its own. One that differs ends the build, and everything that
 //! came with it goes.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,9 +13,9 @@ use super::command::{Command, commands};
 use super::import::{Imported, forget, supply};
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::stage::build::Build;
+use crate::stage::build::{Build, CCACHE};
 use crate::stage::farm::daemon;
-use crate::stage::shared::Shared;
+use crate::stage::shared::Refused;
 use crate::stage::work::{Work, remote};
 use crate::store::{digest_file, remove_tree, write_atomically};
 use crate::toolchain::{LAUNCH_COMMAND, Process, objects};
@@ -64,8 +64,11 @@ impl Origins {
 struct Drawn {
     /// Objects that a sample was drawn of, by output: their SHA-256.
     of: BTreeMap<String, String>,
-    /// Those that were compiled again, to the same bytes.
-    same: BTreeSet<String>,
+    /// Those that were compiled again, to the same bytes, by output: their SHA-256.
+    same: BTreeMap<String, String>,
+    /// The largest share that was asked for, in percent.
+    #[serde(default)]
+    percent: u8,
 }
 
 impl Drawn {
@@ -96,6 +99,8 @@ pub struct Means<'a> {
     pub rules: &'a [(String, PathBuf)],
     /// How the compiler cache is told what to do, to make it forget an entry.
     pub cache: &'a [(String, String)],
+    /// Which entries of the shared cache are not read any more, if there is one.
+    pub refused: Option<&'a Refused>,
 }
 
 /// An object from elsewhere that is not what this machine's compiler makes.
@@ -111,15 +116,18 @@ struct Differing {
 /// The answer is no: an object is not what this machine's compiler makes. Compiling again fails.
 pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
     let mut drawn = Drawn::load(work);
-    let foreign = Foreign::of(work)?;
+    let foreign = Foreign::of(build, work)?;
     let all: BTreeMap<String, String> =
         foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
+    let percent = build.options.cache_audit.unwrap_or(PERCENT);
+    // Who asks for more than before asks it of all that is there.
+    let (seen, before) = if percent > drawn.percent { (&drawn.same, audited(&drawn, &all)) } else { (&drawn.of, 0) };
     let fresh: Vec<(&String, &String)> =
-        all.iter().filter(|(output, digest)| drawn.of.get(*output) != Some(*digest)).collect();
-    if fresh.is_empty() {
+        all.iter().filter(|(output, digest)| seen.get(*output) != Some(*digest)).collect();
+    let count = sample_size(fresh.len() + before, percent).saturating_sub(before);
+    if fresh.is_empty() || (count == 0 && before > 0) {
         return Ok(());
     }
-    let count = sample_size(fresh.len(), build.options.cache_audit.unwrap_or(PERCENT));
     let mut random = fastrand::Rng::new();
     let seed = random.get_seed();
     let chosen = random.choose_multiple(fresh.iter().copied(), count);
@@ -128,16 +136,24 @@ pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
         fresh.len()
     ));
     if let Some(differing) = again(build, work, &foreign.commands, &chosen, means)? {
-        let shared = foreign.shared.contains_key(&differing.output);
-        return Err(match build.options.shared_cache.as_ref().filter(|_| shared) {
-            Some(cache) => refuse_shared(build, work, &foreign, &differing, cache, means)?,
-            None if foreign.farmed.contains_key(&differing.output) => refuse_farm(build, work, &foreign, &differing)?,
-            None => refuse(build, work, &foreign.delivered, &differing)?,
+        return Err(if foreign.shared.contains_key(&differing.output) {
+            refuse_shared(build, work, &foreign, &differing, means)?
+        } else if foreign.farmed.contains_key(&differing.output) {
+            refuse_farm(build, work, &foreign, &differing)?
+        } else {
+            refuse(build, work, &foreign.delivered, &differing)?
         });
     }
-    drawn.same.extend(chosen.iter().map(|(output, _)| (*output).clone()));
-    drawn.of.extend(fresh.iter().map(|(output, digest)| ((*output).clone(), (*digest).clone())));
+    let pair = |(output, digest): &(&String, &String)| ((*output).clone(), (*digest).clone());
+    drawn.same.extend(chosen.iter().map(pair));
+    drawn.of.extend(fresh.iter().map(pair));
+    drawn.percent = drawn.percent.max(percent);
     drawn.save(work)
+}
+
+/// How many of `all` objects were compiled again as they are now.
+fn audited(drawn: &Drawn, all: &BTreeMap<String, String>) -> usize {
+    all.iter().filter(|(output, digest)| drawn.same.get(*output) == Some(*digest)).count()
 }
 
 /// The objects in a work folder that came from elsewhere.
@@ -153,10 +169,10 @@ struct Foreign {
 }
 
 impl Foreign {
-    fn of(work: &Work) -> Result<Self> {
-        let (delivered, hits) = (objects::delivered(&work.dir), remote::hits(work));
+    fn of(build: &Build<'_>, work: &Work) -> Result<Self> {
+        let (delivered, compiled) = (objects::delivered(&work.dir), remote::compiled(work));
         let mut farmed = objects::farmed(&work.dir);
-        if delivered.is_empty() && hits.is_empty() && farmed.is_empty() {
+        if delivered.is_empty() && compiled.is_empty() && farmed.is_empty() {
             return Ok(Self::default());
         }
         // One that was made again since, without a farm, is not its any more.
@@ -166,19 +182,35 @@ impl Foreign {
         farmed.retain(|output, digest| !delivered.contains_key(output) && is_theirs(output, digest));
         let commands = commands(work)?;
         // ccache names the source; of one that is compiled twice, both objects count.
-        let is_hit = |command: &Command| {
+        let had = |command: &Command| {
             let words = command.relative(work);
             let source = words.iter().position(|word| word == "-c").and_then(|at| words.get(at + 1));
-            source.is_some_and(|source| hits.contains(source))
+            source.and_then(|source| compiled.get(source)).copied()
         };
-        let shared = commands
-            .values()
-            .filter(|command| !delivered.contains_key(&command.output) && !farmed.contains_key(&command.output))
-            .filter(|command| is_hit(command))
-            .filter_map(|command| {
-                Some((command.output.clone(), digest_file(&work.build().join(&command.output)).ok()?.0))
-            })
-            .collect();
+        let folder = build
+            .options
+            .shared_cache
+            .as_ref()
+            .and_then(|shared| remote::folder(&build.store.cache(CCACHE), shared))
+            .filter(|folder| folder.is_dir());
+        let own = folder.as_deref().map(remote::own).unwrap_or_default();
+        let (mut shared, mut made_here) = (BTreeMap::new(), Vec::new());
+        for command in commands.values() {
+            let output = &command.output;
+            if delivered.contains_key(output) || farmed.contains_key(output) {
+                continue;
+            }
+            let Some(had) = had(command) else { continue };
+            let Ok((digest, _)) = digest_file(&work.build().join(output)) else { continue };
+            if !had {
+                made_here.push(digest);
+            } else if !own.contains(&digest) {
+                shared.insert(output.clone(), digest);
+            }
+        }
+        if let Some(folder) = &folder {
+            remote::note_own(folder, &own, made_here);
+        }
         Ok(Self { commands, delivered, shared, farmed })
     }
 
@@ -211,7 +243,11 @@ fn again(
                     let end = end.map(|made| made.map(differing));
                     if !matches!(end, Ok(None)) {
                         next.store(chosen.len(), Ordering::SeqCst);
-                        *found.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = end;
+                        let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                        // What differs is not made good by another one that could not be compiled.
+                        if !matches!(*found, Ok(Some(_))) {
+                            *found = end;
+                        }
                     }
                 }
             });
@@ -245,6 +281,7 @@ fn compiled(
     aside.push(".from-elsewhere");
     platform::rename(&object, &aside)?;
     let ran = process(build, work, command)
+        .hide(build.compiler.hidden())
         .envs(rules.iter().map(|(name, value)| (name, value)))
         .check("audit", Some(&work.log("audit")));
     if let Err(e) = ran {
@@ -298,34 +335,44 @@ fn refuse(
 }
 
 /// The same for a shared cache: what this machine had of it goes, and the entry is overwritten by what was compiled
-/// here, where this machine may write.
+/// here, where this machine may write. Where it may not, it is not read any more.
 fn refuse_shared(
     build: &Build<'_>,
     work: &Work,
     foreign: &Foreign,
     differing: &Differing,
-    cache: &Shared,
     means: &Means<'_>,
 ) -> Result<Error> {
+    let cache = build.options.shared_cache.as_deref();
     if let Some(command) = foreign.commands.get(&differing.output) {
+        let noting = means.refused.map(Refused::noting);
         // What ccache calls the entry, it alone knows: made anew, the entry is another one.
         let anew = means.cache.iter().cloned().chain([("CCACHE_RECACHE".to_owned(), "1".to_owned())]);
         let _ = process(build, work, command).envs(anew).check("audit", Some(&work.log("audit")));
+        drop(noting);
     }
     for output in foreign.shared.keys() {
         let _ = std::fs::remove_file(work.build().join(output));
     }
     remote::forget(work);
     let _ = std::fs::remove_file(work.dir.join(FILE));
-    if let Some(folder) = remote::folder(&build.store.cache("ccache"), cache)
-        && folder.exists()
-    {
-        remove_tree(&folder)?;
+    // Of which one it came, nobody can tell where none was named in this run.
+    let own = build.store.cache(CCACHE);
+    let folders =
+        cache.map_or_else(|| remote::folders(&own), |cache| remote::folder(&own, cache).into_iter().collect());
+    for folder in folders.iter().filter(|folder| folder.exists()) {
+        remove_tree(folder)?;
     }
-    let from = format!("the shared cache {}", cache.storage.shown());
-    Ok(told(build, differing, &from, &cache.writer())
+    let from = cache.map_or("a shared cache".into(), |cache| format!("the shared cache {}", cache.storage.shown()));
+    let entry = match cache {
+        Some(cache) if cache.writes() => "its entry was made anew",
+        Some(_) => "its entry, which cannot be written here, is not read any more",
+        None => "what this machine had of shared caches is gone",
+    };
+    let writer = cache.map_or("somebody who is not known".into(), crate::stage::shared::Shared::writer);
+    Ok(told(build, differing, &from, &writer)
         .next(format!(
-            "its entry was made anew, and {} objects that came from there were removed: find out who wrote it before you read from there again",
+            "{entry}, and {} objects that came from there were removed: find out who wrote it before you read from there again",
             foreign.shared.len()
         ))
         .next("without --cache, the same command compiles everything here"))
@@ -339,8 +386,9 @@ fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Di
     objects::forget_farmed(&work.dir);
     let _ = std::fs::remove_file(work.dir.join(FILE));
     let farm = build.options.farm.as_ref();
-    if let Some(kept) = farm.map(|farm| daemon::cache(build, farm)).filter(|kept| kept.exists()) {
-        remove_tree(&kept)?;
+    let kept = farm.map_or_else(|| daemon::caches(build), |farm| vec![daemon::cache(build, farm)]);
+    for kept in kept.iter().filter(|kept| kept.exists()) {
+        remove_tree(kept)?;
     }
     let from = farm.map_or("a farm that is not known any more".into(), |farm| format!("the farm {}", farm.shown()));
     Ok(told(build, differing, &from, "one of its workers")
@@ -356,7 +404,7 @@ fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Di
 /// # Errors
 /// ninja cannot be run.
 pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
-    let foreign = Foreign::of(work)?;
+    let foreign = Foreign::of(build, work)?;
     if foreign.all().next().is_none() {
         return Ok(None);
     }
@@ -374,14 +422,14 @@ pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
     .flatten()
     .collect();
     let writer = if writers.is_empty() { "not known any more".into() } else { writers.join("; ") };
-    let all: BTreeSet<&String> = foreign.all().map(|(output, _)| output).collect();
-    let is_foreign = |output: &&String| all.contains(*output);
+    let all: BTreeMap<String, String> =
+        foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
     Ok(Some(Origins {
         objects: foreign.commands.keys().filter(there).count() as u64,
         imported: foreign.delivered.keys().filter(there).count() as u64,
         shared: foreign.shared.len() as u64,
         farm: foreign.farmed.len() as u64,
-        audited: drawn.same.iter().filter(is_foreign).count() as u64,
+        audited: audited(&drawn, &all) as u64,
         archive: archive.map(|record| record.sha256).unwrap_or_default(),
         writer,
     }))

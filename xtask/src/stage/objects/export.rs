@@ -77,7 +77,7 @@ pub fn export(build: &Build<'_>, out: &Path) -> Result<Exported> {
     if let Some(origins) = origins(build, &work)? {
         build.events.warn(format!(
             "{} of the objects were not compiled on this machine, and {} of those were compiled again: the statement says so",
-            origins.imported + origins.shared,
+            origins.elsewhere(),
             origins.audited
         ));
         text.state_objects(&serde_json::json!(origins));

@@ -4,8 +4,10 @@
 //! credentials, TLS, and signatures that ccache does not know. A cache that is away, slow, full or read-only costs a
 //! warning and time; after a few failures it is not asked any more.
 
+use std::collections::BTreeSet;
 use std::io::{self, BufReader};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use ed25519_dalek::SigningKey;
@@ -38,7 +40,7 @@ pub struct Shared {
 
 impl Shared {
     /// Whether anything is written there. Whoever reads signed entries alone has no use for one without a signature.
-    fn writes(&self) -> bool {
+    pub fn writes(&self) -> bool {
         self.secret.is_some() || self.trust == Trust::Unsigned
     }
 
@@ -57,6 +59,74 @@ impl std::fmt::Debug for Shared {
     }
 }
 
+/// Entries that are not read any more: one of them was not what this machine's compiler makes.
+#[derive(Debug, Default)]
+pub struct Refused {
+    /// Where they are written down; nowhere if `None`.
+    file: Option<PathBuf>,
+    keys: Mutex<BTreeSet<String>>,
+    /// Whether what ccache sends now is the honest one of such an entry.
+    noting: AtomicBool,
+}
+
+impl Refused {
+    /// Those of the shared cache whose entries ccache keeps in `folder`: the list outlives the folder.
+    pub fn beside(folder: &Path) -> Self {
+        let file = folder.with_extension("refused");
+        let text = std::fs::read_to_string(&file).unwrap_or_default();
+        let keys = text.lines().map(str::to_owned).collect();
+        Self { file: Some(file), keys: Mutex::new(keys), noting: AtomicBool::new(false) }
+    }
+
+    /// Until what it gives is dropped, each entry that ccache makes anew is one that is not read any more.
+    pub fn noting(&self) -> Noting<'_> {
+        self.noting.store(true, Ordering::SeqCst);
+        Noting(&self.noting)
+    }
+
+    fn save(&self, keys: &BTreeSet<String>) {
+        if let Some(file) = self.file.as_ref().filter(|_| keys.is_empty()) {
+            let _ = std::fs::remove_file(file);
+        } else if let Some(file) = &self.file {
+            let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
+            let _ = crate::store::write_atomically(file, text.as_bytes());
+        }
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner).contains(key)
+    }
+
+    /// Notes an entry that ccache made anew, if it is one of these.
+    fn made(&self, key: &str) {
+        if !self.noting.load(Ordering::SeqCst) {
+            return;
+        }
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.insert(key.to_owned()) {
+            self.save(&keys);
+        }
+    }
+
+    /// Makes it an entry that is read: this machine has put its own there.
+    fn replaced(&self, key: &str) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if keys.remove(key) {
+            self.save(&keys);
+        }
+    }
+}
+
+/// While it lives, what is made anew is what was false.
+#[derive(Debug)]
+pub struct Noting<'a>(&'a AtomicBool);
+
+impl Drop for Noting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
+    }
+}
+
 /// What came of asking.
 #[derive(Debug, Default)]
 pub struct Tally {
@@ -65,12 +135,20 @@ pub struct Tally {
     /// Entries that were there, and of nobody whose entries are read.
     refused: AtomicU64,
     failed: AtomicU64,
-    /// Failures in a row.
-    row: AtomicU64,
+    /// Failures in a row, of reading and of writing: that one works says nothing of the other.
+    row: [AtomicU64; 2],
     last: Mutex<String>,
 }
 
+const READING: usize = 0;
+const WRITING: usize = 1;
+
 impl Tally {
+    /// How often in all it failed, or was not asked any more.
+    pub fn failed(&self) -> u64 {
+        self.failed.load(Ordering::SeqCst)
+    }
+
     /// Tells what came of asking the cache called `shown`.
     pub fn tell(&self, shown: &str, events: &dyn Sink) {
         let number = |of: &AtomicU64| of.load(Ordering::SeqCst);
@@ -85,17 +163,23 @@ impl Tally {
         let failed = number(&self.failed);
         if failed > 0 {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let end = if number(&self.row) >= MOST_FAILURES { "; it was not asked any more" } else { "" };
+            let given_up = |at: usize| number(&self.row[at]) >= MOST_FAILURES;
+            let end = match (given_up(READING), given_up(WRITING)) {
+                (true, true) => "; it was not asked any more",
+                (true, false) => "; nothing was read from there any more",
+                (false, true) => "; nothing was written there any more",
+                (false, false) => "",
+            };
             events.warn(format!("the shared cache {shown} failed {failed} times, the last time because {last}{end}"));
         }
     }
 }
 
 /// Answers one process of ccache to its end.
-pub fn serve(visitor: Box<dyn Visitor>, shared: &Shared, tally: &Tally) {
+pub fn serve(visitor: Box<dyn Visitor>, shared: &Shared, tally: &Tally, refused: &Refused) {
     let mut reader = BufReader::new(visitor);
     while let Ok(Some(words)) = resp::command(&mut reader) {
-        let reply = reply(&words, shared, tally);
+        let reply = reply(&words, shared, tally, refused);
         if resp::answer(reader.get_mut(), &reply).is_err() {
             return;
         }
@@ -103,7 +187,7 @@ pub fn serve(visitor: Box<dyn Visitor>, shared: &Shared, tally: &Tally) {
 }
 
 /// What is answered to one command. Commands that only greet are agreed to.
-fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally) -> Reply {
+fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally, refused: &Refused) -> Reply {
     let word = |at: usize| words.get(at).map(Vec::as_slice).unwrap_or_default();
     let name = word(0).to_ascii_uppercase();
     if !matches!(name.as_slice(), b"GET" | b"SET" | b"EXISTS" | b"DEL") {
@@ -113,24 +197,30 @@ fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally) -> Reply {
     let Some(key) = key.strip_prefix("ccache:").filter(|key| storage::is_key(key)) else {
         return Reply::Error("no key of ccache".into());
     };
-    if tally.row.load(Ordering::SeqCst) >= MOST_FAILURES {
+    let row = &tally.row[if name == b"GET" || name == b"EXISTS" { READING } else { WRITING }];
+    if row.load(Ordering::SeqCst) >= MOST_FAILURES {
         return without(&name);
     }
     let done = match name.as_slice() {
+        b"GET" if refused.has(key) => Ok(Reply::Nil),
         b"GET" => get(key, shared, tally),
-        b"SET" => put(key, word(2), shared, tally),
+        b"SET" => {
+            refused.made(key);
+            put(key, word(2), shared, tally, refused)
+        }
+        b"EXISTS" if refused.has(key) => Ok(Reply::Number(0)),
         b"EXISTS" if !shared.writes() => Ok(Reply::Number(1)),
         b"EXISTS" => shared.storage.has(key).map(|there| Reply::Number(there.into())),
         _ => shared.storage.remove(key).map(|()| Reply::Number(1)),
     };
     match done {
         Ok(reply) => {
-            tally.row.store(0, Ordering::SeqCst);
+            row.store(0, Ordering::SeqCst);
             reply
         }
         Err(e) => {
             tally.failed.fetch_add(1, Ordering::SeqCst);
-            tally.row.fetch_add(1, Ordering::SeqCst);
+            row.fetch_add(1, Ordering::SeqCst);
             *tally.last.lock().unwrap_or_else(PoisonError::into_inner) = crate::error::without_secrets(&e.to_string());
             without(&name)
         }
@@ -164,7 +254,7 @@ fn get(key: &str, shared: &Shared, tally: &Tally) -> io::Result<Reply> {
     }
 }
 
-fn put(key: &str, entry: &[u8], shared: &Shared, tally: &Tally) -> io::Result<Reply> {
+fn put(key: &str, entry: &[u8], shared: &Shared, tally: &Tally, refused: &Refused) -> io::Result<Reply> {
     if !shared.writes() {
         return Ok(Reply::Ok);
     }
@@ -173,6 +263,7 @@ fn put(key: &str, entry: &[u8], shared: &Shared, tally: &Tally) -> io::Result<Re
         None => shared.storage.put(key, entry)?,
     }
     tally.written.fetch_add(1, Ordering::SeqCst);
+    refused.replaced(key);
     Ok(Reply::Ok)
 }
 
@@ -184,7 +275,52 @@ mod tests {
 
     fn asked(shared: &Shared, tally: &Tally, words: &[&str]) -> Reply {
         let words: Vec<Vec<u8>> = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-        reply(&words, shared, tally)
+        reply(&words, shared, tally, &Refused::default())
+    }
+
+    #[test]
+    fn an_entry_that_was_false_and_cannot_be_written_is_not_read_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = SigningKey::from_bytes(&[7; 32]);
+        let storage = || Storage::Folder(dir.path().join("cache"));
+        let (name, folder) = (KEY.strip_prefix("ccache:").unwrap(), dir.path().join("shared-x"));
+        let keys = || Trust::Keys(vec![ours.verifying_key()]);
+        let writer = Shared { storage: storage(), trust: keys(), secret: Some(ours.clone()) };
+        let tally = Tally::default();
+        asked(&writer, &tally, &["SET", KEY, "false"]);
+        let reader = Shared { storage: storage(), trust: keys(), secret: None };
+        let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
+        let refused = Refused::beside(&folder);
+        assert_eq!(reply(&words(&["GET", KEY]), &reader, &tally, &refused), Reply::Value(b"false".to_vec()));
+        // What is made at other times is no sign of anything.
+        reply(&words(&["SET", KEY, "true"]), &reader, &tally, &refused);
+        assert!(!refused.has(name));
+        let noting = refused.noting();
+        reply(&words(&["SET", KEY, "true"]), &reader, &tally, &refused);
+        drop(noting);
+        // The next run knows it too.
+        let refused = Refused::beside(&folder);
+        assert_eq!(reply(&words(&["GET", KEY]), &reader, &tally, &refused), Reply::Nil);
+        // Who may write puts it right.
+        let noting = refused.noting();
+        reply(&words(&["SET", KEY, "true"]), &writer, &tally, &refused);
+        drop(noting);
+        assert_eq!(reply(&words(&["GET", KEY]), &writer, &tally, &refused), Reply::Value(b"true".to_vec()));
+    }
+
+    #[test]
+    fn a_cache_that_takes_nothing_is_given_nothing_any_more_though_it_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        // A file where a folder would be: nothing can be written below it.
+        std::fs::write(dir.path().join("cache"), "").unwrap();
+        let shared =
+            Shared { storage: Storage::Folder(dir.path().join("cache")), trust: Trust::Unsigned, secret: None };
+        let tally = Tally::default();
+        for _ in 0..5 {
+            asked(&shared, &tally, &["SET", KEY, "entry"]);
+            tally.row[READING].store(0, Ordering::SeqCst);
+        }
+        assert_eq!(tally.failed(), MOST_FAILURES);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use ed25519_dalek::{Signature, Signer, SigningKey, VerifyingKey};
 
-use crate::artifact::dsse::pre_authentication;
+use crate::artifact::dsse::{key_id, pre_authentication};
 
 /// What stands between an entry and its signature.
 const MARK: &[u8; 16] = b"\0torchmill-sig1\0";
@@ -22,6 +22,22 @@ pub enum Trust {
     Keys(Vec<VerifyingKey>),
     /// Everybody's who can write there.
     Unsigned,
+}
+
+impl Trust {
+    /// Whose entries are read, in a word that changes where that changes.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Nobody => "nobody".into(),
+            Self::Unsigned => "everybody".into(),
+            Self::Keys(keys) => {
+                let mut ids: Vec<String> = keys.iter().map(key_id).collect();
+                ids.sort();
+                ids.dedup();
+                ids.join(",")
+            }
+        }
+    }
 }
 
 /// The text that is signed.

@@ -17,6 +17,7 @@ use zeroize::Zeroizing;
 use super::bucket::{Aws, Bucket, Verb};
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
+use crate::platform;
 use crate::source::{http_agent_within, minutes_apart};
 use crate::stage::farm::is_own_host;
 use crate::store::write_atomically;
@@ -141,10 +142,11 @@ impl Storage {
             }
             "s3" => {
                 let Credentials { user, password, token } = credentials;
-                let aws = if password.is_some() || token.is_some() {
-                    Aws { id: user, secret: password, session: token, ..aws }
-                } else {
-                    aws
+                let aws = match (password, token) {
+                    (Some(password), session) => Aws { id: user, secret: Some(password), session, ..aws },
+                    // A token without a password belongs to the pair that the environment has.
+                    (None, Some(session)) => Aws { session: Some(session), ..aws },
+                    (None, None) => aws,
                 };
                 Ok(Self::Http(Http::new(At::Bucket(Bucket::parse(&url, aws)?))))
             }
@@ -205,8 +207,11 @@ impl Storage {
     /// It is not, or what is there is no cache.
     pub fn look(&self) -> io::Result<()> {
         match self {
-            Self::Folder(path) if path.is_dir() => Ok(()),
-            Self::Folder(_) => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such folder")),
+            Self::Folder(path) => {
+                let path = path.clone();
+                let is_there = within(move || Ok(path.is_dir()))?;
+                is_there.then_some(()).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such folder"))
+            }
             // Of an object that is not there a store says the same as of a bucket that is not there.
             Self::Http(Http { at: At::Bucket(bucket), agent }) => {
                 let response = agent.head(bucket.itself().as_str()).call().map_err(io::Error::other)?;
@@ -230,11 +235,14 @@ impl Storage {
     /// The storage is away, slow, or says something else than yes or no.
     pub fn get(&self, key: &str) -> io::Result<Option<Vec<u8>>> {
         match self {
-            Self::Folder(folder) => match std::fs::read(folder.join(place(key))) {
-                Ok(bytes) => Ok(Some(bytes)),
-                Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
-                Err(e) => Err(e),
-            },
+            Self::Folder(folder) => {
+                let path = folder.join(place(key));
+                within(move || match platform::read_regular(&path, MOST_ENTRY) {
+                    Ok(bytes) => Ok(Some(bytes)),
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+                    Err(e) => Err(e),
+                })
+            }
             Self::Http(server) => {
                 let request = server.with(server.agent.get(server.url(Verb::Get, key)?.as_str()));
                 let mut response = request.call().map_err(io::Error::other)?;
@@ -261,7 +269,10 @@ impl Storage {
     /// As [`Storage::get`]; the storage is full or read-only.
     pub fn put(&self, key: &str, value: &[u8]) -> io::Result<()> {
         match self {
-            Self::Folder(folder) => write_atomically(&folder.join(place(key)), value).map_err(io::Error::other),
+            Self::Folder(folder) => {
+                let (path, value) = (folder.join(place(key)), value.to_vec());
+                within(move || write_atomically(&path, &value).map_err(io::Error::other))
+            }
             Self::Http(server) => {
                 let request = server.with(server.agent.put(server.url(Verb::Put, key)?.as_str()));
                 let response = request.send(value).map_err(io::Error::other)?;
@@ -283,7 +294,10 @@ impl Storage {
     /// As [`Storage::get`].
     pub fn has(&self, key: &str) -> io::Result<bool> {
         match self {
-            Self::Folder(folder) => Ok(folder.join(place(key)).is_file()),
+            Self::Folder(folder) => {
+                let path = folder.join(place(key));
+                within(move || Ok(path.is_file()))
+            }
             Self::Http(server) => {
                 let request = server.with(server.agent.head(server.url(Verb::Head, key)?.as_str()));
                 let response = request.call().map_err(io::Error::other)?;
@@ -306,10 +320,13 @@ impl Storage {
     /// As [`Storage::put`].
     pub fn remove(&self, key: &str) -> io::Result<()> {
         match self {
-            Self::Folder(folder) => match std::fs::remove_file(folder.join(place(key))) {
-                Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
-                _ => Ok(()),
-            },
+            Self::Folder(folder) => {
+                let path = folder.join(place(key));
+                within(move || match std::fs::remove_file(path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => Err(e),
+                    _ => Ok(()),
+                })
+            }
             Self::Http(server) => {
                 let request = server.with(server.agent.delete(server.url(Verb::Delete, key)?.as_str()));
                 let response = request.call().map_err(io::Error::other)?;
@@ -321,6 +338,17 @@ impl Storage {
             Self::Redis(redis) => redis.ask(&[b"DEL", &redis_key(key)]).map(|_| ()),
         }
     }
+}
+
+/// What `work` on a folder gives, if it is done in time: a network drive whose server is away answers never.
+fn within<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    let (send, receive) = std::sync::mpsc::channel();
+    // Who waits for a drive for ever is this thread alone.
+    std::thread::spawn(move || send.send(work()));
+    receive.recv_timeout(PATIENCE[1]).unwrap_or_else(|_| {
+        let why = format!("the folder does not answer within {} s", PATIENCE[1].as_secs());
+        Err(io::Error::new(io::ErrorKind::TimedOut, why))
+    })
 }
 
 /// Whether ccache may call an entry so: it becomes a part of paths.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+use torchmill_bytes::digest::sha256;
 
 use super::buildenv::Buildenv;
 use super::compile::Compile;
@@ -56,6 +57,14 @@ const CXX_FLAGS: &str = "CMAKE_CXX_FLAGS";
 
 /// The flag for strings with the ABI before C++11.
 const OLD_STRINGS: &str = "-D_GLIBCXX_USE_CXX11_ABI=0";
+
+/// What Kineto sets, and says in a message alone, where it finds no CUPTI: `USE_KINETO` stays on.
+const NO_CUPTI: &str = "LIBKINETO_NOCUPTI";
+
+/// Whether the profiler of `recipe` is to see what runs on GPUs.
+fn wants_cupti(recipe: &Recipe) -> bool {
+    recipe.cuda.is_some() && recipe.features.get("USE_KINETO") == Some(&true)
+}
 
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
@@ -165,7 +174,7 @@ impl Step for Configure {
 /// Where the store keeps what CMake found out about the compiler for this configure key, by which the work folder
 /// is called.
 fn checks_file(build: &Build<'_>, work: &Work) -> PathBuf {
-    build.store.cache("checks").join(format!("{}.cmake", work.name()))
+    build.store.cache("checks").join(format!("{}.checks", work.name()))
 }
 
 /// Keeps the answers to CMake's questions about compiler and headers. The key digests both, so a build
@@ -176,24 +185,53 @@ fn keep_checks(build: &Build<'_>, work: &Work) -> Result<()> {
         return Ok(());
     }
     let cache = fs_err::read_to_string(work.build().join("CMakeCache.txt"))?;
-    crate::store::write_atomically(&path, checks(&cache).as_bytes())
+    crate::store::write_atomically(&path, kept_checks(&checks(&cache)).as_bytes())
 }
 
-/// The checks in a `CMakeCache.txt`, as CMake sets them. Only answers of compilers: what asks the
-/// machine, such as which instructions its processor has, is asked again.
-fn checks(cache: &str) -> String {
-    let is_check = |name: &str| {
-        let begins = ["HAS_", "HAVE_", "COMPILER_SUPPORTS_", "CAFFE2_COMPILER_SUPPORTS_", "protobuf_HAVE_"];
-        begins.iter().any(|b| name.starts_with(b))
-            && !name.contains("SIZE") // check_type_size() writes files beside its answer
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+/// What is kept of the lines of [`checks`]: their digest, then they themselves.
+fn kept_checks(lines: &str) -> String {
+    format!("# sha256:{}\n{lines}", sha256(lines.as_bytes()))
+}
+
+/// The lines of what was kept, which CMake is to run, if they are what [`kept_checks`] was given, and set answers and do
+/// nothing else.
+fn judged_checks(kept: &[u8]) -> Option<&str> {
+    let kept = std::str::from_utf8(kept).ok()?;
+    let (_, lines) = kept.split_once('\n')?;
+    let is_ours = |line: &str| {
+        let read = || {
+            let (name, rest) = line.strip_prefix("set(")?.split_once(" \"")?;
+            let (value, _) = rest.split_once('"')?;
+            Some(is_check(name, value) && check_line(name, value) == line)
+        };
+        read() == Some(true)
     };
+    (kept_checks(lines) == kept && lines.split_inclusive('\n').all(is_ours)).then_some(lines)
+}
+
+/// The checks in a `CMakeCache.txt`, as CMake sets them.
+fn checks(cache: &str) -> String {
     cache
         .lines()
         .filter_map(|line| line.split_once(":INTERNAL="))
-        .filter(|(name, value)| is_check(name) && ["", "1"].contains(value))
-        .map(|(name, value)| format!("set({name} \"{value}\" CACHE INTERNAL \"asked before\")\n"))
+        .filter(|(name, value)| is_check(name, value))
+        .map(|(name, value)| check_line(name, value))
         .collect()
+}
+
+/// Whether an entry of CMake's cache is the answer of a compiler. What asks the machine, such as which instructions its
+/// processor has, is asked again.
+fn is_check(name: &str, value: &str) -> bool {
+    let begins = ["HAS_", "HAVE_", "COMPILER_SUPPORTS_", "CAFFE2_COMPILER_SUPPORTS_", "protobuf_HAVE_"];
+    begins.iter().any(|b| name.starts_with(b))
+        && !name.contains("SIZE") // check_type_size() writes files beside its answer
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
+        && ["", "1"].contains(&value)
+}
+
+/// An answer, as a line of CMake.
+fn check_line(name: &str, value: &str) -> String {
+    format!("set({name} \"{value}\" CACHE INTERNAL \"asked before\")\n")
 }
 
 /// The process that calls a PEP 517 hook in the work folder.
@@ -328,14 +366,23 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
         writeln!(text, "list(PREPEND {PREFIX_PATH} {})", bracket(build.expand(value, work))).ok();
     }
     let checks = work.dir.join("checks.cmake");
-    if let Ok(known) = std::fs::read(checks_file(build, work)) {
-        fs_err::write(&checks, known)?;
+    let path = checks_file(build, work);
+    let kept = std::fs::read(&path).ok();
+    let known = kept.as_deref().and_then(judged_checks);
+    if kept.is_some() && known.is_none() {
+        build.events.warn(format!("{} is not what was kept there: CMake asks the compiler again", path.display()));
+        fs_err::remove_file(&path)?;
     }
+    // Written where nothing is known, too: a work folder that is there already may have another one.
+    fs_err::write(&checks, known.unwrap_or_default())?;
     writeln!(text, "include({} OPTIONAL)", bracket(checks.display())).ok();
     writeln!(text, "set(TORCHMILL_LIBUV_ROOT {})", bracket(work.dep("uv").display())).ok();
     let mut reported: Vec<&str> = build.recipe.features.keys().map(String::as_str).collect();
     if !build.recipe.torch.cxx11_abi {
         reported.push(CXX_FLAGS);
+    }
+    if wants_cupti(&build.recipe) {
+        reported.push(NO_CUPTI);
     }
     writeln!(text, "set(TORCHMILL_FEATURES {})", reported.join(" ")).ok();
     for (target, unity) in &build.recipe.unity {
@@ -396,6 +443,13 @@ fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
              after 2.6 know the C++11 ABI alone)"
         ));
     }
+    let no_cupti = report.get(format!("feature:{NO_CUPTI}").as_str()).copied().unwrap_or("");
+    if wants_cupti(&build.recipe) && truthy(no_cupti) {
+        wrong.push(format!(
+            "USE_KINETO: the recipe says on, and has CUDA; CMake ended with {NO_CUPTI} '{no_cupti}': the profiler would see \
+             no GPU"
+        ));
+    }
     if report.get("torch_cpu") != Some(&"libuv") {
         wrong.push(format!(
             "the target torch_cpu did not get libuv ({})",
@@ -439,6 +493,42 @@ mod tests {
                      CXX_HAS_AVX2_2:INTERNAL=1\nHAS_BAD-ADVANCED:INTERNAL=1\nHAVE_PATH:INTERNAL=/usr\n";
         let kept = "set(HAS_WERROR \"1\" CACHE INTERNAL \"asked before\")\nset(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\")\n";
         assert_eq!(super::checks(cache), kept);
+        assert_eq!(super::judged_checks(super::kept_checks(kept).as_bytes()), Some(kept));
+        assert_eq!(super::judged_checks(super::kept_checks("").as_bytes()), Some(""));
+    }
+
+    #[test]
+    fn kept_answers_are_run_only_as_they_were_kept_and_only_if_they_are_answers() {
+        fn judged(text: &str) -> Option<&str> {
+            super::judged_checks(text.as_bytes())
+        }
+        let line = "set(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\")\n";
+        let kept = super::kept_checks(line);
+        for (n, byte) in kept.bytes().enumerate() {
+            let mut changed = kept.clone().into_bytes();
+            changed[n] = byte ^ 1;
+            assert_eq!(super::judged_checks(&changed), None, "byte {n}");
+            assert_eq!(judged(&kept[..n]), None, "{n} bytes");
+        }
+        // One without a digest, as earlier versions kept them.
+        assert_eq!(judged(line), None);
+        for bad in [
+            "message(FATAL_ERROR x)\n",
+            "\n",
+            "set(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\") message(x)\n",
+            "set(HAVE_MMAP \"\" CACHE INTERNAL \"asked before\")",
+            "set(HAVE_MMAP \"0\" CACHE INTERNAL \"asked before\")\n",
+            "set(HAVE_MMAP \"${x}\" CACHE INTERNAL \"asked before\")\n",
+            "set(CMAKE_CXX_COMPILER \"1\" CACHE INTERNAL \"asked before\")\n",
+            "set(HAVE_MMAP \"1\" CACHE INTERNAL \"asked before\" FORCE)\n",
+            " set(HAVE_MMAP \"1\" CACHE INTERNAL \"asked before\")\n",
+            "set(HAVE_MMAP \"1\" CACHE INTERNAL \"asked before\")\r\n",
+        ] {
+            assert_eq!(judged(&super::kept_checks(bad)), None, "{bad}");
+            assert_eq!(judged(&super::kept_checks(&format!("{line}{bad}"))), None, "{bad}");
+        }
+        let two = format!("{line}{}", line.replace("MMAP", "X"));
+        assert_eq!(judged(&super::kept_checks(&two)), Some(two.as_str()));
     }
 
     #[test]

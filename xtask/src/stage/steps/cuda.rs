@@ -13,7 +13,7 @@ use crate::stage::build::{Build, CUDA, CUDNN};
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::room;
 use crate::store::{Key, KeyBuilder, Parts, share_tree};
-use crate::toolchain::cuda::{self, NESTED, TRIAL, TRIAL_WINDOWS, Toolkit, Versions};
+use crate::toolchain::cuda::{self, NESTED, TRIAL, TRIAL_ARCHITECTURE, TRIAL_WINDOWS, Toolkit, Versions};
 use crate::toolchain::mingw::{Mingw, Wine};
 
 /// The stage that makes a recipe's CUDA toolkit usable.
@@ -42,12 +42,13 @@ impl Step for Cuda {
         build.cuda_home.as_ref().map(|toolkit| toolkit.root.clone())
     }
 
-    /// What it is tried with, and for; its packages are the prefixes that it needs.
+    /// What it is tried with, and must be; its packages are the prefixes that it needs. For which GPUs a recipe compiles
+    /// makes no other toolkit.
     fn inputs(cx: &Cx<'_>, parts: &mut Parts) -> Result<()> {
         let cuda = wanted(cx.build)?;
         parts.known_as("compiler", &cx.build.compiler.identity(), &cx.build.compiler.banner);
         parts.text("version", &cuda.version);
-        parts.json("architecture", &cuda.architectures.first());
+        parts.text("architecture", TRIAL_ARCHITECTURE);
         parts.json("packages", &cuda.packages().collect::<Vec<_>>());
         parts.json("nccl", &has_nccl(cx.build));
         if let Some((mingw, wine)) = foreign(cx.build)? {
@@ -73,16 +74,16 @@ impl Step for Cuda {
     fn run(cx: &Cx<'_>) -> Result<Record> {
         let build = cx.build;
         let beside = cx.made_of::<Prefix>(CUDNN)?.map(|done| done.folder);
-        let check = |toolkit: &Toolkit, scratch: &Path| tried(build, toolkit, beside.as_deref(), scratch);
+        let beside = beside.as_deref();
         if let Some(toolkit) = &build.cuda_home {
             let scratch = Scratch::new()?;
-            return Ok(Record { versions: check(toolkit, scratch.path())? });
+            return Ok(Record { versions: tried(build, toolkit, beside, scratch.path())? });
         }
         let packages = cx.made_of::<Prefix>(CUDA)?.ok_or_else(|| no_toolkit(build))?;
         let (out, scratch) = (cx.out()?, cx.scratch()?);
         share_tree(&packages.folder, &out)?;
         let toolkit = cuda::complete(&out, &build.compiler, &scratch)?;
-        Ok(Record { versions: check(&toolkit, &scratch)? })
+        Ok(Record { versions: tried_for(TRIAL_ARCHITECTURE, build, &toolkit, beside, &scratch)? })
     }
 }
 
@@ -94,16 +95,29 @@ fn foreign(build: &Build<'_>) -> Result<Option<(Mingw, Wine)>> {
     Ok(Some((Mingw::find()?, Wine::find(&build.store.cache("wine"))?)))
 }
 
-/// Tries `toolkit` in `scratch`, where the programs stay; cuDNN may lie `beside` it. On a machine with a GPU, the
-/// argument `gpu` makes each program compute something whose result is known.
+/// Tries `toolkit` in `scratch` for the first of the recipe's architectures; the programs stay there, and cuDNN may lie
+/// `beside` it. On a machine with such a GPU, the argument `gpu` makes each program compute something whose result is
+/// known.
 ///
 /// # Errors
 /// The recipe has no CUDA; a program does not compile, link or run, or says other versions than the recipe.
 pub fn tried(build: &Build<'_>, toolkit: &Toolkit, beside: Option<&Path>, scratch: &Path) -> Result<Versions> {
+    let first = wanted(build)?.architectures.first().map_or(TRIAL_ARCHITECTURE, String::as_str);
+    tried_for(first, build, toolkit, beside, scratch)
+}
+
+/// The same for `architecture`.
+fn tried_for(
+    architecture: &str,
+    build: &Build<'_>,
+    toolkit: &Toolkit,
+    beside: Option<&Path>,
+    scratch: &Path,
+) -> Result<Versions> {
     let cuda = wanted(build)?;
     match foreign(build)? {
-        Some((mingw, wine)) => toolkit.check_in_wine(cuda, &mingw, &wine, scratch),
-        None => toolkit.check(cuda, has_nccl(build), beside, &build.compiler, scratch),
+        Some((mingw, wine)) => toolkit.check_in_wine(cuda, architecture, &mingw, &wine, scratch),
+        None => toolkit.check(cuda, architecture, has_nccl(build), beside, &build.compiler, scratch),
     }
 }
 

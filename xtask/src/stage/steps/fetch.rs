@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use crate::error::{Error, Result};
 use crate::recipe::{Coordinate, Locked, PythonLock};
+use crate::source::unpack::Bounds;
 use crate::source::{Fetcher, Want};
 use crate::stage::build::{Build, Downloads};
 use crate::stage::step::{Cx, Step};
@@ -40,7 +41,7 @@ impl Step for Fetch {
     fn run(cx: &Cx<'_>) -> Result<Vec<Blob>> {
         let build = cx.build;
         let (store, events, offline) = (build.store, build.events, build.options.offline);
-        Fetcher { store, events, offline, root: &build.workspace.root }.fetch_all(&wants(build)?)
+        Fetcher { store, events, offline, root: &build.workspace.root, bounds: bounds(build) }.fetch_all(&wants(build)?)
     }
 }
 
@@ -64,6 +65,16 @@ fn absent(build: &Build<'_>, is_there: impl Fn(&str, u64) -> bool) -> Result<Vec
 /// A stale lock.
 pub fn digests(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
     Ok(wants(build)?.into_iter().filter_map(|w| w.expected).collect())
+}
+
+/// What one source may have: as the recipe says that allows the most, of the torch and its companions. Each holds its own
+/// to less when it is unpacked.
+fn bounds(build: &Build<'_>) -> Bounds {
+    let besides = build.companions.values().map(|beside| build.drawn_beside(beside).bounds());
+    besides.fold(build.bounds(), |most, of| Bounds {
+        bytes: most.bytes.max(of.bytes),
+        members: most.members.max(of.members),
+    })
 }
 
 fn wants(build: &Build<'_>) -> Result<Vec<Want>> {

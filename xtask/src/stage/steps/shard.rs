@@ -44,7 +44,7 @@ impl Step for Shard {
     fn run(cx: &Cx<'_>) -> Result<Record> {
         let (build, work, cache) = (cx.build, cx.work()?, compiler_cache(cx)?);
         let part = build.options.part.unwrap_or(Part::ALL);
-        let all = ninja::objects(work)?;
+        let all = ninja::objects(&build.recipe, work)?;
         let (of, own) = (all.len(), share(all, part));
         build.events.note(format!(
             "part {part}: {} of {of} objects, with {} jobs, compiler cache: {}",

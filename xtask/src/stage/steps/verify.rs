@@ -21,7 +21,7 @@ use crate::stage::build::Build;
 use crate::stage::environment;
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{CompilerCache, Work};
-use crate::store::Parts;
+use crate::store::{Parts, programs};
 use crate::toolchain::tch::{BYPASS, CXX11_ABI, Release, TABLE};
 use crate::toolchain::{Process, cargo, cuda::Toolkit};
 
@@ -159,6 +159,8 @@ impl Trial<'_> {
                 .env("HOME", &scripts)
                 .env("LC_ALL", "C.UTF-8")
                 .env("OMP_NUM_THREADS", "1")
+                // Of a GPU that this machine happens to have, the wheel may have no code.
+                .env("CUDA_VISIBLE_DEVICES", "")
                 .cwd(&scripts)
                 .timeout(Duration::from_secs(300))
         };
@@ -331,11 +333,14 @@ impl Trial<'_> {
         let backend = if self.build.recipe.cuda.is_some() { "cuda" } else { "cpu" };
         let cxx11_abi = self.build.recipe.torch.cxx11_abi;
         let strings = if cxx11_abi { "" } else { "-pre-cxx11-abi" };
-        let target = self.build.store.cache("consumers").join(format!("tch-{}-{backend}{strings}", tch.version));
+        let consumers = self.build.store.cache("consumers");
+        let target = consumers.join(format!("tch-{}-{backend}{strings}", tch.version));
         let _lock = self.build.store.lock("consumers", self.build.events)?;
-        // Under a name that is the same every time: what a compiler cache remembers has it in it.
-        let stable = target.join("libtorch");
-        fs_err::create_dir_all(&target)?;
+        // Cargo believes what stands there, and runs it.
+        programs::judged(&target, self.build.events)?;
+        // Under a name that is the same every time: what a compiler cache remembers has it in it. Not in the folder: it
+        // leads elsewhere each time.
+        let stable = consumers.join("libtorch");
         if stable.symlink_metadata().is_ok() {
             platform::remove_link(&stable)?;
         }
@@ -361,11 +366,10 @@ impl Trial<'_> {
             }
             return Err(e.doing("fetching the crates of the tch consumer"));
         }
-        process
-            .clone()
-            .args(["build", "--locked", "--offline", "--quiet"])
-            .check("verify", Some(&self.log))
-            .map_err(|e| e.doing("building a tch program against the bundle"))?;
+        let built =
+            process.clone().args(["build", "--locked", "--offline", "--quiet"]).check("verify", Some(&self.log));
+        programs::seal(&target)?;
+        built.map_err(|e| e.doing("building a tch program against the bundle"))?;
         let program = Process::new(target.join(format!("debug/consumer{}", std::env::consts::EXE_SUFFIX)))
             .env("LD_LIBRARY_PATH", &search)
             .timeout(Duration::from_secs(60));

@@ -11,6 +11,7 @@ use super::{CompilerCache, Work};
 use crate::error::{Error, Result};
 use crate::event::{Event, Whence};
 use crate::platform;
+use crate::recipe::{Cuda, Recipe};
 use crate::stage::advice;
 use crate::stage::build::Build;
 use crate::stage::environment;
@@ -31,7 +32,8 @@ const FIRST_GUESS_OBJECT: f64 = 4.3;
 const PACE: &str = include_str!("pace.json");
 
 /// Peak MiB of the largest process of a compile, by folder of the build: the largest of the first build of
-/// `torch-2.6.0-cu124-sm90` (docs/results).
+/// `torch-2.6.0-cu124-sm90`, and of the flash attention kernels of `torch-2.6.0-cu124` that were compiled (docs/results).
+/// What 2.12.1 has in targets of their own (`flash_attention`, `mslk`) is taken to need what those kernels did.
 const MEMORY: &str = include_str!("memory.json");
 
 /// Steps that failed beside the first which an error names.
@@ -45,6 +47,9 @@ const PACE_WORK: f64 = 300.0;
 const PACE_PAST: f64 = 3.0 * PACE_WINDOW;
 /// Seconds of work as expected that are put beside what was measured of compiles.
 const PACE_PRIOR: f64 = 120.0;
+/// Mean seconds of one CUDA object, for one architecture: 241 of the 248 of `torch-2.6.0-cu124-sm90`, by ninja's log
+/// (docs/results).
+const FIRST_GUESS_CUDA: f64 = 32.0;
 /// Mean seconds of any other step.
 const FIRST_GUESS_OTHER: f64 = 0.4;
 
@@ -53,7 +58,8 @@ const FIRST_GUESS_OTHER: f64 = 0.4;
 pub enum Goal<'a> {
     /// Everything.
     All,
-    /// These objects, many of them, and what they wait for.
+    /// These objects, many of them, and what they wait for, for the compiler cache from which another machine takes them:
+    /// as many as compile, and none from elsewhere.
     Objects(&'a [String]),
     /// These few outputs, and what they wait for: nobody can say how long that takes.
     Few(&'a [String]),
@@ -84,16 +90,20 @@ pub fn run(
     let is_timed = !matches!(goal, Goal::Few(_));
     let log = work.log(stage);
     let mut room = Room::of(build);
-    let supply = supply(build, work)?;
+    // What others compiled is in no cache of this machine.
+    let is_for_others = matches!(goal, Goal::Objects(_));
+    let supply = if is_for_others { None } else { supply(build, work)? };
     let through = Through::of(build, work, cache);
-    let farm = farm(build, work, cache, &room);
+    let farm = if is_for_others { None } else { farm(build, work, cache, &room) };
+    let keeps_going = build.options.keep_going || is_for_others;
     let places = farm.as_ref().map_or(0, |farm| farm.places);
+    let had_farm = farm.is_some();
     let mut whence = Counted::new(work);
     loop {
         let mut process = Process::new(environment::tool(&work.dep("buildenv"), "ninja"))
             // What is compiled here is admitted by its launcher, where there is a farm.
             .args(["-j", &(room.jobs + places).to_string()])
-            .args(if build.options.keep_going { &["-k", "0"][..] } else { &[] })
+            .args(if keeps_going { &["-k", "0"][..] } else { &[] })
             .args(targets)
             .hide(build.compiler.hidden())
             .envs(build.torch_env(work))
@@ -134,11 +144,16 @@ pub fn run(
             if let Some(farm) = farm {
                 farm.tell(build, work);
             }
-            audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env })?;
-            if is_timed {
+            let refused = through.connected.as_ref().map(|connected| &*connected.refused);
+            audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env, refused })?;
+            // What was waited for on a farm is no time of a compile: an object would be waited for longer each time.
+            if is_timed && !had_farm {
                 estimate.learn(build, work);
             }
             cache.end(work);
+            if is_for_others {
+                through.took_all(build)?;
+            }
             return Ok(whence.now());
         }
         match room.less() {
@@ -165,13 +180,13 @@ fn farm(build: &Build<'_>, work: &Work, cache: &CompilerCache, room: &Room) -> O
 /// Counts where objects come from while they are finished, by what launchers and ccache note.
 struct Counted {
     /// The files, and how much of each was there before.
-    notes: [(PathBuf, usize); 3],
+    notes: [(PathBuf, usize); 4],
     finished: u64,
 }
 
 impl Counted {
     fn new(work: &Work) -> Self {
-        let notes = [objects::NOTES, objects::FARM_NOTES, CCACHE_LOG].map(|name| {
+        let notes = [objects::NOTES, objects::FARM_NOTES, CCACHE_LOG, remote::SHARED_LOG].map(|name| {
             let path = work.dir.join(name);
             let size = std::fs::metadata(&path).map_or(0, |about| usize::try_from(about.len()).unwrap_or(usize::MAX));
             (path, size)
@@ -193,7 +208,8 @@ impl Counted {
         };
         let put = |line: &str| line.starts_with('+');
         let (archive, farm) = (lines(&self.notes[0], put), lines(&self.notes[1], put));
-        let cache = lines(&self.notes[2], |line| matches!(line, "direct_cache_hit" | "preprocessed_cache_hit"));
+        let hit = |line: &str| matches!(line, "direct_cache_hit" | "preprocessed_cache_hit");
+        let cache = lines(&self.notes[2], hit) + lines(&self.notes[3], hit);
         Whence { local: self.finished.saturating_sub(archive + farm + cache), cache, archive, farm }
     }
 }
@@ -208,14 +224,11 @@ impl Through {
     fn of(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Self {
         let mut env = cache.env(build, work);
         let shared = build.options.shared_cache.as_ref().filter(|_| *cache != CompilerCache::Off);
-        let connected = shared.and_then(|shared| remote::connect(shared, work, cache, build.events));
-        if let (Some(connected), Some(shared)) = (&connected, shared) {
-            env.extend(connected.env.iter().cloned());
-            if let Some(folder) = remote::folder(&build.store.cache(cache.name()), shared) {
-                // The last one of a name counts.
-                env.push(("CCACHE_DIR".into(), folder.display().to_string()));
-            }
-        }
+        let connected = shared.and_then(|shared| {
+            let folder = remote::folder(&build.store.cache(cache.name()), shared);
+            remote::connect(shared, work, cache, folder.as_deref(), build.events)
+        });
+        env.extend(connected.iter().flat_map(|connected| connected.env.iter().cloned()));
         Self { env, connected }
     }
 
@@ -223,6 +236,22 @@ impl Through {
         if let Some(connected) = &self.connected {
             connected.tell(build.events);
         }
+    }
+
+    /// Whether the cache of others that was named has what was compiled for them.
+    fn took_all(&self, build: &Build<'_>) -> Result<()> {
+        let Some(shared) = &build.options.shared_cache else { return Ok(()) };
+        let failed = match &self.connected {
+            _ if !shared.writes() => "nothing is written there without --cache-sign".to_owned(),
+            Some(connected) if connected.failed() == 0 => return Ok(()),
+            None => "it was not used".to_owned(),
+            Some(connected) => format!("it failed {} times", connected.failed()),
+        };
+        Err(Error::world(
+            "shared-cache",
+            format!("this part is compiled, and the cache of others lacks some of it: {failed}"),
+        )
+        .next("the same command again, with the cache there: what was compiled is not compiled twice"))
     }
 }
 
@@ -344,19 +373,25 @@ fn status(line: &str) -> Option<(u64, u64, &str)> {
 }
 
 /// What steps took in the first builds of a recipe: for machines that have not seen them.
-struct Pace(HashMap<String, f64>);
+struct Pace {
+    folders: HashMap<String, f64>,
+    /// What a recipe compiles its CUDA code for.
+    architectures: usize,
+}
 
 impl Pace {
-    fn read() -> Self {
-        Self(serde_json::from_str(PACE).unwrap_or_default())
+    fn of(cuda: Option<&Cuda>) -> Self {
+        let architectures = cuda.map_or(1, |cuda| cuda.architectures.len());
+        Self { folders: serde_json::from_str(PACE).unwrap_or_default(), architectures }
     }
 
-    /// Seconds that a step takes on one core.
+    /// Seconds that a step takes on one core. Threads of one nvcc make no difference: each takes the place of a job.
     fn guess(&self, output: &str, rule: &str) -> f64 {
         let folder = output.rsplit_once('/').map_or("", |(folder, _)| folder);
-        match self.0.get(folder) {
+        match self.folders.get(folder) {
             Some(seconds) if output.ends_with(".o") => *seconds,
             _ if rule.starts_with("CXX_COMPILER") => FIRST_GUESS_OBJECT,
+            _ if rule.starts_with("CUDA_COMPILER") => FIRST_GUESS_CUDA * self.architectures.max(1) as f64,
             _ => FIRST_GUESS_OTHER,
         }
     }
@@ -390,7 +425,7 @@ impl Estimate {
     fn new(build: &Build<'_>, work: &Work, jobs: usize, targets: &[String], from: &Whence) -> Self {
         let begin = Mark { compiled: from.local, objects: from.all(), ..Mark::default() };
         let learnt = timings(build);
-        let pace = Pace::read();
+        let pace = Pace::of(build.recipe.cuda.as_ref());
         let done: HashSet<String> = ninja_log(&work.build()).into_keys().collect();
         let asked: HashSet<&String> = targets.iter().collect();
         let mut remaining = HashMap::new();
@@ -484,12 +519,12 @@ pub fn targets(work: &Work) -> Result<Vec<(String, String)>> {
 ///
 /// # Errors
 /// As [`Work::ask_ninja`].
-pub fn objects(work: &Work) -> Result<Vec<(String, f64)>> {
+pub fn objects(recipe: &Recipe, work: &Work) -> Result<Vec<(String, f64)>> {
     let inputs = work.ask_ninja(&["-t", "inputs", "all"])?;
     let inputs = String::from_utf8_lossy(&inputs);
     // Many objects of a tree are in no library that is built.
     let needed: HashSet<&str> = inputs.lines().collect();
-    let pace = Pace::read();
+    let pace = Pace::of(recipe.cuda.as_ref());
     Ok(targets(work)?
         .into_iter()
         .filter(|(output, rule)| rule.contains("_COMPILER__") && needed.contains(output.as_str()))
@@ -603,6 +638,44 @@ mod tests {
         let told = |line: &str| advice::advice(&[line], 4)[0].tell.clone();
         assert!(told("c++: fatal error: Killed signal terminated program cc1plus").contains("--jobs 2"));
         assert!(told("a.cpp:1: fatal error: zz.h: No such file or directory").contains("header is missing"));
+    }
+
+    #[test]
+    fn a_first_build_with_cuda_is_guessed_by_what_one_was_measured_to_take() {
+        let of = |count| {
+            Pace::of(Some(&Cuda {
+                version: "13.0".into(),
+                architectures: vec!["9.0".into(); count],
+                requires: Vec::new(),
+                nvcc_threads: 2,
+            }))
+        };
+        let cuda = "caffe2/CMakeFiles/torch_cuda.dir/__/aten/src/ATen/native/cuda/Indexing.cu.o";
+        let rule = "CUDA_COMPILER__torch_cuda_unscanned_Release";
+        assert_eq!([1, 6].map(|count| of(count).guess(cuda, rule)), [32.0, 192.0]);
+        assert_eq!(of(6).guess("x/y.cpp.o", "CXX_COMPILER__torch_cpu_unscanned_Release"), FIRST_GUESS_OBJECT);
+        assert_eq!(
+            of(6).guess("lib/libtorch_cuda.so", "CXX_SHARED_LIBRARY_LINKER__torch_cuda_Release"),
+            FIRST_GUESS_OTHER
+        );
+        // What was measured by folder counts first.
+        let measured = Pace { folders: HashMap::from([("x".to_owned(), 7.0)]), architectures: 6 };
+        assert_eq!([measured.guess("x/y.cpp.o", "CXX_COMPILER__x"), measured.guess("x/y.cu.o", rule)], [7.0, 7.0]);
+    }
+
+    #[test]
+    fn the_largest_kernels_are_admitted_with_what_they_were_measured_to_need() {
+        let kinds: BTreeMap<String, u64> = serde_json::from_str(MEMORY).unwrap();
+        let rules = Rules { memory: 1 << 16, threads: 8, nvcc_threads: 1, kinds, ..Rules::default() };
+        for output in [
+            // 2.6.0
+            "caffe2/CMakeFiles/torch_cuda.dir/__/aten/src/ATen/native/transformers/cuda/flash_attn/kernels/flash_bwd_hdim256_bf16_sm80.cu.o",
+            // 2.12.1
+            "caffe2/aten/src/ATen/CMakeFiles/flash_attention.dir/__/__/__/third_party/flash-attention/csrc/flash_attn/src/flash_bwd_hdim256_bf16_sm80.cu.o",
+            "caffe2/aten/src/ATen/CMakeFiles/mslk.dir/__/__/__/third_party/mslk/csrc/gemm/cutlass/f4f4bf16.cu.o",
+        ] {
+            assert_eq!(rules.need(output, true).memory, 5237, "{output}");
+        }
     }
 
     /// 100 steps that are expected to take 10 s each, on one core.

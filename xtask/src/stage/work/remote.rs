@@ -1,26 +1,32 @@
 //! Connects a build to the compiler cache that machines share: a door in the work folder that ccache is told of, and
 //! what ccache says of each compile.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::Work;
-use super::cache::{CCACHE_LOG, CompilerCache};
+use super::cache::CompilerCache;
 use crate::event::Sink;
 use crate::platform::Door;
-use crate::stage::shared::{Shared, Tally, serve, signed::Trust};
+use crate::stage::shared::{Refused, Shared, Tally, serve, signed::Trust};
 use crate::store::KeyBuilder;
 
 /// What a ccache calls it that it can ask a socket.
 const FEATURE: &str = "redis+unix-storage";
 /// How long ccache waits for an answer, in milliseconds: longer than this program waits for the server.
 const CCACHE_PATIENCE: u32 = 60_000;
+/// The file of a work folder in which ccache says what became of each compile that could read from a shared cache.
+pub const SHARED_LOG: &str = "ccache.shared.log";
+/// The file in the folder of a shared cache with the digests of the objects that this machine compiled into it.
+const OWN: &str = "own-objects";
 
 /// A cache that a build is connected to, until this goes.
 pub struct Connected {
     /// What ccache has to know.
     pub env: Vec<(String, String)>,
+    /// Which entries are not read any more.
+    pub refused: Arc<Refused>,
     _door: Door,
     tally: Arc<Tally>,
     shown: String,
@@ -40,14 +46,37 @@ fn speaks(program: &Path, libraries: Option<&Path>) -> bool {
 }
 
 /// The folder for what ccache keeps beside a shared cache that is read, in place of `cache`: what came from other
-/// machines never stands among what this one compiled.
+/// machines never stands among what this one compiled. What was read on somebody's word is not used once that word does
+/// not count any more.
 pub fn folder(cache: &Path, shared: &Shared) -> Option<PathBuf> {
-    let name = KeyBuilder::new("shared-cache", 1).text("url", &shared.storage.shown()).finish();
-    (shared.trust != Trust::Nobody).then(|| cache.with_file_name(format!("shared-{}", name.short())))
+    let name = KeyBuilder::new("shared-cache", 2)
+        .text("url", &shared.storage.shown())
+        .text("trust", &shared.trust.shown())
+        .finish();
+    (shared.trust != Trust::Nobody).then(|| cache.with_file_name(format!("{FOLDERS}{}", name.short())))
 }
 
-/// Connects the build in `work` to `shared`; `None`, with a warning, if that cannot be.
-pub fn connect(shared: &Arc<Shared>, work: &Work, cache: &CompilerCache, events: &dyn Sink) -> Option<Connected> {
+/// How the folders of all shared caches are called that stand beside `cache`.
+const FOLDERS: &str = "shared-";
+
+/// All of them.
+pub fn folders(cache: &Path) -> Vec<PathBuf> {
+    let beside = cache.parent().and_then(|parent| std::fs::read_dir(parent).ok()).into_iter().flatten().flatten();
+    let is_one = |entry: &std::fs::DirEntry| {
+        entry.file_name().to_string_lossy().starts_with(FOLDERS) && entry.file_type().is_ok_and(|t| t.is_dir())
+    };
+    beside.filter(is_one).map(|entry| entry.path()).collect()
+}
+
+/// Connects the build in `work` to `shared`, whose entries ccache keeps in `folder`, if it keeps them apart; `None`, with
+/// a warning, if that cannot be.
+pub fn connect(
+    shared: &Arc<Shared>,
+    work: &Work,
+    cache: &CompilerCache,
+    folder: Option<&Path>,
+    events: &dyn Sink,
+) -> Option<Connected> {
     let shown = shared.storage.shown();
     let without = |why: &str| {
         events.warn(format!("the shared cache {shown} is not used: {why}; the build goes on without it"));
@@ -70,50 +99,78 @@ pub fn connect(shared: &Arc<Shared>, work: &Work, cache: &CompilerCache, events:
         return without(&e.to_string());
     }
     let tally = Arc::new(Tally::default());
+    let refused = Arc::new(folder.map(Refused::beside).unwrap_or_default());
     let socket = work.socket().with_extension("cache");
-    let (to, counted) = (Arc::clone(shared), Arc::clone(&tally));
-    let door = match Door::open(&socket, move |visitor| serve(visitor, &to, &counted)) {
+    let (to, counted, not_read) = (Arc::clone(shared), Arc::clone(&tally), Arc::clone(&refused));
+    let door = match Door::open(&socket, move |visitor| serve(visitor, &to, &counted, &not_read)) {
         Ok(door) => door,
         Err(e) => return without(&format!("{}: {e}", socket.display())),
     };
     let pair = |name: &str, value: String| (name.to_owned(), value);
     let remote = format!("redis+unix:{}|operation-timeout={CCACHE_PATIENCE}", socket.display());
-    let env = vec![
-        pair("CCACHE_REMOTE_STORAGE", remote),
-        // What this machine had already, others have not.
-        pair("CCACHE_RESHARE", "1".into()),
-    ];
-    Some(Connected { env, _door: door, tally, shown })
+    let mut env = vec![pair("CCACHE_REMOTE_STORAGE", remote)];
+    if shared.secret.is_none() || shared.trust == Trust::Nobody {
+        // What this machine had already, others have not. What came from others would be signed anew, as ours.
+        env.push(pair("CCACHE_RESHARE", "1".into()));
+    }
+    if let Some(folder) = folder {
+        // The last one of a name counts.
+        env.push(pair("CCACHE_DIR", folder.display().to_string()));
+        env.push(pair("CCACHE_STATSLOG", work.dir.join(SHARED_LOG).display().to_string()));
+    }
+    Some(Connected { env, refused, _door: door, tally, shown })
 }
 
 impl Connected {
+    /// How often the cache failed.
+    pub fn failed(&self) -> u64 {
+        self.tally.failed()
+    }
+
     /// Tells what came of it.
     pub fn tell(&self, events: &dyn Sink) {
         self.tally.tell(&self.shown, events);
     }
 }
 
-/// The sources whose objects came from the shared cache in `work`, as ccache was given them.
-pub fn hits(work: &Work) -> BTreeSet<String> {
-    parse_hits(&std::fs::read_to_string(work.dir.join(CCACHE_LOG)).unwrap_or_default())
+/// Of the sources that were compiled in `work` where entries of a shared cache could be read, as ccache was given them:
+/// whether ccache had an object of one. It keeps what it reads from a shared cache, so one of its own folder may be of
+/// another machine as well.
+pub fn compiled(work: &Work) -> BTreeMap<String, bool> {
+    parse(&std::fs::read_to_string(work.dir.join(SHARED_LOG)).unwrap_or_default())
 }
 
-/// Forgets what came from the shared cache in `work`.
+/// Forgets what came from a shared cache in `work`.
 pub fn forget(work: &Work) {
-    let _ = std::fs::remove_file(work.dir.join(CCACHE_LOG));
+    let _ = std::fs::remove_file(work.dir.join(SHARED_LOG));
 }
 
-/// Reads ccache's log of statistics: a line `# SOURCE`, and its counters after it. Of several compiles of one source
-/// the last one counts.
-fn parse_hits(text: &str) -> BTreeSet<String> {
-    let mut out = BTreeSet::new();
+/// The digests of the objects that this machine compiled into `folder`.
+pub fn own(folder: &Path) -> BTreeSet<String> {
+    let text = std::fs::read_to_string(folder.join(OWN)).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// Adds to them. What is not noted is taken for another machine's.
+pub fn note_own(folder: &Path, known: &BTreeSet<String>, digests: impl IntoIterator<Item = String>) {
+    let all: BTreeSet<String> = known.iter().cloned().chain(digests).collect();
+    if all.len() > known.len() {
+        let text: String = all.into_iter().map(|digest| digest + "\n").collect();
+        let _ = crate::store::write_atomically(&folder.join(OWN), text.as_bytes());
+    }
+}
+
+/// Reads ccache's log of statistics: a line `# SOURCE`, and its counters after it. A source that it had once is one that
+/// it had: it may be compiled twice, for two objects.
+fn parse(text: &str) -> BTreeMap<String, bool> {
+    let mut out = BTreeMap::new();
     let mut source = None;
     for line in text.lines() {
         if let Some(name) = line.strip_prefix("# ") {
-            out.remove(name);
             source = Some(name);
-        } else if line == "remote_storage_hit" {
-            out.extend(source.map(str::to_owned));
+            out.entry(name.to_owned()).or_insert(false);
+        } else if line == "remote_storage_hit" || line == "local_storage_hit" {
+            out.extend(source.map(|name| (name.to_owned(), true)));
         }
     }
     out
@@ -141,9 +198,31 @@ mod tests {
     }
 
     #[test]
-    fn of_several_compiles_of_a_source_the_last_one_says_where_its_object_came_from() {
+    fn a_source_whose_object_ccache_had_in_any_of_its_compiles_is_one_that_it_had() {
         let text = "# ../a.cpp\ncache_miss\nremote_storage_read_miss\n# ../b.cpp\nremote_storage_hit\n\
-                    # ../a.cpp\nremote_storage_hit\n# ../b.cpp\nlocal_storage_hit\n";
-        assert_eq!(parse_hits(text).into_iter().collect::<Vec<_>>(), ["../a.cpp"]);
+                    # ../a.cpp\nremote_storage_hit\n# ../b.cpp\ncache_miss\n# ../c.cpp\nlocal_storage_hit\n\
+                    # ../d.cpp\ncache_miss\n";
+        let had = |name: &str| parse(text)[name];
+        assert_eq!(["../a.cpp", "../b.cpp", "../c.cpp", "../d.cpp"].map(had), [true, true, true, false]);
+    }
+
+    #[test]
+    fn what_was_compiled_here_is_known_again_and_another_trust_has_another_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        note_own(dir.path(), &own(dir.path()), ["b".to_owned()]);
+        note_own(dir.path(), &own(dir.path()), ["a".to_owned()]);
+        assert_eq!(own(dir.path()).into_iter().collect::<Vec<_>>(), ["a", "b"]);
+        let shared = |trust| Shared {
+            storage: crate::stage::shared::storage::Storage::Folder("/x".into()),
+            trust,
+            secret: None,
+        };
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
+        let cache = dir.path().join("ccache");
+        let (any, keys) = (folder(&cache, &shared(Trust::Unsigned)), folder(&cache, &shared(Trust::Keys(vec![key]))));
+        assert!(any.is_some() && keys.is_some() && any != keys);
+        assert_eq!(folder(&cache, &shared(Trust::Nobody)), None);
+        std::fs::create_dir_all(any.as_ref().unwrap()).unwrap();
+        assert_eq!(folders(&cache), [any.unwrap()]);
     }
 }

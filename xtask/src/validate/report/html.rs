@@ -276,6 +276,15 @@ fn scenarios(report: &Report) -> Markup {
                     td { (outcome(&p.candidate)) } td { (outcome(&p.baseline)) }
                 } } }
             } }
+            @for p in &report.measured.scenarios { @if !p.figures().is_empty() {
+                h3 { "What " (p.name) " found" }
+                div.scroll { table {
+                    thead { tr { th scope="col" { "" } th scope="col" { "candidate" } th scope="col" { "baseline" } } }
+                    tbody { @for (what, [candidate, baseline]) in p.figures() { tr {
+                        th scope="row" { (what) } td { (candidate) } td { (baseline) }
+                    } } }
+                } }
+            } }
         }
     }
 }

@@ -46,6 +46,17 @@ pub fn summary(report: &Report) -> String {
         for p in &report.measured.scenarios {
             let _ = writeln!(t, "| {}: {} | {} | {} |", p.name, p.what, outcome(&p.candidate), outcome(&p.baseline));
         }
+        for p in &report.measured.scenarios {
+            let figures = p.figures();
+            if figures.is_empty() {
+                continue;
+            }
+            let _ = writeln!(t, "\n## What `{}` found\n\n| | candidate | baseline |\n|---|---|---|", p.name);
+            for (what, [candidate, baseline]) in figures {
+                let cell = |text: String| text.replace('|', "\\|");
+                let _ = writeln!(t, "| {what} | {} | {} |", cell(candidate), cell(baseline));
+            }
+        }
     }
     ground(&mut t, report);
     t
