@@ -252,7 +252,7 @@ fn headers(c: &mut Corpus) {
         ("a program of its owner, of Windows", 0, 0o100_744, Is::Wrong),
         ("a program of a Macintosh", 19, 0o100_755, Is::Wrong),
         ("a program of nobody's system", 255, 0o100_755, Is::Wrong),
-        ("a mode without a kind, of Windows", 0, 0o755, Is::Right),
+        ("a mode without a kind, of Windows", 0, 0o755, Is::Wrong),
         // Real ones have it (protobuf 5.28.3): the same file, of which only uv makes a program.
         ("a mode without a kind", 3, 0o777, Is::Right),
     ] {

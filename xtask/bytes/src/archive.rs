@@ -87,11 +87,12 @@ impl Member {
     }
 
     /// Whether an installer makes a program of the file; `None` where they differ: pip goes by the mode of what is called
-    /// a regular file there, whatever system wrote it, and uv by the mode of what Unix wrote, whatever kind of file.
+    /// a regular file there, whatever system wrote it, and uv by the mode whatever kind of file it says, uv 0.9 by that of
+    /// what Unix wrote, 0.13 whatever system did.
     pub fn is_program(&self) -> Option<bool> {
         let runs = self.mode & 0o111 != 0;
-        let (pip, uv) = (runs && self.mode & 0o170_000 == 0o100_000, runs && self.is_of_unix());
-        (pip == uv).then_some(pip)
+        let for_all = self.mode & 0o170_000 == 0o100_000 && self.is_of_unix();
+        (!runs || for_all).then_some(runs)
     }
 }
 
