@@ -425,7 +425,6 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "the Python's headers: the key has the interpreter's digest and that of pyconfig.h",
         &["steps/configure.rs shown_headers ×3"],
     ),
-    ("entries of a shared cache: of ccache, which knows by itself what each is for", &["shared/storage.rs get"]),
     ("this program itself, as the launcher of compilers", &["work.rs install_launcher ×2"]),
     ("digests of files of registries, before there is a lock", &["lock.rs read"]),
     (

@@ -365,7 +365,7 @@ fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
     }
     // What the driver serves, first; of that what was built; then the nearest version.
     // Who has none gets the newest.
-    let near = asker.report.map_or("99", |_| asker.release());
+    let near = asker.report.map_or("99.99.99", |_| asker.release());
     let distance = |r: &Recipe| {
         let (a, b) = (numbers(&r.torch.version), numbers(near));
         (a[0].abs_diff(b[0]), a[1].abs_diff(b[1]), a[2].abs_diff(b[2]))
