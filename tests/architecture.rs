@@ -405,11 +405,9 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "the work folder or a cache, each under the key of the configured build",
         &[
             "objects/audit.rs load",
-            "farm/daemon.rs caches",
             "shared/mod.rs beside",
             "work/pieces.rs doubled ×3",
             "work/remote.rs compiled",
-            "work/remote.rs folders",
             "work/remote.rs own",
             "steps/canary.rs check_has_libuv",
             "steps/configure.rs keep_checks",

@@ -47,7 +47,7 @@ fn compiles(build: &Path) -> Vec<Compile> {
         .filter(|c| ["/torch_cpu.dir/", "/torch_python.dir/"].iter().any(|t| c["output"].as_str().unwrap().contains(t)))
         .filter(|c| c["file"].as_str().unwrap().ends_with(".cpp"))
         .map(|c| {
-            let mut words: Vec<String> = shell_words(c["command"].as_str().unwrap());
+            let mut words: Vec<String> = shlex::split(c["command"].as_str().unwrap()).unwrap();
             let at = words.iter().position(|w| w == "-o").expect("an output");
             words.truncate(at);
             let file = PathBuf::from(c["file"].as_str().unwrap());
@@ -58,26 +58,6 @@ fn compiles(build: &Path) -> Vec<Compile> {
         .collect();
     compiles.sort_by_key(|c| c.bytes);
     compiles
-}
-
-/// As CMake writes them: words of a shell, quoted where they need it.
-fn shell_words(command: &str) -> Vec<String> {
-    let mut words = vec![String::new()];
-    let (mut quoted, mut escaped) = (false, false);
-    for c in command.chars() {
-        match c {
-            _ if escaped => {
-                words.last_mut().unwrap().push(c);
-                escaped = false;
-            }
-            '\\' => escaped = true,
-            '"' => quoted = !quoted,
-            ' ' if !quoted => words.push(String::new()),
-            other => words.last_mut().unwrap().push(other),
-        }
-    }
-    words.retain(|w| !w.is_empty());
-    words
 }
 
 /// The sources of a piece; a source that is none is itself.

@@ -139,7 +139,7 @@ mod linux {
             for _ in 0..2 {
                 scope.spawn(|| {
                     while let Some(output) = outputs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        let mut words = shell_words(commands[output.as_str()]);
+                        let mut words = shlex::split(commands[output.as_str()]).unwrap();
                         let at = words.iter().position(|w| w == "-o").expect("an output") + 1;
                         let object = tempfile::NamedTempFile::new().unwrap();
                         words[at] = text(object.path()).to_owned();
@@ -153,26 +153,6 @@ mod linux {
             }
         });
         costs.into_inner().unwrap()
-    }
-
-    /// As CMake writes them: words of a shell, quoted where they need it.
-    fn shell_words(command: &str) -> Vec<String> {
-        let mut words = vec![String::new()];
-        let (mut quoted, mut escaped) = (false, false);
-        for c in command.chars() {
-            match c {
-                _ if escaped => {
-                    words.last_mut().unwrap().push(c);
-                    escaped = false;
-                }
-                '\\' => escaped = true,
-                '"' => quoted = !quoted,
-                ' ' if !quoted => words.push(String::new()),
-                other => words.last_mut().unwrap().push(other),
-            }
-        }
-        words.retain(|w| !w.is_empty());
-        words
     }
 
     fn quartiles(mut of: Vec<f64>) -> [f64; 3] {

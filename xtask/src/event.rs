@@ -142,6 +142,28 @@ impl Sink for Silent {
     fn take(&self, _event: Event) {}
 }
 
+/// What tests listen with: the texts of warnings.
+#[cfg(test)]
+#[derive(Default)]
+pub struct Heard(std::sync::Mutex<Vec<String>>);
+
+#[cfg(test)]
+impl Heard {
+    /// What was heard since this was asked last.
+    pub fn take_all(&self) -> Vec<String> {
+        std::mem::take(&mut *self.0.lock().unwrap())
+    }
+}
+
+#[cfg(test)]
+impl Sink for Heard {
+    fn take(&self, event: Event) {
+        if let Event::Warning { text } = event {
+            self.0.lock().unwrap().push(text);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

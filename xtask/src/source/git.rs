@@ -14,7 +14,7 @@ use git2::{FetchOptions, ObjectType, Oid, Repository};
 use url::Url;
 
 use super::http;
-use super::unpack::Bounds;
+use super::unpack::{Bounds, DEEPEST_PATH, LONGEST_PATH};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 
@@ -27,9 +27,6 @@ const LARGEST_BLOB: u64 = 256 << 20;
 const LARGEST_TREE: u64 = 16 << 20;
 /// Bytes of what a symbolic link leads to.
 const LONGEST_LINK: u64 = 4096;
-/// Bytes of a path, and folders in it: as in archives.
-const LONGEST_PATH: usize = 4096;
-const DEEPEST_PATH: usize = 64;
 /// Bytes of all paths together, which are in memory until the archive is written.
 const MOST_OF_PATHS: u64 = 64 << 20;
 /// Files, folders and submodules together, whatever the bounds are.

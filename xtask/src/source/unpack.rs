@@ -14,8 +14,8 @@ use crate::wheel::{FileAt, open_zip, read_up_to};
 use super::tarball::{Guarded, xz};
 
 /// Bytes of a member's path, and folders in it.
-const LONGEST_PATH: usize = 4096;
-const DEEPEST_PATH: usize = 64;
+pub(super) const LONGEST_PATH: usize = 4096;
+pub(super) const DEEPEST_PATH: usize = 64;
 /// Links of an archive: where they lead is in memory until all files are there.
 const MOST_LINKS: usize = 20_000;
 /// Bytes of a zip archive's directory.

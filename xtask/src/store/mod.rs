@@ -253,6 +253,12 @@ impl Store {
         self.root.join("cache").join(name)
     }
 
+    /// Those of these folders that there are and whose names begin so.
+    pub fn caches(&self, prefix: &str) -> Vec<PathBuf> {
+        let all = sessions::entries(&self.root.join("cache")).into_iter();
+        all.filter(|path| sessions::begins_with(path, prefix) && path.is_dir()).collect()
+    }
+
     /// Where a download with this digest is collected while it arrives.
     pub fn part(&self, name: &str) -> PathBuf {
         self.root.join("parts").join(name)

@@ -58,21 +58,8 @@ pub fn seal(folder: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::event::Event;
-
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<String>>);
-
-    impl Sink for Heard {
-        fn take(&self, event: Event) {
-            if let Event::Warning { text } = event {
-                self.0.lock().unwrap().push(text);
-            }
-        }
-    }
+    use crate::event::Heard;
 
     #[test]
     fn what_is_run_out_of_the_cache_is_what_was_left_there_or_is_made_anew() {
@@ -80,7 +67,7 @@ mod tests {
         let folder = dir.path().join("cache/benchmark");
         let program = folder.join("release/build/x/build-script-build");
         let heard = Heard::default();
-        let said = || std::mem::take(&mut *heard.0.lock().unwrap());
+        let said = || heard.take_all();
         // As a run that used it and ended well.
         let made = || {
             judged(&folder, &heard).unwrap();

@@ -179,21 +179,8 @@ fn opened(path: &Path) -> std::io::Result<File> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-
     use super::*;
-    use crate::event::Event;
-
-    #[derive(Default)]
-    struct Heard(Mutex<Vec<String>>);
-
-    impl Sink for Heard {
-        fn take(&self, event: Event) {
-            if let Event::Warning { text } = event {
-                self.0.lock().unwrap().push(text);
-            }
-        }
-    }
+    use crate::event::Heard;
 
     #[test]
     fn many_use_a_store_at_once_and_whoever_removes_from_it_is_alone() {
@@ -210,15 +197,18 @@ mod tests {
         let removing = alone(dir.path()).unwrap();
         assert!(alone(dir.path()).is_err());
         assert_eq!(enter(&locks, None).unwrap_err().code(), "in-use");
-        std::thread::scope(|scope| {
+        let said = std::thread::scope(|scope| {
             let waiting = scope.spawn(|| enter(&locks, Some(&heard)).unwrap().is_some());
-            while heard.0.lock().unwrap().is_empty() {
+            let mut said = Vec::new();
+            while said.is_empty() {
                 std::thread::sleep(Duration::from_millis(5));
+                said = heard.take_all();
             }
             drop(removing);
             assert!(waiting.join().unwrap());
+            said
         });
-        assert!(heard.0.lock().unwrap()[0].starts_with(&format!("waiting for process {}", std::process::id())));
+        assert!(said[0].starts_with(&format!("waiting for process {}", std::process::id())));
         // Nobody is left, nor a file that says that somebody is.
         assert!(alone(dir.path()).is_ok());
         assert_eq!(entries(&locks), [locks.join(HELD)]);

@@ -92,6 +92,27 @@ pub struct Compiler {
     pub locked: Option<PathBuf>,
 }
 
+#[cfg(test)]
+impl Compiler {
+    /// One that is only asked who it is.
+    pub fn called(family: Family, version: &str) -> Self {
+        Self {
+            cc: "cc".into(),
+            cxx: "c++".into(),
+            family,
+            version: version.into(),
+            banner: String::new(),
+            target: String::new(),
+            linker: String::new(),
+            assembler: String::new(),
+            libc: String::new(),
+            files: BTreeMap::new(),
+            env: Vec::new(),
+            locked: None,
+        }
+    }
+}
+
 impl Compiler {
     /// Folders that must be on PATH for the compilers: their own, and what they name.
     pub fn folders(&self) -> Vec<PathBuf> {

@@ -696,30 +696,12 @@ mod tests {
         assert_eq!(imports::dll_of(dir.path(), "cupti"), Some(folder.join("cupti64_2025.3.1.dll")));
     }
 
-    /// A compiler that is only asked who it is.
-    fn host(family: Family, version: &str) -> Compiler {
-        Compiler {
-            cc: "cc".into(),
-            cxx: "c++".into(),
-            family,
-            version: version.into(),
-            banner: String::new(),
-            target: String::new(),
-            linker: String::new(),
-            assembler: String::new(),
-            libc: String::new(),
-            files: BTreeMap::new(),
-            env: Vec::new(),
-            locked: None,
-        }
-    }
-
     /// By `crt/host_config.h` of each release.
     #[test]
     fn a_host_compiler_that_nvcc_refuses_is_told_with_what_it_takes() {
         use Family::{Clang, Gcc, Msvc};
         let of = |cuda: &str, family, version: &str| {
-            demand_compiler(releases::release(cuda).unwrap(), &host(family, version))
+            demand_compiler(releases::release(cuda).unwrap(), &Compiler::called(family, version))
         };
         for (cuda, family, newest, too_new, says) in [
             ("12.1", Gcc, "12.4.0", "13.1.0", "takes GCC up to 12"),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::admission::{Admitted, Need, Rules};
+use super::objects;
 use crate::platform;
 
 /// Names the file with the [`Farm`] of a build to its launchers.
@@ -151,13 +152,7 @@ impl Farm {
 /// open still, the engine's daemon, writes to another one.
 fn taken(from: &Path, to: &Path) -> Option<String> {
     let bytes = platform::read_regular(from, MOST_OBJECT).ok()?;
-    let mut aside = to.as_os_str().to_owned();
-    aside.push(format!(".torchmill-{}", std::process::id()));
-    let put = std::fs::write(&aside, &bytes).and_then(|()| std::fs::rename(&aside, to));
-    if put.is_err() {
-        let _ = std::fs::remove_file(&aside);
-        return None;
-    }
+    objects::place(&bytes, to)?;
     Some(hex::encode(Sha256::digest(&bytes)))
 }
 

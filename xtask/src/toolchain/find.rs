@@ -186,20 +186,7 @@ mod tests {
     use super::*;
 
     fn gcc(version: &str) -> Compiler {
-        Compiler {
-            cc: "/usr/bin/gcc".into(),
-            cxx: "/usr/bin/g++".into(),
-            family: Family::Gcc,
-            version: version.into(),
-            banner: String::new(),
-            target: String::new(),
-            linker: String::new(),
-            assembler: String::new(),
-            libc: String::new(),
-            files: BTreeMap::new(),
-            env: Vec::new(),
-            locked: None,
-        }
+        Compiler { cc: "/usr/bin/gcc".into(), cxx: "/usr/bin/g++".into(), ..Compiler::called(Family::Gcc, version) }
     }
 
     #[test]

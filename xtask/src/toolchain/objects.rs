@@ -135,10 +135,19 @@ impl Supply {
         let target = following(argv, "-MT").unwrap_or(output);
         let paths: Vec<String> = names.iter().map(|name| real(name, &self.python)).collect();
         std::fs::write(depfile, format!("{target}: \\\n {}\n", paths.join(" \\\n "))).ok()?;
-        let fresh = format!("{output}.torchmill-{}", std::process::id());
-        std::fs::write(&fresh, bytes).ok()?;
-        std::fs::rename(&fresh, output).ok()
+        place(&bytes, Path::new(output))
     }
+}
+
+/// Puts an object or its list of files in place, whole or not at all.
+pub(super) fn place(bytes: &[u8], at: &Path) -> Option<()> {
+    let mut fresh = at.as_os_str().to_owned();
+    fresh.push(format!(".torchmill-{}", std::process::id()));
+    let put = std::fs::write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, at));
+    if put.is_err() {
+        let _ = std::fs::remove_file(&fresh);
+    }
+    put.ok()
 }
 
 /// The argument after `flag`.

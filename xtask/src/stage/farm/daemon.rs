@@ -49,20 +49,12 @@ pub struct Connected {
 }
 
 /// How the folders are called in which the engine keeps what farms compiled.
-const CACHES: &str = "farm-";
+pub const CACHES: &str = "farm-";
 
 /// The folder in which the engine keeps what this farm compiled: never among what this machine compiled itself.
 pub fn cache(build: &Build<'_>, farm: &Farm) -> PathBuf {
     let name = KeyBuilder::new("farm", 1).text("scheduler", &farm.shown()).finish();
     build.store.cache(&format!("{CACHES}{}", name.short()))
-}
-
-/// Those of all farms.
-pub fn caches(build: &Build<'_>) -> Vec<PathBuf> {
-    let any = build.store.cache(CACHES);
-    let all = any.parent().and_then(|caches| std::fs::read_dir(caches).ok()).into_iter().flatten().flatten();
-    let is_one = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().starts_with(CACHES);
-    all.filter(is_one).map(|entry| entry.path()).collect()
 }
 
 /// Connects the build in `work` to `farm`, with `jobs` compilers here beside it.

@@ -117,6 +117,7 @@ struct Differing {
 pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
     let mut drawn = Drawn::load(work);
     let foreign = Foreign::of(build, work)?;
+    note_own(build, work, &foreign);
     let all: BTreeMap<String, String> =
         foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
     let percent = build.options.cache_audit.unwrap_or(PERCENT);
@@ -181,36 +182,12 @@ impl Foreign {
         };
         farmed.retain(|output, digest| !delivered.contains_key(output) && is_theirs(output, digest));
         let commands = commands(work)?;
-        // ccache names the source; of one that is compiled twice, both objects count.
-        let had = |command: &Command| {
-            let words = command.relative(work);
-            let source = words.iter().position(|word| word == "-c").and_then(|at| words.get(at + 1));
-            source.and_then(|source| compiled.get(source)).copied()
-        };
-        let folder = build
-            .options
-            .shared_cache
-            .as_ref()
-            .and_then(|shared| remote::folder(&build.store.cache(CCACHE), shared))
-            .filter(|folder| folder.is_dir());
-        let own = folder.as_deref().map(remote::own).unwrap_or_default();
-        let (mut shared, mut made_here) = (BTreeMap::new(), Vec::new());
-        for command in commands.values() {
-            let output = &command.output;
-            if delivered.contains_key(output) || farmed.contains_key(output) {
-                continue;
-            }
-            let Some(had) = had(command) else { continue };
-            let Ok((digest, _)) = digest_file(&work.build().join(output)) else { continue };
-            if !had {
-                made_here.push(digest);
-            } else if !own.contains(&digest) {
-                shared.insert(output.clone(), digest);
-            }
-        }
-        if let Some(folder) = &folder {
-            remote::note_own(folder, &own, made_here);
-        }
+        let own = folder(build).as_deref().map(remote::own).unwrap_or_default();
+        let theirs = by_ccache(&commands, work, &compiled, true)
+            .filter(|output| !delivered.contains_key(*output) && !farmed.contains_key(*output));
+        let digests =
+            theirs.filter_map(|output| Some((output.clone(), digest_file(&work.build().join(output)).ok()?.0)));
+        let shared = digests.filter(|(_, digest)| !own.contains(digest)).collect();
         Ok(Self { commands, delivered, shared, farmed })
     }
 
@@ -218,6 +195,38 @@ impl Foreign {
     fn all(&self) -> impl Iterator<Item = (&String, &String)> {
         self.delivered.iter().chain(&self.shared).chain(&self.farmed)
     }
+}
+
+/// The outputs of which ccache had an object (`had`), or had none and was told to compile. It names the source: of one that
+/// is compiled twice, both objects count.
+fn by_ccache<'c>(
+    commands: &'c BTreeMap<String, Command>,
+    work: &'c Work,
+    compiled: &'c BTreeMap<String, bool>,
+    had: bool,
+) -> impl Iterator<Item = &'c String> {
+    let of = move |command: &Command| {
+        let words = command.relative(work);
+        let source = words.iter().position(|word| word == "-c").and_then(|at| words.get(at + 1));
+        source.and_then(|source| compiled.get(source)).copied()
+    };
+    commands.values().filter(move |command| of(command) == Some(had)).map(|command| &command.output)
+}
+
+/// The folder of what ccache keeps of the shared cache of this run, if it is there.
+fn folder(build: &Build<'_>) -> Option<PathBuf> {
+    let shared = build.options.shared_cache.as_ref()?;
+    remote::folder(&build.store.cache(CCACHE), shared).filter(|folder| folder.is_dir())
+}
+
+/// Notes which objects this machine compiled into the folder of a shared cache.
+fn note_own(build: &Build<'_>, work: &Work, foreign: &Foreign) {
+    let Some(folder) = folder(build) else { return };
+    let compiled = remote::compiled(work);
+    let ours = by_ccache(&foreign.commands, work, &compiled, false)
+        .filter(|output| !foreign.delivered.contains_key(*output) && !foreign.farmed.contains_key(*output));
+    let digests = ours.filter_map(|output| Some(digest_file(&work.build().join(output)).ok()?.0));
+    remote::note_own(&folder, &remote::own(&folder), digests);
 }
 
 /// Compiles these again; one that differs, if any does.
@@ -357,9 +366,10 @@ fn refuse_shared(
     remote::forget(work);
     let _ = std::fs::remove_file(work.dir.join(FILE));
     // Of which one it came, nobody can tell where none was named in this run.
-    let own = build.store.cache(CCACHE);
-    let folders =
-        cache.map_or_else(|| remote::folders(&own), |cache| remote::folder(&own, cache).into_iter().collect());
+    let folders = cache.map_or_else(
+        || build.store.caches(remote::FOLDERS),
+        |cache| remote::folder(&build.store.cache(CCACHE), cache).into_iter().collect(),
+    );
     for folder in folders.iter().filter(|folder| folder.exists()) {
         remove_tree(folder)?;
     }
@@ -386,7 +396,7 @@ fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Di
     objects::forget_farmed(&work.dir);
     let _ = std::fs::remove_file(work.dir.join(FILE));
     let farm = build.options.farm.as_ref();
-    let kept = farm.map_or_else(|| daemon::caches(build), |farm| vec![daemon::cache(build, farm)]);
+    let kept = farm.map_or_else(|| build.store.caches(daemon::CACHES), |farm| vec![daemon::cache(build, farm)]);
     for kept in kept.iter().filter(|kept| kept.exists()) {
         remove_tree(kept)?;
     }

@@ -57,16 +57,7 @@ pub fn folder(cache: &Path, shared: &Shared) -> Option<PathBuf> {
 }
 
 /// How the folders of all shared caches are called that stand beside `cache`.
-const FOLDERS: &str = "shared-";
-
-/// All of them.
-pub fn folders(cache: &Path) -> Vec<PathBuf> {
-    let beside = cache.parent().and_then(|parent| std::fs::read_dir(parent).ok()).into_iter().flatten().flatten();
-    let is_one = |entry: &std::fs::DirEntry| {
-        entry.file_name().to_string_lossy().starts_with(FOLDERS) && entry.file_type().is_ok_and(|t| t.is_dir())
-    };
-    beside.filter(is_one).map(|entry| entry.path()).collect()
-}
+pub const FOLDERS: &str = "shared-";
 
 /// Connects the build in `work` to `shared`, whose entries ccache keeps in `folder`, if it keeps them apart; `None`, with
 /// a warning, if that cannot be.
@@ -218,11 +209,12 @@ mod tests {
             secret: None,
         };
         let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
-        let cache = dir.path().join("ccache");
+        let store = crate::store::Store::open(Some(&dir.path().join("store"))).unwrap();
+        let cache = store.cache("ccache");
         let (any, keys) = (folder(&cache, &shared(Trust::Unsigned)), folder(&cache, &shared(Trust::Keys(vec![key]))));
         assert!(any.is_some() && keys.is_some() && any != keys);
         assert_eq!(folder(&cache, &shared(Trust::Nobody)), None);
         std::fs::create_dir_all(any.as_ref().unwrap()).unwrap();
-        assert_eq!(folders(&cache), [any.unwrap()]);
+        assert_eq!(store.caches(FOLDERS), [any.unwrap()]);
     }
 }

@@ -276,11 +276,11 @@ fn scenarios(report: &Report) -> Markup {
                     td { (outcome(&p.candidate)) } td { (outcome(&p.baseline)) }
                 } } }
             } }
-            @for p in &report.measured.scenarios { @if !p.figures().is_empty() {
+            @for p in &report.measured.scenarios { @let figures = p.figures(); @if !figures.is_empty() {
                 h3 { "What " (p.name) " found" }
                 div.scroll { table {
                     thead { tr { th scope="col" { "" } th scope="col" { "candidate" } th scope="col" { "baseline" } } }
-                    tbody { @for (what, [candidate, baseline]) in p.figures() { tr {
+                    tbody { @for (what, [candidate, baseline]) in figures { tr {
                         th scope="row" { (what) } td { (candidate) } td { (baseline) }
                     } } }
                 } }
