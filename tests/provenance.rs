@@ -100,6 +100,27 @@ fn what_stands_beside_an_artifact_agrees_with_it() {
     for name in ["torchmill.cdx.json", "build.json", "recipes/standin.lock"] {
         assert!(names.contains(&format!("libtorch/share/torchmill/{name}")), "{names:?}");
     }
+    // Every Python's build makes the same bundle: it names none, nor the packages of its environment, and is built again
+    // by any.
+    let of_bundle = |name: &str| -> serde_json::Value {
+        let mut tar = tar::Archive::new(flate2::read::GzDecoder::new(std::fs::File::open(&d.bundle).unwrap()));
+        let is_it = |e: &tar::Entry<'_, _>| e.path().unwrap().ends_with(format!("share/torchmill/{name}"));
+        let found = tar.entries().unwrap().map(Result::unwrap).find(is_it).expect("it is in the bundle");
+        serde_json::from_reader(found).unwrap()
+    };
+    let of_wheel: serde_json::Value = serde_json::from_slice(&member("torchmill/build.json")).unwrap();
+    let mut expected = of_wheel.clone();
+    assert!(expected.as_object_mut().unwrap().remove("python").is_some());
+    assert!(expected["toolchain"].as_object_mut().unwrap().remove("python").is_some());
+    assert_eq!(of_bundle("build.json"), expected);
+    let named = |bill: &serde_json::Value| {
+        let parts = bill["components"].as_array().unwrap().clone();
+        parts.iter().map(|part| part["name"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    let in_wheel = named(&serde_json::from_slice(&std::fs::read(&d.sbom).unwrap()).unwrap());
+    assert!(in_wheel.iter().any(|name| name.starts_with("build:")), "{in_wheel:?}");
+    let without: Vec<String> = in_wheel.into_iter().filter(|name| !name.starts_with("build:")).collect();
+    assert_eq!(named(&of_bundle("torchmill.cdx.json")), without);
     // Nothing that stands beside an artifact names this machine.
     for file in [&d.statement, &d.manifest, &d.sbom] {
         let bytes = std::fs::read_to_string(file).unwrap();
@@ -294,6 +315,11 @@ fn bad_input_exits_2_with_one_clear_sentence() {
             "build.json",
             "{\"schema_version\": 1, \"torchmill\": \"1\", \"recipe\": \"standin\", \"python\": \"./python\", \"machine\": \"x86_64\", \"toolchain\": {}}",
             "names a Python './python'",
+        ),
+        (
+            "build.json",
+            "{\"schema_version\": 1, \"torchmill\": \"1\", \"recipe\": \"standin\", \"machine\": \"x86_64\", \"toolchain\": {}}",
+            "does not say which Python it is for",
         ),
         ("recipes/standin.toml", "schema = 1\n[torch]\nlocal = 5\n", "recipes/standin.toml:3"),
     ] {

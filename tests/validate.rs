@@ -6,7 +6,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use crate::support::figures::measured;
-use crate::support::{Ran, browser, root, sha256, shared_store};
+use crate::support::standin::{files, workspace};
+use crate::support::{Answer, Ran, Server, browser, root, sha256, shared_store};
 use serde_json::{Value, json};
 
 fn xtask(dir: &Path, args: &[&str]) -> Ran {
@@ -40,6 +41,49 @@ fn a_slower_candidate_is_told_which_thresholds_it_misses() {
     let raw = write(dir.path(), &measured(1.3, 0));
     let ran = xtask(dir.path(), &["validate", "--from", &raw]).exits(1);
     insta::assert_snapshot!(format!("{}\n{}", ran.stdout, ran.stderr));
+}
+
+#[test]
+fn a_kernel_that_the_candidate_is_built_without_is_named_and_misses_no_bar() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut value = measured(1.0, 0);
+    for rounds in value["raw"].as_array_mut().unwrap() {
+        for (side, base) in [(0, 3.4e-4), (1, 1e-4)] {
+            let seconds: Vec<f64> = (0..5).map(|i| base * (1.0 + 0.01 * f64::from(i))).collect();
+            let row = json!({ "name": "embedding_bag", "shape": "10000x256", "type": "float32", "seconds": seconds });
+            rounds[side]["operators"]["rows"].as_array_mut().unwrap().push(row);
+        }
+    }
+    let slow = "embedding_bag float32 10000x256: 3.40";
+    // What was not read excuses nothing.
+    xtask(dir.path(), &["validate", "--from", &write(dir.path(), &value)]).exits(1).says(slow).says("operator-time");
+    value["candidate"]["cxx_flags"] = "-O2 -DUSE_XNNPACK".into();
+    value["baseline"]["cxx_flags"] = "-O2 -DUSE_FBGEMM -DUSE_XNNPACK".into();
+    let raw = write(dir.path(), &value);
+    let [html, markdown] = ["report.html", "report.md"].map(|name| dir.path().join(name).display().to_string());
+    xtask(dir.path(), &["validate", "--from", &raw, "--html", &html, "--markdown", &markdown])
+        .exits(0)
+        .says(slow)
+        .says("the candidate is built without USE_FBGEMM, the baseline with it");
+    let headline = "Every bar is met, but by one operator whose kernel the candidate is built without.";
+    for report in [html, markdown] {
+        let report = std::fs::read_to_string(report).unwrap();
+        assert!(report.contains(headline) && report.contains("without USE_FBGEMM"), "{report}");
+    }
+}
+
+#[test]
+fn a_version_that_the_index_lacks_is_told_before_anything_is_made() {
+    let page = format!(
+        "<a href=\"torch-2.6.0-cp311-cp311-linux_{0}.whl\">torch-2.6.0-cp311-cp311-linux_{0}.whl</a>",
+        std::env::consts::ARCH
+    );
+    let server = Server::start([("/simple/torch/", Answer::Typed("text/html", page.into_bytes()))]);
+    let w = workspace(&files());
+    let subjects = ["--candidate", "pypi:torch==2.99.0", "--baseline", "pypi:torch==2.6.0"];
+    let mut command = w.xtask(&[&["validate", "--recipe", "standin"], &subjects[..]].concat());
+    let ran = Ran::of(command.env("PIP_INDEX_URL", format!("{}/simple", server.url)), w.path());
+    ran.exits(2).says("no wheel of torch 2.99.0").says("there is no wheel of torch 2.99.0 at all");
 }
 
 #[test]

@@ -84,7 +84,9 @@ endif()
 # Gloo links `uv_a` where the target exists, else it asks pkg-config.
 if(NOT TARGET uv_a)
   add_library(uv_a INTERFACE IMPORTED GLOBAL)
+  # PyTorch's list file copies the first property into the second one, where TensorPipe is on.
   set_target_properties(uv_a PROPERTIES
+    INCLUDE_DIRECTORIES "${TORCHMILL_LIBUV_ROOT}/include"
     INTERFACE_INCLUDE_DIRECTORIES "${TORCHMILL_LIBUV_ROOT}/include")
   set_property(TARGET uv_a PROPERTY INTERFACE_LINK_LIBRARIES torchmill_libuv)
 endif()

@@ -24,6 +24,8 @@ pub struct Farm {
     dir: tempfile::TempDir,
     path: String,
     running: Vec<(String, Child)>,
+    /// Cores that each host has, where it has not all of this machine's.
+    cores: Option<f64>,
 }
 
 impl Farm {
@@ -31,7 +33,8 @@ impl Farm {
     pub fn new(workers: u8, path: &str) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let name = format!("tm{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
-        let farm = Self { name, dir: tempfile::tempdir().unwrap(), path: path.to_owned(), running: Vec::new() };
+        let farm =
+            Self { name, dir: tempfile::tempdir().unwrap(), path: path.to_owned(), running: Vec::new(), cores: None };
         let (sh, hub) = (Shell::new().unwrap(), farm.host("hub"));
         cmd!(sh, "ip netns add {hub}").quiet().run().expect("root, and iproute2");
         cmd!(sh, "ip -n {hub} link add br0 type bridge").quiet().run().unwrap();
@@ -64,7 +67,14 @@ impl Farm {
 
     /// This program, on a host.
     pub fn on(&self, host: &str, arguments: &[&str]) -> Command {
-        let mut command = Command::new("ip");
+        let mut command = match self.cores {
+            None => Command::new("ip"),
+            Some(cores) => {
+                let mut command = Command::new("sh");
+                command.args(["-c", "echo $$ > \"$0\"; exec ip \"$@\""]).arg(self.group(host, cores));
+                command
+            }
+        };
         command.args(["netns", "exec", &self.host(host), env!("CARGO_BIN_EXE_torchmill")]).args(arguments);
         command.env("PATH", &self.path).env("NO_COLOR", "1").current_dir(self.dir.path());
         command
@@ -120,6 +130,35 @@ impl Farm {
         }
         self.until("the workers are there", |farm| farm.status() == Some(hosts.len() as u64));
         self
+    }
+
+    /// Gives each host that something is started on from now on that many cores, by control groups (version 1 or 2).
+    #[allow(dead_code)] // the benchmark's
+    pub fn with_cores(mut self, cores: f64) -> Self {
+        self.cores = Some(cores);
+        self
+    }
+
+    /// The folders of the hosts' control groups.
+    fn groups(&self) -> PathBuf {
+        let one = Path::new("/sys/fs/cgroup/cpu");
+        if one.is_dir() { one } else { Path::new("/sys/fs/cgroup") }.join(&self.name)
+    }
+
+    /// The list of the processes in the host's control group, which is made.
+    fn group(&self, host: &str, cores: f64) -> PathBuf {
+        let group = self.groups().join(host);
+        std::fs::create_dir_all(&group).expect("root, and control groups for processors");
+        let (period, quota) = (100_000, (cores * 100_000.0) as u32);
+        let limit = match group.join("cpu.cfs_quota_us") {
+            one if one.exists() => std::fs::write(one, quota.to_string()),
+            _ => {
+                std::fs::write(self.groups().join("cgroup.subtree_control"), "+cpu").unwrap();
+                std::fs::write(group.join("cpu.max"), format!("{quota} {period}"))
+            }
+        };
+        limit.expect("a limit for processors");
+        group.join("cgroup.procs")
     }
 
     /// How many workers the scheduler says that there are.
@@ -180,6 +219,17 @@ impl Drop for Farm {
         for (_, child) in &mut self.running {
             let _ = child.kill();
             let _ = child.wait();
+        }
+        if self.cores.is_some() {
+            let groups = self.groups();
+            let each = std::fs::read_dir(&groups).into_iter().flatten().flatten();
+            for group in each.map(|entry| entry.path()).filter(|path| path.is_dir()).chain([groups.clone()]) {
+                // What a host's last process leaves takes a moment to be gone.
+                let began = Instant::now();
+                while std::fs::remove_dir(&group).is_err() && began.elapsed() < Duration::from_secs(5) {
+                    std::thread::sleep(Duration::from_millis(100));
+                }
+            }
         }
         let sh = Shell::new().unwrap();
         let all = cmd!(sh, "ip netns list").quiet().ignore_stderr().read().unwrap_or_default();

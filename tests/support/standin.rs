@@ -239,7 +239,7 @@ unsigned NAME_uv() { return uv_version(); }
 "#;
 
 /// The files of a stand-in with TensorPipe and its submodule libuv, whose newer header stands first for
-/// every target, and with a Gloo that links the target `uv_a`.
+/// every target, and with a Gloo that links the target `uv_a`, whose folders PyTorch's list file copies before.
 pub fn files_from_upstream() -> BTreeMap<String, String> {
     let mut files = files_of_2_12();
     let list = files.get_mut("CMakeLists.txt").unwrap();
@@ -248,6 +248,8 @@ pub fn files_from_upstream() -> BTreeMap<String, String> {
         "set(libuv third_party/tensorpipe/third_party/libuv)\n\
          include_directories(BEFORE SYSTEM ${CMAKE_SOURCE_DIR}/${libuv}/include)\n\
          add_subdirectory(third_party/tensorpipe)\n\
+         get_target_property(include_dirs uv_a INCLUDE_DIRECTORIES)\n\
+         set_target_properties(uv_a PROPERTIES INTERFACE_INCLUDE_DIRECTORIES \"${include_dirs}\")\n\
          add_library(gloo STATIC third_party/gloo/gloo.cpp)\n\
          target_link_libraries(gloo PRIVATE uv_a)\n\
          add_subdirectory(caffe2)\n",

@@ -3,15 +3,18 @@
 //!
 //! ```text
 //! cargo xtask build-torch                                    # the objects to compare with: its work folder stays
-//! sudo cargo bench --profile dev --bench farm -- torch-2.12.1-cpu 300 60
+//! sudo cargo bench --profile dev --bench farm -- torch-2.12.1-cpu 300 20
 //! ```
 //!
 //! Needs root, iproute2, bubblewrap, and sccache 0.16 with its sccache-dist on PATH. A build in a store of its own, with
 //! nothing in its compiler cache, is stopped when the farm has compiled 300 of its objects; each has to be, bit for bit,
 //! what lies in the other build's work folder. Then one worker is left, for one object at a time beside one that is compiled
-//! here, until 60 more came from it; and these 60 are compiled here by the same commands, two at a time, without launcher
-//! or cache: the difference is what the farm adds. The table for more machines than there are is simulated from that, and
-//! says what it takes for granted.
+//! here, and does one of 20 parts of the objects (`--shard 1/20`: as many long and short ones as in the whole); those that
+//! came from it are compiled here by the same commands, two at a time, without launcher or cache: the difference is what the
+//! farm adds. The table for more machines than there are is simulated from that, and says what it takes for granted.
+//!
+//! At last, what a dead worker costs: client and three workers with two fifths of a core each (control groups), which two
+//! parts that should take the same time are given to; in the second one, the third worker's cable is taken out.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -66,42 +69,54 @@ mod linux {
         Some(hex::encode(Sha256::digest(std::fs::read(path).ok()?)))
     }
 
-    /// Builds on the client with the farm, and stops when it compiled `wanted` objects; `meanwhile` is called with how many
-    /// there are, every second.
-    fn build_until(
-        farm: &Farm,
-        recipe: &str,
-        (store, work): (&Path, &Path),
-        wanted: usize,
-        mut meanwhile: impl FnMut(usize),
-    ) {
-        let log = std::fs::File::create(store.join("log")).unwrap();
-        let mut command = farm.client(&["build-torch", "--recipe", recipe, "--until", "compile", "--jobs", "1"]);
-        command.args(["--offline", "--cache-audit", "0", "--farm", URL]).current_dir(root());
-        command.env("TORCHMILL_STORE", store).stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let mut running = command.spawn().unwrap();
-        let told = || std::fs::read_to_string(store.join("log")).unwrap();
-        while farmed(work).len() < wanted {
-            meanwhile(farmed(work).len());
-            if let Some(status) = running.try_wait().unwrap() {
-                panic!("the build ended with {status} after {} objects:\n{}", farmed(work).len(), told());
-            }
-            std::thread::sleep(Duration::from_secs(1));
-        }
-        let id = running.id().to_string();
-        assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
-        running.wait().unwrap();
+    /// A build on the client, by the farm, in a store of its own.
+    struct Building<'a> {
+        recipe: &'a str,
+        store: &'a Path,
+        work: &'a Path,
     }
 
-    /// Seconds that each step of the build took, as ninja has it.
-    fn steps(work: &Path) -> BTreeMap<String, f64> {
-        let log = std::fs::read_to_string(work.join("src/build/.ninja_log")).expect("a log of ninja");
-        let rows = log.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
-        rows.map(|row| {
-            let ms = |at: usize| row[at].parse::<f64>().unwrap();
-            (row[3].to_owned(), (ms(1) - ms(0)) / 1000.0)
-        })
-        .collect()
+    impl Building<'_> {
+        /// Compiles what `what` names until it ends or the farm compiled `wanted` objects; `meanwhile` is called with how
+        /// many there are, every second.
+        fn run(&self, farm: &Farm, what: [&str; 2], wanted: usize, mut meanwhile: impl FnMut(usize)) {
+            let log = std::fs::File::create(self.store.join("log")).unwrap();
+            let mut command = farm.client(&["build-torch", "--recipe", self.recipe, "--jobs", "1", what[0], what[1]]);
+            command.args(["--offline", "--cache-audit", "0", "--farm", URL]).current_dir(root());
+            command.env("TORCHMILL_STORE", self.store).stdin(Stdio::null());
+            let mut running = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
+            while farmed(self.work).len() < wanted {
+                meanwhile(farmed(self.work).len());
+                if let Some(status) = running.try_wait().unwrap() {
+                    let told = std::fs::read_to_string(self.store.join("log")).unwrap();
+                    assert!(status.success(), "it ended with {status}:\n{told}");
+                    return;
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+            let id = running.id().to_string();
+            assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
+            running.wait().unwrap();
+        }
+
+        /// When each step of the build began and ended, seconds since its run of ninja began, as ninja has it.
+        fn steps(&self) -> BTreeMap<String, (f64, f64)> {
+            let log = std::fs::read_to_string(self.work.join("src/build/.ninja_log")).expect("a log of ninja");
+            let rows = log.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
+            rows.map(|row| {
+                let seconds = |at: usize| row[at].parse::<f64>().unwrap() / 1000.0;
+                (row[3].to_owned(), (seconds(0), seconds(1)))
+            })
+            .collect()
+        }
+
+        /// Seconds that a part of the objects takes, and how many of its objects came from the farm.
+        fn part(&self, farm: &Farm, part: &str, mut meanwhile: impl FnMut(usize)) -> (f64, usize) {
+            let (steps, objects) = (self.steps(), farmed(self.work).len());
+            self.run(farm, ["--shard", part], usize::MAX, |now| meanwhile(now - objects));
+            let new = self.steps().into_iter().filter(|(output, _)| !steps.contains_key(output));
+            (new.map(|(_, (_, end))| end).fold(0.0, f64::max), farmed(self.work).len() - objects)
+        }
     }
 
     /// What one object costs on either way, in seconds of the clock.
@@ -185,7 +200,7 @@ mod linux {
         let recipe = arguments.first().map_or("torch-2.12.1-cpu", String::as_str);
         let number =
             |at: usize, otherwise: usize| arguments.get(at).map_or(otherwise, |n| n.parse().expect("a number"));
-        let (wanted, timed) = (number(1, 300), number(2, 60));
+        let (wanted, parts) = (number(1, 300), number(2, 20));
         let alone = work(recipe, None);
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store");
@@ -199,13 +214,14 @@ mod linux {
             .unwrap();
         assert!(ready.success());
         let there = work(recipe, Some(&store));
+        let building = Building { recipe, store: &store, work: &there };
 
         let path = std::env::var("PATH").unwrap();
         let mut farm = Farm::new(3, &path).with_workers(&WORKERS, 1);
         let began = Instant::now();
         // One cable is out for ten seconds in the middle of it.
         let (mut out, mut times) = (None::<Instant>, 0);
-        build_until(&farm, recipe, (&store, &there), wanted, |objects| match out {
+        building.run(&farm, ["--until", "compile"], wanted, |objects| match out {
             None if times == 0 && objects > wanted / 3 => {
                 farm.cable("w2", false);
                 (out, times) = (Some(Instant::now()), 1);
@@ -240,15 +256,16 @@ mod linux {
         }
         // Until the scheduler forgets them.
         farm.until_within(Duration::from_secs(180), "one worker is left", |farm| farm.status() == Some(1));
-        build_until(&farm, recipe, (&store, &there), first.len() + timed, |_| {});
+        building.part(&farm, &format!("1/{parts}"), |_| {});
         let of_farm: Vec<String> = farmed(&there).into_keys().filter(|output| !first.contains_key(output)).collect();
         drop(farm);
-        let (by_farm, by_hand) = (steps(&there), here(&of_farm, &there));
+        let (by_farm, by_hand) = (building.steps(), here(&of_farm, &there));
         let costs: Vec<Cost> = of_farm
             .iter()
             .map(|output| {
                 let (here, preprocessed) = by_hand[output];
-                Cost { farm: by_farm[output], here, preprocessed }
+                let (began, ended) = by_farm[output];
+                Cost { farm: ended - began, here, preprocessed }
             })
             .collect();
         println!(
@@ -273,6 +290,29 @@ mod linux {
         println!("\nPreprocessing takes {share:.3} of a compile; the farm adds {added:.2} s to an object (median).");
 
         simulate(recipe, &alone, share, added);
+        one_dead(&building, &path, parts * 4);
+    }
+
+    /// What it costs that one of three workers dies while a build runs.
+    fn one_dead(building: &Building<'_>, path: &str, parts: usize) {
+        let farm = Farm::new(3, path).with_cores(0.4).with_workers(&WORKERS, 1);
+        // What only the first one does: the compiler's archive goes to each worker.
+        building.part(&farm, &format!("{}/{parts}", parts - 2), |_| {});
+        let (all, of_all) = building.part(&farm, &format!("{}/{parts}", parts - 1), |_| {});
+        let mut dead = false;
+        let (two, of_two) = building.part(&farm, &format!("{parts}/{parts}"), |objects| {
+            if !dead && objects > 0 {
+                farm.cable("w3", false);
+                dead = true;
+            }
+        });
+        println!("\nA part of {parts}, on client and workers with 0.4 cores each:\n");
+        println!("| workers | objects by the farm | s |\n|---|---|---|\n| three | {of_all} | {all:.0} |");
+        println!(
+            "| three, one of them dead after its first object | {of_two} | {two:.0} ({:.2} times as long) |",
+            two / all
+        );
+        farm.cable("w3", true);
     }
 
     fn simulate(recipe: &str, alone: &Path, share: f64, added: f64) {

@@ -32,8 +32,9 @@ pub enum Class {
     Ucc,
     /// The error of a store that was asked for libuv in vain: a text, and in every build with `USE_DISTRIBUTED`.
     ErrorText,
-    /// What `torch.__config__.show()` tells: the text begins here. No class, but a constant.
-    BuildSettings,
+    /// The flags of the C++ compiler, as `torch.__config__.show()` tells them (`CXX_FLAGS`): a place in their text, which
+    /// PyTorch's list file gives this define. No class, but a constant.
+    CxxFlags,
     /// A function of c10 that takes a `std::string` of the C++11 ABI (libstdc++).
     NewAbi,
     /// The same with the ABI before C++11.
@@ -57,7 +58,7 @@ const NAMES: &[(Class, &str, &str)] = &[
 /// Other texts that tell something, each by itself.
 const TEXTS: &[(Class, &str)] = &[
     (Class::ErrorText, "use_libuv was requested but PyTorch was bu"),
-    (Class::BuildSettings, "BLAS_INFO="),
+    (Class::CxxFlags, " -DUSE_PTHREADPOOL"),
     (Class::NewAbi, "_ZN3c106detail14torchCheckFailEPKcS2_jRKNSt7__cxx1112basic_string"),
     (Class::OldAbi, "_ZN3c106detail14torchCheckFailEPKcS2_jRKSs"),
 ];

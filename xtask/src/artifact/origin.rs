@@ -20,6 +20,8 @@ use crate::error::{Error, Result};
 
 /// The folder's name, in `dist-info` of the wheel and in `share` of the bundle.
 pub const FOLDER: &str = "torchmill";
+/// The file of [`Facts`] in the folder.
+const FACTS: &str = "build.json";
 /// Version of the format of `build.json`.
 pub const SCHEMA_VERSION: u32 = 1;
 
@@ -39,8 +41,9 @@ pub struct Facts {
     pub torchmill: String,
     /// Name of the recipe.
     pub recipe: String,
-    /// Python, such as `3.11`.
-    pub python: String,
+    /// Python, such as `3.11`; `None` in a bundle, which knows none: every Python's build makes the same one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub python: Option<String>,
     /// Machine, such as `x86_64`.
     pub machine: String,
     /// Compiler, linker, C library, Python: versions and digests.
@@ -57,8 +60,25 @@ impl Facts {
             return Some(format!("a recipe '{}'", name.escape_debug()));
         }
         let number = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let is_version = self.python.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor));
-        (!is_version).then(|| format!("a Python '{}'", self.python.escape_debug()))
+        let is_version = |text: &str| text.split_once('.').is_some_and(|(major, minor)| number(major) && number(minor));
+        let python = self.python.as_deref().filter(|python| !is_version(python))?;
+        Some(format!("a Python '{}'", python.escape_debug()))
+    }
+
+    fn to_json(&self) -> Result<Vec<u8>> {
+        let mut json = serde_json::to_vec_pretty(self).map_err(|e| Error::world("origin", e.to_string()))?;
+        json.push(b'\n');
+        Ok(json)
+    }
+
+    /// The same without the Python that built it, for what holds nothing of it.
+    #[must_use]
+    pub fn without_python(mut self) -> Self {
+        self.python = None;
+        if let Some(toolchain) = self.toolchain.as_object_mut() {
+            toolchain.remove("python");
+        }
+        self
     }
 }
 
@@ -68,14 +88,22 @@ impl Origin {
     /// # Errors
     /// None that a user can cause: the facts do not turn into JSON.
     pub fn new(facts: &Facts, recipe: &str, lock: &str, patches: BTreeMap<String, Vec<u8>>) -> Result<Self> {
-        let mut json = serde_json::to_vec_pretty(facts).map_err(|e| Error::world("origin", e.to_string()))?;
-        json.push(b'\n');
         let mut files = BTreeMap::from([
-            ("build.json".to_owned(), json),
+            (FACTS.to_owned(), facts.to_json()?),
             (format!("recipes/{}.toml", facts.recipe), recipe.as_bytes().to_vec()),
             (format!("recipes/{}.lock", facts.recipe), lock.as_bytes().to_vec()),
         ]);
         files.extend(patches.into_iter().map(|(path, bytes)| (format!("patches/{path}"), bytes)));
+        Ok(Self { files })
+    }
+
+    /// What a bundle carries: the same for every Python.
+    ///
+    /// # Errors
+    /// As [`facts`](Self::facts).
+    pub fn without_python(&self) -> Result<Self> {
+        let mut files = self.files.clone();
+        files.insert(FACTS.to_owned(), self.facts()?.without_python().to_json()?);
         Ok(Self { files })
     }
 
@@ -85,8 +113,7 @@ impl Origin {
     /// Bad input: there is no `build.json`, or it is of a newer format.
     pub fn facts(&self) -> Result<Facts> {
         let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchmill?");
-        let json =
-            self.files.get("build.json").ok_or_else(|| bad("the artifact has no torchmill/build.json".into()))?;
+        let json = self.files.get(FACTS).ok_or_else(|| bad("the artifact has no torchmill/build.json".into()))?;
         let value: serde_json::Value =
             serde_json::from_slice(json).map_err(|e| bad(format!("torchmill/build.json is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {
@@ -111,7 +138,7 @@ impl Origin {
     pub fn recipe_sha256(&self) -> String {
         let mut hash = Sha256::new();
         for (path, bytes) in &self.files {
-            if path != "build.json" {
+            if path != FACTS {
                 hash.update(format!("{}  {path}\n", hex::encode(Sha256::digest(bytes))));
             }
         }

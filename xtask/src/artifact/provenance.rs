@@ -142,7 +142,7 @@ impl Statement {
             schema_version: SCHEMA_VERSION,
             torchmill: self.text("/runDetails/builder/version/torchmill").to_owned(),
             recipe: self.text("/buildDefinition/externalParameters/recipe/name").to_owned(),
-            python: minor_of(python),
+            python: Some(minor_of(python)),
             machine: self.text("/buildDefinition/externalParameters/machine").to_owned(),
             toolchain,
         };

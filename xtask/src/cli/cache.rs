@@ -190,7 +190,7 @@ fn import(args: &Import) -> Result<()> {
     let (sha256, _) = digest_file(&artifact.path)?;
     let writer =
         foreign::admit_objects(&artifact, &sha256, args.statement.as_deref(), &trust, session.events.as_ref())?;
-    let python = ToolArgs { python: Some(args.python.python.clone().unwrap_or(facts.python)), ..args.python.clone() };
+    let python = ToolArgs { python: args.python.python.clone().or(facts.python), ..args.python.clone() };
     let build = session.read(&recipe, &python, Options::default())?;
     let imported = objects::import(&build, &artifact.path, &sha256, &writer)?;
     show(args.json, &imported, session.events.as_ref());

@@ -143,7 +143,7 @@ fn show(report: &Report) {
             format!(": {:.2} ({:.2} to {:.2}), {bound} {:.2} wanted", i.value, i.low, i.high, v.threshold)
         });
         println!("{} {}{measured}", ui::mark(v.passed), v.what);
-        for note in &v.notes {
+        for note in v.all_notes() {
             println!("    {note}");
         }
     }

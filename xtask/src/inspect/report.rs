@@ -75,8 +75,9 @@ pub struct Torch {
     pub tags: Vec<String>,
     /// What packed the wheel.
     pub generator: Option<String>,
-    /// What `torch.__config__.show()` tells of the build.
-    pub build_settings: Option<String>,
+    /// The flags that its C++ was compiled with, as `torch.__config__.show()` tells them: they name kernels that were left
+    /// out by the defines that they lack. `None` where they were not read.
+    pub cxx_flags: Option<String>,
     /// Whether strings are those of the C++11 ABI; `None` where the platform has but one ABI.
     pub cxx11_abi: Option<bool>,
 }
@@ -182,7 +183,7 @@ struct Collector {
     depth: Depth,
     texts: BTreeMap<String, String>,
     libraries: Vec<Found>,
-    build_settings: Option<String>,
+    cxx_flags: Option<String>,
     names: BTreeSet<Class>,
     notes: Vec<String>,
     /// Digests of the members that were read whole, with [`Depth::Full`].
@@ -210,6 +211,17 @@ fn gloo_can_start(gloo: bool, transports: &[&str], store: Option<&Library>) -> O
         (true, []) if elsewhere || store.format == Format::Elf && store.needed.is_empty() => None,
         (true, []) => Some(false),
     }
+}
+
+/// The text, from NUL to NUL, that the byte at `offset` stands in.
+fn text_around(source: &dyn ReadAt, offset: u64) -> Option<String> {
+    const MOST: u64 = 8 << 10;
+    let from = offset.saturating_sub(MOST);
+    let bytes = slice(source, from, (source.size() - from).min(2 * MOST))?;
+    let (before, after) = bytes.split_at_checked(usize::try_from(offset - from).ok()?)?;
+    let start = memchr::memrchr(0, before).map_or(0, |nul| nul + 1);
+    let end = before.len() + memchr::memchr(0, after).unwrap_or(after.len());
+    Some(String::from_utf8_lossy(&bytes[start..end]).trim().to_owned())
 }
 
 /// `9` of `libcudnn.so.9` or `cudnn64_9.dll`.
@@ -265,7 +277,7 @@ fn is_of_old_torch(path: &str) -> bool {
 
 /// Whether one of these names is only there where `torch.distributed` was compiled in.
 fn is_of_distributed(class: Class) -> bool {
-    !matches!(class, Class::BuildSettings | Class::NewAbi | Class::OldAbi)
+    !matches!(class, Class::CxxFlags | Class::NewAbi | Class::OldAbi)
 }
 
 /// Whether a file of this name is a shared library or an extension module.
@@ -402,11 +414,9 @@ impl Collector {
 
     /// Keeps what is known of the library `member`.
     fn keep(&mut self, member: &Member, source: &dyn ReadAt, hits: &[Hit], libraries: Vec<Library>) {
-        if let Some(hit) = hits.iter().find(|h| h.class == Class::BuildSettings)
-            && let Some(bytes) = slice(source, hit.offset, (source.size() - hit.offset).min(8192))
-        {
-            let end = memchr::memchr(0, &bytes).unwrap_or(bytes.len());
-            self.build_settings = Some(String::from_utf8_lossy(&bytes[..end]).trim().trim_end_matches(',').to_owned());
+        if is_store_library(&member.name) || self.alone {
+            let hit = hits.iter().find(|h| h.class == Class::CxxFlags);
+            self.cxx_flags = hit.and_then(|hit| text_around(source, hit.offset)).or(self.cxx_flags.take());
         }
         self.names.extend(hits.iter().map(|h| h.class));
         let found = |library| Found { path: member.name.clone(), size: member.size, library };
@@ -593,7 +603,7 @@ impl Collector {
             hip: self.field("hip"),
             tags: header("Tag").collect(),
             generator: header("Generator").next(),
-            build_settings: self.build_settings.clone(),
+            cxx_flags: self.cxx_flags.clone(),
             cxx11_abi: abi.filter(|_| store.is_some_and(|l| l.format == Format::Elf)),
         }
     }
@@ -773,7 +783,7 @@ impl Collector {
             depth,
             texts: BTreeMap::new(),
             libraries: Vec::new(),
-            build_settings: None,
+            cxx_flags: None,
             names: BTreeSet::new(),
             notes: Vec::new(),
             digests: BTreeMap::new(),

@@ -85,6 +85,13 @@ pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
             .next("`cargo xtask inspect` tells what it is")
     })?;
     let facts = origin.facts()?;
+    if facts.python.is_none() && artifact.kind != Kind::Bundle {
+        return Err(Error::misuse(
+            "origin",
+            format!("{} does not say which Python it is for", artifact.path.display()),
+        )
+        .next("was this artifact made by torchmill, whole?"));
+    }
     foreign::admit(artifact, &origin, None, asked.trust, asked.events)?;
     let (file, toolchain) = build_again(&origin, &facts, &artifact.name, asked, |inside, files| match artifact.kind {
         Kind::Wheel => Ok(files.wheel),
@@ -175,12 +182,7 @@ fn exported(inside: &Build<'_>) -> Result<PathBuf> {
 
 /// What is built again as `facts` say.
 fn chosen<'a>(facts: &'a Facts, asked: &Asked<'a>) -> Chosen<'a> {
-    Chosen {
-        recipe: &facts.recipe,
-        python: Some(asked.python.unwrap_or(&facts.python)),
-        cuda_home: None,
-        companions: &[],
-    }
+    Chosen { recipe: &facts.recipe, python: asked.python.or(facts.python.as_deref()), cuda_home: None, companions: &[] }
 }
 
 fn refuse_companion(workspace: &Workspace, facts: &Facts, name: &str) -> Result<()> {
@@ -204,8 +206,10 @@ fn build_again<T>(
     taken: impl FnOnce(&Build<'_>, Files) -> Result<T>,
 ) -> Result<(T, Vec<String>)> {
     let Asked { store, events, trust, .. } = *asked;
-    let key =
-        KeyBuilder::new("rebuild", 1).text("recipe", &origin.recipe_sha256()).text("python", &facts.python).finish();
+    let key = KeyBuilder::new("rebuild", 1)
+        .text("recipe", &origin.recipe_sha256())
+        .text("python", facts.python.as_deref().unwrap_or_default())
+        .finish();
     let (room, inner) = foreign::room_store(store, key.short())?;
     let root = room.join("workspace");
     if root.exists() {
@@ -220,21 +224,24 @@ fn build_again<T>(
     // It is judged by what it is: a lock that does not fit its recipe ends here.
     refuse_companion(&workspace, facts, name)?;
     let build = Build::open(&workspace, store, events, &chosen(facts, asked), asked.options.clone())?;
-    if build.python.minor() != facts.python || build.python.machine != facts.machine {
+    let wanted = facts.python.clone().unwrap_or_else(|| build.python.minor());
+    if build.python.minor() != wanted || build.python.machine != facts.machine {
         return Err(Error::misuse(
             "other-python",
             format!(
-                "{name} is for Python {} on {}; {} is Python {} on {}",
-                facts.python,
+                "{name} is for Python {wanted} on {}; {} is Python {} on {}",
                 facts.machine,
                 build.python.executable.display(),
                 build.python.minor(),
                 build.python.machine
             ),
         )
-        .next(format!("name one with --python: a Python {}", facts.python)));
+        .next(format!("name one with --python: a Python {wanted}")));
     }
-    let here = stage::origin(&build)?.facts()?;
+    let mut here = stage::origin(&build)?.facts()?;
+    if facts.python.is_none() {
+        here = here.without_python();
+    }
     let mut toolchain = Vec::new();
     compare("", &facts.toolchain, &here.toolchain, &mut toolchain);
     if facts.torchmill != here.torchmill {

@@ -68,7 +68,7 @@ pub const STAGES: &[Stage] = &[
         Place::Store,
         &[from::<Compile>(), after::<Configure>(), after::<Buildenv>(), after::<Toolchain>(), CACHE],
     ),
-    Stage::of::<Bundle>(4, Place::Store, &[from::<Wheel>()]),
+    Stage::of::<Bundle>(5, Place::Store, &[from::<Wheel>()]),
     Stage::of::<Provenance>(2, Place::Store, &[from::<Bundle>(), after::<Wheel>(), after::<Buildenv>()]),
     Stage::of::<Testenv>(3, Place::Store, &[after::<Fetch>()]),
     Stage::of::<Verify>(

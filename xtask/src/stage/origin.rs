@@ -58,7 +58,7 @@ fn carried<'p>(
         schema_version: origin::SCHEMA_VERSION,
         torchmill: env!("CARGO_PKG_VERSION").into(),
         recipe: name.to_owned(),
-        python: build.python.minor(),
+        python: Some(build.python.minor()),
         machine: build.python.machine.clone(),
         toolchain,
     };

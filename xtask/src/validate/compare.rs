@@ -92,7 +92,25 @@ pub struct Verdict {
     pub passed: Option<bool>,
     /// What falls short, cell by cell; or why there is no figure.
     pub notes: Vec<String>,
+    /// What falls short and is not held against the candidate, and why: kernels that it was built without.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lacking: Vec<String>,
 }
+
+impl Verdict {
+    /// What is to be said beside the figure: what falls short, and what is known to.
+    pub fn all_notes(&self) -> impl Iterator<Item = &String> {
+        self.notes.iter().chain(&self.lacking)
+    }
+}
+
+/// Kernels that a build can be without: the operator that has no other of the kind, the switch, and what is missing.
+/// Where the baseline has them and the candidate was built without, a recipe's bar says nothing of the candidate's code.
+const OPTIONAL_KERNELS: &[(&str, &str, &str)] = &[(
+    "embedding_bag",
+    "USE_FBGEMM",
+    "FBGEMM generates code for the processor that sums a table's rows; without it ATen's loop does",
+)];
 
 /// The bars that hold where a recipe does not set them.
 const DEFAULT_THRESHOLDS: &[(&str, f64)] = &[
@@ -228,12 +246,13 @@ fn startup(row: &StoreRow) -> Vec<f64> {
     row.startup_seconds.into_iter().collect()
 }
 
-/// The verdicts, by the recipe's bars.
+/// The verdicts, by the recipe's bars; `flags` are those that candidate and baseline were compiled with, where they were read.
 pub fn verdicts(
     thresholds: &BTreeMap<String, f64>,
     rounds: &[[Round; 2]],
     cells: &[Cell],
     scenarios: &[Pair],
+    flags: [Option<&str>; 2],
 ) -> Vec<Verdict> {
     let criterion = |name: &'static str| {
         let default = DEFAULT_THRESHOLDS.iter().find(|(n, _)| *n == name).map_or(1.0, |(_, v)| *v);
@@ -262,6 +281,7 @@ pub fn verdicts(
             criterion("operator-time"),
             &of(cells, Metric::OperatorTime),
             "operators, each by itself".into(),
+            |cell| lacking_kernel(cell, flags),
         ));
     }
     if !scenarios.is_empty() {
@@ -314,23 +334,54 @@ fn overall((criterion, threshold): (&'static str, f64), cells: &[&Cell], what: S
     if worst.len() > 5 {
         notes.push(format!("and {} more cells that miss the bar by more than a tenth", worst.len() - 5));
     }
-    Verdict { criterion, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
+    Verdict {
+        criterion,
+        what,
+        threshold,
+        better,
+        value,
+        passed: value.map(|v| meets(v, threshold, better)),
+        notes,
+        lacking: Vec::new(),
+    }
 }
 
-/// Every cell has to meet the bar by itself.
-fn each((criterion, threshold): (&'static str, f64), cells: &[&Cell], what: String) -> Verdict {
+/// Every cell has to meet the bar by itself, but for those that are known to fall short, and why they do.
+fn each(
+    (criterion, threshold): (&'static str, f64),
+    cells: &[&Cell],
+    what: String,
+    known: impl Fn(&Cell) -> Option<String>,
+) -> Verdict {
     let better = cells.first().map_or(Better::Lower, |c| c.better);
     let mut short: Vec<(&&Cell, Interval)> =
         cells.iter().filter_map(|c| Some((c, c.ratio?))).filter(|(_, r)| !meets(*r, threshold, better)).collect();
     short.sort_by(|(_, a), (_, b)| b.value.total_cmp(&a.value));
-    let mut notes: Vec<String> = short
-        .iter()
-        .map(|(c, r)| format!("{} {}: {:.2} ({:.2} to {:.2})", c.group, c.name, r.value, r.low, r.high))
-        .collect();
+    let shown =
+        |c: &Cell, r: &Interval| format!("{} {}: {:.2} ({:.2} to {:.2})", c.group, c.name, r.value, r.low, r.high);
+    let (mut notes, mut lacking) = (Vec::new(), Vec::new());
+    for (cell, ratio) in short {
+        match known(cell) {
+            Some(why) => lacking.push(format!("{}: {why}", shown(cell, &ratio))),
+            None => notes.push(shown(cell, &ratio)),
+        }
+    }
+    let passed = notes.is_empty();
     notes.extend(unavailable(cells));
     let pairs: Vec<_> = cells.iter().map(|c| (&c.samples[0][..], &c.samples[1][..])).collect();
     let value = stats::ratio(&pairs);
-    Verdict { criterion, what, threshold, better, value, passed: value.map(|_| short.is_empty()), notes }
+    Verdict { criterion, what, threshold, better, value, passed: value.map(|_| passed), notes, lacking }
+}
+
+/// Which kernel an operator's cell is slower for want of, if both builds say how they were compiled, the baseline has it,
+/// and the candidate does not.
+fn lacking_kernel(cell: &Cell, [candidate, baseline]: [Option<&str>; 2]) -> Option<String> {
+    let operator = cell.group.split(' ').next()?;
+    let (_, switch, what) = OPTIONAL_KERNELS.iter().find(|(name, ..)| *name == operator)?;
+    let define = format!("-D{switch}");
+    let has = |flags: &str| flags.split_whitespace().any(|flag| flag == define);
+    let lacks = !has(candidate?) && has(baseline?);
+    lacks.then(|| format!("the candidate is built without {switch}, the baseline with it: {what}"))
 }
 
 /// The candidate's libuv store against its own legacy store, with many clients.
@@ -348,7 +399,16 @@ fn over_legacy((criterion, threshold): (&'static str, f64), cells: &[Cell]) -> V
     let notes =
         if value.is_none() { vec!["no start-up with 1,024 clients was measured".to_owned()] } else { Vec::new() };
     let better = Better::Higher;
-    Verdict { criterion, what, threshold, better, value, passed: value.map(|v| meets(v, threshold, better)), notes }
+    Verdict {
+        criterion,
+        what,
+        threshold,
+        better,
+        value,
+        passed: value.map(|v| meets(v, threshold, better)),
+        notes,
+        lacking: Vec::new(),
+    }
 }
 
 fn correctness(rounds: &[[Round; 2]]) -> Verdict {
@@ -372,6 +432,7 @@ fn correctness(rounds: &[[Round; 2]]) -> Verdict {
         value: None,
         passed: Some(candidate == 0),
         notes,
+        lacking: Vec::new(),
     }
 }
 
@@ -410,6 +471,7 @@ fn scenario_verdict(scenarios: &[Pair]) -> Verdict {
         value: None,
         passed: ran.then_some(passed),
         notes,
+        lacking: Vec::new(),
     }
 }
 
@@ -473,7 +535,7 @@ mod tests {
 
     fn judge(candidate: f64, wrong: u64) -> Vec<Verdict> {
         let rounds = [[round(candidate, wrong), round(1.0, 0)], [round(candidate, 0), round(1.0, 0)]];
-        verdicts(&BTreeMap::new(), &rounds, &cells(&rounds), &[])
+        verdicts(&BTreeMap::new(), &rounds, &cells(&rounds), &[], [None; 2])
     }
 
     #[test]
@@ -506,17 +568,49 @@ mod tests {
         without.collective[0].rows = Err("no NCCL".into());
         let rounds = [[round(1.0, 0), without]];
         let cells = cells(&rounds);
-        let v = verdicts(&BTreeMap::new(), &rounds, &cells, &[]);
+        let v = verdicts(&BTreeMap::new(), &rounds, &cells, &[], [None; 2]);
         let busbw = v.iter().find(|v| v.criterion == "allreduce-busbw").unwrap();
         assert_eq!(busbw.passed, None);
         assert!(busbw.notes.iter().any(|n| n.contains("no NCCL")), "{:?}", busbw.notes);
     }
 
     #[test]
+    fn an_operator_without_its_kernel_is_not_held_against_the_candidate() {
+        let of = |name: &str, scale: f64| {
+            let mut round = round(1.0, 0);
+            let row = &mut round.operators.as_mut().unwrap().rows[0];
+            row.name = name.into();
+            row.seconds.iter_mut().for_each(|s| *s *= scale);
+            round
+        };
+        let judge = |name: &str, flags: [Option<&str>; 2]| {
+            let rounds = [[of(name, 3.4), of(name, 1.0)], [of(name, 3.4), of(name, 1.0)]];
+            let all = verdicts(&BTreeMap::new(), &rounds, &cells(&rounds), &[], flags);
+            all.into_iter().find(|v| v.criterion == "operator-time").unwrap()
+        };
+        let (with, without) = (Some("-O2 -DUSE_FBGEMM -DUSE_XNNPACK"), Some("-O2 -DUSE_FBGEMM_GENAI -DUSE_XNNPACK"));
+        let v = judge("embedding_bag", [without, with]);
+        assert_eq!((v.passed, v.notes.len()), (Some(true), 0));
+        assert!(v.lacking[0].contains("3.40") && v.lacking[0].contains("without USE_FBGEMM"), "{:?}", v.lacking);
+        // Nothing excuses what was not read, a kernel that both have or none has, nor another operator.
+        for (name, flags) in [
+            ("embedding_bag", [None, with]),
+            ("embedding_bag", [without, None]),
+            ("embedding_bag", [with, with]),
+            ("embedding_bag", [without, without]),
+            ("embedding_bag", [with, without]),
+            ("matmul", [without, with]),
+        ] {
+            let v = judge(name, flags);
+            assert_eq!((v.passed, v.notes.len(), v.lacking.len()), (Some(false), 1, 0), "{name} {flags:?}");
+        }
+    }
+
+    #[test]
     fn the_recipes_thresholds_are_used() {
         let rounds = [[round(1.3, 0), round(1.0, 0)]];
         let loose = BTreeMap::from([("operator-time".to_owned(), 1.5), ("allreduce-busbw".to_owned(), 0.5)]);
-        let v = verdicts(&loose, &rounds, &cells(&rounds), &[]);
+        let v = verdicts(&loose, &rounds, &cells(&rounds), &[], [None; 2]);
         assert_eq!(passed(&v, "operator-time"), Some(true));
         assert_eq!(passed(&v, "allreduce-busbw"), Some(true));
     }

@@ -141,8 +141,23 @@ impl Report {
     /// Judges what was measured, by the bars of a recipe's `[validation]`.
     pub fn of(measured: Measured, thresholds: &BTreeMap<String, f64>) -> Self {
         let cells = compare::cells(&measured.raw);
-        let verdicts = compare::verdicts(thresholds, &measured.raw, &cells, &measured.scenarios);
+        let flags = [&measured.candidate, &measured.baseline].map(|facts| facts.cxx_flags.as_deref());
+        let verdicts = compare::verdicts(thresholds, &measured.raw, &cells, &measured.scenarios, flags);
         Self { passed: verdicts.iter().all(|v| v.passed != Some(false)), measured, verdicts, cells }
+    }
+
+    /// What every bar came to, in one sentence.
+    pub fn headline(&self) -> String {
+        let missed = self.verdicts.iter().filter(|v| v.passed == Some(false)).count();
+        let lacking: usize = self.verdicts.iter().map(|v| v.lacking.len()).sum();
+        let bars =
+            format!("{missed} of {} bars {} missed", self.verdicts.len(), if missed == 1 { "is" } else { "are" });
+        match (missed, lacking) {
+            (0, 0) => "Every bar is met.".into(),
+            (0, 1) => "Every bar is met, but by one operator whose kernel the candidate is built without.".into(),
+            (0, n) => format!("Every bar is met, but by {n} operators whose kernels the candidate is built without."),
+            _ => format!("{bars}."),
+        }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::store::{Key, KeyBuilder, digest_file};
 
 /// Name in events and in the store.
 const STAGE: &str = "subject";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// A build under test.
 #[derive(Debug, Clone)]
@@ -54,6 +54,9 @@ pub struct Facts {
     pub libuv_version: Option<String>,
     /// Process groups: `gloo`, `nccl`, `mpi`, `ucc`.
     pub backends: Vec<String>,
+    /// The flags that its C++ was compiled with, as `inspect` reads them; `None` where they were not read.
+    #[serde(default)]
+    pub cxx_flags: Option<String>,
     /// What pip installed with it: `name version sha256`.
     pub packages: Vec<String>,
 }
@@ -112,7 +115,8 @@ fn of_another_recipe(wheel: &Path, recipe: &str) -> Option<String> {
         .then(|| format!("--recipe {own}: the environment is made of the packages of {recipe}, and that built it"))
 }
 
-/// Why pip could not install `torch`, if that is because the index has no wheel of it.
+/// Why pip cannot install `torch`, if that is because the index has no wheel of it. An index that cannot be read is left to
+/// pip, which says so in its own way.
 fn absent(torch: &python::TorchFrom<'_>, python: &str) -> Option<Error> {
     let python::TorchFrom::Index(requirement) = torch else { return None };
     let (name, version) = requirement.split_once("==")?;
@@ -140,11 +144,13 @@ fn environment(
     sha256: Option<String>,
 ) -> Result<Subject> {
     let env = stored(build, STAGE, key, |pending| {
+        if let Some(absent) = absent(torch, &build.python.minor()) {
+            return Err(absent);
+        }
         ensure::<Fetch>(build)?;
         let env = pending.out();
         let installed =
-            python::with_torch(build, &ensure::<Testenv>(build)?.folder, &env, &pending.scratch()?, torch, None)
-                .map_err(|e| absent(torch, &build.python.minor()).unwrap_or(e))?;
+            python::with_torch(build, &ensure::<Testenv>(build)?.folder, &env, &pending.scratch()?, torch, None)?;
         let digest = |p: &python::InstalledPackage| {
             let hashes = p.download_info.archive_info.as_ref().map(|a| &a.hashes);
             hashes.and_then(|h| h.get("sha256")).cloned().unwrap_or_default()
@@ -249,6 +255,7 @@ fn facts(name: &str, folder: &Path, sha256: String) -> Result<Facts> {
         libuv: report.libuv,
         libuv_version: uv,
         backends: backends.iter().filter(|(_, there)| *there).map(|(n, _)| (*n).to_owned()).collect(),
+        cxx_flags: report.torch.cxx_flags.clone(),
         packages: Vec::new(),
     })
 }

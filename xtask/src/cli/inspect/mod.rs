@@ -195,7 +195,7 @@ fn show(report: &Report) {
     for (part, size) in &report.sizes {
         line("size", &format!("{part} {}", ui::bytes(*size)));
     }
-    optional("build settings", &torch.build_settings);
+    optional("C++ flags", &torch.cxx_flags);
     if !report.not_read.is_empty() {
         line("not read", &report.not_read.join(", "));
     }

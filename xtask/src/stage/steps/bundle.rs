@@ -4,9 +4,11 @@
 use serde::{Deserialize, Serialize};
 
 use super::wheel::Wheel;
-use crate::artifact::{Content, GzipWriter, origin::FOLDER, repair, wheel::collect};
+use crate::artifact::origin::FOLDER;
+use crate::artifact::{Content, GzipWriter, Member, repair, sbom, wheel::collect};
 use crate::error::{Error, Result};
 use crate::recipe::Torch;
+use crate::stage::origin::{components, json_file, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 
@@ -49,19 +51,26 @@ impl Step for Bundle {
                 }
             }
         }
-        for (name, text) in [("build-hash", torch.commit.clone()), ("build-version", torch.full_version())] {
-            members.push(crate::artifact::Member {
+        let mut add = |name: String, bytes: Vec<u8>| {
+            members.push(Member {
                 name: format!("libtorch/{name}"),
-                content: Content::Bytes(format!("{text}\n").into_bytes()),
+                content: Content::Bytes(bytes),
                 executable: false,
             });
+        };
+        add("build-hash".into(), format!("{}\n", torch.commit).into_bytes());
+        add("build-version".into(), format!("{}\n", torch.full_version()).into_bytes());
+        // Nothing of a Python is in it: it is the same file whichever Python's build makes it.
+        for (path, bytes) in origin(build)?.without_python()?.files {
+            add(format!("share/{FOLDER}/{path}"), bytes);
         }
+        let parts = components(&build.drawn(), &[], &wheel.record.grafted);
+        let bill = sbom::cyclonedx(&torch_subject(build), torch.epoch, &parts);
+        add(format!("share/{FOLDER}/{}", sbom::FILE), json_file(&bill)?);
         let dist_info = wheel.folder.join("tree").join(crate::artifact::wheel::dist_info(&wheel.folder.join("tree"))?);
-        for (from, to) in [("licenses", "share/licenses"), (FOLDER, "share/torchmill"), ("sboms", "share/torchmill")] {
-            for mut member in collect(&dist_info.join(from))? {
-                member.name = format!("libtorch/{to}/{}", member.name);
-                members.push(member);
-            }
+        for mut member in collect(&dist_info.join("licenses"))? {
+            member.name = format!("libtorch/share/licenses/{}", member.name);
+            members.push(member);
         }
         members.sort_by(|a, b| a.name.cmp(&b.name));
         let out = fs_err::File::create(cx.out()?.join(&file))?.into_file();
@@ -81,7 +90,7 @@ fn file_name(torch: &Torch, system: &str, machine: &str) -> String {
 ///
 /// # Errors
 /// The world: a member cannot be read, or the archive cannot be written. Or somebody asked to stop.
-pub fn write_tar(members: &[crate::artifact::Member], out: std::fs::File, epoch: i64) -> Result<()> {
+pub fn write_tar(members: &[Member], out: std::fs::File, epoch: i64) -> Result<()> {
     let mut tar = tar::Builder::new(GzipWriter::new(std::io::BufWriter::with_capacity(1 << 20, out))?);
     for member in members {
         crate::platform::check_cancelled()?;

@@ -30,14 +30,12 @@ pub fn page(report: &Report) -> String {
 }
 
 fn head(report: &Report) -> Markup {
-    let missed = report.verdicts.iter().filter(|v| v.passed == Some(false)).count();
     html! {
         header {
             p.kicker { "torchmill validate · " (report.measured.date) }
             h1 { (report.measured.candidate.version) " against " (report.measured.baseline.version) }
             p class=(if report.passed { "verdict good" } else { "verdict bad" }) {
-                @if report.passed { "✓ Every bar is met." }
-                @else { "✗ " (missed) " of " (report.verdicts.len()) " bars " (if missed == 1 { "is" } else { "are" }) " missed." }
+                (if report.passed { "✓ " } else { "✗ " }) (report.headline())
             }
             p { "Ratios are candidate / baseline, medians of " (report.measured.effort.rounds)
                 " rounds in turns, with the 95 % interval of a bootstrap. A bar is missed where the whole interval lies on the wrong side." }
@@ -49,7 +47,7 @@ fn head(report: &Report) -> Markup {
                 tbody { @for v in &report.verdicts { tr {
                     th scope="row" {
                         (v.what)
-                        @if !v.notes.is_empty() { ul.notes { @for n in &v.notes { li { (n) } } } }
+                        @if v.all_notes().next().is_some() { ul.notes { @for n in v.all_notes() { li { (n) } } } }
                     }
                     td { @if v.value.is_some() { (bound(v.threshold, v.better)) } }
                     td { @if let Some(i) = v.value { (ratio(i)) } }

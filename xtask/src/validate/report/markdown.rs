@@ -12,8 +12,8 @@ pub fn summary(report: &Report) -> String {
     let _ = writeln!(t, "# torch {} against {}\n", report.measured.candidate.version, report.measured.baseline.version);
     let _ = writeln!(
         t,
-        "{} Ratios are candidate / baseline, medians of {} rounds in turns, with the 95 % interval of a bootstrap.\n",
-        if report.passed { "**Every bar is met.**" } else { "**A bar is missed.**" },
+        "**{}** Ratios are candidate / baseline, medians of {} rounds in turns, with the 95 % interval of a bootstrap.\n",
+        report.headline(),
         report.measured.effort.rounds
     );
     let _ = writeln!(t, "| what | bar | measured | |\n|---|---|---|---|");
@@ -22,9 +22,9 @@ pub fn summary(report: &Report) -> String {
         let bound = if v.value.is_some() { bound(v.threshold, v.better) } else { String::new() };
         let _ = writeln!(t, "| {} | {bound} | {measured} | {} |", v.what, word(v.passed));
     }
-    for v in report.verdicts.iter().filter(|v| !v.notes.is_empty()) {
+    for v in report.verdicts.iter().filter(|v| v.all_notes().next().is_some()) {
         let _ = writeln!(t, "\n{}:\n", v.what);
-        for note in &v.notes {
+        for note in v.all_notes() {
             let _ = writeln!(t, "- {note}");
         }
     }
