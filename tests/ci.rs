@@ -1,11 +1,11 @@
 //! `ci` and `publish`: the rendered workflows, checked by the field's linters and schemas, and every line
 //! that they run, run here, on a stand-in for PyTorch.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::support::{Ran, Workspace, node_packages, python_environment, root};
+use crate::support::{Ran, Workspace, node_packages, python_environment, root, sha256};
 use serde_yaml_ng::Value;
 use xshell::{Shell, cmd};
 
@@ -387,6 +387,50 @@ fn every_line_that_gitlab_would_run_runs() {
     let dist = std::fs::read_dir(w.path().join("dist")).unwrap().flatten();
     let envelopes = dist.filter(|e| e.file_name().to_string_lossy().ends_with(".provenance.dsse.json")).count();
     assert_eq!(envelopes, 1);
+}
+
+/// With a `cargo` that does nothing but note what it was asked for, so that no machine needs two Pythons.
+#[test]
+fn every_python_of_a_job_is_fetched_built_and_validated() {
+    let w = Workspace::new();
+    let calls = w.path().join("calls");
+    let cargo = w.write("bin/cargo", format!("#!/bin/bash\nprintf '%s\\n' \"$*\" >> '{}'\n", calls.display()));
+    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    let bin = cargo.parent().unwrap();
+    let sums = ["torch-1-cp311-x.whl", "torch-1-cp312-x.whl"].map(|wheel| {
+        w.write(&format!("dist/{wheel}"), wheel);
+        format!("{}  {wheel}\n", sha256(wheel.as_bytes()))
+    });
+    w.write("dist/SHA256SUMS", sums.concat());
+    for (file, key, pythons) in
+        [("ci/github/build-torch.yml", "run", "3.11\n3.12\n"), ("ci/gitlab/build-torch.yml", "script", "3.11 3.12")]
+    {
+        let workflow: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap();
+        let mut scripts = Vec::new();
+        collect(&workflow, key, &mut scripts);
+        let env = [("PYTHONS", pythons), ("RECIPE", "one"), ("BASELINE", "pypi:torch==1")];
+        let env: BTreeMap<String, String> = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        let mut commands = BTreeSet::new();
+        for text in scripts.iter().filter(|text| text.contains("$PYTHONS")) {
+            std::fs::write(&calls, "").unwrap();
+            script(&w, bin, text, ".", &env);
+            let said = std::fs::read_to_string(&calls).unwrap();
+            let [first, second] = ["3.11", "3.12"].map(|python| {
+                let asked = format!(" --python {python}");
+                said.lines().filter(|call| call.contains(&asked)).map(str::to_owned).collect::<Vec<_>>()
+            });
+            let other = |call: &String| call.replace("3.11", "3.12").replace("cp311", "cp312");
+            assert_eq!(first.iter().map(other).collect::<Vec<_>>(), second, "{file}:\n{text}");
+            for call in &second {
+                let command = call.split(' ').nth(1).unwrap();
+                // Each is held against stock by its own wheel.
+                let of_its_own = command != "validate" || call.contains(" --candidate dist/torch-1-cp312-x.whl ");
+                assert!(of_its_own, "{file}: {call}");
+                commands.insert(command.to_owned());
+            }
+        }
+        assert_eq!(Vec::from_iter(commands), ["build-torch", "fetch", "validate"], "{file}");
+    }
 }
 
 /// Minor version of the Python that the tests build for.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use torchmill::recipe::{Lock, Locked};
 
-use crate::standin::{files, workspace};
+use crate::standin::{dist, files, workspace};
 use crate::support::{Ran, Workspace, root, sha256, tar};
 
 const SETUP: &str = r#"import os
@@ -107,6 +107,14 @@ fn member(wheel: &Path, name: &str) -> String {
     text
 }
 
+/// What `publish --json` said of the wheel called `name` beside the torch that it asks for.
+fn beside_its_torch(ran: &Ran, name: &str) -> serde_json::Value {
+    let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let judged = said["judged"].as_array().unwrap().iter().find(|j| j["filename"] == name).unwrap();
+    let checks = judged["checks"].as_array().unwrap();
+    checks.iter().find(|check| check["name"] == "fits its torch").unwrap().clone()
+}
+
 #[test]
 fn a_companion_is_compiled_against_the_wheel_that_was_just_built_and_asks_for_no_other() {
     let w = with_companion(|r| r);
@@ -146,17 +154,10 @@ fn a_companion_is_compiled_against_the_wheel_that_was_just_built_and_asks_for_no
         std::fs::copy(file, set.join(file.file_name().unwrap())).unwrap();
     }
     let publish = || w.run(&["publish", "--dry-run", "--json", set.to_str().unwrap()]).exits(0);
-    let judged = |ran: &Ran| {
-        let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-        let all = said["judged"].as_array().unwrap().clone();
-        let demo = all.into_iter().find(|j| j["filename"] == name).unwrap();
-        let checks = demo["checks"].as_array().unwrap().clone();
-        checks.into_iter().find(|check| check["name"] == "fits its torch").unwrap()
-    };
-    let check = judged(&publish());
+    let check = beside_its_torch(&publish(), name);
     assert_eq!(check["ok"], true, "{check}");
     std::fs::remove_file(set.join(torch.file_name().unwrap())).unwrap();
-    let check = judged(&publish());
+    let check = beside_its_torch(&publish(), name);
     assert!(check["ok"].is_null(), "{check}");
     assert!(check["said"].as_str().unwrap().contains("does not go out with it for its platform"), "{check}");
 
@@ -177,6 +178,35 @@ fn a_companion_is_compiled_against_the_wheel_that_was_just_built_and_asks_for_no
 
 fn torchmill_python() -> &'static str {
     "python3"
+}
+
+#[test]
+fn a_companion_does_not_go_out_with_a_torch_that_it_does_not_load_on() {
+    let w = with_companion(|r| r);
+    let folder = built(&w, &[]);
+    let wheel = ending(&folder, ".whl");
+    let name = wheel.file_name().unwrap().to_str().unwrap();
+    // A torch of the same version and for the same Python, without the function that the companion calls.
+    let mut sources = files();
+    sources.insert("c10/c10.cpp".into(), "int c10_question() { return 42; }\n".into());
+    let of_torch = workspace(&sources);
+    let torch = dist(&of_torch);
+    let set = w.path().join("set");
+    std::fs::create_dir(&set).unwrap();
+    for file in [&wheel, &ending(&folder, ".provenance.json"), &torch.wheel, &torch.statement] {
+        std::fs::copy(file, set.join(file.file_name().unwrap())).unwrap();
+    }
+    let set = set.to_str().unwrap();
+    let check = beside_its_torch(&w.run(&["publish", "--dry-run", "--json", set]).exits(1), name);
+    assert_eq!(check["ok"], false, "{check}");
+    let said = check["said"].as_str().unwrap();
+    assert!(said.contains("does not fit") && said.contains("needs a symbol that nothing has"), "{said}");
+    // It keeps the torch back as well.
+    let index = w.path().join("index");
+    w.run(&["publish", "--index", index.to_str().unwrap(), set])
+        .exits(1)
+        .says(&format!("nothing was published: {name} (fits its torch) may not go out"));
+    assert!(!index.exists());
 }
 
 #[test]
@@ -220,6 +250,25 @@ fn a_companion_that_nobody_can_build_is_told_before_anything_is_built() {
     w.run(&["build-torch", "--recipe", "standin", "--with", "demo", "--dry-run"])
         .exits(2)
         .says("exactly one source is the package itself");
+}
+
+#[test]
+fn a_companion_without_cuda_is_refused_beside_a_torch_that_has_it() {
+    let asked = |edit: fn(String) -> String| {
+        let w = with_companion(edit);
+        let torch = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+        let cuda = "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n[features]\nUSE_CUDA = true";
+        w.write("recipes/standin.toml", torch.replace("[features]", cuda));
+        w.run(&["build-torch", "--recipe", "standin", "--with", "demo", "--dry-run"])
+    };
+    asked(|r| r)
+        .exits(2)
+        .says("the recipe demo-1.0 compiles demo without CUDA, and standin has it")
+        .says("leave it out of --with");
+    // One that has it is let through: what is missing then is the toolkit.
+    asked(|r| r.replace("[environment]\n", "[environment]\nFORCE_CUDA = \"1\"\n"))
+        .exits(2)
+        .says("the recipe standin brings no CUDA toolkit");
 }
 
 #[test]

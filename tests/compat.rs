@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -149,6 +150,15 @@ const ADDS: &str = "namespace at { int add(int); } extern \"C\" int f(void) { re
 const FAILS: &str = "#include <string>\nnamespace c10 { namespace detail { void torchCheckFail(const char*, const char*, unsigned, const std::string&); } }\n extern \"C\" void f(void) { c10::detail::torchCheckFail(\"\", \"\", 1, std::string(\"x\")); }";
 const GONE: &str = "namespace at { int gone(int); } extern \"C\" int f(void) { return at::gone(1); }";
 
+/// All of `folder` as a tar archive, below `top`.
+fn packed(folder: &Path, top: &str) -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    // A linker may leave holes in what it writes.
+    tar.sparse(false);
+    tar.append_dir_all(top, folder).unwrap();
+    tar.into_inner().unwrap()
+}
+
 /// What the loader says to `library` in a process that has torch's libraries loaded: `None` where it loads.
 fn loader(torch: &Path, library: &Path) -> Option<String> {
     const LOAD: &str = "\
@@ -238,6 +248,144 @@ fn a_library_that_is_loaded_with_others_finds_what_they_bring() {
 }
 
 #[test]
+fn what_another_library_of_the_package_has_may_have_been_loaded_first_and_cannot_be_told() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let calls = |name: &str| {
+        format!(
+            "namespace at {{ int add(int); }} extern \"C\" int {name}(void); extern \"C\" int f(void) {{ return at::add({name}()); }}"
+        )
+    };
+    // Nothing but Python code loads the one before the other.
+    let common = "extern \"C\" int engine_run(void) { return 0; }";
+    b.library("engine", "engine/libengine.so", common, &[]);
+    let wheel = b.extension("engine", &calls("engine_run"), LINKED, "");
+    assert!(loader(&b.path("site/torch/lib"), &b.path("engine/engine/_C.so")).is_some());
+    let package = &b.json(&["site", &wheel], 1)["packages"][0];
+    assert_eq!((&package["verdict"], &package["loads"]), (&"cannot-be-told".into(), &Value::Null), "{package:#}");
+    let needs = "an earlier load of libengine.so for all (RTLD_GLOBAL), which has engine_run";
+    assert_eq!(package["gaps"], serde_json::json!([{ "by": "engine/_C.so", "needs": [needs] }]));
+    // What none of them has is missing, and so is what is torch's.
+    for (name, source) in [("nobody", calls("nobody_has")), ("gone", GONE.to_owned())] {
+        b.library(name, &format!("{name}/libengine.so"), common, &[]);
+        let package = &b.json(&["site", &b.extension(name, &source, LINKED, "")], 1)["packages"][0];
+        assert_eq!(package["verdict"], "does-not-fit", "{name}: {package:#}");
+    }
+    // One that is loaded by what has it finds it.
+    b.library("round", "round/libhelper.so", &calls("engine_run"), LINKED);
+    let helper = b.path("round/round/libhelper.so");
+    let needs = [LINKED, &[helper.to_str().unwrap()]].concat();
+    let report = b.json(&["site", &b.extension("round", common, &needs, "")], 0);
+    assert_eq!(report["packages"][0]["gaps"], serde_json::json!([]), "{report:#}");
+}
+
+#[test]
+fn a_library_without_section_headers_is_told_and_not_taken_for_one_that_needs_nothing() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.library("hidden", "hidden/_C.so", ADDS, LINKED);
+    let path = b.path("hidden/hidden/_C.so");
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[0x28..0x30].fill(0); // where the section headers are
+    bytes[0x3c..0x40].fill(0); // how many there are, and which has their names
+    std::fs::write(&path, &bytes).unwrap();
+    assert_eq!(loader(&b.path("site/torch/lib"), &path), None);
+    b.package("hidden", "hidden", "1.0", "cp311-cp311-linux_x86_64", "");
+    let wheel = "hidden-1.0-cp311-cp311-linux_x86_64.whl";
+    b.wheel("hidden", wheel);
+    let says = "no section header leads to its symbols";
+    b.run(&["compat", "site", wheel]).exits(2).says(says);
+    let package = &b.json(&["site", "hidden"], 1)["packages"][0];
+    assert_eq!(package["verdict"], "cannot-be-told", "{package:#}");
+    assert!(package["gaps"][0]["needs"][0].as_str().unwrap().contains(says), "{package:#}");
+}
+
+#[test]
+fn a_debian_packages_torch_is_known_by_names_with_a_version_behind_them() {
+    let b = Bench::new();
+    let lib = |file: &str| format!("usr/lib/x86_64-linux-gnu/{file}");
+    let at = |file: &str| b.path("debian").join(lib(file)).to_str().unwrap().to_owned();
+    b.library("debian", &lib("libc10.so.2.6"), C10, &[]);
+    let c10 = at("libc10.so.2.6");
+    b.library("debian", &lib("libtorch_cpu.so.2.6"), TORCH_CPU, &["-Wl,--no-as-needed", c10.as_str()]);
+    let cpu = at("libtorch_cpu.so.2.6");
+    let data = zstd::encode_all(&packed(&b.path("debian/usr"), "./usr")[..], 3).unwrap();
+    let mut deb = ar::Builder::new(Vec::new());
+    deb.append(&ar::Header::new(b"debian-binary".to_vec(), 4), &b"2.0\n"[..]).unwrap();
+    deb.append(&ar::Header::new(b"data.tar.zst".to_vec(), data.len() as u64), &data[..]).unwrap();
+    b.write("libtorch2.6.deb", deb.into_inner().unwrap());
+    let needs = ["-Wl,--no-as-needed", cpu.as_str(), c10.as_str()];
+    for (name, source, fits) in [("good", ADDS, true), ("gone", GONE, false)] {
+        let wheel = b.extension(name, source, &needs, "");
+        let report = b.json(&["libtorch2.6.deb", &wheel], i32::from(!fits));
+        assert_eq!((&report["torch"]["system"], &report["torch"]["python"]), (&"Linux".into(), &Value::Null));
+        assert_eq!(report["packages"][0]["loads"], fits, "{name}: {report:#}");
+    }
+}
+
+#[test]
+fn an_archive_of_libtorch_tells_its_cuda_by_its_label_or_its_libraries_and_has_no_python() {
+    let b = Bench::new();
+    b.torch("2.6.0+cu124", true, &[]);
+    let library = |name: &str| std::fs::read(b.path(&format!("site/torch/lib/{name}"))).unwrap();
+    for name in ["libc10.so", "libtorch_cpu.so"] {
+        b.write(&format!("without/lib/{name}"), library(name));
+        b.write(&format!("with/lib/{name}"), library(name));
+    }
+    b.write("with/lib/libc10_cuda.so", library("libc10_cuda.so"));
+    let source = "extern \"C\" int cudaMalloc(void); extern \"C\" int f(void) { return cudaMalloc(); }";
+    let gpu = |name: &str, soname: &str| {
+        b.library("cuda", soname, "extern \"C\" int cudaMalloc(void) { return 0; }", &[]);
+        let cudart = b.path(&format!("cuda/{soname}"));
+        let needs = ["-Wl,--no-as-needed", "-ltorch_cpu", "-lc10", "-lc10_cuda", cudart.to_str().unwrap()];
+        b.extension(name, source, &needs, "")
+    };
+    let (twelve, eleven) = (gpu("twelve", "libcudart.so.12"), gpu("eleven", "libcudart.so.11.0"));
+    for (folder, version, cuda) in
+        [("with", "2.6.0+cu124", Some("12.4")), ("with", "2.6.0", Some("12")), ("without", "2.6.0+cpu", None)]
+    {
+        b.write(&format!("{folder}/build-version"), format!("{version}\n"));
+        b.write("libtorch.tar", packed(&b.path(folder), "libtorch"));
+        for torch in ["libtorch.tar", folder] {
+            let report = b.json(&[torch, &twelve], i32::from(cuda.is_none()));
+            let of = &report["torch"];
+            let wanted = (Some(version), cuda, None);
+            assert_eq!((of["version"].as_str(), of["cuda"].as_str(), of["python"].as_str()), wanted, "{torch}");
+            let cause = if cuda.is_none() { "no-cuda" } else { "other-cuda" };
+            assert_eq!(b.json(&[torch, &eleven], 1)["packages"][0]["cause"], cause, "{torch}, {version}");
+        }
+    }
+    // An index has a wheel for each Python, and here is none to choose by.
+    b.write("r.txt", "good==1.0\n");
+    for what in [&["pypi:good==1.0"][..], &["-r", "r.txt"]] {
+        let package = &b.json(&[&["libtorch.tar"], what].concat(), 1)["packages"][0];
+        let said = (&package["package"], &package["version"], &package["verdict"]);
+        assert_eq!(said, (&"good".into(), &"1.0".into(), &"cannot-be-told".into()));
+        let needs = package["gaps"][0]["needs"][0].as_str().unwrap();
+        assert!(needs.contains("this torch has no Python, so name the wheel"), "{needs}");
+    }
+}
+
+#[test]
+fn libraries_of_a_conda_environment_are_looked_for_in_its_own_folder() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.library("env", "lib/libnowhere.so.57", "extern \"C\" int nowhere_version(void) { return 0; }", &[]);
+    let nowhere = b.path("env/lib/libnowhere.so.57");
+    let source = "namespace at { int add(int); } extern \"C\" int nowhere_version(void); extern \"C\" int f(void) { return at::add(nowhere_version()); }";
+    let wheel = b.extension("codec", source, &[LINKED, &[nowhere.to_str().unwrap()]].concat(), "");
+    std::fs::create_dir_all(b.path("env/lib/python3.11")).unwrap();
+    let site = "env/lib/python3.11/site-packages";
+    std::fs::rename(b.path("site"), b.path(site)).unwrap();
+    let package = &b.json(&["env", &wheel], 1)["packages"][0];
+    assert_eq!(package["gaps"][0]["needs"][0], "libnowhere.so.57", "{package:#}");
+    std::fs::create_dir_all(b.path("env/conda-meta")).unwrap();
+    for torch in ["env", site] {
+        b.json(&[torch, &wheel], 0);
+    }
+}
+
+#[test]
 fn what_a_person_reads_names_the_symbol_as_it_is_written_and_the_likely_cause() {
     let b = Bench::new();
     b.torch("2.6.0+cpu.libuv", false, &[]);
@@ -280,6 +428,13 @@ fn a_package_for_cuda_fits_a_torch_that_has_it_and_no_other() {
     assert_eq!(package["cause"], "other-cuda");
     assert_eq!(package["reasons"][0]["needs"], "libcudart.so.11.0");
     assert_eq!(package["reasons"][0]["instead"], "libcudart.so.12");
+    // A piece of torch's own that only other versions have is no other CUDA.
+    b.library("old", "libtorch_cuda_cu.so", "extern \"C\" int piece(void) { return 0; }", &[]);
+    let piece = b.path("old/libtorch_cuda_cu.so");
+    let needed = ["-lc10_cuda", cudart.to_str().unwrap(), piece.to_str().unwrap()];
+    let pieces = b.extension("pieces", source, &[LINKED, &needed].concat(), "");
+    let package = &b.json(&["site", &pieces], 1)["packages"][0];
+    assert_eq!(package["cause"], "other-version", "{package:#}");
     // A torch without CUDA.
     let cpu = Bench::new();
     cpu.torch("2.6.0+cpu", false, &[]);
@@ -311,6 +466,63 @@ fn pins_are_read_as_pip_reads_them() {
         assert_eq!(package["pins_hold"], fits, "{pin}");
         assert_eq!(package["loads"], true, "{pin}");
     }
+}
+
+#[test]
+fn requirements_of_extras_count_where_the_extra_is_asked_for() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    let good = b.extension("good", ADDS, LINKED, "Requires-Dist: torch==2.5.1 ; extra == 'old'");
+    let bytes = std::fs::read(b.path(&good)).unwrap();
+    let (_server, url) = index(&[("/good/", "/f/good-1.0-cp311-cp311-linux_x86_64.whl", bytes.clone())]);
+    b.write(&format!("beside/{good}"), bytes);
+    for folder in ["far", "beside"] {
+        b.write(&format!("{folder}/without.txt"), "good==1.0\n");
+        b.write(&format!("{folder}/with.txt"), "good==1.0\ngood[Old]\n");
+    }
+    for (what, fits) in [
+        (vec!["pypi:good==1.0"], true),
+        (vec!["pypi:good[old]==1.0"], false),
+        (vec!["pypi:good[new]"], true),
+        (vec!["-r", "far/without.txt"], true),
+        (vec!["-r", "far/with.txt"], false),
+        (vec!["-r", "beside/without.txt"], true),
+        (vec!["-r", "beside/with.txt"], false),
+    ] {
+        let mut command = b.command(&[&["compat", "--json", "site"], &what[..]].concat());
+        let ran = Ran::of(command.env("PIP_INDEX_URL", &url), b.dir.path()).exits(i32::from(!fits));
+        let report: Value = serde_json::from_str(&ran.stdout).unwrap();
+        assert_eq!(by_package(&report["packages"], "verdict").len(), 1, "{what:?}: {report:#}");
+        assert_eq!(report["packages"][0]["pins_hold"], fits, "{what:?}");
+    }
+}
+
+#[test]
+fn what_a_package_needs_in_one_very_version_and_was_not_named_is_told() {
+    let b = Bench::new();
+    b.torch("2.6.0", false, &[]);
+    b.write("recs/recs/__init__.py", "");
+    let asks = "Requires-Dist: torch==2.6.0\nRequires-Dist: kernel==1.0\nRequires-Dist: numbers>=1\n\
+                Requires-Dist: windows==1.0 ; sys_platform == 'win32'\nRequires-Dist: more==1.0 ; extra == 'all'";
+    b.package("recs", "recs", "1.0", "py3-none-any", asks);
+    let recs = "recs-1.0-py3-none-any.whl";
+    b.wheel("recs", recs);
+    let note = "it also needs kernel==1.0, which was not judged";
+    let remarks = |report: &Value| report["packages"][0]["remarks"].clone();
+    assert_eq!(remarks(&b.json(&["site", recs], 0)), serde_json::json!(["it has no compiled part", note]));
+    b.run(&["compat", "site", recs]).exits(0).says(note);
+    // Named too, it is judged by itself; another version of it is not the one.
+    let kernel = b.extension("kernel", GONE, LINKED, "");
+    assert_eq!(remarks(&b.json(&["site", recs, &kernel], 1)), serde_json::json!(["it has no compiled part"]));
+    b.package("later", "kernel", "2.0", "py3-none-any", "");
+    b.wheel("later", "kernel-2.0-py3-none-any.whl");
+    let report = b.json(&["site", recs, "kernel-2.0-py3-none-any.whl"], 0);
+    assert_eq!(remarks(&report), serde_json::json!(["it has no compiled part", note]));
+    // Installed beside it, it is known, whether it has to do with torch or not.
+    b.package("env", "recs", "1.0", "py3-none-any", asks);
+    b.package("env", "kernel", "1.0", "py3-none-any", "");
+    let report = b.json(&["site", "env"], 0);
+    assert_eq!((&report["unrelated"], remarks(&report)), (&1.into(), serde_json::json!(["it has no compiled part"])));
 }
 
 #[test]
@@ -559,6 +771,8 @@ fn bad_input_is_named_with_a_next_step() {
     b.write("broken.txt", "good\n???\n");
     b.write("sdist/x-1.0/PKG-INFO", "Name: x\n");
     std::fs::create_dir_all(b.path("nothing")).unwrap();
+    b.write("old/torch/version.py", "__version__ = '0.4.1'\n");
+    b.write("old/torch/lib/libATen.so", "");
     let sdist = support::tar("x-1.0", &BTreeMap::from([("PKG-INFO".to_owned(), "Name: x\n".to_owned())]));
     b.write("x-1.0.tar", sdist);
     for (args, says) in [
@@ -573,6 +787,7 @@ fn bad_input_is_named_with_a_next_step() {
         (vec![torch, "-r", "missing.txt"], "there is no requirement file nowhere.txt"),
         (vec![torch, "-r", "broken.txt"], "'???' is no requirement"),
         (vec!["nothing", "none.whl"], "nothing is not a torch"),
+        (vec!["old", "none.whl"], "torch 0.4.1 is older than what is read (1.0 and later)"),
         (vec!["none.whl", "none.whl"], "none.whl is no wheel and no other archive"),
         (vec!["site/torch/lib/libc10.so", "none.whl"], "is a single library"),
         (vec!["pypi:torch==2.6.0", "none.whl", "--platform", "amiga"], "'amiga' is no platform"),
@@ -993,12 +1208,19 @@ fn a_dll_is_held_against_the_exports_of_the_very_dll_that_it_names() {
         b.package(name, name, "1.0", "cp311-cp311-win_amd64", "");
         b.wheel(name, &format!("{name}-1.0-cp311-cp311-win_amd64.whl"));
     }
+    // One that also draws: what every Windows has is there.
+    let draws = "extern \"C\" __declspec(dllimport) void* __stdcall GetStockObject(int);";
+    let draws = format!("{} {draws} {export} g(void) {{ return GetStockObject(0) != 0; }}", calls("at_add"));
+    dll(&b, "draws", "draws/_C.pyd", &draws, &[cpu.clone(), PathBuf::from("-lgdi32")]);
+    b.package("draws", "draws", "1.0", "cp311-cp311-win_amd64", "");
+    b.wheel("draws", "draws-1.0-cp311-cp311-win_amd64.whl");
     // A torch of which one function went to another DLL: to be there is not enough.
     dll(&b, "site", "torch/lib/torch_cpu.dll", &format!("{export} at_add(void) {{ return 0; }}"), &[]);
     dll(&b, "site", "torch/lib/c10.dll", &format!("{export} at_gone(void) {{ return 1; }}"), &[]);
     let torch = b.wheel("site", "torch-2.6.0+cpu-cp311-cp311-win_amd64.whl");
     let report = b.json(&[torch.to_str().unwrap(), "at_add-1.0-cp311-cp311-win_amd64.whl"], 0);
     assert_eq!(report["torch"]["system"], "Windows");
+    b.json(&[torch.to_str().unwrap(), "draws-1.0-cp311-cp311-win_amd64.whl"], 0);
     let report = b.json(&[torch.to_str().unwrap(), "at_gone-1.0-cp311-cp311-win_amd64.whl"], 1);
     let reason = &report["packages"][0]["reasons"][0];
     assert_eq!(
@@ -1177,5 +1399,42 @@ fn the_doctor_names_what_the_build_that_it_proposes_would_break() {
         } else {
             ran.says("oldstrings 1.0: ");
         }
+    }
+}
+
+#[test]
+fn the_doctor_names_what_a_build_for_another_cuda_would_break_and_prefers_the_same_one() {
+    let b = Bench::new();
+    b.torch("2.12.1+cu130", false, &[]);
+    b.library("cuda", "libcudart.so.13", "extern \"C\" int cudaMalloc(void) { return 0; }", &[]);
+    let cudart = b.path("cuda/libcudart.so.13");
+    let cudart = cudart.to_str().unwrap();
+    b.library("site", "torch/lib/libc10_cuda.so", CUDA, &["-Wl,--no-as-needed", "-lc10", cudart]);
+    b.write("site/torch/version.py", "__version__ = '2.12.1+cu130'\ncuda: Optional[str] = '13.0'\n");
+    b.write("site/torch/__init__.py", "");
+    let gpu = "namespace c10 { namespace cuda { int current_device(); } } extern \"C\" int cudaMalloc(void);\n extern \"C\" int f(void) { return c10::cuda::current_device() + cudaMalloc(); }";
+    let linked = [LINKED, &["-lc10_cuda", cudart]].concat();
+    b.library("site", "gpu/_C.so", gpu, &linked);
+    b.library("site", "brings/_C.so", gpu, &linked);
+    b.library("site", "stays/_C.so", ADDS, LINKED);
+    for (name, asks) in [("gpu", ""), ("brings", "Requires-Dist: nvidia-cuda-runtime==13.0.96\n"), ("stays", "")] {
+        b.package("site", name, "1.0", "py3-none-any", asks);
+    }
+    // A card that CUDA 13 has no code for, and none: then the CUDA that is there goes before another one.
+    let old_card = "echo 'NVIDIA T, 580.95.05, 24564 MiB, 6.1'\n";
+    for (says, recipe, breaks) in
+        [(old_card, "torch-2.12.1-cu126", &[("gpu", "other-cuda")][..]), ("", "torch-2.12.1-cu130", &[])]
+    {
+        let tool = b.write("bin/nvidia-smi", format!("#!/bin/sh\n{says}"));
+        std::fs::set_permissions(&tool, std::fs::Permissions::from_mode(0o755)).unwrap();
+        let path = format!("{}:{}", b.path("bin").display(), std::env::var("PATH").unwrap());
+        let mut command = b.command(&["doctor", "--dry-run", "--json"]);
+        let ran = Ran::of(command.env("PYTHONPATH", b.path("site")).env("PATH", path), b.dir.path());
+        let found: Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|e| panic!("{e}\n{}\n{}", ran.stdout, ran.stderr));
+        let lines: Vec<String> = found["remedies"].as_array().unwrap().iter().map(|r| r["lines"].to_string()).collect();
+        let first = lines.iter().find(|l| l.contains("build-torch")).unwrap();
+        assert!(first.contains(&format!("--recipe {recipe} ")), "{lines:?}");
+        assert_eq!(by_package(&found["breaks"], "cause"), breaks, "{}", ran.stdout);
     }
 }

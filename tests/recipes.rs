@@ -489,7 +489,18 @@ fn the_recipes_of_the_repository_are_all_in_the_list() {
 }
 
 #[test]
-fn a_draft_says_so_before_a_build_and_in_its_plan() {
+fn what_tab_offers_says_which_recipes_are_drafts() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_torchmill"));
+    command.args(["--", "torchmill", "build-torch", "--recipe", ""]).env("TORCHMILL_COMPLETE", "fish");
+    let ran = crate::support::Ran::of(command.current_dir(crate::support::root()), &crate::support::root()).exits(0);
+    let offered: Vec<&str> = ran.stdout.lines().collect();
+    for line in ["torch-2.12.1-cpu", "torch-2.14.1-cpu\tdraft"] {
+        assert!(offered.contains(&line), "{line:?} is not in {offered:?}");
+    }
+}
+
+#[test]
+fn a_draft_says_so_before_a_build() {
     let w = Workspace::new();
     w.write("recipes/x.toml", recipe(""));
     w.write("uv.tar", "not really");

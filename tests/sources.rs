@@ -128,6 +128,31 @@ fn a_passing_failure_is_asked_again() {
 }
 
 #[test]
+fn a_download_that_moved_is_followed_and_one_that_never_arrives_is_told_with_its_address() {
+    let content = bytes(1000);
+    let server = Server::start([
+        ("/moved", Answer::Moved("/f")),
+        ("/f", Answer::Ok(content.clone())),
+        ("/to", Answer::Moved("/fro")),
+        ("/fro", Answer::Moved("/to")),
+    ]);
+    let (_dir, store) = store();
+    let blobs = fetch(&store, &want(&format!("{}/moved", server.url), &content)).unwrap();
+    assert_eq!(std::fs::read(&blobs[0].path).unwrap(), content);
+
+    let w = Workspace::new();
+    let address = format!("{}/to", server.url);
+    w.write("recipes/x.toml", crate::support::recipe("").replace("file:uv.tar", &address));
+    w.run(&["lock", "--recipe", "x"]).exits(3).says(&format!("the redirects from {address} never end"));
+    // One try tells: another would end as this one did.
+    assert!(server.ranges("/to").len() + server.ranges("/fro").len() <= 9);
+    assert!(!w.path().join("recipes/x.lock").exists());
+    let kept = ["blobs", "parts"].map(|kind| walkdir::WalkDir::new(w.store.join("v1").join(kind)));
+    let kept = kept.into_iter().flatten().flatten().filter(|e| e.file_type().is_file());
+    assert!(kept.map(|e| e.metadata().unwrap().len()).all(|size| size == 0), "something was kept");
+}
+
+#[test]
 fn a_stalled_server_is_given_up_on() {
     let server = Server::start([("/f", Answer::Stall(b"beginning".to_vec()))]);
     let w = Workspace::new();

@@ -357,3 +357,26 @@ fn every_release_of_tch_pins_both_projects_and_back() {
     }
     assert!(Release::named("0.21.0").unwrap_err().to_string().contains("0.21.0"));
 }
+
+#[test]
+fn what_was_left_out_for_want_of_a_tch_stands_in_both_reports() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut value = measured(1.0, 0);
+    let note = "The benchmark was left out: no recipe names a tch for torch 2.14, which ours.whl is.";
+    value["notes"] = json!([note]);
+    value["commands"] = json!([]);
+    value["raw"] = json!([]);
+    let raw = write(dir.path(), &value);
+    let [html, markdown] = ["report.html", "report.md"].map(|name| dir.path().join(name).display().to_string());
+    let args = ["validate", "--from", &raw, "--html", &html, "--markdown", &markdown, "--json"];
+    let ran = xtask(dir.path(), &args).exits(0);
+    for report in [html, markdown] {
+        let report = std::fs::read_to_string(report).unwrap();
+        assert!(report.contains(note), "{report}");
+    }
+    // Nothing is said of what was not measured.
+    let json: Value = serde_json::from_str(&ran.stdout).unwrap();
+    let judged: Vec<&str> =
+        json["verdicts"].as_array().unwrap().iter().map(|v| v["criterion"].as_str().unwrap()).collect();
+    assert_eq!(judged, ["scenarios"]);
+}

@@ -130,18 +130,22 @@ if(MSVC AND USE_LIBUV)
 endif()
 "#;
 
-/// The folder of a build environment with cmake and ninja.
-fn build_tools() -> PathBuf {
-    let w = crate::standin::workspace(&crate::standin::files());
-    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "buildenv", "--json"]).exits(0);
-    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap()).join("bin")
+/// The folder of cmake and ninja of a build that was configured, and what that build's toolchain file would say if `dir`
+/// were its work folder.
+fn configured_as_in(dir: &Path) -> (PathBuf, String) {
+    let w = crate::standin::workspace(&crate::standin::fresh_files());
+    w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
+    let work = crate::standin::work_folder(&w);
+    let lines = std::fs::read_to_string(work.join("toolchain.cmake")).unwrap();
+    let ours = lines.replace(work.to_str().unwrap(), dir.to_str().unwrap());
+    assert_ne!(ours, lines);
+    (std::fs::canonicalize(work.join("deps/buildenv/bin")).unwrap(), ours)
 }
 
 #[test]
 fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
-    let tools = build_tools();
     let dir = tempfile::tempdir().unwrap();
+    let (tools, ours) = configured_as_in(dir.path());
     let write = |name: &str, text: &str| {
         let path = dir.path().join(name);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -150,7 +154,7 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
     };
     let cl = write("cl", "#!/bin/sh\nexit 0\n");
     std::fs::set_permissions(cl, std::fs::Permissions::from_mode(0o755)).unwrap();
-    let toolchain = write("msvc.cmake", MSVC);
+    let toolchain = write("toolchain.cmake", &format!("{MSVC}{ours}"));
     for file in
         ["uv/include/uv.h", "uv/lib/uv.lib", "uv/bin/uv.dll", "src/store.cpp", "src/python.cpp", "src/gloo/gloo.cpp"]
     {
@@ -160,7 +164,8 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
     write("src/gloo/CMakeLists.txt", GLOO);
     let uv = dir.path().join("uv");
     let modules = root().join("patches/cmake");
-    let project = write(
+    // Where those lines have it.
+    write(
         "project.cmake",
         &format!(
             "set(TORCHMILL_LIBUV_ROOT [==[{}]==])\nset(TORCHMILL_FEATURES USE_DISTRIBUTED USE_GLOO USE_TENSORPIPE)\n\
@@ -180,7 +185,6 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
             .arg(&build)
             .arg(format!("-DCMAKE_TOOLCHAIN_FILE={}", toolchain.display()))
             .arg(format!("-DCMAKE_MAKE_PROGRAM={}", tools.join("ninja").display()))
-            .arg(format!("-DCMAKE_PROJECT_TOP_LEVEL_INCLUDES={}", project.display()))
             .args(more)
             .env_remove("libuv_ROOT");
         Ran::of(&mut cmake, dir.path())
@@ -201,6 +205,11 @@ fn cmakes_branches_for_msvc_give_libuv_to_the_store_and_to_gloo() {
     let commands = String::from_utf8(ninja.stdout).unwrap();
     let of =
         |what: &str| commands.lines().find(|l| l.contains(what)).unwrap_or_else(|| panic!("no {what} in {commands}"));
+    // Every compile goes through the launcher.
+    let launcher = format!("{0}/bin/torchmill __launch {0} ", dir.path().display());
+    let compiles: Vec<&str> = commands.lines().filter(|l| l.contains(" -c ") && l.contains(".cpp")).collect();
+    assert_eq!(compiles.len(), 3, "{commands}");
+    assert!(compiles.iter().all(|compile| compile.starts_with(&launcher)), "{commands}");
     let include = format!("{}/include", uv.display());
     let store = of("/store.cpp");
     assert!(store.contains("-DTORCH_USE_LIBUV") && store.contains(&include), "{store}");

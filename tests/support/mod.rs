@@ -173,6 +173,8 @@ pub enum Answer {
     HangUp,
     /// Bytes of this type.
     Typed(&'static str, Vec<u8>),
+    /// Sends whoever asks on to this address.
+    Moved(&'static str),
 }
 
 /// Path and `Range` header of each request.
@@ -315,6 +317,7 @@ fn serve(
             head(&mut out, "200 OK", &format!("Content-Type: {kind}\r\nContent-Length: {}\r\n", bytes.len()))?;
             out.write_all(bytes)
         }
+        Some(Answer::Moved(to)) => head(&mut out, "302 Found", &format!("Location: {to}\r\nContent-Length: 0\r\n")),
     }?;
     out.flush()?;
     let _ = out.shutdown(std::net::Shutdown::Write);

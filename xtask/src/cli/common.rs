@@ -13,17 +13,21 @@ use crate::artifact::trust::Policy;
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::recipe::{DEFAULT, Lock, Recipe, Workspace};
+use crate::recipe::{DEFAULT, Lock, Recipe, Status, Workspace};
 use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
 use crate::store::{Store, release};
 use crate::ui::{JsonEvents, Reporter};
 
-/// The recipes that are there, for `--recipe`.
+/// The recipes that are there, for `--recipe`; drafts are marked. What is known of a recipe stands in its own file.
 fn recipes() -> Vec<CompletionCandidate> {
-    let names = workspace().map(|w| w.recipe_names()).unwrap_or_default();
-    names.into_iter().map(CompletionCandidate::new).collect()
+    let Ok(workspace) = workspace() else { return Vec::new() };
+    let candidate = |name: String| {
+        let draft = workspace.file(&name).is_ok_and(|file| file.torch.status != Some(Status::BuiltHere));
+        CompletionCandidate::new(name).help(draft.then(|| "draft".into()))
+    };
+    workspace.recipe_names().into_iter().map(candidate).collect()
 }
 
 /// The companions that have a recipe, for `--with`.

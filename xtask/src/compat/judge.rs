@@ -2,7 +2,8 @@
 //!
 //! The rules are the loaders' own. ELF: a name is looked for in the needs of the library that was asked for, theirs and
 //! so on (for all that is loaded with it alike), and in what the program itself has; a version that a library was
-//! linked against must be defined there. PE: a name is looked
+//! linked against must be defined there. What Python code loaded before for all (`RTLD_GLOBAL`) counts too, and no file
+//! says so: a name that another library of the package has is a gap. PE: a name is looked
 //! for in the DLL that it was linked from. Mach-O: in the dylib of its number and in what that one gives out as its
 //! own; or, where it has none, in all. Weak symbols may stay undefined.
 
@@ -12,9 +13,10 @@ use std::sync::Arc;
 
 use pep440_rs::{Version, VersionSpecifiers};
 
+use super::demangle::demangle;
 use super::package::{Own, Package};
 use super::target::{Requirement, Target, satisfied_by};
-use super::torch::{Torch, cuda_library, file_name, is_torchs, stem};
+use super::torch::{Torch, cuda_library, cudart_major, file_name, is_torchs, stem};
 use super::verdict::{Cause, Fit, Gap, Judged, Reason, Verdict};
 use crate::error::{Result, without_secrets};
 use crate::inspect::{Format, Import, Symbols, on_every_system};
@@ -264,7 +266,12 @@ fn cause(torch: &Torch, package: &Package, reasons: &[Reason]) -> Option<Cause> 
     let lacks =
         |is: &dyn Fn(&str) -> bool| reasons.iter().any(|r| matches!(r, Reason::Library { needs, .. } if is(needs)));
     if lacks(&of_cuda) {
-        return Some(if torch.cuda.is_none() { Cause::NoCuda } else { Cause::OtherCuda });
+        return Some(match &torch.cuda {
+            None => Cause::NoCuda,
+            Some(_) if lacks(&|needs| cuda_library(needs).is_some()) => Cause::OtherCuda,
+            // Torch has cut its part for CUDA in other pieces from version to version (`libtorch_cuda_cu.so`).
+            Some(_) => Cause::OtherVersion,
+        });
     }
     let missing: Vec<&str> = reasons
         .iter()
@@ -328,10 +335,22 @@ impl Own {
         self.symbols.needed.iter().any(|n| of_cuda(&file_name(n)))
     }
 
+    /// The major version of the CUDA whose run time it needs.
+    pub fn cuda_major(&self) -> Option<u32> {
+        self.symbols.needed.iter().find_map(|n| cudart_major(&file_name(n)))
+    }
+
     /// Whether it calls functions of torch with strings of the C++11 ABI (`new`), or of the one before.
     pub fn has_strings(&self, new: bool) -> bool {
         let names = || self.symbols.imports.iter().map(|i| i.name.as_str()).filter(|n| torch_like(n));
         if new { names().any(has_new_strings) } else { names().any(has_old_strings) }
+    }
+}
+
+impl Package {
+    /// Whether its own requirements bring NVIDIA's libraries.
+    pub fn brings_cuda(&self) -> bool {
+        self.metadata.requires.iter().any(|r| r.name.as_ref().starts_with("nvidia-"))
     }
 }
 
@@ -375,21 +394,22 @@ struct Scope<'a> {
     uses_torch: bool,
     reasons: Vec<Reason>,
     gaps: BTreeSet<String>,
+    /// Whether a name is in nothing that it leads to, and in another library of the package.
+    elsewhere: bool,
 }
 
 impl<'a> Library<'a> {
     /// Judges the library by itself; and, where symbols are missing, as another one of the package loads it, which may
     /// bring what has them.
     fn judge_in_company(&self) -> Result<Judged> {
-        let alone = self.judge(None)?;
-        let missing = |j: &Judged| j.reasons.iter().any(|r| matches!(r, Reason::Symbols { .. }));
-        if self.own.symbols.format != Format::Elf || !missing(&alone) {
+        let (alone, lacks) = self.judge(None)?;
+        if self.own.symbols.format != Format::Elf || !lacks {
             return Ok(alone);
         }
         for other in self.package.libraries.iter().filter(|o| o.file != self.own.file) {
             if self.is_loaded_by(other, &mut BTreeSet::new()) {
-                let together = self.judge(Some(other))?;
-                if !missing(&together) {
+                let (together, lacks) = self.judge(Some(other))?;
+                if !lacks {
                     return Ok(together);
                 }
             }
@@ -407,8 +427,9 @@ impl<'a> Library<'a> {
         })
     }
 
-    /// Judges the library as the loader meets it in what `root` needs, or by itself.
-    fn judge(&self, root: Option<&'a Own>) -> Result<Judged> {
+    /// Judges the library as the loader meets it in what `root` needs, or by itself; and whether a symbol is in nothing
+    /// that is loaded with it.
+    fn judge(&self, root: Option<&'a Own>) -> Result<(Judged, bool)> {
         let mut scope = Scope::default();
         self.load(&self.own.symbols.needed, &mut scope)?;
         let uses_torch = scope.uses_torch;
@@ -436,13 +457,15 @@ impl<'a> Library<'a> {
             }
         }
         self.versions(&mut scope)?;
-        Ok(Judged {
+        let lacks = scope.elsewhere || scope.reasons.iter().any(|r| matches!(r, Reason::Symbols { .. }));
+        let judged = Judged {
             path: self.own.path.clone(),
             uses_torch,
             stable_abi: uses_torch && stable,
             reasons: scope.reasons,
             gaps: scope.gaps.into_iter().collect(),
-        })
+        };
+        Ok((judged, lacks))
     }
 
     /// Where the library is that is asked for as `name`, a file's name or (macOS) a path.
@@ -528,7 +551,7 @@ impl<'a> Library<'a> {
         let by = || file_name(&self.own.path);
         if is_torchs(&file) {
             scope.reasons.push(Reason::Library { by: by(), needs: file, instead: None });
-        } else if of_cuda(&file) && self.own.uses_torch() && !self.brings_cuda() {
+        } else if of_cuda(&file) && self.own.uses_torch() && !self.package.brings_cuda() {
             let instead = match cuda_library(&file) {
                 Some(library) => self.torch.needed_like(library)?.pop_first(),
                 None => None,
@@ -540,11 +563,6 @@ impl<'a> Library<'a> {
             scope.gaps.insert(file);
         }
         Ok(())
-    }
-
-    /// Whether the package's own requirements bring NVIDIA's libraries.
-    fn brings_cuda(&self) -> bool {
-        self.package.metadata.requires.iter().any(|r| r.name.as_ref().starts_with("nvidia-"))
     }
 
     /// Symbols that are nowhere, and whether all that are torch's are its stable ABI.
@@ -606,6 +624,7 @@ impl<'a> Library<'a> {
         if without {
             open.clear();
         }
+        self.take_elsewhere(&mut open, scope);
         unstable += open.iter().filter(|i| torch_like(&i.name) && !is_stable(&i.name)).count();
         of_torch += open.len();
         let names: Vec<String> = open.into_iter().map(|i| i.name.clone()).collect();
@@ -662,6 +681,26 @@ impl<'a> Library<'a> {
             }
         }
         Ok(false)
+    }
+
+    /// Takes those names out of `open` that are not torch's and that another library of the package has. Nothing leads
+    /// to that one: the package's Python code may load it first, for all that comes after it, which no file says.
+    fn take_elsewhere(&self, open: &mut Vec<&Import>, scope: &mut Scope<'_>) {
+        let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        open.retain(|i| {
+            let has = |o: &&Own| o.file != self.own.file && o.symbols.exports.contains(&i.name);
+            let Some(other) = self.package.libraries.iter().find(has).filter(|_| !torch_like(&i.name)) else {
+                return true;
+            };
+            found.entry(&other.file).or_default().push(&i.name);
+            false
+        });
+        for (other, names) in &found {
+            let first = names.first().map(|n| demangle(n)).unwrap_or_default();
+            let more = if names.len() > 1 { format!(" and {} more", names.len() - 1) } else { String::new() };
+            scope.gaps.insert(format!("an earlier load of {other} for all (RTLD_GLOBAL), which has {first}{more}"));
+        }
+        scope.elsewhere = !found.is_empty();
     }
 
     /// Versions that the library was linked against, and that a library that was read does not define.

@@ -21,12 +21,14 @@ mod wanted;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use pep440_rs::Version;
+use pep508_rs::ExtraName;
 use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::error::{Context, Error, Kind, Result};
 use crate::inspect::FileAt;
-use crate::recipe::shown;
+use crate::recipe::{pinned, shown};
 use crate::store::Store;
 
 use self::site::Distribution;
@@ -67,7 +69,7 @@ pub struct TorchSummary {
     pub subject: String,
     /// `torch.__version__`.
     pub version: Option<String>,
-    /// `torch.version.cuda`: `12.4`; `None` where it has none.
+    /// `torch.version.cuda`: `12.4` (`12` where its libraries alone say it); `None` where it has none.
     pub cuda: Option<String>,
     /// Whether strings are those of the C++11 ABI.
     pub cxx11_abi: Option<bool>,
@@ -175,19 +177,46 @@ pub fn report(torch: &Torch, arguments: &[String], requirements: &[PathBuf]) -> 
     // Most of the time goes into reading packages from afar: side by side. The torch is read once.
     let read: Vec<Result<Vec<Item>>> =
         wanted.par_iter().map(|(place, what)| items(torch, place, what).doing(|| format!("judging {place}"))).collect();
-    let (mut packages, mut unrelated) = (Vec::new(), 0);
+    let (mut packages, mut exact, mut unrelated) = (Vec::new(), Vec::new(), Vec::new());
     for items in read {
         for item in items? {
             crate::platform::check_cancelled()?;
             match item {
-                Item::Package(subject, package) => packages.push(judge(torch, &subject, &package)?),
+                Item::Package(subject, package) => {
+                    exact.push((packages.len(), package.metadata.exact(&torch.target)?));
+                    packages.push(judge(torch, &subject, &package)?);
+                }
                 Item::Judged(verdict) => packages.push(*verdict),
-                Item::Unrelated => unrelated += 1,
+                Item::Unrelated(name, version) => unrelated.push((name, version)),
                 Item::LeftOut(why) => remarks.push(why),
             }
         }
     }
+    name_unjudged(&mut packages, &exact, &unrelated);
+    let unrelated = unrelated.len();
     Ok(Report { schema_version: SCHEMA_VERSION, torch: summary(torch), packages, unrelated, remarks })
+}
+
+/// Says of each package what it needs in one very version and what was not named here: a package that brings no
+/// compiled part itself fails with the one that does. `exact` has those requirements, by the place of the package among
+/// `packages`.
+fn name_unjudged(packages: &mut [Verdict], exact: &[(usize, Vec<Requirement>)], unrelated: &[(String, String)]) {
+    let judged = packages.iter().map(|p| (crate::wheel::normalize(&p.package), p.version.clone()));
+    let known: Vec<(String, String)> = judged.chain(unrelated.iter().cloned()).collect();
+    // One without a version was told that it cannot be had.
+    let held = |r: &Requirement, version: &str| version.parse::<Version>().ok().is_none_or(|v| satisfies(r, &v));
+    for (at, requirements) in exact {
+        let verdict = &mut packages[*at];
+        let open: Vec<String> = requirements
+            .iter()
+            .filter(|r| !known.iter().any(|(name, version)| *name == r.name.as_ref() && held(r, version)))
+            .map(shown)
+            .collect();
+        if verdict.verdict != Fit::DoesNotFit && !open.is_empty() {
+            let were = if open.len() == 1 { "was" } else { "were" };
+            verdict.remarks.push(format!("it also needs {}, which {were} not judged", open.join(", ")));
+        }
+    }
 }
 
 fn summary(torch: &Torch) -> TorchSummary {
@@ -204,42 +233,52 @@ fn summary(torch: &Torch) -> TorchSummary {
 enum Item {
     Package(String, Box<Package>),
     Judged(Box<Verdict>),
-    Unrelated,
+    /// An installed package that has nothing to do with torch: its name and version.
+    Unrelated(String, String),
     /// It was not judged, and why.
     LeftOut(String),
 }
 
 fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
     let target = &torch.target;
-    let wheel = |subject: &str, name: &str, holder: &Holder| {
-        let package = Package::wheel(name, holder, target)?;
+    let wheel = |subject: &str, name: &str, holder: &Holder, extras: &[ExtraName]| -> Result<Vec<Item>> {
+        let mut package = Package::wheel(name, holder, target)?;
+        package.metadata.extras = extras.to_vec();
         if package.metadata.name == "torch" {
             return Ok(vec![Item::Judged(Box::new(another(torch, subject, &package)))]);
         }
         Ok(vec![Item::Package(subject.to_owned(), Box::new(package))])
     };
-    let indexed = |requirement: &Requirement| match choose(requirement, target)? {
-        Found::Wheel(file) => wheel(&file.filename, &file.filename, &Holder::far(&file.filename, &file.url)?),
-        Found::NoWheel { version, source } => {
-            Ok(vec![Item::Judged(Box::new(unbuilt(place, requirement.name.as_ref(), &version, source, target)))])
+    let indexed = |requirement: &Requirement| -> Result<Vec<Item>> {
+        if target.python.is_none() {
+            return Ok(vec![Item::Judged(Box::new(unchosen(place, requirement)))]);
+        }
+        match choose(requirement, target)? {
+            Found::Wheel(file) => {
+                let holder = Holder::far(&file.filename, &file.url)?;
+                wheel(&file.filename, &file.filename, &holder, &requirement.extras)
+            }
+            Found::NoWheel { version, source } => {
+                Ok(vec![Item::Judged(Box::new(unbuilt(place, requirement.name.as_ref(), &version, source, target)))])
+            }
         }
     };
     match what {
         What::Path(path) if path.is_dir() => folder(torch, path),
         What::Path(path) => {
             let name = path.file_name().and_then(|n| n.to_str()).unwrap_or_default();
-            wheel(place, name, &near(place, path)?)
+            wheel(place, name, &near(place, path)?, &[])
         }
         What::Url(url) => {
             let name = url.split(['?', '#']).next().and_then(|u| u.rsplit('/').next()).unwrap_or_default();
-            wheel(place, &name.replace("%2B", "+"), &Holder::far(place, url)?)
+            wheel(place, &name.replace("%2B", "+"), &Holder::far(place, url)?, &[])
         }
         What::Index(requirement) | What::Line(requirement, _) if requirement.name.as_ref() == "torch" => {
             Ok(vec![Item::Judged(Box::new(itself(torch, requirement)))])
         }
         What::Index(requirement) => indexed(requirement),
         What::Line(requirement, folder) => match beside(requirement, folder, target) {
-            Some(path) => items(torch, place, &What::Path(path)),
+            Some(path) => wheel(place, &name_of(&path), &near(place, &path)?, &requirement.extras),
             // One line that nothing is found for is no reason to say nothing of the others.
             None => match indexed(requirement) {
                 Err(e) if matches!(e.kind(), Some(Kind::NoPackage | Kind::NoVersion)) => {
@@ -317,6 +356,14 @@ fn itself(torch: &Torch, requirement: &Requirement) -> Verdict {
         remarks: vec!["the torch itself".into()],
         ..empty(&torch.subject, "torch", &version)
     }
+}
+
+/// A package that no wheel is chosen of: the index has one for each Python, and this torch (a libtorch) has none.
+fn unchosen(place: &str, requirement: &Requirement) -> Verdict {
+    let needs = "a Python to choose a wheel for: this torch has no Python, so name the wheel".to_owned();
+    let name = requirement.name.to_string();
+    let version = pinned(requirement).unwrap_or_default();
+    Verdict { gaps: vec![Gap { by: name.clone(), needs: vec![needs] }], ..empty(place, &name, &version) }
 }
 
 /// Something that has no wheel for this torch's machine and Python.
@@ -414,7 +461,11 @@ fn installed(torch: &Torch, path: &Path) -> Result<Option<Vec<Item>>> {
         let asks = package.metadata.requires.iter().any(|r| r.name.as_ref() == "torch")
             || !package.metadata.unreadable_on("torch", &torch.target)?.is_empty();
         let related = asks || package.libraries.iter().any(Own::uses_torch);
-        Ok(if related { Item::Package(name, Box::new(package)) } else { Item::Unrelated })
+        Ok(if related {
+            Item::Package(name, Box::new(package))
+        } else {
+            Item::Unrelated(name, package.metadata.version)
+        })
     };
     let others = found.par_iter().filter(|d| Some(*d) != its_torch.as_ref());
     let items: Result<Vec<Item>> = others.map(read).collect();

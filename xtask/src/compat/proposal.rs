@@ -1,5 +1,5 @@
 //! Which installed packages would break with a torch that is not built yet? Told from the torch that is there, and
-//! from what the proposed one has otherwise: its version, CUDA or none, the C++11 ABI or the one before.
+//! from what the proposed one has otherwise: its version, its CUDA or none, the C++11 ABI or the one before.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use super::judge::judge;
 use super::package::Package;
 use super::site;
 use super::target::satisfies;
-use super::torch::Torch;
+use super::torch::{Torch, cuda_library};
 use super::verdict::Cause;
 use crate::error::{Kind, Result};
 
@@ -19,8 +19,8 @@ use crate::error::{Kind, Result};
 pub struct Proposal {
     /// Its full version, `2.6.0+cpu.libuv`.
     pub version: Version,
-    /// Whether it has CUDA.
-    pub cuda: bool,
+    /// The CUDA that it has: `13.0`; `None` where it has none.
+    pub cuda: Option<String>,
     /// Whether its strings are those of the C++11 ABI.
     pub cxx11_abi: bool,
 }
@@ -62,10 +62,23 @@ pub fn broken_by(proposal: &Proposal, root: &Path) -> Result<Vec<Broken>> {
     Ok(out)
 }
 
+/// Whether it needs the CUDA run time that the installed torch has, and the proposed one is for another major version.
+fn loses_its_cuda(proposal: &Proposal, torch: &Torch, package: &Package) -> bool {
+    let major = |cuda: &str| cuda.split('.').next()?.parse::<u32>().ok();
+    let own = torch.cuda.as_deref().and_then(major);
+    let (Some(own), Some(proposed)) = (own, proposal.cuda.as_deref().and_then(major)) else { return false };
+    // What the package brings itself is not torch's.
+    let brings = package.brings_cuda() || package.libraries.iter().any(|l| cuda_library(&l.file) == Some("cudart"));
+    own != proposed && !brings && package.libraries.iter().any(|l| l.uses_torch() && l.cuda_major() == Some(own))
+}
+
 fn cause(proposal: &Proposal, torch: &Torch, package: &Package) -> Result<Option<Cause>> {
     let users = || package.libraries.iter().filter(|l| l.uses_torch());
-    if !proposal.cuda && torch.cuda.is_some() && users().any(|l| l.needs_cuda()) {
+    if proposal.cuda.is_none() && torch.cuda.is_some() && users().any(|l| l.needs_cuda()) {
         return Ok(Some(Cause::NoCuda));
+    }
+    if loses_its_cuda(proposal, torch, package) {
+        return Ok(Some(Cause::OtherCuda));
     }
     let strings = match torch.cxx11_abi {
         Some(false) if proposal.cxx11_abi && users().any(|l| l.has_strings(false)) => Some(Cause::OldStrings),

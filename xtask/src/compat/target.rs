@@ -1,11 +1,11 @@
 //! What a torch is for: system, machine, Python. What fits it is asked here and nowhere else.
 
 use pep440_rs::Version;
-use pep508_rs::MarkerEnvironment;
+use pep508_rs::{ExtraName, MarkerEnvironment};
 use serde::Serialize;
 
 use crate::error::Result;
-use crate::recipe::System;
+use crate::recipe::{System, pinned};
 use crate::source::pypi;
 use crate::wheel;
 
@@ -72,6 +72,8 @@ pub struct Metadata {
     pub requires: Vec<Requirement>,
     /// The others, as written.
     pub unreadable: Vec<String>,
+    /// Extras of it that are asked for: their requirements count too.
+    pub extras: Vec<ExtraName>,
 }
 
 impl Metadata {
@@ -92,16 +94,30 @@ impl Metadata {
             requires_python: value("Requires-Python"),
             requires,
             unreadable,
+            extras: Vec::new(),
         }
     }
 
-    /// The requirements on `name` that count for `target`, extras left out.
+    /// The requirements on `name` that count for `target`, without those of extras that nobody asked for.
     ///
     /// # Errors
     /// As [`Target::markers`].
     pub fn on(&self, name: &str, target: &Target) -> Result<Vec<&Requirement>> {
         let environment = target.markers()?;
-        Ok(self.requires.iter().filter(|r| r.name.as_ref() == name && r.evaluate_markers(&environment, &[])).collect())
+        let counts = |r: &&Requirement| r.name.as_ref() == name && r.evaluate_markers(&environment, &self.extras);
+        Ok(self.requires.iter().filter(counts).collect())
+    }
+
+    /// The requirements on others than torch that are met by one version alone, as far as they count for `target`.
+    ///
+    /// # Errors
+    /// As [`Target::markers`].
+    pub fn exact(&self, target: &Target) -> Result<Vec<Requirement>> {
+        let environment = target.markers()?;
+        let counts = |r: &&Requirement| {
+            r.name.as_ref() != "torch" && pinned(r).is_some() && r.evaluate_markers(&environment, &self.extras)
+        };
+        Ok(self.requires.iter().filter(counts).cloned().collect())
     }
 
     /// The requirements on `name` that cannot be read, without those that a marker leaves out for `target`.
@@ -112,7 +128,7 @@ impl Metadata {
         let environment = target.markers()?;
         let counts = |text: &str| {
             let marker = text.split_once(';').and_then(|(_, marker)| requirement(&format!("{name} ; {marker}")).ok());
-            marker.is_none_or(|m| m.evaluate_markers(&environment, &[]))
+            marker.is_none_or(|m| m.evaluate_markers(&environment, &self.extras))
         };
         let all = self.unreadable.iter().map(String::as_str);
         Ok(all.filter(|text| begins_with(text, name) && counts(text)).collect())

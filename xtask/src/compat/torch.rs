@@ -21,7 +21,8 @@ pub struct Torch {
     pub subject: String,
     /// `torch.__version__`.
     pub version: Option<Version>,
-    /// `torch.version.cuda`.
+    /// `torch.version.cuda`; of a torch without `version.py` what its label or its libraries say, which may be the
+    /// major version alone.
     pub cuda: Option<String>,
     /// Whether strings are those of the C++11 ABI; `None` where the platform has but one.
     pub cxx11_abi: Option<bool>,
@@ -95,6 +96,45 @@ pub fn cuda_library(file: &str) -> Option<&'static str> {
     CUDA.iter().copied().find(|c| c.eq_ignore_ascii_case(name))
 }
 
+/// The major version of the CUDA whose run time `file` is: 12 of `libcudart.so.12` and of `cudart64_12.dll`, 11 of
+/// `libcudart.so.11.0` and of `cudart64_110.dll`.
+pub fn cudart_major(file: &str) -> Option<u32> {
+    if cuda_library(file) != Some("cudart") {
+        return None;
+    }
+    if let Some((_, version)) = file.split_once(".so.") {
+        return version.split('.').next()?.parse().ok();
+    }
+    let (_, number) = file.strip_suffix(".dll")?.rsplit_once('_')?;
+    let number: u32 = number.parse().ok()?;
+    // Before CUDA 12 the minor version stands in it too.
+    Some(if number < 80 { number } else { number / 10 })
+}
+
+/// The CUDA that the label of a version says: `12.4` of `2.6.0+cu124`.
+fn cuda_of_label(version: &str) -> Option<String> {
+    let (_, label) = version.split_once('+')?;
+    // Two digits at least, of which the last is the minor version: CUDA 8.0 is older than any torch that is read.
+    let is_cuda = |digits: &&str| digits.parse::<u32>().is_ok_and(|n| n >= 80);
+    let digits = label.split('.').filter_map(|part| part.strip_prefix("cu")).find(is_cuda)?;
+    let (major, minor) = digits.split_at(digits.len() - 1);
+    Some(format!("{major}.{minor}"))
+}
+
+/// What is said of `subject`, in which no library of torch is that is read here.
+fn no_torch(subject: &str, version: Option<&Version>) -> Error {
+    match version.filter(|v| v.release() < &[1]) {
+        Some(version) => {
+            Error::misuse("no-torch", format!("torch {version} is older than what is read (1.0 and later)"))
+                .doing(format!("reading {subject}"))
+                .next("name a torch of 1.0 or later")
+        }
+        None => Error::misuse("no-torch", format!("{subject} is not a torch: no library of torch is in it"))
+            .next("name torch's wheel, an archive or folder of libtorch, an environment, or pypi:torch==VERSION")
+            .next("a torch before 1.0 has other libraries, which are not read"),
+    }
+}
+
 /// Whether a library of this name is one of torch's own, which only a torch can bring.
 pub fn is_torchs(file: &str) -> bool {
     const NAMES: &[&str] = &["torch", "c10", "shm", "caffe2", "_C"];
@@ -110,11 +150,6 @@ impl Torch {
     /// # Errors
     /// Bad input: it holds none, or several; or it cannot be read.
     pub fn open(subject: &str, holder: Holder, memory: Memory) -> Result<Self> {
-        let none = || {
-            Error::misuse("no-torch", format!("{subject} is not a torch: no library of torch is in it"))
-                .next("name torch's wheel, an archive or folder of libtorch, an environment, or pypi:torch==VERSION")
-                .next("a torch before 1.0 has other libraries, which are not read")
-        };
         let names: Vec<&str> = holder.members().iter().map(|m| m.name.as_str()).collect();
         let texts: Vec<&str> = names.iter().filter(|n| is_text(n, "version.py")).copied().collect();
         if let [one, another, ..] = &texts[..] {
@@ -144,10 +179,13 @@ impl Torch {
         libraries.sort_by_key(|l| l.size);
         let version = version_field(text("version.py"), "__version__")
             .or_else(|| Some(text("build-version").trim().to_owned()).filter(|v| !v.is_empty()));
+        // An archive of libtorch has none, and then nothing says in words whether it has CUDA.
+        let unsaid = !found.contains_key("version.py");
+        let labelled = version.as_deref().filter(|_| unsaid).and_then(cuda_of_label);
         let mut torch = Self {
             subject: subject.to_owned(),
             version: version.as_deref().and_then(|v| Version::from_str(v).ok()),
-            cuda: version_field(text("version.py"), "cuda"),
+            cuda: version_field(text("version.py"), "cuda").or(labelled),
             cxx11_abi: None,
             target: Target { system: System::here(), machine: String::new(), python: None },
             holder,
@@ -157,10 +195,12 @@ impl Torch {
             memory,
             read: Mutex::default(),
         };
-        // The smallest of torch's own tells what all are for. Before torch 1.0 there was another one.
-        let first = ["libc10.so", "c10.dll", "libc10.dylib", "libtorch_cpu.so", "torch_cpu.dll", "libtorch_cpu.dylib"];
-        let first = first.into_iter().find(|n| torch.has(n)).ok_or_else(none)?;
-        let c10 = torch.table(first)?.ok_or_else(none)?;
+        // The smallest of torch's own tells what all are for. Before torch 1.0 there was another one. Distributions put
+        // a version behind its name: `libc10.so.2.6`.
+        let called = |wanted: &str| torch.libraries.iter().map(|l| &l.file).find(|f| stem(f) == wanted).cloned();
+        let none = || no_torch(subject, torch.version.as_ref());
+        let first = called("c10").or_else(|| called("torch_cpu")).ok_or_else(none)?;
+        let c10 = torch.table(&first)?.ok_or_else(none)?;
         torch.target = Target {
             system: match c10.format {
                 Format::Elf => System::Linux,
@@ -175,6 +215,9 @@ impl Torch {
         let new = c10.exports.any_begins(&format!("{FAILS}NSt7__cxx1112basic_string"));
         let old = c10.exports.any_begins(&format!("{FAILS}Ss"));
         torch.cxx11_abi = (c10.format == Format::Elf && new != old).then_some(new);
+        if torch.cuda.is_none() && unsaid {
+            torch.cuda = torch.cuda_of_libraries()?;
+        }
         Ok(torch)
     }
 
@@ -201,9 +244,18 @@ impl Torch {
         let mut torch = Self::open(subject, Holder::folder(&site, files), Memory::default())?;
         torch.beside = nvidia(&site);
         if torch.target.is_here() && torch.target.system == System::Linux {
-            torch.system = system_folders(&torch.target.machine);
+            torch.system = conda_folder(&site).into_iter().chain(system_folders(&torch.target.machine)).collect();
         }
         Ok(torch)
+    }
+
+    /// The major version of the CUDA run time that its libraries need; `None` where none of them is for CUDA.
+    fn cuda_of_libraries(&self) -> Result<Option<String>> {
+        // Without one that says so in its name none needs the run time, and nothing is unpacked to see it.
+        if !self.libraries.iter().any(|l| is_torchs(&l.file) && l.file.contains("cuda")) {
+            return Ok(None);
+        }
+        Ok(self.needed_like("cudart")?.iter().find_map(|f| cudart_major(f)).map(|major| major.to_string()))
     }
 
     /// Whether its symbols are there for all that is loaded after it: before 1.5, `import torch` loaded it so (`RTLD_GLOBAL`),
@@ -401,6 +453,14 @@ fn nvidia(site: &Path) -> BTreeMap<String, PathBuf> {
     files.filter(|f| is_library(f)).map(|f| (file_name(&f), site.join(&f))).collect()
 }
 
+/// `ENV/lib` of the conda environment whose folder of packages is `site`: there its packages find the libraries that
+/// other packages of it bring.
+fn conda_folder(site: &Path) -> Option<PathBuf> {
+    let site = fs_err::canonicalize(site).unwrap_or_else(|_| site.to_owned());
+    let environment = site.ancestors().nth(3)?;
+    environment.join("conda-meta").is_dir().then(|| environment.join("lib"))
+}
+
 /// Where the loader of this machine looks (ld.so(8)), LD_LIBRARY_PATH first.
 fn system_folders(machine: &str) -> Vec<PathBuf> {
     let asked = std::env::var_os("LD_LIBRARY_PATH").unwrap_or_default();
@@ -475,6 +535,31 @@ mod tests {
         }
         for other in ["libcuda.so.1", "nvcuda.dll", "nvml.dll", "c10_cuda.dll", "libcudart64_12.so", "zlib64_1.dll"] {
             assert_eq!(cuda_library(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn the_run_time_of_cuda_and_the_label_of_a_version_say_which_cuda_it_is() {
+        for (file, major) in [
+            ("libcudart.so.13", Some(13)),
+            ("libcudart.so.11.0", Some(11)),
+            ("libcudart-80664282.so.10.2", Some(10)),
+            ("cudart64_12.dll", Some(12)),
+            ("cudart64_110.dll", Some(11)),
+            ("cudart64_92.dll", Some(9)),
+            ("libcublas.so.12", None),
+            ("libcudart.so", None),
+        ] {
+            assert_eq!(cudart_major(file), major, "{file}");
+        }
+        for (version, cuda) in [
+            ("2.6.0+cu124", Some("12.4")),
+            ("2.12.1+cu130.libuv", Some("13.0")),
+            ("1.4.0+cu92", Some("9.2")),
+            ("2.6.0+cpu.libuv", None),
+            ("2.6.0", None),
+        ] {
+            assert_eq!(cuda_of_label(version).as_deref(), cuda, "{version}");
         }
     }
 

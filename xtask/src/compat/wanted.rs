@@ -92,17 +92,20 @@ impl Requirements {
         Ok(out)
     }
 
-    /// Lines on one name are one requirement, which all of them narrow.
+    /// Lines on one name are one requirement, which all of them narrow, with the extras of all.
     fn merge(&mut self) {
         let mut first: BTreeMap<String, usize> = BTreeMap::new();
         let mut merged: Vec<(String, What)> = Vec::new();
         for (place, what) in std::mem::take(&mut self.wanted) {
             if let What::Line(requirement, _) = &what
-                && let Some(pep508_rs::VersionOrUrl::VersionSpecifier(more)) = requirement.version_or_url.as_ref()
+                && !matches!(requirement.version_or_url, Some(pep508_rs::VersionOrUrl::Url(_)))
                 && let Some(at) = first.get(requirement.name.as_ref())
                 && let (_, What::Line(before, _)) = &mut merged[*at]
             {
-                narrow(before, std::slice::from_ref(more));
+                if let Some(pep508_rs::VersionOrUrl::VersionSpecifier(more)) = &requirement.version_or_url {
+                    narrow(before, std::slice::from_ref(more));
+                }
+                before.extras.extend(requirement.extras.iter().cloned());
                 continue;
             }
             if let What::Line(requirement, _) = &what {

@@ -363,15 +363,16 @@ fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
     if fits.iter().any(same) {
         fits.retain(same);
     }
-    // What the driver serves, first; of that what was built; then the nearest version.
-    // Who has none gets the newest.
+    // What the driver serves, first; of that the CUDA that packages here are compiled for; of that what was built; then
+    // the nearest version. Who has none gets the newest.
     let near = asker.report.map_or("99.99.99", |_| asker.release());
     let distance = |r: &Recipe| {
         let (a, b) = (numbers(&r.torch.version), numbers(near));
         (a[0].abs_diff(b[0]), a[1].abs_diff(b[1]), a[2].abs_diff(b[2]))
     };
     fits.sort_by_key(|r| {
-        (driver_for(asker, r).is_some(), r.torch.status != Status::BuiltHere, distance(r), r.name.len())
+        let built = r.torch.status == Status::BuiltHere;
+        (driver_for(asker, r).is_some(), other_cuda(asker, r), !built, distance(r), r.name.len())
     });
     fits.into_iter().take(2).map(|recipe| build(asker, &recipe)).collect()
 }
@@ -409,7 +410,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
     }
     let build = Version::from_str(&recipe.torch.full_version()).ok().map(|version| Proposal {
         version,
-        cuda: recipe.cuda.is_some(),
+        cuda: recipe.cuda.as_ref().map(|c| c.version.clone()),
         cxx11_abi: recipe.torch.cxx11_abi,
     });
     Remedy { state: Some(state), build, ..remedy(what, lines, &BOTH, costs) }
@@ -419,6 +420,15 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
 fn driver_for(asker: &Asker<'_>, recipe: &Recipe) -> Option<&'static str> {
     let release = releases::release(&recipe.cuda.as_ref()?.version)?;
     asker.gpus.first().filter(|gpu| release.driver_is_too_old(&gpu.driver)).map(|_| release.oldest_driver)
+}
+
+/// Whether `recipe` is for another major version of CUDA than the torch that is there: what is compiled for that one
+/// does not load beside it.
+fn other_cuda(asker: &Asker<'_>, recipe: &Recipe) -> bool {
+    let major = |cuda: &str| cuda.split('.').next().map(str::to_owned);
+    let own = asker.report.and_then(|r| r.torch.cuda.as_deref()).and_then(major);
+    let its = recipe.cuda.as_ref().and_then(|c| major(&c.version));
+    own.is_some() && own != its
 }
 
 /// Whether what `recipe` makes would run where the asker is, and take nothing away.

@@ -35,7 +35,9 @@ pub fn render(kind: Kind, role: Role, program: &Path, arguments: &[String], toke
 fn systemd(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
     let name = name(role);
     let words = [&[program.display().to_string(), "farm".into(), name.into()], arguments].concat();
-    let mut command: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+    // The program's own path knows no variables.
+    let dollar = |at: usize| if at == 0 { "$" } else { "$$" };
+    let mut command: Vec<String> = words.iter().enumerate().map(|(at, word)| quoted(word, dollar(at))).collect();
     command.extend(["--state".into(), format!("%S/torchmill-farm-{name}")]);
     let own = match role {
         // No user of the machine, nothing but its own folder, no privilege at all.
@@ -52,6 +54,7 @@ SystemCallFilter=@system-service
         Role::Worker => {
             command.extend(["--token-file".into(), "${CREDENTIALS_DIRECTORY}/token".into()]);
             let token = token.map_or_else(|| "/etc/torchmill/worker.token".into(), |token| token.display().to_string());
+            let token = token.replace('%', "%%");
             format!("LoadCredential=token:{token}\nMemoryMax=90%\nOOMPolicy=continue\nTasksMax=4096\n")
         }
     };
@@ -60,7 +63,7 @@ SystemCallFilter=@system-service
     let first = if hidden {
         format!(
             "# This unit does not see the folder of {0}: sudo install {0} /usr/local/bin/torchmill, and name that one.\n",
-            program.display()
+            program.display().to_string().escape_debug()
         )
     } else {
         String::new()
@@ -92,17 +95,28 @@ WantedBy=multi-user.target
     )
 }
 
-/// A word of a command line of systemd's.
-fn quoted(word: &str) -> String {
+/// A word of a command line of systemd's, in which a dollar is written as `dollar`: quotes by systemd.syntax(7), variables
+/// and specifiers by systemd.service(5).
+fn quoted(word: &str, dollar: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._:-=".contains(c);
-    if word.chars().all(plain) { word.to_owned() } else { format!("\"{}\"", word.replace('%', "%%")) }
+    if word.chars().all(plain) {
+        return word.to_owned();
+    }
+    let escaped = |c: char| match c {
+        '\\' | '"' => format!("\\{c}"),
+        '$' => dollar.to_owned(),
+        '%' => "%%".to_owned(),
+        '\n' => "\\n".to_owned(),
+        c => c.to_string(),
+    };
+    format!("\"{}\"", word.chars().map(escaped).collect::<String>())
 }
 
 fn compose(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
     let name = name(role);
-    // A text and a list of JSON's are YAML's too.
-    let list = |words: &[String]| serde_json::to_string(words).unwrap_or_default();
-    let text = |word: &str| serde_json::to_string(word).unwrap_or_default();
+    // A text and a list of JSON's are YAML's too. A dollar would begin a variable, which compose puts in.
+    let list = |words: &[String]| serde_json::to_string(words).unwrap_or_default().replace('$', "$$");
+    let text = |word: &str| serde_json::to_string(word).unwrap_or_default().replace('$', "$$");
     let mut words = [&["/torchmill".to_owned(), "farm".into(), name.into()], arguments].concat();
     words.extend(["--state".into(), "/state".into()]);
     // Keys and compilers are kept in a folder that is the process's own.
@@ -180,6 +194,15 @@ mod tests {
             "{unit}"
         );
         assert!(unit.starts_with("[Unit]\n"), "{unit}");
+        // Nothing in a name is a variable, a specifier or the end of a line.
+        let odd = Path::new("/a$b/100%/\"c\"\\d\ne/torchmill");
+        let unit = render(Kind::Systemd, Role::Scheduler, odd, &["--state=$HOME".into()], None);
+        let expected = "\nExecStart=\"/a$b/100%%/\\\"c\\\"\\\\d\\ne/torchmill\" farm scheduler \"--state=$$HOME\" ";
+        assert!(unit.contains(expected), "{unit}");
+        let file = render(Kind::Compose, Role::Scheduler, Path::new("/a$b/torchmill"), &["--state=$HOME".into()], None);
+        assert!(file.contains("- \"/a$$b/torchmill:/torchmill:ro\"") && file.contains("\"--state=$$HOME\""), "{file}");
+        let unit = render(Kind::Systemd, Role::Worker, Path::new("/usr/bin/torchmill"), &[], Some(Path::new("/100%")));
+        assert!(unit.contains("LoadCredential=token:/100%%\n"), "{unit}");
         let unit = render(Kind::Systemd, Role::Worker, Path::new("/home/u/torchmill"), &[], None);
         assert!(unit.starts_with("# This unit does not see the folder of /home/u/torchmill: sudo install "), "{unit}");
         let file = render(Kind::Compose, Role::Scheduler, Path::new("/usr/bin/torchmill"), &arguments, None);

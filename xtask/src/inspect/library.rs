@@ -378,6 +378,18 @@ pub fn on_every_system(format: Format, name: &str) -> bool {
                 "ext-ms-",
                 "python3",
                 "msvcrt",
+                "gdi32",
+                "winmm",
+                "dxgi",
+                "d3d11",
+                "d3d12",
+                "setupapi",
+                "pdh",
+                "ncrypt",
+                "winhttp",
+                "comctl32",
+                "imm32",
+                "dnsapi",
             ];
             let lower = file.to_ascii_lowercase();
             SYSTEM.iter().any(|s| lower.starts_with(s))

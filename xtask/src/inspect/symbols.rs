@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use object::elf::{self, FileHeader32, FileHeader64};
 use object::macho::{self, MachHeader64};
-use object::read::elf::{FileHeader, Sym};
+use object::read::elf::{FileHeader, ProgramHeader, SectionHeader, Sym};
 use object::read::macho::{LoadCommandVariant, MachHeader, Nlist};
 use object::read::pe::{Import as PeImport, PeFile64, optional_header_magic};
 use object::{Endianness, LittleEndian as LE, ReadRef, SymbolIndex};
@@ -127,7 +127,7 @@ pub struct Symbols {
 /// out, as no process loads them that a torch of today runs in: of a library that is for those alone, nothing is left.
 ///
 /// # Errors
-/// If it is no library, or one that is cut off or has tables that point nowhere.
+/// If it is no library, or one that is cut off or has tables that point nowhere or cannot be found.
 pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
     if image_is_32_bit(source, 0) {
         return Ok(Vec::new());
@@ -154,6 +154,13 @@ pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
         if narrow {
             continue;
         }
+        if format == Format::Elf && hides_its_tables(&cache).map_err(|e| unreadable(format, e))? {
+            return Err(Error::misuse(
+                "library",
+                "not a readable 64-bit ELF file: a loader knows it, but no section header leads to its symbols",
+            )
+            .next("a packer or sstrip took them out: name the library as its linker made it"));
+        }
         let read = match format {
             Format::Elf => of_elf(&cache),
             Format::Pe => of_pe(&cache),
@@ -162,6 +169,17 @@ pub fn symbols(source: &dyn ReadAt) -> Result<Vec<Symbols>> {
         out.push(read.map_err(|e| unreadable(format, e))?);
     }
     Ok(out)
+}
+
+/// Whether the loader's own tables are there (PT_DYNAMIC), and no section shows them: it would seem to need nothing.
+fn hides_its_tables<'d, R: ReadRef<'d>>(data: R) -> object::read::Result<bool> {
+    let header = FileHeader64::<Endianness>::parse(data)?;
+    let endian = header.endian()?;
+    let sections = header.sections(endian, data)?;
+    let shown = |kind: elf::SectionType| sections.iter().any(|s| s.sh_type(endian) == kind);
+    let segments = header.program_headers(endian, data)?;
+    let loaded = segments.iter().any(|p| p.p_type(endian) == elf::PT_DYNAMIC && p.p_filesz(endian) > 0);
+    Ok(loaded && !(shown(elf::SHT_DYNAMIC) && shown(elf::SHT_DYNSYM)))
 }
 
 fn text(bytes: &[u8]) -> String {

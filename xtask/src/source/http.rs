@@ -243,11 +243,16 @@ pub fn download(
     if progress.size > 0 {
         request = request.header("Range", format!("bytes={}-", progress.size));
     }
-    let response = request.call().map_err(|e| match e {
-        ureq::Error::BadUri(_) | ureq::Error::TooManyRedirects | ureq::Error::RequireHttpsOnly(_) => {
-            Failure::Refused(e.to_string())
+    let response = request.call().map_err(|e| {
+        let asked = logging::redact(url);
+        match e {
+            ureq::Error::BadUri(_) => Failure::Refused(format!("{asked}: {e}")),
+            ureq::Error::TooManyRedirects => Failure::Refused(format!("the redirects from {asked} never end: {e}")),
+            ureq::Error::RequireHttpsOnly(_) => {
+                Failure::Refused(format!("{asked} leads from https to plain http: {e}"))
+            }
+            e => Failure::Passing(e.to_string()),
         }
-        e => Failure::Passing(e.to_string()),
     })?;
     let status = response.status().as_u16();
     match status {

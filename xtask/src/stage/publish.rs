@@ -258,3 +258,44 @@ fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     }
     write_atomically(path, bytes)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a set for one Python consists of; `digest` stands for its bytes.
+    fn set(torch: &str, minor: &str, digest: &str) -> [String; 2] {
+        let pin = |pin: &str| format!("{pin} ; python_version == \"{minor}\" --hash=sha256:{digest}");
+        [pin("numpy==2.0.2"), pin(torch)]
+    }
+
+    fn sorted(sets: &[&[String]]) -> Vec<String> {
+        let mut lines: Vec<String> = sets.concat();
+        lines.sort();
+        lines
+    }
+
+    #[test]
+    fn builds_for_several_pythons_share_the_requirements_and_another_torch_replaces_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(REQUIREMENTS);
+        let publish = |own: &[String], minor: &str| -> Vec<String> {
+            let text = merged(&path, &format!("{}\n", own.join("\n")), minor);
+            // However often it was written, it says once what it is.
+            assert!(text.starts_with("# Written by torchmill") && text.matches('#').count() == 2, "{text}");
+            fs_err::write(&path, &text).unwrap();
+            text.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect()
+        };
+        let torch = "torch==2.6.0+cpu";
+        let (first, second) = (set(torch, "3.11", "a"), set(torch, "3.13", "b"));
+        assert_eq!(publish(&first, "3.11"), first);
+        assert_eq!(publish(&second, "3.13"), sorted(&[&first, &second]));
+        // Built again, it takes the place of its own lines and of no others.
+        let again = set(torch, "3.11", "c");
+        assert_eq!(publish(&again, "3.11"), sorted(&[&again, &second]));
+        assert_eq!(publish(&second, "3.13"), sorted(&[&again, &second]));
+        // Another torch, if only by its local label, takes the place of all.
+        let other = set("torch==2.6.0+cpu.libuv", "3.13", "d");
+        assert_eq!(publish(&other, "3.13"), other);
+    }
+}
