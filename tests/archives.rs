@@ -59,6 +59,11 @@ fn deb(data: &[u8]) -> Vec<u8> {
     ar.into_inner().unwrap()
 }
 
+/// A member of an ar archive, with a name and a size as they stand in its header.
+fn ar_member(name: &str, size: &str, content: &str) -> String {
+    format!("{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n{content}", 0, 0, 0, 644)
+}
+
 fn zipped(names: &[&str]) -> Vec<u8> {
     let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
     for name in names {
@@ -96,6 +101,39 @@ fn every_known_compression_is_unpacked_to_the_same_files() {
     let (dir, result) = try_unpack(&zipped(&["top/a.txt", "top/d/b.txt"]), |d| Target { strip: 1, ..Target::all(d) });
     assert_eq!(result.unwrap(), 2);
     assert!(dir.path().join("out/d/b.txt").is_file());
+}
+
+#[test]
+fn a_header_of_a_debian_package_is_believed_in_nothing_that_it_cannot_hold() {
+    let right = ar_member("debian-binary", "4", "2.0\n");
+    for (members, says) in [
+        // Names that other archives keep in a table, or behind the header.
+        (ar_member("/9", "0", ""), "without data.tar"),
+        (ar_member("//", "9999999999", ""), "is cut off"),
+        (ar_member("#1/9999999999", "9999999999", ""), "is cut off"),
+        (ar_member("debian-binary", "4", "2.0"), "is cut off"),
+        (ar_member("data.tar", "x", ""), "a header of its ar archive is none"),
+        (ar_member("data.tar", "-1", ""), "a header of its ar archive is none"),
+        (ar_member("data.tar", "+1", ""), "a header of its ar archive is none"),
+        (ar_member("data.tar", "", ""), "a header of its ar archive is none"),
+        (ar_member("data.tar", "0", "").replace('`', "'"), "a header of its ar archive is none"),
+        (right.clone(), "without data.tar"),
+        (format!("{right}data.tar"), "is cut off"),
+        (String::new(), "without data.tar"),
+    ] {
+        let bytes = format!("!<arch>\n{members}").into_bytes();
+        let (_d, result) = try_unpack(&bytes, all);
+        let e = result.unwrap_err();
+        assert_eq!(e.code(), "archive-broken", "{members}: {e}");
+        assert!(e.what().contains(says), "{members}: {e}");
+        let e = torchmill::inspect::inspect("a.deb", &bytes, torchmill::inspect::Depth::Full).unwrap_err();
+        assert!(e.what().contains(says), "{members}: {e}");
+    }
+    // GNU's ar ends a name with a stroke; a member of an odd size has a byte behind it.
+    let tar = sample();
+    let head = right + &ar_member("control.tar/", "3", "abc\n") + &ar_member("data.tar/", &tar.len().to_string(), "");
+    let (_d, result) = try_unpack(&[&b"!<arch>\n"[..], head.as_bytes(), &tar[..]].concat(), all);
+    assert_eq!(result.unwrap(), 2);
 }
 
 #[test]

@@ -5,10 +5,10 @@ use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Ran, Workspace, recipe, zips};
+use crate::support::{Answer, Ran, Server, Workspace, recipe, zips};
 
-/// Runs the command in `w`; how it ended, and the most memory that it had, bytes.
-fn measured(w: &Workspace, args: &[&str]) -> (Ran, u64) {
+/// Runs the command in `w` with more variables; how it ended, and the most memory that it had, bytes.
+fn measured(w: &Workspace, args: &[&str], more: &[(&str, &str)]) -> (Ran, u64) {
     const MEASURE: &str = "import resource, subprocess, sys
 code = subprocess.call(sys.argv[2:])
 open(sys.argv[1], 'w').write(str(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))
@@ -17,6 +17,7 @@ sys.exit(code)";
     let mut command = Command::new("python3");
     command.args(["-c", MEASURE]).arg(&peak).arg(env!("CARGO_BIN_EXE_torchmill")).args(args);
     command.current_dir(w.path()).env("TORCHMILL_STORE", &w.store).env("NO_COLOR", "1").env("HOME", w.path());
+    command.envs(more.iter().copied());
     let ran = Ran::of(&mut command, w.path());
     let peak: u64 = std::fs::read_to_string(peak).unwrap().parse().unwrap();
     (ran, peak * if cfg!(target_os = "macos") { 1 } else { 1024 })
@@ -25,7 +26,12 @@ sys.exit(code)";
 /// The same, which must stay below 500 MB.
 #[track_caller]
 fn bounded(w: &Workspace, args: &[&str]) -> Ran {
-    let (ran, peak) = measured(w, args);
+    bounded_with(w, args, &[])
+}
+
+#[track_caller]
+fn bounded_with(w: &Workspace, args: &[&str], more: &[(&str, &str)]) -> Ran {
+    let (ran, peak) = measured(w, args, more);
     assert!(peak < 500_000_000, "{args:?} had {peak} bytes\n{}\n{}", ran.stdout, ran.stderr);
     ran
 }
@@ -194,8 +200,23 @@ fn what_asks_for_gigabytes_to_be_unpacked_is_refused() {
     assert!(e.what().contains(says), "{e}");
 }
 
-/// A wheel of so many empty files.
-fn wheel_of_files(w: &Workspace, files: usize) -> PathBuf {
+#[test]
+fn a_debian_package_that_announces_gigabytes_of_names_is_refused() {
+    let w = Workspace::new();
+    // The table of names of an ar archive, a name that stands behind its header, and one in a table that is none.
+    for (name, size, says) in [
+        ("//", "9999999999", "it is cut off"),
+        ("#1/9999999999", "9999999999", "it is cut off"),
+        ("/9", "0", "without data.tar"),
+    ] {
+        let package = format!("!<arch>\n{name:<16}{:<12}{:<6}{:<6}{:<8}{size:<10}`\n", 0, 0, 0, 644);
+        let path = w.write("a.deb", package);
+        bounded(&w, &["inspect", text(&path)]).exits(2).says(says);
+    }
+}
+
+/// A wheel of so many empty files, with more lines in its RECORD.
+fn wheel_of_files(w: &Workspace, files: usize, more: &str) -> PathBuf {
     let name = "demo-1.0-py3-none-any.whl";
     let mut out = zip::ZipWriter::new(File::create(w.path().join(name)).unwrap());
     let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
@@ -217,6 +238,7 @@ fn wheel_of_files(w: &Workspace, files: usize) -> PathBuf {
         record.push_str(&format!("{name},sha256={digest},{}\n", text.len()));
     }
     record.push_str("demo-1.0.dist-info/RECORD,,\n");
+    record.push_str(more);
     out.start_file("demo-1.0.dist-info/RECORD", options).unwrap();
     out.write_all(record.as_bytes()).unwrap();
     out.finish().unwrap();
@@ -226,12 +248,96 @@ fn wheel_of_files(w: &Workspace, files: usize) -> PathBuf {
 #[test]
 fn a_wheel_of_as_many_files_as_may_be_is_read() {
     let w = Workspace::new();
-    let wheel = wheel_of_files(&w, 390_000);
+    let wheel = wheel_of_files(&w, 390_000, "");
     bounded(&w, &["inspect", text(&wheel)]).exits(2).says("is not a torch");
     state(&w, &wheel);
     bounded(&w, &["verify", text(&wheel)]).says("390002 files are as RECORD says");
     bounded(&w, &["rebuild", text(&wheel), "--trust"]).exits(2).says("carries no recipe");
     bounded(&w, &["mirror", "add", "--index", "index", text(&wheel)]).exits(0);
+}
+
+#[test]
+fn a_record_of_more_than_a_wheel_can_have_is_refused() {
+    let w = Workspace::new();
+    let missing: String = (0..150).map(|i| format!("gone/{i},,\n")).collect();
+    for (more, says) in [
+        ("a,,\n".repeat(16_500_000), "RECORD has more than 500000 lines"),
+        (",".repeat(60 << 20) + "\n", "RECORD has more than 2000000 commas"),
+        ("\u{1}".repeat(60 << 20) + ",,\n", "it says more than 131072 bytes"),
+        ("a,,\n".repeat(100_000), "RECORD lists 'a' twice"),
+        (missing, "and 92 more"),
+    ] {
+        let wheel = wheel_of_files(&w, 3, &more);
+        state(&w, &wheel);
+        bounded(&w, &["verify", text(&wheel)]).exits(1).says(says);
+        bounded(&w, &["mirror", "add", "--index", "index", text(&wheel)]).exits(2).says(says);
+    }
+}
+
+/// JSON of so many objects, each of which takes much more memory than its text.
+fn objects(count: usize) -> String {
+    format!("[{}0]", "{\"\":0},".repeat(count))
+}
+
+#[test]
+fn json_of_more_values_than_torchmill_writes_is_not_read() {
+    use base64::Engine;
+    let w = Workspace::new();
+    let says = "it has more than 200000 brackets, commas and colons";
+    let wheel = wheel_of_files(&w, 3, "");
+    let statement = |count| {
+        format!(
+            "{{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":[],\
+             \"predicateType\":\"https://slsa.dev/provenance/v1\",\"predicate\":{}}}",
+            objects(count)
+        )
+    };
+    let plain = w.write("plain.json", statement(2_300_000));
+    let payload = base64::engine::general_purpose::STANDARD.encode(statement(1_500_000));
+    let signed = w.write(
+        "signed.json",
+        format!("{{\"payload\":\"{payload}\",\"payloadType\":\"application/vnd.in-toto+json\",\"signatures\":[]}}"),
+    );
+    for statement in [plain, signed] {
+        bounded(&w, &["verify", text(&wheel), "--statement", text(&statement)]).exits(2).says(says);
+    }
+    let carries = |name: &str, bytes: &[u8]| {
+        let mut zip = zip::ZipWriter::new(File::create(&wheel).unwrap());
+        let file = format!("demo-1.0.dist-info/torchmill/{name}");
+        zip.start_file(file, zip::write::SimpleFileOptions::default()).unwrap();
+        zip.write_all(bytes).unwrap();
+        zip.finish().unwrap();
+        bounded(&w, &["rebuild", text(&wheel), "--trust"])
+    };
+    carries("build.json", objects(2_300_000).as_bytes()).exits(2).says(says);
+    let says = "its 'recipes/x.lock' has more than 1048576 bytes";
+    carries("recipes/x.lock", "#".repeat((1 << 20) + 1).as_bytes()).exits(2).says(says);
+}
+
+#[test]
+fn a_page_of_an_index_is_kept_as_far_as_it_tells_of_files_and_these_have_a_bound() {
+    let w = Workspace::new();
+    let json = "application/vnd.pypi.simple.v1+json";
+    let yanked = format!("{{\"filename\":\"x\",\"url\":\"x\",\"yanked\":[{}0]}}", "[],".repeat(20_000_000));
+    let many = "{\"filename\":\"\",\"url\":\"\"},".repeat(300_000);
+    let braces = format!("{{\"filename\":\"x\",\"url\":\"x\",\"yanked\":{}}}", objects(8_000_000));
+    let page =
+        |files: &str| Answer::Typed(json, format!("{{\"files\":[{}]}}", files.trim_end_matches(',')).into_bytes());
+    let html = "<a href=x>x</a>".repeat(300_000);
+    let server = Server::start([
+        ("/yanked/torch/", page(&yanked)),
+        ("/many/torch/", page(&many)),
+        ("/braces/torch/", page(&braces)),
+        ("/html/torch/", Answer::Typed("text/html", html.into_bytes())),
+    ]);
+    let inspect = |index: &str| {
+        let url = format!("{}/{index}", server.url);
+        bounded_with(&w, &["inspect", "pypi:torch==2.9.1"], &[("PIP_INDEX_URL", &url)])
+    };
+    inspect("yanked").exits(2).says("the package index has no wheel of torch 2.9.1");
+    for index in ["many", "braces", "html"] {
+        inspect(index).exits(3).says("it names more than 200000 files");
+    }
 }
 
 /// Puts a statement beside an artifact that nobody signed.

@@ -356,6 +356,19 @@ fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
 }
 
 #[test]
+fn of_what_lies_in_the_current_folder_a_torch_alone_counts_and_nothing_is_run() {
+    let fake = Fake::new(true, true, "open('planted', 'w').close()");
+    for name in ["json.py", "platform.py", "importlib.py", "re.py"] {
+        std::fs::write(fake.dir.path().join(name), "open('planted', 'w').close()\n").unwrap();
+    }
+    let mut command = xtask();
+    command.args(["doctor", "--dry-run", "--json"]).current_dir(fake.dir.path()).env_remove("PYTHONPATH");
+    let diagnosis = json(&Ran::of(&mut command, fake.dir.path()).exits(1));
+    assert!(!fake.dir.path().join("planted").exists());
+    assert_eq!(diagnosis["report"]["torch"]["version"], "2.6.0", "{diagnosis}");
+}
+
+#[test]
 fn a_python_that_hangs_or_is_none_is_refused_within_seconds() {
     let dir = tempfile::tempdir().unwrap();
     let hangs = dir.path().join("python");

@@ -1,4 +1,4 @@
-//! What fuzzing found, once and for all: every file of `tests/fuzz/TARGET` goes through what that
+//! What fuzzing found, once and for all, and what it begins with: every file of `tests/fuzz/TARGET` goes through what that
 //! target of `xtask/fuzz` calls, and must end without a panic.
 
 /// What the targets of `xtask/fuzz` call.
@@ -51,7 +51,9 @@ fn texts() {
 #[test]
 fn binaries_and_archives() {
     for target in ["elf", "pe", "macho", "archive", "fatbin", "wheel"] {
-        for data in corpus(target) {
+        let files = corpus(target);
+        assert!(!files.is_empty(), "the corpus of {target} is gone");
+        for data in files {
             let _ = Archive::open(&data).map(|a| a.members().len());
             let _ = inspect::library(&data);
             let _ = inspect::symbols(&data);
@@ -82,7 +84,7 @@ fn pages_of_an_index() {
 /// A target, what it is fed, and what is right to begin with.
 type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("wheel", targets::wheel, &["\u{1}", "\u{1}abcdef", "\u{1}\u{0}\u{0}P"]),
     (
         "record",
@@ -133,6 +135,17 @@ const TARGETS: [Target; 8] = [
         targets::recipe,
         &[
             "schema = 1\ndescription = \"x\"\n[torch]\nversion = \"2.6.0\"\ncommit = \"0123456789012345678901234567890123456789\"\nepoch = 5\n[[source]]\nname = \"a\"\n",
+        ],
+    ),
+    (
+        "pages",
+        |d| targets::pages(&String::from_utf8_lossy(d)),
+        &[
+            include_str!("fuzz/pages/a-page-as-json"),
+            include_str!("fuzz/pages/a-page-as-html"),
+            include_str!("fuzz/pages/a-lock"),
+            include_str!("fuzz/pages/requirements"),
+            include_str!("fuzz/pages/what-a-client-takes"),
         ],
     ),
 ];

@@ -469,6 +469,24 @@ fn what_is_no_torch_gets_one_clear_sentence_and_exit_code_2() {
 }
 
 #[test]
+fn what_lies_in_the_current_folder_is_not_run_where_pip_is_asked_for_its_index() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::create_dir(dir.path().join("pip")).unwrap();
+    for name in ["pip/__init__.py", "configparser.py", "json.py"] {
+        std::fs::write(dir.path().join(name), "open('planted', 'w').close()\n").unwrap();
+    }
+    let server = Server::start([("/simple/torch/", Answer::Status(404))]);
+    let config = dir.path().join("pip.conf");
+    std::fs::write(&config, format!("[global]\nindex-url = {}/simple\n", server.url)).unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+    command.args(["inspect", "pypi:torch==2.9.1"]).current_dir(dir.path()).env("NO_COLOR", "1");
+    command.env("PIP_CONFIG_FILE", &config).env_remove("PIP_INDEX_URL");
+    Ran::of(&mut command, dir.path()).exits(2).says("the package index has no 'torch'");
+    assert_eq!(server.ranges("/simple/torch/").len(), 1);
+    assert!(!dir.path().join("planted").exists());
+}
+
+#[test]
 fn a_verdict_says_null_of_what_it_did_not_read() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("torch.whl");

@@ -302,3 +302,30 @@ fn a_result_that_nobody_reads_is_no_panic() {
     assert!(!said.contains("panicked"), "{said}");
     assert_eq!(child.wait().unwrap().code(), Some(141), "{said}");
 }
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_dump_of_memory_can_hold_a_key() {
+    let w = Workspace::new();
+    let (private, _) = crate::provenance::keys(&w, "signing");
+    let statement = serde_json::json!({
+        "_type": "https://in-toto.io/Statement/v1", "predicate": {},
+        "subject": [{ "name": "x", "digest": { "sha256": "0".repeat(64) } }],
+        "predicateType": "https://slsa.dev/provenance/v1",
+    });
+    let statement = w.write("x.provenance.json", statement.to_string());
+    let pipe = w.path().join("pipe");
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let mut sign = w.xtask(&["sign", statement.to_str().unwrap(), "--key", pipe.to_str().unwrap()]);
+    let mut child = sign.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let limits = format!("/proc/{}/limits", child.id());
+    // While it waits for the key: afterwards it would be too late.
+    until("a process that dumps nothing", || {
+        let text = std::fs::read_to_string(&limits).unwrap_or_default();
+        let core = text.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap_or_default();
+        core.split_whitespace().take(2).eq(["0", "0"])
+    });
+    assert!(child.try_wait().unwrap().is_none(), "it did not wait for its key");
+    std::fs::write(&pipe, std::fs::read(private).unwrap()).unwrap();
+    assert_eq!(ends_within(child, 10), Some(0));
+}

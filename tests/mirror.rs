@@ -537,16 +537,24 @@ fn a_log_that_nobody_reads_and_a_terminal_that_closes_change_nothing() {
 fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let index = index_with_a_large_wheel(dir.path());
+    // As ten thousand wheels make it.
+    let start = format!("<!doctype html><p>URL-OF-THIS-INDEX{}", " wheel".repeat(1_400_000));
+    std::fs::write(index.join("index.html"), &start).unwrap();
     let options = ["--quiet", "--max-connections", "80", "--head-timeout", "2", "--stall-timeout", "3"];
     let mut server = Server::start(&index, &options);
+    let (status, head, body) = get(&server, "/", "");
+    let whole = start.replacen("URL-OF-THIS-INDEX", "http://localhost", 1);
+    assert!(status == 200 && head.contains(&format!("content-length: {}", whole.len())), "{head}");
+    assert!(body == whole.as_bytes(), "the start page is another one");
     let download = format!("GET {LARGE} HTTP/1.1\r\nHost: x\r\n\r\n");
-    let attacks: [(&str, Vec<u8>); 7] = [
+    let attacks: [(&str, Vec<u8>); 8] = [
         ("nothing is sent", Vec::new()),
         ("one byte is sent", b"G".to_vec()),
         ("half a head is sent", b"GET / HTTP/1.1\r\nHost: x\r\n".to_vec()),
         ("the beginning of HTTP/2's preface is sent", b"PRI * HT".to_vec()),
         ("HTTP/2 is spoken", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0".to_vec()),
         ("a file is asked for and not read", download.into_bytes()),
+        ("the start page is asked for and not read", b"GET / HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
         ("the connection is kept alive and not used", b"GET /simple/ HTTP/1.1\r\nHost: x\r\n\r\n".to_vec()),
     ];
     let begin = |bytes: &[u8], count: usize| -> Vec<TcpStream> {
@@ -630,6 +638,7 @@ fn secrets_leave_the_environment_and_memory_is_not_dumped() {
     let index = index_with_a_large_wheel(dir.path());
     let mut command = mirror(&["serve", "--index", s(&index), "--port", "0", "--quiet"]);
     command.env("TORCHMILL_UPLOAD_TOKEN", "a-token-of-ours-73915").env("AWS_SECRET_ACCESS_KEY", "another-of-ours");
+    command.env("PIP_INDEX_URL", "https://u:one-of-ours@h.example/").env("CARGO_REGISTRIES_X_TOKEN", "one-of-ours");
     let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
     let mut url = String::new();
     BufReader::new(child.stdout.take().unwrap()).read_line(&mut url).unwrap();
@@ -970,11 +979,16 @@ fn what_comes_to_nothing_leaves_no_index() {
             "0".repeat(64)
         )
     };
-    std::fs::write(&lock, file("2026-01-01T00:00:00Z")).unwrap();
+    std::fs::write(&lock, file("2026-01-01T00:00:00.000000Z")).unwrap();
     let make = ["make", "--index", s(&index), "--offline", "--lock", s(&lock)];
     run(dir.path(), &make).exits(2).says("1 of 1 files are found nowhere");
     std::fs::write(&lock, file("\\u001b[31mnow")).unwrap();
     run(dir.path(), &make).exits(2).says("'\\u{1b}[31mnow' of x-1-py3-none-any.whl is no time");
+    // Of another form they would not sort as text, by which `prune` goes.
+    for time in ["", "9", "2026-01-01T00:00:00Z", "+2026-01-01T00:00:00.00000Z", "2026-01-01T00:00:00.000000+00:00"] {
+        std::fs::write(&lock, file(time)).unwrap();
+        run(dir.path(), &make).exits(2).says(&format!("'{time}' of x-1-py3-none-any.whl is no time"));
+    }
     assert!(!index.exists());
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
     run(dir.path(), &["add", "--index", s(&w), s(&w)]).exits(2).says("is no folder");
@@ -1587,7 +1601,10 @@ fn scripted(address: &str, answer: impl Fn(&str, &str) -> (String, Vec<u8>) + Se
             let mut words = line.split(' ');
             let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
             log.lock().unwrap().push((format!("{method} {path}"), authorization));
-            let _ = std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink());
+            // Who hangs up in the middle of a request is answered nothing.
+            if std::io::copy(&mut reader.by_ref().take(length), &mut std::io::sink()).unwrap_or(0) < length {
+                continue;
+            }
             let (head, body) = answer(method, path);
             let text = format!("HTTP/1.1 {head}\r\nConnection: close\r\nContent-Length: {}\r\n\r\n", body.len());
             let _ = reader.get_mut().write_all(&[text.as_bytes(), &body].concat());
@@ -2295,8 +2312,9 @@ fn what_lies_beside_a_wheel_goes_out_as_the_statement_has_it_that_was_judged() {
 
 #[test]
 fn what_changes_after_it_was_judged_is_not_published() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
     use torchmill::event::Silent;
-    use torchmill::mirror::{Index, Wheel};
+    use torchmill::mirror::{Index, Wheel, push};
     let dir = tempfile::tempdir().unwrap();
     let wheel = stated_wheel(&dir.path().join("dist"));
     let index = Index::open_or_create(&dir.path().join("index")).unwrap();
@@ -2312,4 +2330,91 @@ fn what_changes_after_it_was_judged_is_not_published() {
         index.add(&[judged], &Silent).unwrap();
         index.remove(&["demo-1.0-py3-none-any.whl"], "again", &Silent).unwrap();
     }
+    // The wheel itself: published, or sent, are the bytes that were looked at.
+    let judged = Wheel::examine(&wheel).unwrap();
+    judged.hold(std::slice::from_ref(&judged.sha256)).unwrap();
+    let refused = judged.hold(&["0".repeat(64)]).unwrap_err();
+    assert!(refused.what().contains("changed while it was looked at"), "{refused}");
+    let mut other = std::fs::read(&wheel).unwrap();
+    let middle = other.len() / 2;
+    other[middle] ^= 1;
+    std::fs::write(&wheel, other).unwrap();
+    let refused = index.add(std::slice::from_ref(&judged), &Silent).unwrap_err();
+    assert!(refused.what().ends_with(".whl changed while it was published"), "{refused}");
+    assert!(!index.files("demo").join("demo-1.0-py3-none-any.whl").exists());
+    let uploads = std::sync::Arc::new(AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&uploads);
+    let (url, asked) = scripted("127.0.0.1:0", move |method, _| {
+        counted.fetch_add(usize::from(method == "POST"), Ordering::SeqCst);
+        ("404 None".into(), Vec::new())
+    });
+    let target = push::Target {
+        url: push::address(&format!("{url}/")).unwrap(),
+        index: None,
+        credentials: None,
+        events: &Silent,
+        agent: torchmill::source::http_agent(),
+    };
+    let refused = target.push(&[judged]).unwrap_err();
+    assert!(refused.what().contains(".whl changed while it was sent"), "{refused}");
+    assert_eq!(uploads.load(Ordering::SeqCst), 0, "the form came to its end: {asked:?}");
+}
+
+#[test]
+fn what_is_yanked_while_it_is_looked_at_is_not_promoted() {
+    use torchmill::event::{Event, Silent, Sink};
+    use torchmill::mirror::{Index, copy};
+    /// Yanks another file as soon as it hears of one that is yanked.
+    struct Yanks(Index);
+    impl Sink for Yanks {
+        fn take(&self, _: Event) {
+            self.0.yank("a-1.0-py3-none-any.whl", None, &Silent).unwrap();
+        }
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let (from, to) = (dir.path().join("from"), dir.path().join("to"));
+    let wheels = ["a", "b"].map(|name| wheel(&dir.path().join("w"), name, "1.0", ""));
+    run(dir.path(), &["add", "--index", s(&from), s(&wheels[0]), s(&wheels[1])]).exits(0);
+    run(dir.path(), &["yank", "--index", s(&from), "b-1.0-py3-none-any.whl"]).exits(0);
+    let (from, to) = (Index::open(&from).unwrap(), Index::open_or_create(&to).unwrap());
+    let no = copy::copy(&from, &to, &[], &Yanks(from.clone())).unwrap().unwrap_err();
+    assert!(format!("{no:?}").contains("'a-1.0-py3-none-any.whl' was yanked or removed while"), "{no:?}");
+    assert_eq!(to.projects().unwrap(), [""; 0]);
+}
+
+#[test]
+fn what_prune_removes_is_chosen_while_nobody_else_changes_the_index() {
+    use torchmill::event::Silent;
+    let dir = tempfile::tempdir().unwrap();
+    let index = torchmill::mirror::Index::open_or_create(&dir.path().join("index")).unwrap();
+    let mut asked = false;
+    let choose = || {
+        let lock = std::fs::File::open(index.root().join(".lock")).unwrap();
+        assert!(lock.try_lock().is_err(), "somebody else could change it now");
+        asked = true;
+        Ok(Vec::<String>::new())
+    };
+    assert_eq!(index.remove_chosen(choose, "retention", &Silent).unwrap(), [""; 0]);
+    assert!(asked);
+}
+
+#[test]
+fn what_the_policy_of_the_environment_does_not_allow_is_not_published() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, dist) = (dir.path().join("index"), dir.path().join("dist"));
+    let wheel = stated_wheel(&dist);
+    let policy = dir.path().join("policy.toml");
+    std::fs::write(&policy, "schema = 1\nkeys = []\n").unwrap();
+    let torchmill = |args: &[&str], policy: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
+        command.args(args).current_dir(root()).env("NO_COLOR", "1").env("HOME", dir.path());
+        Ran::of(command.env("TORCHMILL_POLICY", policy), dir.path())
+    };
+    let publish = ["publish", "--index", s(&index), s(&dist)];
+    torchmill(&publish, s(&policy)).exits(1).says("signature").says("may not go out");
+    torchmill(&["verify", s(&wheel)], s(&policy)).exits(1).says("does not pass: signature");
+    torchmill(&publish, s(&dir.path().join("none.toml"))).exits(2).says("none.toml");
+    assert!(!index.exists());
+    torchmill(&publish, "").exits(0);
+    torchmill(&["verify", s(&wheel)], "").exits(0);
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 
 use super::dsse::{self, Envelope};
+use super::json::few_values;
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::{Objects, Policy};
@@ -22,6 +23,9 @@ use crate::wheel::{self, Archive, FileAt};
 pub const MOST_STATEMENT: u64 = 16 << 20;
 /// Most bytes of all files of `torchmill/`, and most files: more is not what we wrote.
 const MOST_ORIGIN: (u64, usize) = (16 << 20, 4096);
+/// Most bytes of a recipe or a lock among them, of which ours have 70,000: TOML takes two hundred times the memory of
+/// its text.
+const MOST_RECIPE: u64 = 1 << 20;
 
 /// What kind of artifact.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -137,6 +141,10 @@ impl Artifact {
                     MOST_ORIGIN.1
                 )));
             };
+            if path.starts_with("recipes/") && bytes.len() as u64 > MOST_RECIPE {
+                let path = path.escape_debug();
+                return Err(std::io::Error::other(format!("its '{path}' has more than {MOST_RECIPE} bytes")));
+            }
             left = rest;
             files.insert(path.to_owned(), bytes);
             Ok(())
@@ -231,6 +239,7 @@ impl StatementFile {
         if bytes.len() as u64 > MOST_STATEMENT {
             return Err(unreadable(&format!("it has more than {MOST_STATEMENT} bytes")));
         }
+        few_values(&bytes).map_err(|why| unreadable(&why))?;
         let sha256 = hex::encode(Sha256::digest(&bytes));
         let signed = serde_json::from_slice::<serde_json::Value>(&bytes).is_ok_and(|v| v.get("payload").is_some());
         let (payload, envelope) = if signed {

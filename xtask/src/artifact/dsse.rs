@@ -15,7 +15,7 @@ use sha2::{Digest, Sha256};
 use zeroize::Zeroizing;
 
 use crate::error::{Error, Result};
-use crate::platform::{MOST_TEXT, read_text};
+use crate::platform::{MOST_TEXT, no_dumps, read_text};
 
 /// The payload type of in-toto statements.
 pub const PAYLOAD_TYPE: &str = "application/vnd.in-toto+json";
@@ -75,11 +75,12 @@ impl FromStr for KeySource {
 }
 
 impl KeySource {
-    /// Reads the private key.
+    /// Reads the private key. From then on no dump of memory can hold it.
     ///
     /// # Errors
     /// Bad input: not there, or no Ed25519 private key in PKCS #8 PEM.
     pub fn load(&self) -> Result<SigningKey> {
+        no_dumps(false);
         let (whence, text) = match self {
             Self::File(path) => (
                 path.display().to_string(),

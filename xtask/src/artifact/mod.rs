@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod deflate;
 pub mod dsse;
+pub mod json;
 pub mod manifest;
 pub mod origin;
 pub mod policy;

@@ -16,6 +16,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use super::json::few_values;
 use crate::error::{Error, Result};
 
 /// The folder's name, in `dist-info` of the wheel and in `share` of the bundle.
@@ -114,6 +115,7 @@ impl Origin {
     pub fn facts(&self) -> Result<Facts> {
         let bad = |what: String| Error::misuse("origin", what).next("was this artifact made by torchmill?");
         let json = self.files.get(FACTS).ok_or_else(|| bad("the artifact has no torchmill/build.json".into()))?;
+        few_values(json).map_err(|why| bad(format!("torchmill/build.json: {why}")))?;
         let value: serde_json::Value =
             serde_json::from_slice(json).map_err(|e| bad(format!("torchmill/build.json is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::json::few_values;
 use super::manifest::Manifest;
 use super::origin::{Facts, SCHEMA_VERSION, toolchain_sha256};
 use crate::error::{Error, Result};
@@ -97,6 +98,7 @@ impl Statement {
     /// Bad input: no statement, or one of another type or predicate.
     pub fn parse(bytes: &[u8], whence: &str) -> Result<Self> {
         let bad = |what: String| Error::misuse("statement", format!("{whence}: {what}"));
+        few_values(bytes).map_err(bad)?;
         let s: Self = serde_json::from_slice(bytes).map_err(|e| bad(format!("no in-toto statement: {e}")))?;
         if s.kind != STATEMENT_TYPE {
             return Err(bad(format!("the statement is of type '{}'; {STATEMENT_TYPE} is read here", s.kind)));

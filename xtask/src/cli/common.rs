@@ -156,7 +156,7 @@ pub struct SignedArgs {
 }
 
 impl TrustArgs {
-    /// With whose signatures count: `keys`, a policy's, or that of TORCHMILL_POLICY.
+    /// With whose signatures count: `keys` and a policy's.
     ///
     /// # Errors
     /// As [`policy_of`].
@@ -166,17 +166,18 @@ impl TrustArgs {
             Some("") => Said::Yes,
             Some(digest) => Said::Digest(digest.to_owned()),
         };
-        let settings = std::env::var_os("TORCHMILL_POLICY").filter(|v| !v.is_empty()).map(PathBuf::from);
-        let policy = policy_of(keys, policy.or(settings.as_deref()))?;
-        Ok(Trust { policy, said, unconfined: self.unconfined, telling: Vec::new() })
+        Ok(Trust { policy: policy_of(keys, policy)?, said, unconfined: self.unconfined, telling: Vec::new() })
     }
 }
 
-/// Keys and policy as a command was given them; `None` if it was given neither.
+/// Keys and policy as a command was given them; where it was given no policy, that of TORCHMILL_POLICY. `None` if there is
+/// neither.
 ///
 /// # Errors
 /// Bad input: a key or a policy that is not there, or is none.
 pub fn policy_of(keys: &[PathBuf], policy: Option<&Path>) -> Result<Option<Policy>> {
+    let settings = std::env::var_os("TORCHMILL_POLICY").filter(|v| !v.is_empty()).map(PathBuf::from);
+    let policy = policy.or(settings.as_deref());
     if keys.is_empty() && policy.is_none() {
         return Ok(None);
     }

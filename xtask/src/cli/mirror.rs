@@ -478,11 +478,7 @@ fn show_table<const N: usize>(rows: &[[String; N]]) {
 }
 
 fn run_prune(index: &Index, rule: &prune::Rule, dry_run: bool, events: &dyn Sink, json: bool) -> Result<()> {
-    let gone = prune::chosen(index, rule)?;
-    if !dry_run {
-        let names: Vec<&str> = gone.iter().map(|g| g.filename.as_str()).collect();
-        index.remove(&names, "retention", events)?;
-    }
+    let gone = if dry_run { prune::chosen(index, rule)? } else { prune::prune(index, rule, events)? };
     if json {
         print_json(&serde_json::json!({ "schema_version": 1, "pruned": gone, "dry_run": dry_run }));
         return Ok(());
@@ -555,8 +551,8 @@ fn run_server(args: &ServeArgs) -> Result<()> {
         stall_timeout: Duration::from_secs(args.stall_timeout),
         log: !quiet,
     };
-    // The tokens are read: nothing else in the environment is this server's business.
-    platform::scrub_environment(None);
+    // The tokens are read: nothing else in the environment is this server's business, which fetches nothing.
+    platform::scrub_whole_environment();
     let open = !args.bind.is_loopback() && options.read.is_none();
     // Whoever may upload may begin.
     let index = if options.upload.is_some() { Index::open_or_create(&args.index)? } else { Index::open(&args.index)? };

@@ -42,7 +42,7 @@ pub struct Args {
     /// A public key (PEM) that must have signed; may be given several times: one of them must
     #[arg(long, value_name = "FILE")]
     key: Vec<PathBuf>,
-    /// A policy: which keys, recipes, toolchains, builders (docs/provenance.md)
+    /// A policy: which keys, recipes, toolchains, builders (docs/provenance.md; default: TORCHMILL_POLICY)
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
     /// Let a torch go out whose store has no libuv

@@ -126,12 +126,20 @@ pub fn interpreter(wanted: Option<&str>) -> Result<Interpreter> {
         Error::misuse("no-python", format!("there is no {} on this machine", names[0]))
             .next("name one with --python: a path, or a name on PATH")
     })?;
+    // Of what lies in the current folder, where Python looks first, only a torch counts: all else would be run.
     const ASK: &str = "\
-import json, platform, sys
+import sys
+here = sys.path[:1] == ['']
+if here:
+    del sys.path[0]
+import json, platform
 from importlib.util import find_spec
+version = platform.python_version()
+if here:
+    sys.path.insert(0, '')
 spec = find_spec('torch')
 place = spec and spec.submodule_search_locations and list(spec.submodule_search_locations)[0]
-print(json.dumps(dict(executable=sys.executable, version=platform.python_version(), platform=sys.platform, torch=place, isolated=bool(sys.flags.isolated or sys.flags.ignore_environment))))";
+print(json.dumps(dict(executable=sys.executable, version=version, platform=sys.platform, torch=place, isolated=bool(sys.flags.isolated or sys.flags.ignore_environment))))";
     let asked = Process::new(&program).args(["-c", ASK]).envs(std::env::vars_os()).with_network().timeout(ANSWER);
     let no_answer = |why: &str| {
         Error::misuse("python", format!("{} does not answer like a Python 3: {why}", program.display()))

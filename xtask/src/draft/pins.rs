@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
-use pep508_rs::{Requirement, VerbatimUrl, VersionOrUrl};
+use pep508_rs::VersionOrUrl;
 
 use super::known::Known;
 use crate::event::Sink;
-use crate::recipe::pinned;
+use crate::recipe::{pinned, requirement};
 use crate::source::{http_agent, pypi};
 
 /// How the nearest recipe's build packages meet what this version's pyproject.toml asks for.
@@ -31,7 +31,7 @@ pub fn fit(known: &Known, events: &dyn Sink) -> Pins {
     let mut pins = Pins::default();
     let mut anew = BTreeMap::new();
     for text in upstream.requires.iter().chain(&of_cmake) {
-        let Ok(asked) = crate::recipe::requirement(text) else {
+        let Ok(asked) = requirement(text) else {
             pins.unmet.push((text.clone(), "it is no PEP 508 requirement".into()));
             continue;
         };
@@ -76,7 +76,7 @@ pub fn fit(known: &Known, events: &dyn Sink) -> Pins {
 
 /// Name and version of a pin.
 fn pin(text: &str) -> Option<(String, Version)> {
-    let requirement = Requirement::<VerbatimUrl>::from_str(text).ok()?;
+    let requirement = requirement(text).ok()?;
     let version = Version::from_str(&pinned(&requirement)?).ok()?;
     Some((requirement.name.to_string(), version))
 }

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::str::FromStr;
 
 use pep440_rs::Version;
-use pep508_rs::{Requirement, VerbatimUrl};
 use ureq::Agent;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::inspect::Remote;
-use crate::recipe::{cuda, pinned};
+use crate::recipe::{cuda, pinned, requirement};
 use crate::source::pypi::{self, IndexFile};
 use crate::wheel::{self, Metadata, Name};
 
@@ -182,7 +180,7 @@ impl Stock {
     pub fn cuda_requires(&self) -> (Vec<&str>, Vec<&str>) {
         let begins = ["cuda-", "nvidia-", "triton"];
         let libraries = self.requires.iter().flatten().map(String::as_str);
-        let one_version = |r: &&str| Requirement::<VerbatimUrl>::from_str(r).is_ok_and(|r| pinned(&r).is_some());
+        let one_version = |r: &&str| requirement(r).is_ok_and(|r| pinned(&r).is_some());
         libraries.filter(|r| begins.iter().any(|b| r.starts_with(b))).partition(one_version)
     }
 }

@@ -12,6 +12,7 @@ use torchmill_bytes::names::below;
 use zip::CompressionMethod;
 
 use crate::error::{Context, Error, Result};
+use crate::source::deb;
 use crate::source::tarball::{Guarded, xz};
 use crate::wheel::{Archive, Cursor, FileAt, ReadAt, open_zip, slice};
 
@@ -97,7 +98,7 @@ pub fn kind_of(source: &dyn ReadAt) -> Option<Kind> {
     if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
         return Some(Kind::Zip);
     }
-    if magic.starts_with(b"!<arch>\n") {
+    if magic.starts_with(deb::MAGIC) {
         return Some(Kind::Deb);
     }
     let compressed = [&[0x1f, 0x8b][..], b"\xfd7zXZ\0", b"BZh", &[0x28, 0xb5, 0x2f, 0xfd]];
@@ -366,16 +367,10 @@ fn tar(reader: impl Read, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>
 
 /// The `data.tar.*` of an `ar` archive (deb(5)).
 fn deb(source: &dyn ReadAt, wanted: &dyn Fn(&Member) -> Want, each: &mut Visit<'_>) -> Result<Vec<Member>> {
-    let mut archive = ar::Archive::new(Cursor::new(source));
-    while let Some(entry) = archive.next_entry() {
-        let entry = entry.map_err(broken)?;
-        if entry.header().identifier().starts_with(b"data.tar") {
-            let mut reader = BufReader::with_capacity(1 << 18, entry);
-            let magic = reader.fill_buf().map_err(broken)?.iter().take(8).copied().collect::<Vec<u8>>();
-            return tar(decompress(&magic, reader)?, wanted, each);
-        }
-    }
-    Err(broken("a Debian package without data.tar"))
+    let data = deb::data_tar(Cursor::new(source)).map_err(broken)?;
+    let mut reader = BufReader::with_capacity(1 << 18, data);
+    let magic = reader.fill_buf().map_err(broken)?.iter().take(8).copied().collect::<Vec<u8>>();
+    tar(decompress(&magic, reader)?, wanted, each)
 }
 
 /// Visits the files below `root` of which `wanted` says so; names are relative to it. Links are

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::index::{Added, Index};
+use super::index::{Added, Index, Project};
 use super::page::File;
 use super::wheel::Wheel;
 use crate::error::{Answer, Error, Result};
@@ -19,7 +19,7 @@ fn means(pattern: &str, project: &str, file: &File) -> bool {
 }
 
 /// Copies what `which` means (everything, if it is empty) from one index to another. What is yanked stays behind. The
-/// answer is no, and nothing is copied, where a file is not what its page says.
+/// answer is no, and nothing is copied, where a file is not what its page says, or is yanked meanwhile.
 ///
 /// # Errors
 /// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there.
@@ -76,8 +76,29 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
             })
         })
         .collect::<Result<_>>()?;
-    match wheels.into_iter().collect::<Result<Vec<_>, Answer>>() {
-        Ok(wheels) => Ok(Ok(to.add(&wheels, events)?)),
-        Err(no) => Ok(Err(no)),
+    let wheels = match wheels.into_iter().collect::<Result<Vec<_>, Answer>>() {
+        Ok(wheels) => wheels,
+        Err(no) => return Ok(Err(no)),
+    };
+    // To look at them took long.
+    if let Some(name) = no_longer_there(from, &chosen)? {
+        let no = Answer::no("changed", format!("'{name}' was yanked or removed while the files were looked at"));
+        return Ok(Err(no.next("nothing was promoted: the same command looks again")));
     }
+    Ok(Ok(to.add(&wheels, events)?))
+}
+
+/// One of these files that the index does not have any more, or does not have as it was.
+fn no_longer_there(index: &Index, files: &[(String, File)]) -> Result<Option<String>> {
+    let mut page: Option<Project> = None;
+    for (project, file) in files {
+        // Those of a project stand together.
+        if page.as_ref().is_none_or(|page| page.name != *project) {
+            page = Some(index.project(project)?);
+        }
+        if !page.as_ref().is_some_and(|page| page.files.contains(file)) {
+            return Ok(Some(file.filename.clone()));
+        }
+    }
+    Ok(None)
 }

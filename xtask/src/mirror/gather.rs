@@ -77,6 +77,8 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
     };
     // What is at hand first: it says for which Pythons the rest is meant.
     let (mut paths, mut from_index) = (Vec::new(), Vec::new());
+    // Of each path the SHA-256 that a requirements file allows, where one does.
+    let mut promised: Vec<Option<Vec<String>>> = Vec::new();
     for what in wanted.what {
         if let Some(requirement) = what.strip_prefix("pypi:") {
             let (requirement, version) = requirements::exact(requirement)?;
@@ -88,16 +90,20 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
                 for name in beside.iter().filter_map(|p| p.file_name()?.to_str()) {
                     all.ask(name, &pinned.requirement);
                 }
+                promised.extend(beside.iter().map(|_| Some(pinned.sha256.clone())));
                 if beside.is_empty() {
                     from_index.push((pinned.requirement, pinned.version, Some(pinned.sha256)));
                 }
                 paths.extend(beside);
             }
         } else {
-            paths.extend(publish::wheels(&[PathBuf::from(what)])?);
+            let named = publish::wheels(&[PathBuf::from(what)])?;
+            promised.extend(named.iter().map(|_| None));
+            paths.extend(named);
         }
     }
-    for wheel in super::push::examine(&paths)? {
+    for (wheel, promised) in super::push::examine(&paths)?.into_iter().zip(promised) {
+        promised.map_or(Ok(()), |promised| wheel.hold(&promised))?;
         if all.seen.insert(wheel.filename.clone()) {
             all.wheels.push(wheel);
         }
@@ -317,7 +323,7 @@ impl Gathering<'_> {
         if !self.seen.insert(file.filename.clone()) {
             return Ok(());
         }
-        let sha256 = file.sha256.as_deref().ok_or_else(|| {
+        let sha256 = file.sha256.as_ref().map(|digest| digest.to_ascii_lowercase()).ok_or_else(|| {
             Error::world("no-digest", format!("the package index does not say the SHA-256 of {}", file.filename))
                 .next("use an index that does (PEP 503, PEP 691)")
         })?;
@@ -326,8 +332,10 @@ impl Gathering<'_> {
         }
         let Some(downloads) = &self.downloads else { return Ok(()) };
         let path = downloads.place(&file.filename);
-        download_to(&self.agent, &file.url, &path, &sha256.to_ascii_lowercase(), self.wanted.events)?;
-        self.wheels.push(Wheel::examine(&path)?);
+        download_to(&self.agent, &file.url, &path, &sha256, self.wanted.events)?;
+        let wheel = Wheel::examine(&path)?;
+        wheel.hold(&[sha256])?;
+        self.wheels.push(wheel);
         Ok(())
     }
 }

@@ -356,10 +356,25 @@ impl Index {
     /// # Errors
     /// Bad input: no such file.
     pub fn remove(&self, filenames: &[impl AsRef<str>], reason: &str, events: &dyn Sink) -> Result<()> {
+        let named = || Ok(filenames.iter().map(AsRef::as_ref).collect::<Vec<&str>>());
+        self.remove_chosen(named, reason, events).map(drop)
+    }
+
+    /// Removes the files that `choose` names while nobody else changes the index, and returns them.
+    ///
+    /// # Errors
+    /// As [`Index::remove`], and whatever `choose` meets.
+    pub fn remove_chosen<T: AsRef<str>>(
+        &self,
+        choose: impl FnOnce() -> Result<Vec<T>>,
+        reason: &str,
+        events: &dyn Sink,
+    ) -> Result<Vec<T>> {
         let _lock = self.lock(events)?;
+        let chosen = choose()?;
         let mut change = Change::begin(&self.root)?;
         let mut pages: BTreeMap<String, Project> = BTreeMap::new();
-        for filename in filenames.iter().map(AsRef::as_ref) {
+        for filename in chosen.iter().map(AsRef::as_ref) {
             let page = self.page_of(filename)?;
             let page = pages.entry(page.name.clone()).or_insert(page);
             let Some(at) = page.files.iter().position(|f| f.filename == filename) else { continue };
@@ -378,7 +393,8 @@ impl Index {
             }
         }
         self.write(&mut change, pages.into_values().collect())?;
-        change.commit(events)
+        change.commit(events)?;
+        Ok(chosen)
     }
 
     /// The page with a file of this name.
@@ -640,6 +656,13 @@ fn at(seconds: i64, micros: u32) -> String {
     let (y, m, d) = crate::artifact::civil_date(seconds.div_euclid(86_400));
     let of_day = seconds.rem_euclid(86_400);
     format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{micros:06}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
+}
+
+/// Whether `text` is a time of that form.
+pub fn is_time(text: &str) -> bool {
+    const FORM: &[u8] = b"0000-00-00T00:00:00.000000Z";
+    let fits = |(is, form): (u8, &u8)| if *form == b'0' { is.is_ascii_digit() } else { is == *form };
+    text.len() == FORM.len() && text.bytes().zip(FORM).all(fits)
 }
 
 /// Whether two versions are the same, as PEP 440 understands them.

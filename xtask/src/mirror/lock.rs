@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::index::{Added, Identity, Index};
+use super::index::{Added, Identity, Index, is_time};
 use super::page::{Tombstone, Yanked};
 use super::wheel::{Name, Wheel};
 use crate::error::{Error, Kind, Result};
@@ -94,12 +94,10 @@ impl IndexLock {
         let digest = |d: &str| d.len() == 64 && d.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
         for file in &lock.file {
             file.name.parse::<Name>().map_err(bad)?;
-            // It goes to a page, and to terminals.
-            if file.upload_time.is_empty()
-                || !file.upload_time.bytes().all(|b| b.is_ascii_digit() || b"TZ:+-.".contains(&b))
-            {
+            // It goes to a page, and to terminals; and those of one form sort as text.
+            if !is_time(&file.upload_time) {
                 let (time, name) = (file.upload_time.escape_debug(), &file.name);
-                return Err(bad(format!("'{time}' of {name} is no time (RFC 3339)")));
+                return Err(bad(format!("'{time}' of {name} is no time as `mirror lock` writes it (RFC 3339)")));
             }
             let digests = std::iter::once(&file.sha256).chain(file.beside.values());
             if let Some(d) = digests.into_iter().find(|d| !digest(d)) {
@@ -156,6 +154,7 @@ impl LockedFile {
     /// The file at `path`, with what belongs to it.
     fn examine(&self, path: &Path) -> Result<Wheel> {
         let wheel = Wheel::examine(path)?;
+        wheel.hold(std::slice::from_ref(&self.sha256))?;
         if let Some(name) = wheel.beside_differs(&self.beside) {
             let what = format!("{}: '{name}' beside it is not what the lock says", path.display());
             return Err(Error::misuse("beside", what).next("use the files that were published with it"));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::index::{self, Index};
 use super::page::File;
 use crate::error::{Error, Result};
+use crate::event::Sink;
 use crate::wheel;
 
 /// What goes: whatever none of the rules keeps. The newest release of a project always stays, and the newest that
@@ -35,6 +36,21 @@ pub struct Pruned {
     pub size: u64,
     /// When it was published.
     pub upload_time: String,
+}
+
+impl AsRef<str> for Pruned {
+    fn as_ref(&self) -> &str {
+        &self.filename
+    }
+}
+
+/// Removes the files that a rule lets go. Nobody changes the index between the choice and the removal: what was yanked or
+/// published before counts.
+///
+/// # Errors
+/// As [`chosen`]. The index cannot be written.
+pub fn prune(index: &Index, rule: &Rule, events: &dyn Sink) -> Result<Vec<Pruned>> {
+    index.remove_chosen(|| chosen(index, rule), "retention", events)
 }
 
 /// The files that a rule lets go.

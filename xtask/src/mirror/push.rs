@@ -27,6 +27,7 @@ use crate::event::{Event, Sink};
 use crate::platform;
 use crate::source::pypi::{self, IndexFile};
 use crate::source::{http_body, http_get, http_text};
+use crate::stage::farm::is_own_host;
 
 /// How often one upload is tried.
 const ATTEMPTS: u32 = 4;
@@ -71,6 +72,12 @@ impl Target<'_> {
     /// # Errors
     /// Bad input: another file has that name there; the server refuses. The world: it does not answer.
     pub fn push(&self, wheels: &[Wheel]) -> Result<Vec<Pushed>> {
+        if self.credentials.is_some() && crosses_in_clear(&self.url) {
+            self.events.warn(format!(
+                "the password for {} goes through the network in clear text: use https, or a tunnel (ssh -L)",
+                shown(&self.url)
+            ));
+        }
         // Everything is looked up before anything is sent: a set that cannot go is not half there.
         let mut todo = Vec::new();
         let mut seen: HashMap<Identity, &Wheel> = HashMap::new();
@@ -132,6 +139,14 @@ impl Target<'_> {
                 None => self.digest_of(&file.url, wheel.size)?,
             };
             if digest == wheel.sha256 {
+                // An index that shows what another one has looks the same.
+                if let Some(host) = elsewhere(&page, &file.url) {
+                    self.events.warn(format!(
+                        "{} has '{}' from {host}: taken for the server's own, since --simple names that page",
+                        shown(&page),
+                        file.filename
+                    ));
+                }
                 return Ok(Seen::Same);
             }
             return Err(Error::misuse(
@@ -259,6 +274,10 @@ impl Target<'_> {
                     }
                     return Err(self.refused(status, &said));
                 }
+                Err(ureq::Error::Io(e)) if e.get_ref().is_some_and(|e| e.is::<form::Changed>()) => {
+                    let what = format!("{} changed while it was sent: the server did not get it", wheel.path.display());
+                    return Err(Error::world("changed", what).next("push it again once nobody writes to it"));
+                }
                 Err(e) => last = format!("the connection failed: {e}"),
             }
         }
@@ -326,6 +345,17 @@ enum Seen {
 /// Where a devpi has the pages of an index, below its address.
 const DEVPI: &str = "+simple/";
 
+/// Whether what is sent to an address can be read on the way: without TLS, past this machine's own networks.
+fn crosses_in_clear(to: &Url) -> bool {
+    to.scheme() == "http" && !is_own_host(to.host_str().unwrap_or_default())
+}
+
+/// The host that a page links to, if that is another origin than its own.
+fn elsewhere(page: &Url, link: &str) -> Option<String> {
+    let link = Url::parse(link).ok().filter(|link| link.origin() != page.origin())?;
+    link.host_str().map(str::to_owned)
+}
+
 /// Where an answer sends one on to.
 fn target<B>(response: &ureq::http::Response<B>, from: &Url) -> Option<Url> {
     let location = response.headers().get("location").filter(|_| response.status().is_redirection())?;
@@ -387,4 +417,20 @@ pub fn examine(paths: &[impl AsRef<Path>]) -> Result<Vec<Wheel>> {
     use rayon::prelude::*;
     let paths: Vec<&Path> = paths.iter().map(AsRef::as_ref).collect();
     paths.par_iter().map(|p| Wheel::examine(p)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_in_clear_text_past_the_own_networks_is_known() {
+        let crosses = |to: &str| crosses_in_clear(&address(to).unwrap());
+        for far in ["http://wheels.example/legacy/", "http://8.8.8.8/", "http://[2001:db8::1]:8080/"] {
+            assert!(crosses(far), "{far}");
+        }
+        for fine in ["https://wheels.example/", "http://localhost:8080/", "http://10.1.2.3/", "http://[::1]:7/"] {
+            assert!(!crosses(fine), "{fine}");
+        }
+    }
 }

@@ -322,18 +322,20 @@ impl Shared {
     }
 }
 
-/// The start page. The address under which it was asked for stands in for the one that it cannot know.
+/// The start page. The address under which it was asked for stands in for the one that it cannot know; what stands before
+/// and behind that, all clients share.
 fn start(shared: &Shared, headers: &HeaderMap) -> Response {
     let mut response = page(shared, None, "index.html", "text/html; charset=utf-8", headers);
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h));
     if let Some(host) = host
         && response.status() == StatusCode::OK
         && let Some(page) = shared.cache.get(&shared.index.root().join("index.html"))
+        && let Some(at) = page.here
     {
-        let here = String::from_utf8_lossy(&page.plain.bytes).replacen(page::HERE, &format!("http://{host}"), 1);
-        let headers = std::mem::take(response.headers_mut());
-        response = here.into_response();
-        *response.headers_mut() = headers;
+        let all = &page.plain.bytes;
+        let here = Bytes::from(format!("http://{host}"));
+        let pieces = [all.slice(..at), here, all.slice(at + page::HERE.len()..)];
+        *response.body_mut() = Body::new(body::Pieces::new(pieces));
         let out = response.headers_mut();
         for stale in [header::ETAG, header::CONTENT_ENCODING] {
             out.remove(stale);

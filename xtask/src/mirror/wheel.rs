@@ -12,8 +12,8 @@ use crate::artifact::audit::{ENDINGS, StatementFile};
 use crate::error::{Context, Error, Exit, Result};
 use crate::inspect::{self, Depth, FileAt};
 use crate::platform;
-use crate::store::{digest_file, digest_reader};
-use crate::wheel;
+use crate::store::digest_reader;
+use crate::wheel::{self, Cursor};
 
 pub use crate::wheel::Name;
 
@@ -111,7 +111,9 @@ impl Wheel {
             about.libuv = Some(report.libuv);
             about.cuda = report.torch.cuda;
         }
-        let (sha256, size) = digest_file(path)?;
+        // Of the file that was looked at, whatever stands at the path by now.
+        let reading = || format!("reading {}", path.display());
+        let (sha256, size) = digest_reader(&mut Cursor::new(&file)).doing(reading)?;
         let metadata = wheel.metadata().to_vec();
         let stem = filename.trim_end_matches(".whl");
         let dir = path.parent().unwrap_or(Path::new("."));
@@ -128,6 +130,20 @@ impl Wheel {
         };
         examined.hold_beside()?;
         Ok(examined)
+    }
+
+    /// Holds its bytes against the SHA-256 of those that were meant: somebody may have put others there since they were
+    /// chosen.
+    ///
+    /// # Errors
+    /// The world: it has another digest.
+    pub fn hold(&self, meant: &[String]) -> Result<()> {
+        if meant.contains(&self.sha256) {
+            return Ok(());
+        }
+        let what =
+            format!("{} changed while it was looked at: its SHA-256 is {} now", self.path.display(), self.sha256);
+        Err(Error::world("changed", what).next("do it again once nobody writes there"))
     }
 
     /// Holds what lies beside it against the statement there: everybody takes all of it for the wheel's own.

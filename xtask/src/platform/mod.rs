@@ -28,7 +28,7 @@ pub use imp::{
     make_readable, make_traversable, mark_executable, memory_file, new_process_group, new_session, open_regular,
     other_user, outlive_terminal, own_variables, peak_memory, raise_open_files, read_at, read_at_once, remove_link,
     replaceable_by_others, run_measured, sandbox_exec, sandbox_supported, send_more, send_of, set_umask, shared_with,
-    symlink, system_programs, this_user, use_cores,
+    stamp, symlink, system_programs, this_user, use_cores,
 };
 
 use crate::error::{Error, Result};
@@ -36,7 +36,7 @@ use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported as room_supported};
 pub use door::{Door, Visitor};
-pub use secrets::scrub_environment;
+pub use secrets::{scrub_environment, scrub_whole_environment};
 
 /// Whether messages go to a terminal.
 pub fn stderr_is_terminal() -> bool {

@@ -29,11 +29,28 @@ fn is_secret(name: &str) -> bool {
         || name.contains("AUTH_CONFIG")
 }
 
-/// Takes every secret out of the environment, and `also`. Who needs one reads it before.
+/// Whether a value names a user or a password before a host, as addresses of indexes and proxies may.
+fn names_a_user(value: &str) -> bool {
+    value.split_whitespace().any(|word| word.split_once('@').is_some_and(|(before, _)| before.contains(':')))
+}
+
+/// Takes every secret out of the environment, and `also`. Who needs one reads it before. By addresses of indexes and
+/// proxies, and by what cargo reads a registry with, sources are fetched after this: those stay.
 pub fn scrub_environment(also: Option<&str>) {
-    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
-    let secrets: Vec<String> = names.filter(|n| is_secret(n) || also == Some(n.as_str())).collect();
-    for name in &secrets {
+    scrub(|name, _| is_secret(name) || also == Some(name));
+}
+
+/// The same for who fetches nothing: those go as well.
+pub fn scrub_whole_environment() {
+    scrub(|name, value| is_secret(name) || name.starts_with("CARGO_REGISTRIES_") || names_a_user(value));
+}
+
+/// Takes the variables out of the environment of whose name and value `is` says so.
+fn scrub(is: impl Fn(&str, &str) -> bool) {
+    let all = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+    let secrets = all.filter(|(name, value)| is(name, &value.to_string_lossy()));
+    let names: Vec<String> = secrets.map(|(name, _)| name).collect();
+    for name in &names {
         // What removing leaves in memory, /proc shows.
         #[cfg(unix)]
         wipe(name);
@@ -67,7 +84,7 @@ fn wipe(name: &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::is_secret;
+    use super::{is_secret, names_a_user};
 
     #[test]
     fn names_of_secrets_are_known() {
@@ -103,6 +120,21 @@ mod tests {
             "PATH_INFO",
         ] {
             assert!(!is_secret(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_hold_a_password_are_known() {
+        for value in [
+            "https://u:p@index.example/simple",
+            "https://token@index.example/",
+            "u:p@proxy.example:3128",
+            "https://a.example/ https://u:p@b.example/",
+        ] {
+            assert!(names_a_user(value), "{value}");
+        }
+        for value in ["https://index.example/simple", "git@host.example:x", "/usr/bin:/bin", "a@b", ""] {
+            assert!(!names_a_user(value), "{value}");
         }
     }
 }

@@ -158,6 +158,13 @@ pub fn file_id(about: &std::fs::Metadata) -> FileId {
     (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
 }
 
+/// What is another text after every change of a file's bytes, whichever times it was given; `None` where nothing is, for
+/// want of a time that nobody can set.
+pub fn stamp(about: &std::fs::Metadata) -> Option<String> {
+    let (device, number, seconds, nanoseconds) = file_id(about);
+    Some(format!("{device} {number} {} {seconds}.{nanoseconds:09}", about.len()))
+}
+
 /// Reads at `offset` what can be had at once; `WouldBlock` where a disk or a server would be waited for.
 ///
 /// # Errors

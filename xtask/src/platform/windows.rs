@@ -277,6 +277,11 @@ pub type FileId = ();
 /// Of a file.
 pub fn file_id(_about: &std::fs::Metadata) -> FileId {}
 
+/// What is another text after every change of a file's bytes: without opening it, nothing is.
+pub fn stamp(_about: &std::fs::Metadata) -> Option<String> {
+    None
+}
+
 /// Opens a regular file for reading, and nothing else; unless `follow`, no symbolic link either.
 ///
 /// # Errors

@@ -35,8 +35,10 @@ fn bounded(text: &str) -> Result<(), String> {
     if text.len() > LONGEST {
         return Err(format!("it has {} bytes; up to {LONGEST} are read", text.len()));
     }
-    if let Some(c) = text.chars().find(|c| c.is_whitespace() && !c.is_ascii()) {
-        return Err(format!("it holds {c:?}, which is a blank to some readers only"));
+    // Blanks and letters of other alphabets mean other things to other readers, and the library panics over one where an
+    // operator should be.
+    if let Some(c) = text.chars().find(|c| !c.is_ascii()) {
+        return Err(format!("it holds {c:?}; a requirement is ASCII (PEP 508)"));
     }
     // The library puts the variable's value there, and an error would repeat it.
     if text.contains("${") {
@@ -59,7 +61,7 @@ fn bounded(text: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// Reads a requirement. A name that ends with a separator (`a-`) is refused before the library sees it, which panics
+/// Reads a requirement: all that comes from outside goes through here. A name that ends with a separator (`a-`) is refused before the library sees it, which panics
 /// there.
 ///
 /// # Errors
@@ -123,7 +125,9 @@ mod tests {
         assert!(requirement(&deep(16)).is_ok() && requirement(&deep(5000)).unwrap_err().contains("8192"));
         assert!(requirement(&deep(17)).unwrap_err().contains("deeper than 16"));
         assert!(requirement("x @ https://h/${HOME}.whl").unwrap_err().contains("a variable of the environment"));
-        assert!(requirement("numpy\u{a0}>=1").unwrap_err().contains("a blank to some readers only"));
+        assert!(requirement("numpy\u{a0}>=1").unwrap_err().contains("a requirement is ASCII"));
+        // The library would panic here.
+        assert!(requirement("x==1 ; python_version < \"3.13\" \\\u{fffd}").unwrap_err().contains("is ASCII"));
         assert_eq!((weight("x"), weight("x; a == 'b' and c == 'd'"), weight(&pairs(12))), (1, 2, 1 << 12));
     }
 }

@@ -24,6 +24,7 @@ pub fn agent() -> Agent {
 /// The same for what is asked for beside a build, which cannot wait: a connection must stand within `connect`, and
 /// everything be over within `whole`. No redirect is followed: what is told to one server is told to no other.
 pub fn agent_within(connect: Duration, whole: Duration) -> Agent {
+    platform::no_dumps(false);
     let config: Config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("torchmill/", env!("CARGO_PKG_VERSION")))
@@ -94,6 +95,8 @@ pub fn text(response: ureq::http::Response<ureq::Body>, limit: u64) -> io::Resul
 
 /// The same, following at most this many redirects; with none, the redirect itself is the answer.
 pub fn agent_following(redirects: u32) -> Agent {
+    // Addresses and proxies may hold a password: it ends up in no dump of memory.
+    platform::no_dumps(false);
     let config: Config = Agent::config_builder()
         .tls_config(TlsConfig::builder().root_certs(RootCerts::PlatformVerifier).build())
         .user_agent(concat!("torchmill/", env!("CARGO_PKG_VERSION")))

@@ -3,6 +3,7 @@
 
 pub mod choice;
 mod crates;
+pub mod deb;
 pub mod debian;
 mod fetch;
 pub mod git;

@@ -1,11 +1,13 @@
 //! `pypi:` coordinates: files of the index that pip is configured with (PEP 503, PEP 691).
 
+use std::fmt;
 use std::process::Command;
 use std::sync::OnceLock;
 
 use html5gum::{Token, Tokenizer};
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
-use serde::Deserialize;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use ureq::Agent;
 use url::Url;
 
@@ -35,6 +37,9 @@ pub struct IndexFile {
 pub const ACCEPT: &str =
     "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1";
 
+/// Most files of a page: the largest projects of public indexes have some ten thousand.
+const MOST_FILES: usize = 200_000;
+
 /// The index: PIP_INDEX_URL, else what pip's configuration says, else pip's own default.
 ///
 /// # Errors
@@ -52,8 +57,12 @@ fn find_index_url() -> std::result::Result<String, String> {
     {
         return Ok(url);
     }
-    // pip's parsed configuration, and where there is none, its built-in default: no host of ours.
+    // pip's parsed configuration, and where there is none, its built-in default: no host of ours. What lies in the
+    // current folder is no pip of this machine's; `-I` would lose one that the user installed.
     const ASK: &str = "\
+import sys
+if sys.path[:1] == ['']:
+    del sys.path[0]
 from pip._internal.configuration import Configuration
 from pip._internal.models.index import PyPI
 c = Configuration(isolated=False)
@@ -138,7 +147,7 @@ fn unreadable(what: String) -> Error {
 /// The files that the text of a page names, which stands at `base`: PEP 691 if it is JSON, else PEP 503.
 ///
 /// # Errors
-/// The world: it is no such page, or leads from https to plain http.
+/// The world: it is no such page, leads from https to plain http, or names more files than any project has.
 pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> {
     #[derive(Deserialize)]
     struct Page {
@@ -156,13 +165,18 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         filename: String,
         url: String,
         #[serde(default)]
-        hashes: std::collections::BTreeMap<String, String>,
+        hashes: Hashes,
         #[serde(default)]
-        yanked: serde_json::Value,
+        yanked: Yanked,
         #[serde(default, rename = "requires-python")]
         requires_python: Option<String>,
         #[serde(default, rename = "upload-time")]
         uploaded: Option<String>,
+    }
+    #[derive(Deserialize, Default)]
+    struct Hashes {
+        #[serde(default)]
+        sha256: Option<String>,
     }
     // The digest stands in the fragment (PEP 503).
     let named = |filename: String| IndexFile {
@@ -190,15 +204,16 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         Ok(IndexFile { url: url.to_string(), sha256, ..file })
     };
     if json {
+        // A file has a brace of its own, and a few for digests; our index's has six. Of all else nothing is kept.
+        few_files(memchr::memchr_iter(b'{', text.as_bytes()).count() / 8)?;
         let page: Page = serde_json::from_str(text).map_err(|e| unreadable(e.to_string()))?;
         known_version(&page.meta.version)?;
-        let is_yanked = |v: &serde_json::Value| !matches!(v, serde_json::Value::Null | serde_json::Value::Bool(false));
+        few_files(page.files.len())?;
         let read = |f: File| {
-            let (sha256, yanked) = (f.hashes.get("sha256").cloned(), is_yanked(&f.yanked));
             let said = IndexFile {
-                sha256,
+                sha256: f.hashes.sha256,
                 uploaded: f.uploaded,
-                yanked,
+                yanked: f.yanked.0,
                 requires_python: f.requires_python,
                 ..named(f.filename)
             };
@@ -210,7 +225,70 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
     let read = |a: Anchor| {
         placed(IndexFile { yanked: a.yanked, requires_python: a.requires_python, ..named(a.text) }, &a.href)
     };
-    anchors(text).into_iter().map(read).collect()
+    let anchors = anchors(text);
+    few_files(anchors.len())?;
+    anchors.into_iter().map(read).collect()
+}
+
+/// An error for a page with more files than any project has.
+fn few_files(files: usize) -> Result<()> {
+    if files > MOST_FILES {
+        return Err(unreadable(format!("it names more than {MOST_FILES} files")));
+    }
+    Ok(())
+}
+
+/// Whether a file is yanked: unless it is `false` or `null`, what stands there says so (PEP 691). It may be any value,
+/// and is not kept.
+#[derive(Default)]
+struct Yanked(bool);
+
+impl<'de> Deserialize<'de> for Yanked {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Said;
+
+        impl<'de> Visitor<'de> for Said {
+            type Value = Yanked;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("false, true or a reason")
+            }
+
+            fn visit_unit<E>(self) -> Result<Yanked, E> {
+                Ok(Yanked(false))
+            }
+
+            fn visit_bool<E>(self, is: bool) -> Result<Yanked, E> {
+                Ok(Yanked(is))
+            }
+
+            fn visit_str<E>(self, _: &str) -> Result<Yanked, E> {
+                Ok(Yanked(true))
+            }
+
+            fn visit_u64<E>(self, _: u64) -> Result<Yanked, E> {
+                Ok(Yanked(true))
+            }
+
+            fn visit_i64<E>(self, _: i64) -> Result<Yanked, E> {
+                Ok(Yanked(true))
+            }
+
+            fn visit_f64<E>(self, _: f64) -> Result<Yanked, E> {
+                Ok(Yanked(true))
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<Yanked, A::Error> {
+                IgnoredAny.visit_seq(items).map(|_| Yanked(true))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, items: A) -> Result<Yanked, A::Error> {
+                IgnoredAny.visit_map(items).map(|_| Yanked(true))
+            }
+        }
+
+        deserializer.deserialize_any(Said)
+    }
 }
 
 /// An error for a page of a version of the API that may mean something else by the same words (PEP 629).
@@ -282,7 +360,8 @@ fn base_of(html: &str) -> Option<String> {
     })
 }
 
-/// The anchors of a page, as browsers and installers read them: not what stands in a comment, entities resolved.
+/// The anchors of a page, as browsers and installers read them: not what stands in a comment, entities resolved. One
+/// more than a page may have ends the reading.
 fn anchors(html: &str) -> Vec<Anchor> {
     let text_of = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let mut out = Vec::new();
@@ -305,6 +384,9 @@ fn anchors(html: &str) -> Vec<Anchor> {
             }
             Token::EndTag(tag) if *tag.name == b"a" => {
                 out.extend(open.take().map(|anchor| Anchor { text: anchor.text.trim().to_owned(), ..anchor }));
+                if out.len() > MOST_FILES {
+                    break;
+                }
             }
             _ => {}
         }
@@ -397,6 +479,29 @@ mod tests {
             assert_eq!(parse_page(&html(version), false, &base).is_ok(), is_known, "{version}");
         }
         assert!(parse_page(r#"{"files": []}"#, true, &base).is_ok());
+    }
+
+    #[test]
+    fn a_file_is_yanked_unless_the_page_says_false_or_nothing() {
+        let base = Url::parse("https://h/simple/x/").unwrap();
+        let digest = "0".repeat(64);
+        for (said, is) in [
+            ("", false),
+            (r#","yanked":false"#, false),
+            (r#","yanked":null"#, false),
+            (r#","yanked":true"#, true),
+            (r#","yanked":"""#, true),
+            (r#","yanked":"why""#, true),
+            (r#","yanked":0"#, true),
+            (r#","yanked":-1.5"#, true),
+            (r#","yanked":[[],{"a":[1]}]"#, true),
+            (r#","yanked":{"a":{}}"#, true),
+        ] {
+            let hashes = format!(r#"{{"md5":"x","sha256":"{digest}"}}"#);
+            let page = format!(r#"{{"files":[{{"filename":"x-1.whl","url":"x-1.whl","hashes":{hashes}{said}}}]}}"#);
+            let files = parse_page(&page, true, &base).unwrap();
+            assert_eq!((files[0].yanked, files[0].sha256.as_ref()), (is, Some(&digest)), "{said}");
+        }
     }
 
     #[test]

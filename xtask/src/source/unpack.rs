@@ -11,6 +11,7 @@ use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::wheel::{FileAt, open_zip, read_up_to};
 
+use super::deb;
 use super::tarball::{Guarded, xz};
 
 /// Bytes of a member's path, and folders in it.
@@ -104,8 +105,8 @@ pub fn unpack(archive: &Path, what: &str, targets: &[Target], bounds: Bounds, ep
     };
     let result = if magic.starts_with(b"PK\x03\x04") || magic.starts_with(b"PK\x05\x06") {
         sink.zip(file)
-    } else if magic.starts_with(b"!<arch>\n") {
-        sink.deb(BufReader::new(file))
+    } else if magic.starts_with(deb::MAGIC) {
+        sink.deb(file)
     } else {
         sink.compressed_tar(magic, BufReader::new(file))
     };
@@ -155,17 +156,9 @@ impl Sinkhole<'_> {
 
     /// The files of a Debian package: the member `data.tar.*` of an ar archive (deb(5)).
     fn deb(&mut self, reader: impl Read) -> Result<()> {
-        let mut archive = ar::Archive::new(reader);
-        while let Some(entry) = archive.next_entry() {
-            let entry = entry.map_err(|e| self.broken(&e))?;
-            if entry.header().identifier().starts_with(b"data.tar") {
-                let mut reader = BufReader::new(entry);
-                let magic =
-                    reader.fill_buf().map_err(|e| self.broken(&e))?.iter().copied().take(265).collect::<Vec<u8>>();
-                return self.compressed_tar(&magic, reader);
-            }
-        }
-        Err(self.broken(&"an ar archive without data.tar: no Debian package"))
+        let mut reader = BufReader::new(deb::data_tar(reader).map_err(|e| self.broken(&e))?);
+        let magic = reader.fill_buf().map_err(|e| self.broken(&e))?.iter().copied().take(265).collect::<Vec<u8>>();
+        self.compressed_tar(&magic, reader)
     }
 
     fn tar(&mut self, reader: impl Read) -> Result<()> {

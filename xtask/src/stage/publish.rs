@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
+use torchmill_bytes::digest::sha256;
 
 use super::build::Build;
 use super::engine::{ensure, ensure_named, ensure_of, ensure_top, is_made, timings};
@@ -19,7 +20,8 @@ use super::steps::verify::{self, Verify};
 use super::steps::wheel::Wheel;
 use crate::artifact::manifest::Input;
 use crate::error::{Error, Result};
-use crate::store::write_atomically;
+use crate::platform;
+use crate::store::{Store, digest_file, write_atomically};
 
 /// How a build ended.
 #[derive(Debug, Clone, Serialize)]
@@ -140,7 +142,10 @@ fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
     for file in [wheel, bundle] {
-        place(file, &out.join(name_of(file)), record.digests.get(&name_of(file)).map_or(0, |d| d.size))?;
+        let name = name_of(file);
+        let input = record.digests.get(&name);
+        let input = input.ok_or_else(|| Error::world("record", format!("nothing says which bytes {name} has")))?;
+        place(build.store, file, &out.join(&name), input)?;
     }
     for name in [&record.manifest, &record.sbom, &record.statement] {
         write_if_changed(&out.join(name), &fs_err::read(provenance.join(name))?)?;
@@ -171,7 +176,7 @@ fn publish_set(build: &Build<'_>, artifacts: &mut Artifacts) -> Result<()> {
     for (package, beside) in &build.companions {
         let done = ensure_of::<Companion>(build, package)?;
         for (name, input) in &done.record.digests {
-            place(&done.folder.join(name), &out.join(name), input.size)?;
+            place(build.store, &done.folder.join(name), &out.join(name), input)?;
         }
         let statement = &done.record.statement;
         write_if_changed(&out.join(statement), &fs_err::read(done.folder.join(statement))?)?;
@@ -223,20 +228,9 @@ fn note_sums(out: &Path, digests: &BTreeMap<String, Input>) -> Result<()> {
     write_if_changed(&path, sums.as_bytes())
 }
 
-/// Puts `from` at `to`: a link where that works, else a copy beside and a rename.
-fn place(from: &Path, to: &Path, size: u64) -> Result<()> {
-    use std::fs::Metadata;
-    #[cfg(unix)]
-    let same = |a: &Metadata, b: &Metadata| {
-        use std::os::unix::fs::MetadataExt;
-        a.dev() == b.dev() && a.ino() == b.ino()
-    };
-    #[cfg(not(unix))]
-    let same = |_: &Metadata, _: &Metadata| false;
-    if let (Ok(a), Ok(b)) = (std::fs::metadata(from), std::fs::metadata(to))
-        && b.len() == size
-        && (same(&a, &b) || a.modified().ok() == b.modified().ok())
-    {
+/// Puts `from`, which is `input`, at `to`: a copy beside and a rename, unless it is there.
+fn place(store: &Store, from: &Path, to: &Path, input: &Input) -> Result<()> {
+    if is_there(store, to, input)? {
         return Ok(());
     }
     let dir = to.parent().unwrap_or(Path::new("."));
@@ -248,8 +242,33 @@ fn place(from: &Path, to: &Path, size: u64) -> Result<()> {
     let file = fs_err::OpenOptions::new().write(true).open(&beside)?;
     file.file().set_modified(modified)?;
     file.sync_all()?;
-    crate::platform::rename(&beside, to)?;
-    Ok(())
+    platform::rename(&beside, to)?;
+    if is_there(store, to, input)? {
+        return Ok(());
+    }
+    let what = format!("{} has not the SHA-256 {} that was put there", to.display(), input.sha256);
+    Err(Error::world("changed", what).next("the same command puts it there again; see who else writes to that folder"))
+}
+
+/// Whether the file at `to` is `input`. It is hashed, unless nothing about it has changed since it was: the store knows
+/// that, which nobody writes to who can write to the folder alone.
+fn is_there(store: &Store, to: &Path, input: &Input) -> Result<bool> {
+    let Ok(about) = std::fs::metadata(to) else { return Ok(false) };
+    if !about.is_file() || about.len() != input.size {
+        return Ok(false);
+    }
+    let known = store.cache("placed").join(sha256(std::path::absolute(to)?.as_os_str().as_encoded_bytes()));
+    let line = platform::stamp(&about).map(|stamp| format!("{} {stamp}", input.sha256));
+    if line.is_some() && platform::read_text(&known, platform::MOST_TEXT).ok() == line {
+        return Ok(true);
+    }
+    if digest_file(to)?.0 != input.sha256 {
+        return Ok(false);
+    }
+    if let Some(line) = line {
+        write_atomically(&known, line.as_bytes())?;
+    }
+    Ok(true)
 }
 
 fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
@@ -297,5 +316,37 @@ mod tests {
         // Another torch, if only by its local label, takes the place of all.
         let other = set("torch==2.6.0+cpu.libuv", "3.13", "d");
         assert_eq!(publish(&other, "3.13"), other);
+    }
+
+    #[test]
+    fn what_was_changed_where_it_was_put_is_put_there_again_whatever_its_size_and_its_times_say() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+        let (from, to) = (dir.path().join("a.whl"), dir.path().join("dist/a.whl"));
+        fs_err::create_dir(dir.path().join("dist")).unwrap();
+        fs_err::write(&from, "right").unwrap();
+        let (sha256, size) = digest_file(&from).unwrap();
+        let input = Input { sha256, size, license: None, coordinates: Vec::new() };
+        let placed = || {
+            // A clock's tick passes between what is known and what is changed.
+            std::thread::sleep(std::time::Duration::from_millis(50));
+            place(&store, &from, &to, &input).unwrap();
+            assert_eq!(fs_err::read_to_string(&to).unwrap(), "right");
+            fs_err::metadata(&to).unwrap()
+        };
+        let first = placed();
+        let again = placed();
+        assert_eq!(platform::stamp(&first), platform::stamp(&again), "it was put there twice");
+        let modified = first.modified().unwrap();
+        std::thread::sleep(std::time::Duration::from_millis(50));
+        fs_err::write(&to, "wrong").unwrap();
+        std::fs::File::options().write(true).open(&to).unwrap().set_modified(modified).unwrap();
+        let changed = fs_err::metadata(&to).unwrap();
+        assert_eq!((changed.len(), changed.modified().unwrap()), (size, modified));
+        placed();
+        // Where nothing is known of it, it is looked at.
+        fs_err::write(&to, "other").unwrap();
+        fs_err::remove_dir_all(store.cache("placed")).unwrap();
+        placed();
     }
 }

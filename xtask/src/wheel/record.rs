@@ -6,6 +6,13 @@ use std::collections::BTreeMap;
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
+/// Most lines: a wheel is read with at most 400,000 files.
+const MOST_LINES: usize = 500_000;
+/// Most commas: a line has two, and those in its path.
+const MOST_COMMAS: usize = 4 * MOST_LINES;
+/// Most bytes of what a line says: a name in a zip archive has at most 65,535.
+const LONGEST_LINE: usize = 1 << 17;
+
 /// One line of RECORD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
@@ -80,6 +87,12 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
     if text.starts_with('\u{feff}') {
         return Err("RECORD begins with a byte order mark".into());
     }
+    // What is kept of a line or a field is more than its bytes.
+    for (what, mark, most) in [("lines", b'\n', MOST_LINES), ("commas", b',', MOST_COMMAS)] {
+        if memchr::memchr_iter(mark, text.as_bytes()).count() > most {
+            return Err(format!("RECORD has more than {most} {what}"));
+        }
+    }
     // It skips empty lines too, at which pip breaks off.
     let lines = text.strip_suffix('\n').unwrap_or(text).split('\n');
     if !text.is_empty()
@@ -97,6 +110,9 @@ pub fn parse(text: &str) -> Result<Vec<Entry>, String> {
         let row = row.map_err(|e| format!("RECORD cannot be read: {e}"))?;
         let at = row.position().map_or(0, csv::Position::line);
         let bad = |why: &str| format!("line {at} of RECORD: {why}");
+        if row.as_slice().len() > LONGEST_LINE {
+            return Err(bad(&format!("it says more than {LONGEST_LINE} bytes")));
+        }
         let fields: Vec<&str> = row.iter().collect();
         let [path, digest, size] = fields[..] else { return Err(bad("not three fields")) };
         let digest = match digest {
@@ -170,6 +186,16 @@ mod tests {
         assert!(parse("a,\n").is_err());
         let long = format!("a,sha512={},1\n", URL_SAFE_NO_PAD.encode([7; 64]));
         assert_eq!(parse(&long).unwrap()[0].digest, Some(Digest::Sha512([7; 64])));
+    }
+
+    #[test]
+    fn more_than_a_wheel_can_have_is_refused_and_the_bound_is_named() {
+        let refused = |text: String| parse(&text).unwrap_err();
+        assert_eq!(refused("a,,\n".repeat(MOST_LINES + 1)), "RECORD has more than 500000 lines");
+        assert_eq!(refused(",".repeat(MOST_COMMAS + 1)), "RECORD has more than 2000000 commas");
+        let path = "a".repeat(LONGEST_LINE);
+        assert!(parse(&format!("{path},,\n")).is_ok());
+        assert!(refused(format!("x,,\n{path}a,,\n")).contains("line 2 of RECORD: it says more than 131072 bytes"));
     }
 
     #[test]

@@ -28,6 +28,8 @@ fn damaged(e: std::io::Error) -> Error {
 const MOST_METADATA: u64 = 4 << 20;
 /// Most bytes of RECORD.
 const MOST_RECORD: u64 = 64 << 20;
+/// Most files that RECORD lists and the wheel lacks, of which each is told.
+const MOST_MISSING: usize = 100;
 /// Members larger than this are hashed in a thread of their own.
 const LARGE: u64 = 2 << 20;
 /// Files of `dist-info` that an installer writes; in a wheel, one installer would keep them and another not.
@@ -96,8 +98,8 @@ impl<'a> Wheel<'a> {
         &self.headers
     }
 
-    /// All that is wrong with RECORD and with what it tells of; nothing, where it holds. Every member
-    /// is read to its end.
+    /// What is wrong with RECORD and with what it tells of; nothing, where it holds. Every member is read to its end,
+    /// unless RECORD cannot be read or lists a file twice.
     ///
     /// # Errors
     /// The world: it cannot be read.
@@ -117,15 +119,15 @@ impl<'a> Wheel<'a> {
             Err(why) => return Ok(vec![why]),
         };
         let mut stated: BTreeMap<&str, &record::Entry> = BTreeMap::new();
-        let mut wrong = Vec::new();
         for entry in &entries {
             if stated.insert(&entry.path, entry).is_some() {
-                wrong.push(format!("RECORD lists '{}' twice", entry.path.escape_debug()));
+                return Ok(vec![format!("RECORD lists '{}' twice", entry.path.escape_debug())]);
             }
         }
         let there: BTreeSet<&str> = self.members().iter().filter(|m| !m.is_folder()).map(|m| m.name.as_str()).collect();
-        let missing = stated.keys().filter(|path| !there.contains(**path));
-        wrong.extend(missing.map(|p| format!("RECORD lists '{}', which is missing", p.escape_debug())));
+        let missing = stated.keys().filter(|path| !there.contains(**path)).take(MOST_MISSING);
+        let mut wrong: Vec<String> =
+            missing.map(|p| format!("RECORD lists '{}', which is missing", p.escape_debug())).collect();
         if !stated.contains_key(path.as_str()) {
             wrong.push("RECORD does not list itself".into());
         }
@@ -593,7 +595,6 @@ mod tests {
             "foo @ https://x/y.egg",
             "foo @ https://x/a b.whl",
             "foo @ https://x\\y.whl",
-            "foo @ https://x/\u{e9}.whl",
             "foo @ https://github.com/a/b",
             "foo @ https://h/r.git",
             "foo @ hg+https://h/r",
@@ -603,5 +604,6 @@ mod tests {
         ] {
             assert!(read(bad).is_err(), "{bad}");
         }
+        assert!(requirement("foo @ https://x/\u{e9}.whl").is_err());
     }
 }

@@ -4,6 +4,8 @@
 use std::io::{Cursor, Read};
 use std::path::Path;
 
+use sha2::{Digest, Sha256};
+
 use crate::event::{Event, Sink};
 use crate::mirror::wheel::Wheel;
 use crate::wheel::Metadata;
@@ -14,8 +16,21 @@ pub struct Form {
     head: Vec<u8>,
     tail: Vec<u8>,
     size: u64,
+    sha256: String,
     filename: String,
 }
+
+/// Why a form does not come to its end: the file is not the one that was looked at.
+#[derive(Debug)]
+pub struct Changed;
+
+impl std::fmt::Display for Changed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("it changed while it was sent")
+    }
+}
+
+impl std::error::Error for Changed {}
 
 impl Form {
     /// The form for a wheel.
@@ -52,7 +67,8 @@ impl Form {
         );
         head.extend_from_slice(file.as_bytes());
         let tail = format!("\r\n--{boundary}--\r\n").into_bytes();
-        Self { boundary, head, tail, size: wheel.size, filename: wheel.filename.clone() }
+        let (sha256, filename) = (wheel.sha256.clone(), wheel.filename.clone());
+        Self { boundary, head, tail, size: wheel.size, sha256, filename }
     }
 
     /// The request's content type, with the boundary (RFC 7578).
@@ -65,13 +81,16 @@ impl Form {
         self.head.len() as u64 + self.size + self.tail.len() as u64
     }
 
-    /// The body, read from the wheel at `path` while it is sent: a wheel may be larger than memory.
+    /// The body, read from the wheel at `path` while it is sent: a wheel may be larger than memory. Where that is another
+    /// file than the one that was looked at, it ends with the error [`Changed`], before its last line.
     ///
     /// # Errors
     /// Whatever keeps the wheel from being opened.
     pub fn open<'e>(&self, path: &Path, events: &'e dyn Sink) -> std::io::Result<impl Read + 'e> {
         let file = Watched {
             inner: std::fs::File::open(path)?.take(self.size),
+            hash: Sha256::new(),
+            sha256: self.sha256.clone(),
             sent: 0,
             shown: 0,
             name: self.filename.clone(),
@@ -81,9 +100,11 @@ impl Form {
     }
 }
 
-/// Tells how far a file is read.
+/// Tells how far a file is read, and holds it against its SHA-256.
 struct Watched<'e, R> {
     inner: R,
+    hash: Sha256,
+    sha256: String,
     sent: u64,
     shown: u64,
     name: String,
@@ -94,6 +115,10 @@ impl<R: Read> Read for Watched<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
         let n = self.inner.read(buffer)?;
         self.sent += n as u64;
+        self.hash.update(&buffer[..n]);
+        if n == 0 && !buffer.is_empty() && hex::encode(self.hash.clone().finalize()) != self.sha256 {
+            return Err(std::io::Error::other(Changed));
+        }
         if n == 0 || self.sent - self.shown > 1 << 18 {
             self.shown = self.sent;
             self.events.emit(Event::DownloadProgress { file: self.name.clone(), bytes: self.sent });

@@ -1,6 +1,9 @@
 //! A published file on its way to a client: whole, or a range of it. What the system has in memory is read where the
-//! client is served; only what a disk must be waited for goes to the threads that may wait.
+//! client is served; only what a disk must be waited for goes to the threads that may wait. And a page that is not the
+//! same for all clients, whose parts are.
 
+use std::collections::VecDeque;
+use std::convert::Infallible;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -13,6 +16,33 @@ use http_body::{Body, Frame, SizeHint};
 use tokio::task::JoinHandle;
 
 use crate::platform;
+
+/// Bytes that several answers share, one after another: none has a copy of them.
+pub struct Pieces(VecDeque<Bytes>);
+
+impl Pieces {
+    /// These, in this order.
+    pub fn new(pieces: impl IntoIterator<Item = Bytes>) -> Self {
+        Self(pieces.into_iter().collect())
+    }
+}
+
+impl Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
+}
 
 /// Bytes of a file as a body.
 pub struct FileBody {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::fs::Metadata;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, RwLock};
 use std::time::SystemTime;
 
@@ -12,7 +13,7 @@ use axum::http::HeaderValue;
 
 use super::by_kernel::{ByKernel, Memory};
 use crate::mirror::index::Index;
-use crate::mirror::page::Hashes;
+use crate::mirror::page::{HERE, Hashes};
 use crate::mirror::wheel::sha256;
 use crate::platform;
 
@@ -49,6 +50,8 @@ pub struct Page {
     pub plain: Sent,
     /// Gzipped, once for all clients.
     pub gzip: Sent,
+    /// Where in `plain` stands what the server's own address stands in for.
+    pub here: Option<usize>,
 }
 
 /// What a page says of a file.
@@ -83,41 +86,85 @@ type Stamp = (SystemTime, u64, platform::FileId);
 #[derive(Debug)]
 struct Kept<T> {
     most: usize,
+    /// How often something was asked for.
+    asked: AtomicU64,
     all: RwLock<All<T>>,
 }
 
 #[derive(Debug)]
 struct All<T> {
     size: usize,
-    of: HashMap<PathBuf, (Stamp, usize, Arc<T>)>,
+    of: HashMap<PathBuf, One<T>>,
+}
+
+/// What was made of one file.
+#[derive(Debug)]
+struct One<T> {
+    stamp: Stamp,
+    size: usize,
+    /// When it was asked for last.
+    used: AtomicU64,
+    made: Arc<T>,
+}
+
+impl<T> All<T> {
+    /// What was made of this version of the file at `path`.
+    fn get(&self, path: &Path, stamp: &Stamp, now: u64) -> Option<Arc<T>> {
+        let one = self.of.get(path).filter(|one| one.stamp == *stamp)?;
+        one.used.store(now, Ordering::Relaxed);
+        Some(Arc::clone(&one.made))
+    }
+
+    fn remove(&mut self, path: &Path) {
+        if let Some(one) = self.of.remove(path) {
+            self.size -= one.size;
+        }
+    }
+
+    /// Lets go of what was not asked for for longest, until no more than `most` is left.
+    fn shrink(&mut self, most: usize) {
+        let mut by_use: Vec<(u64, PathBuf)> =
+            self.of.iter().map(|(path, one)| (one.used.load(Ordering::Relaxed), path.clone())).collect();
+        by_use.sort_unstable();
+        for (_, path) in by_use {
+            if self.size <= most {
+                return;
+            }
+            self.remove(&path);
+        }
+    }
 }
 
 impl<T> Kept<T> {
     fn of(most: usize) -> Self {
-        Self { most, all: RwLock::new(All { size: 0, of: HashMap::new() }) }
+        Self { most, asked: AtomicU64::new(0), all: RwLock::new(All { size: 0, of: HashMap::new() }) }
     }
 
     /// What `make` makes of the file at `path`, which is `about` that, and how much that takes; `None` where it makes
     /// nothing.
     fn get(&self, path: &Path, about: &Metadata, make: impl FnOnce() -> Option<(T, usize)>) -> Option<Arc<T>> {
         let stamp = (about.modified().ok()?, about.len(), platform::file_id(about));
-        if let Some((of, _, kept)) = self.all.read().ok()?.of.get(path)
-            && *of == stamp
-        {
-            return Some(Arc::clone(kept));
+        let now = self.asked.fetch_add(1, Ordering::Relaxed);
+        let kept = self.all.read().ok()?.get(path, &stamp, now);
+        if kept.is_some() {
+            return kept;
         }
         let (made, size) = make()?;
-        let made = Arc::new(made);
         let mut all = self.all.write().ok()?;
-        if let Some((_, old, _)) = all.of.remove(path) {
-            all.size -= old;
+        // Of what others made meanwhile there is one, whoever holds it.
+        let kept = all.get(path, &stamp, now);
+        if kept.is_some() {
+            return kept;
         }
+        all.remove(path);
         if all.size + size > self.most {
-            all.of.clear();
-            all.size = 0;
+            // Half of it at once: what is asked for all the time stays, and it is not looked for at every miss.
+            all.shrink(self.most.saturating_sub(size).min(self.most / 2));
         }
+        let made = Arc::new(made);
         all.size += size;
-        all.of.insert(path.to_owned(), (stamp, size, Arc::clone(&made)));
+        let one = One { stamp, size, used: AtomicU64::new(now), made: Arc::clone(&made) };
+        all.of.insert(path.to_owned(), one);
         Some(made)
     }
 }
@@ -133,9 +180,10 @@ impl Cache {
             // The kernel keeps them too.
             let size = 2 * (plain.len() + gzip.len());
             let digest = sha256(&plain)[..32].to_owned();
+            let here = memchr::memmem::find(&plain, HERE.as_bytes());
             let plain = Sent::new(plain, &format!("\"{digest}\""), &self.memory)?;
             let gzip = Sent::new(gzip, &format!("\"{digest}-gzip\""), &self.memory)?;
-            Some((Page { plain, gzip }, size))
+            Some((Page { plain, gzip, here }, size))
         })
     }
 
@@ -177,5 +225,37 @@ impl Cache {
             (size as u64 == about.len()).then(|| (bytes.into(), size.max(1)))
         };
         self.small.get(path, about, read).map(|kept| kept.as_ref().clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_asked_for_all_the_time_stays_when_others_fill_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let kept = Kept::of(10);
+        let ask = |name: &str, size: usize| {
+            let path = dir.path().join(name);
+            if !path.exists() {
+                std::fs::write(&path, name).unwrap();
+            }
+            let mut made = false;
+            kept.get(&path, &std::fs::metadata(&path).unwrap(), || {
+                made = true;
+                Some(((), size))
+            });
+            made
+        };
+        assert!(ask("wanted", 3) && !ask("wanted", 3));
+        for i in 0..100 {
+            assert!(ask(&format!("other-{i}"), 2));
+            assert!(!ask("wanted", 3), "after {i} others");
+            assert!(kept.all.read().unwrap().size <= 10);
+        }
+        // What alone is more than that is kept too, and once.
+        assert!(ask("large", 11) && !ask("large", 11) && ask("wanted", 3));
+        assert_eq!(kept.all.read().unwrap().size, 3);
     }
 }

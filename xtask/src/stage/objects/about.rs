@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::artifact::audit::OBJECTS_ENDING;
+use crate::artifact::json::few_values;
 use crate::error::{Error, Result};
 use crate::recipe::is_sha256;
 use crate::stage::build::Build;
@@ -70,6 +71,7 @@ impl About {
     /// Bad input: it is none, or of a newer format.
     pub fn parse(bytes: &[u8], whence: &str) -> Result<Self> {
         let bad = |what: String| Error::misuse("objects", format!("{whence}: {FILE} {what}"));
+        few_values(bytes).map_err(|why| bad(format!("is not read: {why}")))?;
         let value: serde_json::Value = serde_json::from_slice(bytes).map_err(|e| bad(format!("is no JSON: {e}")))?;
         match value["schema_version"].as_u64() {
             Some(v) if v <= u64::from(SCHEMA_VERSION) => {}
@@ -115,6 +117,7 @@ mod tests {
     fn a_newer_format_and_a_wrong_digest_are_named() {
         let parse = |text: &str| About::parse(text.as_bytes(), "x").unwrap_err();
         assert!(parse("{").what().contains("is no JSON"));
+        assert!(parse(&"[".repeat(200_001)).what().contains("more than 200000 brackets"));
         assert!(parse("{}").what().contains("states no schema_version"));
         assert!(parse("{\"schema_version\": 9}").what().contains("has format 9; this program reads 1"));
         let about = About {
