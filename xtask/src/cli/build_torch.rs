@@ -94,6 +94,11 @@ pub fn run(mut args: Args) -> Result<()> {
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
     let secret = key.as_ref().map(KeySource::load).transpose()?;
     let (chosen, farm) = (args.cache.chosen()?, args.farm.chosen()?);
+    if farm.is_some() && args.shard.is_some() {
+        session
+            .events
+            .warn("with --shard the part's objects are compiled here: they are for the caches of others".into());
+    }
     if farm.is_some() && args.no_compiler_cache {
         session.events.warn("with --no-compiler-cache nothing from elsewhere is used: no farm either".into());
     }

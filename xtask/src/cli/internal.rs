@@ -1,5 +1,5 @@
-//! Hidden commands that this program runs itself under: sandbox helper, compiler launcher, what runs in a farm's room,
-//! libuv's build. They come before clap: a launcher is started thousands of times.
+//! Hidden commands that this program runs itself under: sandbox helper, compiler launcher, steps of nvcc's, what runs in
+//! a farm's room, libuv's build. They come before clap: a launcher is started thousands of times.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -8,7 +8,8 @@ use std::process::ExitCode;
 use crate::error::Error;
 use crate::stage::farm::inside;
 use crate::stage::steps::libuv;
-use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND};
+use crate::toolchain::nvcc::STEP_COMMAND;
+use crate::toolchain::{LAUNCH_COMMAND, Launch, SANDBOX_COMMAND, step};
 use crate::{platform, ui};
 
 /// Runs the hidden command that the arguments name, if they name one.
@@ -20,6 +21,7 @@ pub fn dispatch() -> Option<ExitCode> {
         SANDBOX_COMMAND => sandbox(&rest),
         platform::CLOSED_COMMAND => closed(&rest),
         LAUNCH_COMMAND => launch(rest),
+        STEP_COMMAND => step(&rest),
         inside::HELPER_COMMAND => farm(&rest),
         libuv::HELPER_COMMAND => match &rest[..] {
             [source, install] => match libuv::helper(Path::new(source), Path::new(install)) {

@@ -9,9 +9,8 @@ use super::{own_folder, secret_file};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::farm::scheduler_url;
+use crate::toolchain::farm::MEMORY_PER_PLACE;
 
-/// MiB of memory for one compile.
-const MEMORY_PER_JOB: u64 = 1536;
 /// The oldest bubblewrap that the engine takes.
 const BUBBLEWRAP: (u32, u32) = (0, 3);
 
@@ -38,7 +37,7 @@ impl Worker {
     pub fn jobs(&self) -> usize {
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let memory = platform::available_memory().map_or(u64::MAX, |bytes| bytes >> 20);
-        let by_memory = usize::try_from(memory / MEMORY_PER_JOB).unwrap_or(usize::MAX);
+        let by_memory = usize::try_from(memory / MEMORY_PER_PLACE).unwrap_or(usize::MAX);
         self.jobs.unwrap_or(cores).min(cores).min(by_memory).max(1)
     }
 

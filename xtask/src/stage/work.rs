@@ -27,7 +27,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::{Key, Parts};
-use crate::toolchain::{Process, cuda::Toolkit};
+use crate::toolchain::{Process, cuda::Toolkit, nvcc};
 
 /// What the folders' names begin with.
 pub const FOLDER: &str = "torch";
@@ -271,6 +271,9 @@ impl Build<'_> {
         if let Some(cuda) = &recipe.cuda {
             let home = work.dep(CUDA);
             env.extend(self.cuda_env(cuda, &home));
+            if nvcc::travels(cuda.major()) {
+                env.insert(nvcc::NAMES_VARIABLE.into(), "1".into());
+            }
             env.insert("PYTORCH_EXTRA_INSTALL_REQUIREMENTS".into(), cuda.requires.join(" | "));
             if let Some(path) = env.get_mut("PATH") {
                 let dirs = std::env::split_paths(path).chain([home.join("bin")]).collect::<Vec<_>>();

@@ -7,7 +7,8 @@
 //! the stock wheels show them) and then becomes the compiler cache or the compiler itself.
 //!
 //! Before either, it looks for the object among those that came from elsewhere ([`super::objects`]); a build that has a
-//! farm sends what can travel there ([`super::farm`]), and what does not come back in time is compiled here.
+//! farm sends what can travel there ([`super::farm`]), of nvcc's commands their steps ([`super::nvcc`]), and what does not
+//! come back in time is compiled here.
 //!
 //! It does so only where the working directory is the build folder: the trial compiles of CMake's
 //! own checks run elsewhere and are left alone.
@@ -18,11 +19,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use super::admission::{Admitted, Rules};
+use super::admission::{Admitted, Need, Rules};
 use super::farm::{Farm, Sent};
+use super::nvcc::{self, Part};
 use super::objects::{self, FARM_NOTES, Supply};
 use crate::error::Error;
 use crate::platform;
+use crate::store::digest_file;
 
 /// The hidden command under which this program is the launcher.
 pub const LAUNCH_COMMAND: &str = "__launch";
@@ -30,6 +33,9 @@ pub const LAUNCH_COMMAND: &str = "__launch";
 /// Names the compiler cache: read when a compile starts, so that the choice is no part of the
 /// commands that ninja knows, and changing it recompiles nothing.
 pub const CACHE_VARIABLE: &str = "TORCHMILL_COMPILER_CACHE";
+
+/// Has nvcc call its files by the object's name, and not by its process' number: one of these names is in the object.
+const OWN_NAMES: &str = "--objdir-as-tempdir";
 
 /// Rewrites paths of the work folder to relative ones, so that the same object comes out in any folder.
 #[derive(Debug, Clone)]
@@ -61,7 +67,7 @@ impl Launch {
     pub fn exec(&self, argv: Vec<OsString>) -> Error {
         let here = std::env::current_dir().unwrap_or_default();
         let in_build = here == Path::new(&self.work).join("src/build");
-        let argv: Vec<OsString> = argv
+        let mut argv: Vec<OsString> = argv
             .into_iter()
             .enumerate()
             // The compiler keeps its path.
@@ -80,11 +86,20 @@ impl Launch {
         {
             std::process::exit(0);
         }
-        let is_nvcc = argv.first().is_some_and(|c| Path::new(c).file_stem().is_some_and(|n| n == "nvcc"));
-        let cached = match std::env::var_os(CACHE_VARIABLE) {
-            Some(cache) => [vec![cache], argv.clone()].concat(),
-            None => argv.clone(),
+        let is = |program: Option<&OsString>, name: &str| {
+            program.is_some_and(|p| Path::new(p).file_stem().is_some_and(|stem| stem == name))
         };
+        let is_nvcc = is(argv.first(), "nvcc");
+        let cache = std::env::var_os(CACHE_VARIABLE);
+        let through_cache = |argv: &[OsString]| cache.iter().chain(argv).cloned().collect::<Vec<_>>();
+        let mut cached = through_cache(&argv);
+        if is_nvcc && std::env::var_os(nvcc::NAMES_VARIABLE).is_some() && argv.iter().any(|word| word == "-c") {
+            argv.insert(1, OWN_NAMES.into());
+            // sccache starts nvcc's programs itself, and has names of its own.
+            if !is(cache.as_ref(), "sccache") {
+                cached = through_cache(&argv);
+            }
+        }
         let (Some(rules), Some(output)) = (Rules::of_environment(), output) else { return platform::exec(&cached) };
         let guard = match Farm::of_environment() {
             Some(farm) => match self.sent(&farm, &argv, &cached, &output, &rules) {
@@ -94,7 +109,7 @@ impl Launch {
             },
             None => None,
         };
-        admitted(&rules, &output, is_nvcc, &cached, guard)
+        admitted(&rules, rules.need(&output, is_nvcc), &cached, guard, |peak| rules.note(&output, peak >> 20))
     }
 
     /// What becomes of an object in a build that has a farm. `None` if it is to be compiled here, as ever.
@@ -102,26 +117,68 @@ impl Launch {
         let note = |put: bool, digest: &str| objects::note(Path::new(&self.work), FARM_NOTES, put, digest, output);
         // What is noted as the farm's was so until now.
         note(false, "");
-        let sent = Sent::of(argv)?;
+        let (sent, steps) = (Sent::of(argv), farm.nvcc.as_ref().and_then(|nvcc| nvcc.instead(argv)));
+        if sent.is_none() && steps.is_none() {
+            return None;
+        }
         if farm.asks_cache && is_cached(cached) {
             return Some(Place::Done);
         }
-        let mut pause = Duration::from_millis(5);
-        // Whichever has a place first: the farm, or this machine.
-        while farm.open() > 0 {
-            if let Some(_ticket) = farm.ticket() {
-                let digest = farm.compile(&sent, output)?;
-                note(true, &digest);
-                return Some(Place::Done);
+        // Each step of nvcc's asks for a place of its own.
+        if let Some(steps) = steps.filter(|_| farm.open() > 0) {
+            if nvcc::compile(&steps, output)? {
+                note(true, &digest_file(Path::new(output)).ok()?.0);
             }
-            if let Some(guard) = rules.try_enter(rules.need(output, false)).ok()? {
-                return Some(Place::Here(guard));
-            }
-            std::thread::sleep(pause);
-            pause = (pause * 2).min(Duration::from_millis(200));
+            return Some(Place::Done);
         }
-        None
+        let sent = sent?;
+        let (room, is_the_farms) = first_room(farm, rules, rules.need(output, false))?;
+        if !is_the_farms {
+            return Some(Place::Here(room));
+        }
+        note(true, &farm.compile(&sent, output)?);
+        Some(Place::Done)
     }
+}
+
+/// Becomes `argv`, a step of an nvcc that stands in for the toolkit's: on the farm, if it can travel and the farm has a
+/// place; here otherwise, once there is room. Returns only on failure.
+pub fn step(argv: &[OsString]) -> Error {
+    let (Some(rules), Some(part)) = (Rules::of_environment(), Part::of_environment()) else {
+        return platform::exec(argv);
+    };
+    let need = rules.need(&part.output, false);
+    let mut guard = None;
+    if let Some(sent) = Sent::of_step(argv)
+        && let Some(farm) = Farm::of_environment()
+        && let Some((room, is_the_farms)) = first_room(&farm, &rules, need)
+    {
+        if !is_the_farms {
+            guard = Some(room);
+        } else if farm.compile(&sent, &part.output).and_then(|_| part.note()).is_some() {
+            drop(room);
+            std::process::exit(0);
+        }
+    }
+    // What one step needed is not what the object needs.
+    admitted(&rules, need, argv, guard, |_| {})
+}
+
+/// Room for what needs so much: of the farm (`true`) or of this machine, whichever has some first. `None` if the farm is
+/// away.
+fn first_room(farm: &Farm, rules: &Rules, need: Need) -> Option<(Admitted, bool)> {
+    let mut pause = Duration::from_millis(5);
+    while farm.open() > 0 {
+        if let Some(ticket) = farm.ticket(need.memory) {
+            return Some((ticket, true));
+        }
+        if let Some(guard) = rules.try_enter(need).ok()? {
+            return Some((guard, false));
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+    None
 }
 
 /// Where an object of a build with a farm comes about.
@@ -152,10 +209,10 @@ fn output(argv: &[OsString]) -> Option<String> {
     Some(argv.get(at + 1)?.to_str()?.trim_start_matches("./").to_owned())
 }
 
-/// Runs the compiler once there is room for it, takes note of what it needed, and ends as it ended.
+/// Runs the compiler once there is room for it, and ends as it ended; `note` is told the peak of one that did well.
 /// Returns only on failure.
-fn admitted(rules: &Rules, output: &str, is_nvcc: bool, argv: &[OsString], guard: Option<Admitted>) -> Error {
-    let guard = match guard.map_or_else(|| rules.enter(rules.need(output, is_nvcc)), Ok) {
+fn admitted(rules: &Rules, need: Need, argv: &[OsString], guard: Option<Admitted>, note: impl FnOnce(u64)) -> Error {
+    let guard = match guard.map_or_else(|| rules.enter(need), Ok) {
         Ok(guard) => guard,
         Err(e) => return e,
     };
@@ -163,7 +220,7 @@ fn admitted(rules: &Rules, output: &str, is_nvcc: bool, argv: &[OsString], guard
         Ok((code, peak)) => {
             drop(guard);
             if code == 0 {
-                rules.note(output, peak >> 20);
+                note(peak);
             }
             std::process::exit(code)
         }

@@ -11,12 +11,13 @@ mod launch;
 pub mod locked;
 pub mod mingw;
 pub mod msvc;
+pub mod nvcc;
 pub mod objects;
 mod process;
 mod python;
 pub mod tch;
 
 pub use compiler::{Compiler, Family};
-pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch};
+pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch, step};
 pub use process::{Output, Process, SANDBOX_COMMAND, VARIATION_VARIABLES, tail as tail_of};
 pub use python::{Python, minor_of};

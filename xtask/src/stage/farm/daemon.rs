@@ -13,11 +13,13 @@ use super::inside::{HELPER_COMMAND, Inside};
 use super::{Farm, Status};
 use crate::error::{Error, Result};
 use crate::platform::{self, Door, Room, scratch::Scratch};
-use crate::stage::build::Build;
+use crate::recipe::Cuda;
+use crate::stage::build::{Build, CUDA};
 use crate::stage::environment;
 use crate::stage::work::{CompilerCache, Work};
 use crate::store::{KeyBuilder, write_atomically};
 use crate::toolchain::farm as launched;
+use crate::toolchain::nvcc::{self, Nvcc};
 
 /// Objects that a farm is given at a time at the most: each of them is a process here that waits.
 const MOST_OBJECTS: usize = 512;
@@ -120,6 +122,10 @@ pub fn connect(
         patience: f64::from(farm.patience),
         expected,
         asks_cache: matches!(cache, CompilerCache::Ccache { .. }),
+        nvcc: nvcc(build, work).unwrap_or_else(|e| {
+            build.events.warn(format!("nvcc's steps are not sent to the farm: {}", e.what()));
+            None
+        }),
     };
     let file = work.dir.join("farm.json");
     let mut connected = Connected {
@@ -157,6 +163,15 @@ fn engine(work: &Work) -> Option<PathBuf> {
     fs_err::canonicalize(found).ok()
 }
 
+/// What stands in for nvcc, if the recipe has one whose steps travel.
+fn nvcc(build: &Build<'_>, work: &Work) -> Result<Option<Nvcc>> {
+    if !nvcc::travels(build.recipe.cuda.as_ref().and_then(Cuda::major)) {
+        return Ok(None);
+    }
+    let (host, folder) = (&build.compiler.cxx, work.dir.join("farm.nvcc"));
+    Nvcc::make(&work.dep(CUDA), host, &folder, &work.launcher()).map(Some)
+}
+
 /// Objects that a farm with this status can take from us, `ours` of which it has.
 fn places(status: Status, ours: usize) -> usize {
     if status.num_servers == 0 {
@@ -171,6 +186,7 @@ fn start(build: &Build<'_>, work: &Work, inside: &Inside, at: &Path, write: Vec<
     let me = std::env::current_exe()?;
     let mut read: Vec<PathBuf> = vec![build.store.root().to_owned(), me.clone(), inside.program.clone()];
     read.push(build.python.include.clone());
+    read.extend(build.cuda_home.as_ref().map(|toolkit| toolkit.root.clone()));
     read.extend(build.compiler.folders());
     read.extend([&build.compiler.cc, &build.compiler.cxx].into_iter().filter_map(|c| c.parent().map(Path::to_owned)));
     let in_system =
