@@ -3,18 +3,19 @@
 //!
 //! ```text
 //! cargo xtask build-torch                                    # the objects to compare with: its work folder stays
-//! sudo cargo bench --profile dev --bench farm -- torch-2.12.1-cpu 300 20
+//! sudo cargo bench --profile dev --bench farm -- torch-2.12.1-cpu 300 40
 //! ```
 //!
 //! Needs root, iproute2, bubblewrap, and sccache 0.16 with its sccache-dist on PATH. A build in a store of its own, with
 //! nothing in its compiler cache, is stopped when the farm has compiled 300 of its objects; each has to be, bit for bit,
 //! what lies in the other build's work folder. Then one worker is left, for one object at a time beside one that is compiled
-//! here, and does one of 20 parts of the objects (`--shard 1/20`: as many long and short ones as in the whole); those that
-//! came from it are compiled here by the same commands, two at a time, without launcher or cache: the difference is what the
-//! farm adds. The table for more machines than there are is simulated from that, and says what it takes for granted.
+//! here, until it has done 40 objects of 3 s and more; these, and some of the shorter ones, are compiled here by the same
+//! commands, two at a time, without launcher or cache: the difference is what the farm adds. The table for more machines
+//! than there are is simulated from that, and says what it takes for granted.
 //!
-//! At last, what a dead worker costs: client and three workers with two fifths of a core each (control groups), which two
-//! parts that should take the same time are given to; in the second one, the third worker's cable is taken out.
+//! At last, what a dead worker costs: the build goes on with two fifths of a core each for client and three workers (control
+//! groups), for four minutes, and for four more in which the third worker's cable is out. What is done in that time is
+//! measured by what the other build took for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -49,6 +50,10 @@ mod linux {
     use super::hosts::{Farm, URL, text};
 
     const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
+    /// Objects by what they take here: up to so many seconds.
+    const CLASSES: [(&str, f64); 3] = [("less than 3 s", 3.0), ("3 to 10 s", 10.0), ("more", f64::MAX)];
+    /// How long each half of the comparison with a dead worker takes.
+    const WINDOW: Duration = Duration::from_secs(240);
 
     fn root() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
@@ -77,20 +82,18 @@ mod linux {
     }
 
     impl Building<'_> {
-        /// Compiles what `what` names until it ends or the farm compiled `wanted` objects; `meanwhile` is called with how
-        /// many there are, every second.
-        fn run(&self, farm: &Farm, what: [&str; 2], wanted: usize, mut meanwhile: impl FnMut(usize)) {
+        /// Compiles until it ends or `enough`, which is asked every second.
+        fn run(&self, farm: &Farm, mut enough: impl FnMut() -> bool) {
             let log = std::fs::File::create(self.store.join("log")).unwrap();
-            let mut command = farm.client(&["build-torch", "--recipe", self.recipe, "--jobs", "1", what[0], what[1]]);
+            let mut command =
+                farm.client(&["build-torch", "--recipe", self.recipe, "--until", "compile", "--jobs", "1"]);
             command.args(["--offline", "--cache-audit", "0", "--farm", URL]).current_dir(root());
             command.env("TORCHMILL_STORE", self.store).stdin(Stdio::null());
             let mut running = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
-            while farmed(self.work).len() < wanted {
-                meanwhile(farmed(self.work).len());
+            while !enough() {
                 if let Some(status) = running.try_wait().unwrap() {
                     let told = std::fs::read_to_string(self.store.join("log")).unwrap();
-                    assert!(status.success(), "it ended with {status}:\n{told}");
-                    return;
+                    panic!("the build ended with {status} after {} objects:\n{told}", farmed(self.work).len());
                 }
                 std::thread::sleep(Duration::from_secs(1));
             }
@@ -99,24 +102,35 @@ mod linux {
             running.wait().unwrap();
         }
 
-        /// When each step of the build began and ended, seconds since its run of ninja began, as ninja has it.
-        fn steps(&self) -> BTreeMap<String, (f64, f64)> {
+        /// Seconds that each step of the build took, as ninja has it.
+        fn steps(&self) -> BTreeMap<String, f64> {
             let log = std::fs::read_to_string(self.work.join("src/build/.ninja_log")).expect("a log of ninja");
             let rows = log.lines().skip(1).map(|line| line.split('\t').collect::<Vec<_>>());
             rows.map(|row| {
-                let seconds = |at: usize| row[at].parse::<f64>().unwrap() / 1000.0;
-                (row[3].to_owned(), (seconds(0), seconds(1)))
+                let ms = |at: usize| row[at].parse::<f64>().unwrap();
+                (row[3].to_owned(), (ms(1) - ms(0)) / 1000.0)
             })
             .collect()
         }
 
-        /// Seconds that a part of the objects takes, and how many of its objects came from the farm.
-        fn part(&self, farm: &Farm, part: &str, mut meanwhile: impl FnMut(usize)) -> (f64, usize) {
-            let (steps, objects) = (self.steps(), farmed(self.work).len());
-            self.run(farm, ["--shard", part], usize::MAX, |now| meanwhile(now - objects));
-            let new = self.steps().into_iter().filter(|(output, _)| !steps.contains_key(output));
-            (new.map(|(_, (_, end))| end).fold(0.0, f64::max), farmed(self.work).len() - objects)
+        /// What gets done in `time`: seconds that it took elsewhere, by `expected`, for each second; and how many objects
+        /// the farm did of it.
+        fn rate(&self, farm: &Farm, time: Duration, expected: &BTreeMap<String, f64>) -> (f64, usize) {
+            let (before, objects, began) = (self.steps(), farmed(self.work).len(), Instant::now());
+            self.run(farm, || began.elapsed() >= time);
+            let new = self.steps().into_keys().filter(|output| !before.contains_key(output));
+            let done: f64 = new.filter_map(|output| expected.get(&output)).sum();
+            (done / time.as_secs_f64(), farmed(self.work).len() - objects)
         }
+    }
+
+    /// What the way to the farm costs for objects that take less than `to` seconds, and no less than those of the way before.
+    struct Way {
+        to: f64,
+        /// What preprocessing takes of a compile.
+        share: f64,
+        /// Seconds that are added.
+        added: f64,
     }
 
     /// What one object costs on either way, in seconds of the clock.
@@ -176,17 +190,18 @@ mod linux {
     }
 
     /// Seconds until all of `objects` are compiled, in their order: a core of the client preprocesses one, then a core of the
-    /// farm has it for its time and `added`.
-    fn simulated(objects: &[f64], cores: usize, client: usize, share: f64, added: f64) -> f64 {
+    /// farm has it for its time and what the way there adds.
+    fn simulated(objects: &[f64], cores: usize, client: usize, ways: &[Way]) -> f64 {
         let free = |n: usize| (0..n).map(|_| Reverse(0_u64)).collect::<BinaryHeap<_>>();
         let (mut here, mut there) = (free(client), free(cores));
         let ms = |seconds: f64| (seconds * 1000.0) as u64;
         let mut end = 0;
         for seconds in objects {
+            let way = ways.iter().find(|way| *seconds < way.to).or(ways.last()).expect("a way");
             let Reverse(begun) = here.pop().unwrap();
-            let sent = begun + ms(seconds * share);
+            let sent = begun + ms(seconds * way.share);
             let Reverse(free) = there.pop().unwrap();
-            let done = sent.max(free) + ms(seconds + added);
+            let done = sent.max(free) + ms(seconds + way.added);
             // A core of the client is free for the next one as soon as this one is on its way.
             here.push(Reverse(sent));
             there.push(Reverse(done));
@@ -200,8 +215,9 @@ mod linux {
         let recipe = arguments.first().map_or("torch-2.12.1-cpu", String::as_str);
         let number =
             |at: usize, otherwise: usize| arguments.get(at).map_or(otherwise, |n| n.parse().expect("a number"));
-        let (wanted, parts) = (number(1, 300), number(2, 20));
+        let (wanted, timed) = (number(1, 300), number(2, 40));
         let alone = work(recipe, None);
+        let expected = expected(recipe, &alone);
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store");
         std::fs::create_dir_all(&store).unwrap();
@@ -221,16 +237,20 @@ mod linux {
         let began = Instant::now();
         // One cable is out for ten seconds in the middle of it.
         let (mut out, mut times) = (None::<Instant>, 0);
-        building.run(&farm, ["--until", "compile"], wanted, |objects| match out {
-            None if times == 0 && objects > wanted / 3 => {
-                farm.cable("w2", false);
-                (out, times) = (Some(Instant::now()), 1);
+        building.run(&farm, || {
+            let objects = farmed(&there).len();
+            match out {
+                None if times == 0 && objects > wanted / 3 => {
+                    farm.cable("w2", false);
+                    (out, times) = (Some(Instant::now()), 1);
+                }
+                Some(since) if since.elapsed() > Duration::from_secs(10) => {
+                    farm.cable("w2", true);
+                    out = None;
+                }
+                _ => {}
             }
-            Some(since) if since.elapsed() > Duration::from_secs(10) => {
-                farm.cable("w2", true);
-                out = None;
-            }
-            _ => {}
+            objects >= wanted
         });
         assert_eq!((times, out), (1, None), "the cable is in again");
         let took = began.elapsed();
@@ -250,31 +270,36 @@ mod linux {
         );
         println!("{same} are bit for bit those of a build here, {} are not, {unknown} are not in it", other.len());
         assert!(other.is_empty(), "{other:?}");
+        assert_eq!(unknown, 0, "build-torch has not compiled this here, with this version");
 
         for host in &WORKERS[1..] {
             farm.kill(host);
         }
         // Until the scheduler forgets them.
         farm.until_within(Duration::from_secs(180), "one worker is left", |farm| farm.status() == Some(1));
-        building.part(&farm, &format!("1/{parts}"), |_| {});
-        let of_farm: Vec<String> = farmed(&there).into_keys().filter(|output| !first.contains_key(output)).collect();
+        let new = || farmed(&there).into_keys().filter(|output| !first.contains_key(output));
+        let is_long = |output: &String| expected.get(output).is_some_and(|seconds| *seconds >= CLASSES[0].1);
+        building.run(&farm, || new().filter(is_long).count() >= timed);
         drop(farm);
+        let (mut of_farm, short): (Vec<String>, Vec<String>) = new().partition(is_long);
+        // Of the many short ones every so many.
+        let every = short.len().div_ceil(timed).max(1);
+        of_farm.extend(short.into_iter().step_by(every));
         let (by_farm, by_hand) = (building.steps(), here(&of_farm, &there));
         let costs: Vec<Cost> = of_farm
             .iter()
             .map(|output| {
                 let (here, preprocessed) = by_hand[output];
-                let (began, ended) = by_farm[output];
-                Cost { farm: ended - began, here, preprocessed }
+                Cost { farm: by_farm[output], here, preprocessed }
             })
             .collect();
         println!(
             "\n| compiled here in | objects | here, s | by the farm, s | farm / here: first quartile, median, third |"
         );
         println!("|---|---|---|---|---|");
-        for (name, from, to) in
-            [("less than 3 s", 0.0, 3.0), ("3 to 10 s", 3.0, 10.0), ("more", 10.0, f64::MAX), ("all", 0.0, f64::MAX)]
-        {
+        let mut ways = Vec::new();
+        for (name, to) in CLASSES {
+            let from = ways.last().map_or(0.0, |way: &Way| way.to);
             let rows: Vec<&Cost> = costs.iter().filter(|c| c.here >= from && c.here < to).collect();
             if rows.is_empty() {
                 continue;
@@ -283,50 +308,53 @@ mod linux {
             let [low, middle, high] = quartiles(rows.iter().map(|c| c.farm / c.here).collect());
             let (n, here, by_farm) = (rows.len(), sum(|c| c.here), sum(|c| c.farm));
             println!("| {name} | {n} | {here:.0} | {by_farm:.0} | {low:.2}, {middle:.2}, {high:.2} |");
+            let share = sum(|c| c.preprocessed) / here;
+            let [_, added, _] = quartiles(rows.iter().map(|c| (c.farm - c.here).max(0.0)).collect());
+            ways.push(Way { to, share, added });
         }
-        let total: f64 = costs.iter().map(|c| c.here).sum();
-        let share = costs.iter().map(|c| c.preprocessed).sum::<f64>() / total;
-        let [_, added, _] = quartiles(costs.iter().map(|c| (c.farm - c.here).max(0.0)).collect());
-        println!("\nPreprocessing takes {share:.3} of a compile; the farm adds {added:.2} s to an object (median).");
-
-        simulate(recipe, &alone, share, added);
-        one_dead(&building, &path, parts * 4);
+        println!("\n| compiled here in | preprocessing, of a compile | the farm adds, s (median) |\n|---|---|---|");
+        for way in &ways {
+            let name = CLASSES.iter().find(|(_, to)| *to == way.to).map_or("", |(name, _)| name);
+            println!("| {name} | {:.3} | {:.2} |", way.share, way.added);
+        }
+        simulate(&expected, &ways);
+        one_dead(&building, &path, &expected);
     }
 
     /// What it costs that one of three workers dies while a build runs.
-    fn one_dead(building: &Building<'_>, path: &str, parts: usize) {
+    fn one_dead(building: &Building<'_>, path: &str, expected: &BTreeMap<String, f64>) {
         let farm = Farm::new(3, path).with_cores(0.4).with_workers(&WORKERS, 1);
-        // What only the first one does: the compiler's archive goes to each worker.
-        building.part(&farm, &format!("{}/{parts}", parts - 2), |_| {});
-        let (all, of_all) = building.part(&farm, &format!("{}/{parts}", parts - 1), |_| {});
-        let mut dead = false;
-        let (two, of_two) = building.part(&farm, &format!("{parts}/{parts}"), |objects| {
-            if !dead && objects > 0 {
-                farm.cable("w3", false);
-                dead = true;
-            }
-        });
-        println!("\nA part of {parts}, on client and workers with 0.4 cores each:\n");
-        println!("| workers | objects by the farm | s |\n|---|---|---|\n| three | {of_all} | {all:.0} |");
-        println!(
-            "| three, one of them dead after its first object | {of_two} | {two:.0} ({:.2} times as long) |",
-            two / all
-        );
+        let objects = farmed(building.work).len();
+        // What comes once: the compiler's archive goes to each worker.
+        building.run(&farm, || farmed(building.work).len() >= objects + 2 * WORKERS.len());
+        let (all, of_all) = building.rate(&farm, WINDOW, expected);
+        farm.cable("w3", false);
+        let (two, of_two) = building.rate(&farm, WINDOW, expected);
         farm.cable("w3", true);
+        let seconds = WINDOW.as_secs();
+        println!("\nWith 0.4 cores each for the client and its workers, in {seconds} s:\n");
+        println!("| workers | objects by the farm | seconds of compiling done in a second |\n|---|---|---|");
+        println!("| three | {of_all} | {all:.2} |\n| three, one of them cut off | {of_two} | {two:.2} |");
+        println!("\nThat one of three is cut off costs {:.0} % of what gets done.", (1.0 - two / all) * 100.0);
     }
 
-    fn simulate(recipe: &str, alone: &Path, share: f64, added: f64) {
+    /// Seconds that each object took in the build on this machine.
+    fn expected(recipe: &str, alone: &Path) -> BTreeMap<String, f64> {
         let timings = alone.ancestors().nth(2).unwrap().join("cache/timings").join(format!("{recipe}.json"));
         let timings = std::fs::read_to_string(&timings).expect("a build that compiled here");
         let all: BTreeMap<String, f64> = serde_json::from_str(&timings).unwrap();
-        let objects: Vec<f64> = all.iter().filter(|(output, _)| output.ends_with(".o")).map(|(_, s)| *s).collect();
+        all.into_iter().filter(|(output, _)| output.ends_with(".o")).collect()
+    }
+
+    fn simulate(expected: &BTreeMap<String, f64>, ways: &[Way]) {
+        let objects: Vec<f64> = expected.values().copied().collect();
         let sum: f64 = objects.iter().sum();
         println!("\nSimulated, for a client of 8 cores, from what {} objects took here ({sum:.0} s):", objects.len());
         println!("\n| machines of 8 cores | compile, s | of one such machine alone |\n|---|---|---|");
-        let one = simulated(&objects, 8, 8, 0.0, 0.0);
+        let one = simulated(&objects, 8, 8, &[Way { to: f64::MAX, share: 0.0, added: 0.0 }]);
         println!("| 1, no farm | {one:.0} | 1 |");
         for machines in [4, 16, 64] {
-            let with = simulated(&objects, machines * 8, 8, share, added);
+            let with = simulated(&objects, machines * 8, 8, ways);
             println!("| {machines} | {with:.0} | {:.2} |", with / one);
         }
     }
