@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::json::few_values;
+use super::json::{few_values, json_file};
 use crate::error::{Error, Result};
 
 /// The folder's name, in `dist-info` of the wheel and in `share` of the bundle.
@@ -66,12 +66,6 @@ impl Facts {
         Some(format!("a Python '{}'", python.escape_debug()))
     }
 
-    fn to_json(&self) -> Result<Vec<u8>> {
-        let mut json = serde_json::to_vec_pretty(self).map_err(|e| Error::world("origin", e.to_string()))?;
-        json.push(b'\n');
-        Ok(json)
-    }
-
     /// The same without the Python that built it, for what holds nothing of it.
     #[must_use]
     pub fn without_python(mut self) -> Self {
@@ -90,7 +84,7 @@ impl Origin {
     /// None that a user can cause: the facts do not turn into JSON.
     pub fn new(facts: &Facts, recipe: &str, lock: &str, patches: BTreeMap<String, Vec<u8>>) -> Result<Self> {
         let mut files = BTreeMap::from([
-            (FACTS.to_owned(), facts.to_json()?),
+            (FACTS.to_owned(), json_file(facts)?),
             (format!("recipes/{}.toml", facts.recipe), recipe.as_bytes().to_vec()),
             (format!("recipes/{}.lock", facts.recipe), lock.as_bytes().to_vec()),
         ]);
@@ -104,7 +98,7 @@ impl Origin {
     /// As [`facts`](Self::facts).
     pub fn without_python(&self) -> Result<Self> {
         let mut files = self.files.clone();
-        files.insert(FACTS.to_owned(), self.facts()?.without_python().to_json()?);
+        files.insert(FACTS.to_owned(), json_file(&self.facts()?.without_python())?);
         Ok(Self { files })
     }
 
@@ -136,13 +130,16 @@ impl Origin {
         }
     }
 
+    /// Recipe, lock and patches, by path: what a second build runs.
+    pub fn code(&self) -> impl Iterator<Item = (&String, &Vec<u8>)> {
+        self.files.iter().filter(|(path, _)| *path != FACTS)
+    }
+
     /// Digest of recipe, lock and patches: what a policy names a recipe by.
     pub fn recipe_sha256(&self) -> String {
         let mut hash = Sha256::new();
-        for (path, bytes) in &self.files {
-            if path != FACTS {
-                hash.update(format!("{}  {path}\n", hex::encode(Sha256::digest(bytes))));
-            }
+        for (path, bytes) in self.code() {
+            hash.update(format!("{}  {path}\n", hex::encode(Sha256::digest(bytes))));
         }
         hex::encode(hash.finalize())
     }

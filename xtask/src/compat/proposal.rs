@@ -13,6 +13,7 @@ use super::target::satisfies;
 use super::torch::{Torch, cuda_library};
 use super::verdict::Cause;
 use crate::error::{Kind, Result};
+use crate::recipe::cuda;
 
 /// What is known of a torch before it is built.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,9 +65,8 @@ pub fn broken_by(proposal: &Proposal, root: &Path) -> Result<Vec<Broken>> {
 
 /// Whether it needs the CUDA run time that the installed torch has, and the proposed one is for another major version.
 fn loses_its_cuda(proposal: &Proposal, torch: &Torch, package: &Package) -> bool {
-    let major = |cuda: &str| cuda.split('.').next()?.parse::<u32>().ok();
-    let own = torch.cuda.as_deref().and_then(major);
-    let (Some(own), Some(proposed)) = (own, proposal.cuda.as_deref().and_then(major)) else { return false };
+    let own = torch.cuda.as_deref().and_then(cuda::major);
+    let (Some(own), Some(proposed)) = (own, proposal.cuda.as_deref().and_then(cuda::major)) else { return false };
     // What the package brings itself is not torch's.
     let brings = package.brings_cuda() || package.libraries.iter().any(|l| cuda_library(&l.file) == Some("cudart"));
     own != proposed && !brings && package.libraries.iter().any(|l| l.uses_torch() && l.cuda_major() == Some(own))

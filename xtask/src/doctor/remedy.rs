@@ -12,7 +12,7 @@ use crate::compat::Proposal;
 use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
 use crate::recipe::cuda as releases;
-use crate::recipe::{Recipe, Status, System, Workspace};
+use crate::recipe::{Cuda, Recipe, Status, System, Workspace};
 use crate::stage::steps::cuda::brings_toolkit;
 
 /// A way to start a job.
@@ -425,10 +425,8 @@ fn driver_for(asker: &Asker<'_>, recipe: &Recipe) -> Option<&'static str> {
 /// Whether `recipe` is for another major version of CUDA than the torch that is there: what is compiled for that one
 /// does not load beside it.
 fn other_cuda(asker: &Asker<'_>, recipe: &Recipe) -> bool {
-    let major = |cuda: &str| cuda.split('.').next().map(str::to_owned);
-    let own = asker.report.and_then(|r| r.torch.cuda.as_deref()).and_then(major);
-    let its = recipe.cuda.as_ref().and_then(|c| major(&c.version));
-    own.is_some() && own != its
+    let own = asker.report.and_then(|r| r.torch.cuda.as_deref()).and_then(releases::major);
+    own.is_some() && own != recipe.cuda.as_ref().and_then(Cuda::major)
 }
 
 /// Whether what `recipe` makes would run where the asker is, and take nothing away.

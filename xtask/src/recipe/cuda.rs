@@ -104,6 +104,19 @@ pub fn release(version: &str) -> Option<&'static Release> {
     RELEASES.iter().find(|r| r.version == version)
 }
 
+/// The major version: `13` of `13.0`.
+#[must_use]
+pub fn major(version: &str) -> Option<u32> {
+    version.split('.').next()?.parse().ok()
+}
+
+impl Cuda {
+    /// The major version of the toolkit.
+    pub fn major(&self) -> Option<u32> {
+        major(&self.version)
+    }
+}
+
 /// The numbers of a version, for comparing.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|n| n.trim().parse().unwrap_or(0)).collect()

@@ -574,11 +574,6 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// The major version of the toolkit: `13` of `13.0`.
-    pub fn major(&self) -> Option<u32> {
-        self.version.split('.').next()?.parse().ok()
-    }
-
     /// What the wheel depends on: names, without extras, and the versions that will do: one (`2.21.5`), or a range
     /// (`>=13.1.0.3, <=13.1.1.3`).
     pub fn packages(&self) -> impl Iterator<Item = (String, String)> {

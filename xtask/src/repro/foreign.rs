@@ -62,9 +62,7 @@ impl Code {
     /// What an artifact carries.
     pub fn of_artifact(origin: &Origin) -> Self {
         let parts = origin
-            .files
-            .iter()
-            .filter(|(path, _)| *path != "build.json")
+            .code()
             .map(|(path, bytes)| {
                 format!(
                     "{} ({} bytes, sha256:{})",

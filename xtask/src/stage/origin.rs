@@ -3,15 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde::Serialize;
-
 use super::build::{Beside, Build};
 use super::drawn::Drawn;
 use super::steps::configure;
 use super::steps::cuda;
 use crate::artifact::origin::{self, Facts, Origin};
 use crate::artifact::sbom::{Component, Subject};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::recipe::{Coordinate, Lock, Locked, Source};
 
 /// What the artifacts carry of their making.
@@ -118,16 +116,6 @@ pub fn components(drawn: &Drawn<'_>, packages: &[Locked], grafted: &BTreeMap<Str
     };
     let sources = drawn.source.iter().filter_map(of_source);
     sources.chain(grafted.iter().map(of_graft)).chain(packages.iter().filter_map(of_package)).collect()
-}
-
-/// A JSON file's bytes.
-///
-/// # Errors
-/// None that a user can cause.
-pub fn json_file(value: &impl Serialize) -> Result<Vec<u8>> {
-    let mut text = serde_json::to_vec_pretty(value).map_err(|e| Error::world("manifest", e.to_string()))?;
-    text.push(b'\n');
-    Ok(text)
 }
 
 /// A path's last part.

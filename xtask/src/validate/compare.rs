@@ -98,6 +98,18 @@ pub struct Verdict {
 }
 
 impl Verdict {
+    /// Of one ratio that meets the bar or does not; of none, where there is nothing to compare.
+    fn of_ratio(
+        (criterion, threshold): (&'static str, f64),
+        what: String,
+        better: Better,
+        value: Option<Interval>,
+        notes: Vec<String>,
+    ) -> Self {
+        let passed = value.map(|v| meets(v, threshold, better));
+        Self { criterion, what, threshold, better, value, passed, notes, lacking: Vec::new() }
+    }
+
     /// What is to be said beside the figure: what falls short, and what is known to.
     pub fn all_notes(&self) -> impl Iterator<Item = &String> {
         self.notes.iter().chain(&self.lacking)
@@ -334,16 +346,7 @@ fn overall((criterion, threshold): (&'static str, f64), cells: &[&Cell], what: S
     if worst.len() > 5 {
         notes.push(format!("and {} more cells that miss the bar by more than a tenth", worst.len() - 5));
     }
-    Verdict {
-        criterion,
-        what,
-        threshold,
-        better,
-        value,
-        passed: value.map(|v| meets(v, threshold, better)),
-        notes,
-        lacking: Vec::new(),
-    }
+    Verdict::of_ratio((criterion, threshold), what, better, value, notes)
 }
 
 /// Every cell has to meet the bar by itself, but for those that are known to fall short, and why they do.
@@ -399,16 +402,7 @@ fn over_legacy((criterion, threshold): (&'static str, f64), cells: &[Cell]) -> V
     let notes =
         if value.is_none() { vec!["no start-up with 1,024 clients was measured".to_owned()] } else { Vec::new() };
     let better = Better::Higher;
-    Verdict {
-        criterion,
-        what,
-        threshold,
-        better,
-        value,
-        passed: value.map(|v| meets(v, threshold, better)),
-        notes,
-        lacking: Vec::new(),
-    }
+    Verdict::of_ratio((criterion, threshold), what, better, value, notes)
 }
 
 fn correctness(rounds: &[[Round; 2]]) -> Verdict {

@@ -150,13 +150,12 @@ impl Report {
     pub fn headline(&self) -> String {
         let missed = self.verdicts.iter().filter(|v| v.passed == Some(false)).count();
         let lacking: usize = self.verdicts.iter().map(|v| v.lacking.len()).sum();
-        let bars =
-            format!("{missed} of {} bars {} missed", self.verdicts.len(), if missed == 1 { "is" } else { "are" });
         match (missed, lacking) {
             (0, 0) => "Every bar is met.".into(),
             (0, 1) => "Every bar is met, but by one operator whose kernel the candidate is built without.".into(),
             (0, n) => format!("Every bar is met, but by {n} operators whose kernels the candidate is built without."),
-            _ => format!("{bars}."),
+            (1, _) => format!("1 of {} bars is missed.", self.verdicts.len()),
+            _ => format!("{missed} of {} bars are missed.", self.verdicts.len()),
         }
     }
 }

@@ -4,11 +4,12 @@
 use serde::{Deserialize, Serialize};
 
 use super::wheel::Wheel;
+use crate::artifact::json::json_file;
 use crate::artifact::origin::FOLDER;
 use crate::artifact::{Content, GzipWriter, Member, repair, sbom, wheel::collect};
 use crate::error::{Error, Result};
 use crate::recipe::Torch;
-use crate::stage::origin::{components, json_file, origin, torch_subject};
+use crate::stage::origin::{components, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
 use crate::store::Parts;
 

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::buildenv::Buildenv;
 use super::bundle::Bundle;
 use super::wheel::{self, Wheel};
+use crate::artifact::json::json_file;
 use crate::artifact::manifest::{Input, Manifest};
 use crate::artifact::origin::Origin;
 use crate::artifact::provenance::Statement;
@@ -19,7 +20,7 @@ use crate::recipe::{Coordinate, Locked, Source};
 use crate::stage::drawn::Drawn;
 use crate::stage::environment;
 use crate::stage::objects::audit::Origins;
-use crate::stage::origin::{components, json_file, name_of, origin, toolchain, torch_subject};
+use crate::stage::origin::{components, name_of, origin, toolchain, torch_subject};
 use crate::stage::step::{Cx, Done, Step};
 use crate::store::{Parts, digest_file};
 

@@ -9,6 +9,7 @@ use torchmill_bytes::names::below;
 
 use super::configure::{self, Configure};
 use super::prefix::compiler_cache;
+use crate::artifact::json::json_file;
 use crate::artifact::repair::{self, Repaired, Tools};
 use crate::artifact::{
     origin::{FOLDER, Origin},
@@ -23,7 +24,7 @@ use crate::stage::build::{Build, CUDA};
 use crate::stage::drawn::Drawn;
 use crate::stage::environment;
 use crate::stage::objects::audit::{Origins, origins};
-use crate::stage::origin::{components, json_file, origin, torch_subject};
+use crate::stage::origin::{components, origin, torch_subject};
 use crate::stage::step::{Cx, Step};
 use crate::stage::work::{Work, ninja};
 use crate::store::Parts;
