@@ -5,6 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use super::pipeline::artifact;
 use super::support::standin::{files, fresh_files, work_folder, workspace};
 use super::support::{Ran, Workspace, sha256, shared_store};
 use torchmill::error::Exit;
@@ -191,6 +192,49 @@ fn a_plan_reads_no_download() {
     // One of another size is none.
     std::fs::write(&blob, "cut").unwrap();
     w.run(&["build-torch", "--recipe", "standin", "--dry-run"]).exits(0).says("to download: 1 files");
+}
+
+#[test]
+fn a_build_with_nothing_to_do_reads_no_artifact_of_the_store_and_puts_right_what_was_changed_in_dist() {
+    let w = own();
+    w.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
+    let plan = w.run(&["build-torch", "--recipe", "standin", "--dry-run", "--json"]).exits(0);
+    let plan: serde_json::Value = serde_json::from_str(&plan.stdout).unwrap();
+    let verify = plan["plan"]["stages"].as_array().unwrap().iter().find(|s| s["stage"] == "verify").unwrap();
+    let key: Key = serde_json::from_value(verify["key"].clone()).unwrap();
+    // The stand-in is no torch that could be tried out.
+    let verified = serde_json::json!({ "checks": [], "skipped": [] });
+    Store::open(Some(&w.store)).unwrap().begin("verify", &key).unwrap().finish(&verified).unwrap();
+    let stored = [artifact(&w, "wheel", ".whl"), artifact(&w, "bundle", ".tar.gz")];
+    let placed = stored.each_ref().map(|path| w.path().join("dist").join(path.file_name().unwrap()));
+    let right = stored.each_ref().map(|path| std::fs::read(path).unwrap());
+    let size: usize = right.iter().map(Vec::len).sum();
+    // How many bytes of the store were hashed because they were used, and what was said.
+    let build = || {
+        let ran = w.run(&["build-torch", "--recipe", "standin", "--json"]).exits(0);
+        let said: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        for (path, right) in placed.iter().zip(&right) {
+            assert!(std::fs::read(path).unwrap() == *right, "{} is another file", path.display());
+        }
+        (usize::try_from(said["judged"]["bytes"].as_u64().unwrap()).unwrap(), ran.stderr)
+    };
+    let (first, _) = build();
+    let (again, said) = build();
+    assert!(first >= again + size, "{first} and {again} bytes were hashed, {size} are of the artifacts");
+    for stage in ["verify", "provenance", "wheel", "bundle"] {
+        assert_eq!(said.matches(&format!("\"{stage}\"")).count(), 1, "{said}");
+    }
+    for path in &placed {
+        change(path);
+        build();
+        std::fs::remove_file(path).unwrap();
+        build();
+    }
+    // What is not used is not judged; when it is, it is made again.
+    change(&stored[0]);
+    assert!(!build().1.contains("set aside"));
+    let said = w.run(&["build-torch", "--recipe", "standin", "--until", "wheel", "--json"]).exits(0).stderr;
+    assert!(said.contains("was changed") && said.contains("set aside as"), "{said}");
 }
 
 #[test]

@@ -205,7 +205,10 @@ impl RecipeArgs {
         let events = sink(self.json);
         let room = foreign::inside();
         let store = Store::open_for(room.as_deref().or(self.store.as_deref()), events.as_ref())?;
-        if let Some(how) = store.shared() {
+        // Root was refused such a store when it was opened.
+        if !platform::is_root()
+            && let Some(how) = store.shared()
+        {
             events.note(format!("the store is shared: {how}"));
         }
         // What killed runs left goes before more is put beside it.

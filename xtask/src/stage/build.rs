@@ -173,14 +173,18 @@ impl<'a> Build<'a> {
         if !(options.other_system && recipe.system == System::Windows) {
             check_system(&recipe)?;
         }
-        let python = Python::find(chosen.python, &recipe)?;
+        // Both ask programs, and wait for them. Which compilers are demanded is the same on every machine: that
+        // does not wait for Python's answer.
+        let own = || (!recipe.toolchain.is_locked()).then(|| Compiler::find(&recipe.toolchain)).transpose();
+        let (python, own) = rayon::join(|| Python::find(chosen.python, &recipe), own);
+        let python = python?;
         let recipe = recipe.on(&python.machine);
-        let (recipe, compiler) = if recipe.toolchain.is_locked() {
-            let compiler = locked::compiler(&recipe, &lock, store, &python.machine)?;
-            (recipe, compiler)
-        } else {
-            let compiler = Compiler::find(&recipe.toolchain)?;
-            (recipe.without_prefix(TOOLCHAIN), compiler)
+        let (recipe, compiler) = match own? {
+            Some(compiler) => (recipe.without_prefix(TOOLCHAIN), compiler),
+            None => {
+                let compiler = locked::compiler(&recipe, &lock, store, &python.machine)?;
+                (recipe, compiler)
+            }
         };
         let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
         let recipe = match (&recipe.cuda, &cuda_home) {

@@ -32,7 +32,17 @@ pub fn ensure<S: Step>(build: &Build<'_>) -> Result<Done<S::Record>> {
     ensure_of::<S>(build, "")
 }
 
-/// The same, where only the files at the top of the result are used: what is in its folders is not judged
+/// What is kept beside the result of `S`, if the result was made and this is as it was written. The files of the result
+/// are not used, and not judged; nothing is run.
+///
+/// # Errors
+/// An input cannot be read.
+pub fn record_of<S: Step>(build: &Build<'_>) -> Result<Option<S::Record>> {
+    let parts = Run::new(build).parts(row(S::NAME)?, "")?;
+    Ok(parts.and_then(|parts| build.store.record(S::NAME, &parts.key())))
+}
+
+/// The same as [`ensure`], where only the files at the top of the result are used: what is in its folders is not judged
 /// unless a stage has to run.
 ///
 /// # Errors

@@ -7,20 +7,21 @@ use serde::Serialize;
 use torchmill_bytes::digest::sha256;
 
 use super::build::Build;
-use super::engine::{ensure, ensure_named, ensure_of, ensure_top, is_made, timings};
+use super::engine::{ensure, ensure_named, ensure_of, ensure_top, is_made, record_of, timings};
 use super::graph::STAGES;
 use super::objects::audit::Origins;
 use super::origin::name_of;
 use super::step::Step;
-use super::steps::bundle::Bundle;
+use super::steps::bundle::{self, Bundle};
 use super::steps::companion::Companion;
 use super::steps::provenance::{self, Provenance};
 use super::steps::set::{REQUIREMENTS, Set};
 use super::steps::verify::{self, Verify};
-use super::steps::wheel::Wheel;
+use super::steps::wheel::{self, Wheel};
 use crate::artifact::json::json_file;
 use crate::artifact::manifest::Input;
 use crate::error::{Error, Result};
+use crate::event::Event;
 use crate::platform;
 use crate::store::{Store, digest_file, write_atomically};
 
@@ -88,7 +89,7 @@ pub fn run(build: &Build<'_>) -> Result<Outcome> {
         return Ok(Outcome::Stopped { after, folder: ensure_named(build, after)? });
     }
     let verified = ensure::<Verify>(build)?.record;
-    let mut artifacts = publish(build, files(build)?, verified)?;
+    let mut artifacts = publish(build, verified)?;
     if !build.companions.is_empty() {
         publish_set(build, &mut artifacts)?;
     }
@@ -137,36 +138,66 @@ pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
 
 /// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,
 /// each whole or not at all.
-fn publish(build: &Build<'_>, files: Files, verified: verify::Record) -> Result<Artifacts> {
-    let Files { wheel, bundle, provenance, objects, record } = files;
-    let (wheel, bundle) = (wheel.as_path(), bundle.as_path());
+fn publish(build: &Build<'_>, verified: verify::Record) -> Result<Artifacts> {
+    let provenance = ensure::<Provenance>(build)?;
+    let (provenance, record) = (provenance.folder, provenance.record);
     let out = &build.options.out;
     fs_err::create_dir_all(out)?;
-    for file in [wheel, bundle] {
-        let name = name_of(file);
-        let input = record.digests.get(&name);
-        let input = input.ok_or_else(|| Error::world("record", format!("nothing says which bytes {name} has")))?;
-        place(build.store, file, &out.join(&name), input)?;
-    }
+    let (wheel, bundle) = match placed(build, &record.digests)? {
+        Some(there) => there,
+        None => put(build, &record.digests)?,
+    };
     for name in [&record.manifest, &record.sbom, &record.statement] {
         write_if_changed(&out.join(name), &fs_err::read(provenance.join(name))?)?;
     }
     // Seconds by stage, and what was verified: true of this build and no other, so not in SHA256SUMS.
     let timings: BTreeMap<_, _> = timings(build)?.into_iter().collect();
     let facts = serde_json::json!({ "schema_version": 1, "stages": timings, "verified": verified });
-    let stem = name_of(wheel).trim_end_matches(".whl").to_owned();
+    let stem = wheel.file.trim_end_matches(".whl");
     write_if_changed(&out.join(format!("{stem}.timings.json")), &json_file(&facts)?)?;
     note_sums(out, &record.digests)?;
     Ok(Artifacts {
-        wheel: out.join(name_of(wheel)),
-        bundle: out.join(name_of(bundle)),
+        wheel: out.join(&wheel.file),
+        bundle: out.join(&bundle.file),
         manifest: out.join(&record.manifest),
         statement: out.join(&record.statement),
         digests: record.digests,
-        objects,
+        objects: wheel.objects,
         verified,
         set: None,
     })
+}
+
+/// What is kept of wheel and bundle, if both stand in the output folder with the bytes of `digests`: then those in the
+/// store are not used. Hashing them would be most of what a build with nothing to do takes.
+fn placed(build: &Build<'_>, digests: &BTreeMap<String, Input>) -> Result<Option<(wheel::Record, bundle::Record)>> {
+    let (Some(wheel), Some(bundle)) = (record_of::<Wheel>(build)?, record_of::<Bundle>(build)?) else {
+        return Ok(None);
+    };
+    for name in [&wheel.file, &bundle.file] {
+        let there = match digests.get(name) {
+            Some(input) => is_there(build.store, &build.options.out.join(name), input)?,
+            None => false,
+        };
+        if !there {
+            return Ok(None);
+        }
+    }
+    for stage in [Wheel::NAME, Bundle::NAME] {
+        build.events.emit(Event::StageCached { stage });
+    }
+    Ok(Some((wheel, bundle)))
+}
+
+/// Puts wheel and bundle, judged or made again, into the output folder.
+fn put(build: &Build<'_>, digests: &BTreeMap<String, Input>) -> Result<(wheel::Record, bundle::Record)> {
+    let (wheel, bundle) = (ensure_top::<Wheel>(build)?, ensure_top::<Bundle>(build)?);
+    for (folder, name) in [(&wheel.folder, &wheel.record.file), (&bundle.folder, &bundle.record.file)] {
+        let input = digests.get(name);
+        let input = input.ok_or_else(|| Error::world("record", format!("nothing says which bytes {name} has")))?;
+        place(build.store, &folder.join(name), &build.options.out.join(name), input)?;
+    }
+    Ok((wheel.record, bundle.record))
 }
 
 /// Puts the companions, what stands beside them, and the requirements of the set into the output folder.
