@@ -637,6 +637,83 @@ fn a_toolkit_without_the_two_static_libraries_gets_stand_ins_and_one_without_cic
         .says("the package nvidia-nvvm");
 }
 
+/// What the launcher of a build has nvcc do; what comes of it, the real nvcc shows below.
+#[test]
+fn nvcc_of_cuda_13_is_told_the_same_in_any_folder() {
+    let w = Workspace::new();
+    let top = w.path().canonicalize().unwrap();
+    let told = |folder: &str, names: bool| {
+        let work = top.join(folder);
+        let build = work.join("src/build");
+        std::fs::create_dir_all(&build).unwrap();
+        let nvcc = script(&work.join("nvcc"), "printf '%s ' \"$@\"");
+        let mut command = w.xtask(&[torchmill::toolchain::LAUNCH_COMMAND]);
+        command.arg(&work).arg(nvcc).args(["-x", "cu", "-c"]).arg(work.join("src/cuda/k.cu")).args(["-o", "k.o"]);
+        command.current_dir(build);
+        if names {
+            command.env(torchmill::toolchain::nvcc::NAMES_VARIABLE, "1");
+        }
+        Ran::of(&mut command, w.path()).exits(0).stdout
+    };
+    for folder in ["one", "another/below"] {
+        let rest = "-x cu -c ../cuda/k.cu -o k.o ";
+        assert_eq!(
+            told(folder, true),
+            format!("--objdir-as-tempdir -Xcudafe=--orig_src_path_name=../cuda/k.cu {rest}")
+        );
+        assert_eq!(told(folder, false), rest);
+    }
+}
+
+#[test]
+fn by_which_names_nvcc_makes_objects_is_in_the_key_from_cuda_13_on() {
+    let parts = |cuda: &str| {
+        let mut files = crate::standin::files();
+        let cmake =
+            files["CMakeLists.txt"].replace("option(BUILD_TEST", "option(USE_CUDA \"\" OFF)\noption(BUILD_TEST");
+        files.insert("CMakeLists.txt".into(), cmake);
+        let w = crate::standin::workspace_with(&files, |r| {
+            let cuda = format!("[cuda]\nversion = \"{cuda}\"\narchitectures = [\"9.0\"]\n");
+            r.replace("[features]", &format!("{cuda}[features]\nUSE_CUDA = true"))
+        });
+        let home = installed_toolkit(w.path(), cuda, "9.1.0", "2.21.5");
+        let build = ["build-torch", "--recipe", "standin", "--until", "configure", "--json", "--cuda-home"];
+        let mut command = w.xtask(&build);
+        let ran = Ran::of(command.arg(home).env("TORCHMILL_NVIDIA_DRIVER", "580.65.06"), w.path()).exits(0);
+        let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+        let work = Path::new(json["outcome"]["stopped"]["folder"].as_str().unwrap());
+        std::fs::read_to_string(work.join("configure.parts.json")).unwrap()
+    };
+    assert!(parts("13.0").contains("\"names of nvcc\""));
+    assert!(!parts("12.4").contains("\"names of nvcc\""));
+}
+
+/// nvcc alone, without farm and cache, in two stores whose paths are of two lengths.
+#[test]
+#[ignore = "takes too much: downloads nvcc"]
+fn objects_of_cuda_13_are_the_same_bytes_in_any_folder() {
+    let home = crate::farm::toolkit();
+    let objects = |store: &str| {
+        let mut w = crate::farm::machine_with_kernels();
+        let store = w.path().join(store);
+        std::fs::rename(&w.store, &store).unwrap();
+        w.store = store;
+        let build = ["build-torch", "--recipe", "standin", "--until", "compile", "--offline", "--no-compiler-cache"];
+        Ran::of(w.xtask(&build).arg("--cuda-home").arg(&home), w.path()).exits(0);
+        let folder = crate::farm::only_work_folder(&w).join("src/build/caffe2/CMakeFiles/kernels.dir/__/cuda");
+        ["k0.cu.o", "k1.cu.o", "k2.cu.o"].map(|name| std::fs::read(folder.join(name)).unwrap())
+    };
+    let (here, there) = (objects("store-of-one"), objects("a-longer-name-of-the-other-store"));
+    for (n, (here, there)) in here.iter().zip(&there).enumerate() {
+        // What has the number in its name.
+        assert!(
+            memchr::memmem::find(here, b"_GLOBAL__N_").is_some(),
+            "k{n}.cu.o has nothing of an anonymous namespace"
+        );
+        assert!(here == there, "k{n}.cu.o is another one in another folder");
+    }
+}
+
 /// The recipe says what the stock wheel does.
 #[test]
 fn the_recipe_for_cuda_13_depends_on_what_the_stock_wheel_depends_on() {

@@ -90,7 +90,7 @@ fn three_workers_compile_and_the_wheel_is_that_of_one_machine() {
 
 /// nvcc of NVIDIA's packages, as an installed toolkit. Of cuBLAS and cuDNN, which every toolkit is tried with and no kernel
 /// here calls, it has no more than that trial reads.
-fn toolkit() -> PathBuf {
+pub fn toolkit() -> PathBuf {
     let packages = [
         "nvidia-cuda-nvcc==13.0.88",
         "nvidia-nvvm==13.0.88",
@@ -127,7 +127,7 @@ fn toolkit() -> PathBuf {
 }
 
 /// The stand-in with kernels for two architectures: hidden ones, templates, functions of libdevice, and the file's name.
-fn machine_with_kernels() -> Workspace {
+pub fn machine_with_kernels() -> Workspace {
     let mut files = files();
     let cmake = files["CMakeLists.txt"].replace(
         "option(BUILD_TEST",
@@ -156,7 +156,7 @@ fn machine_with_kernels() -> Workspace {
 }
 
 /// The one work folder of its store.
-fn only_work_folder(w: &Workspace) -> PathBuf {
+pub fn only_work_folder(w: &Workspace) -> PathBuf {
     let mut folders = std::fs::read_dir(w.store.join("v1/work")).unwrap().flatten().map(|entry| entry.path());
     folders.find(|path| path.file_name().unwrap().to_str().unwrap().starts_with("torch-")).unwrap()
 }

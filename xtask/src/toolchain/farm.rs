@@ -347,6 +347,10 @@ fatbinary --create="x/a.cu.o.fatbin" -64 --cicc-cmdline="-ftz=0 -prec_div=1 " "-
         assert_eq!(of, [None, None, None, cicc, files(&[".cubin"]), None, files(&[""])]);
         let lines: Vec<&str> = DRYRUN.trim().lines().collect();
         let (cicc, host) = (lines[3], lines[6]);
+        // With the name of the source that nvcc is told, where it hands on such words.
+        let named = cicc.replace("--allow_managed", "--allow_managed --orig_src_path_name=../src/a.cu");
+        assert_ne!(named, cicc);
+        assert_eq!(writes(&named), of[3]);
         for (from, to) in [
             // What names the folder that it ran in, and what makes the module's name itself, as before 12.8.
             ("-tused", "-tused -generate-line-info"),

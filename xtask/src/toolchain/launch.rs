@@ -34,9 +34,6 @@ pub const LAUNCH_COMMAND: &str = "__launch";
 /// commands that ninja knows, and changing it recompiles nothing.
 pub const CACHE_VARIABLE: &str = "TORCHMILL_COMPILER_CACHE";
 
-/// Has nvcc call its files by the object's name, and not by its process' number: one of these names is in the object.
-const OWN_NAMES: &str = "--objdir-as-tempdir";
-
 /// Rewrites paths of the work folder to relative ones, so that the same object comes out in any folder.
 #[derive(Debug, Clone)]
 pub struct Launch {
@@ -94,7 +91,8 @@ impl Launch {
         let through_cache = |argv: &[OsString]| cache.iter().chain(argv).cloned().collect::<Vec<_>>();
         let mut cached = through_cache(&argv);
         if is_nvcc && std::env::var_os(nvcc::NAMES_VARIABLE).is_some() && argv.iter().any(|word| word == "-c") {
-            argv.insert(1, OWN_NAMES.into());
+            let names = nvcc::names(&argv);
+            argv.splice(1..1, names);
             // sccache starts nvcc's programs itself, and has names of its own.
             if !is(cache.as_ref(), "sccache") {
                 cached = through_cache(&argv);

@@ -1,7 +1,8 @@
-//! nvcc in a build that has a farm. It runs here, and starts other programs for each object: the host compiler to
-//! preprocess, cudafe++, for each architecture cicc and ptxas, fatbinary, and the host compiler again. The engine would
-//! take nvcc's commands apart by names of its own, and the objects would be others; so nvcc itself does it, from a folder
-//! where this program stands in for what it starts, and hands each step that can travel to the farm ([`super::farm`]).
+//! nvcc: by which names it makes objects, and how it works in a build that has a farm. It runs here, and starts other
+//! programs for each object: the host compiler to preprocess, cudafe++, for each architecture cicc and ptxas, fatbinary,
+//! and the host compiler again. The engine would take nvcc's commands apart by names of its own, and the objects would be
+//! others; so nvcc itself does it, from a folder where this program stands in for what it starts, and hands each step that
+//! can travel to the farm ([`super::farm`]).
 //!
 //! ```text
 //! FOLDER/
@@ -30,8 +31,33 @@ pub const STEP_COMMAND: &str = "__step";
 /// The first CUDA whose steps are known to travel: cudafe++ makes the module's name, which cicc reads.
 const OLDEST: u32 = 13;
 
-/// Tells the launchers of a build that nvcc is to call its files by the object's name: there the steps travel.
+/// Tells the launchers of a build that nvcc is to make objects by names that are those of any folder: there the steps
+/// travel.
 pub const NAMES_VARIABLE: &str = "TORCHMILL_NVCC_NAMES";
+
+/// The version of these names: raised when they change, so that a build has no objects by others.
+pub const NAMES: u32 = 1;
+
+/// Has nvcc call its files by the object's name, and not by its process' number: one of these names is in the object.
+const OF_FILES: &str = "--objdir-as-tempdir";
+
+/// What nvcc hands on to cudafe++ and cicc behind its own words. These tell them the absolute path of the source, of which
+/// they make a number in the names of what no other object sees (anonymous namespaces, `static`); of two, the last counts.
+const OF_SOURCE: &str = "-Xcudafe=--orig_src_path_name=";
+
+/// The words by which the nvcc of `argv`, which compiles an object in the build folder, makes the same one in any folder. A
+/// source that is not below the work folder keeps its path; so does one whose name nvcc would take apart, at commas or by
+/// the shell that it starts programs with.
+pub(super) fn names(argv: &[OsString]) -> Vec<OsString> {
+    let after = argv.iter().position(|word| word == "-c").and_then(|at| argv.get(at + 1));
+    let is_plain = |name: &&str| {
+        name.starts_with(|c: char| c == '.' || c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || "./_-+".contains(c))
+    };
+    let source = after.and_then(|word| word.to_str()).filter(is_plain);
+    let of_source = source.map(|name| OsString::from(format!("{OF_SOURCE}{name}")));
+    [OsString::from(OF_FILES)].into_iter().chain(of_source).collect()
+}
 
 /// Whether the steps of this major version of CUDA's nvcc are known to travel.
 pub fn travels(cuda: Option<u32>) -> bool {
@@ -215,6 +241,22 @@ INCLUDES        +=  \"-I$(TOP)/$(_TARGET_DIR_)/include\" $(_SPACE_)
         }
         platform::mark_executable(&toolkit.join("bin/nvcc"), true).unwrap();
         toolkit
+    }
+
+    #[test]
+    fn a_source_of_the_work_folder_has_one_name_in_any_folder_and_any_other_keeps_its_path() {
+        let of = |command: &str| {
+            let argv: Vec<OsString> = command.split(' ').map(OsString::from).collect();
+            names(&argv).into_iter().map(|word| word.into_string().unwrap()).collect::<Vec<_>>()
+        };
+        for source in ["../aten/src/a.cu", "./gen/b-1.cu", "../../deps/cutlass/c++.cu", "d.cu"] {
+            let word = format!("-Xcudafe=--orig_src_path_name={source}");
+            assert_eq!(of(&format!("nvcc -x cu -c {source} -o a.o")), ["--objdir-as-tempdir", &*word]);
+        }
+        for other in ["/home/x/a.cu", "../a,b.cu", "../a$b.cu", "../a\"b.cu", "..\\a.cu", "-o"] {
+            assert_eq!(of(&format!("nvcc -x cu -c {other} a.o")), ["--objdir-as-tempdir"], "{other}");
+        }
+        assert_eq!(of("nvcc -c"), ["--objdir-as-tempdir"]);
     }
 
     #[test]

@@ -21,7 +21,7 @@ use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{Work, pieces, room};
 use crate::store::{Parts, share_tree};
 use crate::toolchain::locked::CMAKE_TOOLS;
-use crate::toolchain::{LAUNCH_COMMAND, Process};
+use crate::toolchain::{LAUNCH_COMMAND, Process, nvcc};
 
 /// The stage. Its key is that of the work folder: all that decides what the compiler sees.
 pub struct Configure;
@@ -114,6 +114,10 @@ impl Step for Configure {
             parts.json("architectures", &cuda.architectures);
             parts.json("what the wheel requires", &cuda.requires);
             parts.json("threads of nvcc", &cuda.nvcc_threads);
+            // The launcher adds them to commands: ninja knows nothing of it.
+            if nvcc::travels(cuda.major()) {
+                parts.json("names of nvcc", &nvcc::NAMES);
+            }
         }
         Ok(())
     }
