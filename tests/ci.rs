@@ -28,6 +28,32 @@ fn the_committed_workflows_are_those_of_the_recipes() {
         assert_eq!(job["experimental"], job["machine"] != "x86_64", "{job}");
         assert_eq!(job["baseline"], "pypi:torch==2.12.1");
     }
+    // What all builds made comes into one folder, and goes to one index: no two of them call it the same.
+    let all = matrix["include"].as_array().unwrap();
+    let name = |job: &serde_json::Value| ["version", "python", "system", "machine"].map(|key| job[key].to_string());
+    assert_eq!(all.iter().map(name).collect::<BTreeSet<_>>().len(), all.len());
+}
+
+/// What GitLab refuses, and its schema takes.
+#[test]
+fn gitlab_takes_both_files_side_by_side() {
+    let files = ["ci/gitlab/build-torch.yml", "ci/gitlab/release.yml"].map(|file| -> Value {
+        serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap()
+    });
+    // Of two lists of stages, that of the file which is included last is all that is left.
+    assert_eq!(files[0]["stages"], files[1]["stages"]);
+    let stages = files[0]["stages"].as_sequence().unwrap();
+    for (name, job) in files.iter().flat_map(|file| file.as_mapping().unwrap()) {
+        assert!(job["stage"].is_null() || stages.contains(&job["stage"]), "{name:?}");
+        // "can't contain '*' when used with 'expose_as'": the whole file is refused.
+        let mut paths = job["artifacts"]["paths"].as_sequence().into_iter().flatten();
+        let starred = paths.any(|path| path.as_str().is_some_and(|path| path.contains('*')));
+        assert!(job["artifacts"]["expose_as"].is_null() || !starred, "{name:?}");
+        // The job that has the project's identity runs what it installs.
+        for line in job["script"].as_sequence().into_iter().flatten().filter_map(Value::as_str) {
+            assert!(!line.contains("pip install") || line.contains("--require-hashes"), "{name:?}: {line}");
+        }
+    }
 }
 
 #[test]
@@ -48,6 +74,9 @@ fn a_workflow_that_was_edited_or_removed_is_told() {
     w.run(&["ci", "render"]).exits(0).says("ci/gitlab/build-torch.yml");
     w.run(&["ci", "check"]).exits(0);
     w.run(&["ci", "render"]).exits(0).says("nothing to write");
+    // One Python is text too: 3.10 without quotes would be the number 3.1.
+    let gitlab = std::fs::read_to_string(w.path().join("ci/gitlab/build-torch.yml")).unwrap();
+    assert!(gitlab.contains("\n    PYTHONS: \"3.11\"\n"), "{gitlab}");
     // A new Python of the recipe, and a hand in the file: both are found, with the line.
     w.write("recipes/one.toml", recipe.replace("\"3.11\"", "\"3.11\", \"3.12\""));
     w.run(&["ci", "check"]).exits(2).says("is stale").says("cargo xtask lock --recipe one");
@@ -326,6 +355,8 @@ fn every_line_that_github_would_run_runs() {
     let steps = build["steps"].as_sequence().unwrap();
     let restored = steps.iter().find(|s| s["with"]["path"] == ".torchmill/v1/cache").unwrap();
     assert_eq!(restored["if"], "${{ !startsWith(github.ref, 'refs/tags/') }}");
+    // A name of a cache is taken once: what is run again keeps what it compiled under another one.
+    assert!(restored["with"]["key"].as_str().unwrap().ends_with("-${{ github.run_attempt }}"), "{restored:?}");
     // What the shards compiled comes to where the settings look for it.
     let taken = steps.iter().find(|s| s["with"]["merge-multiple"] == true).unwrap();
     assert_eq!(taken["with"]["path"], "objects");
