@@ -349,9 +349,18 @@ fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
     };
     let old_card = bare(fake.with_gpu_and_driver("5.2", "580.95.05"));
     assert!(finding(&old_card).contains("PyPI's wheel cannot use the GPU here"), "{old_card}");
-    assert!(remedies(&old_card)[0].contains("--recipe torch-2.12.1-cu126"), "{old_card}");
+    // Upstream still has a wheel for either, which nobody has to build; for a GPU after Hopper it has no code.
+    let named = remedies(&old_card);
+    assert!(named[0].contains("pip install torch==2.14.1+cu126 "), "{old_card}");
+    assert!(named[1].contains("--recipe torch-2.12.1-cu126"), "{old_card}");
     let old_driver = bare(fake.with_gpu_and_driver("9.0", "550.54"));
-    assert!(remedies(&old_driver)[0].contains("a newer NVIDIA driver: 580.65.06 or later"), "{old_driver}");
+    let named = remedies(&old_driver);
+    assert!(named[0].contains("a newer NVIDIA driver: 580.65.06 or later"), "{old_driver}");
+    assert!(named[1].contains("pip install torch==2.14.1+cu126 "), "{old_driver}");
+    for (capability, driver) in [("12.0", "550.54"), ("9.0", "470.256.02")] {
+        let diagnosis = bare(fake.with_gpu_and_driver(capability, driver));
+        assert!(!remedies(&diagnosis).join("\n").contains("+cu126"), "{diagnosis}");
+    }
     assert!(remedies(&bare(fake.with_gpu_and_driver("9.0", "580.95.05"))).is_empty());
 }
 

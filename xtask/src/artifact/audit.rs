@@ -14,10 +14,10 @@ use super::json::few_values;
 use super::origin::{FOLDER, Origin};
 use super::provenance::Statement;
 use super::trust::{Objects, Policy};
-use crate::error::{Error, Exit, Result};
+use crate::error::{Context, Error, Exit, Result};
 use crate::source::tarball::Guarded;
-use crate::store::digest_file;
-use crate::wheel::{self, Archive, FileAt};
+use crate::store::digest_reader;
+use crate::wheel::{self, Archive, Cursor, FileAt};
 
 /// Most bytes of a statement.
 pub const MOST_STATEMENT: u64 = 16 << 20;
@@ -128,6 +128,11 @@ impl Artifact {
     /// # Errors
     /// Bad input: it cannot be read.
     pub fn origin(&self) -> Result<Option<Origin>> {
+        self.origin_in(&self.file()?)
+    }
+
+    /// The same, of what was opened at its path before.
+    fn origin_in(&self, file: &FileAt) -> Result<Option<Origin>> {
         let mut files = BTreeMap::new();
         let mut left = MOST_ORIGIN.0;
         let mut take = |path: &str, reader: &mut dyn Read| -> std::io::Result<()> {
@@ -151,8 +156,7 @@ impl Artifact {
         };
         match self.kind {
             Kind::Wheel => {
-                let file = self.file()?;
-                let archive = Archive::open(&file).map_err(|e| self.refused(e.into()))?;
+                let archive = Archive::open(file).map_err(|e| self.refused(e.into()))?;
                 for member in archive.members().iter().filter(|m| !m.is_folder()) {
                     let mut segments = member.name.splitn(3, '/');
                     if let (Some(top), Some(FOLDER), Some(rest)) = (segments.next(), segments.next(), segments.next())
@@ -164,7 +168,7 @@ impl Artifact {
             }
             Kind::Bundle | Kind::Objects => {
                 let folder = if self.kind == Kind::Bundle { "libtorch/share/torchmill/" } else { "torchmill/" };
-                let file = BufReader::with_capacity(1 << 18, fs_err::File::open(&self.path)?);
+                let file = BufReader::with_capacity(1 << 18, Cursor::new(file));
                 let mut archive = tar::Archive::new(Guarded::new(flate2::bufread::GzDecoder::new(file)));
                 for entry in archive.entries().map_err(|e| self.unreadable(e))? {
                     let mut entry = entry.map_err(|e| self.unreadable(e))?;
@@ -184,15 +188,14 @@ impl Artifact {
         Ok(FileAt::new(fs_err::File::open(&self.path)?.into_file())?)
     }
 
-    /// Holds a wheel's contents against its RECORD: `Ok` with a word on what was read, or all that is
-    /// wrong.
+    /// Holds a wheel's contents, of what was opened at its path, against its RECORD: `Ok` with a word on what was read,
+    /// or all that is wrong.
     ///
     /// # Errors
     /// Bad input: it is no wheel that every reader understands alike.
-    pub fn record(&self) -> Result<std::result::Result<String, String>> {
+    fn record(&self, file: &FileAt) -> Result<std::result::Result<String, String>> {
         let name: wheel::Name = self.name.parse().map_err(|e: String| Error::misuse("filename", e))?;
-        let file = self.file()?;
-        let wheel = wheel::Wheel::open(&name, &file).map_err(|e| self.refused(e))?;
+        let wheel = wheel::Wheel::open(&name, file).map_err(|e| self.refused(e))?;
         let faults = wheel.faults()?;
         if faults.is_empty() {
             let files = wheel.members().iter().filter(|m| !m.is_folder()).count();
@@ -327,17 +330,19 @@ impl Audited {
 /// Bad input: no readable artifact, no statement. What does not hold is no error but a check.
 pub fn audit(artifact: &Artifact, statement: Option<&Path>, policy: &Policy) -> Result<Audited> {
     let named = statement.map(StatementFile::read).transpose()?;
+    // Opened once: digest, RECORD and recipe are those of one file, whatever is put into its place meanwhile.
+    let file = artifact.file()?;
     let (digest, (contents, origin)) = rayon::join(
-        || digest_file(&artifact.path),
+        || digest_reader(&mut Cursor::new(&file)),
         || {
             let contents = match artifact.kind {
-                Kind::Wheel => artifact.record().map(Some),
+                Kind::Wheel => artifact.record(&file).map(Some),
                 Kind::Bundle | Kind::Objects => Ok(None),
             };
-            (contents, artifact.origin())
+            (contents, artifact.origin_in(&file))
         },
     );
-    let (digest, size) = digest?;
+    let (digest, size) = digest.doing(|| format!("reading {}", artifact.path.display()))?;
     let found = match named {
         Some(found) => found,
         None => find_statement(artifact, &digest)?,
@@ -482,4 +487,57 @@ fn signature(found: &StatementFile, policy: &Policy) -> Check {
             format!("by the key {}", ids.join(" and "))
         }),
     )
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+    use crate::artifact::provenance::{PREDICATE_TYPE, STATEMENT_TYPE};
+
+    /// An archive of compiled objects that carries this recipe.
+    fn objects_with(recipe: &str) -> Vec<u8> {
+        let mut tar = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+        let mut header = tar::Header::new_gnu();
+        header.set_size(recipe.len() as u64);
+        header.set_mode(0o644);
+        tar.append_data(&mut header, "torchmill/recipes/x.toml", recipe.as_bytes()).unwrap();
+        tar.into_inner().unwrap().finish().unwrap()
+    }
+
+    #[test]
+    fn what_is_said_of_an_artifact_is_said_of_one_file_also_while_others_take_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let [path, next, statement] = ["x.objects.tar.gz", "next", "statement"].map(|name| dir.path().join(name));
+        let files = ["a", "b"].map(objects_with);
+        fs_err::write(&path, &files[0]).unwrap();
+        let artifact = Artifact::open(&path).unwrap();
+        let about = serde_json::json!({
+            "_type": STATEMENT_TYPE,
+            "subject": [{ "name": artifact.name, "digest": { "sha256": hex::encode(Sha256::digest(&files[0])) } }],
+            "predicateType": PREDICATE_TYPE,
+            "predicate": {},
+        });
+        fs_err::write(&statement, about.to_string()).unwrap();
+        let judged = || {
+            let audited = audit(&artifact, Some(&statement), &Policy::default()).unwrap();
+            (audited.sha256, audited.recipe)
+        };
+        let put = |bytes: &Vec<u8>| {
+            fs_err::write(&next, bytes).unwrap();
+            fs_err::rename(&next, &path).unwrap();
+        };
+        let right = files.each_ref().map(|bytes| {
+            put(bytes);
+            judged()
+        });
+        assert!(right[0].0 != right[1].0 && right[0].1 != right[1].1, "{right:?}");
+        let seen = std::thread::scope(|scope| {
+            let judging = scope.spawn(|| (0..500).map(|_| judged()).collect::<Vec<_>>());
+            files.iter().cycle().take_while(|_| !judging.is_finished()).for_each(put);
+            judging.join().unwrap()
+        });
+        let mixed: Vec<_> = seen.iter().filter(|is| !right.contains(is)).collect();
+        assert!(mixed.is_empty(), "{mixed:?}");
+    }
 }

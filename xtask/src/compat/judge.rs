@@ -688,10 +688,12 @@ impl<'a> Library<'a> {
     fn take_elsewhere(&self, open: &mut Vec<&Import>, scope: &mut Scope<'_>) {
         let mut found: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
         open.retain(|i| {
-            let has = |o: &&Own| o.file != self.own.file && o.symbols.exports.contains(&i.name);
-            let Some(other) = self.package.libraries.iter().find(has).filter(|_| !torch_like(&i.name)) else {
+            // What is torch's is missing whoever else has it, and where the torch does not fit these may be thousands.
+            if torch_like(&i.name) {
                 return true;
-            };
+            }
+            let has = |o: &&Own| o.file != self.own.file && o.symbols.exports.contains(&i.name);
+            let Some(other) = self.package.libraries.iter().find(has) else { return true };
             found.entry(&other.file).or_default().push(&i.name);
             false
         });

@@ -166,7 +166,9 @@ pub fn list(asker: &Asker<'_>) -> Vec<Remedy> {
         }
         Trouble::GlooDead => gloo(asker),
         Trouble::Store => store(asker),
-        Trouble::Gpu(unserved) => newer_driver(unserved).into_iter().chain(recipes(asker)).collect(),
+        Trouble::Gpu(unserved) => {
+            newer_driver(unserved).into_iter().chain(older_cuda(asker)).chain(recipes(asker)).collect()
+        }
     }
 }
 
@@ -174,6 +176,36 @@ fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
     let oldest = unserved.newer_driver?;
     let what = format!("a newer NVIDIA driver: {oldest} or later, for CUDA {}", unserved.cuda);
     Some(remedy(what, Vec::new(), &BOTH, "an installation, and a restart of the machine"))
+}
+
+/// Upstream's wheel for CUDA 12.6, where that serves all GPUs and their driver. It has code for those from Maxwell to
+/// Hopper, and on Linux the libuv store; none is made after 2.14.
+fn older_cuda(asker: &Asker<'_>) -> Option<Remedy> {
+    const LAST: &str = "2.14.1";
+    let release = releases::release("12.6")?;
+    let wheel = stock::wheel(asker.version())
+        .filter(|w| numbers(&w.version) <= numbers(LAST))
+        .or_else(|| stock::wheel(LAST))
+        .filter(|w| w.is_for(&asker.python.version))?;
+    let serves = |gpu: &Gpu| {
+        let major = gpu.compute_capability.as_deref().map(|own| numbers(own)[0]);
+        major.is_some_and(|major| (5..10).contains(&major)) && !release.driver_is_too_old(&gpu.driver)
+    };
+    // For other machines that wheel has other code.
+    if asker.python.platform != "linux" || !cfg!(target_arch = "x86_64") || !asker.gpus.iter().all(serves) {
+        return None;
+    }
+    let what = format!(
+        "upstream's own wheel of {} for CUDA 12.6: it has code for GPUs from Maxwell to Hopper, and needs driver {} \
+         or newer",
+        wheel.version, release.oldest_driver
+    );
+    let line = format!(
+        "python -m pip install torch=={}+cu126 --index-url <the one that PyTorch's own page names for CUDA 12.6>",
+        wheel.version
+    );
+    let costs = "a download; what is compiled against torch must be for CUDA 12 too; there is no such wheel after 2.14";
+    Some(remedy(what, vec![line], &BOTH, costs))
 }
 
 /// A torch that does not import: what is missing, and how it comes in. Nothing else helps.
@@ -278,7 +310,12 @@ fn uvstore(asker: &Asker<'_>) -> Option<Remedy> {
     } else {
         "a small package; no file of torch changes"
     };
-    let lines = vec!["python -m pip install uvstore   # then start as before: nothing has to be set".into()];
+    // It is in no index yet, and a name that nobody holds is not to be installed.
+    let target = if asker.windows() { " --target windows   # on Linux, or in WSL" } else { "" };
+    let lines = vec![
+        format!("cargo xtask uvstore --wheel{target}"),
+        "python -m pip install uvstore-….whl   # then start as before: nothing has to be set".into(),
+    ];
     Some(remedy("uvstore: a libuv store beside this torch, for whatever this Python starts", lines, &BOTH, costs))
 }
 
@@ -344,7 +381,11 @@ fn before_libuv(asker: &Asker<'_>) -> Option<Remedy> {
     let cuda = if asker.wants_cuda() { " (PyPI's wheel is for CUDA 12.1)" } else { "" };
     Some(remedy(
         format!("another version: {LAST}, the last one before libuv became the default{cuda}"),
-        vec![format!("python -m pip install torch=={LAST} torchvision==0.18.1 torchaudio=={LAST}")],
+        // Its wheels for Windows were compiled for NumPy 1 (pytorch#131668).
+        vec![format!(
+            "python -m pip install torch=={LAST} torchvision==0.18.1 torchaudio=={LAST}{}",
+            if asker.windows() { " \"numpy<2\"" } else { "" }
+        )],
         &BOTH,
         "everything that came after 2.3: newer GPUs, fixes, and models that need them",
     ))

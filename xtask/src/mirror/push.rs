@@ -27,7 +27,7 @@ use crate::event::{Event, Sink};
 use crate::platform;
 use crate::source::pypi::{self, IndexFile};
 use crate::source::{http_body, http_get, http_text};
-use crate::stage::farm::is_own_host;
+use crate::stage::farm::{in_clear_text, is_own_host};
 
 /// How often one upload is tried.
 const ATTEMPTS: u32 = 4;
@@ -73,10 +73,7 @@ impl Target<'_> {
     /// Bad input: another file has that name there; the server refuses. The world: it does not answer.
     pub fn push(&self, wheels: &[Wheel]) -> Result<Vec<Pushed>> {
         if self.credentials.is_some() && crosses_in_clear(&self.url) {
-            self.events.warn(format!(
-                "the password for {} goes through the network in clear text: use https, or a tunnel (ssh -L)",
-                shown(&self.url)
-            ));
+            self.events.warn(in_clear_text(&shown(&self.url)));
         }
         // Everything is looked up before anything is sent: a set that cannot go is not half there.
         let mut todo = Vec::new();

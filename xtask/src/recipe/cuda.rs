@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 pub struct Release {
     /// Major and minor: `12.4`.
     pub version: &'static str,
-    /// Its last update, as installers are called: `12.4.1`.
+    /// The update of it that upstream's wheels were made with, as installers are called: `12.4.1`.
     pub update: &'static str,
     /// The newest major version of GCC that nvcc takes as host compiler.
     pub newest_gcc: u32,
@@ -40,7 +40,8 @@ const FROM_75: &[&str] = &[
     "12.0a", "12.1", "12.1a",
 ];
 
-/// The releases that official wheels of PyTorch 2.4 and later were made with.
+/// The releases that PyPI's wheels of PyTorch 2.4 and later were made with. Of upstream's other wheels, those for 11.8
+/// and 12.9 have no row.
 pub const RELEASES: &[Release] = &[
     Release {
         version: "12.1",

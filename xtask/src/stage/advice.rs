@@ -168,11 +168,12 @@ fn part(lines: &[&str], line: usize) -> String {
 
 /// The first line of an error, whatever compiler or linker printed it; notes and warnings are none.
 pub fn first_error(lines: &[&str]) -> Option<usize> {
-    const ERRORS: [&str; 15] = [
+    const ERRORS: [&str; 16] = [
         "error:",
         "error : ",
         "error   : ",
         "fatal error",
+        "nvcc fatal",
         "error C",
         "error LNK",
         "error STL",
@@ -240,6 +241,12 @@ mod tests {
             assert!(samples.iter().any(|s| s.cause == cause.id), "no real line for {}", cause.id);
             assert!(!cause.source.is_empty());
         }
+    }
+
+    #[test]
+    fn a_compiler_that_the_kernel_ended_is_not_told_to_have_crashed() {
+        let found = advice(&["c++: internal compiler error: Killed (program cc1plus)"], 8);
+        assert_eq!(found.iter().map(|a| a.cause).collect::<Vec<_>>(), ["memory"]);
     }
 
     #[test]

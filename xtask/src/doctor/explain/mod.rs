@@ -302,7 +302,8 @@ impl Words {
     fn set(&self, variable: &str, value: &str) -> String {
         match (self.powershell, self.windows) {
             (true, _) => format!("$env:{variable}=\"{value}\""),
-            (false, true) => format!("set {variable}={value}"),
+            // In PowerShell `set` makes no variable of the environment, and says nothing.
+            (false, true) => format!("set {variable}={value} (PowerShell: $env:{variable}=\"{value}\")"),
             (false, false) => format!("export {variable}={value}"),
         }
     }

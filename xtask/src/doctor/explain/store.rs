@@ -38,7 +38,10 @@ impl Whose {
 /// Judges the error on line `error` of `text`. `agent` says whether there is any sign of an agent.
 pub fn whose(text: &Text, error: usize, agent: bool) -> Whose {
     let branch = branch(text);
-    if agent || branch == Some(Branch::Agent) {
+    // Where an agent stands around it, a worker may still have made a store of its own: 2.4's with the c10d backend do,
+    // and the lines of their traceback say so.
+    let own = branch == Some(Branch::Own) && !has(text, b"/elastic/rendezvous/");
+    if branch == Some(Branch::Agent) || agent && !own {
         return Whose::Agent;
     }
     if cure_tried(text) {

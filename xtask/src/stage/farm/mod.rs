@@ -151,6 +151,16 @@ pub fn is_own_host(host: &str) -> bool {
     host == "localhost" || host.trim_matches(['[', ']']).parse().is_ok_and(is_own)
 }
 
+/// What is said of a password for `address` that can be read on its way there: without TLS, past this machine's own
+/// networks.
+pub fn in_clear_text(address: &str) -> String {
+    // A Redis has no https.
+    let https = if address.starts_with("http:") { "https, or " } else { "" };
+    format!(
+        "the password for {address} goes through the network in clear text: use {https}a tunnel (WireGuard, ssh -L)"
+    )
+}
+
 /// Whether an address is this machine's own or one of a private network: those that are not routed on the Internet
 /// (RFC 1918, RFC 6598, RFC 4193) and link-local ones.
 pub fn is_own(address: IpAddr) -> bool {

@@ -19,7 +19,7 @@ use super::resp::{self, Reply};
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::source::{http_agent_within, minutes_apart};
-use crate::stage::farm::is_own_host;
+use crate::stage::farm::{in_clear_text, is_own_host};
 use crate::store::write_atomically;
 
 /// Until a server must have taken a connection; and until it must have answered.
@@ -193,12 +193,7 @@ impl Storage {
             Self::Redis(redis) => (redis.host.as_str(), redis.credentials.is_some()),
             _ => return None,
         };
-        (has_secret && !is_own_host(host)).then(|| {
-            format!(
-                "the password for {} goes through the network in clear text: use https, or a tunnel (WireGuard, ssh -L)",
-                self.shown()
-            )
-        })
+        (has_secret && !is_own_host(host)).then(|| in_clear_text(&self.shown()))
     }
 
     /// Whether it is there at all.
@@ -504,6 +499,7 @@ mod tests {
         for far in ["http://h.example/a", "redis://h.example/2", "http://8.8.8.8/", "redis://[2001:db8::1]:7"] {
             let said = exposes(far, Some("s3cret")).unwrap();
             assert!(said.contains("in clear text") && !said.contains("s3cret"), "{said}");
+            assert_eq!(said.contains("use https"), far.starts_with("http:"), "{said}");
             assert_eq!(exposes(far, None), None);
         }
         for fine in ["https://h.example/a", "http://10.1.2.3/a", "redis://localhost", "redis://[::1]:7", "/mnt/cache"] {

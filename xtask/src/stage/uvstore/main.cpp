@@ -537,7 +537,7 @@ int run_program(const Arguments& a) {
         stderr,
         "uvstore: no Python of this run read the hook: there was none, or one that ignores PYTHONPATH (python -I or -E, "
         "an embeddable Python with a ._pth file).\n"
-        "  next: install uvstore into that Python (`python -m pip install uvstore`), and start the program as always\n");
+        "  next: install the wheel of uvstore into that Python (`python -m pip install FILE`), and start the program as always\n");
   }
   return code;
 }
