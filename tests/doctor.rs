@@ -325,6 +325,63 @@ fn with_one_gpu_starting_without_the_launcher_comes_after_uvstore_and_no_build_w
     assert!(all.contains(" --cuda-home /usr/local/cuda-12.6"), "{all}");
 }
 
+/// A library with code for GPUs of these architectures: containers of a fat binary with an empty cubin each, and PTX for the
+/// last one if `ptx`.
+fn library_for_gpus(dir: &Path, architectures: &[u32], ptx: bool) -> Vec<u8> {
+    let entry = |kind: u16, architecture: u32| {
+        let mut e = [0u8; 64];
+        e[..2].copy_from_slice(&kind.to_le_bytes());
+        e[4..8].copy_from_slice(&64u32.to_le_bytes());
+        e[28..32].copy_from_slice(&architecture.to_le_bytes());
+        e
+    };
+    let mut entries: Vec<[u8; 64]> = architectures.iter().map(|a| entry(2, *a)).collect();
+    entries.extend(architectures.last().filter(|_| ptx).map(|a| entry(1, *a)));
+    let mut fat = 0xba55_ed50u32.to_le_bytes().to_vec();
+    fat.extend([1, 0, 16, 0]);
+    fat.extend((64 * entries.len() as u64).to_le_bytes());
+    fat.extend(entries.concat());
+    let bytes: Vec<String> = fat.iter().map(u8::to_string).collect();
+    let source = format!(
+        "__attribute__((section(\".nv_fatbin\"), aligned(8), used)) extern const unsigned char fat[] = {{{}}};",
+        bytes.join(",")
+    );
+    let (code, out) = (dir.join("gpu.cpp"), dir.join("gpu.so"));
+    std::fs::write(&code, source).unwrap();
+    let status = Command::new("c++").args(["-w", "-shared", "-fPIC", "-o"]).arg(&out).arg(&code).status();
+    assert!(status.unwrap().success());
+    std::fs::read(out).unwrap()
+}
+
+#[test]
+fn a_gpu_that_the_wheel_has_no_code_for_is_told_though_its_cuda_knows_it() {
+    let fake = Fake::new(true, true, "");
+    let version = "__version__ = '2.8.0+cu128'\ncuda = '12.8'\n";
+    std::fs::write(fake.dir.path().join("torch/version.py"), version).unwrap();
+    let library = |ptx| {
+        let library = library_for_gpus(fake.dir.path(), &[70, 75, 80, 86, 90], ptx);
+        std::fs::write(fake.dir.path().join("torch/lib/libtorch_cuda.so"), library).unwrap();
+    };
+    let finding = |capability: &str| {
+        let path = fake.with_gpu_and_driver(capability, "580.95.05");
+        let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
+        diagnosis["finding"].as_str().unwrap().to_owned()
+    };
+    library(false);
+    for none in ["6.1", "12.0"] {
+        let told = finding(none);
+        assert!(told.contains("its GPU code is for 7.0, 7.5, 8.0, 8.6, 9.0, and nothing of it runs on"), "{told}");
+        assert!(told.contains(&format!("NVIDIA T ({none})")), "{told}");
+    }
+    for some in ["7.0", "8.9", "9.0", "[N/A]"] {
+        assert!(!finding(some).contains("cannot use the GPU"), "{some}");
+    }
+    // PTX is compiled for what came later, by the driver.
+    library(true);
+    assert!(!finding("12.0").contains("cannot use the GPU"));
+    assert!(finding("6.1").contains("9.0, 9.0+PTX, and nothing of it runs on"));
+}
+
 #[test]
 fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
     let fake = Fake::new(true, true, "");

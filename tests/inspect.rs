@@ -70,6 +70,14 @@ fn a_compiled_store_is_proved_by_its_symbols() {
 }
 
 #[test]
+fn a_library_that_newer_systems_do_not_load_for_its_stack_is_noted() {
+    let dir = tempfile::tempdir().unwrap();
+    let asks = |flag| json(&inspect(&compile(dir.path(), WITH, &[flag]), &[]).exits(0))["notes"].to_string();
+    assert!(asks("-Wl,-z,execstack").contains("libtorch_cpu.so asks for an executable stack"));
+    assert!(!asks("-Wl,-z,noexecstack").contains("executable stack"));
+}
+
+#[test]
 fn a_store_whose_symbols_are_hidden_and_stripped_is_proved_by_its_type_info() {
     let dir = tempfile::tempdir().unwrap();
     let library = compile(dir.path(), WITH, &["-fvisibility=hidden", "-s"]);

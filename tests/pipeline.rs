@@ -456,6 +456,32 @@ fn the_usual_abi_is_in_no_key_whether_it_is_said_or_not() {
     assert_ne!(configure(keys("cxx11-abi = false")), configure(keys("")));
 }
 
+/// The stand-in with an assembler source that says nothing of its stack, as one of oneDNN's does; `more` is said of the
+/// library that it is in.
+fn files_with_an_assembler_source(more: &str) -> std::collections::BTreeMap<String, String> {
+    let mut files = files();
+    let list = files.get_mut("CMakeLists.txt").unwrap();
+    let library = "add_library(c10 SHARED c10/c10.cpp)";
+    assert!(list.contains(library), "{list}");
+    let with = format!("enable_language(ASM)\nadd_library(c10 SHARED c10/c10.cpp c10/mark.S)\n{more}");
+    *list = list.replace(library, &with);
+    files.insert("c10/mark.S".into(), ".text\n.globl mark\nmark: ret\n".into());
+    files
+}
+
+#[test]
+fn no_library_asks_for_an_executable_stack_or_there_is_no_wheel() {
+    let w = workspace(&files_with_an_assembler_source(""));
+    w.run(&["build-torch", "--recipe", "standin", "--until", "wheel"]).exits(0);
+    let wheel = unzip(&artifact(&w, "wheel", ".whl"));
+    let asks = |library: &str| torchmill::inspect::Elf::parse(&wheel[library]).unwrap().executable_stack;
+    assert!(!asks("torch/lib/libc10.so") && !asks("torch/lib/libtorch_cpu.so"));
+    // What a list file demands of one library wins; the C library of 2.41 would not load it.
+    let w = workspace(&files_with_an_assembler_source("target_link_options(c10 PRIVATE -Wl,-z,execstack)\n"));
+    let ran = w.run(&["build-torch", "--recipe", "standin", "--until", "wheel"]).exits(3);
+    ran.says("ask for an executable stack").says("torch/lib/libc10.so").says("-Wl,-z,noexecstack");
+}
+
 /// A tree in which one source is generated and one has a flag of its own.
 fn files_to_put_together() -> std::collections::BTreeMap<String, String> {
     let mut f = files();

@@ -14,7 +14,8 @@
 # What it does
 #   now       makes imported targets for OUR libuv under every name that a sub-project looks for
 #             (`uv_a`: Gloo; `uv::uv`: TensorPipe), so that none of them searches, downloads or
-#             builds a second copy, and no pkg-config is needed
+#             builds a second copy, and no pkg-config is needed; and has no library ask for an executable
+#             stack
 #   at the end of the top-level list file (a deferred call: `torch_cpu` exists only then)
 #             gives macro, include directory and library to `torch_cpu` and `torch_python`, puts our
 #             header before any other libuv's for everyone who uses libuv, and writes what it decided
@@ -66,6 +67,12 @@ if(NOT _tm_library)
   message(FATAL_ERROR "torchmill: no libuv library under '${TORCHMILL_LIBUV_ROOT}'")
 endif()
 set(TORCHMILL_LIBUV_LIBRARY "${_tm_library}")
+
+# An assembler source that says nothing of its stack (oneDNN's ittptmark64.S) makes the library that it is linked into ask
+# for an executable one, and the C library loads no such library from 2.41 on (Debian 13). Nothing here runs on its stack.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  add_link_options("$<HOST_LINK:-Wl$<COMMA>-z$<COMMA>noexecstack>")
+endif()
 
 add_library(torchmill_libuv INTERFACE IMPORTED GLOBAL)
 set_target_properties(torchmill_libuv PROPERTIES

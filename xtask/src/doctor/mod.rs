@@ -289,7 +289,16 @@ fn unserved(report: Option<&Report>, python: &Interpreter, gpus: &[Gpu]) -> Opti
         None => return None,
     };
     let minor: Vec<&str> = cuda.split('.').take(2).collect();
-    remedy::unserved(&minor.join("."), gpus)
+    remedy::unserved(&minor.join("."), gpus).or_else(|| {
+        let folder = python.torch.as_deref().filter(|_| !gpus.is_empty())?;
+        remedy::without_code(&gpu_code(folder), gpus)
+    })
+}
+
+/// The GPU code in the torch in `folder`: none where it cannot be read.
+fn gpu_code(folder: &Path) -> BTreeMap<String, u64> {
+    let libraries = ["libtorch_cuda.so", "torch_cuda.dll"].map(|name| folder.join("lib").join(name));
+    libraries.iter().find_map(|path| inspect::file_gpu_code(path).ok()).unwrap_or_default()
 }
 
 /// Judges by what was tried; where nothing was, by what the files say.

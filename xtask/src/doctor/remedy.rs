@@ -1,7 +1,7 @@
 //! What helps, for which start, at what cost, for the one who asks: the version, the system, CUDA or not, the Python,
 //! the number of GPUs. What each version reads is in `inspect/makers.toml`, what the stock wheels are in `stock.toml`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
@@ -79,15 +79,13 @@ pub enum Trouble<'a> {
     Gpu(&'a Unserved),
 }
 
-/// Why no GPU of a machine is served by a release of CUDA.
+/// Why no GPU of a machine is served by a torch, or by a release of CUDA.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unserved {
-    /// The release: `13.0`.
-    pub cuda: &'static str,
     /// What does not fit, in a sentence.
     pub why: String,
-    /// The oldest driver that would do, where the driver is all that does not fit.
-    pub newer_driver: Option<&'static str>,
+    /// The release of CUDA and the oldest driver that would do, where the driver is all that does not fit.
+    pub newer_driver: Option<(&'static str, &'static str)>,
 }
 
 /// Whether a torch for CUDA `cuda` (`13.0`) can use none of `gpus`.
@@ -97,18 +95,48 @@ pub fn unserved(cuda: &str, gpus: &[Gpu]) -> Option<Unserved> {
     let from_turing = release.architectures.iter().all(|a| !releases::is_before_turing(a));
     let is_old = |gpu: &Gpu| gpu.compute_capability.as_deref().is_some_and(releases::is_before_turing);
     if from_turing && gpus.iter().all(is_old) {
-        let names: Vec<String> = gpus
-            .iter()
-            .map(|gpu| format!("{} ({})", gpu.name, gpu.compute_capability.as_deref().unwrap_or_default()))
-            .collect();
-        let why = format!("CUDA {cuda} has no code for {}: 12.9 is the last that has", names.join(", "));
-        return Some(Unserved { cuda: release.version, why, newer_driver: None });
+        let why = format!("CUDA {cuda} has no code for {}: 12.9 is the last that has", named(gpus));
+        return Some(Unserved { why, newer_driver: None });
     }
     release.driver_is_too_old(&first.driver).then(|| Unserved {
-        cuda: release.version,
         why: format!("the NVIDIA driver is {}, and CUDA {cuda} needs {} or newer", first.driver, release.oldest_driver),
-        newer_driver: Some(release.oldest_driver),
+        newer_driver: Some((release.version, release.oldest_driver)),
     })
+}
+
+/// Whether of a torch's GPU code (`cubin sm_90`, `ptx compute_90`) nothing runs on any of `gpus`, though its CUDA would
+/// compile for them: each wheel has code for some architectures only. Code for one runs on GPUs of the same major version
+/// from its minor one on, PTX on all that came after it (CUDA programming guide, "Binary Compatibility" and "PTX
+/// Compatibility").
+pub fn without_code(code: &BTreeMap<String, u64>, gpus: &[Gpu]) -> Option<Unserved> {
+    let image = |name: &String| {
+        let (kind, architecture) = name.split_once(' ')?;
+        let number: u32 = architecture.rsplit('_').next()?.parse().ok()?;
+        Some((number / 10, number % 10, kind == "ptx"))
+    };
+    let images: BTreeSet<(u32, u32, bool)> = code.keys().filter_map(image).collect();
+    let runs = |gpu: &Gpu| {
+        let [major, minor, _] = gpu.compute_capability.as_deref().map_or([0; 3], numbers);
+        // What the driver's tool does not tell is not held against the torch.
+        let fits = |&(of, from, ptx): &(u32, u32, bool)| {
+            if ptx { (of, from) <= (major, minor) } else { of == major && from <= minor }
+        };
+        major == 0 || images.iter().any(fits)
+    };
+    if images.is_empty() || gpus.is_empty() || gpus.iter().any(runs) {
+        return None;
+    }
+    let of: BTreeSet<String> =
+        images.iter().map(|(major, minor, ptx)| format!("{major}.{minor}{}", if *ptx { "+PTX" } else { "" })).collect();
+    let of: Vec<String> = of.into_iter().collect();
+    let why = format!("its GPU code is for {}, and nothing of it runs on {}", of.join(", "), named(gpus));
+    Some(Unserved { why, newer_driver: None })
+}
+
+/// GPUs by model and compute capability.
+fn named(gpus: &[Gpu]) -> String {
+    let one = |gpu: &Gpu| format!("{} ({})", gpu.name, gpu.compute_capability.as_deref().unwrap_or_default());
+    gpus.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 const BOTH: [Start; 2] = [Start::InitProcessGroup, Start::Torchrun];
@@ -173,8 +201,8 @@ pub fn list(asker: &Asker<'_>) -> Vec<Remedy> {
 }
 
 fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
-    let oldest = unserved.newer_driver?;
-    let what = format!("a newer NVIDIA driver: {oldest} or later, for CUDA {}", unserved.cuda);
+    let (cuda, oldest) = unserved.newer_driver?;
+    let what = format!("a newer NVIDIA driver: {oldest} or later, for CUDA {cuda}");
     Some(remedy(what, Vec::new(), &BOTH, "an installation, and a restart of the machine"))
 }
 

@@ -39,6 +39,8 @@ pub struct Elf {
     pub versions: BTreeSet<VersionNeed>,
     /// `e_machine` of the header: 62 is x86-64, 183 AArch64.
     pub machine: u16,
+    /// Whether it asks for an executable stack (PT_GNU_STACK with PF_X). The C library loads no such library from 2.41 on.
+    pub executable_stack: bool,
 }
 
 impl Elf {
@@ -71,6 +73,10 @@ impl Elf {
         let endian = header.endian()?;
         let sections = header.sections(endian, data)?;
         let mut out = Self { machine: header.e_machine(endian).0, ..Self::default() };
+        // Of an object file, or of one whose beginning is all there is, nothing is asked.
+        let segments = header.program_headers(endian, data).unwrap_or_default();
+        out.executable_stack =
+            segments.iter().any(|s| s.p_type(endian) == elf::PT_GNU_STACK && s.p_flags(endian).0 & elf::PF_X.0 != 0);
         if let Some((entries, link)) = sections.dynamic(endian, data)? {
             let strings = sections.strings(endian, data, SectionIndex(link.0))?;
             let text = |offset: u64| -> Option<String> {

@@ -50,6 +50,9 @@ pub struct Library {
     pub store: Vec<Evidence>,
     /// The libuv that is linked in, or that it needs.
     pub uv: Option<Uv>,
+    /// Whether it asks for an executable stack (ELF): the C library loads no such library from 2.41 on.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub executable_stack: bool,
     /// GPU code by kind and architecture: `cubin sm_90`, `ptx compute_90`, with the number of images.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub gpu: BTreeMap<String, u64>,
@@ -249,6 +252,7 @@ impl Library {
             classes: hits.iter().map(|h| h.class).collect(),
             store: Vec::new(),
             uv: None,
+            executable_stack: false,
             gpu: BTreeMap::new(),
         }
     }
@@ -266,6 +270,7 @@ fn one(source: &dyn ReadAt, format: Format, hits: &[Hit]) -> object::read::Resul
             library.needed = elf.needed;
             library.run_path = elf.run_path.iter().flat_map(|p| p.split(':')).map(str::to_owned).collect();
             library.versions = elf.versions;
+            library.executable_stack = elf.executable_stack;
             if named {
                 library.store = elf::evidence(&cache, source, Class::LibuvStore, hits)?;
             }

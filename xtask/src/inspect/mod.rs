@@ -32,6 +32,7 @@ mod report;
 mod symbols;
 mod uv;
 
+use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::Path;
 
@@ -64,6 +65,16 @@ pub fn file_has_libuv_store(path: &Path) -> Result<bool> {
     let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
     let libraries = library(&file).doing(|| format!("inspecting {}", path.display()))?;
     Ok(libraries.iter().all(|l| !l.store.is_empty()))
+}
+
+/// The GPU code in the library at `path`: number of images by kind and architecture (`cubin sm_90`, `ptx compute_90`).
+///
+/// # Errors
+/// If the file cannot be read, or is no library.
+pub fn file_gpu_code(path: &Path) -> Result<BTreeMap<String, u64>> {
+    let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+    let libraries = library::read_scanned(&file, &[]).doing(|| format!("inspecting {}", path.display()))?;
+    Ok(libraries.into_iter().flat_map(|l| l.gpu).collect())
 }
 
 /// Whether `object`, an object file that is not linked yet, holds the type info name of c10d's

@@ -414,6 +414,12 @@ impl Collector {
 
     /// Keeps what is known of the library `member`.
     fn keep(&mut self, member: &Member, source: &dyn ReadAt, hits: &[Hit], libraries: Vec<Library>) {
+        if libraries.iter().any(|library| library.executable_stack) {
+            self.notes.push(format!(
+                "{} asks for an executable stack: glibc from 2.41 on (Debian 13, Fedora 42) does not load it",
+                member.name
+            ));
+        }
         if is_store_library(&member.name) || self.alone {
             let hit = hits.iter().find(|h| h.class == Class::CxxFlags);
             self.cxx_flags = hit.and_then(|hit| text_around(source, hit.offset)).or(self.cxx_flags.take());

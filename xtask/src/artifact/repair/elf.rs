@@ -41,6 +41,24 @@ impl Repairer for Linux {
 /// ELF files, by their paths in the tree.
 type Files = Vec<(String, Elf)>;
 
+/// What asks for an executable stack is of no use where the C library is 2.41 or newer, whatever the tag says: dlopen(3)
+/// refuses it there.
+fn no_executable_stack(files: &Files) -> Result<()> {
+    let asking: Vec<&str> =
+        files.iter().filter(|(_, elf)| elf.executable_stack).map(|(path, _)| path.as_str()).collect();
+    if asking.is_empty() {
+        return Ok(());
+    }
+    Err(Error::world(
+        "executable-stack",
+        format!(
+            "these files ask for an executable stack, and glibc from 2.41 on loads none of them:\n    {}",
+            asking.join("\n    ")
+        ),
+    )
+    .next("an assembler source without a section .note.GNU-stack is linked in: link with -Wl,-z,noexecstack"))
+}
+
 /// The repair of one tree.
 struct Repair<'a> {
     root: &'a Path,
@@ -74,6 +92,7 @@ impl Repair<'_> {
         }
         files.par_iter().try_for_each(|(path, elf)| self.patch(path, elf, &grafted))?;
         let after = self.elf_files()?.into_iter().map(|(p, e)| (below(self.root, &p), e)).collect();
+        no_executable_stack(&after)?;
         Ok((grafted.into_values().collect(), after))
     }
 
