@@ -1,7 +1,7 @@
 //! What helps, for which start, at what cost, for the one who asks: the version, the system, CUDA or not, the Python,
 //! the number of GPUs. What each version reads is in `inspect/makers.toml`, what the stock wheels are in `stock.toml`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
@@ -105,32 +105,33 @@ pub fn unserved(cuda: &str, gpus: &[Gpu]) -> Option<Unserved> {
 }
 
 /// Whether of a torch's GPU code (`cubin sm_90`, `ptx compute_90`) nothing runs on any of `gpus`, though its CUDA would
-/// compile for them: each wheel has code for some architectures only. Code for one runs on GPUs of the same major version
-/// from its minor one on, PTX on all that came after it (CUDA programming guide, "Binary Compatibility" and "PTX
-/// Compatibility").
+/// compile for them: each wheel has code for some architectures only.
 pub fn without_code(code: &BTreeMap<String, u64>, gpus: &[Gpu]) -> Option<Unserved> {
-    let image = |name: &String| {
-        let (kind, architecture) = name.split_once(' ')?;
-        let number: u32 = architecture.rsplit('_').next()?.parse().ok()?;
-        Some((number / 10, number % 10, kind == "ptx"))
+    let architecture = |image: &String| {
+        let (kind, name) = image.split_once(' ')?;
+        let number: u32 = name.rsplit('_').next()?.parse().ok()?;
+        Some(format!("{}.{}{}", number / 10, number % 10, if kind == "ptx" { "+PTX" } else { "" }))
     };
-    let images: BTreeSet<(u32, u32, bool)> = code.keys().filter_map(image).collect();
+    let mut of: Vec<String> = code.keys().filter_map(architecture).collect();
+    of.sort_by_key(|architecture| numbers(architecture));
     let runs = |gpu: &Gpu| {
-        let [major, minor, _] = gpu.compute_capability.as_deref().map_or([0; 3], numbers);
+        let own = gpu.compute_capability.as_deref().map_or([0; 3], numbers);
         // What the driver's tool does not tell is not held against the torch.
-        let fits = |&(of, from, ptx): &(u32, u32, bool)| {
-            if ptx { (of, from) <= (major, minor) } else { of == major && from <= minor }
-        };
-        major == 0 || images.iter().any(fits)
+        own[0] == 0 || of.iter().any(|architecture| runs_on(architecture, own))
     };
-    if images.is_empty() || gpus.is_empty() || gpus.iter().any(runs) {
+    if of.is_empty() || gpus.is_empty() || gpus.iter().any(runs) {
         return None;
     }
-    let of: BTreeSet<String> =
-        images.iter().map(|(major, minor, ptx)| format!("{major}.{minor}{}", if *ptx { "+PTX" } else { "" })).collect();
-    let of: Vec<String> = of.into_iter().collect();
     let why = format!("its GPU code is for {}, and nothing of it runs on {}", of.join(", "), named(gpus));
     Some(Unserved { why, newer_driver: None })
+}
+
+/// Whether code for `architecture` (`9.0`, `9.0+PTX`) runs on a GPU of compute capability `own`: on those of the same major
+/// version from its minor one on, PTX on all that came after it too (CUDA programming guide, "Binary Compatibility" and
+/// "PTX Compatibility").
+fn runs_on(architecture: &str, own: [u32; 3]) -> bool {
+    let has = numbers(architecture.trim_end_matches("+PTX"));
+    has[0] == own[0] && has[1] <= own[1] || architecture.ends_with("+PTX") && has < own
 }
 
 /// GPUs by model and compute capability.
@@ -509,20 +510,15 @@ fn fits(asker: &Asker<'_>, recipe: &Recipe) -> bool {
         let range = VersionSpecifiers::from_str(&recipe.python.requires).ok()?;
         Some(range.contains(&Version::from_str(&asker.python.version).ok()?))
     };
-    // An architecture of the recipe runs on later GPUs of the same generation, and no others.
-    let runs_on = |gpu: &Gpu| {
+    let runs = |gpu: &Gpu| {
         let Some(architectures) = recipe.cuda.as_ref().map(|c| &c.architectures) else { return true };
         let Some(own) = gpu.compute_capability.as_deref() else { return true };
-        let numbers = |text: &str| numbers(text.trim_end_matches("+PTX"));
-        architectures.iter().any(|a| {
-            let (has, own) = (numbers(a), numbers(own));
-            has[0] == own[0] && has[1] <= own[1] || a.ends_with("+PTX") && has < own
-        })
+        architectures.iter().any(|architecture| runs_on(architecture, numbers(own)))
     };
     recipe.system == system
         && recipe.cuda.is_some() == asker.wants_cuda()
         && python().unwrap_or(false)
-        && asker.gpus.iter().all(runs_on)
+        && asker.gpus.iter().all(runs)
 }
 
 /// Whether torchrun fails, by what the files of this torch say.

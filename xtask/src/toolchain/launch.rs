@@ -90,7 +90,7 @@ impl Launch {
         let cache = std::env::var_os(CACHE_VARIABLE);
         let through_cache = |argv: &[OsString]| cache.iter().chain(argv).cloned().collect::<Vec<_>>();
         let mut cached = through_cache(&argv);
-        if is_nvcc && std::env::var_os(nvcc::NAMES_VARIABLE).is_some() && argv.iter().any(|word| word == "-c") {
+        if is_nvcc && std::env::var_os(nvcc::NAMES_VARIABLE).is_some() {
             let names = nvcc::names(&argv);
             argv.splice(1..1, names);
             // sccache starts nvcc's programs itself, and has names of its own.

@@ -45,16 +45,16 @@ const OF_FILES: &str = "--objdir-as-tempdir";
 /// they make a number in the names of what no other object sees (anonymous namespaces, `static`); of two, the last counts.
 const OF_SOURCE: &str = "-Xcudafe=--orig_src_path_name=";
 
-/// The words by which the nvcc of `argv`, which compiles an object in the build folder, makes the same one in any folder. A
+/// The words by which the nvcc of `argv`, if it compiles an object in the build folder, makes the same one in any folder. A
 /// source that is not below the work folder keeps its path; so does one whose name nvcc would take apart, at commas or by
 /// the shell that it starts programs with.
 pub(super) fn names(argv: &[OsString]) -> Vec<OsString> {
-    let after = argv.iter().position(|word| word == "-c").and_then(|at| argv.get(at + 1));
+    let Some(at) = argv.iter().position(|word| word == "-c") else { return Vec::new() };
     let is_plain = |name: &&str| {
         name.starts_with(|c: char| c == '.' || c.is_ascii_alphanumeric())
             && name.chars().all(|c| c.is_ascii_alphanumeric() || "./_-+".contains(c))
     };
-    let source = after.and_then(|word| word.to_str()).filter(is_plain);
+    let source = argv.get(at + 1).and_then(|word| word.to_str()).filter(is_plain);
     let of_source = source.map(|name| OsString::from(format!("{OF_SOURCE}{name}")));
     [OsString::from(OF_FILES)].into_iter().chain(of_source).collect()
 }

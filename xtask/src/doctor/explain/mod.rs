@@ -311,11 +311,14 @@ impl Words {
     fn fill(&self, text: &str) -> String {
         const ANY: &str =
             "with one GPU: start without the launcher (`python train.py`): most scripts then make no process group";
+        const UVSTORE: &str = "`pip install uvstore-….whl` into this very Python (in no index yet: `cargo xtask uvstore \
+                               --wheel` makes it, with `--target windows` for Windows)";
         let launcher = self.launcher.map_or("torchrun, or a launcher that uses it", |l| l.name.as_str());
         text.replace("{launcher}", launcher.trim_end_matches(','))
             .replace("{one_gpu}", self.launcher.map_or(ANY, |l| l.one_gpu.as_str()))
             .replace("{cuda_visible}", &self.set("CUDA_VISIBLE_DEVICES", "0"))
             .replace("{off}", &self.set("USE_LIBUV", "0"))
+            .replace("{uvstore}", UVSTORE)
     }
 
     fn explanation(&self, text: &Text, line: usize, case: &'static Case, sign: Option<usize>) -> Explanation {
