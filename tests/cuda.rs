@@ -271,9 +271,12 @@ fn package_in_store(w: &Workspace) -> torchmill::recipe::Locked {
     wheel.write_all(b"a library").unwrap();
     let bytes = wheel.finish().unwrap().into_inner();
     let sha256 = crate::support::sha256(&bytes);
-    let blob = w.store.join("v1/blobs").join(&sha256[..2]).join(&sha256);
-    std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
-    std::fs::write(blob, &bytes).unwrap();
+    // As a download comes in, whole: another build may be using the same bytes at this moment.
+    let store = torchmill::store::Store::open(Some(&w.store)).unwrap();
+    let beside = tempfile::tempdir_in(store.root().join("parts")).unwrap();
+    let part = beside.path().join("part");
+    std::fs::write(&part, &bytes).unwrap();
+    store.adopt(&part, &sha256).unwrap();
     let coordinate = "pypi:nvidia-fake-cu12/1.0/nvidia_fake_cu12-1.0-py3-none-any.whl".parse().unwrap();
     torchmill::recipe::Locked { sha256, size: bytes.len() as u64, coordinate: Some(coordinate) }
 }

@@ -1,14 +1,15 @@
 //! Who made this, from what, and does it come out the same again? Statement, signature, policy,
 //! `verify`, `diff`, `repro`, `rebuild`, on a stand-in for PyTorch.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use xshell::{Shell, cmd};
 
 use crate::standin::{dist, files, fresh_files, workspace, workspace_with};
-use crate::support::{Ran, Workspace, sha256};
+use crate::support::{Ran, Workspace, locked, sha256};
+use torchmill::store::KeyBuilder;
 
 fn json(path: &Path) -> serde_json::Value {
     serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
@@ -44,6 +45,19 @@ fn repack(path: &Path, level: i64, edit: impl Fn(&str, &mut Vec<u8>)) -> zip::Zi
         out.write_all(&bytes).unwrap();
     }
     out
+}
+
+/// Runs `command` while the lock called `name` of the store of `w` is taken, until it says that it waits for that: it ends
+/// well then.
+fn waits_for(w: &Workspace, name: &str, mut command: Command) {
+    let held = locked(&w.store.join("v1/locks").join(name));
+    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waited = said.by_ref().any(|line| line.contains(&format!("it works on the same thing ({name})")));
+    drop(held);
+    let rest: Vec<String> = said.collect();
+    assert!(waited, "it did not wait");
+    assert!(child.wait().unwrap().success(), "{rest:#?}");
 }
 
 fn change(path: &Path, how: impl FnOnce(&mut Vec<u8>)) {
@@ -356,10 +370,12 @@ fn an_artifact_is_built_again_from_itself_alone() {
     let d = dist(&w);
     // Neither recipe nor patches are at hand, nor any stage's result: only the downloads.
     let nowhere = tempfile::tempdir().unwrap();
-    let rebuild = |artifact: &Path| {
+    let command = |artifact: &Path| {
         let mut c = w.xtask(&["rebuild", "--trust", "--offline", text(artifact)]);
-        Ran::of(c.current_dir(nowhere.path()), w.path())
+        c.current_dir(nowhere.path());
+        c
     };
+    let rebuild = |artifact: &Path| Ran::of(&mut command(artifact), w.path());
     for name in ["recipes", "patches"] {
         std::fs::rename(w.path().join(name), w.path().join(format!("gone-{name}"))).unwrap();
     }
@@ -367,6 +383,15 @@ fn an_artifact_is_built_again_from_itself_alone() {
     assert!(ran.stdout.contains(&sha256(&std::fs::read(&d.wheel).unwrap())));
     // It was built to the end, or it were not there.
     assert!(!ran.stderr.contains("is a draft"), "{}", ran.stderr);
+    // Another run in the same room waits: it begins with a workspace that is made anew.
+    let source = sha256(&std::fs::read(w.path().join("standin.tar")).unwrap());
+    let is_its_room = |room: &PathBuf| {
+        std::fs::read_to_string(room.join("workspace/recipes/standin.lock")).is_ok_and(|lock| lock.contains(&source))
+    };
+    let mut rooms = std::fs::read_dir(w.store.join("v1/inner")).unwrap().flatten().map(|entry| entry.path());
+    let room = rooms.find(is_its_room).unwrap();
+    let name = room.file_name().unwrap().to_str().unwrap();
+    waits_for(&w, &format!("rebuild-{name}"), command(&d.wheel));
     rebuild(&d.bundle).exits(0).says("same:");
     // The same members, packed by another program.
     let out = repack(&d.wheel, 9, |_, _| {});
@@ -710,9 +735,11 @@ fn a_build_that_writes_down_its_machine_is_caught() {
 fn libuv_comes_out_the_same_wherever_it_is_built() {
     let w = workspace(&files());
     let second = w.path().join("second");
-    w.run(&["repro", "--recipe", "standin", "--until", "libuv", "--second", text(&second)])
-        .exits(0)
-        .says("identical: ");
+    let args = ["repro", "--recipe", "standin", "--until", "libuv", "--second", text(&second)];
+    w.run(&args).exits(0).says("identical: ");
+    // Another comparison with the same second store waits: it begins with a workspace and a program that are made anew.
+    let key = KeyBuilder::new("repro", 1).text("second", text(&second)).finish();
+    waits_for(&w, &format!("repro-{}", key.short()), w.xtask(&args));
 }
 
 #[test]

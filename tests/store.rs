@@ -4,10 +4,11 @@
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use super::pipeline::artifact;
 use super::support::standin::{files, fresh_files, work_folder, workspace};
-use super::support::{Ran, Workspace, sha256, shared_store};
+use super::support::{Ran, Workspace, locked, sha256, shared_store};
 use torchmill::error::Exit;
 use torchmill::store::{Extent, Key, KeyBuilder, Store};
 
@@ -32,6 +33,8 @@ fn below(dir: &Path) -> Vec<PathBuf> {
 
 /// Another byte in the middle, the same size, the same time.
 fn change(path: &Path) {
+    // A clock's tick passes between what is known and what is changed.
+    std::thread::sleep(Duration::from_millis(20));
     let modified = std::fs::metadata(path).unwrap().modified().unwrap();
     let mut bytes = std::fs::read(path).unwrap();
     let at = bytes.len() / 2;
@@ -158,6 +161,92 @@ fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
     assert_eq!(store.finished("s", &key), Some(out.clone()));
     assert!(below(&out.join("__pycache__")).is_empty());
     assert!(store.take_found().is_empty());
+}
+
+/// What comes of `late`, which begins while another run has judged what is called `name` and is at it: that run does
+/// `meanwhile` before it lets go.
+fn beside<T: Send>(store: &Store, name: &str, late: impl FnOnce() -> T + Send, meanwhile: impl FnOnce()) -> T {
+    let other = locked(&store.root().join("locks").join(format!("aside-{name}")));
+    std::thread::scope(|scope| {
+        let late = scope.spawn(late);
+        std::thread::sleep(Duration::from_millis(300));
+        meanwhile();
+        drop(other);
+        late.join().unwrap()
+    })
+}
+
+#[test]
+fn who_judges_at_the_same_time_moves_nothing_that_was_made_anew_since() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let made = || result(&store, &[("a", "1")]);
+    let (key, out) = made();
+    let name = format!("s-{}", key.short());
+    let anew = || {
+        std::fs::remove_dir_all(out.parent().unwrap()).unwrap();
+        made();
+    };
+    // A result that was changed, and one that was found to be of no use.
+    change(&out.join("a"));
+    assert_eq!(beside(&store, &name, || store.finished("s", &key), anew), Some(out.clone()));
+    let useless = || std::fs::read_to_string(out.join("a")).unwrap() != "1";
+    change(&out.join("a"));
+    assert!(!beside(&store, &name, || store.forget_if("s", &key, useless).unwrap(), anew));
+    assert_eq!(std::fs::read_to_string(out.join("a")).unwrap(), "1");
+    // One of an earlier version, which is given its digests: the list is there before the record names it.
+    let record = out.with_file_name("stage.json");
+    let right = std::fs::read(&record).unwrap();
+    std::fs::write(&record, "{\"made\": 1}").unwrap();
+    let named = || std::fs::write(&record, &right).unwrap();
+    assert_eq!(beside(&store, &name, || store.finished("s", &key), named), Some(out.clone()));
+    // A download.
+    let digest = sha256(b"right");
+    let blob = store.root().join("blobs").join(&digest[..2]).join(&digest);
+    std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    std::fs::write(&blob, "wrong").unwrap();
+    let fetched = || std::fs::write(&blob, "right").unwrap();
+    let name = format!("{}-changed", &digest[..16]);
+    assert!(beside(&store, &name, || store.blob(&digest, 5), fetched).is_some());
+    assert_eq!(store.take_found(), Vec::<String>::new());
+    assert!(!store.root().join("quarantine").exists());
+    // What nobody made anew is moved, and what is of no use goes.
+    change(&out.join("a"));
+    assert!(store.forget_if("s", &key, useless).unwrap() && !out.exists());
+    assert!(store.forget_if("s", &key, useless).unwrap());
+    std::fs::write(&blob, "wrong").unwrap();
+    assert!(store.blob(&digest, 5).is_none() && !blob.exists());
+    assert!(store.take_found()[0].contains("set aside as"));
+}
+
+#[test]
+fn what_a_later_version_says_of_a_result_as_well_is_no_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let (key, out) = result(&store, &[("a", "1")]);
+    let record = out.with_file_name("stage.json");
+    let mut said: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
+    said["of_a_later_version"] = true.into();
+    std::fs::write(&record, said.to_string()).unwrap();
+    assert_eq!(store.finished("s", &key), Some(out.clone()));
+    assert_eq!(store.record::<serde_json::Value>("s", &key).unwrap()["made"], 1);
+    // It is judged all the same.
+    change(&out.join("a"));
+    assert_eq!(store.finished("s", &key), None);
+}
+
+#[test]
+#[cfg(unix)]
+fn what_was_set_aside_stays_for_its_time_however_old_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let (key, out) = result(&store, &[("a", "1")]);
+    change(&out.join("a"));
+    let old = std::time::SystemTime::now() - Duration::from_secs(60 * 86_400);
+    std::fs::File::open(out.parent().unwrap()).unwrap().set_modified(old).unwrap();
+    assert_eq!(store.finished("s", &key), None);
+    store.sweep();
+    assert!(below_quarantine(&store).join("out/a").is_file());
 }
 
 #[test]

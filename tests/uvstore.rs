@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, root, shared_store};
+use crate::support::{Ran, locked, root, shared_store};
 
 fn uvstore(args: &[&str]) -> serde_json::Value {
     let out = tempfile::tempdir().unwrap().keep();
@@ -488,6 +488,11 @@ fn wine() -> (&'static str, PathBuf) {
     (if Path::new("/usr/bin/wine64").exists() { "wine64" } else { "wine" }, shared_store().join("v1/cache/wine"))
 }
 
+/// This test's turn with the drive of [`wine`]: whoever ends what runs there waits for it.
+fn turn() -> std::fs::File {
+    locked(&wine().1.with_extension("lock"))
+}
+
 #[test]
 fn on_windows_the_server_ends_with_the_process_that_started_it() {
     let (wheel, program, starter) = made_for_windows();
@@ -502,6 +507,7 @@ fn on_windows_the_server_ends_with_the_process_that_started_it() {
         assert!(archive.index_for_name(name).is_some(), "{name}");
     }
 
+    let _turn = turn();
     // As Wine names a file of this machine.
     let program = format!("Z:{}", program.to_str().unwrap().replace('/', "\\"));
     let start = |port: &str| {
@@ -589,6 +595,7 @@ fn what_the_hook_does_on_windows_is_what_the_program_there_expects() {
     assert!(site.join("uvstore.pth").is_file());
     let torch = root().join("tests/scenarios/torch_without_libuv.py");
     Ran::of(Command::new("python3").arg(torch).arg(dir.path().join("torch")), dir.path()).exits(0);
+    let _turn = turn();
     let (wine, drive) = wine();
     let mut python = Command::new("python3");
     python.args(["-c", AS_ON_WINDOWS]).arg(&site).env("PYTHONPATH", dir.path().join("torch"));

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use crate::support::figures::measured;
 use crate::support::standin::{files, workspace};
-use crate::support::{Answer, Ran, Server, browser, root, sha256, shared_store};
+use crate::support::{Answer, Ran, Server, alone_with, browser, root, sha256, shared_store};
 use serde_json::{Value, json};
 
 fn xtask(dir: &Path, args: &[&str]) -> Ran {
@@ -179,6 +179,7 @@ const STOCK: [Part; 3] = [
 
 /// Unpacks the stock libtorch to `target/`, once; `None` where it cannot be downloaded.
 fn stock_libtorch() -> PathBuf {
+    let _one = alone_with("test-libtorch");
     let folder = root().join("target/test-libtorch");
     let done = folder.join("complete");
     if done.is_file() {
@@ -216,6 +217,7 @@ fn stock_libtorch() -> PathBuf {
 
 /// A second build that differs from the first in one byte, which nothing reads.
 fn twin(of: &Path) -> PathBuf {
+    let _one = alone_with("test-libtorch-twin");
     let folder = of.with_file_name("test-libtorch-twin");
     let library = folder.join("torch/lib/libtorch_cpu.so");
     if !library.is_file() {

@@ -344,6 +344,19 @@ pub fn fat(images: &[(u32, Vec<u8>)]) -> Vec<u8> {
     out
 }
 
+/// Waits for whoever has the file at `path` locked, a test of another copy of this program as well, and keeps others from
+/// it until what comes back goes.
+pub fn locked(path: &Path) -> std::fs::File {
+    let file = std::fs::File::options().read(true).write(true).create(true).truncate(false).open(path).unwrap();
+    file.lock().unwrap();
+    file
+}
+
+/// The same for what is made once, below `target/` and under this name.
+pub fn alone_with(name: &str) -> std::fs::File {
+    locked(&root().join("target").join(format!("{name}.lock")))
+}
+
 /// A folder below `target/` with `packages`, made once: by `make`, which gets a path where nothing is, and by `install`,
 /// which is tried three times and says why it did not. Tests that ask at one time wait for each other.
 fn made_once(
@@ -352,8 +365,7 @@ fn made_once(
     make: impl Fn(&Shell, &Path),
     install: impl Fn(&Shell, &Path) -> Result<(), String>,
 ) -> PathBuf {
-    static ONE: Mutex<()> = Mutex::new(());
-    let _one = ONE.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let _one = alone_with(name);
     let dir = root().join("target").join(name);
     let done = dir.join("complete");
     if std::fs::read_to_string(&done).is_ok_and(|list| list == packages.join(" ")) {

@@ -132,7 +132,7 @@ impl Listing {
         let mut found: BTreeMap<String, PathBuf> = walk(out, extent)?.into_iter().collect();
         found.retain(|name, path| {
             let compiled = !self.files.contains_key(name) && name.contains("__pycache__/");
-            !(compiled && std::fs::remove_file(path).is_ok())
+            !(compiled && is_gone(std::fs::remove_file(path)))
         });
         if let Some(more) = found.keys().find(|name| !self.files.contains_key(*name)) {
             return Ok(Some(format!("'{}' was put there", more.escape_debug())));
@@ -169,6 +169,12 @@ impl Listing {
     }
 }
 
+/// Whether a file that was to be removed is not there any more: another run that looks at the same folder removes it as
+/// well, and Python, which writes such a file under another name first, may have renamed it since it was listed.
+fn is_gone(removed: io::Result<()>) -> bool {
+    removed.map_or_else(|e| e.kind() == io::ErrorKind::NotFound, |()| true)
+}
+
 fn no_plain_file(path: &Path) -> io::Error {
     io::Error::other(format!("{} is no plain file", path.display()))
 }
@@ -188,4 +194,35 @@ fn walk(out: &Path, extent: Extent) -> io::Result<Vec<(String, PathBuf)>> {
         found.push((below(out, entry.path()), entry.into_path()));
     }
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Barrier;
+
+    use super::*;
+
+    #[test]
+    fn what_python_compiled_is_no_change_to_several_who_look_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        std::fs::create_dir(out.join("__pycache__")).unwrap();
+        std::fs::write(out.join("a.py"), "x = 1\n").unwrap();
+        let listing = Listing::of(out).unwrap();
+        for _ in 0..50 {
+            for i in 0..40 {
+                std::fs::write(out.join(format!("__pycache__/{i}.cpython-311.pyc")), "compiled").unwrap();
+            }
+            let begun = Barrier::new(4);
+            let said: Vec<Option<String>> = std::thread::scope(|scope| {
+                let look = || {
+                    begun.wait();
+                    listing.differs(out, Extent::Whole).unwrap()
+                };
+                let all = [0; 4].map(|_| scope.spawn(look));
+                all.map(|one| one.join().unwrap()).into()
+            });
+            assert!(said.iter().all(Option::is_none), "{said:?}");
+        }
+    }
 }

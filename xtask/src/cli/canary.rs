@@ -76,9 +76,10 @@ fn windows(args: &Args, build: &Build<'_>) -> Result<Answer> {
             linux.serve(&[&windows, &windows], true)?,
         ])
     };
-    let meetings = meet();
-    windows.stop();
-    let meetings = meetings?;
+    let meetings = {
+        let _turn = windows.turn()?;
+        meet()?
+    };
     let wrong: Vec<&str> = meetings.iter().flat_map(|m| &m.wrong).map(String::as_str).collect();
     let answer = if wrong.is_empty() {
         Answer::Yes

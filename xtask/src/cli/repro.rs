@@ -10,6 +10,7 @@ use crate::error::{Answer, Result};
 use crate::platform;
 use crate::repro::{COMPARABLE, Comparison, Second, Variation, World, compare};
 use crate::stage::{self, Build, Options};
+use crate::store::KeyBuilder;
 use crate::ui;
 
 /// Build twice, the second time in another world, and compare bit for bit
@@ -70,6 +71,9 @@ pub fn run(args: &Args) -> Result<Answer> {
             first.with_file_name(format!("{name}-elsewhere")).join(place)
         }
     };
+    // Its workspace, its program and the library that varies it are made anew: another comparison would lose its own.
+    let name = KeyBuilder::new("repro", 1).text("second", &store.to_string_lossy()).finish();
+    let _alone = session.store.lock(&format!("repro-{}", name.short()), session.events.as_ref())?;
     let until = COMPARABLE.iter().find(|s| **s == args.until).copied().unwrap_or(COMPARABLE[0]);
     let second = Second { store, jobs: args.jobs.map_or(stage::jobs(&build) + 1, usize::from), until };
     let system = args.system.as_deref().map(std::path::absolute).transpose()?;

@@ -67,13 +67,42 @@ pub fn hold(dir: &Path) -> io::Result<File> {
 /// Whether somebody holds a folder, or began it so shortly ago that it may not yet be held.
 pub fn is_held(dir: &Path) -> bool {
     match File::options().read(true).write(true).open(dir.join(OWNER)) {
-        Ok(file) => file.try_lock().is_err(),
+        Ok(file) => holds(&file, dir),
         Err(_) => !is_older(dir, OLD),
     }
+}
+
+/// Whether the `file` that was found in a folder says that somebody holds it. A maker that is done removes the file, lets
+/// go of it, and gives the folder another name: who finds it free after that has not found a folder that was left.
+fn holds(file: &File, dir: &Path) -> bool {
+    file.try_lock().is_err() || !dir.join(OWNER).exists()
 }
 
 /// Whether nothing was changed at `path` for longer than `age`.
 pub fn is_older(path: &Path, age: Duration) -> bool {
     let modified = std::fs::symlink_metadata(path).and_then(|m| m.modified());
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|passed| passed > age))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_whose_maker_is_done_with_it_is_not_taken_for_one_that_was_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let find = || File::options().read(true).write(true).open(dir.path().join(OWNER)).unwrap();
+        let owner = hold(dir.path()).unwrap();
+        let found = find();
+        assert!(holds(&found, dir.path()));
+        // As a stage's result is finished, while somebody looks for what was left.
+        std::fs::remove_file(dir.path().join(OWNER)).unwrap();
+        drop(owner);
+        assert!(holds(&found, dir.path()));
+        assert!(is_held(dir.path()));
+        // A maker that was killed removes nothing.
+        drop(hold(dir.path()).unwrap());
+        assert!(!holds(&find(), dir.path()));
+        assert!(!is_held(dir.path()));
+    }
 }

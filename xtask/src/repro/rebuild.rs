@@ -210,6 +210,8 @@ fn build_again<T>(
         .text("recipe", &origin.recipe_sha256())
         .text("python", facts.python.as_deref().unwrap_or_default())
         .finish();
+    // The workspace is made anew: another run that builds in this room would lose its recipe.
+    let _alone = store.lock(&format!("rebuild-{}", key.short()), events)?;
     let (room, inner) = foreign::room_store(store, key.short())?;
     let root = room.join("workspace");
     if root.exists() {

@@ -502,11 +502,15 @@ impl<'b> Run<'b> {
             return Ok(false);
         }
         let Some(done) = self.made.get(id) else { return Ok(false) };
-        let Some(why) = (stage.spoiled)(self.build, &done.folder) else { return Ok(true) };
-        self.build.events.warn(format!("{why}: it is made anew"));
-        if let Some(key) = &done.key {
-            self.build.store.forget(stage.name, key)?;
+        let spoiled = || (stage.spoiled)(self.build, &done.folder);
+        let Some(why) = spoiled() else { return Ok(true) };
+        if let Some(key) = &done.key
+            && !self.build.store.forget_if(stage.name, key, || spoiled().is_some())?
+        {
+            // Another run found it out as well, and made it anew.
+            return Ok(true);
         }
+        self.build.events.warn(format!("{why}: it is made anew"));
         self.made.forget(id);
         Ok(false)
     }

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Result};
 use crate::toolchain::Process;
-use crate::toolchain::mingw::Wine;
+use crate::toolchain::mingw::{Turn, Wine};
 
 /// Clients of one process.
 const CLIENTS: u32 = 16;
@@ -62,11 +62,12 @@ impl Peer {
         }
     }
 
-    /// Ends what the last of its processes left running.
-    pub fn stop(&self) {
-        if let Some(wine) = &self.wine {
-            wine.stop();
-        }
+    /// Waits for its turn, if it runs in Wine. With what comes back ends what its processes left running.
+    ///
+    /// # Errors
+    /// As [`Wine::turn`].
+    pub fn turn(&self) -> Result<Option<Turn<'_>>> {
+        self.wine.as_ref().map(Wine::turn).transpose()
     }
 
     fn env(&self) -> Vec<(String, String)> {

@@ -23,7 +23,7 @@ pub use cache::CompilerCache;
 
 use super::build::{Build, CUDA};
 use super::environment;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
 use crate::store::{Key, Parts};
@@ -120,20 +120,25 @@ impl Work {
         )
     }
 
-    /// Links `deps/NAME` to `target`.
+    /// Links `deps/NAME` to `target`. A run that finds nothing to do here waits for nobody, and another one may be
+    /// compiling: it finds the link at every moment, the one that was there or this one.
     ///
     /// # Errors
-    /// The world: it cannot be made, or what stands there cannot be removed.
+    /// The world: it cannot be made, or what stands there cannot be replaced.
     pub fn link(&self, name: &str, target: &Path) -> Result<()> {
         let link = self.dep(name);
         if fs_err::read_link(&link).is_ok_and(|t| t == target) {
             return Ok(());
         }
         fs_err::create_dir_all(self.dir.join("deps"))?;
-        if link.symlink_metadata().is_ok() {
+        let beside = beside(&link)?;
+        let fresh = beside.path().join("link");
+        platform::symlink(target, &fresh)?;
+        // There, a link to a folder takes the place of no other one.
+        if cfg!(windows) && link.symlink_metadata().is_ok() {
             platform::remove_link(&link)?;
         }
-        platform::symlink(target, &link)
+        platform::rename(&fresh, &link)
     }
 
     /// Where sccache's server listens. A socket's path has at most 107 bytes on Linux (unix(7)) and
@@ -181,7 +186,10 @@ impl Work {
         if same_file(&me, &path) {
             return Ok(path);
         }
-        let fresh = self.dir.join(format!("bin/.new-{}", std::process::id()));
+        // In a folder of its own: under the number of this process, a link to another program may stand there still. One is
+        // left by every rename that does nothing, and containers count their processes each for itself.
+        let beside = beside(&path)?;
+        let fresh = beside.path().join("program");
         // A link where it can be: a running launcher keeps its file.
         if fs_err::hard_link(&me, &fresh).is_err() {
             fs_err::copy(&me, &fresh)?;
@@ -190,6 +198,12 @@ impl Work {
         platform::rename(&fresh, &path)?;
         Ok(path)
     }
+}
+
+/// A folder of this run's own beside `path`, for what is about to take its place.
+fn beside(path: &Path) -> Result<tempfile::TempDir> {
+    let folder = path.parent().unwrap_or(path);
+    tempfile::Builder::new().prefix(".new-").tempdir_in(folder).doing(|| format!("writing {}", path.display()))
 }
 
 /// Whether two paths are one file. Renaming a link over another one to the same file does nothing
@@ -320,5 +334,58 @@ impl Build<'_> {
             out = out.replace(&format!("{{prefix:{name}}}"), &work.dep(&name).display().to_string());
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_link_that_comes_to_lead_elsewhere_is_there_at_every_moment() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let dir = tempfile::tempdir().unwrap();
+        let work = Work { dir: dir.path().join("work") };
+        let targets = ["one", "two"].map(|name| dir.path().join(name));
+        for target in &targets {
+            std::fs::create_dir(target).unwrap();
+        }
+        work.link("buildenv", &targets[0]).unwrap();
+        let done = AtomicBool::new(false);
+        let missed = std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut missed = 0;
+                while !done.load(Ordering::Relaxed) {
+                    missed += u32::from(!work.dep("buildenv").is_dir());
+                }
+                missed
+            });
+            for _ in 0..500 {
+                for target in &targets {
+                    work.link("buildenv", target).unwrap();
+                }
+            }
+            done.store(true, Ordering::Relaxed);
+            looking.join().unwrap()
+        });
+        assert_eq!(missed, 0);
+        assert_eq!(std::fs::read_link(work.dep("buildenv")).unwrap(), targets[1]);
+        // Nothing else stays beside it.
+        assert_eq!(std::fs::read_dir(work.dir.join("deps")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_launcher_is_written_over_nothing_that_another_run_of_the_same_number_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = Work { dir: dir.path().to_owned() };
+        let another = dir.path().join("another-program");
+        std::fs::write(&another, "another").unwrap();
+        std::fs::create_dir(dir.path().join("bin")).unwrap();
+        std::fs::hard_link(&another, dir.path().join(format!("bin/.new-{}", std::process::id()))).unwrap();
+        let launcher = work.install_launcher().unwrap();
+        assert_eq!(std::fs::read_to_string(another).unwrap(), "another");
+        let size = |path: &Path| std::fs::metadata(path).unwrap().len();
+        assert_eq!(size(&launcher), size(&std::env::current_exe().unwrap()));
     }
 }

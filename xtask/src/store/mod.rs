@@ -10,8 +10,9 @@
 //!   work/<stage>-<key>/       build folders, kept between runs so that a build resumes
 //!   cache/                    compiler cache, git mirrors, timings
 //!   inner/                    stores of closed rooms
-//!   locks/                    one file a key: two builds of one thing wait for each other; and `store`, which all who
-//!                             use the store hold together, and whoever removes things from it alone
+//!   locks/                    one file a key: two builds of one thing wait for each other; `aside-…`, while one result
+//!                             is set aside or removed; and `store`, which all who use the store hold together, and
+//!                             whoever removes things from it alone
 //! ```
 //! Nothing here is secret or precious: deleting the folder costs time only. And nothing is believed for
 //! standing here: blobs and results are hashed when they are used (`torchmill_bytes::listing`), and what of the caches is
@@ -63,9 +64,9 @@ pub struct Store {
     _use: Option<Arc<sessions::Use>>,
 }
 
-/// `stage.json`: the record of a result with its own digest, and the digest of `files.json` beside it.
+/// `stage.json`: the record of a result with its own digest, and the digest of `files.json` beside it. What a later
+/// version writes there as well is not looked at: a result is no worse for it, and that version may be using it.
 #[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
 struct Finished {
     files_sha256: String,
     /// `None` in those of earlier versions.
@@ -274,12 +275,20 @@ impl Store {
             return None;
         }
         let path = self.blob_path(sha256);
-        let about = std::fs::symlink_metadata(&path).ok()?;
-        let intact = about.is_file() && about.len() == size && digest_now(&path).is_ok_and(|is| is == sha256);
-        if intact {
+        let intact = || {
+            let about = std::fs::symlink_metadata(&path).ok()?;
+            Some(about.is_file() && about.len() == size && digest_now(&path).is_ok_and(|is| is == sha256))
+        };
+        if intact()? {
             return Some(Blob { sha256: sha256.to_owned(), size, path });
         }
-        let aside = self.quarantine(&path, &format!("{}-changed", &sha256[..16]));
+        // As a result, it is judged again before it is moved.
+        let name = format!("{}-changed", &sha256[..16]);
+        let alone = self.alone_with(&name);
+        if intact()? {
+            return Some(Blob { sha256: sha256.to_owned(), size, path });
+        }
+        let aside = alone.and_then(|_alone| self.quarantine(&path, &name));
         let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
         self.say(format!("{} has not the digest that it had when it came in: {whither}", path.display()));
         None
@@ -314,6 +323,10 @@ impl Store {
             to = dir.join(format!("{name}-{again}"));
         }
         platform::rename(from, &to)?;
+        // It stays for a time that begins now, however old it is. Of what is neither file nor folder nothing is opened.
+        if to.symlink_metadata().is_ok_and(|about| about.is_file() || about.is_dir()) {
+            let _ = File::open(&to).and_then(|it| it.set_modified(std::time::SystemTime::now()));
+        }
         Ok(to)
     }
 
@@ -330,12 +343,19 @@ impl Store {
 
     /// The same, judged as far as `extent` says.
     pub fn judged(&self, stage: &str, key: &Key, extent: Extent) -> Option<PathBuf> {
-        let dir = self.stage_dir(stage, key);
+        let (dir, name) = (self.stage_dir(stage, key), format!("{stage}-{}", key.short()));
         dir.join("stage.json").symlink_metadata().ok()?;
-        let why = self.fault(&dir, extent);
+        let why = self.fault(&dir, extent, false);
         tracing::info!(target: "store", there = why.is_none(), "{stage} {}", key.short());
-        let Some(why) = why else { return Some(dir.join("out")) };
-        let aside = self.quarantine(&dir, &format!("{stage}-{}", key.short()));
+        if why.is_none() {
+            return Some(dir.join("out"));
+        }
+        // Whoever judged it at the same time may have set it aside since, and made it anew, and be using it: what is moved
+        // is what is judged while nobody else can move it.
+        let alone = self.alone_with(&name);
+        dir.join("stage.json").symlink_metadata().ok()?;
+        let Some(why) = self.fault(&dir, extent, true) else { return Some(dir.join("out")) };
+        let aside = alone.and_then(|_alone| self.quarantine(&dir, &name));
         let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
         self.say(format!("the result of the stage '{stage}' is not what it was when it was made ({why}): {whither}"));
         None
@@ -352,8 +372,8 @@ impl Store {
         dir.join("stage.json").is_file().then(|| dir.join("out"))
     }
 
-    /// In what a result is not what it was.
-    fn fault(&self, dir: &Path, extent: Extent) -> Option<String> {
+    /// In what a result is not what it was; `alone`, if nobody else sets it aside or gives it its digests meanwhile.
+    fn fault(&self, dir: &Path, extent: Extent, alone: bool) -> Option<String> {
         let Ok(text) = std::fs::read(dir.join("stage.json")) else { return Some("stage.json cannot be read".into()) };
         let out = dir.join("out");
         let Ok(finished) = serde_json::from_slice::<Finished>(&text) else {
@@ -361,6 +381,7 @@ impl Store {
             // and is made again.
             let old = dir.join("files.json").symlink_metadata().is_err();
             return match serde_json::from_slice::<serde_json::Value>(&text) {
+                _ if !alone => Some("stage.json has no digests".into()),
                 Ok(record) if old && record.as_object().is_some_and(|r| !r.is_empty()) => {
                     self.adopt_old(dir, &record).err().map(|e| e.what().to_owned())
                 }
@@ -397,6 +418,33 @@ impl Store {
     /// The world: it cannot be removed.
     pub fn forget(&self, stage: &str, key: &Key) -> Result<()> {
         remove_tree(&self.stage_dir(stage, key))
+    }
+
+    /// Removes a finished result that was found `useless`, if it is so still: whoever found it out at the same time may have
+    /// made it anew, and be using it. Whether it is gone.
+    ///
+    /// # Errors
+    /// The world: it cannot be locked or removed. Somebody stopped the wait.
+    pub fn forget_if(&self, stage: &str, key: &Key, useless: impl FnOnce() -> bool) -> Result<bool> {
+        let dir = self.stage_dir(stage, key);
+        let _alone = self.alone_with(&format!("{stage}-{}", key.short()))?;
+        if dir.join("stage.json").symlink_metadata().is_ok() {
+            if !useless() {
+                return Ok(false);
+            }
+            remove_tree(&dir)?;
+        }
+        Ok(true)
+    }
+
+    /// Waits until nobody else sets aside or removes what is called `name`, and keeps others from it until what comes back
+    /// goes. It is another lock than that of [`Store::lock`], which whoever makes a result has while it is judged.
+    fn alone_with(&self, name: &str) -> Result<StoreLock> {
+        let path = self.root.join(LOCKS).join(format!("aside-{name}"));
+        let file =
+            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
+        lock_exclusively(&file, &path, std::time::Duration::from_millis(20), || {})?;
+        Ok(StoreLock { _file: file })
     }
 
     fn stage_dir(&self, stage: &str, key: &Key) -> PathBuf {

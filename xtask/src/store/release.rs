@@ -1,5 +1,6 @@
 //! The recipes and patches that a release carries in itself, so that it builds in any folder.
 
+use std::fs::File;
 use std::path::Path;
 
 use super::write_atomically;
@@ -20,6 +21,8 @@ pub fn unpacked(folder: &Path) -> Result<Option<Workspace>> {
 
 /// Every file is held against what is carried: one that was altered is written again, one that is not ours goes.
 fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
+    // A file that another run is about to give its name is not one of ours, either: nobody removes it from under that run.
+    let _alone = alone_with(folder);
     let mark = (Workspace::RELEASE_MARK, b"Written by torchmill from its own release; edits do not stay.\n".as_slice());
     for (name, bytes) in files.iter().copied().chain([mark]) {
         let path = folder.join(name);
@@ -36,9 +39,40 @@ fn unpack(files: &[(&str, &[u8])], folder: &Path) -> Result<Workspace> {
     Ok(Workspace { root: folder.to_owned() })
 }
 
+/// Waits for whoever unpacks to `folder`, and keeps others from it until what comes back goes. Where nothing can be locked
+/// beside it, nobody is waited for.
+fn alone_with(folder: &Path) -> Option<File> {
+    let mut name = folder.file_name()?.to_owned();
+    name.push(".lock");
+    let path = folder.with_file_name(name);
+    std::fs::create_dir_all(path.parent()?).ok()?;
+    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).ok()?;
+    file.lock().ok()?;
+    Some(file)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_unpack_at_once_remove_nothing_from_under_one_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let names: Vec<String> = (0..10).map(|i| format!("patches/{i}.patch")).collect();
+        let files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+        for round in 0..10 {
+            let folder = dir.path().join(format!("release-{round}"));
+            let failed: Vec<String> = std::thread::scope(|scope| {
+                let run = || unpack(&files, &folder).err().map(|e| e.to_string());
+                let all = [0; 4].map(|_| scope.spawn(run));
+                all.into_iter().filter_map(|one| one.join().unwrap()).collect()
+            });
+            assert_eq!(failed, Vec::<String>::new());
+            for name in &names {
+                assert_eq!(std::fs::read(folder.join(name)).unwrap(), name.as_bytes());
+            }
+        }
+    }
 
     #[test]
     fn what_a_release_carries_comes_back_whatever_was_done_to_it() {

@@ -63,7 +63,9 @@ pub(super) fn enter(locks: &Path, events: Option<&dyn Sink>) -> Result<Option<Us
         fs_err::create_dir_all(locks)?;
         let file = opened(&path)?;
         match file.try_lock_shared() {
-            Ok(()) => return Ok(Some(Use { _held: file, _user: user(locks) })),
+            Ok(()) if is_still(&file, &path) => return Ok(Some(Use { _held: file, _user: user(locks) })),
+            // It went with a room between the two lines above: nobody else will hold this one.
+            Ok(()) => continue,
             Err(TryLockError::Error(_)) => return Ok(None),
             Err(TryLockError::WouldBlock) => {}
         }
@@ -171,6 +173,13 @@ fn there(path: &Path) -> std::io::Result<File> {
     File::options().read(true).write(true).open(path).or_else(|_| File::open(path))
 }
 
+/// Whether `file` is the one that stands at `path`.
+fn is_still(file: &File, path: &Path) -> bool {
+    let of = |about: std::io::Result<std::fs::Metadata>| about.ok().map(|about| platform::file_id(&about));
+    let there = of(std::fs::metadata(path));
+    there.is_some() && there == of(file.metadata())
+}
+
 /// The file to hold, made if need be.
 fn opened(path: &Path) -> std::io::Result<File> {
     let made = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -212,6 +221,19 @@ mod tests {
         // Nobody is left, nor a file that says that somebody is.
         assert!(alone(dir.path()).is_ok());
         assert_eq!(entries(&locks), [locks.join(HELD)]);
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_that_went_with_its_room_is_not_held_in_place_of_the_one_that_is_there() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(HELD);
+        let file = opened(&path).unwrap();
+        assert!(is_still(&file, &path));
+        std::fs::remove_file(&path).unwrap();
+        assert!(!is_still(&file, &path));
+        let other = opened(&path).unwrap();
+        assert!(!is_still(&file, &path) && is_still(&other, &path));
     }
 
     #[test]

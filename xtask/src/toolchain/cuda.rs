@@ -143,9 +143,8 @@ impl Toolkit {
     /// # Errors
     /// As [`Self::version`].
     pub fn version_in(&self, wine: &Wine) -> Result<String> {
-        let said = self.version_said(Process::new(wine.program()).arg(self.nvcc()).envs(wine.env()));
-        wine.stop();
-        said
+        let _turn = wine.turn()?;
+        self.version_said(Process::new(wine.program()).arg(self.nvcc()).envs(wine.env()))
     }
 
     fn version_said(&self, nvcc: Process) -> Result<String> {
@@ -288,9 +287,8 @@ impl Toolkit {
                 .doing(|| "assembling what NVRTC compiled".into())?;
             Ok(versions)
         };
-        let result = tried();
-        wine.stop();
-        result
+        let _turn = wine.turn()?;
+        tried()
     }
 
     /// Whether a kernel can launch a kernel: the library for that is there, and no empty one that [`complete`] made.

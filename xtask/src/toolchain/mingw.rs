@@ -1,13 +1,15 @@
 //! mingw-w64, which makes Windows programs here, and Wine, which runs them: how the store is tried on
 //! Windows without Windows. No product of the Windows recipes is made with it: those take MSVC.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use super::Process;
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::store::digest_file;
+use crate::store::{digest_file, lock_exclusively};
 
 /// A C and C++ compiler for x86-64 Windows.
 #[derive(Debug, Clone)]
@@ -64,6 +66,19 @@ pub struct Wine {
     drive: PathBuf,
 }
 
+/// One run's turn with a [`Wine`]: with this ends what Wine left running for its drive, and that is nobody else's.
+#[derive(Debug)]
+pub struct Turn<'w> {
+    wine: &'w Wine,
+    _held: File,
+}
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.wine.stop();
+    }
+}
+
 impl Wine {
     /// Finds it on `PATH`; `drive` is where it keeps its files.
     ///
@@ -93,6 +108,21 @@ impl Wine {
         &self.program
     }
 
+    /// Waits for the runs that use its drive at this moment, and keeps others from it until what comes back goes: what ends
+    /// the services of a drive ends all programs that run there ([`Wine::stop`]), whoever started them.
+    ///
+    /// # Errors
+    /// The world: nothing can be locked beside the drive. Somebody stopped the wait.
+    pub fn turn(&self) -> Result<Turn<'_>> {
+        let mut path = self.drive.clone().into_os_string();
+        path.push(".lock");
+        let path = PathBuf::from(path);
+        let held =
+            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
+        lock_exclusively(&held, &path, Duration::from_millis(200), || {})?;
+        Ok(Turn { wine: self, _held: held })
+    }
+
     /// Ends what Wine left running for its drive. Its services outlive the programs that they were started
     /// for, and hold open what those had open: whoever reads the output of this program would wait for them.
     pub fn stop(&self) {
@@ -119,5 +149,30 @@ impl Wine {
         ]
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn nobody_ends_what_runs_in_another_ones_turn() {
+        let dir = tempfile::tempdir().unwrap();
+        let wine = Wine { program: "wine".into(), drive: dir.path().join("drive") };
+        let (first, over) = (wine.turn().unwrap(), AtomicBool::new(false));
+        let waited = std::thread::scope(|scope| {
+            let second = scope.spawn(|| {
+                let _turn = wine.turn().unwrap();
+                over.load(Ordering::SeqCst)
+            });
+            std::thread::sleep(Duration::from_millis(100));
+            over.store(true, Ordering::SeqCst);
+            drop(first);
+            second.join().unwrap()
+        });
+        assert!(waited);
     }
 }

@@ -277,9 +277,10 @@ fn make(cx: &Cx<'_>, scratch: &Path, out: &Path) -> Result<Record> {
     fs_err::copy(scratch.join("build").join(&file), &program)?;
     platform::mark_executable(&program, true)?;
     let peer = target.peer(&program);
-    let check = step(&mut steps, "check", || peer.check_itself());
-    peer.stop();
-    let check = check?;
+    let check = {
+        let _turn = peer.turn()?;
+        step(&mut steps, "check", || peer.check_itself())?
+    };
     let shown: Vec<String> = steps.iter().map(|s| format!("{} {:.0} s", s.name, s.cpu)).collect();
     cx.build.events.note(format!("uvstore took this much CPU: {}", shown.join(", ")));
     Ok(Record { file, check, steps })
