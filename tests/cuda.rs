@@ -365,7 +365,7 @@ fn the_real_toolkit_compiles_links_and_runs_and_a_second_recipe_shares_it() {
 const TOOLKIT_13: &[&str] = &["toolchain", "cuda", "--recipe", "torch-2.12.1-cu130-sm90"];
 
 /// The recipes, `name` among them changed from `from` to `to`.
-fn recipes_with(name: &str, from: &str, to: &str) -> Workspace {
+pub fn recipes_with(name: &str, from: &str, to: &str) -> Workspace {
     let w = copy_of_the_recipes();
     let path = w.path().join(format!("recipes/{name}.toml"));
     let text = std::fs::read_to_string(&path).unwrap();
@@ -399,6 +399,30 @@ fn a_driver_before_580_is_too_old_for_cuda_13_and_580_is_not() {
     for driver in ["580", "580.65", "580.65.06", "581.15"] {
         with(driver).says("packages and all, needs about");
     }
+}
+
+/// As nvcc and PyTorch's list file take them: what runs on one chip alone (`a`), or, from CUDA 12.9 on, on its family
+/// (`f`).
+#[test]
+fn code_for_a_family_is_taken_by_a_cuda_that_knows_it_and_refused_by_others() {
+    let recipe = "torch-2.12.1-cu130-sm90";
+    for known in ["9.0a", "10.0a+PTX", "10.0f", "10.3f", "11.0f", "12.0f+PTX", "12.1f"] {
+        let w = recipes_with(recipe, "[\"9.0\"]", &format!("[\"{known}\"]"));
+        needs_a_disk_that_nobody_has(&w, recipe, "nvidia-cudnn-cu13");
+        let mut command = w.xtask(TOOLKIT_13);
+        Ran::of(command.env("TORCHMILL_NVIDIA_DRIVER", ""), w.path()).exits(3).says("packages and all, needs about");
+    }
+    for unknown in ["9.0f", "10.1f", "12.0b", "10.0af", "10.0f+PTX+PTX"] {
+        recipes_with(recipe, "[\"9.0\"]", &format!("[\"{unknown}\"]"))
+            .run(TOOLKIT_13)
+            .exits(2)
+            .says(&format!("names '{unknown}', which CUDA 13.0 cannot compile for"));
+    }
+    recipes_with("torch-2.6.0-cu124-sm90", "architectures = [\"9.0\"]", "architectures = [\"10.0f\"]")
+        .run(TOOLKIT)
+        .exits(2)
+        .says("names '10.0f', which CUDA 12.4 cannot compile for")
+        .says("CUDA 13.2 knows it");
 }
 
 /// What is put together here for Windows meets its compiler and its driver there.

@@ -231,6 +231,18 @@ impl Fake {
         self.with_gpu_and_driver(capability, "550.54")
     }
 
+    /// What answers as a Python of Windows does that has this torch.
+    fn python_of_windows(&self) -> String {
+        let torch = self.dir.path().join("torch");
+        let answer = serde_json::json!({
+            "executable": "python.exe", "version": "3.11.7", "platform": "win32", "torch": torch,
+        });
+        let python = self.dir.path().join("python-of-windows");
+        std::fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
+        std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
+        python.display().to_string()
+    }
+
     fn with_gpu_and_driver(&self, capability: &str, driver: &str) -> String {
         let bin = self.dir.path().join("bin");
         std::fs::create_dir_all(&bin).unwrap();
@@ -323,6 +335,92 @@ fn with_one_gpu_starting_without_the_launcher_comes_after_uvstore_and_no_build_w
     let all = remedies(&diagnosis).join("\n");
     assert!(all.contains("--recipe torch-2.12.1-cu126") && !all.contains("cu130"), "{all}");
     assert!(all.contains(" --cuda-home /usr/local/cuda-12.6"), "{all}");
+}
+
+/// The lines of the remedy that says `what`.
+fn lines(diagnosis: &Value, what: &str) -> Vec<String> {
+    let all = diagnosis["remedies"].as_array().unwrap();
+    let remedy = all.iter().find(|r| r["what"].as_str().unwrap().contains(what));
+    let remedy = remedy.unwrap_or_else(|| panic!("no '{what}' in {diagnosis}"));
+    remedy["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap().to_owned()).collect()
+}
+
+/// In PowerShell `set USE_LIBUV=0` sets nothing and says nothing, and in cmd.exe nothing begins with `$env:`.
+#[test]
+fn on_windows_a_variable_is_set_in_cmd_and_in_powershell_and_each_line_says_whose_it_is() {
+    let fake = Fake::new(true, true, "");
+    let python = fake.python_of_windows();
+    let args = ["--dry-run", "--python", python.as_str()];
+    let path = fake.with_gpu("8.6");
+    let diagnosis = json(&fake.doctor(&args, &[("PATH", &path)]).exits(1));
+    assert_eq!(
+        lines(&diagnosis, "tell all calls of a process"),
+        ["set \"USE_LIBUV=0\"   & rem in cmd.exe", "$env:USE_LIBUV = \"0\"   # in PowerShell"]
+    );
+    let asked = json(&fake.doctor(&args, &[("USE_LIBUV", "1")]).exits(1));
+    assert_eq!(
+        lines(&asked, "take USE_LIBUV=1 out"),
+        ["set \"USE_LIBUV=\"   & rem in cmd.exe", "$env:USE_LIBUV = $null   # in PowerShell"]
+    );
+    // In cmd.exe # begins no remark: the program would be given all that stands behind it.
+    let all = diagnosis["remedies"].as_array().unwrap().iter().flat_map(|r| r["lines"].as_array().unwrap());
+    let all: Vec<&str> = all.map(|line| line.as_str().unwrap()).collect();
+    for program in ["python -m pip ", "python train.py", "accelerate "] {
+        let line = all.iter().find(|line| line.starts_with(program)).unwrap_or_else(|| panic!("no {program}: {all:?}"));
+        assert!(!line.contains('#'), "{line}");
+    }
+    let mut command = xtask();
+    command.arg("doctor").args(args).env("PYTHONPATH", fake.dir.path());
+    Ran::of(&mut command, fake.dir.path()).exits(1).says("set \"USE_LIBUV=0\"   & rem in cmd.exe");
+}
+
+#[test]
+fn on_windows_a_driver_is_held_against_windows_oldest_and_an_installed_toolkit_is_where_it_is_put_there() {
+    let fake = Fake::new(true, true, "");
+    std::fs::write(fake.dir.path().join("torch/version.py"), "__version__ = '2.6.0+cu124'\ncuda = '12.4'\n").unwrap();
+    let python = fake.python_of_windows();
+    let with = |driver: &str| {
+        let path = fake.with_gpu_and_driver("8.6", driver);
+        json(&fake.doctor(&["--dry-run", "--python", &python], &[("PATH", &path)]).exits(1))
+    };
+    let too_old = with("527.41");
+    let finding = too_old["finding"].as_str().unwrap();
+    assert!(finding.contains("driver is 527.41, and CUDA 12.4 needs 528.33 or newer"), "{finding}");
+    let build = lines(&too_old, "a build of the same version");
+    assert!(
+        build[0].contains("--recipe torch-2.6.0-windows-cu124 ")
+            && build[0].ends_with(r#" --cuda-home "C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA\v12.4""#),
+        "{build:?}"
+    );
+    assert!(remedies(&too_old).join("\n").contains("a newer NVIDIA driver (528.33 or later)"), "{too_old}");
+    let new_enough = with("528.33");
+    assert!(!new_enough["finding"].as_str().unwrap().contains("cannot use the GPU"), "{new_enough}");
+    assert!(!remedies(&new_enough).join("\n").contains("newer NVIDIA driver"), "{new_enough}");
+}
+
+#[test]
+fn a_recipe_for_a_family_of_gpus_is_named_on_its_members_and_one_for_a_chip_on_that_alone() {
+    let fake = Fake::new(true, true, "");
+    let version = "__version__ = '2.12.1+cu130'\ncuda = '13.0'\n";
+    std::fs::write(fake.dir.path().join("torch/version.py"), version).unwrap();
+    let recipe = "torch-2.12.1-cu130-sm90";
+    for (architecture, capability, is_for_it) in [
+        ("10.0f", "10.0", true),
+        ("10.0f", "10.3", true),
+        ("10.0f", "12.0", false),
+        ("10.0f+PTX", "12.0", false),
+        ("10.3f", "10.0", false),
+        ("10.0a", "10.0", true),
+        ("10.0a", "10.3", false),
+    ] {
+        let w = crate::cuda::recipes_with(recipe, "[\"9.0\"]", &format!("[\"{architecture}\"]"));
+        let mut command = xtask();
+        command.args(["doctor", "--json", "--dry-run"]).current_dir(w.path()).env("PYTHONPATH", fake.dir.path());
+        command.env("PATH", fake.with_gpu_and_driver(capability, "580.95.05"));
+        let all = remedies(&json(&Ran::of(&mut command, fake.dir.path()).exits(1))).join("\n");
+        assert!(all.contains("--recipe torch-2.12.1-cu130"), "{all}");
+        assert_eq!(all.contains(&format!("--recipe {recipe} ")), is_for_it, "{architecture} on {capability}: {all}");
+    }
 }
 
 /// A library with code for GPUs of these architectures: containers of a fat binary with an empty cubin each, and PTX for the

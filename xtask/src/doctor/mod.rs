@@ -4,6 +4,7 @@
 mod companions;
 mod explain;
 mod remedy;
+mod shell;
 mod stock;
 mod trial;
 
@@ -19,8 +20,8 @@ use crate::error::{Context, Error, Result};
 use crate::inspect::makers::{self, era};
 use crate::inspect::{self, Depth, Outcome, Report};
 use crate::platform;
-use crate::recipe::Workspace;
-use crate::toolchain::Process;
+use crate::recipe::{System, Workspace};
+use crate::toolchain::{Process, cuda};
 
 pub use explain::{Explanation, Line, Role, explain, is_noise};
 pub use remedy::{Remedy, Start};
@@ -176,7 +177,9 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
         Some(report) => judge(report, &environment, &trials),
         None => Verdict::no_torch(),
     };
-    let unserved = unserved(report.as_ref(), &python, &gpus);
+    // A Python of Windows that is started from WSL has Windows' driver as well.
+    let driver_system = if python.platform == "win32" { System::Windows } else { cuda::driver_system() };
+    let unserved = unserved(report.as_ref(), &python, driver_system, &gpus);
     if let Some(unserved) = &unserved {
         verdict.with(unserved, report.as_ref());
     }
@@ -188,6 +191,7 @@ pub fn examine(python: Interpreter, dry: bool, workspace: Option<&Workspace>) ->
             python: &python,
             environment: &environment,
             gpus: &gpus,
+            driver_system,
             workspace,
             init_fails: verdict.init_fails,
             torchrun_fails: verdict.torchrun_fails,
@@ -281,7 +285,7 @@ impl<'a> Verdict<'a> {
 }
 
 /// Whether the installed torch can use none of the GPUs; where there is none, whether PyPI's could.
-fn unserved(report: Option<&Report>, python: &Interpreter, gpus: &[Gpu]) -> Option<Unserved> {
+fn unserved(report: Option<&Report>, python: &Interpreter, driver_system: System, gpus: &[Gpu]) -> Option<Unserved> {
     let cuda = match report {
         Some(report) => report.torch.cuda.as_deref()?,
         // Its wheels for Windows and macOS have no CUDA.
@@ -289,7 +293,7 @@ fn unserved(report: Option<&Report>, python: &Interpreter, gpus: &[Gpu]) -> Opti
         None => return None,
     };
     let minor: Vec<&str> = cuda.split('.').take(2).collect();
-    remedy::unserved(&minor.join("."), gpus).or_else(|| {
+    remedy::unserved(&minor.join("."), driver_system, gpus).or_else(|| {
         let folder = python.torch.as_deref().filter(|_| !gpus.is_empty())?;
         remedy::without_code(&gpu_code(folder), gpus)
     })

@@ -7,7 +7,7 @@ use std::str::FromStr;
 use pep440_rs::{Version, VersionSpecifiers};
 use serde::Serialize;
 
-use super::{Gpu, Interpreter, explain, stock};
+use super::{Gpu, Interpreter, explain, shell, stock};
 use crate::compat::Proposal;
 use crate::inspect::makers::{era, numbers};
 use crate::inspect::{Outcome, Report};
@@ -30,7 +30,7 @@ pub enum Start {
 pub struct Remedy {
     /// What to do, in a few words.
     pub what: String,
-    /// Lines to paste into a shell, in order.
+    /// Lines to paste into a shell, in order; where Windows' two shells differ, one for each, which says whose it is.
     pub lines: Vec<String>,
     /// Which starts it helps.
     pub helps: Vec<Start>,
@@ -54,6 +54,8 @@ pub struct Asker<'a> {
     pub environment: &'a BTreeMap<String, String>,
     /// The GPUs of the machine, for builds with CUDA.
     pub gpus: &'a [Gpu],
+    /// The system that their driver is of.
+    pub driver_system: System,
     /// Where recipes are, if they are at hand.
     pub workspace: Option<&'a Workspace>,
     /// Whether `init_process_group()` fails.
@@ -84,23 +86,23 @@ pub enum Trouble<'a> {
 pub struct Unserved {
     /// What does not fit, in a sentence.
     pub why: String,
-    /// The release of CUDA and the oldest driver that would do, where the driver is all that does not fit.
-    pub newer_driver: Option<(&'static str, &'static str)>,
+    /// The CUDA and the oldest driver that would do, where the driver is all that does not fit.
+    pub newer_driver: Option<(String, &'static str)>,
 }
 
-/// Whether a torch for CUDA `cuda` (`13.0`) can use none of `gpus`.
-pub fn unserved(cuda: &str, gpus: &[Gpu]) -> Option<Unserved> {
-    let release = releases::release(cuda)?;
+/// Whether a torch for CUDA `cuda` (`13.0`) can use none of `gpus`, whose driver is of this system.
+pub fn unserved(cuda: &str, driver_system: System, gpus: &[Gpu]) -> Option<Unserved> {
     let first = gpus.first()?;
-    let from_turing = release.architectures.iter().all(|a| !releases::is_before_turing(a));
+    let from_turing = releases::release(cuda)
+        .is_some_and(|release| release.architectures.iter().all(|a| !releases::is_before_turing(a)));
     let is_old = |gpu: &Gpu| gpu.compute_capability.as_deref().is_some_and(releases::is_before_turing);
     if from_turing && gpus.iter().all(is_old) {
         let why = format!("CUDA {cuda} has no code for {}: 12.9 is the last that has", named(gpus));
         return Some(Unserved { why, newer_driver: None });
     }
-    release.driver_is_too_old(&first.driver).then(|| Unserved {
-        why: format!("the NVIDIA driver is {}, and CUDA {cuda} needs {} or newer", first.driver, release.oldest_driver),
-        newer_driver: Some((release.version, release.oldest_driver)),
+    releases::newer_driver(cuda, driver_system, &first.driver).map(|oldest| Unserved {
+        why: format!("the NVIDIA driver is {}, and CUDA {cuda} needs {oldest} or newer", first.driver),
+        newer_driver: Some((cuda.to_owned(), oldest)),
     })
 }
 
@@ -126,12 +128,20 @@ pub fn without_code(code: &BTreeMap<String, u64>, gpus: &[Gpu]) -> Option<Unserv
     Some(Unserved { why, newer_driver: None })
 }
 
-/// Whether code for `architecture` (`9.0`, `9.0+PTX`) runs on a GPU of compute capability `own`: on those of the same major
-/// version from its minor one on, PTX on all that came after it too (CUDA programming guide, "Binary Compatibility" and
-/// "PTX Compatibility").
+/// Whether code for `architecture` (`9.0`, `9.0a`, `10.0f`, each perhaps with `+PTX`) runs on a GPU of compute
+/// capability `own`: on those of the same major version from its minor one on, PTX on all that came after it too (CUDA
+/// programming guide, "Binary Compatibility" and "PTX Compatibility"). What is compiled for one chip (`a`) runs on that
+/// very one, what is for a family (`f`) on its members from that one on, and PTX of either nowhere else (the same,
+/// "Feature Availability", with the table "Family-Specific Compatibility": a family is of one major version).
 fn runs_on(architecture: &str, own: [u32; 3]) -> bool {
-    let has = numbers(architecture.trim_end_matches("+PTX"));
-    has[0] == own[0] && has[1] <= own[1] || architecture.ends_with("+PTX") && has < own
+    let (plain, is_ptx) = architecture.strip_suffix("+PTX").map_or((architecture, false), |plain| (plain, true));
+    let has = numbers(releases::capability(plain));
+    let in_family = has[0] == own[0] && has[1] <= own[1];
+    match plain.chars().next_back() {
+        Some('a') => has == own,
+        Some('f') => in_family,
+        _ => in_family || is_ptx && has < own,
+    }
 }
 
 /// GPUs by model and compute capability.
@@ -176,13 +186,13 @@ impl Asker<'_> {
         self.has_cuda() || !self.gpus.is_empty()
     }
 
-    /// How a variable is set in this system's shell.
-    fn set(&self, variable: &str, value: &str) -> String {
-        if self.windows() { format!("set {variable}={value}") } else { format!("export {variable}={value}") }
+    /// How a variable is set in the shells of this system.
+    fn set(&self, variable: &str, value: &str) -> Vec<String> {
+        if self.windows() { shell::lines(variable, value) } else { vec![format!("export {variable}={value}")] }
     }
 
-    fn unset(&self, variable: &str) -> String {
-        if self.windows() { format!("set {variable}=") } else { format!("unset {variable}") }
+    fn unset(&self, variable: &str) -> Vec<String> {
+        if self.windows() { shell::lines(variable, "") } else { vec![format!("unset {variable}")] }
     }
 }
 
@@ -202,7 +212,7 @@ pub fn list(asker: &Asker<'_>) -> Vec<Remedy> {
 }
 
 fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
-    let (cuda, oldest) = unserved.newer_driver?;
+    let (cuda, oldest) = unserved.newer_driver.as_ref()?;
     let what = format!("a newer NVIDIA driver: {oldest} or later, for CUDA {cuda}");
     Some(remedy(what, Vec::new(), &BOTH, "an installation, and a restart of the machine"))
 }
@@ -211,23 +221,25 @@ fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
 /// Hopper, and on Linux the libuv store; none is made after 2.14.
 fn older_cuda(asker: &Asker<'_>) -> Option<Remedy> {
     const LAST: &str = "2.14.1";
-    let release = releases::release("12.6")?;
+    const CUDA: &str = "12.6";
+    let oldest_driver = releases::oldest_driver(CUDA, asker.driver_system)?;
     let wheel = stock::wheel(asker.version())
         .filter(|w| numbers(&w.version) <= numbers(LAST))
         .or_else(|| stock::wheel(LAST))
         .filter(|w| w.is_for(&asker.python.version))?;
     let serves = |gpu: &Gpu| {
         let major = gpu.compute_capability.as_deref().map(|own| numbers(own)[0]);
-        major.is_some_and(|major| (5..10).contains(&major)) && !release.driver_is_too_old(&gpu.driver)
+        major.is_some_and(|major| (5..10).contains(&major))
+            && releases::newer_driver(CUDA, asker.driver_system, &gpu.driver).is_none()
     };
     // For other machines that wheel has other code.
     if asker.python.platform != "linux" || !cfg!(target_arch = "x86_64") || !asker.gpus.iter().all(serves) {
         return None;
     }
     let what = format!(
-        "upstream's own wheel of {} for CUDA 12.6: it has code for GPUs from Maxwell to Hopper, and needs driver {} \
-         or newer",
-        wheel.version, release.oldest_driver
+        "upstream's own wheel of {} for CUDA {CUDA}: it has code for GPUs from Maxwell to Hopper, and needs driver \
+         {oldest_driver} or newer",
+        wheel.version
     );
     let line = format!(
         "python -m pip install torch=={}+cu126 --index-url <the one that PyTorch's own page names for CUDA 12.6>",
@@ -289,11 +301,9 @@ fn gloo(asker: &Asker<'_>) -> Vec<Remedy> {
 
 fn without_launcher() -> Remedy {
     remedy(
-        "with one GPU: start without the launcher; most scripts then make no process group at all",
-        vec![
-            "python train.py   # in place of: torchrun … train.py".into(),
-            "accelerate launch --num_processes 1 --num_machines 1 train.py   # accelerate".into(),
-        ],
+        "with one GPU: start without the launcher, the first line in place of `torchrun … train.py`, the second where \
+         accelerate starts it; most scripts then make no process group at all",
+        vec!["python train.py".into(), "accelerate launch --num_processes 1 --num_machines 1 train.py".into()],
         &[Start::Torchrun],
         "nothing",
     )
@@ -314,7 +324,7 @@ fn store(asker: &Asker<'_>) -> Vec<Remedy> {
         };
         out.push(remedy(
             "take USE_LIBUV=1 out of the environment: this build cannot do what it asks for",
-            vec![asker.unset("USE_LIBUV")],
+            asker.unset("USE_LIBUV"),
             &[Start::InitProcessGroup],
             costs,
         ));
@@ -341,11 +351,9 @@ fn uvstore(asker: &Asker<'_>) -> Option<Remedy> {
     };
     // It is in no index yet, and a name that nobody holds is not to be installed.
     let target = if asker.windows() { " --target windows   # on Linux, or in WSL" } else { "" };
-    let lines = vec![
-        format!("cargo xtask uvstore --wheel{target}"),
-        "python -m pip install uvstore-….whl   # then start as before: nothing has to be set".into(),
-    ];
-    Some(remedy("uvstore: a libuv store beside this torch, for whatever this Python starts", lines, &BOTH, costs))
+    let lines = vec![format!("cargo xtask uvstore --wheel{target}"), "python -m pip install uvstore-….whl".into()];
+    let what = "uvstore: a libuv store beside this torch, for whatever this Python starts; nothing has to be set";
+    Some(remedy(what, lines, &BOTH, costs))
 }
 
 /// PyPI's own wheels for Linux and macOS have the libuv store.
@@ -378,7 +386,7 @@ fn legacy(asker: &Asker<'_>) -> Vec<Remedy> {
         ));
         out.push(remedy(
             "tell all calls of a process to use the legacy store",
-            vec![asker.set("USE_LIBUV", "0")],
+            asker.set("USE_LIBUV", "0"),
             &[Start::InitProcessGroup],
             LEGACY,
         ));
@@ -468,7 +476,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
     let minor = crate::toolchain::minor_of(&asker.python.version);
     let mut command = format!("cargo xtask build-torch --recipe {} --python {minor}", recipe.name);
     if let Some(cuda) = recipe.cuda.as_ref().filter(|_| !brings_toolkit(recipe)) {
-        command.push_str(&format!(" --cuda-home /usr/local/cuda-{}", cuda.version));
+        command.push_str(&format!(" --cuda-home {}", releases::installed_at(&cuda.version, recipe.system)));
     }
     let mut lines = vec![command];
     if !asker.windows() {
@@ -488,8 +496,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
 
 /// The oldest driver that `recipe`'s CUDA runs with, if the machine's is older.
 fn driver_for(asker: &Asker<'_>, recipe: &Recipe) -> Option<&'static str> {
-    let release = releases::release(&recipe.cuda.as_ref()?.version)?;
-    asker.gpus.first().filter(|gpu| release.driver_is_too_old(&gpu.driver)).map(|_| release.oldest_driver)
+    releases::newer_driver(&recipe.cuda.as_ref()?.version, asker.driver_system, &asker.gpus.first()?.driver)
 }
 
 /// Whether `recipe` is for another major version of CUDA than the torch that is there: what is compiled for that one
@@ -524,4 +531,35 @@ fn fits(asker: &Asker<'_>, recipe: &Recipe) -> bool {
 /// Whether torchrun fails, by what the files of this torch say.
 pub fn torchrun_crashes(report: &Report) -> bool {
     report.defaults.is_some_and(|d| d.torchrun == Outcome::Crash)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By the tables of the CUDA programming guide.
+    #[test]
+    fn code_for_one_chip_runs_on_it_alone_and_code_for_a_family_on_its_later_members() {
+        for (architecture, on, not_on) in [
+            ("9.0", &["9.0"][..], &["8.9", "10.0"][..]),
+            ("8.0", &["8.0", "8.6", "8.9"], &["7.5", "9.0"]),
+            ("8.0+PTX", &["8.0", "8.9", "9.0", "12.1"], &["7.5"]),
+            ("9.0a", &["9.0"], &["10.0", "12.0"]),
+            ("9.0a+PTX", &["9.0"], &["10.0", "12.0"]),
+            ("10.0", &["10.0", "10.3"], &["11.0", "12.0"]),
+            ("10.0a", &["10.0"], &["10.3", "12.0"]),
+            ("10.0f", &["10.0", "10.3"], &["9.0", "11.0", "12.0"]),
+            ("10.0f+PTX", &["10.0", "10.3"], &["11.0", "12.0"]),
+            ("10.3f", &["10.3"], &["10.0", "12.0"]),
+            ("12.0f", &["12.0", "12.1"], &["10.0", "10.3", "11.0"]),
+            ("12.1f", &["12.1"], &["12.0"]),
+        ] {
+            for gpu in on {
+                assert!(runs_on(architecture, numbers(gpu)), "{architecture} on {gpu}");
+            }
+            for gpu in not_on {
+                assert!(!runs_on(architecture, numbers(gpu)), "{architecture} on {gpu}");
+            }
+        }
+    }
 }

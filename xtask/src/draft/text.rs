@@ -337,8 +337,8 @@ pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
     Ok(Draft { name: format!("torch-{version}-{short}"), text: p.text, open: p.open })
 }
 
-/// Architectures to begin with: those of the newest recipe for the same CUDA, else all that the release knows but the
-/// variants of one chip.
+/// Architectures to begin with: those of the newest recipe for the same CUDA, else all that the release knows but what is
+/// for one chip, or one family, alone.
 fn architectures(known: &Known, release: &'static crate::recipe::cuda::Release) -> (String, Vec<String>) {
     let same = known
         .cuda_recipes

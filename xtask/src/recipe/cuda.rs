@@ -6,7 +6,7 @@
 use std::ops::RangeInclusive;
 use std::path::Path;
 
-use super::model::{Cuda, Source};
+use super::model::{Cuda, Source, System};
 use super::{Coordinate, nearest, pinned, requirement};
 use crate::error::{Error, Result};
 
@@ -23,9 +23,8 @@ pub struct Release {
     pub newest_clang: u32,
     /// The versions of Microsoft's compiler that it takes, as `_MSC_VER` has them: 1929 is 19.29.
     pub msvc: RangeInclusive<u32>,
-    /// The oldest Linux driver: by minor version compatibility, that of the major's first release.
-    pub oldest_driver: &'static str,
-    /// Compute capabilities, as TORCH_CUDA_ARCH_LIST has them.
+    /// Compute capabilities, as TORCH_CUDA_ARCH_LIST has them: with an `a`, code for that very one; with an `f`, from
+    /// 12.9 on, code for its family.
     pub architectures: &'static [&'static str],
 }
 
@@ -36,8 +35,8 @@ const UP_TO_120: &[&str] = &[
     "10.0a", "10.1", "10.1a", "12.0", "12.0a",
 ];
 const FROM_75: &[&str] = &[
-    "7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "9.0a", "10.0", "10.0a", "10.3", "10.3a", "11.0", "11.0a", "12.0",
-    "12.0a", "12.1", "12.1a",
+    "7.5", "8.0", "8.6", "8.7", "8.8", "8.9", "9.0", "9.0a", "10.0", "10.0a", "10.0f", "10.3", "10.3a", "10.3f", "11.0",
+    "11.0a", "11.0f", "12.0", "12.0a", "12.0f", "12.1", "12.1a", "12.1f",
 ];
 
 /// The releases that PyPI's wheels of PyTorch 2.4 and later were made with. Of upstream's other wheels, those for 11.8
@@ -49,7 +48,6 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 12,
         newest_clang: 15,
         msvc: 1910..=1939,
-        oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
     Release {
@@ -58,7 +56,6 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 13,
         newest_clang: 17,
         msvc: 1910..=1949,
-        oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
     Release {
@@ -67,7 +64,6 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 13,
         newest_clang: 18,
         msvc: 1910..=1949,
-        oldest_driver: "525.60.13",
         architectures: UP_TO_90,
     },
     Release {
@@ -76,7 +72,6 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 14,
         newest_clang: 19,
         msvc: 1910..=1949,
-        oldest_driver: "525.60.13",
         architectures: UP_TO_120,
     },
     Release {
@@ -85,7 +80,6 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 15,
         newest_clang: 20,
         msvc: 1920..=1949,
-        oldest_driver: "580.65.06",
         architectures: FROM_75,
     },
     Release {
@@ -94,10 +88,16 @@ pub const RELEASES: &[Release] = &[
         newest_gcc: 15,
         newest_clang: 21,
         msvc: 1920..=1959,
-        oldest_driver: "580.65.06",
         architectures: FROM_75,
     },
 ];
+
+/// The oldest drivers, on Linux and on Windows, that the programs of a major version of CUDA run with: by minor version
+/// compatibility, those of its first release. From the release notes, table "CUDA Toolkit and Minimum Required Driver
+/// Version for CUDA Minor Version Compatibility" (numbers to the last digit: that of 12.9). Those of 13.x say 580 for
+/// both systems and name no driver for Windows; 580.65.06 is the one for Linux that 13.0 came with.
+const OLDEST_DRIVERS: &[(u32, &str, &str)] =
+    &[(11, "450.80.02", "452.39"), (12, "525.60.13", "528.33"), (13, "580.65.06", "580")];
 
 /// The release called `version`.
 #[must_use]
@@ -118,15 +118,47 @@ impl Cuda {
     }
 }
 
+/// The oldest driver of `system` that programs of CUDA `version` (`12.4`) run with, where it is known.
+#[must_use]
+pub fn oldest_driver(version: &str, system: System) -> Option<&'static str> {
+    let wanted = major(version)?;
+    let (_, linux, windows) = OLDEST_DRIVERS.iter().find(|(major, ..)| *major == wanted)?;
+    Some(if system == System::Windows { *windows } else { *linux })
+}
+
+/// The same, where the driver that is there, `driver` (`550.54.14`), is older. Of one of which less is known (`580`) no
+/// more is compared.
+#[must_use]
+pub fn newer_driver(version: &str, system: System, driver: &str) -> Option<&'static str> {
+    let oldest = oldest_driver(version, system)?;
+    let (given, needed) = (numbers(driver), numbers(oldest));
+    (given.as_slice() < &needed[..needed.len().min(given.len())]).then_some(oldest)
+}
+
+/// Where NVIDIA's installer puts the toolkit `version` (`12.4`) on `system`, as every shell of that system takes it.
+#[must_use]
+pub fn installed_at(version: &str, system: System) -> String {
+    match system {
+        System::Windows => format!(r#""C:\Program Files\NVIDIA GPU Computing Toolkit\CUDA\v{version}""#),
+        System::Linux | System::Macos => format!("/usr/local/cuda-{version}"),
+    }
+}
+
 /// The numbers of a version, for comparing.
 fn numbers(version: &str) -> Vec<u32> {
     version.split('.').map(|n| n.trim().parse().unwrap_or(0)).collect()
 }
 
+/// The compute capability of an architecture: `10.0` of `10.0f+PTX`.
+#[must_use]
+pub fn capability(architecture: &str) -> &str {
+    architecture.trim_end_matches("+PTX").trim_end_matches(['a', 'f'])
+}
+
 /// Whether `architecture` (`7.0`, `7.0+PTX`) is one before Turing: Maxwell, Pascal, Volta.
 #[must_use]
 pub fn is_before_turing(architecture: &str) -> bool {
-    numbers(architecture.trim_end_matches("+PTX").trim_end_matches('a')) < vec![7, 5]
+    numbers(capability(architecture)) < vec![7, 5]
 }
 
 /// Whether a cuDNN called `version` (`9.20.0`) has no code any more for what [`is_before_turing`]: from 9.11 on, as its
@@ -134,16 +166,6 @@ pub fn is_before_turing(architecture: &str) -> bool {
 #[must_use]
 pub fn lacks_old_gpus(version: &str) -> bool {
     numbers(version) >= vec![9, 11]
-}
-
-impl Release {
-    /// Whether a driver called `version` (`550.54.14`) is older than what this release's programs need. Of a driver of
-    /// which less is known (`580`) no more is compared.
-    #[must_use]
-    pub fn driver_is_too_old(&self, version: &str) -> bool {
-        let (given, needed) = (numbers(version), numbers(self.oldest_driver));
-        given.as_slice() < &needed[..needed.len().min(given.len())]
-    }
 }
 
 /// Parts of a toolkit that carry its release in their versions (13.0.88 is of 13.0), without the `-cu12` that they had
@@ -305,21 +327,58 @@ mod tests {
 
     #[test]
     fn drivers_are_compared_by_number() {
-        let release = release("12.4").unwrap();
-        assert!(release.driver_is_too_old("470.256.02"));
-        assert!(release.driver_is_too_old("525.60.9"));
-        assert!(!release.driver_is_too_old("525.60.13"));
-        assert!(!release.driver_is_too_old("1000.1"));
+        let newer = |driver| newer_driver("12.4", System::Linux, driver);
+        assert_eq!(newer("470.256.02"), Some("525.60.13"));
+        assert_eq!(newer("525.60.9"), Some("525.60.13"));
+        assert_eq!(newer("525.60.13"), None);
+        assert_eq!(newer("1000.1"), None);
     }
 
     #[test]
     fn of_a_driver_as_many_numbers_are_compared_as_are_known() {
-        let release = release("13.0").unwrap();
+        let newer = |driver| newer_driver("13.0", System::Linux, driver);
         for new_enough in ["580", "580.65", "580.65.06", "580.65.06.1", "581"] {
-            assert!(!release.driver_is_too_old(new_enough), "{new_enough}");
+            assert_eq!(newer(new_enough), None, "{new_enough}");
         }
         for too_old in ["579", "580.64", "580.65.05", "575.57.08"] {
-            assert!(release.driver_is_too_old(too_old), "{too_old}");
+            assert_eq!(newer(too_old), Some("580.65.06"), "{too_old}");
+        }
+    }
+
+    /// By the release notes; the major alone decides, so releases without a row are known too.
+    #[test]
+    fn each_system_has_an_oldest_driver_of_its_own() {
+        for (cuda, system, new_enough, too_old, oldest) in [
+            ("11.8", System::Linux, "450.80.02", "450.51.06", "450.80.02"),
+            ("11.8", System::Windows, "452.39", "451.82", "452.39"),
+            ("12.1", System::Linux, "525.85.12", "520.61.05", "525.60.13"),
+            ("12.9", System::Windows, "528.33", "527.41", "528.33"),
+            ("13.0", System::Windows, "580.88", "577.00", "580"),
+            ("13.2", System::Linux, "580.65.06", "575.57.08", "580.65.06"),
+        ] {
+            assert_eq!(newer_driver(cuda, system, new_enough), None, "{cuda}, {system:?}");
+            assert_eq!(newer_driver(cuda, system, too_old), Some(oldest), "{cuda}, {system:?}");
+        }
+        assert_eq!(newer_driver("10.2", System::Linux, "1"), None);
+        assert!(RELEASES.iter().all(|release| oldest_driver(release.version, System::Linux).is_some()));
+    }
+
+    #[test]
+    fn a_compute_capability_is_read_without_what_stands_behind_it() {
+        for (architecture, own) in [("9.0", "9.0"), ("9.0a", "9.0"), ("10.3f", "10.3"), ("12.0f+PTX", "12.0")] {
+            assert_eq!(capability(architecture), own);
+        }
+        assert!(is_before_turing("7.0+PTX") && !is_before_turing("10.3f"));
+    }
+
+    /// CUDA 12.9 brought code for families, and no architecture before 10.0 has one.
+    #[test]
+    fn code_for_families_is_known_from_12_9_on() {
+        const FAMILIES: [&str; 5] = ["10.0f", "10.3f", "11.0f", "12.0f", "12.1f"];
+        for release in RELEASES {
+            let known: Vec<&str> = release.architectures.iter().copied().filter(|a| a.ends_with('f')).collect();
+            let expected: &[&str] = if numbers(release.version) < vec![12, 9] { &[] } else { &FAMILIES };
+            assert_eq!(known, expected, "{}", release.version);
         }
     }
 

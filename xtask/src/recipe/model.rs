@@ -293,7 +293,7 @@ pub struct LibuvFile {
 pub struct CudaFile {
     /// The toolkit's version, such as `12.4`.
     pub version: Option<String>,
-    /// Compute capabilities to compile for, such as `["8.0", "9.0+PTX"]`.
+    /// Compute capabilities to compile for, such as `["8.0", "9.0a", "10.0f", "12.0+PTX"]`.
     pub architectures: Option<Vec<String>>,
     /// What the wheel depends on at run time: `nvidia-…==version` or a range, with an optional marker. Libraries
     /// that come with these, and with the packages of `nvidia` in `python.verify`, stay out of the wheel, and its run

@@ -19,10 +19,10 @@ use serde::{Deserialize, Serialize};
 pub use imports::import_library;
 
 use super::mingw::{Mingw, Wine};
-use super::{Compiler, Family, Process};
+use super::{Compiler, Family, Process, msvc};
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::recipe::{Cuda, cuda as releases};
+use crate::recipe::{Cuda, System, cuda as releases};
 use crate::store::digest_file;
 
 /// Says which driver the build is for, where that is not this machine's (`550.54.14`).
@@ -117,7 +117,10 @@ impl Toolkit {
                     "cuda-home",
                     format!("{} has no {part}: it is no CUDA toolkit", root.display()),
                 )
-                .next("name the folder that holds bin/nvcc, such as /usr/local/cuda-12.4")
+                .next(format!(
+                    "name the folder that holds bin/nvcc, such as {}",
+                    releases::installed_at("12.4", System::here())
+                ))
                 .next("or leave --cuda-home out: the toolkit of the recipe is fetched and needs no root"));
             }
         }
@@ -491,7 +494,7 @@ fn make_import_libraries(root: &Path) -> Result<()> {
                 names.join(", ")
             ),
         )
-        .next("add its package to the recipe, or name an installed toolkit: --cuda-home \"%CUDA_PATH%\""));
+        .next("add its package to the recipe, or name an installed toolkit: --cuda-home with the folder in CUDA_PATH"));
     }
     made.into_par_iter()
         .filter_map(|(name, dll)| dll.map(|dll| (name, dll)))
@@ -534,20 +537,19 @@ fn driver_stub(header: &str) -> String {
 pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
     demand_compiler(release, compiler)?;
-    if let Some(driver) = driver()
-        && release.driver_is_too_old(&driver)
-    {
-        return Err(Error::world(
-            "driver-too-old",
-            format!(
-                "the NVIDIA driver is {driver}; what CUDA {} makes needs {} or newer",
-                release.version, release.oldest_driver
-            ),
-        )
-        .next("update the driver, or choose a recipe with an older CUDA")
-        .next(format!("building for another machine: {DRIVER_VARIABLE}={} (its driver)", release.oldest_driver)));
-    }
-    Ok(())
+    demand_driver(release.version, driver())
+}
+
+/// An error where what CUDA `version` makes needs a newer driver than the one that is there, by what its system needs.
+fn demand_driver(version: &str, driver: Option<(String, System)>) -> Result<()> {
+    let Some((driver, system)) = driver else { return Ok(()) };
+    let Some(oldest) = releases::newer_driver(version, system, &driver) else { return Ok(()) };
+    Err(Error::world(
+        "driver-too-old",
+        format!("the NVIDIA driver is {driver}; what CUDA {version} makes needs {oldest} or newer"),
+    )
+    .next("update the driver, or choose a recipe with an older CUDA")
+    .next(format!("building for another machine: {DRIVER_VARIABLE}={oldest} (its driver)")))
 }
 
 /// An error where nvcc of `release` does not take this host compiler: its `crt/host_config.h` ends every compile.
@@ -583,9 +585,8 @@ fn demand_compiler(release: &releases::Release, compiler: &Compiler) -> Result<(
             }
             let code = if found < first { "msvc-too-old" } else { "msvc-too-new" };
             let of = |number: u32| format!("{}.{:02}", number / 100, number % 100);
-            Err(Error::world(code, said(format!("MSVC {} to {}", of(first), of(last))))
-                .next("Visual Studio Installer, Modify, Individual components: choose MSVC build tools of that range")
-                .next("and run this in their developer prompt: vcvarsall.bat x64 -vcvars_ver=…"))
+            let e = Error::world(code, said(format!("MSVC {} to {}", of(first), of(last))));
+            Err(msvc::ANOTHER_VERSION.iter().fold(e, |e, step| e.next(*step)))
         }
         Family::Gcc | Family::Clang => Ok(()),
     }
@@ -594,20 +595,34 @@ fn demand_compiler(release: &releases::Release, compiler: &Compiler) -> Result<(
 /// Where a kernel with NVIDIA's module says which it is.
 const MODULE: &str = "/sys/module/nvidia/version";
 
-/// Version of the driver that the build is for, if there is one.
-fn driver() -> Option<String> {
-    driver_of(std::env::var(DRIVER_VARIABLE).ok(), || std::fs::read_to_string(MODULE).ok(), asked_driver)
+/// Version of the driver that the build is for, if there is one, and the system that it is of.
+fn driver() -> Option<(String, System)> {
+    let tool = || asked_driver().map(|said| (said, driver_system()));
+    driver_of(std::env::var(DRIVER_VARIABLE).ok(), || std::fs::read_to_string(MODULE).ok(), tool)
 }
 
 /// The same, of what was said by the user, else by the kernel, else by the driver's own tool.
 fn driver_of(
     said: Option<String>,
     kernel: impl FnOnce() -> Option<String>,
-    tool: impl FnOnce() -> Option<String>,
-) -> Option<String> {
-    let said = said.or_else(kernel).or_else(tool)?;
+    tool: impl FnOnce() -> Option<(String, System)>,
+) -> Option<(String, System)> {
+    // What is made here runs on this system, wherever that is.
+    let (said, system) = said.or_else(kernel).map(|said| (said, System::here())).or_else(tool)?;
     let said = said.trim();
-    (!said.is_empty()).then(|| said.to_owned())
+    (!said.is_empty()).then(|| (said.to_owned(), system))
+}
+
+/// The system whose driver serves the GPUs of this machine: under WSL it is that of the Windows around it.
+#[must_use]
+pub fn driver_system() -> System {
+    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    if is_wsl(&kernel) { System::Windows } else { System::here() }
+}
+
+/// Whether the kernel of this release is WSL's: `5.15.167.4-microsoft-standard-WSL2`, of WSL 1 `4.4.0-19041-Microsoft`.
+fn is_wsl(kernel: &str) -> bool {
+    kernel.to_ascii_lowercase().contains("microsoft")
 }
 
 /// What the driver's own tool says: Windows has no folder of modules, and WSL2's kernel no module of NVIDIA's.
@@ -734,13 +749,16 @@ mod tests {
     #[test]
     fn the_driver_is_the_one_that_was_said_else_the_kernels_else_its_tools() {
         let some = |text: &str| Some(text.to_owned());
-        let unasked = || -> Option<String> { panic!("asked without need") };
-        assert_eq!(driver_of(some("580"), unasked, unasked).as_deref(), Some("580"));
-        assert_eq!(driver_of(None, || some("550.54.14\n"), unasked).as_deref(), Some("550.54.14"));
-        assert_eq!(driver_of(None, || None, || some("581.15")).as_deref(), Some("581.15"));
+        let of = |text: &str, system| Some((text.to_owned(), system));
+        let kernel = || -> Option<String> { panic!("asked without need") };
+        let tool = || -> Option<(String, System)> { panic!("asked without need") };
+        let here = System::here();
+        assert_eq!(driver_of(some("580"), kernel, tool), of("580", here));
+        assert_eq!(driver_of(None, || some("550.54.14\n"), tool), of("550.54.14", here));
+        assert_eq!(driver_of(None, || None, || of("581.15", System::Windows)), of("581.15", System::Windows));
         assert_eq!(driver_of(None, || None, || None), None);
         // For a machine without any.
-        assert_eq!(driver_of(some(""), unasked, unasked), None);
+        assert_eq!(driver_of(some(""), kernel, tool), None);
         assert_eq!(said_by_tool("581.15\n581.15\n").as_deref(), Some("581.15"));
         assert_eq!(
             said_by_tool("NVIDIA-SMI has failed because it couldn't communicate with the NVIDIA driver.\n"),
@@ -750,9 +768,32 @@ mod tests {
     }
 
     #[test]
+    fn a_driver_is_held_against_what_its_own_system_needs() {
+        let demand = |driver: &str, system| demand_driver("12.4", Some((driver.to_owned(), system)));
+        demand("525.60.13", System::Linux).unwrap();
+        demand("528.33", System::Windows).unwrap();
+        let e = demand("527.41", System::Windows).unwrap_err();
+        assert!(e.what().contains("is 527.41; what CUDA 12.4 makes needs 528.33 or newer"), "{e}");
+        assert!(e.next_steps().iter().any(|step| step.contains("TORCHMILL_NVIDIA_DRIVER=528.33")), "{e}");
+        demand_driver("12.4", None).unwrap();
+    }
+
+    #[test]
+    fn under_wsl_the_driver_is_that_of_windows() {
+        for kernel in ["5.15.167.4-microsoft-standard-WSL2\n", "4.4.0-19041-Microsoft\n"] {
+            assert!(is_wsl(kernel), "{kernel}");
+        }
+        for kernel in ["6.1.0-28-amd64\n", "6.8.0-1017-azure\n", ""] {
+            assert!(!is_wsl(kernel), "{kernel}");
+        }
+    }
+
+    #[test]
     fn every_release_compiles_for_what_toolkits_are_tried_for() {
         assert!(releases::RELEASES.iter().all(|release| release.architectures.contains(&TRIAL_ARCHITECTURE)));
-        assert_eq!((number_of(TRIAL_ARCHITECTURE).as_str(), number_of("12.0a+PTX").as_str()), ("90", "120a"));
+        for (architecture, number) in [(TRIAL_ARCHITECTURE, "90"), ("12.0a+PTX", "120a"), ("10.3f", "103f")] {
+            assert_eq!(number_of(architecture), number);
+        }
     }
 
     #[test]

@@ -74,17 +74,21 @@ impl Compiler {
         let ends_below = |s: &VersionSpecifier| {
             matches!(s.operator(), Operator::LessThan | Operator::LessThanEqual) && !s.contains(&own)
         };
+        let another = |e: Error, how: String| match self.family {
+            Family::Msvc => msvc::ANOTHER_VERSION.iter().fold(e, |e, step| e.next(*step)),
+            Family::Gcc | Family::Clang => e.next(how),
+        };
         if specifiers.iter().any(ends_below) {
             let known = if tried.is_empty() { String::new() } else { format!(" (tried: {})", tried.join(", ")) };
-            return Err(wrong(format!(
-                "{said}: this one is too new, the sources are not known to compile with it{known}"
-            ))
-            .next(format!(
+            let what = format!("{said}: this one is too new, the sources are not known to compile with it{known}");
+            let how = format!(
                 "install an older {name} beside it and name it, as in CC=gcc-14 CXX=g++-14 cargo xtask build-torch"
-            ))
-            .next("or raise the upper end in the recipe's [toolchain], and see whether it compiles"));
+            );
+            return Err(another(wrong(what), how)
+                .next("or raise the upper end in the recipe's [toolchain], and see whether it compiles"));
         }
-        Err(wrong(said).next(format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch")))
+        let how = format!("install a {name} in that range and name it: CC=… CXX=… cargo xtask build-torch");
+        Err(another(wrong(said), how))
     }
 
     /// Finds compilers of GCC's kind, which are asked by GCC's options.
@@ -203,5 +207,14 @@ mod tests {
             assert!(e.next_steps().iter().any(|n| n.contains("CC=gcc-14")), "{e}");
         }
         assert!(gcc("trunk!").demand(">=9.3", &[]).unwrap_err().what().contains("'trunk!'"));
+    }
+
+    #[test]
+    fn nobody_on_windows_is_told_to_name_a_compiler_in_front_of_a_command() {
+        for range in [">=19.29", ">=19.10, <19.16"] {
+            let e = Compiler::called(Family::Msvc, "19.16.27054").demand(range, &[]).unwrap_err();
+            assert!(e.next_steps().iter().any(|step| step.contains("developer prompt")), "{e}");
+            assert!(!e.next_steps().iter().any(|step| step.contains("CC=")), "{e}");
+        }
     }
 }

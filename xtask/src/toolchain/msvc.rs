@@ -24,6 +24,12 @@ const LINKED: &[&str] = &["msvcrt.lib", "vcruntime.lib", "msvcprt.lib", "ucrt.li
 const INSTALL: &str = "winget install Microsoft.VisualStudio.2022.BuildTools --override \
     \"--quiet --wait --add Microsoft.VisualStudio.Workload.VCTools --includeRecommended\"";
 
+/// How a compiler of another version is taken. Windows' shells take no variable in front of a command.
+pub const ANOTHER_VERSION: [&str; 2] = [
+    "Visual Studio Installer, Modify, Individual components: choose MSVC build tools of that range",
+    "and run this in their developer prompt: vcvarsall.bat x64 -vcvars_ver=…",
+];
+
 /// Finds `cl.exe` for this machine, and what goes with it.
 ///
 /// # Errors

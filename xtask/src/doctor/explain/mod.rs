@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use torchmill_bytes::text::Line;
 use torchmill_bytes::text::{self, Text};
 
+use super::shell;
 use crate::stage::advice;
 
 /// Places of one mark that are kept: what repeats more often says nothing new.
@@ -301,9 +302,8 @@ impl Words {
     /// How a variable is set in the shell that the log is of.
     fn set(&self, variable: &str, value: &str) -> String {
         match (self.powershell, self.windows) {
-            (true, _) => format!("$env:{variable}=\"{value}\""),
-            // In PowerShell `set` makes no variable of the environment, and says nothing.
-            (false, true) => format!("set {variable}={value} (PowerShell: $env:{variable}=\"{value}\")"),
+            (true, _) => shell::powershell(variable, value),
+            (false, true) => shell::words(variable, value),
             (false, false) => format!("export {variable}={value}"),
         }
     }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::prefix::Prefix;
 use crate::error::{Error, Result};
 use crate::platform::scratch::Scratch;
+use crate::recipe::cuda::installed_at;
 use crate::recipe::{Cuda as Wanted, Recipe, Source, System};
 use crate::stage::build::{Build, CUDA, CUDNN};
 use crate::stage::step::{Ahead, Cx, Step};
@@ -153,11 +154,12 @@ pub fn brings_toolkit(recipe: &Recipe) -> bool {
 
 fn no_toolkit(build: &Build<'_>) -> Error {
     let version = build.recipe.cuda.as_ref().map_or("", |cuda| cuda.version.as_str());
+    let home = installed_at(version, build.recipe.system);
     Error::misuse(
         "no-toolkit",
         format!("the recipe {} brings no CUDA toolkit, and no installed one was named", build.recipe.name),
     )
-    .next(format!("install CUDA {version} with its cuDNN and NCCL, and name it: --cuda-home /usr/local/cuda-{version}"))
+    .next(format!("install CUDA {version} with its cuDNN and NCCL, and name it: --cuda-home {home}"))
 }
 
 /// The sources that a recipe's toolkit is made of, and what lies beside it.
