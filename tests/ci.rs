@@ -56,12 +56,13 @@ fn gitlab_takes_both_files_side_by_side() {
     }
 }
 
-#[test]
-fn a_workflow_that_was_edited_or_removed_is_told() {
-    let w = Workspace::new();
-    let recipe = crate::support::recipe("").replace("versions = []", "versions = [\"3.11\"]");
-    w.write("recipes/one.toml", &recipe);
-    w.run(&["ci", "render"]).exits(2).says("no recipe has a lock");
+/// A recipe for one Python, whose workflows are small.
+fn recipe_for_one_python() -> String {
+    crate::support::recipe("").replace("versions = []", "versions = [\"3.11\"]")
+}
+
+/// Locks the recipe `one` as it stands there.
+fn lock_one(w: &Workspace) {
     let loaded = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("one").unwrap();
     let lock = torchmill::recipe::Lock {
         version: torchmill::recipe::LOCK_VERSION,
@@ -70,6 +71,15 @@ fn a_workflow_that_was_edited_or_removed_is_told() {
         python: BTreeMap::new(),
     };
     w.write("recipes/one.lock", lock.to_toml("one").unwrap());
+}
+
+#[test]
+fn a_workflow_that_was_edited_or_removed_is_told() {
+    let w = Workspace::new();
+    let recipe = recipe_for_one_python();
+    w.write("recipes/one.toml", &recipe);
+    w.run(&["ci", "render"]).exits(2).says("no recipe has a lock");
+    lock_one(&w);
     w.run(&["ci", "check"]).exits(1).says("ci/github/build-torch.yml is missing");
     w.run(&["ci", "render"]).exits(0).says("ci/gitlab/build-torch.yml");
     w.run(&["ci", "check"]).exits(0);
@@ -86,6 +96,234 @@ fn a_workflow_that_was_edited_or_removed_is_told() {
     std::fs::write(&path, text.replacen("permissions: {}", "permissions: write-all", 1)).unwrap();
     let line = text.lines().position(|l| l == "permissions: {}").unwrap() + 1;
     w.run(&["ci", "check"]).exits(1).says(&format!("differs from line {line} on")).says("cargo xtask ci render");
+}
+
+/// Rendered files, and where their users have them.
+const COPIES: [(&str, &str); 4] = [
+    ("ci/github/build-torch.yml", ".github/workflows/wheels.yaml"),
+    ("ci/github/release.yml", ".github/workflows/release.yml"),
+    ("ci/gitlab/build-torch.yml", ".gitlab-ci.yml"),
+    ("ci/gitlab/release.yml", ".gitlab/ci/release.yml"),
+];
+
+/// A workspace with rendered files and a copy of each.
+fn copied() -> Workspace {
+    let w = Workspace::new();
+    w.write("recipes/one.toml", recipe_for_one_python());
+    lock_one(&w);
+    w.run(&["ci", "render"]).exits(0);
+    for (from, to) in COPIES {
+        w.write(to, std::fs::read(w.path().join(from)).unwrap());
+    }
+    w
+}
+
+#[test]
+fn a_copy_is_judged_as_what_it_was_copied_from_and_rendered_again() {
+    let w = copied();
+    let read = |path: &str| std::fs::read_to_string(w.path().join(path)).unwrap();
+    w.run(&["ci", "check"]).exits(0);
+    w.run(&["ci", "render"]).exits(0).says("nothing to write");
+    for (from, to) in COPIES {
+        let text = read(from);
+        // Its first line says what it is, whatever it is called.
+        assert!(text.starts_with(&format!("# Rendered by `cargo xtask ci render` as {from};")), "{text}");
+        // A hand in it, also above that line.
+        let end = text.lines().count() + 1;
+        let hands = [(end, format!("{text}# by hand\n")), (1, format!("# SPDX-License-Identifier: MIT\n{text}"))];
+        for (line, edited) in hands {
+            w.write(to, edited);
+            let told = format!("{to}, a copy of {from}, differs from line {line} on");
+            w.run(&["ci", "check"]).exits(1).says(&told).says("cargo xtask ci render");
+            w.run(&["ci", "render"]).exits(0).says(to);
+            assert_eq!(read(to), text);
+            w.run(&["ci", "check"]).exits(0);
+        }
+    }
+    // Of recipes as they were: the file and its copy are both told, and one command writes both.
+    w.write("recipes/one.toml", recipe_for_one_python().replace("\"3.11\"", "\"3.11\", \"3.12\""));
+    lock_one(&w);
+    let ran = w.run(&["ci", "check", "--json"]).exits(1);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    let of = |path: &str| json["stale"].as_array().unwrap().iter().find(|s| s["path"] == path).map(|s| s["of"].clone());
+    for (from, to) in [COPIES[0], COPIES[2]] {
+        assert_eq!([of(from).unwrap(), of(to).unwrap()], [from, from], "{json}");
+    }
+    assert_eq!(of(COPIES[1].1), None, "no recipe is in a release: {json}");
+    w.run(&["ci", "render"]).exits(0).says(COPIES[0].1);
+    w.run(&["ci", "check"]).exits(0);
+    assert!(read(COPIES[0].1).contains("3.12"));
+}
+
+#[test]
+fn what_is_not_a_copy_is_nobodys_business() {
+    let w = copied();
+    let text = std::fs::read_to_string(w.path().join(COPIES[0].0)).unwrap();
+    let (_, own) = text.split_once('\n').unwrap();
+    let others = [
+        // A workflow that speaks of ours, below its head.
+        (".github/workflows/own.yml", b"name: own\n# Rendered by `cargo xtask ci render`, once.\non: push\n".to_vec()),
+        // One that was a copy, and is somebody's own now.
+        (".github/workflows/mine.yml", own.replace("cargo", "cargo --locked").into_bytes()),
+        (".github/workflows/odd.yml", b"# \xff\xfe\nname: odd\n".to_vec()),
+        (".github/workflows/folder.yml/notes.txt", Vec::new()),
+        // No service reads it.
+        ("notes/copy.yml", format!("{text}# by hand\n").into_bytes()),
+    ];
+    for (path, bytes) in &others {
+        w.write(path, bytes);
+    }
+    w.run(&["ci", "check"]).exits(0);
+    w.run(&["ci", "render"]).exits(0).says("nothing to write");
+    for (path, bytes) in &others {
+        assert_eq!(&std::fs::read(w.path().join(path)).unwrap(), bytes, "{path}");
+    }
+    // What another version rendered, and this one does not: told, and left alone.
+    let older = "# Rendered by `cargo xtask ci render` as ci/github/older.yml; it was.\nname: older\n";
+    let path = w.write(".github/workflows/older.yml", older);
+    w.run(&["ci", "check"]).exits(1).says(".github/workflows/older.yml was rendered by another version");
+    w.run(&["ci", "render"]).exits(0).says("nothing to write");
+    assert_eq!(std::fs::read_to_string(path).unwrap(), older);
+}
+
+/// Of several jobs that write a cache of one name, the last one to end decides what is in it.
+#[test]
+fn a_cache_has_one_writer_and_the_parts_of_a_build_come_as_artifacts() {
+    let [gitlab, github] = ["ci/gitlab/build-torch.yml", "ci/github/build-torch.yml"].map(|file| -> Value {
+        serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap()
+    });
+    let mut writers: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut parts = BTreeSet::new();
+    for (name, job) in gitlab.as_mapping().unwrap() {
+        let name = name.as_str().unwrap();
+        let Some(caches) = job["cache"].as_sequence() else { continue };
+        // "Limited to a maximum of four different caches."
+        assert!(caches.len() <= 4, "{name}");
+        let is_part = job["extends"] == ".shard-torch";
+        if is_part {
+            parts.insert(name);
+        }
+        let variables = strings(&job["variables"]);
+        for cache in caches {
+            let key = match &cache["key"] {
+                Value::String(text) => text.clone(),
+                by_file => format!("{}-{}", by_file["prefix"].as_str().unwrap(), by_file["files"][0].as_str().unwrap()),
+            };
+            let key = key.replace("$RECIPE", &variables["RECIPE"]).replace("$MACHINE", &variables["MACHINE"]);
+            assert!(!is_part || cache["policy"] == "pull", "{name} writes {key}, and three more do");
+            if cache["policy"] != "pull" {
+                writers.entry(key).or_default().push(name);
+            }
+        }
+    }
+    assert!(writers.len() > 10, "{writers:?}");
+    assert!(writers.values().all(|jobs| jobs.len() == 1), "{writers:?}");
+    // What the parts compiled comes to their build all the same, also of one that failed.
+    let shard = &gitlab[".shard-torch"];
+    assert!(shard["artifacts"]["paths"][0] == "objects/" && shard["artifacts"]["when"] == "always", "{shard:?}");
+    let mut taken = BTreeSet::new();
+    for job in gitlab.as_mapping().unwrap().values().filter(|job| job["extends"] == ".build-torch") {
+        taken.extend(job["needs"].as_sequence().unwrap().iter().filter_map(|need| need["job"].as_str()));
+    }
+    assert_eq!(parts, taken);
+    // A tag, which may be of an older branch, keeps nothing for others.
+    let build = &gitlab[".build-torch"];
+    assert!(build["variables"]["COMPILER_CACHE_POLICY"] == "pull-push");
+    let mut rules = build["rules"].as_sequence().unwrap().iter();
+    let tag = rules.find(|rule| rule["if"] == "$CI_COMMIT_TAG").unwrap();
+    assert!(tag["variables"]["COMPILER_CACHE_POLICY"] == "pull", "{tag:?}");
+    // The same on GitHub: builds write, each under the id of its machine.
+    let mut ids = BTreeSet::new();
+    for (name, job) in github["jobs"].as_mapping().unwrap() {
+        let name = name.as_str().unwrap();
+        let steps = job["steps"].as_sequence().unwrap();
+        let uses = |step: &&Value| step["uses"].as_str().is_some_and(|uses| uses.starts_with("actions/cache/save@"));
+        let saved: Vec<&str> = steps.iter().filter(uses).map(|step| step["with"]["key"].as_str().unwrap()).collect();
+        assert_eq!(saved.is_empty(), !name.starts_with("build"), "{name}: {saved:?}");
+        assert!(saved.iter().all(|key| key.contains("${{ matrix.build.id }}")), "{name}: {saved:?}");
+        for machine in job["strategy"]["matrix"]["build"].as_sequence().into_iter().flatten() {
+            assert!(saved.is_empty() || ids.insert(machine["id"].as_str().unwrap()), "{machine:?} is there twice");
+        }
+    }
+    assert!(ids.len() > 10, "{ids:?}");
+}
+
+/// What a workflow runs with the secrets of a repository is of GitHub, or of those who run the index.
+#[test]
+fn workflows_use_actions_of_github_and_of_pypa_alone() {
+    for file in ["ci/github/build-torch.yml", "ci/github/release.yml"] {
+        let workflow: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap();
+        let mut used = Vec::new();
+        collect(&workflow, "uses", &mut used);
+        assert!(used.len() > 5, "{file}");
+        for action in used {
+            let (name, commit) = action.split_once('@').unwrap();
+            assert!(name.starts_with("actions/") || name == "pypa/gh-action-pypi-publish", "{file}: {action}");
+            assert!(commit.len() == 40 && commit.bytes().all(|b| b.is_ascii_hexdigit()), "{file}: {action}");
+        }
+    }
+}
+
+/// The toolkit that no package has is the machine's, as its installer names it.
+#[test]
+fn a_toolkit_that_no_recipe_brings_is_the_machines() {
+    let w = Workspace::new();
+    let calls = w.path().join("calls");
+    let cargo = w.write("bin/cargo", format!("#!/bin/bash\nprintf '<%s>' \"$@\" >> '{}'\n", calls.display()));
+    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    let text = std::fs::read_to_string(root().join("ci/github/build-torch.yml")).unwrap();
+    let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let steps = workflow["jobs"]["build-large-windows"]["steps"].as_sequence().unwrap();
+    let build = steps.iter().find(|step| step["name"] == "Build").unwrap()["run"].as_str().unwrap();
+    let run = |toolkit: &str, home: Option<&str>| {
+        std::fs::write(&calls, "").unwrap();
+        let mut command = Command::new("bash");
+        command.args(["--noprofile", "--norc", "-e", "-o", "pipefail", "-c", build]).current_dir(w.path());
+        let path = format!("{}:{}", cargo.parent().unwrap().display(), std::env::var("PATH").unwrap());
+        command.env("PATH", path).envs([("RECIPE", "one"), ("PYTHONS", "3.11"), ("TOOLKIT", toolkit)]);
+        command.env_remove("CUDA_PATH").envs(home.map(|home| ("CUDA_PATH", home)));
+        (Ran::of(&mut command, w.path()), std::fs::read_to_string(&calls).unwrap())
+    };
+    let (ran, said) = run("12.4.1", Some("C:/Program Files/CUDA/v12.4"));
+    ran.exits(0);
+    assert!(said.contains("<--cuda-home><C:/Program Files/CUDA/v12.4>"), "{said}");
+    // One whose recipe brings it asks for none, whatever the machine has.
+    let (ran, said) = run("", Some("C:/Program Files/CUDA/v11.8"));
+    ran.exits(0);
+    assert!(said.contains("<build-torch>") && !said.contains("--cuda-home"), "{said}");
+    let (ran, said) = run("12.4.1", None);
+    let ran = ran.says("CUDA 12.4.1 has to be installed on this machine");
+    assert_ne!(ran.code, Some(0));
+    assert!(!said.contains("build-torch"), "{said}");
+}
+
+/// Where nothing can be attested, a variable says so: no job that needs it is left out with it, and none goes on after
+/// a failure.
+#[test]
+fn what_comes_after_an_attestation_goes_on_without_one_and_stops_after_a_failure() {
+    for file in ["ci/github/build-torch.yml", "ci/github/release.yml"] {
+        let workflow: Value = serde_yaml_ng::from_str(&std::fs::read_to_string(root().join(file)).unwrap()).unwrap();
+        let jobs = workflow["jobs"].as_mapping().unwrap();
+        let condition = |job: &Value| job["if"].as_str().unwrap().to_owned();
+        assert!(condition(&workflow["jobs"]["attest"]).contains("vars.TORCHMILL_ATTEST != 'no'"), "{file}");
+        let mut after = 0;
+        for (name, job) in jobs {
+            let needs: Vec<&str> = job["needs"].as_sequence().into_iter().flatten().filter_map(Value::as_str).collect();
+            if !needs.contains(&"attest") {
+                continue;
+            }
+            after += 1;
+            assert!(condition(job).starts_with("${{ !cancelled() && !failure() && "), "{file}: {name:?}");
+            // What is attested is what goes out: it waits for the very jobs.
+            let attested = &workflow["jobs"]["attest"]["needs"];
+            let attested: Vec<&str> = match attested.as_str() {
+                Some(one) => vec![one],
+                None => attested.as_sequence().unwrap().iter().filter_map(Value::as_str).collect(),
+            };
+            assert!(attested.iter().all(|job| needs.contains(job)), "{file}: {name:?}");
+        }
+        assert!(after > 0, "{file}");
+    }
 }
 
 /// The field's linters.
@@ -411,7 +649,8 @@ fn every_line_that_gitlab_would_run_runs() {
     script(&w, &bin, &format!("{first}\nprintf %s \"${{TORCHMILL_SETTINGS-none}}\" > settings.txt"), ".", &of_tag);
     assert_eq!(std::fs::read_to_string(w.path().join("settings.txt")).unwrap(), "none");
     assert!(!there.exists());
-    assert!(workflow[".build-torch"]["rules"].as_sequence().unwrap().iter().all(|rule| rule["variables"].is_null()));
+    let mut rules = workflow[".build-torch"]["rules"].as_sequence().unwrap().iter();
+    assert!(rules.all(|rule| rule["variables"]["TORCHMILL_SETTINGS"].is_null()));
     let with_script = workflow.as_mapping().unwrap().values().filter(|job| !job["script"].is_null()).count();
     assert_eq!(jobs, with_script, "a job of the workflow was not run");
     assert!(mirror.holds_torch());

@@ -5,9 +5,10 @@
 //!                                                           └─► gitlab.yml.j2 ─► ci/gitlab/build-torch.yml
 //! github-release.yml.j2, gitlab-release.yml.j2 ─► ci/*/release.yml: the program itself, and uvstore
 //! ```
-//! The templates hold all that is said of a CI; this module fills in what the recipes say.
+//! The templates hold all that is said of a CI; this module fills in what the recipes say. GitHub runs what was copied
+//! to `.github/workflows/`, so copies are judged and rendered again as the files in `ci/` are.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::Serde;
@@ -36,7 +37,7 @@ pub struct Job {
     pub machine: String,
     /// GitHub's label of a hosted machine of that kind; `None` where none has the disk for it.
     pub runner: Option<String>,
-    /// The CUDA toolkit that is installed for it, such as `12.4.1`; `None` where it comes by the lock, or none does.
+    /// The CUDA toolkit that its machine has to have, such as `12.4.1`; `None` where it needs none, or the lock brings it.
     pub toolkit: Option<&'static str>,
     /// What `validate` holds it against.
     pub baseline: String,
@@ -87,13 +88,32 @@ pub struct Rendered {
     pub text: String,
 }
 
-/// A committed file that is not what would be rendered.
+/// A committed file, or a copy of one, that is not what would be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stale {
     /// The file, relative to the repository.
-    pub path: &'static str,
-    /// The first line that differs, from 1; `None` where the file is missing.
+    pub path: String,
+    /// Where what belongs into it is rendered: for a copy another path than its own. `None` where this version renders
+    /// nothing of the name that the file gives itself.
+    pub of: Option<&'static str>,
+    /// The first line that differs, from 1; `None` where there are no two files to compare.
     pub line: Option<usize>,
+}
+
+impl Stale {
+    /// Whether it is a copy, which stands where its owner put it.
+    pub fn is_copy(&self) -> bool {
+        self.of.is_none_or(|of| of != self.path)
+    }
+}
+
+/// A file that says of itself that it was rendered, and stands elsewhere than it was rendered to.
+struct Copied {
+    /// The file, relative to the repository.
+    path: String,
+    /// What it says that it is, if that is rendered.
+    of: Option<&'static str>,
+    text: String,
 }
 
 const TEMPLATES: [(&str, &str); 4] = [
@@ -102,6 +122,13 @@ const TEMPLATES: [(&str, &str); 4] = [
     ("ci/github/release.yml", include_str!("github-release.yml.j2")),
     ("ci/gitlab/release.yml", include_str!("gitlab-release.yml.j2")),
 ];
+
+/// What the first line of every rendered file begins with; its path follows. A copy is known by that line.
+const MARK: &str = "# Rendered by `cargo xtask ci render`";
+
+/// The folders in which a copy is looked for: where GitHub has its workflows, where GitLab has its file, and where
+/// people have what that file includes.
+const PLACES: [&str; 4] = [".github/workflows", "", ".gitlab", ".gitlab/ci"];
 
 /// Bytes of disk that GitHub promises on a hosted machine: 14 GB.
 const HOSTED_DISK: u64 = 14_000_000_000;
@@ -139,7 +166,7 @@ pub fn matrix(workspace: &Workspace) -> Result<Vec<Job>> {
         Lock::load(&recipe, &path)?;
         let brings_cuda = brings_toolkit(&recipe);
         if recipe.cuda.is_some() && !brings_cuda && recipe.system == System::Linux {
-            // No hosted machine has the toolkit with its cuDNN and NCCL, and no action installs all three.
+            // No machine has the toolkit with its cuDNN and NCCL unless somebody put all three there.
             continue;
         }
         for machine in &recipe.python.machines {
@@ -218,37 +245,87 @@ pub fn render(workspace: &Workspace) -> Result<Vec<Rendered>> {
         .collect()
 }
 
-/// The committed files that are not what [`render`] makes.
+/// The committed files, and copies of them, that are not what [`render`] makes.
 ///
 /// # Errors
 /// As [`matrix`]; a file that cannot be read.
 pub fn stale(workspace: &Workspace) -> Result<Vec<Stale>> {
+    let rendered = render(workspace)?;
     let mut stale = Vec::new();
-    for Rendered { path, text } in render(workspace)? {
+    for Rendered { path, text } in &rendered {
         let line = match std::fs::read_to_string(workspace.root.join(path)) {
-            Ok(there) if there == text => continue,
-            Ok(there) => {
-                let same = there.lines().zip(text.lines()).take_while(|(a, b)| a == b).count();
-                Some(same + 1)
-            }
+            Ok(there) if there == *text => continue,
+            Ok(there) => Some(first_difference(&there, text)),
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
             Err(e) => return Err(Error::world("io", format!("{path} cannot be read: {e}"))),
         };
-        stale.push(Stale { path, line });
+        stale.push(Stale { path: (*path).to_owned(), of: Some(*path), line });
+    }
+    for copy in copies(&workspace.root) {
+        let line = match rendered.iter().find(|made| Some(made.path) == copy.of) {
+            Some(made) if made.text == copy.text => continue,
+            Some(made) => Some(first_difference(&copy.text, &made.text)),
+            None => None,
+        };
+        stale.push(Stale { path: copy.path, of: copy.of, line });
     }
     Ok(stale)
 }
 
-/// Writes all files and says where; a file that is as it should be is left alone.
+/// The first line, from 1, in which two texts that are not the same differ. What ends a line is part of it.
+fn first_difference(one: &str, other: &str) -> usize {
+    one.split('\n').zip(other.split('\n')).take_while(|(a, b)| a == b).count() + 1
+}
+
+/// The files below `root` that say of themselves that they were rendered, in the places where services look for them.
+fn copies(root: &Path) -> Vec<Copied> {
+    let mut found = Vec::new();
+    for place in PLACES {
+        let listed = std::fs::read_dir(root.join(place)).into_iter().flatten().flatten();
+        let mut names: Vec<String> = listed.filter_map(|entry| entry.file_name().into_string().ok()).collect();
+        names.retain(|name| name.ends_with(".yml") || name.ends_with(".yaml"));
+        names.sort();
+        for name in names {
+            let path = if place.is_empty() { name } else { format!("{place}/{name}") };
+            let file = root.join(&path);
+            // Most files here are others', in whatever encoding. What cannot be read does not say that it is ours.
+            let Some(Ok(bytes)) = file.is_file().then(|| std::fs::read(&file)) else { continue };
+            let text = String::from_utf8_lossy(&bytes).into_owned();
+            if let Some(line) = mark(&text) {
+                let of = TEMPLATES.iter().map(|(path, _)| *path).find(|path| line.contains(*path));
+                found.push(Copied { path, of, text });
+            }
+        }
+    }
+    found
+}
+
+/// The line that says that `text` was rendered. Something may have been put above it, such as a licence; below the head
+/// of a file it says nothing of the file.
+fn mark(text: &str) -> Option<&str> {
+    let head = |line: &&str| line.is_empty() || line.starts_with('#') || *line == "---";
+    text.trim_start_matches('\u{feff}').lines().take_while(head).find(|line| line.starts_with(MARK))
+}
+
+/// Writes all files, and the copies of them again, and says where; a file that is as it should be is left alone.
 ///
 /// # Errors
 /// As [`matrix`]; a file that cannot be written.
 pub fn write(workspace: &Workspace) -> Result<Vec<PathBuf>> {
+    let rendered = render(workspace)?;
     let mut written = Vec::new();
-    for Rendered { path, text } in render(workspace)? {
+    for Rendered { path, text } in &rendered {
         let path = workspace.root.join(path);
-        if !std::fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        if !std::fs::read_to_string(&path).is_ok_and(|there| there == *text) {
             crate::store::write_atomically(&path, text.as_bytes())?;
+            written.push(path);
+        }
+    }
+    // A copy that is a link to one of these is up to date by now, and stays a link.
+    for copy in copies(&workspace.root) {
+        if let Some(made) = rendered.iter().find(|made| Some(made.path) == copy.of && made.text != copy.text) {
+            let path = workspace.root.join(&copy.path);
+            crate::store::write_atomically(&path, made.text.as_bytes())?;
             written.push(path);
         }
     }

@@ -12,8 +12,9 @@ use crate::ui;
 #[command(after_help = "\
 Examples:
   cargo xtask ci render
-      write ci/github/build-torch.yml and ci/gitlab/build-torch.yml
-  cargo xtask ci check          are the committed files what would be rendered?
+      write ci/github/build-torch.yml and ci/gitlab/build-torch.yml, and again
+      what was copied from them to .github/workflows/ or .gitlab-ci.yml
+  cargo xtask ci check          are they, and their copies, up to date?
   cargo xtask ci matrix --json  for a CI of your own: recipe × Python × machine
 
 Exit code of check: 0 up to date, 1 not.")]
@@ -27,12 +28,12 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Write the workflows
+    /// Write the workflows, and again what was copied from them
     #[command(after_help = "\
 Example:
   cargo xtask ci render")]
     Render,
-    /// Fail if a committed workflow differs from what would be rendered
+    /// Fail if a committed workflow, or a copy of one, differs from what would be rendered
     #[command(after_help = "\
 Example:
   cargo xtask ci check")]
@@ -75,14 +76,7 @@ pub fn run(args: &Args) -> Result<Answer> {
                 }
                 return Ok(Answer::Yes);
             }
-            let told: Vec<String> = stale
-                .iter()
-                .map(|s| match s.line {
-                    Some(line) => format!("{} differs from line {line} on", s.path),
-                    None => format!("{} is missing", s.path),
-                })
-                .collect();
-            Ok(Answer::no("ci-stale", told.join("; ")).next("run `cargo xtask ci render` and commit what it writes"))
+            Ok(told(&stale))
         }
         Command::Matrix => {
             let jobs = ci::matrix(&workspace)?;
@@ -97,4 +91,26 @@ pub fn run(args: &Args) -> Result<Answer> {
             Ok(Answer::Yes)
         }
     }
+}
+
+/// What is not as it would be rendered, and what to do about it.
+fn told(stale: &[ci::Stale]) -> Answer {
+    let one = |s: &ci::Stale| match (s.of, s.line) {
+        (Some(of), Some(line)) if s.is_copy() => format!("{}, a copy of {of}, differs from line {line} on", s.path),
+        (Some(_), Some(line)) => format!("{} differs from line {line} on", s.path),
+        (Some(_), None) => format!("{} is missing", s.path),
+        (None, _) => format!("{} was rendered by another version, and this one renders no such file", s.path),
+    };
+    let all: Vec<String> = stale.iter().map(one).collect();
+    let mut answer = Answer::no("ci-stale", all.join("; "));
+    if stale.iter().any(|s| s.of.is_some()) {
+        answer = answer.next("run `cargo xtask ci render` and commit what it writes");
+    }
+    if stale.iter().any(|s| s.of.is_none()) {
+        answer = answer.next("remove the file that is of another version, or copy one from ci/ in its place");
+    }
+    if stale.iter().any(ci::Stale::is_copy) {
+        answer = answer.next("a copy that shall differ is left alone once its line `# Rendered by` is taken out");
+    }
+    answer
 }
