@@ -22,6 +22,15 @@ fn machine() -> Workspace {
     w
 }
 
+/// The same, with 34 sources more: more objects than a sample has at the least.
+fn machine_with_many() -> Workspace {
+    let mut files = files();
+    files.extend((6..40).map(|i| (format!("fill/f{i}.cpp"), format!("int f{i}() {{ return {i}; }}\n"))));
+    let mut w = workspace(&files);
+    own_store(&mut w);
+    w
+}
+
 /// The archive and its signed statement, out of a machine that compiled everything.
 struct Published {
     w: Workspace,
@@ -31,7 +40,11 @@ struct Published {
 }
 
 fn published() -> Published {
-    let w = machine();
+    published_by(machine(), 9)
+}
+
+/// Those of a machine, with so many objects.
+fn published_by(w: Workspace, objects: usize) -> Published {
     w.run(&["build-torch", "--recipe", "standin", "--until", "bundle"]).exits(0);
     let (private, key) = keys(&w, "signing");
     let (_, other_key) = keys(&w, "other");
@@ -40,7 +53,7 @@ fn published() -> Published {
         .run(&["cache", "export", "--recipe", "standin", "--out", text(&out), "--sign", text(&private), "--json"])
         .exits(0);
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
-    assert_eq!(json["exported"]["about"]["objects"], 9, "{}", ran.stdout);
+    assert_eq!(json["exported"]["about"]["objects"], objects, "{}", ran.stdout);
     let name = Path::new(json["exported"]["file"].as_str().unwrap()).file_name().unwrap().to_owned();
     let archive = out.join(name);
     Published { w, archive, key, other_key }
@@ -87,15 +100,15 @@ fn packed_again(published: &Published, files: &BTreeMap<String, Vec<u8>>) {
     published.w.run(&["sign", &statement, "--key", text(&private)]).exits(0);
 }
 
-/// The archive with one object that is another one than the compiler makes, signed by the trusted key.
-fn poison(published: &Published) -> String {
+/// The archive with one object, of `source`, that is another one than the compiler makes, signed by the trusted key.
+fn poison(published: &Published, source: &str) -> String {
     let mut files = unpacked(&published.archive);
     let names: Vec<String> = files.keys().filter(|name| name.starts_with("entries/")).cloned().collect();
-    let is_filler = |name: &&String| {
+    let is_of_it = |name: &&String| {
         let entry: serde_json::Value = serde_json::from_slice(&files[*name]).unwrap();
-        entry["output"].as_str().unwrap().contains("fill/f3.cpp")
+        entry["output"].as_str().unwrap().contains(source)
     };
-    let name = names.iter().find(is_filler).unwrap();
+    let name = names.iter().find(is_of_it).unwrap();
     let mut entry: serde_json::Value = serde_json::from_slice(&files[name]).unwrap();
     let mut object = files[&format!("objects/{}", entry["object"].as_str().unwrap())].clone();
     // Bytes behind an ELF file are no part of it, and a linker takes it.
@@ -139,20 +152,140 @@ fn a_statement_says_which_share_of_the_objects_came_from_elsewhere() {
     let (p, there) = (published(), machine());
     p.import(&there, &["--key", text(&p.key)]).exits(0);
     build(&there, &[]).exits(0).says("of them are compiled again and compared (seed ");
-    there.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
-    let statement = |w: &Workspace| -> serde_json::Value {
-        serde_json::from_slice(&std::fs::read(artifact(w, "provenance", ".provenance.json")).unwrap()).unwrap()
-    };
-    let objects = "/predicate/buildDefinition/internalParameters/objects";
-    let said = statement(&there);
-    let said = said.pointer(objects).unwrap();
+    let said = stated(&there).unwrap();
     assert_eq!(
         (said["objects"].as_u64(), said["imported"].as_u64(), said["audited"].as_u64()),
         (Some(9), Some(9), Some(9))
     );
     assert!(said["writer"].as_str().unwrap().starts_with("the key "), "{said}");
-    p.w.run(&["build-torch", "--recipe", "standin", "--until", "provenance"]).exits(0);
-    assert_eq!(statement(&p.w).pointer(objects), None);
+    assert_eq!(stated(&p.w), None);
+}
+
+/// What the statement of a finished build says of where its objects came from.
+fn stated(w: &Workspace) -> Option<serde_json::Value> {
+    until(w, "provenance", &[]).exits(0);
+    let statement = std::fs::read(artifact(w, "provenance", ".provenance.json")).unwrap();
+    let statement: serde_json::Value = serde_json::from_slice(&statement).unwrap();
+    statement.pointer("/predicate/buildDefinition/internalParameters/objects").cloned()
+}
+
+/// `build-torch` of the stand-in until a stage.
+fn until(w: &Workspace, stage: &str, more: &[&str]) -> Ran {
+    w.run(&[&["build-torch", "--recipe", "standin", "--until", stage], more].concat())
+}
+
+/// How many objects each sample of a build compiled again.
+fn compiled_again(ran: &Ran) -> Vec<usize> {
+    let said = ran.stderr.split(" objects came from elsewhere; ").skip(1);
+    said.map(|rest| rest.split(' ').next().unwrap().parse().unwrap()).collect()
+}
+
+/// Puts other bytes in the place of a source in a work folder, whose file the tree in the store shares. Its time stays:
+/// ninja goes by that.
+fn put_in_place(source: &Path, bytes: &[u8]) {
+    let time = std::fs::metadata(source).unwrap().modified().unwrap();
+    std::fs::remove_file(source).unwrap();
+    std::fs::write(source, bytes).unwrap();
+    std::fs::File::options().write(true).open(source).unwrap().set_modified(time).unwrap();
+}
+
+#[test]
+fn a_build_compiles_one_sample_again_and_no_stage_one_of_its_own() {
+    let (p, there) = (published_by(machine_with_many(), 43), machine_with_many());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    let ran = build(&there, &[]).exits(0);
+    // One of the canary's three, and ten of all; the canary's one is rounded up, and that may make it one more.
+    let again = compiled_again(&ran);
+    assert_eq!((again.len(), again[0]), (2, 1), "{}", ran.stderr);
+    let sum: usize = again.iter().sum();
+    assert!((10..=11).contains(&sum), "{}", ran.stderr);
+    let said = stated(&there).unwrap();
+    assert_eq!((said["imported"].as_u64(), said["audited"].as_u64()), (Some(43), Some(sum as u64)), "{said}");
+}
+
+#[test]
+fn a_build_that_ends_with_the_canary_owes_nothing_of_its_sample_and_what_goes_on_draws_none_twice() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    until(&there, "configure", &[]).exits(0);
+    // It is stopped after its canary, of whose three objects it drew its share.
+    let filler = work_folder(&there).join("src/fill/f3.cpp");
+    let whole = std::fs::read(&filler).unwrap();
+    put_in_place(&filler, b"#error\n");
+    let ran = until(&there, "bundle", &[]).exits(3);
+    assert_eq!(compiled_again(&ran), [1], "{}", ran.stderr);
+    // The canary is done, and as the end of a build it is not.
+    let ran = until(&there, "canary", &[]).exits(0).says("canary (in the store)");
+    assert_eq!(compiled_again(&ran), [2], "{}", ran.stderr);
+    let ran = until(&there, "canary", &[]).exits(0);
+    assert!(compiled_again(&ran).is_empty(), "{}", ran.stderr);
+    put_in_place(&filler, &whole);
+    let ran = until(&there, "bundle", &[]).exits(0);
+    assert_eq!(compiled_again(&ran), [6], "{}", ran.stderr);
+    assert_eq!(stated(&there).unwrap()["audited"], 9);
+}
+
+#[test]
+fn a_part_without_objects_ends_a_build_that_owes_nothing_of_its_sample() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    let ran = there.run(&["build-torch", "--recipe", "standin", "--shard", "20/20"]).exits(0);
+    assert_eq!(compiled_again(&ran), [1, 2], "{}", ran.stderr);
+}
+
+#[test]
+fn a_sample_that_was_stopped_goes_on_where_it_was() {
+    let (p, there) = (published(), machine());
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    until(&there, "canary", &["--cache-audit", "0"]).exits(0);
+    // What ninja has done already and the sample cannot do.
+    let source = work_folder(&there).join("src/torch/csrc/distributed/c10d/TCPStoreLibUvBackend.cpp");
+    let whole = std::fs::read(&source).unwrap();
+    put_in_place(&source, b"#error\n");
+    let all = &["--cache-audit", "100", "--jobs", "1"];
+    let ran = until(&there, "bundle", all).exits(3);
+    assert_eq!(compiled_again(&ran), [9], "{}", ran.stderr);
+    put_in_place(&source, &whole);
+    // TCPStore.cpp, as long as the other one by the table of times and before it by its name, was compiled then.
+    let ran = until(&there, "bundle", all).exits(0);
+    assert_eq!(compiled_again(&ran), [8], "{}", ran.stderr);
+    assert_eq!(stated(&there).unwrap()["audited"], 9);
+}
+
+#[test]
+fn a_false_object_that_the_canary_used_makes_what_it_found_out_worth_nothing() {
+    let (p, there) = (published(), machine());
+    let output = poison(&p, "c10d/TCPStore.cpp");
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    until(&there, "canary", &["--cache-audit", "0"]).exits(0);
+    build(&there, &["--cache-audit", "100"]).exits(1).says(&format!("the object {output} of "));
+    let ran = build(&there, &[]).exits(0);
+    assert!(!ran.stderr.contains("canary (in the store)"), "{}", ran.stderr);
+    let wheel = |w: &Workspace| std::fs::read(artifact(w, "wheel", ".whl")).unwrap();
+    assert!(wheel(&there) == wheel(&p.w), "the same bytes");
+}
+
+#[test]
+fn the_sample_is_compiled_past_a_ccache_that_is_called_as_the_compiler() {
+    // It does what ccache does where it is told so: nothing but to start the compiler.
+    let script = "#!/bin/sh\n[ -z \"$CCACHE_DISABLE\" ] || echo past >> \"${0%/*}/past\"\nexec g++ \"$@\"\n";
+    let run = |w: &Workspace, args: &[&str]| {
+        let compiler = w.write("called_as_g++", script);
+        Command::new("chmod").arg("+x").arg(&compiler).status().unwrap();
+        Ran::of(w.xtask(args).env("CXX", &compiler).env_remove("CCACHE_DISABLE"), w.path())
+    };
+    let (first, there) = (machine(), machine());
+    let compile = ["build-torch", "--recipe", "standin", "--until", "compile", "--cache-audit", "100"];
+    run(&first, &compile).exits(0);
+    let out = first.path().join("objects");
+    run(&first, &["cache", "export", "--recipe", "standin", "--out", text(&out)]).exits(0);
+    let archive = entries(&out).into_iter().find(|path| text(path).ends_with(".tar.gz")).unwrap();
+    let trust = format!("--trust={}", sha256(&std::fs::read(&archive).unwrap()));
+    run(&there, &["cache", "import", text(&archive), trust.as_str()]).exits(0);
+    let ran = run(&there, &compile).exits(0);
+    assert_eq!(compiled_again(&ran).iter().sum::<usize>(), 9, "{}", ran.stderr);
+    let past = std::fs::read_to_string(there.path().join("past")).unwrap_or_default();
+    assert_eq!(past.lines().count(), 9, "{}", ran.stderr);
 }
 
 #[test]
@@ -219,7 +352,7 @@ fn objects_of_another_compiler_recipe_or_python_are_refused_by_name() {
 #[test]
 fn an_object_that_the_compiler_does_not_make_ends_the_build_and_all_that_came_with_it_goes() {
     let (p, there) = (published(), machine());
-    let output = poison(&p);
+    let output = poison(&p, "fill/f3.cpp");
     p.import(&there, &["--key", text(&p.key)]).exits(0);
     let ran = build(&there, &["--cache-audit", "100"]).exits(1);
     let ran = ran.says(&format!("the object {output} of ")).says("the key ").says("was compiled");
@@ -294,11 +427,10 @@ fn a_shared_cache_serves_another_machine_under_the_key_that_it_trusts_and_no_oth
     }
 }
 
-/// Objects of which a build drew samples.
+/// Objects of a build that came from elsewhere, as its last sample says.
 fn from_elsewhere(ran: &Ran) -> u64 {
-    let words = ran.stderr.split(" objects came from elsewhere; ").map(|before| before.rsplit(' ').next().unwrap());
-    let numbers: Vec<&str> = words.collect();
-    numbers[..numbers.len() - 1].iter().map(|n| n.trim().parse::<u64>().unwrap()).sum()
+    let before = ran.stderr.rsplit_once(" objects came from elsewhere; ").map(|(before, _)| before);
+    before.map_or(0, |before| before.rsplit(' ').next().unwrap().trim().parse().unwrap())
 }
 
 /// `build-torch` with the settings that the rendered workflows have, and the folder that they name.

@@ -442,7 +442,18 @@ impl<'b> Run<'b> {
         for name in ahead.stages.iter().rev() {
             (row(name)?.check)(self.build, &ahead)?;
         }
-        ids.iter().try_for_each(|id| self.ensure(id))
+        ids.iter().try_for_each(|id| self.ensure(id))?;
+        ids.iter().try_for_each(|id| self.end(id))
+    }
+
+    /// Does what is still owed where a build ends with this result.
+    fn end(&mut self, id: &Id) -> Result<()> {
+        let stage = row(id.0)?;
+        if stage.place != Place::Work {
+            return Ok(());
+        }
+        let work = self.work()?;
+        (stage.end)(&self.cx(stage, &id.1, Some(&work)))
     }
 
     /// Brings one result about.

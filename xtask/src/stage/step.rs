@@ -85,6 +85,15 @@ pub trait Step {
     /// # Errors
     /// Whatever can go wrong.
     fn run(cx: &Cx<'_>) -> Result<Self::Record>;
+
+    /// What a build that ends with this stage still owes, though the stage is done, where the result lives in the work
+    /// folder: what a later stage would have done.
+    ///
+    /// # Errors
+    /// It cannot be done, or what came of it says that the stage is not done.
+    fn end(_cx: &Cx<'_>) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// What of this build will run: what is looked at before the first stage does.
@@ -201,6 +210,7 @@ pub struct Stage {
     pub(super) enter: fn(&Cx<'_>) -> Result<()>,
     pub(super) spoiled: fn(&Build<'_>, &std::path::Path) -> Option<String>,
     pub(super) run: fn(&Cx<'_>) -> Result<serde_json::Value>,
+    pub(super) end: fn(&Cx<'_>) -> Result<()>,
 }
 
 impl Stage {
@@ -225,6 +235,7 @@ impl Stage {
                 serde_json::to_value(S::run(cx)?)
                     .map_err(|e| Error::world("record", format!("the record of the stage '{}': {e}", S::NAME)))
             },
+            end: S::end,
         }
     }
 }

@@ -1,11 +1,14 @@
 //! Compiles a sample of the objects that came from elsewhere again, and holds them against what came. Which ones, nobody
 //! can know beforehand: the build draws them by a seed of its own. One that differs ends the build, and everything that
 //! came with it goes.
+//!
+//! The sample is the build's, not a stage's: a stage after which more objects come draws its share of it before it uses
+//! what it has, and the last one draws the rest ([`Size`]). A build that ends earlier owes the rest there ([`owes`]).
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +29,20 @@ const PERCENT: u8 = 1;
 const LEAST: usize = 10;
 /// The file of a work folder that says what was drawn.
 const FILE: &str = "objects.audit.json";
+/// The stage that uses objects before the whole sample is drawn: what it found out is worth nothing if one is false.
+const EARLY: &str = "canary";
+
+/// An object: what the build calls it, and its SHA-256.
+type One<'a> = (&'a String, &'a String);
+
+/// How much of a build's sample is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Size {
+    /// The percentage of what is there so far: more comes with a later stage, which draws the rest.
+    Share,
+    /// All that the build owes.
+    Whole,
+}
 
 /// Where the objects of a build came from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,9 +83,16 @@ struct Drawn {
     of: BTreeMap<String, String>,
     /// Those that were compiled again, to the same bytes, by output: their SHA-256.
     same: BTreeMap<String, String>,
-    /// The largest share that was asked for, in percent.
+    /// Those that were drawn and are not compiled again yet: a build that was stopped goes on with them, and draws no
+    /// others in their place.
+    #[serde(default)]
+    open: BTreeMap<String, String>,
+    /// The share that these were drawn by, in percent.
     #[serde(default)]
     percent: u8,
+    /// Whether a build that ends here has to compile more of them again.
+    #[serde(default)]
+    owes: bool,
 }
 
 impl Drawn {
@@ -81,14 +105,64 @@ impl Drawn {
         let text = serde_json::to_vec(self).map_err(|e| Error::world("record", e.to_string()))?;
         write_atomically(&work.dir.join(FILE), &text)
     }
+
+    /// Draws what is missing of a sample of `all`; all that is now to be compiled again.
+    fn draw<'a>(
+        &mut self,
+        all: &'a BTreeMap<String, String>,
+        percent: u8,
+        size: Size,
+        random: &mut fastrand::Rng,
+    ) -> Vec<One<'a>> {
+        if percent < self.percent && !self.open.is_empty() {
+            // Which of a larger sample were compiled before it was stopped is no chance: the longest were. So the
+            // smaller one is drawn of all.
+            *self = Self::default();
+        }
+        let is_in = |known: &BTreeMap<String, String>, (output, digest): &One<'_>| known.get(*output) == Some(*digest);
+        let (seen, fresh): (Vec<One<'a>>, Vec<One<'a>>) = all.iter().partition(|one| is_in(&self.of, one));
+        let (taken, left): (Vec<One<'a>>, Vec<One<'a>>) =
+            seen.into_iter().partition(|one| is_in(&self.same, one) || is_in(&self.open, one));
+        let count = sample_size(all.len(), percent, size);
+        // Those that came since get their share of the sample, however many of the others were drawn already: else what
+        // comes late would be drawn less often. The fraction of an object that the share has is one by chance.
+        let (share, of) = (count * fresh.len(), all.len().max(1));
+        let of_fresh = share / of + usize::from(random.usize(..of) < share % of);
+        // The others make up the rest: fewer were drawn of them so far where the percentage alone counted.
+        let of_left = count.saturating_sub(of_fresh + taken.len());
+        let mut chosen = random.choose_multiple(fresh.iter().copied(), of_fresh);
+        chosen.extend(random.choose_multiple(left, of_left));
+        chosen.extend(taken.into_iter().filter(|one| is_in(&self.open, one)));
+        let pair = |(output, digest): &One<'_>| ((*output).clone(), (*digest).clone());
+        self.of.extend(fresh.iter().map(pair));
+        self.open = chosen.iter().map(pair).collect();
+        self.percent = percent;
+        chosen
+    }
+
+    /// Notes that these were compiled again, to the same bytes.
+    fn found_same(&mut self, done: &[One<'_>]) {
+        for (output, digest) in done {
+            self.open.remove(*output);
+            self.same.insert((*output).clone(), (*digest).clone());
+        }
+    }
+
+    /// How many of `all` objects were compiled again as they are now.
+    fn audited(&self, all: &BTreeMap<String, String>) -> usize {
+        all.iter().filter(|(output, digest)| self.same.get(*output) == Some(*digest)).count()
+    }
 }
 
 /// How many of `n` objects are compiled again.
-fn sample_size(n: usize, percent: u8) -> usize {
-    if percent == 0 {
-        return 0;
-    }
-    (n * usize::from(percent)).div_ceil(100).max(LEAST).min(n)
+fn sample_size(n: usize, percent: u8, size: Size) -> usize {
+    let least = if percent == 0 || size == Size::Share { 0 } else { LEAST };
+    (n * usize::from(percent)).div_ceil(100).max(least).min(n)
+}
+
+/// Whether a build that ends with what is in `work` has to compile more again of what came from elsewhere.
+pub fn owes(work: &Work) -> bool {
+    Drawn::load(work).owes
 }
 
 /// With what a sample is compiled.
@@ -101,6 +175,8 @@ pub struct Means<'a> {
     pub cache: &'a [(String, String)],
     /// Which entries of the shared cache are not read any more, if there is one.
     pub refused: Option<&'a Refused>,
+    /// Seconds that an object is expected to take.
+    pub seconds: &'a (dyn Fn(&str) -> f64 + Sync),
 }
 
 /// An object from elsewhere that is not what this machine's compiler makes.
@@ -110,33 +186,43 @@ struct Differing {
     made: String,
 }
 
-/// Compiles a sample of what came from elsewhere since the last sample again.
+/// Compiles again what is missing of a sample of all that came from elsewhere.
 ///
 /// # Errors
 /// The answer is no: an object is not what this machine's compiler makes. Compiling again fails.
-pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
+pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>, size: Size) -> Result<()> {
     let mut drawn = Drawn::load(work);
     let foreign = Foreign::of(build, work)?;
     note_own(build, work, &foreign);
     let all: BTreeMap<String, String> =
         foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
-    let percent = build.options.cache_audit.unwrap_or(PERCENT);
-    // Who asks for more than before asks it of all that is there.
-    let (seen, before) = if percent > drawn.percent { (&drawn.same, audited(&drawn, &all)) } else { (&drawn.of, 0) };
-    let fresh: Vec<(&String, &String)> =
-        all.iter().filter(|(output, digest)| seen.get(*output) != Some(*digest)).collect();
-    let count = sample_size(fresh.len() + before, percent).saturating_sub(before);
-    if fresh.is_empty() || (count == 0 && before > 0) {
+    if all.is_empty() {
         return Ok(());
     }
+    let percent = build.options.cache_audit.unwrap_or(PERCENT);
     let mut random = fastrand::Rng::new();
     let seed = random.get_seed();
-    let chosen = random.choose_multiple(fresh.iter().copied(), count);
-    build.events.note(format!(
-        "{} objects came from elsewhere; {count} of them are compiled again and compared (seed {seed:016x})",
-        fresh.len()
-    ));
-    if let Some(differing) = again(build, work, &foreign.commands, &chosen, means)? {
+    let mut chosen = drawn.draw(&all, percent, size, &mut random);
+    let before = drawn.audited(&all);
+    if !chosen.is_empty() || percent == 0 {
+        let beside = if before > 0 { format!(", beside {before} that were") } else { String::new() };
+        build.events.note(format!(
+            "{} objects came from elsewhere; {} of them are compiled again and compared{beside} (seed {seed:016x})",
+            all.len(),
+            chosen.len()
+        ));
+    }
+    drawn.owes = true;
+    drawn.save(work)?;
+    // The longest first: the last one is waited for by all cores but its own.
+    let seconds = means.seconds;
+    chosen.sort_by(|(a, _), (b, _)| seconds(b.as_str()).total_cmp(&seconds(a.as_str())).then_with(|| a.cmp(b)));
+    let (done, end) = again(build, work, &foreign.commands, &chosen, means);
+    // Also of a sample that was stopped: what is done is not done twice.
+    drawn.found_same(&done);
+    drawn.owes = !drawn.open.is_empty() || drawn.audited(&all) < sample_size(all.len(), percent, Size::Whole);
+    let saved = drawn.save(work);
+    if let Some(differing) = end? {
         return Err(if foreign.shared.contains_key(&differing.output) {
             refuse_shared(build, work, &foreign, &differing, means)?
         } else if foreign.farmed.contains_key(&differing.output) {
@@ -145,16 +231,7 @@ pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>) -> Result<()> {
             refuse(build, work, &foreign.delivered, &differing)?
         });
     }
-    let pair = |(output, digest): &(&String, &String)| ((*output).clone(), (*digest).clone());
-    drawn.same.extend(chosen.iter().map(pair));
-    drawn.of.extend(fresh.iter().map(pair));
-    drawn.percent = drawn.percent.max(percent);
-    drawn.save(work)
-}
-
-/// How many of `all` objects were compiled again as they are now.
-fn audited(drawn: &Drawn, all: &BTreeMap<String, String>) -> usize {
-    all.iter().filter(|(output, digest)| drawn.same.get(*output) == Some(*digest)).count()
+    saved
 }
 
 /// The objects in a work folder that came from elsewhere.
@@ -229,41 +306,43 @@ fn note_own(build: &Build<'_>, work: &Work, foreign: &Foreign) {
     remote::note_own(&folder, &remote::own(&folder), digests);
 }
 
-/// Compiles these again; one that differs, if any does.
-fn again(
+/// Compiles these again, in their order; those that came out the same, and one that differs, if any does.
+fn again<'a>(
     build: &Build<'_>,
     work: &Work,
     known: &BTreeMap<String, Command>,
-    chosen: &[(&String, &String)],
+    chosen: &[One<'a>],
     means: &Means<'_>,
-) -> Result<Option<Differing>> {
-    let (next, found) = (AtomicUsize::new(0), Mutex::new(Ok(None)));
-    let take = || chosen.get(next.fetch_add(1, Ordering::SeqCst));
+) -> (Vec<One<'a>>, Result<Option<Differing>>) {
+    let (next, done, found) = (AtomicUsize::new(0), Mutex::new(Vec::new()), Mutex::new(Ok(None)));
+    let take = || chosen.get(next.fetch_add(1, Ordering::SeqCst)).copied();
     std::thread::scope(|scope| {
         for _ in 0..means.jobs.clamp(1, chosen.len().max(1)) {
             scope.spawn(|| {
                 while let Some((output, came)) = take() {
-                    let end = match known.get(*output) {
+                    let end = match known.get(output) {
                         Some(command) => compiled(build, work, command, came, means.rules),
                         // Nothing compiles it any more, so nothing says what it should be.
                         None => Ok(Some("no command makes it".into())),
                     };
-                    let differing = |made| Differing { output: (*output).clone(), came: (*came).clone(), made };
+                    let differing = |made| Differing { output: output.clone(), came: came.clone(), made };
                     let end = end.map(|made| made.map(differing));
-                    if !matches!(end, Ok(None)) {
-                        next.store(chosen.len(), Ordering::SeqCst);
-                        let mut found = found.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-                        // What differs is not made good by another one that could not be compiled.
-                        if !matches!(*found, Ok(Some(_))) {
-                            *found = end;
-                        }
+                    if matches!(end, Ok(None)) {
+                        done.lock().unwrap_or_else(PoisonError::into_inner).push((output, came));
+                        continue;
+                    }
+                    next.store(chosen.len(), Ordering::SeqCst);
+                    let mut found = found.lock().unwrap_or_else(PoisonError::into_inner);
+                    // What differs is not made good by another one that could not be compiled.
+                    if !matches!(*found, Ok(Some(_))) {
+                        *found = end;
                     }
                 }
             });
         }
     });
-    platform::check_cancelled()?;
-    found.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+    let end = platform::check_cancelled().and_then(|()| found.into_inner().unwrap_or_else(PoisonError::into_inner));
+    (done.into_inner().unwrap_or_else(PoisonError::into_inner), end)
 }
 
 /// The process that compiles by `command`, through the launcher, past every cache.
@@ -292,6 +371,9 @@ fn compiled(
     let ran = process(build, work, command)
         .hide(build.compiler.hidden())
         .envs(rules.iter().map(|(name, value)| (name, value)))
+        // A compiler may be ccache under its name (Debian's /usr/lib/ccache), which has a cache of its own, and may
+        // share that by what /etc/ccache.conf says.
+        .env("CCACHE_DISABLE", "1")
         .check("audit", Some(&work.log("audit")));
     if let Err(e) = ran {
         platform::rename(&aside, &object)?;
@@ -317,6 +399,12 @@ fn told(build: &Build<'_>, differing: &Differing, from: &str, writer: &str) -> E
     ))
 }
 
+/// Forgets what was drawn in `work`, of objects that go, and what was found out with them.
+fn forget_drawn(work: &Work) -> Result<()> {
+    let _ = std::fs::remove_file(work.dir.join(FILE));
+    work.begin(EARLY)
+}
+
 /// Removes all that came with an object that is not what it should be, and says so.
 fn refuse(
     build: &Build<'_>,
@@ -329,7 +417,7 @@ fn refuse(
         let _ = std::fs::remove_file(work.build().join(output));
     }
     objects::forget(&work.dir);
-    let _ = std::fs::remove_file(work.dir.join(FILE));
+    forget_drawn(work)?;
     forget(build)?;
     let (archive, writer) = match &from {
         Some(Imported { archive, sha256, writer, .. }) => (format!("{archive} (sha256:{sha256})"), writer.as_str()),
@@ -364,7 +452,7 @@ fn refuse_shared(
         let _ = std::fs::remove_file(work.build().join(output));
     }
     remote::forget(work);
-    let _ = std::fs::remove_file(work.dir.join(FILE));
+    forget_drawn(work)?;
     // Of which one it came, nobody can tell where none was named in this run.
     let folders = cache.map_or_else(
         || build.store.caches(remote::FOLDERS),
@@ -394,7 +482,7 @@ fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Di
         let _ = std::fs::remove_file(work.build().join(output));
     }
     objects::forget_farmed(&work.dir);
-    let _ = std::fs::remove_file(work.dir.join(FILE));
+    forget_drawn(work)?;
     let farm = build.options.farm.as_ref();
     let kept = farm.map_or_else(|| build.store.caches(daemon::CACHES), |farm| vec![daemon::cache(build, farm)]);
     for kept in kept.iter().filter(|kept| kept.exists()) {
@@ -439,7 +527,7 @@ pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
         imported: foreign.delivered.keys().filter(there).count() as u64,
         shared: foreign.shared.len() as u64,
         farm: foreign.farmed.len() as u64,
-        audited: audited(&drawn, &all) as u64,
+        audited: drawn.audited(&all) as u64,
         archive: archive.map(|record| record.sha256).unwrap_or_default(),
         writer,
     }))
@@ -447,14 +535,140 @@ pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
 
 #[cfg(test)]
 mod tests {
-    use super::sample_size;
+    use fastrand::Rng;
+
+    use super::*;
+    use crate::stage::step::Step;
+    use crate::stage::steps::canary::Canary;
 
     #[test]
     fn a_sample_is_one_percent_and_ten_objects_at_the_least_and_never_more_than_there_are() {
-        assert_eq!(sample_size(1970, 1), 20);
-        assert_eq!(sample_size(500, 1), 10);
-        assert_eq!(sample_size(4, 1), 4);
-        assert_eq!(sample_size(1970, 100), 1970);
-        assert_eq!(sample_size(1970, 0), 0);
+        let size = |n, percent| sample_size(n, percent, Size::Whole);
+        assert_eq!(size(1970, 1), 20);
+        assert_eq!(size(500, 1), 10);
+        assert_eq!(size(4, 1), 4);
+        assert_eq!(size(1970, 100), 1970);
+        assert_eq!(size(1970, 0), 0);
+        let share = |n, percent| sample_size(n, percent, Size::Share);
+        assert_eq!([share(291, 1), share(4, 1), share(291, 100), share(291, 0)], [3, 1, 291, 0]);
+    }
+
+    #[test]
+    fn the_stage_that_uses_objects_early_is_the_canary() {
+        assert_eq!(EARLY, Canary::NAME);
+    }
+
+    /// `n` objects of the folder `of`.
+    fn objects(of: &str, n: usize) -> BTreeMap<String, String> {
+        (0..n).map(|i| (format!("{of}/{i:04}.o"), "0".repeat(64))).collect()
+    }
+
+    /// Draws, and compiles again; how many.
+    fn drawn(so_far: &mut Drawn, all: &BTreeMap<String, String>, percent: u8, size: Size, random: &mut Rng) -> usize {
+        let chosen = so_far.draw(all, percent, size, random);
+        so_far.found_same(&chosen);
+        assert!(so_far.open.is_empty());
+        chosen.len()
+    }
+
+    fn both(first: &BTreeMap<String, String>, second: &BTreeMap<String, String>) -> BTreeMap<String, String> {
+        first.iter().chain(second).map(|(output, digest)| (output.clone(), digest.clone())).collect()
+    }
+
+    #[test]
+    fn what_two_stages_draw_is_one_sample() {
+        let mut random = Rng::with_seed(1);
+        for (first, second, share, whole) in
+            [(291, 3155, 3, 35), (291, 9, 3, 10), (291, 709, 3, 10), (3, 40, 1, 10), (3, 6, 1, 9), (0, 500, 0, 10)]
+        {
+            let (canary, rest) = (objects("canary", first), objects("rest", second));
+            let all = both(&canary, &rest);
+            for _ in 0..20 {
+                let mut so_far = Drawn::default();
+                assert_eq!(drawn(&mut so_far, &canary, 1, Size::Share, &mut random), share);
+                let sum = share + drawn(&mut so_far, &all, 1, Size::Whole, &mut random);
+                // One more, where the share was rounded up and the rest is as well.
+                assert!((whole..=whole + 1).contains(&sum) && sum <= all.len(), "{first} + {second}: {sum}");
+                assert_eq!(so_far.audited(&all), sum);
+                // The same stage again has nothing to draw.
+                assert_eq!(drawn(&mut so_far, &all, 1, Size::Whole, &mut random), 0);
+            }
+        }
+    }
+
+    #[test]
+    fn an_object_is_drawn_as_often_as_any_other_whichever_stage_it_came_with() {
+        let (mut random, rounds) = (Rng::with_seed(1), 3000_u32);
+        for (first, second) in [(30, 10), (10, 30)] {
+            let (canary, rest) = (objects("canary", first), objects("rest", second));
+            let all = both(&canary, &rest);
+            let mut times: BTreeMap<String, u32> = BTreeMap::new();
+            for _ in 0..rounds {
+                let mut so_far = Drawn::default();
+                drawn(&mut so_far, &canary, 1, Size::Share, &mut random);
+                drawn(&mut so_far, &all, 1, Size::Whole, &mut random);
+                for output in so_far.same.into_keys() {
+                    *times.entry(output).or_default() += 1;
+                }
+            }
+            for output in all.keys() {
+                // 10 of 40; 0.04 is five times what chance makes of 3000 rounds.
+                let often = f64::from(times.get(output).copied().unwrap_or_default()) / f64::from(rounds);
+                assert!((often - 0.25).abs() < 0.04, "{output} of {first} + {second}: {often}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_came_late_has_its_share_however_much_was_compiled_again_before() {
+        let (canary, rest) = (objects("canary", 291), objects("rest", 3155));
+        let (mut so_far, mut random) = (Drawn::default(), Rng::with_seed(1));
+        assert_eq!(drawn(&mut so_far, &canary, 100, Size::Share, &mut random), 291);
+        // 1 % of 3446 are 35, of which the later ones have 32.04.
+        let late = drawn(&mut so_far, &both(&canary, &rest), 1, Size::Whole, &mut random);
+        assert!((32..=33).contains(&late), "{late}");
+    }
+
+    #[test]
+    fn a_larger_share_is_asked_of_all_and_none_leaves_all_to_be_asked_for() {
+        let all = objects("x", 1000);
+        let (mut so_far, mut random) = (Drawn::default(), Rng::with_seed(1));
+        for (percent, count) in [(0, 0), (1, 10), (10, 90), (1, 0), (100, 900)] {
+            assert_eq!(drawn(&mut so_far, &all, percent, Size::Whole, &mut random), count, "{percent} %");
+        }
+        // An object with other bytes is another one.
+        let mut changed = all.clone();
+        changed.insert("x/0000.o".into(), "1".repeat(64));
+        assert_eq!(drawn(&mut so_far, &changed, 100, Size::Whole, &mut random), 1);
+    }
+
+    #[test]
+    fn a_sample_that_was_stopped_goes_on_with_what_it_drew() {
+        let all = objects("x", 1000);
+        let outputs = |chosen: &[One<'_>]| {
+            let mut names: Vec<String> = chosen.iter().map(|(output, _)| (*output).clone()).collect();
+            names.sort();
+            names
+        };
+        let (mut so_far, mut random) = (Drawn::default(), Rng::with_seed(1));
+        let first = so_far.draw(&all, 2, Size::Whole, &mut random);
+        assert_eq!(first.len(), 20);
+        so_far.found_same(&first[..7]);
+        // As the next run reads it.
+        let mut so_far: Drawn = serde_json::from_slice(&serde_json::to_vec(&so_far).unwrap()).unwrap();
+        let rest = so_far.draw(&all, 2, Size::Whole, &mut random);
+        assert_eq!(outputs(&rest), outputs(&first[7..]));
+        // Who asks for less then is not left with the larger one, nor with what happened to be compiled of it.
+        let less = so_far.draw(&all, 1, Size::Whole, &mut random);
+        assert_eq!((less.len(), so_far.audited(&all)), (10, 0));
+    }
+
+    #[test]
+    fn what_an_earlier_version_noted_is_read() {
+        let text = r#"{"of": {"a.o": "1", "b.o": "2"}, "same": {"a.o": "1"}, "percent": 1}"#;
+        let mut so_far: Drawn = serde_json::from_str(text).unwrap();
+        let all = BTreeMap::from([("a.o".to_owned(), "1".to_owned()), ("b.o".to_owned(), "2".to_owned())]);
+        assert_eq!(so_far.audited(&all), 1);
+        assert_eq!(drawn(&mut so_far, &all, 1, Size::Whole, &mut Rng::with_seed(1)), 1);
     }
 }

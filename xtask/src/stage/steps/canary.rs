@@ -11,6 +11,7 @@ use super::prefix::compiler_cache;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::build::Build;
+use crate::stage::objects::audit;
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::ninja::{self, Goal};
 use crate::stage::work::{Work, room};
@@ -52,6 +53,18 @@ impl Step for Canary {
             report["clients"], report["operations"]
         ));
         Ok(Record { report })
+    }
+
+    /// The sample of what came from elsewhere is one of the whole build. Where no compile comes that draws the rest, it
+    /// is drawn here.
+    fn end(cx: &Cx<'_>) -> Result<()> {
+        let (build, work) = (cx.build, cx.work()?);
+        if !audit::owes(work) {
+            return Ok(());
+        }
+        // It is compiled in the places of the objects.
+        let _lock = build.store.lock(&format!("work-{}", work.name()), build.events)?;
+        ninja::make_up(build, work, &compiler_cache(cx)?)
     }
 }
 

@@ -112,8 +112,7 @@ pub fn run(
             // A library of ours may need the cores that ninja leaves; compilers get one thread each.
             .env("MAX_JOBS", room.jobs.to_string())
             .cwd(work.build());
-        let rules: Vec<(String, PathBuf)> =
-            rules(build, work, &room, places > 0)?.map(|path| (RULES_VARIABLE.to_owned(), path)).into_iter().collect();
+        let rules = rules(build, work, &room, places > 0)?;
         process = process.envs(rules.iter().map(|(name, value)| (name, value)));
         if let Some(farm) = &farm {
             process = process.env(FARM_VARIABLE, &farm.file);
@@ -144,8 +143,9 @@ pub fn run(
             if let Some(farm) = farm {
                 farm.tell(build, work);
             }
-            let refused = through.connected.as_ref().map(|connected| &*connected.refused);
-            audit::sample(build, work, &audit::Means { jobs: room.jobs, rules: &rules, cache: &through.env, refused })?;
+            // After a few outputs a build goes on. Where it does not, its stage makes up for it.
+            let size = if matches!(goal, Goal::Few(_)) { audit::Size::Share } else { audit::Size::Whole };
+            sample(build, work, &room, &rules, &through, size)?;
             // What was waited for on a farm is no time of a compile: an object would be waited for longer each time.
             if is_timed && !had_farm {
                 estimate.learn(build, work);
@@ -166,6 +166,41 @@ pub fn run(
             }
             _ => return Err(failure.explain(&output.text, &log, room.jobs)),
         }
+    }
+}
+
+/// Compiles again what a build that ends here still owes of its sample of what came from elsewhere.
+///
+/// # Errors
+/// As [`audit::sample`].
+pub fn make_up(build: &Build<'_>, work: &Work, cache: &CompilerCache) -> Result<()> {
+    let (room, through) = (Room::of(build), Through::of(build, work, cache));
+    let rules = rules(build, work, &room, build.options.farm.is_some())?;
+    sample(build, work, &room, &rules, &through, audit::Size::Whole)
+}
+
+/// Compiles again what is missing of a sample of that size, as many at a time as the build has jobs.
+fn sample(
+    build: &Build<'_>,
+    work: &Work,
+    room: &Room,
+    rules: &[(String, PathBuf)],
+    through: &Through,
+    size: audit::Size,
+) -> Result<()> {
+    let refused = through.connected.as_ref().map(|connected| &*connected.refused);
+    let seconds = expected(build);
+    let means = audit::Means { jobs: room.jobs, rules, cache: &through.env, refused, seconds: &seconds };
+    audit::sample(build, work, &means, size)
+}
+
+/// Seconds that an object is expected to take. What an earlier run noted of one that came from elsewhere is no time of
+/// a compile, so the longer of two figures counts.
+fn expected(build: &Build<'_>) -> impl Fn(&str) -> f64 + Sync {
+    let (learnt, pace) = (timings(build), Pace::of(build.recipe.cuda.as_ref()));
+    move |output: &str| {
+        let rule = if output.ends_with(".cu.o") { "CUDA_COMPILER" } else { "CXX_COMPILER" };
+        learnt.get(output).copied().unwrap_or_default().max(pace.guess(output, rule))
     }
 }
 
@@ -304,11 +339,12 @@ pub fn jobs(build: &Build<'_>) -> usize {
     cores.min(by_memory).max(1)
 }
 
-/// Writes down by which rules compilers are admitted, for a build with CUDA or with a farm.
-fn rules(build: &Build<'_>, work: &Work, room: &Room, has_farm: bool) -> Result<Option<PathBuf>> {
+/// Writes down by which rules compilers are admitted, for a build with CUDA or with a farm; what their environment has
+/// to say of it.
+fn rules(build: &Build<'_>, work: &Work, room: &Room, has_farm: bool) -> Result<Vec<(String, PathBuf)>> {
     let cuda = build.recipe.cuda.as_ref();
     if cuda.is_none() && !has_farm {
-        return Ok(None);
+        return Ok(Vec::new());
     }
     let folder = work.dir.join("admission");
     fs_err::create_dir_all(&folder)?;
@@ -324,7 +360,7 @@ fn rules(build: &Build<'_>, work: &Work, room: &Room, has_farm: bool) -> Result<
     let text = serde_json::to_vec(&rules).map_err(|e| Error::world("admission", e.to_string()))?;
     let path = folder.join("rules.json");
     crate::store::write_atomically(&path, &text)?;
-    Ok(Some(path))
+    Ok(vec![(RULES_VARIABLE.to_owned(), path)])
 }
 
 /// Keeps what compilers needed in this run for the next one. A cache hit needs little, so of two peaks
