@@ -435,7 +435,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         &[
             "publish.rs merged",
             "publish.rs note_sums",
-            "publish.rs place ×2",
+            "publish.rs place",
             "publish.rs publish",
             "publish.rs publish_set ×2",
             "publish.rs write_if_changed",

@@ -1185,6 +1185,7 @@ fn dll(b: &Bench, site: &str, path: &str, source: &str, link: &[PathBuf]) {
 }
 
 #[test]
+#[ignore = "needs mingw-w64"]
 fn a_dll_is_held_against_the_exports_of_the_very_dll_that_it_names() {
     let b = Bench::new();
     let export = "extern \"C\" __declspec(dllexport) int";
@@ -1231,6 +1232,7 @@ fn a_dll_is_held_against_the_exports_of_the_very_dll_that_it_names() {
 }
 
 #[test]
+#[ignore = "needs mingw-w64"]
 fn a_dll_of_cuda_is_known_by_its_name_whatever_version_is_in_it() {
     let b = Bench::new();
     let export = "extern \"C\" __declspec(dllexport) int";

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use crate::support::{Ran, SmallDisk, Workspace, browser, python_environment, recipe, root, sha256};
+use crate::support::{Ran, SmallDisk, Workspace, browser, locked, python_environment, recipe, root, sha256};
 use base64::Engine;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -321,6 +321,46 @@ fn adds_at_once_and_adds_that_are_killed_leave_a_whole_index() {
             serde_json::from_str(&run(dir.path(), &["check", "--index", s(&index), "--json"]).exits(0).stdout).unwrap();
         assert_eq!(json["ok"], true);
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn who_waits_for_an_index_that_is_taken_away_waits_for_the_one_that_is_begun_in_its_place() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    // An index that somebody begins, and is at.
+    let begun = || {
+        torchmill::mirror::Index::open_or_create(&index).unwrap();
+        locked(&index.join(".lock"))
+    };
+    let waiting = || {
+        let mut add = mirror(&["add", "--index", s(&index), s(&w)]);
+        let mut child = add.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = BufReader::new(child.stderr.take().unwrap()).lines().map(Result::unwrap);
+        assert!(said.by_ref().any(|line| line.contains("waiting for another change of")), "it did not wait");
+        (child, said)
+    };
+    let first = begun();
+    let (mut child, said) = waiting();
+    // As whoever publishes nothing in it does.
+    std::fs::remove_dir_all(&index).unwrap();
+    let second = begun();
+    drop(first);
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(child.try_wait().unwrap().is_none(), "two change one index at a time");
+    drop(second);
+    let rest: Vec<String> = said.collect();
+    assert!(child.wait().unwrap().success(), "{rest:#?}");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0 findings serious");
+    // Where nobody begins another one, that is told.
+    let third = begun();
+    let (mut child, said) = waiting();
+    std::fs::remove_dir_all(&index).unwrap();
+    drop(third);
+    let rest: Vec<String> = said.collect();
+    assert_eq!(child.wait().unwrap().code(), Some(3), "{rest:#?}");
+    assert!(rest.iter().any(|line| line.contains("took it away again")), "{rest:#?}");
 }
 
 #[test]

@@ -2,12 +2,13 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::time::Duration;
 
-use crate::support::{Answer, Server, Workspace, sha256};
+use crate::support::{Answer, Server, Workspace, locked, sha256};
 use torchmill::event::Silent;
 use torchmill::recipe::Coordinate;
 use torchmill::source::unpack::Bounds;
-use torchmill::source::{Fetcher, Want};
+use torchmill::source::{Fetcher, Want, git::archive};
 use torchmill::store::Store;
 
 /// What the recipe of a large source allows.
@@ -85,7 +86,9 @@ fn wrong_bytes_are_refused_with_both_digests_and_kept_aside() {
     assert!(e.what().contains(&sha256(&right)) && e.what().contains(&sha256(&wrong)), "{e}");
     let kept: Vec<_> = std::fs::read_dir(dir.path().join("v1/quarantine")).unwrap().flatten().collect();
     assert_eq!(std::fs::read(kept[0].path()).unwrap(), wrong);
-    assert!(store.blob(&sha256(&right), 1000).is_none() && store.blob(&sha256(&wrong), 1000).is_none());
+    for bytes in [&right, &wrong] {
+        assert!(store.blob(&sha256(bytes), 1000).unwrap().is_none());
+    }
 }
 
 #[test]
@@ -329,6 +332,32 @@ fn a_git_commit_comes_with_its_nested_submodules_and_always_the_same_bytes() {
         digests.push(blobs[0].sha256.clone());
     }
     assert_eq!(digests[0], digests[1]);
+}
+
+#[test]
+fn several_that_want_one_repository_at_once_make_it_in_turn() {
+    let dir = tempfile::tempdir().unwrap();
+    nested_repositories(dir.path());
+    let commit = git(&dir.path().join("inner"), &["rev-parse", "HEAD"]);
+    let url = format!("file://{}/inner", dir.path().display());
+    let (mirrors, id) = (dir.path().join("mirrors"), sha256(url.as_bytes())[..24].to_owned());
+    std::fs::create_dir(&mirrors).unwrap();
+    let held = locked(&mirrors.join(format!("{id}.lock")));
+    let get = || {
+        let mut tar = Vec::new();
+        archive(&url, &commit, &mirrors, BOUNDS, &mut tar, &Silent).map(|()| tar)
+    };
+    std::thread::scope(|scope| {
+        let all = [0; 3].map(|_| scope.spawn(get));
+        std::thread::sleep(Duration::from_millis(300));
+        assert!(!mirrors.join(&id).exists(), "it was begun while somebody else was at it");
+        drop(held);
+        let all = all.map(|one| one.join().unwrap().unwrap());
+        assert!(all[0].len() > 1000 && all.iter().all(|tar| *tar == all[0]));
+    });
+    // Nobody is waited for where it is there.
+    let _held = locked(&mirrors.join(format!("{id}.lock")));
+    get().unwrap();
 }
 
 #[test]

@@ -158,7 +158,7 @@ fn what_python_compiled_beside_a_result_is_no_change_and_does_not_stay() {
     let (key, out) = result(&store, &[("a.py", "x = 1\n")]);
     std::fs::create_dir(out.join("__pycache__")).unwrap();
     std::fs::write(out.join("__pycache__/a.cpython-311.pyc"), "planted").unwrap();
-    assert_eq!(store.finished("s", &key), Some(out.clone()));
+    assert_eq!(store.finished("s", &key).unwrap(), Some(out.clone()));
     assert!(below(&out.join("__pycache__")).is_empty());
     assert!(store.take_found().is_empty());
 }
@@ -189,7 +189,7 @@ fn who_judges_at_the_same_time_moves_nothing_that_was_made_anew_since() {
     };
     // A result that was changed, and one that was found to be of no use.
     change(&out.join("a"));
-    assert_eq!(beside(&store, &name, || store.finished("s", &key), anew), Some(out.clone()));
+    assert_eq!(beside(&store, &name, || store.finished("s", &key).unwrap(), anew), Some(out.clone()));
     let useless = || std::fs::read_to_string(out.join("a")).unwrap() != "1";
     change(&out.join("a"));
     assert!(!beside(&store, &name, || store.forget_if("s", &key, useless).unwrap(), anew));
@@ -199,7 +199,7 @@ fn who_judges_at_the_same_time_moves_nothing_that_was_made_anew_since() {
     let right = std::fs::read(&record).unwrap();
     std::fs::write(&record, "{\"made\": 1}").unwrap();
     let named = || std::fs::write(&record, &right).unwrap();
-    assert_eq!(beside(&store, &name, || store.finished("s", &key), named), Some(out.clone()));
+    assert_eq!(beside(&store, &name, || store.finished("s", &key).unwrap(), named), Some(out.clone()));
     // A download.
     let digest = sha256(b"right");
     let blob = store.root().join("blobs").join(&digest[..2]).join(&digest);
@@ -207,7 +207,7 @@ fn who_judges_at_the_same_time_moves_nothing_that_was_made_anew_since() {
     std::fs::write(&blob, "wrong").unwrap();
     let fetched = || std::fs::write(&blob, "right").unwrap();
     let name = format!("{}-changed", &digest[..16]);
-    assert!(beside(&store, &name, || store.blob(&digest, 5), fetched).is_some());
+    assert!(beside(&store, &name, || store.blob(&digest, 5).unwrap(), fetched).is_some());
     assert_eq!(store.take_found(), Vec::<String>::new());
     assert!(!store.root().join("quarantine").exists());
     // What nobody made anew is moved, and what is of no use goes.
@@ -215,7 +215,7 @@ fn who_judges_at_the_same_time_moves_nothing_that_was_made_anew_since() {
     assert!(store.forget_if("s", &key, useless).unwrap() && !out.exists());
     assert!(store.forget_if("s", &key, useless).unwrap());
     std::fs::write(&blob, "wrong").unwrap();
-    assert!(store.blob(&digest, 5).is_none() && !blob.exists());
+    assert!(store.blob(&digest, 5).unwrap().is_none() && !blob.exists());
     assert!(store.take_found()[0].contains("set aside as"));
 }
 
@@ -228,11 +228,58 @@ fn what_a_later_version_says_of_a_result_as_well_is_no_change() {
     let mut said: serde_json::Value = serde_json::from_slice(&std::fs::read(&record).unwrap()).unwrap();
     said["of_a_later_version"] = true.into();
     std::fs::write(&record, said.to_string()).unwrap();
-    assert_eq!(store.finished("s", &key), Some(out.clone()));
+    assert_eq!(store.finished("s", &key).unwrap(), Some(out.clone()));
     assert_eq!(store.record::<serde_json::Value>("s", &key).unwrap()["made"], 1);
     // It is judged all the same.
     change(&out.join("a"));
-    assert_eq!(store.finished("s", &key), None);
+    assert_eq!(store.finished("s", &key).unwrap(), None);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn what_cannot_be_read_is_not_used_and_stays_where_it_is() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(Some(dir.path())).unwrap();
+    let (key, out) = result(&store, &[("a", "1")]);
+    let read = || store.finished("s", &key);
+    let refused = |what: &Path, e: torchmill::Error| {
+        assert_eq!(e.exit(), Exit::World, "{e}");
+        assert!(e.context().iter().any(|doing| *doing == format!("judging {}", what.display())), "{e}");
+        assert!(e.next_steps().iter().any(|step| step.contains("run the same command again")), "{e}");
+        assert_eq!(store.take_found(), Vec::<String>::new());
+        assert!(out.join("a").exists() && !store.root().join("quarantine").exists());
+    };
+    // The memory of a process begins where nothing is: whoever reads it from there, root as well, gets EIO, as of a disk
+    // that fails.
+    for name in ["stage.json", "files.json"] {
+        let path = out.with_file_name(name);
+        let right = std::fs::read(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        std::os::unix::fs::symlink("/proc/self/mem", &path).unwrap();
+        refused(out.parent().unwrap(), read().unwrap_err());
+        std::fs::remove_file(&path).unwrap();
+        std::fs::write(&path, right).unwrap();
+        assert_eq!(read().unwrap(), Some(out.clone()));
+    }
+    let digest = sha256(b"right");
+    let blob = store.root().join("blobs").join(&digest[..2]).join(&digest);
+    std::fs::create_dir_all(blob.parent().unwrap()).unwrap();
+    std::fs::write(&blob, "right").unwrap();
+    let mode = |path: &Path, mode| std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    for path in [&out.join("a"), &blob] {
+        mode(path, 0);
+    }
+    // Root reads what nobody may.
+    if !torchmill::platform::is_root() {
+        refused(out.parent().unwrap(), read().unwrap_err());
+        refused(&blob, store.blob(&digest, 5).unwrap_err());
+    }
+    for path in [&out.join("a"), &blob] {
+        mode(path, 0o644);
+    }
+    assert_eq!(read().unwrap(), Some(out.clone()));
+    assert!(store.blob(&digest, 5).unwrap().is_some());
 }
 
 #[test]
@@ -244,7 +291,7 @@ fn what_was_set_aside_stays_for_its_time_however_old_it_is() {
     change(&out.join("a"));
     let old = std::time::SystemTime::now() - Duration::from_secs(60 * 86_400);
     std::fs::File::open(out.parent().unwrap()).unwrap().set_modified(old).unwrap();
-    assert_eq!(store.finished("s", &key), None);
+    assert_eq!(store.finished("s", &key).unwrap(), None);
     store.sweep();
     assert!(below_quarantine(&store).join("out/a").is_file());
 }
@@ -255,13 +302,13 @@ fn of_a_result_that_is_only_handed_over_its_top_is_judged_and_the_rest_when_it_i
     let store = Store::open(Some(dir.path())).unwrap();
     let (key, out) = result(&store, &[("a.whl", "a wheel"), ("tree/b.py", "x = 1\n")]);
     change(&out.join("tree/b.py"));
-    assert_eq!(store.judged("s", &key, Extent::Top), Some(out.clone()));
+    assert_eq!(store.judged("s", &key, Extent::Top).unwrap(), Some(out.clone()));
     std::fs::write(out.join("b.whl"), "another").unwrap();
-    assert_eq!(store.judged("s", &key, Extent::Top), None);
+    assert_eq!(store.judged("s", &key, Extent::Top).unwrap(), None);
     assert!(store.take_found()[0].contains("'b.whl' was put there"));
     std::fs::rename(below_quarantine(&store), out.parent().unwrap()).unwrap();
     std::fs::remove_file(out.join("b.whl")).unwrap();
-    assert_eq!(store.finished("s", &key), None);
+    assert_eq!(store.finished("s", &key).unwrap(), None);
     assert!(store.take_found()[0].contains("'tree/b.py' was changed"));
 }
 
@@ -337,11 +384,11 @@ fn a_result_of_an_earlier_version_is_taken_once_and_judged_from_then_on() {
     // As they were written before: the record alone.
     std::fs::write(out.with_file_name("stage.json"), "{\"made\": 1}").unwrap();
     std::fs::remove_file(out.with_file_name("files.json")).unwrap();
-    assert!(store.finished("s", &key).is_some());
+    assert!(store.finished("s", &key).unwrap().is_some());
     assert!(store.take_found()[0].contains("before results had digests"));
     assert_eq!(store.record::<serde_json::Value>("s", &key).unwrap()["made"], 1);
     change(&out.join("a"));
-    assert!(store.finished("s", &key).is_none());
+    assert!(store.finished("s", &key).unwrap().is_none());
     assert!(store.take_found()[0].contains("'a' was changed"));
 }
 

@@ -494,6 +494,7 @@ fn turn() -> std::fs::File {
 }
 
 #[test]
+#[ignore = "needs mingw-w64 and Wine"]
 fn on_windows_the_server_ends_with_the_process_that_started_it() {
     let (wheel, program, starter) = made_for_windows();
     assert!(wheel.to_string_lossy().ends_with("-py3-none-win_amd64.whl"));
@@ -584,6 +585,7 @@ os._exit(0)
 "#;
 
 #[test]
+#[ignore = "needs mingw-w64 and Wine"]
 fn what_the_hook_does_on_windows_is_what_the_program_there_expects() {
     let (wheel, _, starter) = made_for_windows();
     let dir = tempfile::tempdir().unwrap();

@@ -15,7 +15,12 @@ pub fn copy_hashing(reader: &mut dyn Read, writer: &mut dyn Write) -> io::Result
     let mut buffer = vec![0u8; 1 << 13];
     let mut size = 0u64;
     loop {
-        let n = reader.read(&mut buffer)?;
+        let n = match reader.read(&mut buffer) {
+            Ok(n) => n,
+            // A signal came in between; nothing is wrong with what is read.
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+            Err(e) => return Err(e),
+        };
         if n == 0 {
             return Ok((hash.finalize().into(), size));
         }
@@ -41,4 +46,32 @@ pub fn digest_file(path: &Path) -> io::Result<(String, u64)> {
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Gives a byte, and is interrupted, in turn.
+    struct Interrupted<'a>(&'a [u8], bool);
+
+    impl Read for Interrupted<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.1 = !self.1;
+            if self.1 {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let Some((first, rest)) = self.0.split_first() else { return Ok(0) };
+            (buffer[0], self.0) = (*first, rest);
+            Ok(1)
+        }
+    }
+
+    #[test]
+    fn who_is_interrupted_goes_on_reading() {
+        let mut copy = Vec::new();
+        let (digest, size) = copy_hashing(&mut Interrupted(b"some bytes", false), &mut copy).unwrap();
+        assert_eq!((hex::encode(digest), size), (sha256(b"some bytes"), 10));
+        assert_eq!(copy, b"some bytes");
+    }
 }

@@ -127,8 +127,15 @@ impl Listing {
     /// since is removed: it is code too, and nobody misses it.
     ///
     /// # Errors
-    /// The folder cannot be read.
+    /// Something in it cannot be read, and so nobody knows.
     pub fn differs(&self, out: &Path, extent: Extent) -> io::Result<Option<String>> {
+        match self.compared(out, extent) {
+            Err(e) if says_what_stands_there(&e) => Ok(Some(e.to_string())),
+            done => done,
+        }
+    }
+
+    fn compared(&self, out: &Path, extent: Extent) -> io::Result<Option<String>> {
         let mut found: BTreeMap<String, PathBuf> = walk(out, extent)?.into_iter().collect();
         found.retain(|name, path| {
             let compiled = !self.files.contains_key(name) && name.contains("__pycache__/");
@@ -144,8 +151,8 @@ impl Listing {
             .map(|(name, entry)| {
                 let Some(path) = found.get(name) else { return Ok(Some(format!("'{}' is gone", name.escape_debug()))) };
                 let same = match entry {
-                    Entry::Link(to) => std::fs::read_link(path).is_ok_and(|is| is.to_string_lossy() == *to),
-                    Entry::Sha256(digest) => !path.is_symlink() && digest_now(path)? == *digest,
+                    Entry::Link(to) => is_link(path)? && fs_err::read_link(path)?.to_string_lossy() == *to,
+                    Entry::Sha256(digest) => !is_link(path)? && digest_now(path)? == *digest,
                 };
                 Ok((!same).then(|| format!("'{}' was changed", name.escape_debug())))
             })
@@ -167,6 +174,18 @@ impl Listing {
         let digest = sha256(&text);
         Ok((text, digest))
     }
+}
+
+fn is_link(path: &Path) -> io::Result<bool> {
+    Ok(fs_err::symlink_metadata(path)?.is_symlink())
+}
+
+/// Whether an error says what stands at a path, or that nothing does: then it is not what was there. Any other one (a disk
+/// or a server that fails, no more open files, a file that is not ours to read) says nothing of that.
+pub fn says_what_stands_there(error: &io::Error) -> bool {
+    use io::ErrorKind::{IsADirectory, NotADirectory, NotFound, Other};
+    // The last one is ours: of what is no plain file.
+    matches!(error.kind(), NotFound | NotADirectory | IsADirectory | Other)
 }
 
 /// Whether a file that was to be removed is not there any more: another run that looks at the same folder removes it as
@@ -201,6 +220,52 @@ mod tests {
     use std::sync::Barrier;
 
     use super::*;
+
+    #[test]
+    fn what_cannot_be_read_is_no_change() {
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory, io::ErrorKind::IsADirectory] {
+            assert!(says_what_stands_there(&io::Error::from(kind)), "{kind}");
+        }
+        assert!(says_what_stands_there(&no_plain_file(Path::new("x"))));
+        let kinds = [io::ErrorKind::Interrupted, io::ErrorKind::PermissionDenied, io::ErrorKind::TimedOut];
+        let mut others: Vec<io::Error> = kinds.map(io::Error::from).into();
+        // EIO, ENFILE, EMFILE.
+        if cfg!(unix) {
+            others.extend([5, 23, 24].map(io::Error::from_raw_os_error));
+        }
+        for error in others {
+            assert!(!says_what_stands_there(&error), "{error}");
+        }
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_stands_in_the_place_of_a_file_or_a_link_is_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = dir.path();
+        std::fs::write(out.join("file"), "1").unwrap();
+        std::os::unix::fs::symlink("file", out.join("link")).unwrap();
+        let listing = Listing::of(out).unwrap();
+        let said = || listing.differs(out, Extent::Whole).unwrap();
+        assert_eq!(said(), None);
+        std::fs::remove_file(out.join("link")).unwrap();
+        std::fs::write(out.join("link"), "file").unwrap();
+        assert_eq!(said().unwrap(), "'link' was changed");
+        std::fs::remove_file(out.join("link")).unwrap();
+        std::os::unix::fs::symlink("other", out.join("link")).unwrap();
+        assert_eq!(said().unwrap(), "'link' was changed");
+        std::fs::remove_file(out.join("link")).unwrap();
+        std::os::unix::fs::symlink("file", out.join("link")).unwrap();
+        std::fs::remove_file(out.join("file")).unwrap();
+        std::os::unix::fs::symlink("link", out.join("file")).unwrap();
+        assert_eq!(said().unwrap(), "'file' was changed");
+        // A socket is neither.
+        std::fs::remove_file(out.join("file")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(out.join("file")).unwrap();
+        assert!(said().unwrap().ends_with("file is no plain file"));
+        std::fs::remove_dir_all(out).unwrap();
+        assert!(said().is_some());
+    }
 
     #[test]
     fn what_python_compiled_is_no_change_to_several_who_look_at_once() {

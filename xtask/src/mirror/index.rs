@@ -32,7 +32,7 @@ use super::wheel::{Wheel, sha256};
 use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Silent, Sink};
 use crate::platform;
-use crate::store::{copy_digesting, lock_exclusively};
+use crate::store::{copy_digesting, lock_at};
 
 /// Version of the format on disk.
 const FORMAT: u32 = 1;
@@ -108,8 +108,14 @@ impl Index {
             )
             .next("name an empty folder: `mirror add` copies wheels into it and never changes what others made"));
         }
-        fs_err::create_dir_all(root)?;
-        let _lock = index.lock(&Silent)?;
+        let _lock = loop {
+            fs_err::create_dir_all(root)?;
+            match index.lock(&Silent) {
+                // Another run, which had begun it and published nothing in it, took it away again.
+                Err(_) if !root.exists() => platform::check_cancelled()?,
+                locked => break locked?,
+            }
+        };
         if index.check_marker()? {
             return Ok(index);
         }
@@ -231,12 +237,19 @@ impl Index {
     /// Takes the index' lock: one writer at a time, on this machine and over a shared file system that
     /// knows locks. What killed writers left is put right at once.
     fn lock(&self, events: &dyn Sink) -> Result<std::fs::File> {
-        let path = self.root.join(LOCK);
-        let file =
-            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
-        lock_exclusively(&file, &path, std::time::Duration::from_millis(20), || {
+        let locked = lock_at(&self.root.join(LOCK), std::time::Duration::from_millis(20), || {
             events.warn(format!("waiting for another change of {}", self.root.display()));
-        })?;
+        });
+        let file = match locked {
+            Err(_) if !self.root.exists() => {
+                let what = format!(
+                    "{} is gone: another run, which had begun it and published nothing in it, took it away again",
+                    self.root.display()
+                );
+                return Err(Error::world("index-gone", what).next("run the same command again"));
+            }
+            locked => locked?,
+        };
         change::heal(&self.root)?;
         Ok(file)
     }

@@ -158,6 +158,15 @@ pub fn file_id(about: &std::fs::Metadata) -> FileId {
     (about.dev(), about.ino(), about.ctime(), about.ctime_nsec())
 }
 
+/// Whether `file` is the one that stands at `path` now: whoever waited for the lock of a file may have it once that was
+/// removed, and another one, which others lock, stands in its place.
+pub fn stands_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let of = |about: std::io::Result<std::fs::Metadata>| about.ok().map(|about| (about.dev(), about.ino()));
+    let there = of(std::fs::metadata(path));
+    there.is_some() && there == of(file.metadata())
+}
+
 /// What is another text after every change of a file's bytes, whichever times it was given; `None` where nothing is, for
 /// want of a time that nobody can set.
 pub fn stamp(about: &std::fs::Metadata) -> Option<String> {

@@ -277,6 +277,11 @@ pub type FileId = ();
 /// Of a file.
 pub fn file_id(_about: &std::fs::Metadata) -> FileId {}
 
+/// Whether a file stands at `path` still; which one it is, nobody is told without a number.
+pub fn stands_at(_file: &File, path: &Path) -> bool {
+    path.exists()
+}
+
 /// What is another text after every change of a file's bytes: without opening it, nothing is.
 pub fn stamp(_about: &std::fs::Metadata) -> Option<String> {
     None

@@ -169,7 +169,7 @@ fn spawn(build: &Build<'_>, second: &Second, copy: &Path, variation: &Variation)
     if build.options.offline {
         // Downloads are judged by their digests wherever they come from.
         for (sha256, size) in fetch::digests(build)? {
-            if let Some(blob) = build.store.blob(&sha256, size) {
+            if let Some(blob) = build.store.blob(&sha256, size)? {
                 let to = second.store.join("v1/blobs").join(&sha256[..2]);
                 fs_err::create_dir_all(&to)?;
                 fs_err::copy(&blob.path, to.join(&sha256))?;

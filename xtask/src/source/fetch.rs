@@ -56,10 +56,11 @@ impl Fetcher<'_> {
     /// The world: no coordinate of one gave the bytes of its digest, or `offline` and it is not in the store.
     pub fn fetch_all(&self, wants: &[Want]) -> Result<Vec<Blob>> {
         // Each is hashed: a file that stands in the store is judged when it is used.
-        let mut blobs: Vec<Option<Blob>> = wants.par_iter().map(|w| self.stored(w)).collect();
+        let stored: Result<Vec<Option<Blob>>> = wants.par_iter().map(|w| self.stored(w)).collect();
         for found in self.store.take_found() {
             self.events.warn(found);
         }
+        let mut blobs = stored?;
         let missing: Vec<usize> = (0..wants.len()).filter(|&i| blobs[i].is_none()).collect();
         if missing.is_empty() {
             return Ok(blobs.into_iter().flatten().collect());
@@ -118,8 +119,8 @@ impl Fetcher<'_> {
         Ok(blobs.into_iter().flatten().collect())
     }
 
-    fn stored(&self, want: &Want) -> Option<Blob> {
-        let (digest, size) = want.expected.as_ref()?;
+    fn stored(&self, want: &Want) -> Result<Option<Blob>> {
+        let Some((digest, size)) = &want.expected else { return Ok(None) };
         self.store.blob(digest, *size)
     }
 
@@ -130,7 +131,7 @@ impl Fetcher<'_> {
             None => hex::encode(Sha256::digest(want.coordinates.iter().map(ToString::to_string).collect::<String>())),
         };
         let _lock = self.store.lock(&format!("blob-{}", &id[..20]), self.events)?;
-        if let Some(blob) = self.stored(want) {
+        if let Some(blob) = self.stored(want)? {
             return Ok(blob);
         }
         let mut reasons = Vec::new();

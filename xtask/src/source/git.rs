@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::{Arc, Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use git2::transport::{Service, SmartSubtransport, SmartSubtransportStream, Transport};
 use git2::{FetchOptions, ObjectType, Oid, Repository};
@@ -17,6 +18,7 @@ use super::http;
 use super::unpack::{Bounds, DEEPEST_PATH, LONGEST_PATH};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
+use crate::store::lock_at;
 
 /// Submodules of submodules deeper than this are a mistake or an attack.
 const MAX_DEPTH: usize = 8;
@@ -449,6 +451,18 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
     use sha2::{Digest, Sha256};
     let dir = mirrors.join(&hex::encode(Sha256::digest(url.as_bytes()))[..24]);
     let git = |e: git2::Error| unreachable_repository(url, &e);
+    let oid = Oid::from_str(commit).map_err(git)?;
+    if let Ok(repository) = Repository::open_bare(&dir)
+        && has(&repository, oid)
+    {
+        return Ok(repository);
+    }
+    // Two that make one repository at once spoil each other's files, and of two that fetch, each forgets what the other
+    // noted of where its history ends.
+    fs_err::create_dir_all(mirrors)?;
+    let _alone = lock_at(&dir.with_extension("lock"), Duration::from_millis(50), || {
+        events.note(format!("waiting for another fetch of {url}"));
+    })?;
     let repository = match Repository::open_bare(&dir) {
         Ok(r) => r,
         Err(_) => {
@@ -456,7 +470,7 @@ fn mirror(url: &str, commit: &str, mirrors: &Path, events: &dyn Sink) -> Result<
             Repository::init_bare(&dir).map_err(git)?
         }
     };
-    let oid = Oid::from_str(commit).map_err(git)?;
+    // Whoever held the lock may have fetched it.
     if has(&repository, oid) {
         return Ok(repository);
     }

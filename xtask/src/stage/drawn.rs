@@ -31,7 +31,7 @@ impl Drawn<'_> {
         let locked = self.lock.source.get(name).ok_or_else(|| {
             Error::misuse("lock-stale", format!("the lock has no source '{name}'")).next("run `cargo xtask lock`")
         })?;
-        self.store.blob(&locked.sha256, locked.size).map(|b| b.path).ok_or_else(|| {
+        self.store.blob(&locked.sha256, locked.size)?.map(|b| b.path).ok_or_else(|| {
             Error::world("not-fetched", format!("'{name}' is not in the store")).next("run `cargo xtask fetch`")
         })
     }

@@ -160,19 +160,21 @@ fn kept<R: Serialize>(
     name: Option<&str>,
     make: impl FnOnce(&Pending) -> Result<R>,
 ) -> Result<PathBuf> {
-    let there = || {
+    let there = || -> Result<Option<PathBuf>> {
         let found = build.store.finished(stage, key);
         build.tell_found();
-        let out = found?;
-        build.events.emit(Event::StageCached { stage });
-        Some(out)
+        let found = found?;
+        if found.is_some() {
+            build.events.emit(Event::StageCached { stage });
+        }
+        Ok(found)
     };
-    if let Some(out) = there() {
+    if let Some(out) = there()? {
         return Ok(out);
     }
     let _lock = build.store.lock(&format!("{stage}-{}", key.short()), build.events)?;
     // Whoever held the lock may have made it.
-    if let Some(out) = there() {
+    if let Some(out) = there()? {
         return Ok(out);
     }
     platform::check_cancelled()?;
@@ -310,9 +312,9 @@ impl<'b> Run<'b> {
     }
 
     /// The folder of a result in the store: judged, unless this is a plan.
-    fn stored(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+    fn stored(&self, stage: &str, key: &Key) -> Result<Option<PathBuf>> {
         if self.planning {
-            return self.build.store.has(stage, key);
+            return Ok(self.build.store.has(stage, key));
         }
         let found = self.build.store.judged(stage, key, self.extent);
         self.build.tell_found();
@@ -388,7 +390,7 @@ impl<'b> Run<'b> {
         let key = parts.key();
         let found = match stage.place {
             Place::Work => self.work()?.done(stage.name, &key).map(|record| (self.work().map(|w| w.dir), record)),
-            Place::Store | Place::Home => self.stored(stage.name, &key).map(|folder| {
+            Place::Store | Place::Home => self.stored(stage.name, &key)?.map(|folder| {
                 let record = self.build.store.record(stage.name, &key).unwrap_or_default();
                 (Ok(folder), record)
             }),

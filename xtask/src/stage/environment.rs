@@ -254,7 +254,7 @@ pub fn wheel_folder(build: &Build<'_>, scratch: &Path, wheels: &[Locked]) -> Res
             return Err(Error::misuse("lock", "a Python package of the lock has no pypi coordinate")
                 .next("run `cargo xtask lock`"));
         };
-        let blob = build.store.blob(&wheel.sha256, wheel.size).ok_or_else(|| {
+        let blob = build.store.blob(&wheel.sha256, wheel.size)?.ok_or_else(|| {
             Error::world("not-fetched", format!("{file} is not in the store")).next("run `cargo xtask fetch`")
         })?;
         let named = folder.join(file);

@@ -20,10 +20,10 @@ use super::steps::verify::{self, Verify};
 use super::steps::wheel::{self, Wheel};
 use crate::artifact::json::json_file;
 use crate::artifact::manifest::Input;
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::event::Event;
 use crate::platform;
-use crate::store::{Store, digest_file, write_atomically};
+use crate::store::{Store, digest_file, sweep_beside, write_atomically};
 
 /// How a build ended.
 #[derive(Debug, Clone, Serialize)]
@@ -266,15 +266,21 @@ fn place(store: &Store, from: &Path, to: &Path, input: &Input) -> Result<()> {
         return Ok(());
     }
     let dir = to.parent().unwrap_or(Path::new("."));
-    let beside = dir.join(format!(".{}.new-{}", name_of(to), std::process::id()));
-    let _ = std::fs::remove_file(&beside);
+    let writing = || format!("writing {}", to.display());
+    let prefix = format!(".{}.new-", name_of(to));
+    sweep_beside(dir, &prefix);
+    // A name that nobody else has: in two containers, two processes may have one number.
+    let beside = tempfile::Builder::new().prefix(&prefix).tempfile_in(dir).doing(writing)?;
+    // Held as long as it is written: what nobody holds, a killed run left. Where the file system knows no locks, it stays.
+    let _ = beside.as_file().try_lock();
     // A copy, not a link: whoever edits dist/ must not edit the store.
-    fs_err::copy(from, &beside)?;
-    let modified = fs_err::metadata(from)?.modified()?;
-    let file = fs_err::OpenOptions::new().write(true).open(&beside)?;
-    file.file().set_modified(modified)?;
-    file.sync_all()?;
-    platform::rename(&beside, to)?;
+    let source = fs_err::File::open(from)?;
+    std::io::copy(&mut source.file(), &mut beside.as_file()).doing(writing)?;
+    let about = source.metadata()?;
+    beside.as_file().set_permissions(about.permissions()).doing(writing)?;
+    beside.as_file().set_modified(about.modified()?).doing(writing)?;
+    beside.as_file().sync_all().doing(writing)?;
+    platform::persist(beside, to)?;
     if is_there(store, to, input)? {
         return Ok(());
     }
@@ -384,5 +390,43 @@ mod tests {
             fs_err::remove_dir_all(known).unwrap();
         }
         placed();
+    }
+
+    #[test]
+    fn what_another_run_of_the_same_number_writes_there_stays_and_what_a_killed_one_left_goes() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(Some(&dir.path().join("store"))).unwrap();
+        let (from, to) = (dir.path().join("a.whl"), dir.path().join("dist/a.whl"));
+        fs_err::create_dir(dir.path().join("dist")).unwrap();
+        fs_err::write(&from, "right").unwrap();
+        let (sha256, size) = digest_file(&from).unwrap();
+        let input = Input { sha256, size, license: None, coordinates: Vec::new() };
+        let beside = |ending: &str| to.with_file_name(format!(".a.whl.new-{ending}"));
+        let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
+        let begun = |ending: &str, is_old: bool| {
+            let file = std::fs::File::create(beside(ending)).unwrap();
+            if is_old {
+                file.set_modified(old).unwrap();
+            }
+            file
+        };
+        let number = std::process::id().to_string();
+        drop(begun(&number, false));
+        drop(begun("left", true));
+        let held = begun("held", true);
+        held.lock().unwrap();
+        place(&store, &from, &to, &input).unwrap();
+        assert_eq!(fs_err::read_to_string(&to).unwrap(), "right");
+        assert!(beside(&number).exists() && beside("held").exists() && !beside("left").exists());
+        // Nothing of this run's own stays beside it.
+        assert_eq!(fs_err::read_dir(dir.path().join("dist")).unwrap().count(), 3);
+        let modified = |path: &Path| fs_err::metadata(path).unwrap().modified().unwrap();
+        assert_eq!(modified(&to), modified(&from));
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let mode = |path: &Path| fs_err::metadata(path).unwrap().permissions().mode();
+            assert_eq!(mode(&to), mode(&from));
+        }
     }
 }

@@ -31,16 +31,19 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 pub use digest::{copy_digesting, digest_file, digest_reader, hash_reader};
 pub use key::{Key, KeyBuilder};
+pub use leftovers::sweep_beside;
 pub use parts::{Part, Parts};
 pub use sessions::Alone;
 pub use torchmill_bytes::listing::{Extent, digest_now, spent as judging_spent};
 
-use torchmill_bytes::{digest::sha256, listing::Listing};
+use torchmill_bytes::digest::sha256;
+use torchmill_bytes::listing::{Listing, says_what_stands_there};
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
@@ -270,28 +273,44 @@ impl Store {
     }
 
     /// The blob with this digest, if it is there and has it still; one that has not is set aside.
-    pub fn blob(&self, sha256: &str, size: u64) -> Option<Blob> {
+    ///
+    /// # Errors
+    /// The world: it cannot be read, so that nobody knows whether it has it. It stays where it is.
+    pub fn blob(&self, sha256: &str, size: u64) -> Result<Option<Blob>> {
         if !is_sha256(sha256) {
-            return None;
+            return Ok(None);
         }
         let path = self.blob_path(sha256);
-        let intact = || {
-            let about = std::fs::symlink_metadata(&path).ok()?;
-            Some(about.is_file() && about.len() == size && digest_now(&path).is_ok_and(|is| is == sha256))
+        // `None`: nothing is there.
+        let intact = || -> Result<Option<bool>> {
+            let judge = || -> std::io::Result<bool> {
+                let about = fs_err::symlink_metadata(&path)?;
+                Ok(about.is_file() && about.len() == size && digest_now(&path)? == sha256)
+            };
+            match judge() {
+                Ok(intact) => Ok(Some(intact)),
+                Err(e) if says_what_stands_there(&e) => Ok(None),
+                Err(e) => Err(unread(e.into(), &path)),
+            }
         };
-        if intact()? {
-            return Some(Blob { sha256: sha256.to_owned(), size, path });
+        match intact() {
+            Ok(Some(true)) => return Ok(Some(Blob { sha256: sha256.to_owned(), size, path })),
+            Ok(None) => return Ok(None),
+            // What could not be read is read once more.
+            Ok(Some(false)) | Err(_) => {}
         }
         // As a result, it is judged again before it is moved.
         let name = format!("{}-changed", &sha256[..16]);
         let alone = self.alone_with(&name);
-        if intact()? {
-            return Some(Blob { sha256: sha256.to_owned(), size, path });
+        match intact()? {
+            Some(true) => return Ok(Some(Blob { sha256: sha256.to_owned(), size, path })),
+            Some(false) => {}
+            None => return Ok(None),
         }
         let aside = alone.and_then(|_alone| self.quarantine(&path, &name));
         let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
         self.say(format!("{} has not the digest that it had when it came in: {whither}", path.display()));
-        None
+        Ok(None)
     }
 
     /// Takes the file at `from` (on the store's file system) in as a blob. The caller has hashed it.
@@ -337,28 +356,40 @@ impl Store {
     }
 
     /// Folder of a stage's result, if it was made and is what it was then; one that is not is set aside.
-    pub fn finished(&self, stage: &str, key: &Key) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// As [`Store::judged`].
+    pub fn finished(&self, stage: &str, key: &Key) -> Result<Option<PathBuf>> {
         self.judged(stage, key, Extent::Whole)
     }
 
     /// The same, judged as far as `extent` says.
-    pub fn judged(&self, stage: &str, key: &Key, extent: Extent) -> Option<PathBuf> {
+    ///
+    /// # Errors
+    /// The world: it cannot be read, so that nobody knows whether it is what it was. It is not used, and stays where it is.
+    pub fn judged(&self, stage: &str, key: &Key, extent: Extent) -> Result<Option<PathBuf>> {
         let (dir, name) = (self.stage_dir(stage, key), format!("{stage}-{}", key.short()));
-        dir.join("stage.json").symlink_metadata().ok()?;
-        let why = self.fault(&dir, extent, false);
-        tracing::info!(target: "store", there = why.is_none(), "{stage} {}", key.short());
-        if why.is_none() {
-            return Some(dir.join("out"));
+        let is_there = || stands(&dir.join("stage.json")).map_err(|e| unread(e, &dir));
+        if !is_there()? {
+            return Ok(None);
+        }
+        let is_sound = matches!(self.fault(&dir, extent, false), Ok(None));
+        tracing::info!(target: "store", there = is_sound, "{stage} {}", key.short());
+        if is_sound {
+            return Ok(Some(dir.join("out")));
         }
         // Whoever judged it at the same time may have set it aside since, and made it anew, and be using it: what is moved
-        // is what is judged while nobody else can move it.
+        // is what is judged while nobody else can move it. And what could not be read is read once more.
         let alone = self.alone_with(&name);
-        dir.join("stage.json").symlink_metadata().ok()?;
-        let Some(why) = self.fault(&dir, extent, true) else { return Some(dir.join("out")) };
+        if !is_there()? {
+            return Ok(None);
+        }
+        let why = self.fault(&dir, extent, true).map_err(|e| unread(e, &dir))?;
+        let Some(why) = why else { return Ok(Some(dir.join("out"))) };
         let aside = alone.and_then(|_alone| self.quarantine(&dir, &name));
         let whither = aside.map_or("it cannot be moved".into(), |to| format!("set aside as {}", to.display()));
         self.say(format!("the result of the stage '{stage}' is not what it was when it was made ({why}): {whither}"));
-        None
+        Ok(None)
     }
 
     /// Where a stage's result stands once it was made.
@@ -372,38 +403,38 @@ impl Store {
         dir.join("stage.json").is_file().then(|| dir.join("out"))
     }
 
-    /// In what a result is not what it was; `alone`, if nobody else sets it aside or gives it its digests meanwhile.
-    fn fault(&self, dir: &Path, extent: Extent, alone: bool) -> Option<String> {
-        let Ok(text) = std::fs::read(dir.join("stage.json")) else { return Some("stage.json cannot be read".into()) };
+    /// In what a result is not what it was; `alone`, if nobody else sets it aside or gives it its digests meanwhile. An
+    /// error says nothing of it.
+    fn fault(&self, dir: &Path, extent: Extent, alone: bool) -> Result<Option<String>> {
+        let is = |why: &str| Ok(Some(why.to_owned()));
+        let Some(text) = read(&dir.join("stage.json"))? else { return is("stage.json cannot be read") };
         let out = dir.join("out");
         let Ok(finished) = serde_json::from_slice::<Finished>(&text) else {
             // Made before results had digests: then there is no list of files either. An emptied or cut record is no JSON,
             // and is made again.
-            let old = dir.join("files.json").symlink_metadata().is_err();
+            let old = !stands(&dir.join("files.json"))?;
             return match serde_json::from_slice::<serde_json::Value>(&text) {
-                _ if !alone => Some("stage.json has no digests".into()),
+                _ if !alone => is("stage.json has no digests"),
                 Ok(record) if old && record.as_object().is_some_and(|r| !r.is_empty()) => {
-                    self.adopt_old(dir, &record).err().map(|e| e.what().to_owned())
+                    self.adopt_old(dir, &record).map(|()| None)
                 }
-                _ => Some("stage.json is no record".into()),
+                _ => is("stage.json is no record"),
             };
         };
-        let Ok(files) = std::fs::read(dir.join("files.json")) else { return Some("files.json cannot be read".into()) };
+        let Some(files) = read(&dir.join("files.json"))? else { return is("files.json cannot be read") };
         if sha256(&files) != finished.files_sha256 {
-            return Some("files.json was changed".into());
+            return is("files.json was changed");
         }
         if !finished.holds() {
-            return Some("the record in stage.json was changed".into());
+            return is("the record in stage.json was changed");
         }
-        let Some(listing) = Listing::of_json(&files) else {
-            return Some("files.json is no list of files".into());
-        };
-        let differs = listing.differs(&out, extent).unwrap_or_else(|e| Some(e.to_string()));
+        let Some(listing) = Listing::of_json(&files) else { return is("files.json is no list of files") };
+        let differs = listing.differs(&out, extent)?;
         if differs.is_none() && finished.record_sha256.is_none() {
             // Written before records had digests: from now on it is held against what it is.
-            return write_finished(dir, finished.files_sha256, finished.record).err().map(|e| e.what().to_owned());
+            write_finished(dir, finished.files_sha256, finished.record)?;
         }
-        differs
+        Ok(differs)
     }
 
     /// Gives a result of an earlier version its digests: what it is now is what it is held against from now on.
@@ -415,8 +446,9 @@ impl Store {
     /// Removes a finished result.
     ///
     /// # Errors
-    /// The world: it cannot be removed.
+    /// As [`Store::forget_if`].
     pub fn forget(&self, stage: &str, key: &Key) -> Result<()> {
+        let _alone = self.alone_with(&format!("{stage}-{}", key.short()))?;
         remove_tree(&self.stage_dir(stage, key))
     }
 
@@ -440,11 +472,11 @@ impl Store {
     /// Waits until nobody else sets aside or removes what is called `name`, and keeps others from it until what comes back
     /// goes. It is another lock than that of [`Store::lock`], which whoever makes a result has while it is judged.
     fn alone_with(&self, name: &str) -> Result<StoreLock> {
-        let path = self.root.join(LOCKS).join(format!("aside-{name}"));
-        let file =
-            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
-        lock_exclusively(&file, &path, std::time::Duration::from_millis(20), || {})?;
-        Ok(StoreLock { _file: file })
+        alone_at(&self.aside(name))
+    }
+
+    fn aside(&self, name: &str) -> PathBuf {
+        self.root.join(LOCKS).join(format!("aside-{name}"))
     }
 
     fn stage_dir(&self, stage: &str, key: &Key) -> PathBuf {
@@ -494,7 +526,8 @@ impl Store {
             .doing(|| format!("making a folder in {}", parent.display()))?;
         let owner = scratch::hold(dir.path())?;
         fs_err::create_dir(dir.path().join("out"))?;
-        Ok(Pending { dir, target: self.stage_dir(stage, key), owner })
+        let aside = self.aside(&format!("{stage}-{}", key.short()));
+        Ok(Pending { dir, target: self.stage_dir(stage, key), aside, owner })
     }
 
     /// Where builds of `key` happen. What is there stays until `clean`, so that they resume.
@@ -509,7 +542,7 @@ impl Store {
     pub fn lock(&self, name: &str, events: &dyn Sink) -> Result<StoreLock> {
         let path = self.root.join(LOCKS).join(name);
         let mut file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
-        lock_exclusively(file.file(), &path, std::time::Duration::from_millis(200), || {
+        lock_exclusively(file.file(), &path, Duration::from_millis(200), || {
             let mut holder = String::new();
             let _ = Read::read_to_string(&mut file.file(), &mut holder);
             events.warn(format!(
@@ -531,12 +564,61 @@ fn unwritable(root: &Path, e: &std::io::Error) -> Error {
         .next("choose another folder with --store DIR or TORCHMILL_STORE=DIR")
 }
 
-/// Locks the file at `path`, looking again after each `pause`; `waiting` is called once if somebody
-/// else has it.
+/// What cannot be read is not used, and nobody knows whether it was changed: it stays where it is, and somebody is told.
+fn unread(e: Error, what: &Path) -> Error {
+    let what = what.display();
+    e.doing(format!("judging {what}"))
+        .next("nothing was moved: run the same command again")
+        .next(format!("if that fails too, see to the disk and remove {what}: it is made or fetched anew"))
+}
+
+/// Whether something stands at `path`, if only a link to nothing.
+fn stands(path: &Path) -> Result<bool> {
+    match fs_err::symlink_metadata(path) {
+        Ok(_) => Ok(true),
+        Err(e) if says_what_stands_there(&e) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// What the file at `path` holds; `None` where no file is.
+fn read(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs_err::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if says_what_stands_there(&e) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Waits until nobody else sets aside or removes what the file at `path` stands for.
+fn alone_at(path: &Path) -> Result<StoreLock> {
+    Ok(StoreLock { _file: lock_at(path, Duration::from_millis(20), || {})? })
+}
+
+/// Opens the file at `path`, which is made if need be, and locks it, looking again after each `pause`; `waiting` is called
+/// once if somebody else has it. Where it was removed while it was waited for, the one that stands there by now is locked.
 ///
 /// # Errors
-/// The file system knows no locks; the user stopped the wait.
-pub fn lock_exclusively(file: &File, path: &Path, pause: std::time::Duration, waiting: impl FnOnce()) -> Result<()> {
+/// It cannot be opened; the file system knows no locks; the user stopped the wait.
+pub fn lock_at(path: &Path, pause: Duration, waiting: impl FnOnce()) -> Result<File> {
+    let mut waiting = Some(waiting);
+    loop {
+        let file = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = file.into_file();
+        lock_exclusively(&file, path, pause, || {
+            if let Some(waiting) = waiting.take() {
+                waiting();
+            }
+        })?;
+        if platform::stands_at(&file, path) {
+            return Ok(file);
+        }
+        platform::check_cancelled()?;
+    }
+}
+
+/// The same of a file that is open already, and that nobody removes.
+fn lock_exclusively(file: &File, path: &Path, pause: Duration, waiting: impl FnOnce()) -> Result<()> {
     let mut waiting = Some(waiting);
     while let Err(e) = file.try_lock() {
         if let std::fs::TryLockError::Error(e) = e {
@@ -563,6 +645,8 @@ pub struct StoreLock {
 pub struct Pending {
     dir: tempfile::TempDir,
     target: PathBuf,
+    /// The lock of whoever sets aside or removes what stands at `target`.
+    aside: PathBuf,
     /// Held locked as long as this is being made: what nobody holds, a killed run left.
     owner: File,
 }
@@ -597,12 +681,14 @@ impl Pending {
     /// # Errors
     /// The world: it cannot be hashed, written or renamed.
     pub fn finish<T: Serialize>(self, record: &T) -> Result<PathBuf> {
-        let Self { dir, target, owner } = self;
+        let Self { dir, target, aside, owner } = self;
         let scratch = dir.path().join("scratch");
         if scratch.exists() {
             fs_err::remove_dir_all(&scratch)?;
         }
         seal(dir.path(), record)?;
+        // What stands there still makes way. Whoever judges that at this moment would move what comes in its place.
+        let _alone = if target.exists() { Some(alone_at(&aside)?) } else { None };
         if target.exists() {
             remove_tree(&target)?;
         }
@@ -699,6 +785,28 @@ fn remove_read_only(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Removes a folder that others may write to at this moment, as a compiler cache is. It gets another name first: what they
+/// write from then on is in a new one, and all that was in this one is out of everybody's reach.
+///
+/// # Errors
+/// The world: it cannot be renamed.
+pub fn remove_in_use(dir: &Path) -> Result<()> {
+    let removing = || format!("removing {}", dir.display());
+    let beside = dir.parent().unwrap_or(Path::new("."));
+    let aside = tempfile::Builder::new().prefix(".torchmill-").tempdir_in(beside).doing(removing)?;
+    let gone = aside.path().join("gone");
+    match platform::rename(dir, &gone) {
+        Ok(()) => {
+            // What somebody is just writing there goes with what killed runs left.
+            let _ = remove_tree(&gone);
+            Ok(())
+        }
+        // Somebody else removed it meanwhile.
+        Err(_) if !dir.exists() => Ok(()),
+        Err(e) => Err(e.doing(removing())),
+    }
+}
+
 /// Puts the folder `from` at `to`. Files at the top are copied, those below a folder are hard links
 /// where they can be: `to` must get new files only, or give them new names.
 ///
@@ -729,4 +837,61 @@ pub fn share_tree(from: &Path, to: &Path) -> Result<()> {
         fs_err::OpenOptions::new().write(true).open(to)?.file().set_modified(modified)?;
         Ok(())
     })
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn who_waited_for_a_file_that_was_removed_waits_for_the_one_that_came_in_its_place() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, pause) = (dir.path().join("lock"), Duration::from_millis(5));
+        let waits = AtomicBool::new(false);
+        let first = lock_at(&path, pause, || {}).unwrap();
+        std::thread::scope(|scope| {
+            let late = scope.spawn(|| lock_at(&path, pause, || waits.store(true, Ordering::SeqCst)).unwrap());
+            while !waits.load(Ordering::SeqCst) {
+                std::thread::sleep(pause);
+            }
+            std::fs::remove_file(&path).unwrap();
+            let second = lock_at(&path, pause, || {}).unwrap();
+            drop(first);
+            std::thread::sleep(Duration::from_millis(200));
+            assert!(!late.is_finished(), "two have a lock at one time");
+            drop(second);
+            assert!(platform::stands_at(&late.join().unwrap(), &path));
+        });
+    }
+
+    #[test]
+    fn a_folder_that_somebody_writes_to_meanwhile_goes_with_all_that_was_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("shared-x");
+        let done = AtomicBool::new(false);
+        let removed = || -> Result<bool> {
+            std::fs::create_dir_all(cache.join("0"))?;
+            std::fs::write(cache.join("0/false"), "false")?;
+            remove_in_use(&cache)?;
+            Ok(!cache.join("0/false").exists())
+        };
+        let removed: Vec<Result<bool>> = std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for i in 0..u32::MAX {
+                    if done.load(Ordering::SeqCst) {
+                        break;
+                    }
+                    let folder = cache.join((i % 2).to_string());
+                    let _ = std::fs::create_dir_all(&folder).and_then(|()| std::fs::write(folder.join("x"), "x"));
+                }
+            });
+            let removed = (0..200).map(|_| removed()).collect();
+            done.store(true, Ordering::SeqCst);
+            removed
+        });
+        assert!(removed.into_iter().all(|gone| gone.unwrap()));
+    }
 }

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use torchmill_bytes::listing::{Extent, Listing};
 
-use super::{remove_tree, write_atomically};
+use super::{read, remove_tree, stands, write_atomically};
 use crate::error::{Context, Result};
 use crate::event::Sink;
 use crate::platform;
@@ -20,9 +20,9 @@ fn digests(folder: &Path) -> PathBuf {
 /// Makes `folder` what [`seal`] was told of it last, or else empty: if it is not that, `events` are told why.
 ///
 /// # Errors
-/// The world: it can neither be emptied nor made.
+/// The world: it cannot be read, or neither be emptied nor made.
 pub fn judged(folder: &Path, events: &dyn Sink) -> Result<()> {
-    if let Some(why) = fault(folder) {
+    if let Some(why) = fault(folder).doing(|| format!("judging {}", folder.display()))? {
         events.warn(format!("{} is not what an earlier run left there ({why}): it is made anew", folder.display()));
         if folder.symlink_metadata().is_ok_and(|about| about.is_dir()) {
             remove_tree(folder)?;
@@ -37,13 +37,16 @@ pub fn judged(folder: &Path, events: &dyn Sink) -> Result<()> {
 }
 
 /// In what it is not what it was; nothing where nothing is there.
-fn fault(folder: &Path) -> Option<String> {
-    if !folder.symlink_metadata().ok()?.is_dir() {
-        return Some("it is no folder".into());
+fn fault(folder: &Path) -> Result<Option<String>> {
+    if !stands(folder)? {
+        return Ok(None);
     }
-    let Ok(text) = std::fs::read(digests(folder)) else { return Some("nothing says what it was".into()) };
-    let Some(listing) = Listing::of_json(&text) else { return Some("what says so is no list of files".into()) };
-    listing.differs(folder, Extent::Whole).unwrap_or_else(|e| Some(e.to_string()))
+    if !fs_err::symlink_metadata(folder)?.is_dir() {
+        return Ok(Some("it is no folder".into()));
+    }
+    let Some(text) = read(&digests(folder))? else { return Ok(Some("nothing says what it was".into())) };
+    let Some(listing) = Listing::of_json(&text) else { return Ok(Some("what says so is no list of files".into())) };
+    Ok(listing.differs(folder, Extent::Whole)?)
 }
 
 /// Keeps the digests of what stands in `folder`, all of which this run made or judged.

@@ -63,7 +63,7 @@ pub(super) fn enter(locks: &Path, events: Option<&dyn Sink>) -> Result<Option<Us
         fs_err::create_dir_all(locks)?;
         let file = opened(&path)?;
         match file.try_lock_shared() {
-            Ok(()) if is_still(&file, &path) => return Ok(Some(Use { _held: file, _user: user(locks) })),
+            Ok(()) if platform::stands_at(&file, &path) => return Ok(Some(Use { _held: file, _user: user(locks) })),
             // It went with a room between the two lines above: nobody else will hold this one.
             Ok(()) => continue,
             Err(TryLockError::Error(_)) => return Ok(None),
@@ -109,8 +109,9 @@ pub(super) fn alone(root: &Path) -> Result<Alone> {
         let path = locks.join(HELD);
         let mut file = opened(&path)?;
         match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(in_use(who(locks))),
+            Ok(()) if platform::stands_at(&file, &path) => {}
+            // One that went with a room says nothing of who uses the room that is there now.
+            Ok(()) | Err(TryLockError::WouldBlock) => return Err(in_use(who(locks))),
             Err(TryLockError::Error(e)) => {
                 return Err(Error::world("lock", format!("cannot lock {}: {e}", path.display()))
                     .next("nobody can tell whether the store is in use: remove its folder yourself, if you know"));
@@ -173,13 +174,6 @@ fn there(path: &Path) -> std::io::Result<File> {
     File::options().read(true).write(true).open(path).or_else(|_| File::open(path))
 }
 
-/// Whether `file` is the one that stands at `path`.
-fn is_still(file: &File, path: &Path) -> bool {
-    let of = |about: std::io::Result<std::fs::Metadata>| about.ok().map(|about| platform::file_id(&about));
-    let there = of(std::fs::metadata(path));
-    there.is_some() && there == of(file.metadata())
-}
-
 /// The file to hold, made if need be.
 fn opened(path: &Path) -> std::io::Result<File> {
     let made = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
@@ -229,11 +223,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join(HELD);
         let file = opened(&path).unwrap();
-        assert!(is_still(&file, &path));
+        assert!(platform::stands_at(&file, &path));
+        // Whoever else writes to it makes it no other file.
+        std::fs::write(&path, "process 1").unwrap();
+        assert!(platform::stands_at(&file, &path));
         std::fs::remove_file(&path).unwrap();
-        assert!(!is_still(&file, &path));
+        assert!(!platform::stands_at(&file, &path));
         let other = opened(&path).unwrap();
-        assert!(!is_still(&file, &path) && is_still(&other, &path));
+        assert!(!platform::stands_at(&file, &path) && platform::stands_at(&other, &path));
     }
 
     #[test]

@@ -11,8 +11,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
+use crate::platform;
 
 /// Names the file with the [`Rules`]: read when a compile starts.
 pub const RULES_VARIABLE: &str = "TORCHMILL_ADMISSION";
@@ -103,11 +105,18 @@ impl Rules {
         if !fits && taken.threads > 0 {
             return Ok(None);
         }
-        let path = running.join(format!("{}-{}-{}", std::process::id(), need.memory, need.threads));
-        let file = fs_err::File::create(&path)?.into_file();
-        file.lock().map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", path.display())))?;
+        // A name of its own: whoever shares one, by the number of a process in another container, would wait for the other
+        // here, and all with it.
+        let prefix = format!("{}-{}-{}-", std::process::id(), need.memory, need.threads);
+        let file = tempfile::Builder::new()
+            .prefix(&prefix)
+            .tempfile_in(&running)
+            .doing(|| format!("writing to {}", running.display()))?;
+        platform::make_readable(file.as_file())?;
+        let locked = file.as_file().lock();
+        locked.map_err(|e| Error::world("lock", format!("cannot lock {}: {e}", file.path().display())))?;
         // Closing the gate's file unlocks it.
-        Ok(Some(Admitted { path, _file: file }))
+        Ok(Some(Admitted { _file: file }))
     }
 
     /// Notes that compiling `output` needed `mib` at its peak.
@@ -138,14 +147,8 @@ impl Rules {
 /// Room that is taken, until this goes.
 #[derive(Debug)]
 pub struct Admitted {
-    path: PathBuf,
-    _file: File,
-}
-
-impl Drop for Admitted {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_file(&self.path);
-    }
+    /// Locked, and removed with this.
+    _file: NamedTempFile,
 }
 
 /// What those that run have taken. Files of dead processes are nobody's: they can be locked.
@@ -213,6 +216,33 @@ mod tests {
         drop(small);
         std::fs::write(running.join("999999-4096-4"), "").unwrap();
         assert_eq!(taken(&running).unwrap(), Need { memory: 0, threads: 0 });
+    }
+
+    #[test]
+    fn two_of_one_process_that_need_the_same_are_two() {
+        let dir = tempfile::tempdir().unwrap();
+        let r = rules(dir.path());
+        let need = Need { memory: 1000, threads: 1 };
+        let running = dir.path().join("running");
+        // As somebody of another container holds it.
+        std::fs::create_dir(&running).unwrap();
+        let of_another = running.join(format!("{}-1000-1", std::process::id()));
+        let other = File::create(&of_another).unwrap();
+        other.lock().unwrap();
+        let both = std::thread::spawn({
+            let r = r.clone();
+            move || [0; 2].map(|_| r.try_enter(need).unwrap().unwrap())
+        });
+        let begun = std::time::Instant::now();
+        while !both.is_finished() {
+            assert!(begun.elapsed() < Duration::from_secs(20), "it waits for who has the same number");
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let both = both.join().unwrap();
+        assert_eq!(taken(&running).unwrap(), Need { memory: 3000, threads: 3 });
+        drop(both);
+        assert_eq!(taken(&running).unwrap(), need);
+        assert_eq!(std::fs::read_dir(&running).unwrap().count(), 1);
     }
 
     #[test]

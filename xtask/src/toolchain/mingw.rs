@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::Process;
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::store::{digest_file, lock_exclusively};
+use crate::store::{digest_file, lock_at};
 
 /// A C and C++ compiler for x86-64 Windows.
 #[derive(Debug, Clone)]
@@ -116,11 +116,7 @@ impl Wine {
     pub fn turn(&self) -> Result<Turn<'_>> {
         let mut path = self.drive.clone().into_os_string();
         path.push(".lock");
-        let path = PathBuf::from(path);
-        let held =
-            fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?.into_file();
-        lock_exclusively(&held, &path, Duration::from_millis(200), || {})?;
-        Ok(Turn { wine: self, _held: held })
+        Ok(Turn { wine: self, _held: lock_at(Path::new(&path), Duration::from_millis(200), || {})? })
     }
 
     /// Ends what Wine left running for its drive. Its services outlive the programs that they were started

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::platform;
 use crate::recipe::is_sha256;
 use crate::store::digest_file;
 
@@ -141,13 +142,12 @@ impl Supply {
 
 /// Puts an object or its list of files in place, whole or not at all.
 pub(super) fn place(bytes: &[u8], at: &Path) -> Option<()> {
-    let mut fresh = at.as_os_str().to_owned();
-    fresh.push(format!(".torchmill-{}", std::process::id()));
-    let put = std::fs::write(&fresh, bytes).and_then(|()| std::fs::rename(&fresh, at));
-    if put.is_err() {
-        let _ = std::fs::remove_file(&fresh);
-    }
-    put.ok()
+    // A name that nobody else has: in two containers, two processes may have one number.
+    let dir = at.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut fresh = tempfile::Builder::new().prefix(".torchmill-").tempfile_in(dir).ok()?;
+    fresh.write_all(bytes).ok()?;
+    platform::make_readable(fresh.as_file()).ok()?;
+    platform::persist(fresh, at).ok()
 }
 
 /// The argument after `flag`.
@@ -277,6 +277,21 @@ mod tests {
         assert_eq!(real("../a.h", "/p"), "../a.h");
         assert!(travels("{python}/Python.h") && travels("/usr/include/a.h") && travels("../a.h"));
         assert!(!travels("/home/x/a.h") && !travels("../a b.h"));
+    }
+
+    #[test]
+    fn what_another_process_of_the_same_number_is_writing_stays_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (object, others) = (dir.path().join("a.o"), dir.path().join("others"));
+        std::fs::write(&others, "half").unwrap();
+        let beside = dir.path().join(format!("a.o.torchmill-{}", std::process::id()));
+        std::fs::hard_link(&others, &beside).unwrap();
+        place(b"object", &object).unwrap();
+        assert_eq!(std::fs::read(&object).unwrap(), b"object");
+        assert_eq!(std::fs::read(&beside).unwrap(), b"half");
+        // Nothing of its own stays, also where nothing can be put.
+        assert!(place(b"object", &dir.path().join("none/a.o")).is_none());
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 3);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::stage::build::{Build, CCACHE};
 use crate::stage::farm::daemon;
 use crate::stage::shared::Refused;
 use crate::stage::work::{Work, remote};
-use crate::store::{digest_file, remove_tree, write_atomically};
+use crate::store::{digest_file, remove_in_use, write_atomically};
 use crate::toolchain::{LAUNCH_COMMAND, Process, objects};
 
 /// Percent of the objects that are compiled again, where nobody says otherwise.
@@ -345,12 +345,13 @@ fn again<'a>(
     (done.into_inner().unwrap_or_else(PoisonError::into_inner), end)
 }
 
-/// The process that compiles by `command`, through the launcher, past every cache.
+/// The process that compiles by `command` as the build does, through the launcher, past every cache.
 fn process(build: &Build<'_>, work: &Work, command: &Command) -> Process {
     Process::new(work.launcher())
         .arg(LAUNCH_COMMAND)
         .arg(&work.dir)
         .args(&command.argv)
+        .hide(build.compiler.hidden())
         .envs(build.torch_env(work))
         .cwd(work.build())
 }
@@ -369,7 +370,6 @@ fn compiled(
     aside.push(".from-elsewhere");
     platform::rename(&object, &aside)?;
     let ran = process(build, work, command)
-        .hide(build.compiler.hidden())
         .envs(rules.iter().map(|(name, value)| (name, value)))
         // A compiler may be ccache under its name (Debian's /usr/lib/ccache), which has a cache of its own, and may
         // share that by what /etc/ccache.conf says.
@@ -458,8 +458,9 @@ fn refuse_shared(
         || build.store.caches(remote::FOLDERS),
         |cache| remote::folder(&build.store.cache(CCACHE), cache).into_iter().collect(),
     );
+    // Another build may be using it.
     for folder in folders.iter().filter(|folder| folder.exists()) {
-        remove_tree(folder)?;
+        remove_in_use(folder)?;
     }
     let from = cache.map_or("a shared cache".into(), |cache| format!("the shared cache {}", cache.storage.shown()));
     let entry = match cache {
@@ -485,8 +486,9 @@ fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Di
     forget_drawn(work)?;
     let farm = build.options.farm.as_ref();
     let kept = farm.map_or_else(|| build.store.caches(daemon::CACHES), |farm| vec![daemon::cache(build, farm)]);
+    // Another build may be using it.
     for kept in kept.iter().filter(|kept| kept.exists()) {
-        remove_tree(kept)?;
+        remove_in_use(kept)?;
     }
     let from = farm.map_or("a farm that is not known any more".into(), |farm| format!("the farm {}", farm.shown()));
     Ok(told(build, differing, &from, "one of its workers")

@@ -232,8 +232,9 @@ pub fn supply(build: &Build<'_>) -> Result<Option<(Supply, Imported)>> {
     if build.store.has(NAME, &key).is_none() {
         return Ok(None);
     }
-    let found = build.store.finished(NAME, &key).zip(build.store.record::<Imported>(NAME, &key));
+    let found = build.store.finished(NAME, &key);
     build.tell_found();
+    let found = found?.zip(build.store.record::<Imported>(NAME, &key));
     Ok(found.map(|(folder, record)| (Supply { folder, python: build.python.include.display().to_string() }, record)))
 }
 

@@ -28,7 +28,7 @@ impl Step for Fetch {
         let absent = if planning {
             missing(build)?
         } else {
-            absent(build, |digest, size| build.store.blob(digest, size).is_some())?
+            absent(build, |digest, size| Ok(build.store.blob(digest, size)?.is_some()))?
         };
         Ok(absent.is_empty())
     }
@@ -50,13 +50,18 @@ impl Step for Fetch {
 /// # Errors
 /// A stale lock.
 pub fn missing(build: &Build<'_>) -> Result<Vec<(String, u64)>> {
-    absent(build, |digest, size| build.store.has_blob(digest, size))
+    absent(build, |digest, size| Ok(build.store.has_blob(digest, size)))
 }
 
-fn absent(build: &Build<'_>, is_there: impl Fn(&str, u64) -> bool) -> Result<Vec<(String, u64)>> {
-    let there = |w: &Want| w.expected.as_ref().is_some_and(|(digest, size)| is_there(digest, *size));
-    let missing = wants(build)?.into_iter().filter(|w| !there(w));
-    Ok(missing.map(|w| (w.name, w.expected.map_or(0, |(_, size)| size))).collect())
+fn absent(build: &Build<'_>, is_there: impl Fn(&str, u64) -> Result<bool>) -> Result<Vec<(String, u64)>> {
+    let mut missing = Vec::new();
+    for w in wants(build)? {
+        let there = w.expected.as_ref().map_or(Ok(false), |(digest, size)| is_there(digest, *size))?;
+        if !there {
+            missing.push((w.name, w.expected.map_or(0, |(_, size)| size)));
+        }
+    }
+    Ok(missing)
 }
 
 /// Digests and sizes of all that is fetched.

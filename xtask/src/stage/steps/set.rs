@@ -231,7 +231,7 @@ fn members(
         known.insert(name, member);
     }
     for locked in packages {
-        let blob = build.store.blob(&locked.sha256, locked.size);
+        let blob = build.store.blob(&locked.sha256, locked.size)?;
         let blob = blob.ok_or_else(|| Error::world("not-fetched", "a package of the set is not in the store"))?;
         let (name, member) = member(&blob.path, locked.sha256.clone())?;
         known.entry(name).or_insert(member);

@@ -170,7 +170,7 @@ fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
     }
     let depends = |name: &str| name.starts_with("nvidia-") || cuda.packages().any(|(package, _)| package == name);
     for (package, version, locked) in wheels.into_iter().filter(|(name, ..)| depends(name)) {
-        let Some(blob) = build.store.blob(&locked.sha256, locked.size) else {
+        let Some(blob) = build.store.blob(&locked.sha256, locked.size)? else {
             return Err(Error::world("not-fetched", format!("the wheel of {package} {version} is not in the store"))
                 .next("run `cargo xtask fetch`"));
         };
