@@ -775,6 +775,26 @@ fn the_build_cannot_reach_the_network() {
     assert!(server.requests.lock().unwrap().is_empty());
 }
 
+/// As where CI keeps its store in the checkout: oneDNN's list file asks for the commit, which then was in its objects.
+#[test]
+fn a_build_is_of_no_repository_that_lies_around_its_store() {
+    let mut f = files();
+    f.get_mut("CMakeLists.txt").unwrap().push_str(
+        "execute_process(COMMAND git log -1 --format=%H WORKING_DIRECTORY ${CMAKE_CURRENT_SOURCE_DIR} RESULT_VARIABLE result \
+         OUTPUT_VARIABLE commit ERROR_QUIET)\nif(result EQUAL 0)\n  message(FATAL_ERROR \"this is ${commit}\")\nendif()\n",
+    );
+    let mut w = workspace(&f);
+    own_store(&mut w);
+    let git = |args: &[&str]| {
+        let mut git = std::process::Command::new("git");
+        let who = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.com"];
+        git.args(who).args(args).current_dir(&w.store).output().unwrap().status.success()
+    };
+    assert!(git(&["init", "-q", ".."]) && git(&["commit", "-q", "--allow-empty", "-m", "ours"]));
+    assert!(git(&["log", "-1"]), "the store is in a repository");
+    build(&w, &["--until", "configure"]).exits(0);
+}
+
 #[test]
 #[ignore = "needs ccache"]
 fn the_compiler_cache_hits_across_build_folders() {

@@ -38,7 +38,7 @@ pub const STAGES: &[Stage] = &[
     Stage::of::<Libuv>(4, Place::Store, &[after::<Fetch>(), from::<Buildenv>(), after::<Toolchain>()]),
     Stage::of::<Cuda>(3, Place::Store, &[from::<Prefix>().only(|of| of == CUDA || of == CUDNN), after::<Toolchain>()]),
     Stage::of::<Configure>(
-        4,
+        5,
         Place::Work,
         &[
             from::<Tree>(),

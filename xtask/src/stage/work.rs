@@ -265,6 +265,9 @@ impl Build<'_> {
             ("CMAKE_GENERATOR", "Ninja".into()),
             // The one door to CMake: it reads this variable itself, whatever a version's setup.py hands on.
             ("CMAKE_TOOLCHAIN_FILE", path(dir.join("toolchain.cmake"))),
+            // A store may lie in a checkout, and list files (oneDNN's version.cmake) ask git for the commit of their own
+            // sources: that of the repository around the store is not it.
+            ("GIT_CEILING_DIRECTORIES", path(dir.parent().unwrap_or(dir).to_owned())),
             // Nothing may be downloaded; where the network cannot be cut off, this fails it at once.
             ("http_proxy", "http://127.0.0.1:9".into()),
             ("https_proxy", "http://127.0.0.1:9".into()),
