@@ -15,46 +15,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
 
+use torchmill::recipe::DEFAULT;
+
+use support::{copy, forget, is_built, plan, remove, stage, written, xtask};
+
 const ROUNDS: usize = 3;
 const HOOK: &str = "import sys; sys.path.insert(0, '.'); from setuptools import build_meta; sys.argv[1:], folder = [], sys.argv[1]; \
 build_meta.__legacy__.build_wheel(folder)";
-
-fn root() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
-}
-
-fn xtask(args: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
-    command.args(args).current_dir(root()).stdin(Stdio::null());
-    command
-}
-
-fn plan() -> serde_json::Value {
-    let out = xtask(&["build-torch", "--dry-run", "--json"]).output().unwrap();
-    serde_json::from_slice::<serde_json::Value>(&out.stdout).expect("a plan")["plan"].clone()
-}
-
-/// Folder of a stage's result.
-fn stage(plan: &serde_json::Value, work: &Path, name: &str) -> PathBuf {
-    let stages = plan["stages"].as_array().unwrap();
-    let key = stages.iter().find(|s| s["stage"] == name).unwrap()["key"].as_str().unwrap();
-    work.ancestors().nth(2).unwrap().join("stages").join(name).join(&key[..20])
-}
-
-fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
-}
-
-fn remove(dir: &Path) {
-    if dir.exists() {
-        std::fs::remove_dir_all(dir).unwrap();
-    }
-}
 
 /// The recipe's ccache, in the store of the work folder.
 fn ccache(work: &Path) -> PathBuf {
@@ -88,11 +62,6 @@ fn environment(work: &Path, hand: &Path) -> BTreeMap<String, String> {
         env.insert(name.into(), value);
     }
     env
-}
-
-/// Nobody's build begins while the system still writes what the one before left: gigabytes.
-fn written() {
-    assert!(Command::new("sync").status().unwrap().success());
 }
 
 /// Milliseconds that the launcher puts before a program, on the mean of 200 starts.
@@ -158,13 +127,10 @@ fn by_hand(plan: &serde_json::Value, work: &Path, hand: &Path, prefix: Option<&P
     started.elapsed().as_secs_f64()
 }
 
-/// Seconds of ours, from an empty build folder to the verified artifacts; `forget` are the results that
+/// Seconds of ours, from an empty build folder to the verified artifacts; `lost` are the results that
 /// the store loses beside it.
-fn ours(plan: &serde_json::Value, work: &Path, forget: &[&str]) -> f64 {
-    remove(work);
-    for name in forget {
-        remove(&stage(plan, work, name));
-    }
+fn ours(plan: &serde_json::Value, work: &Path, lost: &[&str]) -> f64 {
+    forget(plan, work, lost);
     written();
     let started = Instant::now();
     assert!(xtask(&["build-torch", "--quiet"]).stdout(Stdio::null()).status().unwrap().success());
@@ -172,8 +138,8 @@ fn ours(plan: &serde_json::Value, work: &Path, forget: &[&str]) -> f64 {
 }
 
 fn main() {
-    let plan = plan();
-    if plan["stages"].as_array().unwrap().iter().any(|s| s["cached"] != true) {
+    let plan = plan(DEFAULT);
+    if !is_built(&plan) {
         println!("SKIPPED: the default recipe is not built in this store; run `cargo xtask build-torch` first");
         return;
     }
