@@ -264,6 +264,10 @@ fn what_a_list_file_turns_on_by_itself_has_its_sources_or_is_off() {
                 places.any(|p| p.tree.as_deref() == Some(folder))
             };
             assert_eq!(into("third_party/mimalloc"), mimalloc, "{what}");
+            // On where upstream lets it, and only where its sources are there.
+            let itt = machine == "x86_64" && minor >= 12;
+            assert_eq!(own.features.get("USE_ITT"), Some(&itt), "{what}");
+            assert!(!itt || into("third_party/ittapi/include"), "{what}");
         }
     }
 }
