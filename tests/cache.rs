@@ -214,14 +214,17 @@ fn a_build_that_ends_with_the_canary_owes_nothing_of_its_sample_and_what_goes_on
     put_in_place(&filler, b"#error\n");
     let ran = until(&there, "bundle", &[]).exits(3);
     assert_eq!(compiled_again(&ran), [1], "{}", ran.stderr);
-    // The canary is done, and as the end of a build it is not.
+    // The canary is done, and as the end of a build it is not. What was compiled before it was stopped counts as well.
     let ran = until(&there, "canary", &[]).exits(0).says("canary (in the store)");
-    assert_eq!(compiled_again(&ran), [2], "{}", ran.stderr);
+    let before = ran.stderr.split(" objects came from elsewhere").next().unwrap();
+    let came: usize = before.rsplit(' ').next().unwrap().parse().unwrap();
+    assert!((3..9).contains(&came), "{}", ran.stderr);
+    assert_eq!(compiled_again(&ran), [came - 1], "{}", ran.stderr);
     let ran = until(&there, "canary", &[]).exits(0);
     assert!(compiled_again(&ran).is_empty(), "{}", ran.stderr);
     put_in_place(&filler, &whole);
     let ran = until(&there, "bundle", &[]).exits(0);
-    assert_eq!(compiled_again(&ran), [6], "{}", ran.stderr);
+    assert_eq!(compiled_again(&ran), [9 - came], "{}", ran.stderr);
     assert_eq!(stated(&there).unwrap()["audited"], 9);
 }
 
@@ -285,7 +288,7 @@ fn the_sample_is_compiled_past_a_ccache_that_is_called_as_the_compiler() {
     let ran = run(&there, &compile).exits(0);
     assert_eq!(compiled_again(&ran).iter().sum::<usize>(), 9, "{}", ran.stderr);
     let past = std::fs::read_to_string(there.path().join("past")).unwrap_or_default();
-    assert_eq!(past.lines().count(), 9, "{}", ran.stderr);
+    assert!(past.lines().count() >= 9, "{past}{}", ran.stderr);
 }
 
 #[test]

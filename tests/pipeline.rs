@@ -683,6 +683,26 @@ fn wait_for(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
+/// As after `cargo build`, while what was started before it compiles for hours.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_build_goes_on_when_its_own_program_is_replaced() {
+    let w = workspace(&slow_files("replaced"));
+    let work = work_folder(&w);
+    let program = w.path().join("torchmill");
+    std::fs::copy(env!("CARGO_BIN_EXE_torchmill"), &program).unwrap();
+    let usual = command(&w, &["--jobs", "1", "--no-compiler-cache"]);
+    let mut build = std::process::Command::new(&program);
+    build.args(usual.get_args()).current_dir(w.path());
+    build.envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    let child = build.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    wait_for("an object", || !compiled(&work).is_empty());
+    std::fs::remove_file(&program).unwrap();
+    std::fs::write(&program, "another one").unwrap();
+    let out = child.wait_with_output().unwrap();
+    assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+}
+
 /// A stand-in whose compile takes a while: each filler needs about a second.
 fn slow_files(tag: &str) -> std::collections::BTreeMap<String, String> {
     let mut f = fresh_files();
@@ -792,7 +812,7 @@ fn a_build_is_of_no_repository_that_lies_around_its_store() {
     };
     assert!(git(&["init", "-q", ".."]) && git(&["commit", "-q", "--allow-empty", "-m", "ours"]));
     assert!(git(&["log", "-1"]), "the store is in a repository");
-    build(&w, &["--until", "configure"]).exits(0);
+    w.run(&["build-torch", "--recipe", "standin", "--until", "configure"]).exits(0);
 }
 
 #[test]

@@ -38,6 +38,17 @@ pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported 
 pub use door::{Door, Visitor};
 pub use secrets::{scrub_environment, scrub_whole_environment};
 
+/// This program's own file, to be started or copied. Linux has it also where another one stands in its place by now, as
+/// after a `cargo build` while this one compiles for hours: what was started goes on with what it was.
+///
+/// # Errors
+/// It cannot be found.
+pub fn own_program() -> io::Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    let itself = Path::new("/proc/self/exe");
+    Ok(if !program.exists() && itself.exists() { itself.to_owned() } else { program })
+}
+
 /// Whether messages go to a terminal.
 pub fn stderr_is_terminal() -> bool {
     io::IsTerminal::is_terminal(&io::stderr())

@@ -180,7 +180,7 @@ fn spawn(build: &Build<'_>, second: &Second, copy: &Path, variation: &Variation)
     let program = second.store.join(format!("torchmill{}", std::env::consts::EXE_SUFFIX));
     // Always: one that a former run left may be of another version.
     let fresh = second.store.join(format!("torchmill.new{}", std::env::consts::EXE_SUFFIX));
-    fs_err::copy(std::env::current_exe()?, &fresh)?;
+    fs_err::copy(platform::own_program()?, &fresh)?;
     platform::mark_executable(&fresh, true)?;
     platform::rename(&fresh, &program)?;
     variation.own(&second.store)?;

@@ -181,7 +181,7 @@ impl Work {
     /// The world: this program's own file cannot be found, or neither linked nor copied.
     pub fn install_launcher(&self) -> Result<PathBuf> {
         let path = self.launcher();
-        let me = std::env::current_exe()?;
+        let me = platform::own_program()?;
         fs_err::create_dir_all(self.dir.join("bin"))?;
         if same_file(&me, &path) {
             return Ok(path);

@@ -136,7 +136,7 @@ impl Process {
     /// # Errors
     /// The world: this program's own file is gone.
     pub fn command(&self) -> Result<Command> {
-        let me = std::env::current_exe()
+        let me = platform::own_program()
             .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
         let mut command = Command::new(me);
         command.arg(SANDBOX_COMMAND).arg(if self.network { "network" } else { "no-network" });

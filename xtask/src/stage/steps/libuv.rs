@@ -72,7 +72,7 @@ impl Step for Libuv {
         let source = scratch.join("src");
         let found = unpack_source(build, &source)?;
         let log = out.join("build.log");
-        let me = std::env::current_exe()?;
+        let me = platform::own_program()?;
         let flags = match build.compiler.family {
             Family::Gcc | Family::Clang => format!("-ffile-prefix-map={}=/libuv", scratch.display()),
             // It names sources as the command line does, which Ninja gives relative to the build folder.
