@@ -84,10 +84,11 @@ pub fn is_older(path: &Path, age: Duration) -> bool {
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|passed| passed > age))
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests {
     use super::*;
 
+    /// On Windows a file that is removed while somebody has it open may keep its name until then.
     #[test]
     fn a_folder_whose_maker_is_done_with_it_is_not_taken_for_one_that_was_left() {
         let dir = tempfile::tempdir().unwrap();
