@@ -84,7 +84,8 @@ pub fn is_older(path: &Path, age: Duration) -> bool {
     modified.is_ok_and(|m| SystemTime::now().duration_since(m).is_ok_and(|passed| passed > age))
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
+#[cfg(unix)]
 mod tests {
     use super::*;
 
