@@ -264,13 +264,19 @@ fn workflows_use_actions_of_github_and_of_pypa_alone() {
     }
 }
 
+/// A `cargo` that does nothing but note what it was asked for, as printf is told to, and the file in which it does.
+fn noting_cargo(w: &Workspace, words: &str) -> (PathBuf, PathBuf) {
+    let calls = w.path().join("calls");
+    let cargo = w.write("bin/cargo", format!("#!/bin/bash\nprintf {words} >> '{}'\n", calls.display()));
+    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    (cargo, calls)
+}
+
 /// The toolkit that no package has is the machine's, as its installer names it.
 #[test]
 fn a_toolkit_that_no_recipe_brings_is_the_machines() {
     let w = Workspace::new();
-    let calls = w.path().join("calls");
-    let cargo = w.write("bin/cargo", format!("#!/bin/bash\nprintf '<%s>' \"$@\" >> '{}'\n", calls.display()));
-    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    let (cargo, calls) = noting_cargo(&w, r#"'<%s>' "$@""#);
     let text = std::fs::read_to_string(root().join("ci/github/build-torch.yml")).unwrap();
     let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
     let steps = workflow["jobs"]["build-large-windows"]["steps"].as_sequence().unwrap();
@@ -663,9 +669,7 @@ fn every_line_that_gitlab_would_run_runs() {
 #[test]
 fn every_python_of_a_job_is_fetched_built_and_validated() {
     let w = Workspace::new();
-    let calls = w.path().join("calls");
-    let cargo = w.write("bin/cargo", format!("#!/bin/bash\nprintf '%s\\n' \"$*\" >> '{}'\n", calls.display()));
-    assert!(Command::new("chmod").arg("755").arg(&cargo).status().unwrap().success());
+    let (cargo, calls) = noting_cargo(&w, r#"'%s\n' "$*""#);
     let bin = cargo.parent().unwrap();
     let sums = ["torch-1-cp311-x.whl", "torch-1-cp312-x.whl"].map(|wheel| {
         w.write(&format!("dist/{wheel}"), wheel);

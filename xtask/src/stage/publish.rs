@@ -356,15 +356,20 @@ mod tests {
         assert_eq!(publish(&other, "3.13"), other);
     }
 
+    /// A store in `dir`, a wheel that holds "right", where it is to be put, and what it is.
+    fn to_be_placed(dir: &Path) -> (Store, PathBuf, PathBuf, Input) {
+        let store = Store::open(Some(&dir.join("store"))).unwrap();
+        let (from, to) = (dir.join("a.whl"), dir.join("dist/a.whl"));
+        fs_err::create_dir(dir.join("dist")).unwrap();
+        fs_err::write(&from, "right").unwrap();
+        let (sha256, size) = digest_file(&from).unwrap();
+        (store, from, to, Input { sha256, size, license: None, coordinates: Vec::new() })
+    }
+
     #[test]
     fn what_was_changed_where_it_was_put_is_put_there_again_whatever_its_size_and_its_times_say() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Some(&dir.path().join("store"))).unwrap();
-        let (from, to) = (dir.path().join("a.whl"), dir.path().join("dist/a.whl"));
-        fs_err::create_dir(dir.path().join("dist")).unwrap();
-        fs_err::write(&from, "right").unwrap();
-        let (sha256, size) = digest_file(&from).unwrap();
-        let input = Input { sha256, size, license: None, coordinates: Vec::new() };
+        let (store, from, to, input) = to_be_placed(dir.path());
         let placed = || {
             // A clock's tick passes between what is known and what is changed.
             std::thread::sleep(std::time::Duration::from_millis(50));
@@ -380,7 +385,7 @@ mod tests {
         fs_err::write(&to, "wrong").unwrap();
         std::fs::File::options().write(true).open(&to).unwrap().set_modified(modified).unwrap();
         let changed = fs_err::metadata(&to).unwrap();
-        assert_eq!((changed.len(), changed.modified().unwrap()), (size, modified));
+        assert_eq!((changed.len(), changed.modified().unwrap()), (input.size, modified));
         placed();
         // Where nothing is known of it (on Windows nothing ever is), it is looked at.
         fs_err::write(&to, "other").unwrap();
@@ -395,12 +400,7 @@ mod tests {
     #[test]
     fn what_another_run_of_the_same_number_writes_there_stays_and_what_a_killed_one_left_goes() {
         let dir = tempfile::tempdir().unwrap();
-        let store = Store::open(Some(&dir.path().join("store"))).unwrap();
-        let (from, to) = (dir.path().join("a.whl"), dir.path().join("dist/a.whl"));
-        fs_err::create_dir(dir.path().join("dist")).unwrap();
-        fs_err::write(&from, "right").unwrap();
-        let (sha256, size) = digest_file(&from).unwrap();
-        let input = Input { sha256, size, license: None, coordinates: Vec::new() };
+        let (store, from, to, input) = to_be_placed(dir.path());
         let beside = |ending: &str| to.with_file_name(format!(".a.whl.new-{ending}"));
         let old = std::time::SystemTime::now() - std::time::Duration::from_secs(2 * 86_400);
         let begun = |ending: &str, is_old: bool| {

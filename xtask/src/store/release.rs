@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::path::Path;
+use std::time::Duration;
 
-use super::write_atomically;
+use super::{lock_at, write_atomically};
 use crate::error::{Context, Result};
 use crate::recipe::Workspace;
 
@@ -46,9 +47,7 @@ fn alone_with(folder: &Path) -> Option<File> {
     name.push(".lock");
     let path = folder.with_file_name(name);
     std::fs::create_dir_all(path.parent()?).ok()?;
-    let file = File::options().read(true).write(true).create(true).truncate(false).open(path).ok()?;
-    file.lock().ok()?;
-    Some(file)
+    lock_at(&path, Duration::from_millis(20), || {}).ok()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
+use std::sync::LazyLock;
 use std::time::Instant;
 
 use super::cache::CCACHE_LOG;
@@ -197,8 +198,10 @@ fn sample(
 /// Seconds that an object is expected to take. What an earlier run noted of one that came from elsewhere is no time of
 /// a compile, so the longer of two figures counts.
 fn expected(build: &Build<'_>) -> impl Fn(&str) -> f64 + Sync {
-    let (learnt, pace) = (timings(build), Pace::of(build.recipe.cuda.as_ref()));
+    // Both are read only where something is to be compiled again.
+    let known = LazyLock::new(|| (timings(build), Pace::of(build.recipe.cuda.as_ref())));
     move |output: &str| {
+        let (learnt, pace) = &*known;
         let rule = if output.ends_with(".cu.o") { "CUDA_COMPILER" } else { "CXX_COMPILER" };
         learnt.get(output).copied().unwrap_or_default().max(pace.guess(output, rule))
     }
