@@ -263,7 +263,10 @@ pub struct Furniture<'a> {
 /// The kernel offers no such room, and the user did not say that it may run without one.
 pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<'_>) -> Result<Command> {
     let Furniture { store: root, read, write, cwd, system, unconfined } = *furniture;
-    let me = std::env::current_exe()
+    // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
+    let at = root.join("room");
+    fs_err::create_dir_all(&at)?;
+    let me = platform::own_program_in(root)
         .map_err(|e| Error::world("exec", format!("cannot find this program's own file: {e}")))?;
     let home = platform::home_dir().and_then(|h| fs_err::canonicalize(h).ok());
     let mut shown = vec![me.clone()];
@@ -279,9 +282,6 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     read.push((build.store.root().join("blobs"), root.join("v1/blobs")));
     let mut writable = vec![root.join("v1")];
     writable.extend(write.iter().cloned());
-    // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
-    let at = root.join("room");
-    fs_err::create_dir_all(&at)?;
     let system = system.map(Path::to_owned);
     let room = Room { at, read, write: writable, cwd: cwd.to_owned(), system, ..Room::default() };
     let mut command = match platform::room_supported() {

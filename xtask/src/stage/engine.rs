@@ -39,7 +39,7 @@ pub fn ensure<S: Step>(build: &Build<'_>) -> Result<Done<S::Record>> {
 /// An input cannot be read.
 pub fn record_of<S: Step>(build: &Build<'_>) -> Result<Option<S::Record>> {
     let parts = Run::new(build).parts(row(S::NAME)?, "")?;
-    Ok(parts.and_then(|parts| build.store.record(S::NAME, &parts.key())))
+    parts.map_or(Ok(None), |parts| build.store.record(S::NAME, &parts.key()))
 }
 
 /// The same as [`ensure`], where only the files at the top of the result are used: what is in its folders is not judged
@@ -389,14 +389,17 @@ impl<'b> Run<'b> {
         let Some(parts) = self.parts(stage, &id.1)? else { return Ok(false) };
         let key = parts.key();
         let found = match stage.place {
-            Place::Work => self.work()?.done(stage.name, &key).map(|record| (self.work().map(|w| w.dir), record)),
-            Place::Store | Place::Home => self.stored(stage.name, &key)?.map(|folder| {
-                let record = self.build.store.record(stage.name, &key).unwrap_or_default();
-                (Ok(folder), record)
-            }),
+            Place::Work => {
+                let work = self.work()?;
+                work.done(stage.name, &key)?.map(|record| (work.dir, record))
+            }
+            Place::Store | Place::Home => match self.stored(stage.name, &key)? {
+                Some(folder) => Some((folder, self.build.store.record(stage.name, &key)?.unwrap_or_default())),
+                None => None,
+            },
         };
         let Some((folder, record)) = found else { return Ok(false) };
-        self.made.put(id.clone(), Done { folder: folder?, record, key: Some(key) });
+        self.made.put(id.clone(), Done { folder, record, key: Some(key) });
         Ok(true)
     }
 
@@ -555,7 +558,7 @@ impl<'b> Run<'b> {
                     pending.note(parts)?;
                     (stage.run)(&Cx { pending: Some(pending), ..cx })
                 })?;
-                (folder, self.build.store.record(stage.name, key).unwrap_or_default())
+                (folder, self.build.store.record(stage.name, key)?.unwrap_or_default())
             }
             _ => return Err(none(self.build, stage.name)),
         };

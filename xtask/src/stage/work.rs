@@ -26,7 +26,7 @@ use super::environment;
 use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::recipe::Cuda;
-use crate::store::{Key, Parts};
+use crate::store::{Key, Parts, read_if_there};
 use crate::toolchain::{Process, cuda::Toolkit, nvcc};
 
 /// What the folders' names begin with.
@@ -83,12 +83,16 @@ impl Work {
     }
 
     /// The record of `step`, if it was done here under this key.
-    pub fn done(&self, step: &str, key: &Key) -> Option<serde_json::Value> {
-        let parts: Parts = serde_json::from_slice(&std::fs::read(self.dir.join(Self::parts_file(step))).ok()?).ok()?;
-        if parts.key() != *key {
-            return None;
+    ///
+    /// # Errors
+    /// The world: what is noted of it is there and cannot be read.
+    pub fn done(&self, step: &str, key: &Key) -> Result<Option<serde_json::Value>> {
+        let read = |file: String| read_if_there(&self.dir.join(file));
+        let parts = read(Self::parts_file(step))?.and_then(|text| serde_json::from_slice::<Parts>(&text).ok());
+        if parts.is_none_or(|parts| parts.key() != *key) {
+            return Ok(None);
         }
-        serde_json::from_slice(&std::fs::read(self.dir.join(Self::record_file(step))).ok()?).ok()
+        Ok(read(Self::record_file(step))?.and_then(|text| serde_json::from_slice(&text).ok()))
     }
 
     /// Forgets that `step` was ever done here: it is about to be done with other inputs, or again.
@@ -376,6 +380,23 @@ mod tests {
         assert_eq!(std::fs::read_link(work.dep("buildenv")).unwrap(), targets[1]);
         // Nothing else stays beside it.
         assert_eq!(std::fs::read_dir(work.dir.join("deps")).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_not_what_was_never_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = Work { dir: dir.path().to_owned() };
+        let mut parts = Parts::new("compile", 1);
+        parts.text("a", "b");
+        assert_eq!(work.done("compile", &parts.key()).unwrap(), None);
+        work.finish("compile", &parts, &serde_json::json!({"n": 1})).unwrap();
+        assert_eq!(work.done("compile", &parts.key()).unwrap(), Some(serde_json::json!({"n": 1})));
+        for file in [Work::record_file("compile"), Work::parts_file("compile")] {
+            let at = work.dir.join(file);
+            std::fs::remove_file(&at).unwrap();
+            std::fs::create_dir(&at).unwrap();
+            assert!(work.done("compile", &parts.key()).is_err());
+        }
     }
 
     #[test]

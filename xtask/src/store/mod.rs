@@ -483,14 +483,17 @@ impl Store {
         self.root.join("stages").join(stage).join(key.short())
     }
 
-    /// What [`Pending::finish`] was told about a finished result.
-    pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Option<T> {
-        let text = std::fs::read(self.stage_dir(stage, key).join("stage.json")).ok()?;
-        match serde_json::from_slice::<Finished>(&text) {
+    /// What [`Pending::finish`] was told about a finished result; `None` if there is none, or what is there is no record.
+    ///
+    /// # Errors
+    /// The world: it is there and cannot be read, which says nothing of the result.
+    pub fn record<T: serde::de::DeserializeOwned>(&self, stage: &str, key: &Key) -> Result<Option<T>> {
+        let Some(text) = read_if_there(&self.stage_dir(stage, key).join("stage.json"))? else { return Ok(None) };
+        Ok(match serde_json::from_slice::<Finished>(&text) {
             Ok(finished) if finished.holds() => serde_json::from_value(finished.record).ok(),
             Ok(_) => None,
             Err(_) => serde_json::from_slice(&text).ok(),
-        }
+        })
     }
 
     /// The inputs of all finished results of `stage`, the newest first. Results of a program that kept none are not
@@ -555,6 +558,29 @@ impl Store {
         writeln!(file, "process {}", std::process::id())?;
         file.flush()?;
         Ok(StoreLock { _file: file.into_file() })
+    }
+}
+
+/// What is in the file at `path`, if there is one.
+///
+/// # Errors
+/// The world: it is there and cannot be read. That is no sign that nothing was written there.
+pub fn read_if_there(path: &Path) -> Result<Option<Vec<u8>>> {
+    match fs_err::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Removes the file at `path`, if there is one.
+///
+/// # Errors
+/// The world: it is still there.
+pub fn remove_if_there(path: &Path) -> Result<()> {
+    match fs_err::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e.into()),
+        _ => Ok(()),
     }
 }
 

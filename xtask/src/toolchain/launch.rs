@@ -125,7 +125,7 @@ impl Launch {
         // Each step of nvcc's asks for a place of its own.
         if let Some(steps) = steps.filter(|_| farm.open() > 0) {
             if nvcc::compile(&steps, output)? {
-                note(true, &digest_file(Path::new(output)).ok()?.0);
+                note(true, &digest_file(Path::new(output)).ok()?.0)?;
             }
             return Some(Place::Done);
         }
@@ -134,7 +134,7 @@ impl Launch {
         if !is_the_farms {
             return Some(Place::Here(room));
         }
-        note(true, &farm.compile(&sent, output)?);
+        note(true, &farm.compile(&sent, output)?)?;
         Some(Place::Done)
     }
 }

@@ -13,15 +13,17 @@
 //! build folder, so they are those of any machine; what is below the folder of Python's headers begins with
 //! `PYTHON`.
 
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::error::Result;
 use crate::platform;
 use crate::recipe::is_sha256;
-use crate::store::digest_file;
+use crate::store::{digest_file, read_if_there, remove_if_there};
 
 /// Names the file with the [`Supply`] of a build to its launchers.
 pub const SUPPLY_VARIABLE: &str = "TORCHMILL_OBJECTS";
@@ -106,8 +108,12 @@ impl Supply {
     /// then it has to be compiled. Either is noted in the folder `work`.
     pub fn deliver(&self, work: &Path, argv: &[String], output: &str) -> bool {
         let Some(entry) = self.entry(output) else { return false };
-        let put = self.put(&entry, argv, output).is_some();
-        note(work, NOTES, put, &entry.object, output);
+        // Noted before: what stands there and is noted nowhere would count as compiled here, and no sample is drawn of it.
+        let put =
+            note(work, NOTES, true, &entry.object, output).and_then(|()| self.put(&entry, argv, output)).is_some();
+        if !put {
+            note(work, NOTES, false, &entry.object, output);
+        }
         put
     }
 
@@ -207,44 +213,58 @@ pub fn is_outside(name: &str) -> bool {
     name.starts_with('/') || name.starts_with(PYTHON)
 }
 
-/// Notes in the file `notes` of the work folder `work` that an object was put in place, or compiled here after all.
-pub fn note(work: &Path, notes: &str, put: bool, object: &str, output: &str) {
+/// Notes in the file `notes` of the work folder `work` that an object was put in place, or compiled here after all; `None`
+/// if it cannot be noted.
+pub fn note(work: &Path, notes: &str, put: bool, object: &str, output: &str) -> Option<()> {
     let line = format!("{}{object} {output}\n", if put { '+' } else { '-' });
     // One write of one line to a file that is only appended to.
     let file = std::fs::OpenOptions::new().create(true).append(true).open(work.join(notes));
-    let _ = file.and_then(|mut file| file.write_all(line.as_bytes()));
+    file.and_then(|mut file| file.write_all(line.as_bytes())).ok()
 }
 
 /// What of an archive was put in place in the work folder `work` and not compiled since: output → SHA-256.
-pub fn delivered(work: &Path) -> std::collections::BTreeMap<String, String> {
+///
+/// # Errors
+/// The world: the notes are there and cannot be read.
+pub fn delivered(work: &Path) -> Result<BTreeMap<String, String>> {
     noted(work, NOTES)
 }
 
 /// The same of what a farm compiled.
-pub fn farmed(work: &Path) -> std::collections::BTreeMap<String, String> {
+///
+/// # Errors
+/// As [`delivered`].
+pub fn farmed(work: &Path) -> Result<BTreeMap<String, String>> {
     noted(work, FARM_NOTES)
 }
 
-fn noted(work: &Path, notes: &str) -> std::collections::BTreeMap<String, String> {
-    let mut out = std::collections::BTreeMap::new();
-    for line in std::fs::read_to_string(work.join(notes)).unwrap_or_default().lines() {
+fn noted(work: &Path, notes: &str) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    let text = read_if_there(&work.join(notes))?.unwrap_or_default();
+    for line in String::from_utf8_lossy(&text).lines() {
         let Some((digest, output)) = line.split_once(' ') else { continue };
         match digest.strip_prefix('+') {
             Some(digest) => out.insert(output.to_owned(), digest.to_owned()),
             None => out.remove(output),
         };
     }
-    out
+    Ok(out)
 }
 
 /// Forgets what of an archive was put in place in the work folder `work`.
-pub fn forget(work: &Path) {
-    let _ = std::fs::remove_file(work.join(NOTES));
+///
+/// # Errors
+/// The world: the notes cannot be removed.
+pub fn forget(work: &Path) -> Result<()> {
+    remove_if_there(&work.join(NOTES))
 }
 
 /// The same of what a farm compiled.
-pub fn forget_farmed(work: &Path) {
-    let _ = std::fs::remove_file(work.join(FARM_NOTES));
+///
+/// # Errors
+/// As [`forget`].
+pub fn forget_farmed(work: &Path) -> Result<()> {
+    remove_if_there(&work.join(FARM_NOTES))
 }
 
 #[cfg(test)]
@@ -329,8 +349,8 @@ mod tests {
         assert!(supply.put(&entry, &command, &output).is_some());
         assert_eq!(std::fs::read(&output).unwrap(), b"object");
         assert_eq!(std::fs::read_to_string(at("a.o.d")).unwrap(), format!("{output}: \\\n {}\n", at("a.h")));
-        note(&work, NOTES, true, &entry.object, &output);
-        assert_eq!(delivered(&work).get(&output), Some(&entry.object));
+        note(&work, NOTES, true, &entry.object, &output).unwrap();
+        assert_eq!(delivered(&work).unwrap().get(&output), Some(&entry.object));
         // Another flag, another header, another object: none of them fits.
         let more = [command.clone(), vec!["-O0".into()]].concat();
         assert!(supply.put(&entry, &more, &output).is_none());
@@ -339,7 +359,18 @@ mod tests {
         std::fs::write(at("a.h"), "int a;").unwrap();
         std::fs::write(supply.file("objects", &entry.object), "poison").unwrap();
         assert!(supply.put(&entry, &command, &output).is_none());
-        note(&work, NOTES, false, &entry.object, &output);
-        assert!(delivered(&work).is_empty());
+        note(&work, NOTES, false, &entry.object, &output).unwrap();
+        assert!(delivered(&work).unwrap().is_empty());
+        // Nothing comes to stand there that cannot be noted, and notes that cannot be read are not none.
+        std::fs::write(supply.file("objects", &entry.object), "object").unwrap();
+        std::fs::write(supply.file("entries", &Entry::file(&output)), serde_json::to_vec(&entry).unwrap()).unwrap();
+        std::fs::remove_file(&output).unwrap();
+        std::fs::remove_file(work.join(NOTES)).unwrap();
+        std::fs::create_dir(work.join(NOTES)).unwrap();
+        assert!(!supply.deliver(&work, &command, &output) && !Path::new(&output).exists());
+        assert!(delivered(&work).is_err());
+        std::fs::remove_dir(work.join(NOTES)).unwrap();
+        assert!(supply.deliver(&work, &command, &output));
+        assert_eq!(delivered(&work).unwrap().get(&output), Some(&entry.object));
     }
 }

@@ -166,7 +166,7 @@ fn environment(
     })?;
     let facts: Facts = build
         .store
-        .record(STAGE, key)
+        .record(STAGE, key)?
         .ok_or_else(|| Error::world("store", format!("the record of the environment of {name} cannot be read")))?;
     let libtorch = python::site_packages(&env, &build.python.minor()).join("torch");
     Ok(Subject { name: name.to_owned(), libtorch, python: Some(python::python(&env)), python_path: None, facts })
@@ -184,7 +184,7 @@ fn from_archive(build: &Build<'_>, archive: &Path) -> Result<Subject> {
     })?;
     let facts: Facts = build
         .store
-        .record(STAGE, &key)
+        .record(STAGE, &key)?
         .ok_or_else(|| Error::world("store", format!("the record of {name} cannot be read")))?;
     let libtorch = libtorch_in(&root).ok_or_else(|| no_torch(&name))?;
     Ok(Subject { name, libtorch, python: None, python_path: None, facts })

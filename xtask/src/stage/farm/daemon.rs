@@ -183,7 +183,7 @@ fn places(status: Status, ours: usize) -> usize {
 
 /// Starts the daemon in its room.
 fn start(build: &Build<'_>, work: &Work, inside: &Inside, at: &Path, write: Vec<PathBuf>) -> Result<Child> {
-    let me = std::env::current_exe()?;
+    let me = work.install_launcher()?;
     let mut read: Vec<PathBuf> = vec![build.store.root().to_owned(), me.clone(), inside.program.clone()];
     read.push(build.python.include.clone());
     read.extend(build.cuda_home.as_ref().map(|toolkit| toolkit.root.clone()));
@@ -299,9 +299,13 @@ impl Connected {
     pub fn tell(mut self, build: &Build<'_>, work: &Work) {
         self.closing.store(true, Ordering::SeqCst);
         let told = self.watch.take().and_then(|watch| watch.join().ok()).unwrap_or_default();
-        let objects = crate::toolchain::objects::farmed(&work.dir).len();
         let workers = self.workers();
-        build.events.note(format!("farm {}: {objects} objects of this build are its, by {workers}", self.shown));
+        match crate::toolchain::objects::farmed(&work.dir).map(|objects| objects.len()) {
+            Ok(objects) => {
+                build.events.note(format!("farm {}: {objects} objects of this build are its, by {workers}", self.shown))
+            }
+            Err(e) => build.events.warn(format!("farm {}: what it compiled is not known: {e}", self.shown)),
+        }
         let (failed, last) = self.tally.failed();
         if failed > 0 || !told.is_empty() {
             let last =

@@ -6,7 +6,7 @@
 //! what it has, and the last one draws the rest ([`Size`]). A build that ends earlier owes the rest there ([`owes`]).
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
@@ -20,7 +20,7 @@ use crate::stage::build::{Build, CCACHE};
 use crate::stage::farm::daemon;
 use crate::stage::shared::Refused;
 use crate::stage::work::{Work, remote};
-use crate::store::{digest_file, remove_in_use, write_atomically};
+use crate::store::{digest_file, read_if_there, remove_if_there, remove_in_use, write_atomically};
 use crate::toolchain::{LAUNCH_COMMAND, Process, objects};
 
 /// Percent of the objects that are compiled again, where nobody says otherwise.
@@ -96,9 +96,10 @@ struct Drawn {
 }
 
 impl Drawn {
-    fn load(work: &Work) -> Self {
-        let text = std::fs::read(work.dir.join(FILE)).unwrap_or_default();
-        serde_json::from_slice(&text).unwrap_or_default()
+    fn load(work: &Work) -> Result<Self> {
+        let Some(text) = read_if_there(&work.dir.join(FILE))? else { return Ok(Self::default()) };
+        // What nobody can make sense of says of no object that it was looked at.
+        Ok(serde_json::from_slice(&text).unwrap_or_else(|_| Self { owes: true, ..Self::default() }))
     }
 
     fn save(&self, work: &Work) -> Result<()> {
@@ -161,8 +162,11 @@ fn sample_size(n: usize, percent: u8, size: Size) -> usize {
 }
 
 /// Whether a build that ends with what is in `work` has to compile more again of what came from elsewhere.
-pub fn owes(work: &Work) -> bool {
-    Drawn::load(work).owes
+///
+/// # Errors
+/// The world: what is noted of it is there and cannot be read.
+pub fn owes(work: &Work) -> Result<bool> {
+    Ok(Drawn::load(work)?.owes)
 }
 
 /// With what a sample is compiled.
@@ -191,9 +195,9 @@ struct Differing {
 /// # Errors
 /// The answer is no: an object is not what this machine's compiler makes. Compiling again fails.
 pub fn sample(build: &Build<'_>, work: &Work, means: &Means<'_>, size: Size) -> Result<()> {
-    let mut drawn = Drawn::load(work);
+    let mut drawn = Drawn::load(work)?;
     let foreign = Foreign::of(build, work)?;
-    note_own(build, work, &foreign);
+    note_own(build, work, &foreign)?;
     let all: BTreeMap<String, String> =
         foreign.all().map(|(output, digest)| (output.clone(), digest.clone())).collect();
     if all.is_empty() {
@@ -248,29 +252,43 @@ struct Foreign {
 
 impl Foreign {
     fn of(build: &Build<'_>, work: &Work) -> Result<Self> {
-        let (delivered, compiled) = (objects::delivered(&work.dir), remote::compiled(work));
-        let mut farmed = objects::farmed(&work.dir);
+        let (delivered, compiled) = (objects::delivered(&work.dir)?, remote::compiled(work)?);
+        let mut farmed = objects::farmed(&work.dir)?;
         if delivered.is_empty() && compiled.is_empty() && farmed.is_empty() {
             return Ok(Self::default());
         }
         // One that was made again since, without a farm, is not its any more.
-        let is_theirs = |output: &String, digest: &mut String| {
-            digest_file(&work.build().join(output)).is_ok_and(|(is, _)| is == *digest)
-        };
-        farmed.retain(|output, digest| !delivered.contains_key(output) && is_theirs(output, digest));
+        farmed.retain(|output, _| !delivered.contains_key(output));
+        for (output, digest) in std::mem::take(&mut farmed) {
+            if digest_if_there(&work.build().join(&output))?.is_some_and(|is| is == digest) {
+                farmed.insert(output, digest);
+            }
+        }
         let commands = commands(work)?;
         let own = folder(build).as_deref().map(remote::own).unwrap_or_default();
         let theirs = by_ccache(&commands, work, &compiled, true)
             .filter(|output| !delivered.contains_key(*output) && !farmed.contains_key(*output));
-        let digests =
-            theirs.filter_map(|output| Some((output.clone(), digest_file(&work.build().join(output)).ok()?.0)));
-        let shared = digests.filter(|(_, digest)| !own.contains(digest)).collect();
+        let mut shared = BTreeMap::new();
+        for output in theirs {
+            if let Some(digest) = digest_if_there(&work.build().join(output))?.filter(|digest| !own.contains(digest)) {
+                shared.insert(output.clone(), digest);
+            }
+        }
         Ok(Self { commands, delivered, shared, farmed })
     }
 
     /// All of them.
     fn all(&self) -> impl Iterator<Item = (&String, &String)> {
         self.delivered.iter().chain(&self.shared).chain(&self.farmed)
+    }
+}
+
+/// Digest of an object, if it is there; one that cannot be read is not passed over.
+fn digest_if_there(object: &Path) -> Result<Option<String>> {
+    match digest_file(object) {
+        Ok((digest, _)) => Ok(Some(digest)),
+        Err(_) if !object.exists() => Ok(None),
+        Err(e) => Err(e),
     }
 }
 
@@ -297,13 +315,14 @@ fn folder(build: &Build<'_>) -> Option<PathBuf> {
 }
 
 /// Notes which objects this machine compiled into the folder of a shared cache.
-fn note_own(build: &Build<'_>, work: &Work, foreign: &Foreign) {
-    let Some(folder) = folder(build) else { return };
-    let compiled = remote::compiled(work);
+fn note_own(build: &Build<'_>, work: &Work, foreign: &Foreign) -> Result<()> {
+    let Some(folder) = folder(build) else { return Ok(()) };
+    let compiled = remote::compiled(work)?;
     let ours = by_ccache(&foreign.commands, work, &compiled, false)
         .filter(|output| !foreign.delivered.contains_key(*output) && !foreign.farmed.contains_key(*output));
     let digests = ours.filter_map(|output| Some(digest_file(&work.build().join(output)).ok()?.0));
     remote::note_own(&folder, &remote::own(&folder), digests);
+    Ok(())
 }
 
 /// Compiles these again, in their order; those that came out the same, and one that differs, if any does.
@@ -399,9 +418,18 @@ fn told(build: &Build<'_>, differing: &Differing, from: &str, writer: &str) -> E
     ))
 }
 
-/// Forgets what was drawn in `work`, of objects that go, and what was found out with them.
-fn forget_drawn(work: &Work) -> Result<()> {
-    let _ = std::fs::remove_file(work.dir.join(FILE));
+/// Removes these objects in `work`, of which one is not what it should be, and then forgets with `forget` where they came
+/// from: one that stays would count as compiled here. What was drawn, and what was found out with them, goes too.
+fn remove<'a>(
+    work: &Work,
+    outputs: impl Iterator<Item = &'a String>,
+    forget: impl FnOnce() -> Result<()>,
+) -> Result<()> {
+    for output in outputs {
+        remove_if_there(&work.build().join(output))?;
+    }
+    forget()?;
+    remove_if_there(&work.dir.join(FILE))?;
     work.begin(EARLY)
 }
 
@@ -413,11 +441,7 @@ fn refuse(
     differing: &Differing,
 ) -> Result<Error> {
     let from = supply(build)?.map(|(_, record)| record);
-    for output in delivered.keys() {
-        let _ = std::fs::remove_file(work.build().join(output));
-    }
-    objects::forget(&work.dir);
-    forget_drawn(work)?;
+    remove(work, delivered.keys(), || objects::forget(&work.dir))?;
     forget(build)?;
     let (archive, writer) = match &from {
         Some(Imported { archive, sha256, writer, .. }) => (format!("{archive} (sha256:{sha256})"), writer.as_str()),
@@ -441,18 +465,15 @@ fn refuse_shared(
     means: &Means<'_>,
 ) -> Result<Error> {
     let cache = build.options.shared_cache.as_deref();
-    if let Some(command) = foreign.commands.get(&differing.output) {
+    let anew = foreign.commands.get(&differing.output).is_some_and(|command| {
         let noting = means.refused.map(Refused::noting);
         // What ccache calls the entry, it alone knows: made anew, the entry is another one.
         let anew = means.cache.iter().cloned().chain([("CCACHE_RECACHE".to_owned(), "1".to_owned())]);
-        let _ = process(build, work, command).envs(anew).check("audit", Some(&work.log("audit")));
+        let made = process(build, work, command).envs(anew).check("audit", Some(&work.log("audit"))).is_ok();
         drop(noting);
-    }
-    for output in foreign.shared.keys() {
-        let _ = std::fs::remove_file(work.build().join(output));
-    }
-    remote::forget(work);
-    forget_drawn(work)?;
+        made
+    });
+    remove(work, foreign.shared.keys(), || remote::forget(work))?;
     // Of which one it came, nobody can tell where none was named in this run.
     let folders = cache.map_or_else(
         || build.store.caches(remote::FOLDERS),
@@ -464,6 +485,7 @@ fn refuse_shared(
     }
     let from = cache.map_or("a shared cache".into(), |cache| format!("the shared cache {}", cache.storage.shown()));
     let entry = match cache {
+        Some(_) if !anew => "its entry could not be made anew, and is still there",
         Some(cache) if cache.writes() => "its entry was made anew",
         Some(_) => "its entry, which cannot be written here, is not read any more",
         None => "what this machine had of shared caches is gone",
@@ -479,11 +501,7 @@ fn refuse_shared(
 
 /// The same for a farm: all that it compiled goes, also what the engine kept of it.
 fn refuse_farm(build: &Build<'_>, work: &Work, foreign: &Foreign, differing: &Differing) -> Result<Error> {
-    for output in foreign.farmed.keys() {
-        let _ = std::fs::remove_file(work.build().join(output));
-    }
-    objects::forget_farmed(&work.dir);
-    forget_drawn(work)?;
+    remove(work, foreign.farmed.keys(), || objects::forget_farmed(&work.dir))?;
     let farm = build.options.farm.as_ref();
     let kept = farm.map_or_else(|| build.store.caches(daemon::CACHES), |farm| vec![daemon::cache(build, farm)]);
     // Another build may be using it.
@@ -508,7 +526,7 @@ pub fn origins(build: &Build<'_>, work: &Work) -> Result<Option<Origins>> {
     if foreign.all().next().is_none() {
         return Ok(None);
     }
-    let drawn = Drawn::load(work);
+    let drawn = Drawn::load(work)?;
     let there = |output: &&String| work.build().join(output).is_file();
     let archive = supply(build)?.map(|(_, record)| record).filter(|_| !foreign.delivered.is_empty());
     let cache = build.options.shared_cache.as_ref().filter(|_| !foreign.shared.is_empty());
@@ -553,6 +571,27 @@ mod tests {
         assert_eq!(size(1970, 0), 0);
         let share = |n, percent| sample_size(n, percent, Size::Share);
         assert_eq!([share(291, 1), share(4, 1), share(291, 100), share(291, 0)], [3, 1, 291, 0]);
+    }
+
+    #[test]
+    fn objects_that_cannot_be_removed_are_not_forgotten_and_a_note_that_is_damaged_frees_nobody_of_the_sample() {
+        let dir = tempfile::tempdir().unwrap();
+        let work = Work { dir: dir.path().to_owned() };
+        let outputs = ["a.o".to_owned(), "b.o".to_owned()];
+        std::fs::create_dir_all(work.build().join("b.o")).unwrap();
+        let mut forgotten = false;
+        let forget = || {
+            forgotten = true;
+            Ok(())
+        };
+        assert!(remove(&work, outputs.iter(), forget).is_err());
+        assert!(!forgotten);
+        assert!(!owes(&work).unwrap());
+        std::fs::write(work.dir.join(FILE), "{").unwrap();
+        assert!(owes(&work).unwrap());
+        std::fs::remove_file(work.dir.join(FILE)).unwrap();
+        std::fs::create_dir(work.dir.join(FILE)).unwrap();
+        assert!(owes(&work).is_err());
     }
 
     #[test]

@@ -234,7 +234,7 @@ pub fn supply(build: &Build<'_>) -> Result<Option<(Supply, Imported)>> {
     }
     let found = build.store.finished(NAME, &key);
     build.tell_found();
-    let found = found?.zip(build.store.record::<Imported>(NAME, &key));
+    let found = found?.zip(build.store.record::<Imported>(NAME, &key)?);
     Ok(found.map(|(folder, record)| (Supply { folder, python: build.python.include.display().to_string() }, record)))
 }
 

@@ -9,6 +9,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 
@@ -22,8 +23,10 @@ use signed::Trust;
 use storage::Storage;
 
 use crate::artifact::dsse::key_id;
+use crate::error::Result;
 use crate::event::Sink;
 use crate::platform::Visitor;
+use crate::store::{lock_at, read_if_there, write_atomically};
 
 /// Failures in a row after which a cache is not asked any more in this run: it costs each of them its patience.
 const MOST_FAILURES: u64 = 3;
@@ -71,11 +74,13 @@ pub struct Refused {
 
 impl Refused {
     /// Those of the shared cache whose entries ccache keeps in `folder`: the list outlives the folder.
-    pub fn beside(folder: &Path) -> Self {
+    ///
+    /// # Errors
+    /// The world: the list is there and cannot be read, so that nobody knows what it forbids.
+    pub fn beside(folder: &Path) -> Result<Self> {
         let file = folder.with_extension("refused");
-        let text = std::fs::read_to_string(&file).unwrap_or_default();
-        let keys = text.lines().map(str::to_owned).collect();
-        Self { file: Some(file), keys: Mutex::new(keys), noting: AtomicBool::new(false) }
+        let keys = Mutex::new(listed(&file)?);
+        Ok(Self { file: Some(file), keys, noting: AtomicBool::new(false) })
     }
 
     /// Until what it gives is dropped, each entry that ccache makes anew is one that is not read any more.
@@ -84,13 +89,23 @@ impl Refused {
         Noting(&self.noting)
     }
 
-    fn save(&self, keys: &BTreeSet<String>) {
-        if let Some(file) = self.file.as_ref().filter(|_| keys.is_empty()) {
-            let _ = std::fs::remove_file(file);
-        } else if let Some(file) = &self.file {
-            let text: String = keys.iter().map(|key| format!("{key}\n")).collect();
-            let _ = crate::store::write_atomically(file, text.as_bytes());
+    /// Changes the list by `change`, which says whether it did: here, and in the file, with what other runs that share it
+    /// have written there since.
+    fn change(&self, change: impl Fn(&mut BTreeSet<String>) -> bool) {
+        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
+        if !change(&mut keys) {
+            return;
         }
+        let Some(file) = &self.file else { return };
+        let written = || -> Result<()> {
+            let _alone = lock_at(&file.with_extension("refused-lock"), Duration::from_millis(20), || {})?;
+            let mut all = listed(file)?;
+            change(&mut all);
+            let text: String = all.iter().map(|key| format!("{key}\n")).collect();
+            write_atomically(file, text.as_bytes())
+        };
+        // This run knows it in any case; another one draws its own sample.
+        let _ = written();
     }
 
     fn has(&self, key: &str) -> bool {
@@ -102,19 +117,19 @@ impl Refused {
         if !self.noting.load(Ordering::SeqCst) {
             return;
         }
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.insert(key.to_owned()) {
-            self.save(&keys);
-        }
+        self.change(|keys| keys.insert(key.to_owned()));
     }
 
     /// Makes it an entry that is read: this machine has put its own there.
     fn replaced(&self, key: &str) {
-        let mut keys = self.keys.lock().unwrap_or_else(PoisonError::into_inner);
-        if keys.remove(key) {
-            self.save(&keys);
-        }
+        self.change(|keys| keys.remove(key));
     }
+}
+
+/// The entries that are listed in `file`.
+fn listed(file: &Path) -> Result<BTreeSet<String>> {
+    let text = read_if_there(file)?.unwrap_or_default();
+    Ok(String::from_utf8_lossy(&text).lines().map(str::to_owned).collect())
 }
 
 /// While it lives, what is made anew is what was false.
@@ -290,7 +305,7 @@ mod tests {
         asked(&writer, &tally, &["SET", KEY, "false"]);
         let reader = Shared { storage: storage(), trust: keys(), secret: None };
         let words = |words: &[&str]| words.iter().map(|word| word.as_bytes().to_vec()).collect::<Vec<_>>();
-        let refused = Refused::beside(&folder);
+        let refused = Refused::beside(&folder).unwrap();
         assert_eq!(reply(&words(&["GET", KEY]), &reader, &tally, &refused), Reply::Value(b"false".to_vec()));
         // What is made at other times is no sign of anything.
         reply(&words(&["SET", KEY, "true"]), &reader, &tally, &refused);
@@ -299,7 +314,7 @@ mod tests {
         reply(&words(&["SET", KEY, "true"]), &reader, &tally, &refused);
         drop(noting);
         // The next run knows it too.
-        let refused = Refused::beside(&folder);
+        let refused = Refused::beside(&folder).unwrap();
         assert_eq!(reply(&words(&["GET", KEY]), &reader, &tally, &refused), Reply::Nil);
         // Who may write puts it right.
         let noting = refused.noting();
@@ -345,6 +360,26 @@ mod tests {
         assert_eq!(asked(&shared(keys, None), &tally, &["GET", KEY]), Reply::Value(b"entry".to_vec()));
         assert!(matches!(asked(&shared(Trust::Unsigned, None), &tally, &["GET", "ccache:../x"]), Reply::Error(_)));
         assert_eq!(asked(&shared(Trust::Unsigned, None), &tally, &["SELECT", "0"]), Reply::Ok);
+    }
+
+    #[test]
+    fn runs_that_share_a_list_of_false_entries_lose_none_of_it_and_one_that_cannot_be_read_is_not_an_empty_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let folder = dir.path().join("shared-x");
+        let (one, other) = (Refused::beside(&folder).unwrap(), Refused::beside(&folder).unwrap());
+        for (run, key) in [(&one, "a"), (&other, "b")] {
+            let _noting = run.noting();
+            run.made(key);
+        }
+        let next = Refused::beside(&folder).unwrap();
+        assert!(next.has("a") && next.has("b"));
+        one.replaced("a");
+        let next = Refused::beside(&folder).unwrap();
+        assert!(!next.has("a") && next.has("b"));
+        let list = folder.with_extension("refused");
+        std::fs::remove_file(&list).unwrap();
+        std::fs::create_dir(&list).unwrap();
+        assert!(Refused::beside(&folder).is_err());
     }
 
     #[test]

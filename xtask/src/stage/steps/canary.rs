@@ -59,7 +59,7 @@ impl Step for Canary {
     /// is drawn here.
     fn end(cx: &Cx<'_>) -> Result<()> {
         let (build, work) = (cx.build, cx.work()?);
-        if !audit::owes(work) {
+        if !audit::owes(work)? {
             return Ok(());
         }
         // It is compiled in the places of the objects.

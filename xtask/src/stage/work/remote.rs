@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use super::Work;
 use super::cache::CompilerCache;
+use crate::error::Result;
 use crate::event::Sink;
 use crate::platform::Door;
 use crate::stage::shared::{Refused, Shared, Tally, serve, signed::Trust};
-use crate::store::KeyBuilder;
+use crate::store::{KeyBuilder, read_if_there, remove_if_there};
 
 /// What a ccache calls it that it can ask a socket.
 const FEATURE: &str = "redis+unix-storage";
@@ -90,7 +91,10 @@ pub fn connect(
         return without(&e.to_string());
     }
     let tally = Arc::new(Tally::default());
-    let refused = Arc::new(folder.map(Refused::beside).unwrap_or_default());
+    let refused = match folder.map(Refused::beside).transpose() {
+        Ok(refused) => Arc::new(refused.unwrap_or_default()),
+        Err(e) => return without(&e.to_string()),
+    };
     let socket = work.socket().with_extension("cache");
     let (to, counted, not_read) = (Arc::clone(shared), Arc::clone(&tally), Arc::clone(&refused));
     let door = match Door::open(&socket, move |visitor| serve(visitor, &to, &counted, &not_read)) {
@@ -127,13 +131,20 @@ impl Connected {
 /// Of the sources that were compiled in `work` where entries of a shared cache could be read, as ccache was given them:
 /// whether ccache had an object of one. It keeps what it reads from a shared cache, so one of its own folder may be of
 /// another machine as well.
-pub fn compiled(work: &Work) -> BTreeMap<String, bool> {
-    parse(&std::fs::read_to_string(work.dir.join(SHARED_LOG)).unwrap_or_default())
+///
+/// # Errors
+/// The world: ccache's log is there and cannot be read.
+pub fn compiled(work: &Work) -> Result<BTreeMap<String, bool>> {
+    let text = read_if_there(&work.dir.join(SHARED_LOG))?.unwrap_or_default();
+    Ok(parse(&String::from_utf8_lossy(&text)))
 }
 
 /// Forgets what came from a shared cache in `work`.
-pub fn forget(work: &Work) {
-    let _ = std::fs::remove_file(work.dir.join(SHARED_LOG));
+///
+/// # Errors
+/// The world: ccache's log cannot be removed.
+pub fn forget(work: &Work) -> Result<()> {
+    remove_if_there(&work.dir.join(SHARED_LOG))
 }
 
 /// The digests of the objects that this machine compiled into `folder`.
