@@ -243,6 +243,25 @@ fn only_plain_files_of_the_folder_are_published_beside_a_wheel() {
 }
 
 #[test]
+fn what_lies_beside_a_published_wheel_is_not_replaced_by_what_lies_beside_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = wheel(&dir.path().join("a"), "demo", "1.0", "");
+    // The last `.whl` alone ends the name: what comes before it is a tag.
+    let other = dir.path().join("b/demo-1.0-py3-none-any.whl.whl");
+    let made = wheel(&dir.path().join("b"), "demo", "1.0", "Summary: another\n");
+    std::fs::rename(&made, &other).unwrap();
+    for (folder, text) in [("a", "{}"), ("b", "{\"another\": 1}")] {
+        std::fs::write(dir.path().join(folder).join("demo-1.0-py3-none-any.manifest.json"), text).unwrap();
+    }
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    run(dir.path(), &["add", "--index", s(&index), s(&other)]).exits(0);
+    let manifest = index.join("files/demo/demo-1.0-py3-none-any.manifest.json");
+    assert_eq!(std::fs::read_to_string(manifest).unwrap(), "{}");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");
+}
+
+#[test]
 fn what_may_not_be_published_is_refused_and_nothing_stays() {
     let dir = tempfile::tempdir().unwrap();
     let index = dir.path().join("index");
@@ -416,6 +435,16 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
     assert_eq!([hosts("1.1", ""), hosts("1.1", "Host: a\r\nHost: b\r\n"), hosts("1.0", "")], [400, 400, 200]);
     let (status, head, body) = ask(&server, "HEAD", &url, "");
     assert!(status == 200 && body.is_empty() && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
+    // HEAD knows no ranges (RFC 9110, 14.2), and 304 does not say that what it leaves out is empty (8.6).
+    let (status, head, _) = ask(&server, "HEAD", &url, "Range: bytes=10-19\r\n");
+    assert!(status == 200 && head.contains(&format!("content-length: {}", bytes.len())), "{head}");
+    assert!(head.contains("accept-ranges: bytes") && !head.contains("content-range"), "{head}");
+    for (method, path) in
+        [("HEAD", "/simple/de-mo/"), ("GET", "/simple/de-mo/"), ("HEAD", url.as_str()), ("GET", url.as_str())]
+    {
+        let (status, head, _) = ask(&server, method, path, "If-None-Match: *\r\n");
+        assert!(status == 304 && !head.contains("content-length"), "{method} {path}: {head}");
+    }
     let metadata = get(&server, &format!("{url}.metadata"), "");
     assert!(metadata.0 == 200 && metadata.2.starts_with(b"Metadata-Version"));
 
@@ -435,7 +464,8 @@ fn pages_are_negotiated_and_files_go_out_by_range() {
         assert!((400..500).contains(&status), "{path}: {status}");
     }
     for method in ["PUT", "DELETE", "PATCH"] {
-        assert_eq!(ask(&server, method, "/simple/", "").0, 405, "{method}");
+        let (status, head, _) = ask(&server, method, "/simple/", "");
+        assert!(status == 405 && head.contains("allow: get, head, post"), "{method}: {head}");
     }
     assert_eq!(ask(&server, "POST", "/", "Content-Length: 0\r\n").0, 403);
     let log = server.stop();
@@ -1025,9 +1055,18 @@ fn what_comes_to_nothing_leaves_no_index() {
     std::fs::write(&lock, file("\\u001b[31mnow")).unwrap();
     run(dir.path(), &make).exits(2).says("'\\u{1b}[31mnow' of x-1-py3-none-any.whl is no time");
     // Of another form they would not sort as text, by which `prune` goes.
-    for time in ["", "9", "2026-01-01T00:00:00Z", "+2026-01-01T00:00:00.00000Z", "2026-01-01T00:00:00.000000+00:00"] {
+    let others = ["", "9", "2026-01-01T00:00:00Z", "+2026-01-01T00:00:00.00000Z", "2026-01-01T00:00:00.000000+00:00"];
+    // Nor is everything of this form a time: uv reads nothing of a page with another one.
+    let days = ["2026-13-01", "2026-00-01", "2026-04-31", "2026-02-29", "2100-02-29", "2026-01-00"];
+    let days = days.map(|day| format!("{day}T00:00:00.000000Z"));
+    let hours = ["24:00:00", "23:60:00", "23:59:60"].map(|hour| format!("2026-01-01T{hour}.000000Z"));
+    for time in others.into_iter().chain(days.iter().chain(&hours).map(String::as_str)) {
         std::fs::write(&lock, file(time)).unwrap();
         run(dir.path(), &make).exits(2).says(&format!("'{time}' of x-1-py3-none-any.whl is no time"));
+    }
+    for time in ["2028-02-29T23:59:59.999999Z", "2000-02-29T00:00:00.000000Z"] {
+        std::fs::write(&lock, file(time)).unwrap();
+        run(dir.path(), &make).exits(2).says("1 of 1 files are found nowhere");
     }
     assert!(!index.exists());
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
@@ -1712,6 +1751,30 @@ fn an_upload_that_a_server_throws_away_is_not_called_one() {
 }
 
 #[test]
+fn nothing_is_sent_to_a_server_that_cannot_say_what_it_has() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let (url, asked) = scripted("127.0.0.1:0", |method, path| match (method, path) {
+        ("GET", "/simple/demo/") => ("503 Later".into(), Vec::new()),
+        ("POST", _) => ("200 OK".into(), Vec::new()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{url}/"), &w)
+        .exits(3)
+        .says("trying again (4 of 4)")
+        .says("answers 503 for its pages: whether it has 'demo-1.0-py3-none-any.whl' cannot be told");
+    assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+    // One that fails for an address that is not the page's is asked for the page.
+    let digest = sha256(&std::fs::read(&w).unwrap());
+    let page = format!("<a href=\"/f/x#sha256={digest}\">demo-1.0-py3-none-any.whl</a>");
+    let (url, _) = scripted("127.0.0.1:0", move |method, path| match (method, path) {
+        ("GET", "/simple/demo/") => ("200 OK\r\nContent-Type: text/html".into(), page.clone().into_bytes()),
+        _ => ("500 What".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{url}/"), &w).exits(0).says("already there, the same bytes");
+}
+
+#[test]
 fn a_release_that_a_server_has_under_another_spelling_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
@@ -2125,6 +2188,85 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     add(&["pypi:dep==3.0"]).exits(3).says("was promised");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
     add(&["--python", "3", "pypi:dep==2.0"]).exits(2).says("'3' is no version of Python 3");
+}
+
+#[test]
+fn a_page_of_an_index_is_read_where_it_stands_and_for_its_own_project_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = dir.path().join("w");
+    let [demo, evil] = ["demo", "evil"].map(|name| std::fs::read(wheel(&w, name, "1.0", "")).unwrap());
+    let link = |href: &str, name: &str, bytes: &[u8]| {
+        format!("<a href=\"{href}#sha256={}\">{name}-1.0-py3-none-any.whl</a>", sha256(bytes))
+    };
+    let port = free_port();
+    // A page that redirects lead to, with a wheel of another project before its own; one with whole addresses.
+    let moved = link("../../f/evil", "evil", &evil) + &link("../../f/demo", "demo", &demo);
+    let whole = link(&format!("http://127.0.0.1:{port}/real/f/demo"), "demo", &demo);
+    let (_, asked) = scripted(&format!("127.0.0.1:{port}"), move |_, path| {
+        let html = |page: &str| ("200 OK\r\nContent-Type: text/html".to_owned(), page.as_bytes().to_vec());
+        match path {
+            "/moved/simple/demo/" => ("302 Go\r\nLocation: /real/simple/demo/".into(), Vec::new()),
+            "/real/simple/demo/" => html(&moved),
+            "/whole/simple/demo/" => html(&whole),
+            "/real/f/demo" => ("200 OK".into(), demo.clone()),
+            "/real/f/evil" => ("200 OK".into(), evil.clone()),
+            _ => ("404 None".into(), Vec::new()),
+        }
+    });
+    for at in ["moved", "whole"] {
+        let index = dir.path().join(at);
+        let mut command = mirror(&["add", "--index", s(&index), "--python", "3.11", "pypi:demo==1.0"]);
+        let url = format!("http://me:S3CRET@127.0.0.1:{port}/{at}/simple");
+        let ran = Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", url), dir.path()).exits(0);
+        ran.says("demo-1.0-py3-none-any.whl: published");
+        run(dir.path(), &["list", "--index", s(&index)]).exits(0).says("1 file of 1 project");
+    }
+    // What stands where the user and the password are for is asked for with them.
+    let files: Vec<_> = asked.lock().unwrap().iter().filter(|(what, _)| what.contains("/real/f/")).cloned().collect();
+    let with_them = ("GET /real/f/demo".to_owned(), Some("Basic bWU6UzNDUkVU".to_owned()));
+    assert_eq!(files, [with_them.clone(), with_them]);
+}
+
+#[test]
+fn of_a_release_that_is_yanked_in_part_the_rest_comes_along() {
+    let dir = tempfile::tempdir().unwrap();
+    let (w, public) = (dir.path().join("w"), dir.path().join("public"));
+    let again = w.join("dep-2.0-1-py3-none-any.whl");
+    std::fs::rename(wheel(&w, "dep", "2.0", "Summary: again\n"), &again).unwrap();
+    let dep = wheel(&w, "dep", "2.0", "");
+    run(dir.path(), &["add", "--index", s(&public), s(&dep), s(&again)]).exits(0);
+    run(dir.path(), &["yank", "--index", s(&public), "dep-2.0-1-py3-none-any.whl"]).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let demo = wheel(&w, "demo", "1.0", "Requires-Dist: dep\n");
+    for (index, what) in [("needed", vec![s(&demo), "--with-deps"]), ("named", vec!["pypi:dep==2.0"])] {
+        let index = dir.path().join(index);
+        let mut command = mirror(&[&["add", "--index", s(&index), "--python", "3.11"][..], &what].concat());
+        let url = format!("{}/simple", server.url);
+        let ran = Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", url), dir.path()).exits(0);
+        assert!(!ran.stdout.contains("dep-2.0-1-"), "{}", ran.stdout);
+        ran.says("dep-2.0-py3-none-any.whl: published");
+    }
+}
+
+#[test]
+fn what_does_not_run_on_the_python_that_is_named_meets_no_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let (w, public, index) = (dir.path().join("w"), dir.path().join("public"), dir.path().join("index"));
+    // By Python's patch releases, of which the last counts.
+    let old = build_wheel(&w, "leaf", "1.0", "Requires-Python: !=3.11.0,>=3.11.2\n", |_| {});
+    let new = build_wheel(&w, "leaf", "2.0", "Requires-Python: >=3.12\n", |_| {});
+    run(dir.path(), &["add", "--index", s(&public), s(&old), s(&new)]).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let demo = wheel(&w, "demo", "1.0", "Requires-Dist: leaf\n");
+    // It is there already, beside what is at hand.
+    run(dir.path(), &["add", "--index", s(&index), s(&new)]).exits(0);
+    let add = |python: &str| {
+        let mut command = mirror(&["add", "--index", s(&index), "--python", python, "--with-deps", s(&demo), s(&new)]);
+        let url = format!("{}/simple", server.url);
+        Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", url), dir.path()).exits(0)
+    };
+    assert!(!add("3.12").stdout.contains("leaf-1.0"));
+    add("3.11").says("leaf-1.0-py3-none-any.whl: published");
 }
 
 #[test]

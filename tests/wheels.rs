@@ -185,7 +185,7 @@ fn names(c: &mut Corpus) {
 
 fn headers(c: &mut Corpus) {
     type Change = fn(&mut Part);
-    let wrong: [(&str, Change); 33] = [
+    let wrong: [(&str, Change); 39] = [
         ("another name in front", |p| p.local_name = Some(b"demo/__main__.py".to_vec())),
         ("a shorter name in front", |p| p.local_name = Some(b"demo/__init__.p".to_vec())),
         ("another checksum in front", |p| p.local_crc = Some(1)),
@@ -213,6 +213,12 @@ fn headers(c: &mut Corpus) {
         ("a ZIP64 field that nobody asks for", |p| p.extra = extra(1, &[0; 8])),
         ("ZIP64 sizes that are not there", |p| p.size = u32::MAX),
         ("two ZIP64 fields", |p| p.local_extra = [extra(1, &[0; 16]), extra(1, &[1; 16])].concat()),
+        ("other sizes in a ZIP64 field in front", |p| p.local_extra = extra(1, &[0; 16])),
+        ("half a ZIP64 field in front", |p| p.local_extra = extra(1, &u64::from(p.size).to_le_bytes())),
+        ("an empty ZIP64 field in front", |p| p.local_extra = extra(1, &[])),
+        ("two extra fields of one kind", |p| p.extra = extra(0x5455, &[1, 0, 0, 0, 0]).repeat(2)),
+        ("two extra fields of one kind in front", |p| p.local_extra = extra(0x5455, &[1, 0, 0, 0, 0]).repeat(2)),
+        ("a comment in an extra field", |p| p.extra = extra(0x6375, &[1])),
         ("a comment", |p| p.comment = b"hello".to_vec()),
         ("another part", |p| p.disk = 1),
         ("its place past the end", |p| p.offset = Some(1 << 30)),
@@ -263,6 +269,10 @@ fn headers(c: &mut Corpus) {
     });
     c.first("a folder by its DOS attribute", Is::Wrong, |p| p.attributes |= 0x10);
     c.first("times in an extra field", Is::Right, |p| p.extra = extra(0x5455, &[1, 0, 0, 0, 0]));
+    c.first("the same sizes in a ZIP64 field in front", Is::Right, |p| {
+        let sizes = [u64::from(p.size), p.packed.len() as u64].map(u64::to_le_bytes);
+        p.local_extra = extra(1, &sizes.concat());
+    });
     c.parts("stored members", Is::Right, |p| {
         let files = files();
         p[0] = stored(&files[0].0, &files[0].1);
@@ -425,6 +435,15 @@ fn wheels(c: &mut Corpus) {
         "METADATA",
         &METADATA.replace("Name: demo", "Name: demo\nName: other"),
     );
+    for (label, name, version) in [
+        ("a blank behind the name", "demo ", "1.0"),
+        ("a blank of another alphabet behind the name", "demo\u{a0}", "1.0"),
+        ("one before the name", "\u{3000}demo", "1.0"),
+        ("one behind the version", "demo", "1.0\u{a0}"),
+    ] {
+        let text = format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n\n");
+        swap(c, &format!("METADATA with {label}"), Is::Wrong, "METADATA", &text);
+    }
     swap(c, "METADATA without a name", Is::Wrong, "METADATA", &METADATA.replace("Name: demo\n", ""));
     swap(
         c,
@@ -447,6 +466,10 @@ fn wheels(c: &mut Corpus) {
         ("a need of a range that is none", Is::Wrong, "Requires-Dist: numpy>=1.9.*"),
         ("a need without a name", Is::Wrong, "Requires-Dist: >=1.0"),
         ("an empty need", Is::Wrong, "Requires-Dist:"),
+        ("a need under a variable's older name", Is::Right, "Requires-Dist: foo; os.name == 'posix'"),
+        ("a need where a text is another one", Is::Wrong, "Requires-Dist: foo; 'a' != 'b'"),
+        ("a need where a variable is another one", Is::Wrong, "Requires-Dist: foo; os_name != sys_platform"),
+        ("a need where no version is one", Is::Wrong, "Requires-Dist: foo; python_version == 'three'"),
         ("a range of Pythons", Is::Right, "Requires-Python: >=3.8, !=3.9.0, <4"),
         ("a range of Pythons that is none", Is::Wrong, "Requires-Python: 3.8 or newer"),
         ("two ranges of Pythons", Is::Wrong, "Requires-Python: >=3.8\nRequires-Python: >=3.9"),
@@ -501,6 +524,7 @@ fn wheels(c: &mut Corpus) {
         ("demo-1.0.data/elsewhere/x", Is::Wrong),
         ("demo-1.0.data/x", Is::Wrong),
         ("demo-1.0.data/purelib", Is::Wrong),
+        ("demo-1.0.data", Is::Wrong),
         ("other-1.0.data/purelib/x.py", Is::Wrong),
         ("demo-1.0.DATA/purelib/x.py", Is::Wrong),
         ("x.data/purelib/x.py", Is::Wrong),

@@ -2,7 +2,7 @@
 //! before, between or after its members, the headers in both places agree, each name means one file
 //! everywhere, and sums are bounded (APPNOTE 6.3.10; what is legal there and ambiguous is refused).
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::io::{self, BufRead, BufReader, Read, Take};
 use std::ops::Range;
 
@@ -43,8 +43,9 @@ const UTF8: u16 = 1 << 11;
 /// The system whose modes attributes hold (APPNOTE 4.4.2).
 const UNIX: u8 = 3;
 
-/// Extra fields: ZIP64 sizes, a second name in Unicode, AES encryption.
+/// Extra fields: ZIP64 sizes, a comment and a second name in Unicode, AES encryption.
 const ZIP64: u16 = 0x0001;
+const UNICODE_COMMENT: u16 = 0x6375;
 const UNICODE_PATH: u16 = 0x7075;
 const AES: u16 = 0x9901;
 
@@ -407,16 +408,21 @@ fn kind(name: &str, attributes: u32) -> Result<(), String> {
     Ok(())
 }
 
-/// The content of the ZIP64 field among extra fields, which must all be whole.
+/// The content of the ZIP64 field among extra fields, which must all be whole, and each of a kind of its own: of two,
+/// uv refuses the second, whatever it says, and pip reads both.
 fn extras(mut bytes: &[u8]) -> Result<Option<&[u8]>, String> {
-    let mut zip64 = None;
+    let (mut zip64, mut seen) = (None, BTreeSet::new());
     while !bytes.is_empty() {
         let length = usize::from(u16_at(bytes, 2));
         let field =
             bytes.get(4..4 + length).filter(|_| bytes.len() >= 4).ok_or("has an extra field that is cut off")?;
-        match u16_at(bytes, 0) {
-            ZIP64 if zip64.is_some() => return Err("has two ZIP64 fields".into()),
+        let kind = u16_at(bytes, 0);
+        if !seen.insert(kind) {
+            return Err(format!("has two extra fields of one kind ({kind:#06x})"));
+        }
+        match kind {
             ZIP64 => zip64 = Some(field),
+            UNICODE_COMMENT => return Err("has a comment (extra field 0x6375)".into()),
             UNICODE_PATH => return Err("has a second name (extra field 0x7075)".into()),
             AES => return Err("is encrypted".into()),
             _ => {}
@@ -518,13 +524,22 @@ fn check_header(source: &dyn ReadAt, member: &Member, next: u64) -> Result<u64> 
     let crc = u32_at(fixed, 14);
     let (mut packed, mut size) = (u64::from(u32_at(fixed, 18)), u64::from(u32_at(fixed, 22)));
     let zip64 = extras(extra).map_err(|what| bad(&what))?;
-    if packed == u64::from(u32::MAX) || size == u64::from(u32::MAX) {
-        // Both stand there, in this order, in front of the bytes (APPNOTE 4.5.3).
-        let zip64 = zip64.filter(|z| z.len() == 16).ok_or_else(|| bad("refers to a ZIP64 field that is not there"))?;
-        if (packed, size) != (u32::MAX.into(), u32::MAX.into()) {
-            return Err(bad("has one size in a ZIP64 field and the other not"));
+    let elsewhere = [packed, size].map(|n| n == u64::from(u32::MAX));
+    if let Some(zip64) = zip64 {
+        // Both stand there, in this order, in front of the bytes (APPNOTE 4.5.3). Where the header has them itself, uv
+        // holds them against it, and pip reads neither.
+        let both = (u64_at(zip64, 8), u64_at(zip64, 0));
+        match elsewhere {
+            _ if zip64.len() != 16 => {
+                return Err(bad("has a ZIP64 field in front of its bytes that is not both sizes"));
+            }
+            [true, true] => (packed, size) = both,
+            [false, false] if (packed, size) == both => {}
+            [false, false] => return Err(bad("has other sizes in a ZIP64 field than in the header before it")),
+            _ => return Err(bad("has one size in a ZIP64 field and the other not")),
         }
-        (size, packed) = (u64_at(zip64, 0), u64_at(zip64, 8));
+    } else if elsewhere.contains(&true) {
+        return Err(bad("refers to a ZIP64 field that is not there"));
     }
     let wide = zip64.is_some();
     let follows = flags & FOLLOWS != 0;

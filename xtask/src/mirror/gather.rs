@@ -147,6 +147,13 @@ fn here(python: &str) -> Platform<'_> {
     Platform { system: System::here(), machine: std::env::consts::ARCH, minor: python }
 }
 
+/// Whether what states `requires` (`Requires-Python`) runs on a Python: on the last of its patch releases, for some are
+/// left out by number.
+fn runs_on(requires: Option<&str>, python: &str) -> bool {
+    let python = Version::from_str(&format!("{python}.99")).ok();
+    requires.map(VersionSpecifiers::from_str).is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
+}
+
 /// The newest that is no pre-release, unless there is no other (PEP 440).
 fn newest_of(versions: impl Iterator<Item = Version>) -> Option<Version> {
     versions.max_by_key(|v| (!v.any_prerelease(), v.clone()))
@@ -255,6 +262,7 @@ impl Gathering<'_> {
         self.wheels.iter().filter(move |w| {
             w.name.project == project
                 && depends::accepts(requirement, &w.name.version)
+                && runs_on(w.requires_python.as_deref(), minor)
                 && wheel::fit_within(&w.filename, minor, system, machine, Newest::ANY).is_some()
         })
     }
@@ -280,8 +288,10 @@ impl Gathering<'_> {
 
     fn need(&mut self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<()> {
         let project = wheel::normalize(requirement.name.as_ref());
-        let at_hand = self.at_hand(requirement, python).next().is_some();
-        if at_hand || depends::meets(&self.index.project(&project)?, requirement, here(python)) {
+        let runs = |requires: &Option<String>| runs_on(requires.as_deref(), python);
+        let page = self.index.project(&project)?;
+        let is_there = depends::meeting(&page, requirement, here(python)).any(|f| runs(&f.requires_python));
+        if is_there || self.at_hand(requirement, python).next().is_some() {
             return Ok(());
         }
         if matches!(requirement.version_or_url, Some(VersionOrUrl::Url(_))) {
@@ -293,14 +303,9 @@ impl Gathering<'_> {
         }
         let files = pypi::files(&self.agent, &project)?;
         let Platform { system, machine, minor } = here(python);
-        let runs = |f: &IndexFile| {
-            let specifiers = f.requires_python.as_deref().map(VersionSpecifiers::from_str);
-            let python = Version::from_str(python).ok();
-            specifiers.is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
-        };
         let fits = |f: &&IndexFile| {
             !f.yanked
-                && runs(f)
+                && runs(&f.requires_python)
                 && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
                 && wheel::fit(&f.filename, minor, system, machine).is_some()
         };
@@ -312,7 +317,7 @@ impl Gathering<'_> {
             )
             .next("build one and add it with the others")
         })?;
-        let chosen = best(&files, python, |f| version(f).as_ref() == Some(&newest));
+        let chosen = best(&files, python, |f| fits(&f) && version(f).as_ref() == Some(&newest));
         chosen.map_or(Ok(()), |f| self.take(f))
     }
 
@@ -345,8 +350,10 @@ fn release_of(file: &IndexFile) -> Option<String> {
     file.filename.parse::<Name>().ok().map(|n| n.version)
 }
 
+/// The file that fits a Python here best, of those that are allowed; one that is yanked only where there is no other
+/// (PEP 592: a release may be yanked in part).
 fn best<'f>(files: &'f [IndexFile], python: &str, allowed: impl Fn(&IndexFile) -> bool) -> Option<&'f IndexFile> {
     let Platform { system, machine, minor } = here(python);
-    let fits = |f: &'f IndexFile| wheel::fit(&f.filename, minor, system, machine).map(|rank| (rank, f));
+    let fits = |f: &'f IndexFile| wheel::fit(&f.filename, minor, system, machine).map(|rank| ((f.yanked, rank), f));
     files.iter().filter(|f| allowed(f)).filter_map(fits).min_by_key(|(rank, _)| *rank).map(|(_, f)| f)
 }

@@ -671,11 +671,23 @@ fn at(seconds: i64, micros: u32) -> String {
     format!("{y:04}-{m:02}-{d:02}T{:02}:{:02}:{:02}.{micros:06}Z", of_day / 3600, of_day / 60 % 60, of_day % 60)
 }
 
-/// Whether `text` is a time of that form.
+/// Whether `text` is a time of that form. What is called so and is none costs uv the whole page.
 pub fn is_time(text: &str) -> bool {
     const FORM: &[u8] = b"0000-00-00T00:00:00.000000Z";
     let fits = |(is, form): (u8, &u8)| if *form == b'0' { is.is_ascii_digit() } else { is == *form };
-    text.len() == FORM.len() && text.bytes().zip(FORM).all(fits)
+    if text.len() != FORM.len() || !text.bytes().zip(FORM).all(fits) {
+        return false;
+    }
+    let number = |from: usize, to: usize| text[from..to].parse::<u32>().unwrap_or(u32::MAX);
+    let year = number(0, 4);
+    let days = match number(5, 7) {
+        2 if year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400)) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    (1..=days).contains(&number(8, 10)) && number(11, 13) < 24 && number(14, 16) < 60 && number(17, 19) < 60
 }
 
 /// Whether two versions are the same, as PEP 440 understands them.

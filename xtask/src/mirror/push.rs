@@ -86,7 +86,7 @@ impl Target<'_> {
                 return Err(Error::misuse(Kind::Taken.code(), format!("{a} and {b} are one release with other bytes"))
                     .next("push the one that is meant"));
             }
-            todo.push((wheel, self.look(wheel)? == Seen::Same));
+            todo.push((wheel, self.look_first(wheel)? == Seen::Same));
         }
         let mut pushed = Vec::new();
         for (wheel, there) in todo {
@@ -119,11 +119,42 @@ impl Target<'_> {
         tries.iter().filter_map(|t| upload.join(t).ok()).collect()
     }
 
+    /// What the server has before anything is sent. One that cannot say it now may have other bytes under that name,
+    /// and some write over what they have.
+    fn look_first(&self, wheel: &Wheel) -> Result<Seen> {
+        let mut status = 0;
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                let again = format!("trying again ({} of {ATTEMPTS})", attempt + 1);
+                self.events.warn(format!("{} answers {status} for its pages; {again}", shown(&self.url)));
+                std::thread::sleep(Duration::from_millis(400 << attempt));
+            }
+            platform::check_cancelled()?;
+            match self.look(wheel)? {
+                Seen::Fails(failure) => status = failure,
+                seen => return Ok(seen),
+            }
+        }
+        let (who, file) = (shown(&self.url), &wheel.filename);
+        let what = format!("{who} answers {status} for its pages: whether it has '{file}' cannot be told");
+        Err(Error::world("push", what).next("nothing was sent; the same command looks again once the server is well"))
+    }
+
     /// What the server itself has under the name of a wheel.
     fn look(&self, wheel: &Wheel) -> Result<Seen> {
         let mut seen = Seen::NoPage;
         for page in self.pages(&wheel.name.project) {
-            let Some((page, files)) = self.page(&page)? else { continue };
+            let (page, files) = match self.page(&page)? {
+                Page::Is(page, files) => (page, files),
+                Page::None => continue,
+                // Where one of the other addresses has the page, this one has none.
+                Page::Fails(status) => {
+                    if seen == Seen::NoPage {
+                        seen = Seen::Fails(status);
+                    }
+                    continue;
+                }
+            };
             seen = Seen::Nothing;
             // The same release is the same whatever its spelling.
             let id = Identity::of(&wheel.name);
@@ -172,8 +203,8 @@ impl Target<'_> {
         }
     }
 
-    /// A page of the server, and its address after redirects; `None` where it has none, or sends one elsewhere.
-    fn page(&self, url: &Url) -> Result<Option<(Url, Vec<IndexFile>)>> {
+    /// A page of the server.
+    fn page(&self, url: &Url) -> Result<Page> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
             let request = self.agent.get(url.as_str()).config().max_redirects(0).build().header("Accept", pypi::ACCEPT);
@@ -182,17 +213,18 @@ impl Target<'_> {
                     .next("check the address and the network")
             })?;
             match response.status().as_u16() {
-                200 => return pypi::read_page(response, &url).map(|files| Some((url, files))),
+                200 => return pypi::read_page(response, &url).map(|files| Page::Is(url, files)),
                 status @ (401 | 403) => return Err(self.refused(status, "")),
                 300..=399 => match target(&response, &url) {
                     Some(to) if to.origin() == url.origin() => url = to,
                     // A fallback to another index: what is there is not on this server.
-                    _ => return Ok(None),
+                    _ => return Ok(Page::None),
                 },
-                _ => return Ok(None),
+                status @ (408 | 425 | 429 | 500 | 502..=504) => return Ok(Page::Fails(status)),
+                _ => return Ok(Page::None),
             }
         }
-        Ok(None)
+        Ok(Page::None)
     }
 
     /// SHA-256 of a file on the server; one that is longer than `size` is another file anyway.
@@ -239,11 +271,14 @@ impl Target<'_> {
             }
         }
         let what = format!("{} took {} and does not show it", shown(&self.url), wheel.filename);
-        Err(Error::world("not-read-back", what).next(if seen == Seen::NoPage {
-            "its index was not found: name it with --simple"
-        } else {
-            "ask its operator: the server may be slow to show what is new, or throw it away; the same command looks again"
-        }))
+        let e = Error::world("not-read-back", what);
+        Err(match seen {
+            Seen::NoPage => e.next("its index was not found: name it with --simple"),
+            Seen::Fails(status) => {
+                e.next(format!("it answers {status} for its pages; the same command looks again once it is well"))
+            }
+            Seen::Nothing | Seen::Same => e.next(SLOW_OR_LOST),
+        })
     }
 
     fn try_upload(&self, wheel: &Wheel) -> Result<()> {
@@ -328,11 +363,27 @@ impl Target<'_> {
     }
 }
 
+/// What to do about an upload that a server does not show.
+const SLOW_OR_LOST: &str =
+    "ask its operator: the server may be slow to show what is new, or throw it away; the same command looks again";
+
+/// A page that a server was asked for.
+enum Page {
+    /// It is there, at this address after redirects, and names these files.
+    Is(Url, Vec<IndexFile>),
+    /// There is none, or it is another server's.
+    None,
+    /// Whether there is one the server cannot say now, but answers this.
+    Fails(u16),
+}
+
 /// What a server has under a name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Seen {
     /// No page of it was found.
     NoPage,
+    /// No page of it was found, and one was asked for to which the server answered this, as one that is not well.
+    Fails(u16),
     /// A page, and no such file of its own.
     Nothing,
     /// The same bytes.

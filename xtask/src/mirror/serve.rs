@@ -235,8 +235,8 @@ async fn answer(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Res
         Some(refusal) => refusal,
         None => route(shared, line, request).await,
     };
-    // The length of what HEAD leaves out is that of what GET sends.
-    let length = response.body().size_hint().exact();
+    // The length of what HEAD leaves out is that of what GET sends; what 304 leaves out has one too (RFC 9110, 8.6).
+    let length = response.body().size_hint().exact().filter(|_| response.status() != StatusCode::NOT_MODIFIED);
     let out = response.headers_mut();
     if let Some(length) = length {
         out.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
@@ -258,6 +258,8 @@ async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resp
             text(StatusCode::NOT_FOUND, "uploads go to /legacy/\n")
         };
     }
+    // Of what HEAD asks for there are no ranges (RFC 9110, 14.2).
+    let range = headers.get(header::RANGE).filter(|_| request.method() == Method::GET);
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments[..] {
         [""] => start(shared, headers),
@@ -268,7 +270,7 @@ async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resp
             p if index::project_name(&p).as_deref() == Some(&p) => of_project(shared, line, &p, headers),
             p => to_project(&p),
         },
-        ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers),
+        ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers, range),
         _ => missing(),
     }
 }
@@ -403,8 +405,8 @@ fn matches(headers: &HeaderMap, etags: &[&HeaderValue]) -> bool {
     })
 }
 
-/// A published file: by range, conditional.
-fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Response {
+/// A published file: by `range`, conditional.
+fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap, range: Option<&HeaderValue>) -> Response {
     if index::project_name(project).as_deref() != Some(project) || !wheel::is_file_name(name) {
         return missing();
     }
@@ -430,7 +432,7 @@ fn file(shared: &Shared, project: &str, name: &str, headers: &HeaderMap) -> Resp
             return text(StatusCode::INTERNAL_SERVER_ERROR, said);
         }
         let range_holds = headers.get(header::IF_RANGE).is_none_or(|v| *v == tag);
-        send(shared, source, size, headers.get(header::RANGE).filter(|_| range_holds))
+        send(shared, source, size, range.filter(|_| range_holds))
     };
     if response.status().is_client_error() {
         return response;

@@ -96,7 +96,7 @@ impl Wheel {
             return Err(bad(format!("its RECORD does not hold: {}", wheel::listed(faults)))
                 .next("build or download the wheel again; do not publish this one"));
         }
-        let header = |key: &str| wheel.headers().get(key).map(str::to_owned);
+        let header = |key: &str| wheel.headers().get(key).map(|value| value.trim().to_owned());
         let requires_python = header("Requires-Python");
         if let Some(r) = &requires_python
             && VersionSpecifiers::from_str(r).is_err()
@@ -115,7 +115,8 @@ impl Wheel {
         let reading = || format!("reading {}", path.display());
         let (sha256, size) = digest_reader(&mut Cursor::new(&file)).doing(reading)?;
         let metadata = wheel.metadata().to_vec();
-        let stem = filename.trim_end_matches(".whl");
+        // Of `a.whl.whl` it is `a.whl`: what lies beside `a.whl` is not its own.
+        let stem = filename.strip_suffix(".whl").unwrap_or(filename);
         let dir = path.parent().unwrap_or(Path::new("."));
         let examined = Self {
             path: path.to_owned(),

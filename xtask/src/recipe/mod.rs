@@ -19,7 +19,7 @@ pub use lock::{Draws, LOCK_VERSION, Lock, Locked, PythonLock, is_sha256};
 pub use model::*;
 pub use near::nearest;
 pub(crate) use requirement::first_line;
-pub use requirement::{MOST_WEIGHT, Requirement, pinned, requirement, shown, weight};
+pub use requirement::{MOST_WEIGHT, Requirement, compared_alike, pinned, requirement, shown, weight};
 pub use toolchain::TOOLCHAIN;
 
 /// The recipe that is built where none is named.

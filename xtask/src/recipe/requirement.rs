@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use pep508_rs::VerbatimUrl;
+use pep508_rs::{MarkerWarningKind, VerbatimUrl};
 
 use crate::error::without_secrets;
 
@@ -80,6 +80,23 @@ pub fn requirement(text: &str) -> Result<Requirement, String> {
     Requirement::from_str(text).map_err(|e| e.message.to_string())
 }
 
+/// Whether all readers make the same of the comparisons in a requirement's marker. Where one makes no sense (two texts,
+/// two variables, `~=` for what is no version), the library and uv pass over it or take it for false,
+/// and pip compares the texts, or gives up.
+///
+/// # Errors
+/// There is such a comparison.
+pub fn compared_alike(text: &str) -> Result<(), String> {
+    let mut is_one = false;
+    let mut told = |kind: MarkerWarningKind, _: String| is_one |= kind != MarkerWarningKind::DeprecatedMarkerName;
+    // Whether it can be read at all, `requirement` says; no folder counts for what is asked here.
+    let _ = Requirement::parse_reporter(text, "/", &mut told);
+    if is_one {
+        return Err("its condition has a comparison of which installers make different things".into());
+    }
+    Ok(())
+}
+
 /// What is wrong, without the lines after it that draw an arrow under the place: an error of ours is one line.
 pub(crate) fn first_line(e: &impl std::fmt::Display) -> String {
     e.to_string().lines().next().unwrap_or_default().to_owned()
@@ -112,6 +129,33 @@ mod tests {
         let secret = "other @ https://me:pass@host.example/o.whl?token=abcdef ; python_version > '3'";
         assert_eq!(said(secret), "other @ https://…@host.example/o.whl?token=…");
         assert_eq!(said("torch>=2.6; extra == 'x'"), "torch>=2.6");
+    }
+
+    #[test]
+    fn a_comparison_that_readers_understand_differently_is_found() {
+        for good in [
+            "x",
+            "x>=1; python_version >= '3.8' and os_name != 'nt'",
+            "x; extra == 'a-b'",
+            "x; 'linux' in sys_platform",
+            "x; python_version in '3.8 3.9'",
+            "x; os.name == 'posix'",
+            "x @ https://h/x.zip ; os_name > 'a'",
+        ] {
+            assert_eq!(compared_alike(good), Ok(()), "{good}");
+        }
+        for bad in [
+            "x; 'a' == 'a'",
+            "x; os_name != sys_platform",
+            "x; os_name ~= 'a'",
+            "x; python_version == 'three'",
+            "x; python_version < '3.8.*'",
+            "x; os_name == 'a' or python_version in '2.7, 3.9'",
+            "x; extra in 'a b'",
+        ] {
+            assert!(requirement(bad).is_ok(), "{bad} is no requirement: {:?}", requirement(bad));
+            assert!(compared_alike(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

@@ -8,11 +8,12 @@ use html5gum::{Token, Tokenizer};
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use ureq::Agent;
+use ureq::{Agent, ResponseExt};
 use url::Url;
 
 use crate::error::{Error, Kind, Result};
 use crate::recipe::{System, is_sha256};
+use crate::wheel::Name;
 
 pub use crate::wheel::normalize;
 
@@ -89,7 +90,8 @@ print(d.get('install.index-url') or d.get('download.index-url') or d.get('global
     Err(format!("cannot find out which package index pip uses ({})", reasons.join("; ")))
 }
 
-/// The files of `project`, from the JSON form of the index or, failing that, its HTML.
+/// The files of `project`, from the JSON form of the index or, failing that, its HTML. Wheels of other projects on its
+/// page are passed over, as installers do.
 ///
 /// # Errors
 /// Bad input: the index has no such project. The world: it does not answer.
@@ -124,10 +126,31 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
             }
             continue;
         }
-        let base = Url::parse(&page_url).map_err(|e| failed(e.to_string()))?;
-        return read_page(response, &base).map_err(|e| failed(e.what().to_owned()));
+        let base = stands_at(&response, &page_url).map_err(failed)?;
+        let mut files = read_page(response, &base).map_err(|e| failed(e.what().to_owned()))?;
+        let own = normalize(project);
+        files.retain(|f| f.filename.parse::<Name>().ok().is_none_or(|name| name.project == own));
+        return Ok(files);
     }
     Err(failed(last))
+}
+
+/// Where the page stands that was asked for at `asked`: redirects may have led elsewhere, and its links are relative to
+/// that.
+fn stands_at(response: &ureq::http::Response<ureq::Body>, asked: &str) -> std::result::Result<Url, String> {
+    let parse = |address: &str| Url::parse(address).map_err(|e| e.to_string());
+    Ok(signed_in(parse(&response.get_uri().to_string())?, &parse(asked)?))
+}
+
+/// `url` with the user and the password of `of`, if it is of the same origin and names none: what a page of an index
+/// that asks for them links to there asks for them too, and what is elsewhere is not told them.
+fn signed_in(mut url: Url, of: &Url) -> Url {
+    if url.origin() == of.origin() && url.username().is_empty() && url.password().is_none() {
+        // An address without a host has neither.
+        let _ = url.set_username(of.username());
+        let _ = url.set_password(of.password());
+    }
+    url
 }
 
 /// The files that a page of a project names.
@@ -194,7 +217,8 @@ pub fn parse_page(text: &str, json: bool, base: &Url) -> Result<Vec<IndexFile>> 
         None => base.clone(),
     };
     let placed = |file: IndexFile, href: &str| {
-        let mut url = from.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
+        let url = from.join(href).map_err(|e| unreadable(format!("'{href}' is no address: {e}")))?;
+        let mut url = signed_in(url, base);
         if base.scheme() == "https" && url.scheme() == "http" {
             return Err(unreadable(format!("it came by https and leads to plain http for {}", file.filename)));
         }
@@ -466,6 +490,19 @@ mod tests {
         assert!(parse_page(&there("http://h/f/"), false, &base).is_err());
         // What is no digest promises nothing.
         assert_eq!(parse_page(&html("x-1.whl#sha256=00"), false, &base).unwrap()[0].sha256, None);
+    }
+
+    #[test]
+    fn a_user_and_a_password_go_to_the_origin_of_the_page_and_to_no_other() {
+        let base = Url::parse("http://me:p%40w@h:8/simple/x/").unwrap();
+        let led_to =
+            |href: &str| parse_page(&format!("<a href=\"{href}\">x-1.whl</a>"), false, &base).unwrap()[0].url.clone();
+        for own in ["../../f/x-1.whl", "/f/x-1.whl", "//h:8/f/x-1.whl", "http://h:8/f/x-1.whl"] {
+            assert_eq!(led_to(own), "http://me:p%40w@h:8/f/x-1.whl", "{own}");
+        }
+        for other in ["http://h/x-1.whl", "https://h:8/x-1.whl", "http://i:8/x-1.whl", "http://you:z@h:8/x-1.whl"] {
+            assert_eq!(led_to(other), other);
+        }
     }
 
     #[test]

@@ -7,14 +7,15 @@ pub struct Metadata {
 }
 
 impl Metadata {
-    /// Reads the headers; what follows the first empty line is a description, and left alone.
+    /// Reads the headers; what follows the first empty line is a description, and left alone. Blanks at the end of a
+    /// value, and those of other alphabets, are a part of it: installers do not cut them off everywhere, and give up.
     ///
     /// # Errors
     /// What is no header, or is not UTF-8, in a sentence.
     pub fn parse(bytes: &[u8]) -> Result<Self, String> {
         let mut out = Self::default();
         for (at, line) in lines(bytes).enumerate() {
-            out.add(line).map_err(|why| format!("line {} {why}", at + 1))?;
+            out.add(line, begun).map_err(|why| format!("line {} {why}", at + 1))?;
         }
         // Installers read all of the file as text before they look for headers, and give up.
         if let Err(e) = std::str::from_utf8(bytes) {
@@ -29,13 +30,13 @@ impl Metadata {
     pub fn lenient(text: &str) -> Self {
         let mut out = Self::default();
         for line in lines(text.as_bytes()) {
-            let _ = out.add(line);
+            let _ = out.add(line, str::trim);
         }
         out
     }
 
-    /// Takes one line, or says what is wrong with it.
-    fn add(&mut self, line: &[u8]) -> Result<(), String> {
+    /// Takes one line, or says what is wrong with it; `cut` takes blanks from a value.
+    fn add(&mut self, line: &[u8], cut: fn(&str) -> &str) -> Result<(), String> {
         let line = std::str::from_utf8(line).map_err(|_| "is not UTF-8")?;
         // Readers differ in what ends a line: these do for some of them.
         if line.contains(['\r', '\0', '\u{b}', '\u{c}', '\u{1c}', '\u{1d}', '\u{1e}', '\u{85}', '\u{2028}', '\u{2029}'])
@@ -52,7 +53,7 @@ impl Metadata {
             .split_once(':')
             .filter(|(k, _)| !k.is_empty() && k.bytes().all(|b| b.is_ascii_graphic()))
             .ok_or_else(|| format!("is no header: '{}'", line.escape_debug()))?;
-        self.headers.push((key.to_owned(), value.trim().to_owned()));
+        self.headers.push((key.to_owned(), cut(value).to_owned()));
         Ok(())
     }
 
@@ -86,6 +87,11 @@ impl Metadata {
     }
 }
 
+/// A value without the blanks before it that all readers take away.
+fn begun(value: &str) -> &str {
+    value.trim_start_matches([' ', '\t'])
+}
+
 /// The lines before the first empty one.
 fn lines(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
     bytes
@@ -103,6 +109,15 @@ mod tests {
         let m = Metadata::parse(b"Name: demo\nversion: 1\nSummary: a\n  b\n\nName: other\n").unwrap();
         assert_eq!((m.one("Name"), m.one("Version")), (Ok("demo"), Ok("1")));
         assert_eq!(m.get("summary"), Some("a\n  b"));
+    }
+
+    #[test]
+    fn blanks_that_installers_do_not_cut_off_stay() {
+        let text = "Name: \t demo \nVersion:\u{3000}1\u{a0}\n";
+        let m = Metadata::parse(text.as_bytes()).unwrap();
+        assert_eq!((m.one("Name"), m.one("Version")), (Ok("demo "), Ok("\u{3000}1\u{a0}")));
+        let m = Metadata::lenient(text);
+        assert_eq!((m.one("Name"), m.one("Version")), (Ok("demo"), Ok("1")));
     }
 
     #[test]

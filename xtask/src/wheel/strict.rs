@@ -14,7 +14,7 @@ use sha2::{Digest as _, Sha256, Sha384, Sha512};
 use super::record::{self, Digest};
 use super::{Archive, Member, Metadata, Name, ReadAt, entry_points, names, normalize, pump};
 use crate::error::{Error, Exit, Result};
-use crate::recipe::{MOST_WEIGHT, first_line, requirement, weight};
+use crate::recipe::{MOST_WEIGHT, compared_alike, first_line, requirement, weight};
 
 fn unfit(what: impl Into<String>) -> Error {
     torchmill_bytes::Error::Unfit(what.into()).into()
@@ -356,9 +356,12 @@ fn metadata(archive: &Archive<'_>, dist_info: &str, name: &Name) -> Result<(Vec<
         let (what, read) = match *key {
             "Requires-Dist" => (
                 "requirement (PEP 508)",
-                requirement(value).and_then(|r| match &r.version_or_url {
-                    Some(VersionOrUrl::Url(url)) => address(url),
-                    _ => Ok(()),
+                requirement(value).and_then(|r| {
+                    compared_alike(value)?;
+                    match &r.version_or_url {
+                        Some(VersionOrUrl::Url(url)) => address(url),
+                        _ => Ok(()),
+                    }
                 }),
             ),
             "Requires-Python" => (
@@ -497,6 +500,9 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
     }
     let (scheme, rest) = rest.split_once('/').unwrap_or((rest, ""));
     if scheme.is_empty() {
+        if !name.ends_with('/') {
+            return Err(format!("'{shown}' is a file by the name of the data folder: some installers break off there"));
+        }
         return Ok(name.to_owned()); // the folder itself
     }
     if !SCHEMES.contains(&scheme) || !name.ends_with('/') && rest.is_empty() {
@@ -550,12 +556,14 @@ mod tests {
         assert_eq!(at("demo/a.py").unwrap(), "lib/demo/a.py");
         assert_eq!(at("demo-1.0.data/purelib/demo/a.py").unwrap(), "lib/demo/a.py");
         assert_eq!(at("demo-1.0.data/scripts/x").unwrap(), at("demo-1.0.data/data/bin/x").unwrap());
+        assert!(at("demo-1.0.data/").is_ok() && at("demo-1.0.data/scripts/").is_ok());
         for bad in [
             "other-1.0.data/purelib/a.py",
             "demo-1.0.DATA/purelib/a.py",
             "demo-1.0.data/elsewhere/a.py",
             "demo-1.0.data/a.py",
             "demo-1.0.data/purelib",
+            "demo-1.0.data",
             "demo-1.0.data/data/lib/python3.11/site-packages/demo/a.py",
             "demo-1.0.data/data/include/site/python3.11/demo/a.h",
             "demo-1.0.data/data/bin/python3",

@@ -60,7 +60,11 @@ pub fn refusal(options: &Options, request: &Request) -> Option<Response> {
             return Some((StatusCode::FORBIDDEN, "this server takes no uploads\n").into_response());
         }
         Method::POST => holds(&options.upload),
-        _ => return Some((StatusCode::METHOD_NOT_ALLOWED, "GET, HEAD and POST\n").into_response()),
+        _ => {
+            // RFC 9110, 15.5.6: which ones are, the answer says.
+            let allowed = [(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST"))];
+            return Some((StatusCode::METHOD_NOT_ALLOWED, allowed, "GET, HEAD and POST\n").into_response());
+        }
     };
     let ask = [(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"torchmill\""))];
     (!may).then(|| (StatusCode::UNAUTHORIZED, ask, "a token is needed\n").into_response())
