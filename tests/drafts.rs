@@ -114,6 +114,7 @@ fn index(version: &str, tags: &[&str], wheel: Option<Vec<u8>>) -> Server {
     let scikit = r#"{"meta":{"api-version":"1.1"},"name":"scikit-build-core","files":[
         {"filename":"scikit_build_core-1.1.1-py3-none-any.whl","url":"a","hashes":{}},
         {"filename":"scikit_build_core-1.4.0-py3-none-any.whl","url":"b","hashes":{}},
+        {"filename":"scikit_build_core-1.6.0-py3-none-any.whl","url":"e","hashes":{},"yanked":true},
         {"filename":"scikit_build_core-2.0.0-py3-none-any.whl","url":"c","hashes":{}},
         {"filename":"scikit_build_core-1.5.0rc1-py3-none-any.whl","url":"d","hashes":{}}]}"#;
     Server::start([
@@ -152,7 +153,8 @@ fn read(w: &Workspace, name: &str) -> String {
 #[test]
 fn a_tree_of_the_newest_kind_becomes_a_recipe_that_says_what_it_does_not_know() {
     let dir = tempfile::tempdir().unwrap();
-    let more = "cmake_dependent_option(\n  USE_TIME_TRAVEL \"x\" ON \"USE_CUDA\" OFF)\noption(USE_MKLDNN \"x\" ON)\n";
+    let more = "cmake_dependent_option(\n  USE_TIME_TRAVEL \"x\" ON \"USE_CUDA\" OFF)\noption(USE_MKLDNN \"x\" ON)\n\
+                if(CMAKE_CXX_COMPILER_ID STREQUAL \"Clang\" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 17)\nendif()\n";
     let (url, commit) = upstream(
         dir.path(),
         "v2.16.0",
@@ -190,6 +192,7 @@ fn a_tree_of_the_newest_kind_becomes_a_recipe_that_says_what_it_does_not_know() 
     assert!(loaded.python.build.contains(&"scikit-build-core==1.4.0".to_owned()), "{:?}", loaded.python.build);
     assert!(loaded.torch.tch.is_none() && loaded.torch.status.is_draft());
     assert_eq!(loaded.toolchain.gcc.as_deref(), Some(">=13.1"));
+    assert_eq!(loaded.toolchain.clang.as_deref(), Some(">=17"));
     assert_eq!(loaded.features.get("USE_XNNPACK"), Some(&false));
     let list = w.run(&["recipe", "list"]).exits(0).stdout;
     assert!(list.lines().any(|l| l.starts_with("torch-2.16.0-cpu ") && l.contains("draft")), "{list}");
@@ -271,8 +274,9 @@ fn the_cuda_of_the_real_wheel_of_2_12_1_becomes_a_recipe() {
     for pinned in [("nvidia-cudnn-cu13", "9.20.0.48"), ("nvidia-nccl-cu13", "2.29.7"), ("triton", "3.7.1")] {
         assert!(packages.contains(&pinned), "{packages:?}");
     }
-    // Stock leaves a choice of cuBLAS: that is told and not guessed.
-    assert!(!packages.iter().any(|(name, _)| name.contains("cublas")), "{packages:?}");
+    // Stock leaves a choice of cuBLAS: so does the wheel that is built of this.
+    let cublas = "nvidia-cublas<=13.1.1.3,>=13.1.0.3; platform_system == \"Linux\"";
+    assert!(cuda.requires.iter().any(|r| r == cublas), "{cuda:?}");
     assert_eq!(recipe.features.get("USE_SYSTEM_NCCL"), Some(&true));
     // A second time only what is missing is written; here the wheel cannot be read, but the METADATA beside it.
     std::fs::remove_file(w.path().join("recipes/torch-2.12.0-cu130.toml")).unwrap();
@@ -331,6 +335,9 @@ fn what_cannot_become_a_recipe_is_told_and_nothing_is_written() {
     told(&with("no-pyproject", "pyproject.toml", None), &["2.16.0"], "not-pytorch", "it has no pyproject.toml");
     let poetry = pyproject("poetry.core.masonry.api", &[]);
     told(&with("poetry", "pyproject.toml", Some(&poetry)), &["2.16.0"], "unknown-backend", "poetry.core.masonry.api");
+    // A name that would go on in the recipe's next line.
+    let more = pyproject("setuptools.build_meta\\nlocal = 'theirs'", &[]);
+    told(&with("more", "pyproject.toml", Some(&more)), &["2.16.0"], "unknown-backend", "setuptools.build_meta");
     told("https://me:secret@example.org/x", &["2.16.0"], "git-url", "a name or password in it");
     told("ssh://git@example.org/x", &["2.16.0"], "git-url", "no URL of https or file");
     // A repository that is not there is the world's fault.
@@ -365,6 +372,102 @@ fn a_version_that_the_index_does_not_have_is_written_from_the_tree_alone() {
     assert!(text.contains("NOT FOUND OUT: for which Pythons the stock wheels are"), "{text}");
     let recipe = torchmill::recipe::Workspace { root: w.path().to_owned() }.load("torch-2.16.0-cpu").unwrap();
     assert_eq!(recipe.python.versions, ["3.11", "3.12"]);
+}
+
+#[test]
+fn what_a_draft_is_near_to_is_taken_over_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    // What one line takes, another excludes.
+    let requires = ["scikit-build-core>=1.3", "scikit-build-core<2", "packaging>=24.2"];
+    let (url, _) = upstream(
+        dir.path(),
+        "v2.16.0",
+        &[
+            ("CMakeLists.txt", list_file("${SKBUILD_PROJECT_NAME}", "3.27...4.1", "11.3", "20", "")),
+            ("pyproject.toml", pyproject("scikit_build_core.build", &requires)),
+            (STORE, "x".into()),
+        ],
+    );
+    git(&dir.path().join("pytorch"), &["tag", "-a", "v2.16.1", "-m", "v2.16.1"]);
+    let (w, index) = (workspace(), index("2.16.0", &[], None));
+    let loaded = |version: &str| {
+        new(&w, &url, &index, &[version, "--without-wheel"]).exits(0);
+        torchmill::recipe::Workspace { root: w.path().to_owned() }.load(&format!("torch-{version}-cpu")).unwrap()
+    };
+    let first = loaded("2.16.0");
+    assert!(first.python.build.contains(&"scikit-build-core==1.4.0".to_owned()), "{:?}", first.python.build);
+    let text = read(&w, "torch-2.16.0-cpu");
+    assert!(text.contains("CMake 3.27."), "{text}");
+
+    // Somebody works on it; then comes the next version, whose nearest recipe it is.
+    let own = "\n[libuv]\nversion = \"1.53.0\"\nsource = \"uv\"\n[limits]\ndisk = 40000\n\
+               [toolchain]\ngcc = \">=10, <15\"\ntried = [\"gcc 12.2\"]\n\
+               [[source]]\nname = \"uv\"\ncoordinates = [\"file:uv.tar\"]\n\
+               into = [{ prefix = \"x\", strip = 1 }]\nlicense = \"MIT\"\n\
+               [[patch]]\nfile = \"pytorch-2.12.1/flatbuffers-23.5.26.patch\"\nreason = \"r\"\n";
+    w.write("recipes/torch-2.16.0-cpu.toml", text + own);
+    let second = loaded("2.16.1");
+    assert_eq!(second.python.build, first.python.build);
+    assert_eq!((second.libuv.version.as_str(), second.libuv.source.as_str()), ("1.53.0", "uv"));
+    assert!(second.source.iter().any(|s| s.name == "uv" && s.into.len() == 1), "{:?}", second.source);
+    assert_eq!(second.limits.disk, 40_000 << 20);
+    assert_eq!(second.toolchain.gcc.as_deref(), Some(">=11.3, <15"));
+    // What was made for another version's files is told, and not taken over; nor is what that one was built with.
+    assert!(second.patch.is_empty() && second.toolchain.tried.is_empty(), "{second:?}");
+    let text = read(&w, "torch-2.16.1-cpu");
+    for part in [
+        "The build's packages are torch-2.16.0-cpu's: their pins meet what pyproject.toml asks for.",
+        "NOT FOUND OUT: whether the patches of torch-2.16.0-cpu are needed here too",
+    ] {
+        assert!(text.contains(part), "no '{part}' in {text}");
+    }
+}
+
+#[test]
+fn a_tree_that_names_no_pythons_and_writes_to_terminals_becomes_a_recipe_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    // Up to 2.7 there is no table [project].
+    let pyproject = "[build-system]\nrequires = [\"setuptools\", \"x\\u001b[2J\"]\n\
+                     build-backend = \"setuptools.build_meta:__legacy__\"\n";
+    let (url, _) = upstream(
+        dir.path(),
+        "v2.5.1",
+        &[
+            ("CMakeLists.txt", list_file("Torch CXX C", "3.18", "9.3", "17", "")),
+            ("pyproject.toml", pyproject.into()),
+            (STORE, "x".into()),
+        ],
+    );
+    let (w, index) = (workspace(), index("2.5.1", &[], None));
+    let ran = new(&w, &url, &index, &["2.5.1", "--without-wheel"]).exits(0);
+    let recipes = torchmill::recipe::Workspace { root: w.path().to_owned() };
+    let (own, near) = (recipes.load("torch-2.5.1-cpu").unwrap(), recipes.load("torch-2.7.1-cpu").unwrap());
+    assert_eq!((own.python.versions, own.python.requires), (near.python.versions, near.python.requires));
+    let text = read(&w, "torch-2.5.1-cpu");
+    for said in [&text, &ran.stdout] {
+        assert!(said.contains("for which Pythons it is: these are those of torch-2.7.1-cpu"), "{said}");
+        assert!(said.contains("what meets 'x\\u{1b}[2J' of upstream") && !said.contains('\u{1b}'), "{said:?}");
+    }
+}
+
+#[test]
+fn a_tree_that_names_more_submodules_than_are_read_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let module = |i: u32| format!("[submodule \"{i}\"]\n\tpath = third_party/{i}\n\turl = ../{i}\n");
+    let modules: String = (0..1001).map(module).collect();
+    let (url, _) = upstream(
+        dir.path(),
+        "v2.16.0",
+        &[
+            ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "11.3", "20", "")),
+            ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
+            (STORE, "x".into()),
+            (".gitmodules", modules),
+        ],
+    );
+    let (w, index) = (workspace(), index("2.16.0", &[], None));
+    new(&w, &url, &index, &["2.16.0", "--without-wheel"]).exits(2).says(".gitmodules names 1001 submodules");
+    assert!(!w.path().join("recipes/torch-2.16.0-cpu.toml").exists());
 }
 
 #[test]

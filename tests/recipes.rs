@@ -420,6 +420,13 @@ fn compilers_have_the_minima_of_their_time() {
         let gcc = recipe.toolchain.gcc.clone().unwrap();
         assert_eq!(gcc, if minor < 12 { ">=9.3" } else { ">=11.3" }, "{}", recipe.name);
     }
+    // What is for Windows is compiled by neither of the two that upstream's list file has a minimum for.
+    let (git, archives) = by_origin();
+    for recipe in git.iter().chain(&archives).filter(|r| r.system == torchmill::recipe::System::Windows) {
+        let new = recipe.torch.version != "2.6.0";
+        let oldest = if new { ">=19.29" } else { ">=19.20" };
+        assert_eq!(recipe.toolchain.msvc.as_deref(), Some(oldest), "{}", recipe.name);
+    }
 }
 
 // --- recipe list ---------------------------------------------------------------------------------

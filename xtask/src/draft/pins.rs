@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use pep440_rs::{Version, VersionSpecifiers};
+use pep440_rs::{Version, VersionSpecifier, VersionSpecifiers};
 use pep508_rs::VersionOrUrl;
 
 use super::known::Known;
@@ -26,46 +26,47 @@ pub struct Pins {
 
 /// Holds the nearest recipe's pins against what the version asks for.
 pub fn fit(known: &Known, events: &dyn Sink) -> Pins {
-    let upstream = &known.upstream;
+    let (upstream, build) = (&known.upstream, &known.nearest.recipe.python.build);
     let of_cmake = upstream.cmake.as_ref().map(|v| format!("cmake>={v}"));
     let mut pins = Pins::default();
-    let mut anew = BTreeMap::new();
+    // All that is asked of one package, wherever it stands: what one line takes, another may exclude.
+    let mut asked: BTreeMap<String, (Vec<&str>, Vec<VersionSpecifier>)> = BTreeMap::new();
     for text in upstream.requires.iter().chain(&of_cmake) {
-        let Ok(asked) = requirement(text) else {
+        let Ok(one) = requirement(text) else {
             pins.unmet.push((text.clone(), "it is no PEP 508 requirement".into()));
             continue;
         };
-        let range = match &asked.version_or_url {
-            Some(VersionOrUrl::VersionSpecifier(range)) => range.clone(),
-            _ => VersionSpecifiers::empty(),
-        };
-        let mut own = known
-            .nearest
-            .recipe
-            .python
-            .build
-            .iter()
-            .filter_map(|p| pin(p))
-            .filter(|(n, _)| *n == asked.name.to_string());
-        let Some(first) = own.next() else {
-            pins.missing.push(text.clone());
-            continue;
-        };
-        if std::iter::once(first).chain(own).all(|(_, version)| range.contains(&version)) {
+        let (texts, ranges) = asked.entry(one.name.to_string()).or_default();
+        if !texts.contains(&text.as_str()) {
+            texts.push(text);
+        }
+        if let Some(VersionOrUrl::VersionSpecifier(range)) = one.version_or_url {
+            ranges.extend(range);
+        }
+    }
+    let mut anew = BTreeMap::new();
+    for (name, (texts, ranges)) in asked {
+        let text = texts.join(", ");
+        let range: VersionSpecifiers = ranges.into_iter().collect();
+        let own: Vec<Version> = build.iter().filter_map(|p| pin(p)).filter(|p| p.0 == name).map(|p| p.1).collect();
+        if own.is_empty() {
+            pins.missing.push(text);
             continue;
         }
-        let name = asked.name.to_string();
+        if own.iter().all(|version| range.contains(version)) {
+            continue;
+        }
         match newest(&name, &range) {
             Ok(version) => {
                 events.note(format!("{text}: pinned to {version}"));
-                pins.changed.push((name.clone(), text.clone()));
+                pins.changed.push((name.clone(), text));
                 anew.insert(name, (range, version));
             }
-            Err(why) => pins.unmet.push((text.clone(), why)),
+            Err(why) => pins.unmet.push((text, why)),
         }
     }
     if !anew.is_empty() {
-        let list = known.nearest.recipe.python.build.iter().map(|old| match pin(old).map(|(n, v)| (anew.get(&n), v)) {
+        let list = build.iter().map(|old| match pin(old).map(|(n, v)| (anew.get(&n), v)) {
             Some((Some((range, version)), had)) if !range.contains(&had) => repinned(old, version),
             _ => old.clone(),
         });
@@ -90,11 +91,12 @@ fn repinned(old: &str, version: &Version) -> String {
     }
 }
 
-/// The newest release on the index within `range` that has a wheel.
+/// The newest release on the index within `range` that has a wheel, and was not taken back.
 fn newest(name: &str, range: &VersionSpecifiers) -> Result<Version, String> {
     let files = pypi::files(&http_agent(), name).map_err(|e| e.what().to_owned())?;
     let versions = files
         .iter()
+        .filter(|f| !f.yanked)
         .filter_map(|f| f.filename.parse::<crate::wheel::Name>().ok()?.parsed_version())
         .filter(|v| !v.any_prerelease() && range.contains(v));
     versions.max().ok_or_else(|| "the package index has no wheel within that range".into())

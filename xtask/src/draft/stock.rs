@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::io::Read;
 
 use pep440_rs::Version;
+use pep508_rs::VersionOrUrl;
 use ureq::Agent;
 
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::inspect::Remote;
-use crate::recipe::{cuda, pinned, requirement};
+use crate::recipe::{cuda, requirement};
 use crate::source::pypi::{self, IndexFile};
 use crate::wheel::{self, Metadata, Name};
 
@@ -44,8 +45,7 @@ pub fn read(agent: &Agent, version: &Version, events: &dyn Sink) -> Result<Stock
         return Err(no_wheel(version, own.len(), &files));
     }
     let minors = |free: bool| -> Vec<String> {
-        let found: BTreeSet<u32> =
-            linux.iter().filter(|(t, _)| t.free_threaded == free).map(|(t, _)| t.minor).collect();
+        let found: BTreeSet<u8> = linux.iter().filter(|(t, _)| t.free_threaded == free).map(|(t, _)| t.minor).collect();
         found.into_iter().map(|m| format!("3.{m}")).collect()
     };
     // A wheel that was uploaded again has a build number: the first one stands for the release.
@@ -82,7 +82,8 @@ struct Tags {
     version: Version,
     /// Whether it has a build number.
     again: bool,
-    minor: u32,
+    /// `11` of `cp311`.
+    minor: u8,
     free_threaded: bool,
     platform: String,
 }
@@ -176,12 +177,17 @@ impl Stock {
         of("cuda-toolkit").or_else(|| of("nvidia-cuda-runtime"))
     }
 
-    /// What of its requirements is a library of CUDA: pinned ones, and those that leave a choice.
+    /// What of its requirements is a library of CUDA: those that name a version or a range, as a recipe has to, and the
+    /// others. What only an extra asks for is neither.
     pub fn cuda_requires(&self) -> (Vec<&str>, Vec<&str>) {
         let begins = ["cuda-", "nvidia-", "triton"];
+        let is_extra = |r: &str| r.split_once(';').is_some_and(|(_, marker)| marker.contains("extra"));
         let libraries = self.requires.iter().flatten().map(String::as_str);
-        let one_version = |r: &&str| requirement(r).is_ok_and(|r| pinned(&r).is_some());
-        libraries.filter(|r| begins.iter().any(|b| r.starts_with(b))).partition(one_version)
+        let libraries = libraries.filter(|r| begins.iter().any(|b| r.starts_with(b)) && !is_extra(r));
+        libraries.partition(|r| match requirement(r).map(|r| r.version_or_url) {
+            Ok(Some(VersionOrUrl::VersionSpecifier(range))) => !range.is_empty(),
+            _ => false,
+        })
     }
 }
 
@@ -235,9 +241,27 @@ mod tests {
     }
 
     #[test]
+    fn a_range_is_taken_over_and_what_takes_any_version_is_open() {
+        let requires = [
+            "cuda-toolkit[cudart]==13.0.2",
+            "nvidia-cublas<=13.1.1.3,>=13.1.0.3; platform_system == \"Linux\"",
+            "triton",
+            "nvidia-x @ https://h/x.whl",
+            "nvidia-y==1; extra == \"y\"",
+            "filelock",
+        ];
+        let stock = Stock { requires: Some(requires.map(str::to_owned).into()), ..Stock::default() };
+        let (taken, open) = stock.cuda_requires();
+        assert_eq!(taken, requires[..2]);
+        assert_eq!(open, requires[2..4]);
+    }
+
+    #[test]
     fn a_wheel_that_came_again_is_told_apart() {
         let t = Tags::of("torch-2.10.0-3-cp313-cp313t-manylinux_2_28_x86_64.whl").unwrap();
         assert!(t.again && t.free_threaded && t.minor == 13);
         assert!(Tags::of("torch-2.10.0.tar.gz").is_none());
+        // A number that no Python has.
+        assert!(Tags::of("torch-2.10.0-cp34294967295-cp34294967295-manylinux_2_28_x86_64.whl").is_none());
     }
 }

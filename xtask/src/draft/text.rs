@@ -9,7 +9,7 @@ use super::pins::Pins;
 use super::stock::cuda_of;
 use crate::artifact::civil_date;
 use crate::error::{Error, Result};
-use crate::recipe::Backend;
+use crate::recipe::{Backend, Source};
 
 /// A recipe's text, and what it leaves open.
 #[derive(Debug)]
@@ -36,15 +36,16 @@ impl Page {
     }
 
     fn comment(&mut self, words: impl std::fmt::Display) {
-        for line in folded(&words.to_string()) {
+        for line in folded(&shown(&words.to_string())) {
             self.line(format_args!("# {line}"));
         }
     }
 
     /// A thing that was not found out: a comment, and a line for whoever ran the command.
     fn open(&mut self, what: impl std::fmt::Display) {
+        let what = shown(&what.to_string());
         self.comment(format_args!("NOT FOUND OUT: {what}"));
-        self.open.push(what.to_string());
+        self.open.push(what);
     }
 
     fn table(&mut self, name: &str, table: &toml::Table) {
@@ -65,9 +66,22 @@ impl Page {
     }
 }
 
+/// A TOML array of strings, on one line.
+fn array(items: &[String]) -> String {
+    format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
+}
+
 /// A TOML string.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+/// Words of others as a comment may have them, and a terminal: on one line, and control characters visible.
+fn shown(words: &str) -> String {
+    let word = |word: &str| -> String {
+        word.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
+    };
+    words.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
 }
 
 /// Lines of at most 116 characters.
@@ -104,11 +118,16 @@ pub fn cpu(known: &Known, pins: &Pins, git: &str) -> Draft {
         "description = {}",
         quoted(&format!("PyTorch {version} from upstream git, CPU, libuv TCPStore"))
     ));
+    if !nearest.file.without.is_empty() {
+        p.list("without", &nearest.file.without);
+    }
     torch(&mut p, known);
-    python(&mut p, known, pins);
+    python(&mut p, known);
+    packages(&mut p, known, pins);
     toolchain(&mut p, known);
     features(&mut p, known);
     submodules(&mut p, known);
+    sources(&mut p, known);
     p.line("\n[[source]]");
     p.line("name = \"pytorch\"");
     p.line(format_args!("coordinates = [{}]", quoted(&format!("git+{git}#{}", upstream.commit))));
@@ -158,28 +177,34 @@ fn torch(p: &mut Page, known: &Known) {
     p.line("status = \"not-yet-built-here\"");
 }
 
-fn python(p: &mut Page, known: &Known, pins: &Pins) {
+fn python(p: &mut Page, known: &Known) {
+    let nearest = &known.nearest;
     let of_wheels = known.stock.as_ref().map(|s| s.pythons.as_slice()).filter(|v| !v.is_empty());
     let versions = of_wheels.unwrap_or(&known.upstream.pythons);
     let minors: Vec<u32> = versions.iter().filter_map(|v| v.strip_prefix("3.")?.parse().ok()).collect();
     p.line("\n[python]");
-    let (Some(first), Some(last)) = (minors.iter().min(), minors.iter().max()) else {
-        p.open(format_args!("for which Pythons it is: those of {} stand", known.nearest.recipe.name));
-        return;
-    };
-    if of_wheels.is_none() {
-        p.open("for which Pythons the stock wheels are: these are the classifiers of pyproject.toml");
+    if let (Some(first), Some(last)) = (minors.iter().min(), minors.iter().max()) {
+        if of_wheels.is_none() {
+            p.open("for which Pythons the stock wheels are: these are the classifiers of pyproject.toml");
+        }
+        p.line(format_args!("requires = \">=3.{first},<3.{}\"", last + 1));
+        p.line(format_args!("versions = {}", array(versions)));
+    } else {
+        // Up to 2.7 pyproject.toml has no classifiers (pytorch#153055); what the draft extends names no Pythons.
+        p.open(format_args!("for which Pythons it is: these are those of {}", nearest.recipe.name));
+        p.line(format_args!("requires = {}", quoted(&nearest.recipe.python.requires)));
+        p.line(format_args!("versions = {}", array(&nearest.recipe.python.versions)));
     }
-    p.line(format_args!("requires = \">=3.{first},<3.{}\"", last + 1));
-    let list: Vec<String> = versions.iter().map(|v| quoted(v)).collect();
-    p.line(format_args!("versions = [{}]", list.join(", ")));
+    if let Some(machines) = &nearest.file.python.machines {
+        p.line(format_args!("machines = {}", array(machines)));
+    }
     if let Some(stock) = known.stock.as_ref().filter(|s| !s.free_threaded.is_empty()) {
         p.comment(format_args!(
             "Stock also has wheels for Python without its global lock ({}): not built by this program.",
             stock.free_threaded.join(", ")
         ));
     }
-    let known_before = &known.nearest.recipe.python.versions;
+    let known_before = &nearest.recipe.python.versions;
     let new: Vec<&str> = versions.iter().filter(|v| !known_before.contains(v)).map(String::as_str).collect();
     if !new.is_empty() {
         p.open(format_args!(
@@ -187,6 +212,12 @@ fn python(p: &mut Page, known: &Known, pins: &Pins) {
             new.join(", ")
         ));
     }
+}
+
+/// What the build is made with, and what the wheel is tried with. Lists that the nearest recipe has of its own are not
+/// in what the draft extends.
+fn packages(p: &mut Page, known: &Known, pins: &Pins) {
+    let nearest = &known.nearest;
     for (requirement, why) in &pins.unmet {
         p.open(format_args!("what meets '{requirement}' of upstream: {why}"));
     }
@@ -201,33 +232,57 @@ fn python(p: &mut Page, known: &Known, pins: &Pins) {
             p.comment(format_args!("{name} is pinned anew: upstream asks for {requirement}."));
         }
         p.list("build", build);
-    } else if pins.unmet.is_empty() {
-        p.comment("The build's packages are the base's: their pins meet what pyproject.toml asks for.");
+    } else {
+        let whose = if nearest.file.python.build.is_some() { nearest.recipe.name.as_str() } else { "the base" };
+        if pins.unmet.is_empty() {
+            let met = "their pins meet what pyproject.toml asks for";
+            p.comment(format_args!("The build's packages are {whose}'s: {met}."));
+        }
+        if let Some(build) = &nearest.file.python.build {
+            p.list("build", build);
+        }
+    }
+    if let Some(verify) = &nearest.file.python.verify {
+        p.list("verify", verify);
     }
 }
 
 fn toolchain(p: &mut Page, known: &Known) {
-    let upstream = &known.upstream;
+    let (upstream, inherited) = (&known.upstream, &known.nearest.recipe.toolchain);
     let mut table = toml::Table::try_from(&known.nearest.file.toolchain).unwrap_or_default();
-    let inherited = known.nearest.recipe.toolchain.gcc.as_deref().unwrap_or_default();
-    match &upstream.gcc {
-        Some(oldest) if inherited != format!(">={oldest}") => {
-            table.insert("gcc".into(), toml::Value::String(format!(">={oldest}")));
+    // Another version was built with these.
+    table.remove("tried");
+    let families = [("clang", &upstream.clang, &inherited.clang), ("gcc", &upstream.gcc, &inherited.gcc)];
+    for (family, oldest, inherited) in families {
+        let inherited = inherited.as_deref().unwrap_or_default();
+        let range = oldest.as_ref().map(|oldest| with_oldest(oldest, inherited)).filter(|range| range != inherited);
+        if let Some(range) = range {
+            table.insert(family.into(), toml::Value::String(range));
         }
-        Some(_) => {}
-        None => p.open(format_args!("the oldest GCC: CMakeLists.txt names none; the base says '{inherited}'")),
+    }
+    if upstream.gcc.is_none() {
+        let inherited = inherited.gcc.as_deref().unwrap_or_default();
+        p.open(format_args!("the oldest GCC: CMakeLists.txt names none; the base says '{inherited}'"));
     }
     p.table("toolchain", &table);
     p.comment(format_args!(
-        "CMakeLists.txt: GCC {}, C++{}, CMake {}.",
+        "CMakeLists.txt: GCC {}, Clang {}, C++{}, CMake {}.",
         upstream.gcc.as_deref().unwrap_or("?"),
+        upstream.clang.as_deref().unwrap_or("?"),
         upstream.standard.as_deref().unwrap_or("?"),
         upstream.cmake.as_deref().unwrap_or("?")
     ));
-    p.open(format_args!(
-        "the oldest Clang and MSVC (the base says Clang '{}'), and the newest compilers: write an upper end once one fails",
-        known.nearest.recipe.toolchain.clang.as_deref().unwrap_or("any")
-    ));
+    let unknown = match &upstream.clang {
+        Some(_) => "MSVC".to_owned(),
+        None => format!("Clang and MSVC (the base says Clang '{}')", inherited.clang.as_deref().unwrap_or("any")),
+    };
+    p.open(format_args!("the oldest {unknown}, and the newest compilers: write an upper end once one fails"));
+}
+
+/// The range `inherited` with another lower end.
+fn with_oldest(oldest: &str, inherited: &str) -> String {
+    let rest = inherited.split(',').map(str::trim).filter(|s| !s.is_empty() && !s.starts_with('>'));
+    std::iter::once(format!(">={oldest}")).chain(rest.map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }
 
 fn features(p: &mut Page, known: &Known) {
@@ -239,6 +294,8 @@ fn features(p: &mut Page, known: &Known) {
         p.table(&format!("machine.{machine}.features"), &toml::Table::try_from(&own.features).unwrap_or_default());
         p.table(&format!("machine.{machine}.settings"), &toml::Table::try_from(&own.settings).unwrap_or_default());
     }
+    p.table("libuv", &toml::Table::try_from(&file.libuv).unwrap_or_default());
+    p.table("limits", &toml::Table::try_from(&file.limits).unwrap_or_default());
     p.line("");
     p.comment(format_args!("Features are those of {}.", known.nearest.recipe.name));
     let gone = known.gone();
@@ -269,6 +326,28 @@ fn submodules(p: &mut Page, known: &Known) {
         .collect();
     if !elsewhere.is_empty() {
         p.open(format_args!("whether these submodules can be had, whose URLs are not https: {}", elsewhere.join(", ")));
+    }
+}
+
+/// Sources that the nearest recipe has of its own beside the tree, which its libuv and its settings may name. Its
+/// patches are those of another version.
+fn sources(p: &mut Page, known: &Known) {
+    #[derive(serde::Serialize)]
+    struct Sources<'s> {
+        source: Vec<&'s Source>,
+    }
+
+    let (name, file) = (&known.nearest.recipe.name, &known.nearest.file);
+    if !file.patch.is_empty() {
+        let patches: Vec<&str> = file.patch.iter().map(|patch| patch.file.as_str()).collect();
+        p.open(format_args!("whether the patches of {name} are needed here too: {}", patches.join(", ")));
+    }
+    let is_tree = |s: &Source| s.into.iter().any(|place| place.tree.as_deref() == Some("."));
+    let source: Vec<&Source> = file.source.iter().filter(|s| !is_tree(s)).collect();
+    if !source.is_empty()
+        && let Ok(text) = toml::to_string(&Sources { source })
+    {
+        p.line(format_args!("\n{}", text.trim_end()));
     }
 }
 
@@ -306,11 +385,11 @@ pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
     p.open(format_args!("for which GPUs stock is compiled: no METADATA says it; these are {of}"));
     let list: Vec<String> = architectures.iter().map(|a| quoted(a)).collect();
     p.line(format_args!("architectures = [{}]", list.join(", ")));
-    let (pinned, choice) = stock.cuda_requires();
-    for requirement in &choice {
-        p.open(format_args!("which version of '{requirement}': stock leaves a choice, and the wheel must pin one"));
+    let (taken, any) = stock.cuda_requires();
+    for requirement in &any {
+        p.open(format_args!("which version of '{requirement}': stock takes any, and a recipe names one, or a range"));
     }
-    p.list("requires", &pinned);
+    p.list("requires", &taken);
     p.line("nvcc-threads = 2");
     let has = |name: &str| stock.requires.iter().flatten().any(|r| r.starts_with("nvidia-") && r.contains(name));
     let toolkit_has =

@@ -153,11 +153,18 @@ impl Snapshot {
     /// The submodules that stand in the tree and in `.gitmodules`, by path.
     ///
     /// # Errors
-    /// As [`Snapshot::text`].
+    /// As [`Snapshot::text`]. Bad input: `.gitmodules` names more of them than are fetched.
     pub fn submodules(&self) -> Result<Vec<Submodule>> {
         let root = root_of(&self.repository, self.commit, &self.url)?;
+        let named = submodules(&self.repository, root, &self.url)?;
+        // Each is looked for from the top of the tree.
+        if named.len() as u64 > MOST_SUBMODULES {
+            let (url, found) = (&self.url, named.len());
+            let what = format!("{url}: .gitmodules names {found} submodules; at most {MOST_SUBMODULES} are read");
+            return Err(Error::misuse("git-bound", what));
+        }
         let mut links = Vec::new();
-        for (path, url) in submodules(&self.repository, root, &self.url)? {
+        for (path, url) in named {
             if let Some((ObjectType::Commit, id)) = at(&self.repository, root, &path, &self.url)? {
                 links.push(Submodule { url: resolve(&self.url, &url), commit: id.to_string(), path });
             }
