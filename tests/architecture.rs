@@ -78,7 +78,20 @@ fn modules() -> BTreeMap<Name, Module> {
 struct Reader(Module);
 
 fn is_test(attributes: &[syn::Attribute]) -> bool {
-    attributes.iter().any(|a| a.path().is_ident("cfg") && a.parse_args::<syn::Ident>().is_ok_and(|what| what == "test"))
+    let of_tests = |a: &syn::Attribute| a.parse_args::<syn::Meta>().is_ok_and(|what| asks_for_test(&what));
+    attributes.iter().any(|a| a.path().is_ident("cfg") && of_tests(a))
+}
+
+/// Whether a condition holds in tests alone: `test`, or `all(…)` with it.
+fn asks_for_test(condition: &syn::Meta) -> bool {
+    type List = syn::punctuated::Punctuated<syn::Meta, syn::Token![,]>;
+    match condition {
+        syn::Meta::Path(path) => path.is_ident("test"),
+        syn::Meta::List(list) if list.path.is_ident("all") => {
+            list.parse_args_with(List::parse_terminated).is_ok_and(|all| all.iter().any(asks_for_test))
+        }
+        _ => false,
+    }
 }
 
 impl<'a> Visit<'a> for Reader {
@@ -405,7 +418,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
         "the work folder or a cache, each under the key of the configured build",
         &[
             "objects/audit.rs load",
-            "shared/mod.rs beside",
+            "shared/mod.rs listed",
             "work/pieces.rs doubled ×3",
             "work/remote.rs compiled",
             "work/remote.rs own",
@@ -414,7 +427,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
             "steps/configure.rs read_back",
             "steps/configure.rs write_project_module ×2",
             "steps/wheel.rs forget_earlier_wheels",
-            "work.rs done ×2",
+            "work.rs done",
             "work.rs link",
         ],
     ),
@@ -457,6 +470,8 @@ impl Reading {
         const READ: [&str; 6] = ["read", "read_to_string", "read_dir", "read_link", "copy", "hard_link"];
         let reads = match path {
             [.., "fs" | "fs_err" | "Path" | "PathBuf", name] => READ.contains(name),
+            // The store's own, which keeps what is not there apart from what cannot be read.
+            [.., "read_if_there"] => true,
             [.., "File", "open" | "options"] | [.., "OpenOptions" | "WalkDir", "new"] => true,
             _ => false,
         };
@@ -578,7 +593,13 @@ fn whoever_reads_a_file_is_found_however_it_is_written() {
     assert_eq!(reading("use std::fs::read;").len(), 1);
     assert_eq!(reading("fn f() { std::fs::read(p); if x { fs_err::read(p) } }"), ["f ×2"]);
     assert_eq!(reading("use fs_err as fs; use std::fs::Metadata;").len(), 0);
-    assert!(reading("#[cfg(test)] mod tests { fn f() { std::fs::read(p) } }").is_empty());
+    for of_tests in ["test", "all(test, unix)", "all(unix, all(feature = \"x\", test))"] {
+        assert!(reading(&format!("#[cfg({of_tests})] mod tests {{ fn f() {{ std::fs::read(p) }} }}")).is_empty());
+    }
+    for not_alone in ["unix", "not(test)", "any(test, unix)", "all(unix, not(test))"] {
+        let found = reading(&format!("#[cfg({not_alone})] mod more {{ fn f() {{ std::fs::read(p) }} }}"));
+        assert_eq!(found, ["f"], "{not_alone}");
+    }
 }
 
 #[test]

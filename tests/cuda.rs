@@ -226,6 +226,30 @@ fn owners_of_old_cards_are_told_what_to_install_and_which_cudnn_is_too_new_for_t
         .says("torch-2.12.1-cu126.toml: nvidia-cudnn-cu12 9.12.0.46 has no code for 5.0, 9.10 is the last that has");
 }
 
+#[test]
+fn an_installed_toolkit_of_another_version_is_told_before_anything_is_downloaded() {
+    let w = copy_of_the_recipes();
+    let plan = |home: &Path| {
+        let mut command = w.xtask(&["build-torch", "--dry-run", "--recipe", "torch-2.12.1-cu126", "--cuda-home"]);
+        Ran::of(command.arg(home), w.path())
+    };
+    let home = installed_toolkit(w.path(), "12.9", "9.5.1", "2.25.1");
+    plan(&home).exits(2).says("CUDA: the recipe says 12.6, the toolkit has 12.9").says("or change cuda.version");
+    let home = installed_toolkit(w.path(), "12.6", "9.12.0", "2.20.5");
+    // Whose headers are elsewhere is asked by compiling.
+    plan(&home).exits(0);
+    let header = |name: &str, text: &str| std::fs::write(home.join("include").join(name), text).unwrap();
+    header("cudnn_version.h", "#define CUDNN_MAJOR 9\n#define CUDNN_MINOR 12\n#define CUDNN_PATCHLEVEL 0\n");
+    header("nccl.h", "#define NCCL_MAJOR 2\n#define NCCL_MINOR 20\n#define NCCL_PATCH 5\n#define NCCL_SUFFIX \"\"\n");
+    plan(&home)
+        .exits(2)
+        .says("cuDNN: the recipe says 9.5.1.17, the toolkit has 9.12.0")
+        .says("cuDNN: 9.12.0 has no code for 5.0, 9.10 is the last that has")
+        .says("NCCL: the recipe says 2.25.1, the toolkit has 2.20.5");
+    // What is no toolkit is told where one of this recipe's CUDA would be.
+    plan(&w.path().join("recipes")).exits(2).says("has no bin/nvcc").says("such as /usr/local/cuda-12.6");
+}
+
 /// The stand-in with CUDA "on", and a C++ compiler that the kernel ends when a second one runs.
 #[test]
 fn a_compiler_that_the_kernel_ends_means_fewer_jobs_and_the_build_goes_on() {
@@ -311,12 +335,17 @@ fn a_wheel_depends_on_the_packages_whose_libraries_it_needs_and_leads_to_them() 
     };
     let w = crate::standin::workspace_with(&files, with_cuda);
     let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
-    let build = |until: &str| {
+    let build_in = |w: &Workspace, until: &str| {
         let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", until, "--json", "--cuda-home"]);
         Ran::of(command.arg(&home), w.path())
     };
-    // What it depends on must be among what it is verified with.
-    build("wheel").exits(2).says("cuda.requires has nvidia-fake-cu12==1.0, which python.verify of the recipe lacks");
+    let build = |until: &str| build_in(&w, until);
+    // What it depends on must be among what it is verified with; that is told before anything is compiled.
+    let mut broken = files.clone();
+    broken.insert("c10/c10.cpp".into(), "#error nothing is to be compiled\n".into());
+    build_in(&crate::standin::workspace_with(&broken, with_cuda), "wheel")
+        .exits(2)
+        .says("cuda.requires has nvidia-fake-cu12==1.0, which python.verify of the recipe lacks");
 
     let path = w.path().join("recipes/standin.lock");
     let mut lock: torchmill::recipe::Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
@@ -381,8 +410,63 @@ fn an_architecture_that_cuda_13_no_longer_knows_is_told_with_the_cuda_that_does(
             .run(TOOLKIT_13)
             .exits(2)
             .says(&format!("names '{old}', which CUDA 13.0 cannot compile for"))
-            .says("CUDA 12.8 knows it")
+            .says("CUDA 12.9 knows it")
             .says("CUDA 13.0 knows 7.5, 8.0");
+    }
+    recipes_with("torch-2.12.1-cu130-sm90", "[\"9.0\"]", "[\"3.5\"]")
+        .run(TOOLKIT_13)
+        .exits(2)
+        .says("names '3.5', which CUDA 13.0 cannot compile for")
+        .says("CUDA 11.8 is the last that knows it");
+}
+
+/// As TORCH_CUDA_ARCH_LIST is written elsewhere; the list here is what nvcc is given, and what `doctor` goes by.
+#[test]
+fn architectures_that_are_written_otherwise_or_twice_are_told_how_they_are_written() {
+    for (written, says, helps) in [
+        ("\"8.0;9.0+PTX\"", "names '8.0;9.0+PTX', which", "architectures = [\"8.0\", \"9.0+PTX\"]"),
+        ("\"Hopper\"", "names 'Hopper', which", "write the numbers of its GPUs: \"9.0\""),
+        ("\"9.0A\"", "names '9.0A', which", "did you mean '9.0a'?"),
+        ("\"sm_90\"", "names 'sm_90', which", "did you mean '9.0'?"),
+        ("\"9.0+ptx\"", "names '9.0+ptx', which", "did you mean '9.0+PTX'?"),
+        ("\"9.0\", \"8.0\", \"9.0\"", "names '9.0' twice", "leave one of them out"),
+        ("\"9.0\", \"9.0+PTX\"", "names '9.0' and '9.0+PTX'", "leave '9.0' out: '9.0+PTX' has its code too"),
+    ] {
+        recipes_with("torch-2.12.1-cu130-sm90", "[\"9.0\"]", &format!("[{written}]"))
+            .run(TOOLKIT_13)
+            .exits(2)
+            .says(&format!("cuda.architectures {says}"))
+            .says(helps);
+    }
+}
+
+#[test]
+fn what_decides_for_which_gpus_is_compiled_comes_in_by_no_other_way_unseen() {
+    let recipe = "torch-2.12.1-cu130-sm90";
+    for (table, name, place) in [
+        ("settings", "TORCH_CUDA_ARCH_LIST", "cuda.architectures"),
+        ("cmake", "CMAKE_CUDA_ARCHITECTURES", "cuda.architectures"),
+        ("machine.x86_64.settings", "CUDACXX", "--cuda-home"),
+        ("settings", "PYTORCH_EXTRA_INSTALL_REQUIREMENTS", "cuda.requires"),
+    ] {
+        recipes_with(recipe, "[limits]", &format!("[{table}]\n{name} = \"x\"\n[limits]"))
+            .run(TOOLKIT_13)
+            .exits(2)
+            .says(&format!("'{name}' is no setting"))
+            .says(place)
+            .says("torch-2.12.1-cu130-sm90.toml:19:1: ");
+    }
+    let plan = |list: &str| {
+        let w = copy_of_the_recipes();
+        let mut command = w.xtask(&["build-torch", "--dry-run", "--recipe", recipe]);
+        Ran::of(command.env("TORCH_CUDA_ARCH_LIST", list).env("TORCHMILL_NVIDIA_DRIVER", ""), w.path()).exits(0)
+    };
+    plan("8.6")
+        .says("TORCH_CUDA_ARCH_LIST is '8.6' here, and is not read")
+        .says("compiles for 9.0 (cuda.architectures)");
+    for same in ["9.0", ""] {
+        let ran = plan(same);
+        assert!(!ran.stderr.contains("TORCH_CUDA_ARCH_LIST"), "{}", ran.stderr);
     }
 }
 
@@ -398,6 +482,12 @@ fn a_driver_before_580_is_too_old_for_cuda_13_and_580_is_not() {
     // As people say it: no more is compared than they said.
     for driver in ["580", "580.65", "580.65.06", "581.15"] {
         with(driver).says("packages and all, needs about");
+    }
+    for none in ["R580", "580.x", "580.", "new"] {
+        let mut command = w.xtask(TOOLKIT_13);
+        Ran::of(command.env("TORCHMILL_NVIDIA_DRIVER", none), w.path())
+            .exits(2)
+            .says(&format!("TORCHMILL_NVIDIA_DRIVER is '{none}', which is no version of a driver"));
     }
 }
 
@@ -465,7 +555,34 @@ fn a_missing_companion_of_nvcc_and_parts_of_two_toolkits_are_told_before_anythin
             .says(has)
             .says(&format!("add a source with {package} 13.0.*"));
     }
+    recipes_with("torch-2.12.1-cu130-sm90", "schema = 1", "schema = 1\nwithout = [\"nvidia-cuda-nvcc\"]")
+        .run(TOOLKIT_13)
+        .exits(2)
+        .says("the toolkit takes packages of CUDA, and not nvidia-cuda-nvcc: it has nvcc");
     let base = "torch-2.12.1-cu130";
+    // Two updates of one release.
+    recipes_with(base, "pypi:nvidia-cuda-crt/13.0.88/", "pypi:nvidia-cuda-crt/13.0.48/")
+        .run(TOOLKIT_13)
+        .exits(2)
+        .says("takes nvidia-cuda-nvcc 13.0.88 and nvidia-cuda-crt 13.0.48: they are of two builds of the compiler")
+        .says("take nvidia-cuda-crt 13.0.88");
+    // Two major versions, which these packages have in their names alone.
+    for (from, to, told) in [
+        ("pypi:nvidia-cudnn-cu13/9.20.0.48/", "pypi:nvidia-cudnn-cu12/9.20.0.48/", "nvidia-cudnn-cu12 9.20.0.48"),
+        ("'nvidia-cusparselt-cu13==0.8.1;", "'nvidia-cusparselt-cu12==0.8.1;", "nvidia-cusparselt-cu12 0.8.1"),
+        ("\"nvidia-nvshmem-cu13==3.4.5\"", "\"nvidia-nvshmem-cu12==3.4.5\"", "nvidia-nvshmem-cu12 3.4.5"),
+    ] {
+        recipes_with(base, from, to)
+            .run(TOOLKIT_13)
+            .exits(2)
+            .says(&format!("{told} is for CUDA 12, and cuda.version is 13.0"))
+            .says(&format!("take {}-cu13", told.split("-cu12").next().unwrap()));
+    }
+    // However its name is spelt.
+    recipes_with(base, "'nvidia-nccl-cu13==2.29.7;", "'NVIDIA_nccl.cu13==2.29.6;")
+        .run(TOOLKIT_13)
+        .exits(2)
+        .says("the toolkit takes nvidia-nccl-cu13 2.29.7, and cuda.requires has 2.29.6");
     recipes_with(base, "pypi:nvidia-cuda-crt/13.0.88/", "pypi:nvidia-cuda-crt/13.1.80/")
         .run(TOOLKIT_13)
         .exits(2)

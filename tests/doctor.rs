@@ -226,6 +226,18 @@ impl Fake {
         Ran::of(&mut command, self.dir.path())
     }
 
+    /// Gives it the libuv store, and so nothing is wrong with it but what else is.
+    fn with_libuv(&self) {
+        const GLOO: &str = r#"
+extern "C" {
+const char* const table[] = {"N4c10d16ProcessGroupGlooE", "N4gloo9transport3tcp6DeviceE"};
+const char* const* get() { return table; }
+}
+"#;
+        let source = [crate::inspect::WITH, GLOO].concat();
+        crate::inspect::compile(&self.dir.path().join("torch/lib"), &source, &[]);
+    }
+
     /// A driver's tool that shows one GPU.
     fn with_gpu(&self, capability: &str) -> String {
         self.with_gpu_and_driver(capability, "550.54")
@@ -492,8 +504,11 @@ fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
     assert!(remedies(&old_card).join("\n").contains("--recipe torch-2.12.1-cu126"), "{old_card}");
     let old_driver = finding(&doctor(&fake.with_gpu_and_driver("9.0", "550.54")));
     assert!(old_driver.contains("driver is 550.54, and CUDA 13.0 needs 580.65.06 or newer"), "{old_driver}");
-    let fits = finding(&doctor(&fake.with_gpu_and_driver("9.0", "580.95.05")));
-    assert!(!fits.contains("cannot use the GPU"), "{fits}");
+    // What the driver's tool does not tell is not held against the GPU.
+    for capability in ["9.0", "[N/A]"] {
+        let fits = finding(&doctor(&fake.with_gpu_and_driver(capability, "580.95.05")));
+        assert!(!fits.contains("cannot use the GPU"), "{fits}");
+    }
 
     // Nothing is installed yet: what PyPI has would not serve this machine, and something else does.
     let python = python_environment("bare-env", &["six==1.17.0"]).join("bin/python");
@@ -508,6 +523,19 @@ fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
     let named = remedies(&old_card);
     assert!(named[0].contains("pip install torch==2.14.1+cu126 "), "{old_card}");
     assert!(named[1].contains("--recipe torch-2.12.1-cu126"), "{old_card}");
+    // A newer driver by itself does not help this card, and both together do.
+    let both_old = bare(fake.with_gpu_and_driver("5.2", "470.256.02"));
+    assert!(finding(&both_old).contains("CUDA 13.0 has no code for NVIDIA T (5.2): 12.9 is the last"), "{both_old}");
+    let named = remedies(&both_old);
+    assert!(named[0].contains("pip install torch==2.14.1+cu126 "), "{both_old}");
+    assert!(named[1].contains("--recipe torch-2.12.1-cu126"), "{both_old}");
+    for remedy in named {
+        assert!(remedy.contains("; and a newer NVIDIA driver (525.60.13 or later)"), "{remedy}");
+    }
+    // For which nothing is made any more.
+    let kepler = bare(fake.with_gpu_and_driver("3.5", "470.256.02"));
+    assert!(finding(&kepler).contains("has no code for NVIDIA T (3.5): 11.8 is the last that has"), "{kepler}");
+    assert!(remedies(&kepler).is_empty(), "{kepler}");
     let old_driver = bare(fake.with_gpu_and_driver("9.0", "550.54"));
     let named = remedies(&old_driver);
     assert!(named[0].contains("a newer NVIDIA driver: 580.65.06 or later"), "{old_driver}");
@@ -517,6 +545,42 @@ fn a_gpu_or_a_driver_that_cuda_13_is_too_new_for_is_told_and_what_helps() {
         assert!(!remedies(&diagnosis).join("\n").contains("+cu126"), "{diagnosis}");
     }
     assert!(remedies(&bare(fake.with_gpu_and_driver("9.0", "580.95.05"))).is_empty());
+}
+
+/// The torch itself is sound, so all that is named is for its GPU.
+#[test]
+fn what_is_named_for_a_gpu_helps_it_and_is_there_to_be_had() {
+    let fake = Fake::new(true, true, "");
+    fake.with_libuv();
+    let doctor = |version: &str, capability: &str, driver: &str| {
+        let (_, cuda) = version.split_once("+cu").unwrap();
+        let (major, minor) = cuda.split_at(2);
+        let text = format!("__version__ = '{version}'\ncuda = '{major}.{minor}'\n");
+        std::fs::write(fake.dir.path().join("torch/version.py"), text).unwrap();
+        let path = fake.with_gpu_and_driver(capability, driver);
+        let diagnosis = json(&fake.doctor(&["--dry-run"], &[("PATH", &path)]).exits(1));
+        (diagnosis["finding"].as_str().unwrap().to_owned(), remedies(&diagnosis))
+    };
+    // With a newer driver this very torch would do: no build that needs one too, though it is of the same version.
+    let (finding, named) = doctor("2.12.1+cu130", "9.0", "550.54");
+    assert!(finding.contains("driver is 550.54, and CUDA 13.0 needs 580.65.06 or newer"), "{finding}");
+    assert!(named[0].contains("a newer NVIDIA driver: 580.65.06"), "{named:?}");
+    assert!(named[1].contains("pip install torch==2.12.1+cu126 "), "{named:?}");
+    let builds = named[2..].join("\n");
+    assert!(builds.contains("--recipe torch-2.6.0-cu124") && !builds.contains("cu130"), "{builds}");
+    assert!(!builds.contains("a newer NVIDIA driver"), "{builds}");
+    // Of a CUDA that no recipe is for it is known as well.
+    let (finding, _) = doctor("2.12.1+cu131", "6.1", "580.95.05");
+    assert!(finding.contains("CUDA 13.1 has no code for NVIDIA T (6.1): 12.9 is the last that has"), "{finding}");
+    let (finding, _) = doctor("2.8.0+cu128", "3.7", "580.95.05");
+    assert!(finding.contains("CUDA 12.8 has no code for NVIDIA T (3.7): 11.8 is the last that has"), "{finding}");
+    // There is no wheel of this version for CUDA 12.6.
+    let library = library_for_gpus(fake.dir.path(), &[90], false);
+    std::fs::write(fake.dir.path().join("torch/lib/libtorch_cuda.so"), library).unwrap();
+    let (finding, named) = doctor("2.5.1+cu124", "7.0", "550.54");
+    assert!(finding.contains("its GPU code is for 9.0, and nothing of it runs on NVIDIA T (7.0)"), "{finding}");
+    assert!(named[0].contains("pip install torch==2.6.0+cu126 "), "{named:?}");
+    assert!(!named.join("\n").contains("2.5.1+cu126"), "{named:?}");
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::pipeline::{artifact, own_store};
+use crate::provenance::keys;
 use crate::standin::{build, files, work_folder, workspace, workspace_with};
 use crate::support::farm::{Farm, URL, text};
 use crate::support::{Ran, Workspace, python_environment};
@@ -43,7 +44,7 @@ fn build_on(farm: &Farm, w: &Workspace, more: &[&str]) -> Ran {
 
 /// Objects of the build that the farm compiled.
 fn farmed(w: &Workspace) -> usize {
-    torchmill::toolchain::objects::farmed(&work_folder(w)).len()
+    torchmill::toolchain::objects::farmed(&work_folder(w)).unwrap().len()
 }
 
 #[test]
@@ -175,7 +176,7 @@ fn the_steps_of_nvcc_travel_and_make_the_objects_that_it_makes_alone() {
     assert!(!ran.stderr.contains("nvcc's steps are not sent"), "{}", ran.stderr);
     let work = only_work_folder(&there);
     // All of them were compiled again here, by the toolkit's own nvcc, to the same bytes.
-    let farmed = torchmill::toolchain::objects::farmed(&work);
+    let farmed = torchmill::toolchain::objects::farmed(&work).unwrap();
     assert!(farmed.keys().any(|output| output.ends_with(".cu.o")), "{farmed:?}\n{}", ran.stderr);
     // The compilers of the device were sent, and nothing came back undone.
     let log = std::fs::read_to_string(work.join("logs/farm.log")).unwrap();
@@ -299,7 +300,7 @@ fn cut_off_while_a_build_runs_and_restored_a_farm_costs_time_and_nothing_else() 
     let mut command = command(&farm, &there, &["--cache-audit", "100"]);
     let mut running = command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap();
     let work = work_folder(&there);
-    farm.until("the farm compiled something", |_| torchmill::toolchain::objects::farmed(&work).len() >= 2);
+    farm.until("the farm compiled something", |_| torchmill::toolchain::objects::farmed(&work).unwrap().len() >= 2);
     // One worker loses its power, one its cable, and then all of them the scheduler.
     farm.kill("w1");
     farm.cable("w2", false);
@@ -335,6 +336,7 @@ fn an_address_past_the_own_networks_and_a_farm_without_its_roots_are_refused() {
     let worker = ["worker", "--address", "10.0.0.2:10501", "--token-file", "t", "--scheduler"];
     farm(&[&worker[..], &["http://farm.example:10600"]].concat()).exits(2).says("without TLS");
     farm(&["token", "--worker", "10.0.0.2:10501"]).exits(2).says("is no folder of a scheduler");
+    farm(&["token", "--worker", "0.0.0.0:10501"]).exits(2).says("--worker 0.0.0.0:10501: ").says("it has to be one");
     for url in ["http://farm.example", "http://u:s3cret@10.0.0.1", "10.0.0.1:10600"] {
         let ran = w.run(&["farm", "status", "--farm", url]).exits(2);
         assert!(!ran.stdout.contains("s3cret"), "{}", ran.stdout);
@@ -353,8 +355,35 @@ fn an_address_past_the_own_networks_and_a_farm_without_its_roots_are_refused() {
             .exits(0);
     // A relative path would be a name of systemd's own credentials.
     assert!(unit.stdout.contains(" --bubblewrap /opt/bwrap ") && !unit.stdout.contains("=token:t\n"));
+    // Nor does its name bring a line of its own.
+    for name in ["/t\nExecStartPre=/bin/false", "/t\\"] {
+        let ran = printed(&[&worker[..], &["--token-file", name, "--print", "systemd"]].concat()).exits(2);
+        assert!(ran.stdout.is_empty(), "{}", ran.stdout);
+        ran.says("no unit can name the file");
+    }
+    printed(&[&worker[..], &["--token-file", "/t\n", "--print", "compose"]].concat()).exits(0);
     let file = printed(&[&worker[..], &["--print", "compose"]].concat());
     let file: serde_json::Value = serde_yaml_ng::from_str(&file.exits(0).stdout).unwrap();
     assert_eq!(file["services"]["worker"]["privileged"], true);
     assert!(!state.exists());
+}
+
+#[test]
+fn the_token_of_a_farm_is_read_also_beside_a_key_of_the_cache_in_a_variable() {
+    let w = Workspace::new();
+    let (private, _) = keys(&w, "signing");
+    let build = |token: &str, more: &[&str]| {
+        let arguments = ["build-torch", "--dry-run", "--farm", "http://127.0.0.1:9"];
+        let mut command = w.xtask(&[&arguments[..], more].concat());
+        command.env("TORCHMILL_FARM_TOKEN", token).env("CACHE_KEY", std::fs::read_to_string(&private).unwrap());
+        Ran::of(&mut command, w.path())
+    };
+    // What takes the key out of the environment takes all other secrets as well.
+    let signs = ["--cache", "shared", "--cache-sign", "env:CACHE_KEY"];
+    for more in [&[][..], &signs] {
+        build("s3cret more", more).exits(2).says("the token of the farm has characters that no header can carry");
+    }
+    // The end of a line behind it is none of it: this ends with the recipe, of which there is none here.
+    let ran = build("s3cret\n", &signs).exits(2).says("there is no recipe");
+    assert!(!ran.stderr.contains("the token of the farm"), "{}", ran.stderr);
 }

@@ -10,7 +10,7 @@ use crate::support::{Answer, Ran, Server, fat};
 const NAME: &str = "N4c10d6detail16LibUVStoreDaemonE";
 
 /// A class as c10d has it: virtual functions, so type info.
-const WITH: &str = r#"
+pub const WITH: &str = r#"
 namespace c10d { namespace detail {
 struct BackgroundThread { virtual ~BackgroundThread(); virtual int run(); };
 BackgroundThread::~BackgroundThread() {}
@@ -43,7 +43,7 @@ fn json(ran: &Ran) -> serde_json::Value {
 }
 
 /// Compiles `source` to a shared library called libtorch_cpu.so in `dir`.
-fn compile(dir: &Path, source: &str, flags: &[&str]) -> PathBuf {
+pub fn compile(dir: &Path, source: &str, flags: &[&str]) -> PathBuf {
     let code = dir.join("lib.cpp");
     std::fs::write(&code, source).unwrap();
     let out = dir.join("libtorch_cpu.so");

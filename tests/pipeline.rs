@@ -874,7 +874,11 @@ fn a_missing_or_too_old_compiler_is_named() {
     let w = workspace(&files());
     let mut c = command(&w, &[]);
     c.env("CXX", "no-such-compiler");
-    Ran::of(&mut c, w.path()).exits(3).says("no C++ compiler").says("apt-get install g++");
+    let ran = Ran::of(&mut c, w.path()).exits(3).says("no C++ compiler").says("apt-get install g++");
+    ran.says("CXX=no-such-compiler names no C++ compiler of this machine").says("or run it without CXX");
+    let mut c = command(&w, &[]);
+    c.env("CC", "ccache gcc");
+    Ran::of(&mut c, w.path()).exits(3).says("CC=ccache gcc names no C compiler").says("name the compiler alone");
     let w = workspace_with(&files(), |r| format!("{r}\n[toolchain]\ngcc = \">=99\"\nclang = \">=99\"\n"));
     build(&w, &[]).exits(3).says("the recipe demands").says(">=99");
 }

@@ -45,8 +45,6 @@ mod linux {
 
     use sha2::{Digest, Sha256};
 
-    use torchmill::toolchain::objects::farmed;
-
     use super::hosts::{Farm, URL, text};
 
     const WORKERS: [&str; 3] = ["w1", "w2", "w3"];
@@ -54,6 +52,11 @@ mod linux {
     const CLASSES: [(&str, f64); 3] = [("less than 3 s", 3.0), ("3 to 10 s", 10.0), ("more", f64::MAX)];
     /// How long each half of the comparison with a dead worker takes.
     const WINDOW: Duration = Duration::from_secs(240);
+
+    /// What the farm compiled in the work folder `work`.
+    fn farmed(work: &Path) -> BTreeMap<String, String> {
+        torchmill::toolchain::objects::farmed(work).unwrap()
+    }
 
     fn root() -> PathBuf {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()

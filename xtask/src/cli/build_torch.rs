@@ -93,7 +93,9 @@ pub fn run(mut args: Args) -> Result<()> {
     // A key that cannot be used is found out before the hours, not after; and no code that is built finds it.
     let key = args.sign.as_deref().map(super::sign::key_source).transpose()?;
     let secret = key.as_ref().map(KeySource::load).transpose()?;
-    let (chosen, farm) = (args.cache.chosen()?, args.farm.chosen()?);
+    // The farm first: a cache whose key is a variable takes all secrets out of the environment, the farm's token too.
+    let farm = args.farm.chosen()?;
+    let chosen = args.cache.chosen()?;
     if farm.is_some() && args.shard.is_some() {
         session
             .events
@@ -138,6 +140,7 @@ pub fn run(mut args: Args) -> Result<()> {
     builds.iter().try_for_each(stage::steps::cuda::demand)?;
     if let Some(first) = builds.first() {
         tell_of_the_untried(first, session.events.as_ref());
+        tell_of_the_unread(first, session.events.as_ref());
     }
     for beside in builds.iter().take(1).flat_map(|b| b.companions.values()).filter(|b| b.recipe.status.is_draft()) {
         session.events.warn(format!("{} is a draft: it was never built to the end here", beside.recipe.name));
@@ -217,6 +220,20 @@ fn pythons(asked: Option<&str>, recipe: &Recipe) -> Result<Vec<Option<String>>> 
 /// Whether nothing is known of what comes out: the recipe was never built to the end on such a machine.
 fn is_draft(build: &stage::Build<'_>) -> bool {
     build.recipe.torch.status.is_draft_on(&build.python.machine)
+}
+
+/// Warns of the variable by which other builds of PyTorch choose GPUs, where it asks for others than the recipe: it is not
+/// read, and that would be found out after hours.
+fn tell_of_the_unread(build: &stage::Build<'_>, events: &dyn Sink) {
+    const VARIABLE: &str = "TORCH_CUDA_ARCH_LIST";
+    let (Some(cuda), Ok(asked)) = (&build.recipe.cuda, std::env::var(VARIABLE)) else { return };
+    let ours = cuda.architectures.join(";");
+    if !asked.is_empty() && asked != ours {
+        events.warn(format!(
+            "{VARIABLE} is '{asked}' here, and is not read: {} compiles for {ours} (cuda.architectures)",
+            build.recipe.name
+        ));
+    }
 }
 
 /// Warns of what the recipe was never built with: its results are of other machines or compilers.

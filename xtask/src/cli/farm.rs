@@ -233,6 +233,10 @@ fn worker(args: &WorkerArgs) -> Result<()> {
         }
         // systemd takes a relative path for a name of its own credentials.
         let token = args.token_file.as_ref().map(std::path::absolute).transpose()?;
+        if let Some(token) = token.as_deref().filter(|token| matches!(kind, Print::Systemd) && !units::is_line(token)) {
+            return Err(Error::misuse("farm-print", format!("no unit can name the file {token:?}: it reads a line"))
+                .next("give it a name without line ends, and without a space or a backslash at its end"));
+        }
         print!("{}", units::render(kind.into(), Role::Worker, &std::env::current_exe()?, &words, token.as_deref()));
         return Ok(());
     }

@@ -115,8 +115,8 @@ fn secret_in(file: &Path, code: &'static str, what: &str) -> Result<Zeroizing<St
 /// # Errors
 /// Misuse: the file cannot be read.
 pub fn farm_token(file: Option<&Path>) -> Result<Option<Zeroizing<String>>> {
-    if let Some(token) = std::env::var("TORCHMILL_FARM_TOKEN").ok().filter(|token| !token.is_empty()) {
-        return Ok(Some(Zeroizing::new(token)));
+    if let Some(token) = platform::secret_variable("TORCHMILL_FARM_TOKEN") {
+        return Ok(Some(token));
     }
     let Some(file) = file else { return Ok(None) };
     secret_in(file, "farm-token", "the token of the farm")
@@ -151,7 +151,8 @@ pub struct Chosen {
 }
 
 impl CacheArgs {
-    /// What arguments and settings say. Reads keys and passwords: before the environment is scrubbed.
+    /// What arguments and settings say. Reads keys and passwords: before the environment is scrubbed, which it does
+    /// itself where the key is a variable.
     ///
     /// # Errors
     /// Misuse: settings, addresses and keys that are none; a cache that would be neither read nor written.
@@ -170,7 +171,11 @@ impl CacheArgs {
         }
         let credentials = settings.credentials(&here)?;
         // A folder in the settings is relative to them, as keys are.
-        let settled = |url: String| if url.contains("://") { url } else { here.join(url).display().to_string() };
+        // Nothing stays nothing: joined, it would be the settings' own folder.
+        let settled = |url: String| {
+            let is_path = !url.trim().is_empty() && Storage::is_folder(&url);
+            if is_path { here.join(url).display().to_string() } else { url }
+        };
         let Some(url) = self.url.clone().or(settings.url.map(settled)) else {
             if self.trust.is_empty() && self.sign.is_none() {
                 return Ok(Chosen { shared: None, audit });

@@ -93,11 +93,11 @@ pub struct Unserved {
 /// Whether a torch for CUDA `cuda` (`13.0`) can use none of `gpus`, whose driver is of this system.
 pub fn unserved(cuda: &str, driver_system: System, gpus: &[Gpu]) -> Option<Unserved> {
     let first = gpus.first()?;
-    let from_turing = releases::release(cuda)
-        .is_some_and(|release| release.architectures.iter().all(|a| !releases::is_before_turing(a)));
-    let is_old = |gpu: &Gpu| gpu.compute_capability.as_deref().is_some_and(releases::is_before_turing);
-    if from_turing && gpus.iter().all(is_old) {
-        let why = format!("CUDA {cuda} has no code for {}: 12.9 is the last that has", named(gpus));
+    let last = |gpu: &Gpu| releases::last_before(cuda, gpu.compute_capability.as_deref()?);
+    // Where all were dropped, the newest of the last releases serves one at least.
+    let dropped: Option<Vec<&str>> = gpus.iter().map(last).collect();
+    if let Some(last) = dropped.and_then(|all| all.into_iter().max_by_key(|last| numbers(last))) {
+        let why = format!("CUDA {cuda} has no code for {}: {last} is the last that has", named(gpus));
         return Some(Unserved { why, newer_driver: None });
     }
     releases::newer_driver(cuda, driver_system, &first.driver).map(|oldest| Unserved {
@@ -181,6 +181,11 @@ impl Asker<'_> {
         self.report.is_some_and(|r| r.torch.hip.is_some())
     }
 
+    /// Whether the driver is all that is wrong: what needs a newer one too is no help.
+    fn newer_driver_would_do(&self) -> bool {
+        matches!(self.trouble, Trouble::Gpu(unserved) if unserved.newer_driver.is_some())
+    }
+
     /// Whether a build without CUDA would take something away.
     fn wants_cuda(&self) -> bool {
         self.has_cuda() || !self.gpus.is_empty()
@@ -217,36 +222,55 @@ fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
     Some(remedy(what, Vec::new(), &BOTH, "an installation, and a restart of the machine"))
 }
 
-/// Upstream's wheel for CUDA 12.6, where that serves all GPUs and their driver. It has code for those from Maxwell to
-/// Hopper, and on Linux the libuv store; none is made after 2.14.
+/// Upstream's own wheel for an older CUDA, where that serves all GPUs.
 fn older_cuda(asker: &Asker<'_>) -> Option<Remedy> {
-    const LAST: &str = "2.14.1";
-    const CUDA: &str = "12.6";
-    let oldest_driver = releases::oldest_driver(CUDA, asker.driver_system)?;
-    let wheel = stock::wheel(asker.version())
-        .filter(|w| numbers(&w.version) <= numbers(LAST))
-        .or_else(|| stock::wheel(LAST))
-        .filter(|w| w.is_for(&asker.python.version))?;
-    let serves = |gpu: &Gpu| {
-        let major = gpu.compute_capability.as_deref().map(|own| numbers(own)[0]);
-        major.is_some_and(|major| (5..10).contains(&major))
-            && releases::newer_driver(CUDA, asker.driver_system, &gpu.driver).is_none()
-    };
-    // For other machines that wheel has other code.
-    if asker.python.platform != "linux" || !cfg!(target_arch = "x86_64") || !asker.gpus.iter().all(serves) {
+    // For other machines those wheels have other code, and on Windows no libuv store.
+    if asker.python.platform != "linux" || !cfg!(target_arch = "x86_64") {
         return None;
     }
+    stock::older().iter().find_map(|older| upstream(asker, older))
+}
+
+/// The one of `older` that is nearest to the torch that is there.
+fn upstream(asker: &Asker<'_>, older: &stock::Older) -> Option<Remedy> {
+    let [first, last] = &older.torch;
+    let is_before = asker.report.is_some() && numbers(asker.version()) < numbers(first);
+    let wheel = stock::wheel(asker.version())
+        .filter(|w| older.has(&w.version))
+        .or_else(|| stock::wheel(if is_before { first } else { last }))
+        .filter(|w| w.is_for(&asker.python.version))?;
+    let serves = |gpu: &Gpu| {
+        let own = gpu.compute_capability.as_deref().map(numbers);
+        own.is_some_and(|own| older.architectures.iter().any(|architecture| runs_on(architecture, own)))
+    };
+    let too_old = releases::newer_driver(&older.cuda, asker.driver_system, &asker.gpus.first()?.driver);
+    if !asker.gpus.iter().all(serves) || too_old.is_some() && asker.newer_driver_would_do() {
+        return None;
+    }
+    let oldest_driver = releases::oldest_driver(&older.cuda, asker.driver_system)?;
     let what = format!(
-        "upstream's own wheel of {} for CUDA {CUDA}: it has code for GPUs from Maxwell to Hopper, and needs driver \
-         {oldest_driver} or newer",
-        wheel.version
+        "upstream's own wheel of {} for CUDA {}: it has code for GPUs {}, and needs driver {oldest_driver} or newer",
+        wheel.version, older.cuda, older.gpus
     );
     let line = format!(
-        "python -m pip install torch=={}+cu126 --index-url <the one that PyTorch's own page names for CUDA 12.6>",
-        wheel.version
+        "python -m pip install torch=={}+cu{} --index-url <the one that PyTorch's own page names for CUDA {}>",
+        wheel.version,
+        older.cuda.replace('.', ""),
+        older.cuda
     );
-    let costs = "a download; what is compiled against torch must be for CUDA 12 too; there is no such wheel after 2.14";
+    let major = releases::major(&older.cuda)?;
+    let mut costs = format!(
+        "a download; what is compiled against torch must be for CUDA {major} too; there is no such wheel after {last}"
+    );
+    if let Some(driver) = too_old {
+        costs.push_str(&and_a_driver(driver));
+    }
     Some(remedy(what, vec![line], &BOTH, costs))
+}
+
+/// What is added to the costs of what needs a newer driver.
+fn and_a_driver(oldest: &str) -> String {
+    format!("; and a newer NVIDIA driver ({oldest} or later)")
 }
 
 /// A torch that does not import: what is missing, and how it comes in. Nothing else helps.
@@ -436,6 +460,7 @@ fn recipes(asker: &Asker<'_>) -> Vec<Remedy> {
         .iter()
         .filter_map(|name| workspace.load(name).ok())
         .filter(|recipe| fits(asker, recipe))
+        .filter(|recipe| !asker.newer_driver_would_do() || driver_for(asker, recipe).is_none())
         .collect();
     let same = |r: &Recipe| numbers(&r.torch.version) == numbers(asker.release());
     if fits.iter().any(same) {
@@ -484,7 +509,7 @@ fn build(asker: &Asker<'_>, recipe: &Recipe) -> Remedy {
     }
     let mut costs = "hours of compiling, once; then the wheel can be shared".to_owned();
     if let Some(driver) = driver_for(asker, recipe) {
-        costs.push_str(&format!("; and a newer NVIDIA driver ({driver} or later)"));
+        costs.push_str(&and_a_driver(driver));
     }
     let build = Version::from_str(&recipe.torch.full_version()).ok().map(|version| Proposal {
         version,

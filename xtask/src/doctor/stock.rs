@@ -1,4 +1,4 @@
-//! The stock wheels of PyPI: a table (`stock.toml`).
+//! The stock wheels of PyPI, and upstream's own for an older CUDA: tables (`stock.toml`).
 
 use std::sync::LazyLock;
 
@@ -31,16 +31,47 @@ impl Wheel {
     }
 }
 
-/// All of them, oldest first.
-pub fn wheels() -> &'static [Wheel] {
-    #[derive(Deserialize)]
-    struct Table {
-        wheel: Vec<Wheel>,
+/// Upstream's own wheels for a CUDA that is older than that of PyPI's.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Older {
+    /// That CUDA: `12.6`.
+    pub cuda: String,
+    /// First and last torch that has one.
+    pub torch: [String; 2],
+    /// What their GPU code is for.
+    pub architectures: Vec<String>,
+    /// How people know those GPUs.
+    pub gpus: String,
+}
+
+impl Older {
+    /// Whether there is one of torch `version` (`2.6.0`).
+    pub fn has(&self, version: &str) -> bool {
+        let [first, last] = &self.torch;
+        (numbers(first)..=numbers(last)).contains(&numbers(version))
     }
-    static TABLE: LazyLock<Table> = LazyLock::new(|| {
-        toml::from_str(include_str!("stock.toml")).unwrap_or_else(|e| unreachable!("a table that a test reads: {e}"))
-    });
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Table {
+    older: Vec<Older>,
+    wheel: Vec<Wheel>,
+}
+
+static TABLE: LazyLock<Table> = LazyLock::new(|| {
+    toml::from_str(include_str!("stock.toml")).unwrap_or_else(|e| unreachable!("a table that a test reads: {e}"))
+});
+
+/// All wheels of PyPI, oldest first.
+pub fn wheels() -> &'static [Wheel] {
     &TABLE.wheel
+}
+
+/// Upstream's own wheels for an older CUDA.
+pub fn older() -> &'static [Older] {
+    &TABLE.older
 }
 
 /// The release called `version` (`2.6.0+cpu` is 2.6.0).
@@ -64,6 +95,17 @@ mod tests {
             seen += 1;
         }
         assert_eq!(seen, wheels().len(), "a row of the table is not in docs/stock-builds.md");
+    }
+
+    /// Of either end PyPI's table says for which Pythons it is, and some release of CUDA compiles for what is in it.
+    #[test]
+    fn upstreams_wheels_for_an_older_cuda_are_of_known_versions_and_for_gpus_that_it_knows() {
+        for older in older() {
+            assert!(older.torch.iter().all(|version| wheel(version).is_some() && older.has(version)), "{older:?}");
+            assert!(older.has("2.9.1+cu128") && !older.has("2.5.1") && !older.has("2.15.0"));
+            let release = crate::recipe::cuda::release(&older.cuda).unwrap();
+            assert!(older.architectures.iter().all(|a| release.architectures.contains(&a.as_str())), "{older:?}");
+        }
     }
 
     #[test]

@@ -84,6 +84,11 @@ fn secret_file(path: &Path, text: &str) -> Result<()> {
     platform::persist(file, path)
 }
 
+/// Whether this is a token, or a key that tokens are made with: one word, as every header can carry it.
+fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(|c| c.is_ascii_graphic())
+}
+
 /// What the engine prints to these arguments.
 fn asked(arguments: &[&std::ffi::OsStr]) -> Result<String> {
     let engine = engine()?;

@@ -4,9 +4,9 @@ use std::ffi::{OsStr, OsString};
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
-use super::{asked, own_folder, secret_file};
+use super::{asked, check_address, is_token, own_folder, secret_file};
 use crate::error::{Error, Result};
-use crate::platform;
+use crate::platform::{self, toml_text};
 
 /// What whoever compiles on the farm has to know.
 const CLIENT_TOKEN: &str = "client.token";
@@ -38,15 +38,24 @@ impl Scheduler {
         secret_file(
             &self.state.join(CONFIGURATION),
             &format!(
-                "public_addr = \"{}\"\n\n[client_auth]\ntype = \"token\"\ntoken = {client:?}\n\n\
-                 [server_auth]\ntype = \"jwt_hs256\"\nsecret_key = {worker:?}\n",
-                self.listen
+                "public_addr = \"{}\"\n\n[client_auth]\ntype = \"token\"\ntoken = {}\n\n\
+                 [server_auth]\ntype = \"jwt_hs256\"\nsecret_key = {}\n",
+                self.listen,
+                toml_text(&client),
+                toml_text(&worker)
             ),
         )
     }
 
+    /// A secret of its folder. One that is empty would let in whoever asks.
     fn secret(&self, file: &str) -> Result<String> {
-        Ok(fs_err::read_to_string(self.state.join(file))?.trim().to_owned())
+        let path = self.state.join(file);
+        let secret = fs_err::read_to_string(&path)?.trim().to_owned();
+        if is_token(&secret) {
+            return Ok(secret);
+        }
+        Err(Error::misuse("farm-state", format!("{} holds no secret, or more than one word", path.display()))
+            .next("remove it: the scheduler makes a new one when it is started, and those who had the old one need it"))
     }
 
     /// Where the token for clients is.
@@ -80,8 +89,10 @@ impl Scheduler {
 /// The token with which the worker at `address` tells a scheduler of itself: it is of use for that address alone.
 ///
 /// # Errors
-/// Misuse: `state` is no scheduler's folder. The world: there is no engine.
+/// Misuse: `state` is no scheduler's folder, or nobody can be reached at `address`. The world: there is no engine.
 pub fn worker_token(state: &Path, address: SocketAddrV4) -> Result<String> {
+    // Whether it may be a public one, the worker asks.
+    check_address("--worker", address, true)?;
     let configuration = state.join(CONFIGURATION);
     if !configuration.is_file() {
         return Err(Error::misuse("farm-state", format!("{} is no folder of a scheduler", state.display()))
@@ -121,4 +132,22 @@ fn unprivileged(name: Option<&str>) -> Result<Option<(u32, u32)>> {
         Some((number()?, number()?))
     });
     found.filter(|(user, group)| *user != 0 && *group != 0).map(Some).ok_or_else(unknown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_that_is_empty_lets_nobody_in() {
+        let dir = tempfile::tempdir().unwrap();
+        let scheduler = Scheduler { state: dir.path().to_owned(), listen: "10.0.0.1:10600".parse().unwrap() };
+        for text in ["", " \n", "two words"] {
+            std::fs::write(scheduler.client_token(), text).unwrap();
+            let e = scheduler.secret(CLIENT_TOKEN).unwrap_err();
+            assert!(e.what().contains("client.token holds no secret") && !e.what().contains("two words"), "{e}");
+        }
+        std::fs::write(scheduler.client_token(), "s3cret\n").unwrap();
+        assert_eq!(scheduler.secret(CLIENT_TOKEN).unwrap(), "s3cret");
+    }
 }

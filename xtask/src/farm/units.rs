@@ -32,6 +32,13 @@ pub fn render(kind: Kind, role: Role, program: &Path, arguments: &[String], toke
     }
 }
 
+/// Whether systemd can be told of the file at `path`: what stands behind `LoadCredential=` is taken as it is, to the end
+/// of the line, without the space before that; with a backslash there, the next line goes on with it.
+pub fn is_line(path: &Path) -> bool {
+    let text = path.display().to_string();
+    !text.contains(char::is_control) && !text.ends_with('\\') && text.trim() == text
+}
+
 fn systemd(role: Role, program: &Path, arguments: &[String], token: Option<&Path>) -> String {
     let name = name(role);
     let words = [&[program.display().to_string(), "farm".into(), name.into()], arguments].concat();
@@ -107,6 +114,8 @@ fn quoted(word: &str, dollar: &str) -> String {
         '$' => dollar.to_owned(),
         '%' => "%%".to_owned(),
         '\n' => "\\n".to_owned(),
+        // A carriage return ends a line there as well.
+        c if c.is_control() => c.to_string().bytes().map(|byte| format!("\\x{byte:02x}")).collect(),
         c => c.to_string(),
     };
     format!("\"{}\"", word.chars().map(escaped).collect::<String>())
@@ -199,6 +208,13 @@ mod tests {
         let unit = render(Kind::Systemd, Role::Scheduler, odd, &["--state=$HOME".into()], None);
         let expected = "\nExecStart=\"/a$b/100%%/\\\"c\\\"\\\\d\\ne/torchmill\" farm scheduler \"--state=$$HOME\" ";
         assert!(unit.contains(expected), "{unit}");
+        let words = ["a\rExecStartPre=/x".to_owned(), "\u{85}\t".into()];
+        let unit = render(Kind::Systemd, Role::Scheduler, Path::new("/torchmill"), &words, None);
+        assert!(unit.contains(" \"a\\x0dExecStartPre=/x\" \"\\xc2\\x85\\x09\" "), "{unit}");
+        for odd in ["/a\nExecStartPre=/x", "/a\r", "/a\\", "/a "] {
+            assert!(!is_line(Path::new(odd)), "{odd:?}");
+        }
+        assert!(is_line(Path::new("/a b/100%/\\d/t")));
         let file = render(Kind::Compose, Role::Scheduler, Path::new("/a$b/torchmill"), &["--state=$HOME".into()], None);
         assert!(file.contains("- \"/a$$b/torchmill:/torchmill:ro\"") && file.contains("\"--state=$$HOME\""), "{file}");
         let unit = render(Kind::Systemd, Role::Worker, Path::new("/usr/bin/torchmill"), &[], Some(Path::new("/100%")));

@@ -5,9 +5,9 @@ use std::ffi::OsString;
 use std::net::SocketAddrV4;
 use std::path::{Path, PathBuf};
 
-use super::{own_folder, secret_file};
+use super::{is_token, own_folder, secret_file};
 use crate::error::{Error, Result};
-use crate::platform;
+use crate::platform::{self, toml_text};
 use crate::stage::farm::scheduler_url;
 use crate::toolchain::farm::MEMORY_PER_PLACE;
 
@@ -55,10 +55,7 @@ impl Worker {
         }
         let scheduler = scheduler_url(&self.scheduler, "--scheduler")?;
         let bubblewrap = self.bubblewrap()?;
-        let token = fs_err::read_to_string(&self.token).map_err(|e| {
-            Error::misuse("farm-token", format!("the token of this worker cannot be read: {e}"))
-                .next(format!("on the scheduler's machine: cargo xtask farm token --worker {}", self.address))
-        })?;
+        let token = self.token()?;
         own_folder(&self.state, None)?;
         let state = std::path::absolute(&self.state)?;
         // The engine keeps a compiler of which it got one half, and then nothing compiles by it: it begins without any.
@@ -68,20 +65,20 @@ impl Worker {
                 crate::store::remove_tree(&folder)?;
             }
         }
-        let path = |name: &str| state.join(name).display().to_string();
+        let text = |path: &Path| toml_text(&path.display().to_string());
         let configuration = state.join("worker.toml");
         secret_file(
             &configuration,
             &format!(
-                "public_addr = \"{}\"\nscheduler_url = {:?}\ncache_dir = {:?}\ntoolchain_cache_size = 10737418240\n\n\
-                 [builder]\ntype = \"overlay\"\nbuild_dir = {:?}\nbwrap_path = {:?}\n\n\
-                 [scheduler_auth]\ntype = \"jwt_token\"\ntoken = {:?}\n",
+                "public_addr = \"{}\"\nscheduler_url = {}\ncache_dir = {}\ntoolchain_cache_size = 10737418240\n\n\
+                 [builder]\ntype = \"overlay\"\nbuild_dir = {}\nbwrap_path = {}\n\n\
+                 [scheduler_auth]\ntype = \"jwt_token\"\ntoken = {}\n",
                 self.address,
-                scheduler.as_str(),
-                path("toolchains"),
-                path("build"),
-                bubblewrap.display().to_string(),
-                token.trim()
+                toml_text(scheduler.as_str()),
+                text(&state.join("toolchains")),
+                text(&state.join("build")),
+                text(&bubblewrap),
+                toml_text(&token)
             ),
         )?;
         platform::use_cores(self.jobs());
@@ -90,6 +87,21 @@ impl Worker {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let env = [("SCCACHE_NO_DAEMON", "1".into()), ("SCCACHE_LOG", "info".into()), ("PATH", path)];
         Err(platform::exec_as(&argv, &env, None))
+    }
+
+    /// Its token: one word in a file.
+    fn token(&self) -> Result<String> {
+        let bad = |what: String| {
+            Error::misuse("farm-token", what).next(format!(
+                "on the scheduler's machine: cargo xtask farm token --state DIR --worker {} > worker.token",
+                self.address
+            ))
+        };
+        let shown = self.token.display();
+        let text = platform::read_text(&self.token, platform::MOST_TEXT)
+            .map_err(|e| bad(format!("the token of this worker cannot be read from {shown}: {e}")))?;
+        let token = text.trim();
+        if is_token(token) { Ok(token.to_owned()) } else { Err(bad(format!("{shown} holds no token of a worker"))) }
     }
 
     /// A bubblewrap that isolates: without it, what clients send would run as root.
@@ -140,16 +152,36 @@ mod tests {
         assert_eq!(parse_version("something else"), None);
     }
 
-    #[test]
-    fn a_worker_has_no_more_jobs_than_cores() {
-        let worker = Worker {
+    fn worker(token: &Path) -> Worker {
+        Worker {
             state: "s".into(),
             address: "10.0.0.2:10501".parse().unwrap(),
             scheduler: "http://10.0.0.1:10600".into(),
-            token: "t".into(),
+            token: token.to_owned(),
             jobs: Some(100_000),
             bubblewrap: None,
-        };
+        }
+    }
+
+    #[test]
+    fn a_file_without_a_token_is_told_before_a_worker_starts() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("worker.token");
+        // What a command that made no token leaves behind its `>`, and what its error is.
+        for text in ["", "\n", "error: farm is no folder of a scheduler"] {
+            std::fs::write(&file, text).unwrap();
+            let e = worker(&file).token().unwrap_err();
+            assert!(e.what().ends_with("worker.token holds no token of a worker"), "{e}");
+            assert!(e.next_steps()[0].contains("farm token --state DIR --worker 10.0.0.2:10501"), "{e}");
+        }
+        std::fs::write(&file, "eyJ0eXAi.eyJz_-.x\n").unwrap();
+        assert_eq!(worker(&file).token().unwrap(), "eyJ0eXAi.eyJz_-.x");
+        assert!(worker(&dir.path().join("none")).token().unwrap_err().what().contains("cannot be read from "));
+    }
+
+    #[test]
+    fn a_worker_has_no_more_jobs_than_cores() {
+        let worker = worker(Path::new("t"));
         let cores = std::thread::available_parallelism().unwrap().get();
         assert!((1..=cores).contains(&worker.jobs()));
         assert_eq!(Worker { jobs: Some(1), ..worker }.jobs(), 1);

@@ -76,7 +76,7 @@ const DEVICES: [&str; 6] = ["null", "zero", "full", "random", "urandom", "tty"];
 pub fn supported() -> Result<(), String> {
     let dir = super::scratch::Scratch::new().map_err(|e| format!("no folder for it: {e}"))?;
     let room = Room { at: dir.path().to_owned(), cwd: "/".into(), ..Room::default() };
-    let me = super::own_program().map_err(|e| format!("this program's own file cannot be found: {e}"))?;
+    let me = super::program::own_program().map_err(|e| format!("this program's own file cannot be found: {e}"))?;
     let spec = serde_json::to_string(&room).map_err(|e| e.to_string())?;
     let out = std::process::Command::new(me)
         .args([CLOSED_COMMAND, &spec, "/bin/sh", "-c", "test -e /proc/self/exe"])

@@ -8,6 +8,7 @@ use unix as imp;
 #[cfg(target_os = "linux")]
 mod closed;
 mod door;
+mod program;
 pub mod scratch;
 mod secrets;
 #[cfg(windows)]
@@ -36,35 +37,8 @@ use crate::error::{Error, Result};
 #[cfg(target_os = "linux")]
 pub use closed::{CLOSED_COMMAND, Room, enter as enter_room, no_dumps, supported as room_supported};
 pub use door::{Door, Visitor};
-pub use secrets::{scrub_environment, scrub_whole_environment};
-
-/// This program's own file, to be started or copied. Linux has it also where another one stands in its place by now, as
-/// after a `cargo build` while this one compiles for hours: what was started goes on with what it was.
-///
-/// # Errors
-/// It cannot be found.
-pub fn own_program() -> io::Result<PathBuf> {
-    let program = std::env::current_exe()?;
-    let itself = Path::new("/proc/self/exe");
-    Ok(if !program.exists() && itself.exists() { itself.to_owned() } else { program })
-}
-
-/// The same by a path that a closed room can show: a copy in `folder` where another program stands in its place by now.
-///
-/// # Errors
-/// It cannot be found, or not be copied.
-pub fn own_program_in(folder: &Path) -> io::Result<PathBuf> {
-    let program = own_program()?;
-    if !program.starts_with("/proc") {
-        return Ok(program);
-    }
-    let copy = folder.join("torchmill");
-    match std::fs::remove_file(&copy) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => std::fs::copy(&program, &copy)?,
-    };
-    Ok(copy)
-}
+pub use program::{own_program, own_program_in};
+pub use secrets::{scrub_environment, scrub_whole_environment, secret_variable};
 
 /// Whether messages go to a terminal.
 pub fn stderr_is_terminal() -> bool {
@@ -173,6 +147,12 @@ pub fn toml_error(text: &str, error: &toml::de::Error) -> String {
     let line =
         error.span().map_or(1, |span| text.as_bytes()[..span.start.min(text.len())].split(|b| *b == b'\n').count());
     format!("line {line}: {}", error.message().lines().next().unwrap_or_default())
+}
+
+/// `text` as TOML has it. What Rust's own form of a text has for an accent that stands alone, and for what cannot be
+/// shown (`\u{301}`), TOML does not know.
+pub fn toml_text(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
 }
 
 /// The user's cache folder (XDG base directories, `~/Library/Caches`, `%LOCALAPPDATA%`).

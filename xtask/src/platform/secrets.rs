@@ -2,6 +2,16 @@
 //! processes of the user can read as well, before anything of others is started.
 #![allow(unsafe_code)] // the environment's own memory has no safe interface in std
 
+use zeroize::Zeroizing;
+
+/// The secret that the variable `name` holds, without the end of a line that a file or a CI's form leaves behind it;
+/// `None` where there is nothing else.
+pub fn secret_variable(name: &str) -> Option<Zeroizing<String>> {
+    let value = Zeroizing::new(std::env::var(name).ok()?);
+    let secret = value.trim();
+    (!secret.is_empty()).then(|| Zeroizing::new(secret.to_owned()))
+}
+
 /// Whether a variable of this name holds a secret, as far as names tell.
 fn is_secret(name: &str) -> bool {
     let name = name.to_ascii_uppercase();

@@ -17,6 +17,20 @@ use crate::platform::{MOST_TEXT, read_text};
 /// The version of the recipe format that this program reads.
 pub const SCHEMA: u32 = 1;
 
+/// Variables that a build sets by what a recipe says in another place, or by what was asked for, and that place. Under
+/// `[settings]` or `[cmake]` another value would come in unseen: past the checks, the keys of the toolkit, and `doctor`.
+const SET_ELSEWHERE: &[(&str, &str)] = &[
+    ("TORCH_CUDA_ARCH_LIST", "cuda.architectures"),
+    ("CMAKE_CUDA_ARCHITECTURES", "cuda.architectures"),
+    ("CUDA_HOME", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDA_PATH", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDACXX", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDAHOSTCXX", "CC and CXX, or toolchain.from"),
+    ("PYTORCH_BUILD_VERSION", "torch.version and torch.local"),
+    ("PYTORCH_EXTRA_INSTALL_REQUIREMENTS", "cuda.requires"),
+    ("_GLIBCXX_USE_CXX11_ABI", "torch.cxx11-abi"),
+];
+
 /// The folder structure around recipes: `recipes/`, `patches/`, and the root for `file:`.
 #[derive(Debug, Clone)]
 pub struct Workspace {
@@ -232,6 +246,14 @@ impl Located {
                 return Err(
                     self.error(name, &format!("'{name}' is a switch: it belongs under [features], as true or false"))
                 );
+            }
+        }
+        let variables = file.settings.keys().chain(file.machine.values().flat_map(|m| m.settings.keys()));
+        for name in variables.chain(file.cmake.keys()) {
+            if let Some((_, place)) = SET_ELSEWHERE.iter().find(|(variable, _)| variable == name) {
+                return Err(self
+                    .error(name, &format!("'{name}' is no setting: {place} decides what it is"))
+                    .next(format!("leave it out, and see to {place}")));
             }
         }
         if let Some(commit) = &file.torch.commit

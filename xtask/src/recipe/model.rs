@@ -574,16 +574,15 @@ pub struct Cuda {
 }
 
 impl Cuda {
-    /// What the wheel depends on: names, without extras, and the versions that will do: one (`2.21.5`), or a range
-    /// (`>=13.1.0.3, <=13.1.1.3`).
+    /// What the wheel depends on: names, spelt as the registry does, and the versions that will do: one (`2.21.5`), or a
+    /// range (`>=13.1.0.3, <=13.1.1.3`).
     pub fn packages(&self) -> impl Iterator<Item = (String, String)> {
         self.requires.iter().filter_map(|text| {
             let requirement = requirement(text).ok()?;
-            let name = text.split(|c: char| c == '[' || c == ';' || "<>=!~ ".contains(c)).next()?.to_owned();
             let Some(pep508_rs::VersionOrUrl::VersionSpecifier(range)) = &requirement.version_or_url else {
                 return None;
             };
-            Some((name, pinned(&requirement).unwrap_or_else(|| range.to_string())))
+            Some((requirement.name.to_string(), pinned(&requirement).unwrap_or_else(|| range.to_string())))
         })
     }
 

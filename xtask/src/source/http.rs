@@ -114,11 +114,16 @@ pub fn agent_following(redirects: u32) -> Agent {
 /// Minutes between two clocks from which tokens, signatures and certificates fail for it.
 const CLOCKS: Duration = Duration::from_secs(5 * 60);
 
-/// Minutes between the clock of whoever answered (`Date`, RFC 9110) and this machine's, where those are so many that what
-/// is good for a time may be taken for too old or too young.
-pub fn minutes_apart<B>(response: &ureq::http::Response<B>) -> Option<u64> {
+/// What the clock of whoever answered said then (`Date`, RFC 9110).
+pub fn server_clock<B>(response: &ureq::http::Response<B>) -> Option<std::time::SystemTime> {
     let date = response.headers().get("Date")?.to_str().ok()?;
-    let date = httpdate::parse_http_date(date).ok()?;
+    httpdate::parse_http_date(date).ok()
+}
+
+/// Minutes between the clock of whoever answered and this machine's, where those are so many that what is good for a
+/// time may be taken for too old or too young.
+pub fn minutes_apart<B>(response: &ureq::http::Response<B>) -> Option<u64> {
+    let date = server_clock(response)?;
     let now = std::time::SystemTime::now();
     let apart = now.duration_since(date).unwrap_or_else(|e| e.duration());
     (apart >= CLOCKS).then_some(apart.as_secs() / 60)

@@ -16,5 +16,5 @@ pub mod unpack;
 pub use fetch::{Fetcher, Want};
 pub use http::{
     agent as http_agent, agent_within as http_agent_within, body as http_body, download_to, get as http_get,
-    minutes_apart, text as http_text,
+    minutes_apart, server_clock, text as http_text,
 };

@@ -178,16 +178,16 @@ impl<'a> Build<'a> {
         let own = || (!recipe.toolchain.is_locked()).then(|| Compiler::find(&recipe.toolchain)).transpose();
         let (python, own) = rayon::join(|| Python::find(chosen.python, &recipe), own);
         let python = python?;
+        let packaged = locked::machines(&recipe);
         let recipe = recipe.on(&python.machine);
         let (recipe, compiler) = match own? {
             Some(compiler) => (recipe.without_prefix(TOOLCHAIN), compiler),
             None => {
-                let compiler = locked::compiler(&recipe, &lock, store, &python.machine)?;
+                let compiler = locked::compiler(&recipe, &lock, store, &python.machine, &packaged)?;
                 (recipe, compiler)
             }
         };
-        let cuda_home = chosen.cuda_home.map(Toolkit::installed).transpose()?;
-        let recipe = match (&recipe.cuda, &cuda_home) {
+        let cuda_home = match (&recipe.cuda, chosen.cuda_home) {
             (None, Some(_)) => {
                 return Err(Error::misuse(
                     "no-cuda",
@@ -195,15 +195,19 @@ impl<'a> Build<'a> {
                 )
                 .next("choose a recipe that has, such as torch-2.12.1-cu130"));
             }
-            (Some(cuda), _) => {
-                // What is put together here for another system meets its compiler and its driver there.
-                if recipe.system == System::here() {
-                    cuda::demand(cuda, &compiler)?;
-                }
-                if cuda_home.is_some() { recipe.without_prefix(CUDA) } else { recipe }
-            }
-            (None, None) => recipe,
+            (Some(cuda), Some(root)) => Some(Toolkit::installed(root, &cuda.version)?),
+            (_, None) => None,
         };
+        // What is put together here for another system meets its compiler and its driver there.
+        if let Some(cuda) = recipe.cuda.as_ref().filter(|_| recipe.system == System::here()) {
+            cuda::demand(cuda, &compiler)?;
+            if let Some(toolkit) = &cuda_home {
+                let has_cudnn = !recipe.source.iter().any(|source| source.in_prefix(CUDNN).next().is_some());
+                let has_nccl = recipe.features.get("USE_NCCL") != Some(&false);
+                cuda::demand_installed(cuda, toolkit, has_cudnn, has_nccl)?;
+            }
+        }
+        let recipe = if cuda_home.is_some() { recipe.without_prefix(CUDA) } else { recipe };
         let companions = chosen
             .companions
             .iter()

@@ -1,7 +1,7 @@
 //! The locked toolchain of a recipe: where it stands and what it is, known before it is made. Its key is made of the
 //! recipe and the lock alone, so it is the same on every machine.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::error::{Error, Result};
 use crate::recipe::{Lock, Recipe, Source, TOOLCHAIN};
@@ -22,6 +22,11 @@ pub fn sources(recipe: &Recipe) -> impl Iterator<Item = &Source> {
     recipe.source.iter().filter(|source| source.in_prefix(TOOLCHAIN).next().is_some())
 }
 
+/// The machines that a recipe, as it is for all of them, has packages of a toolchain for.
+pub fn machines(recipe: &Recipe) -> BTreeSet<String> {
+    sources(recipe).filter_map(|source| source.machine.clone()).collect()
+}
+
 /// The inputs of the toolchain's key.
 pub fn inputs(recipe: &Recipe, lock: &Lock, parts: &mut Parts) {
     parts.json("epoch", &recipe.torch.epoch);
@@ -35,11 +40,17 @@ pub fn inputs(recipe: &Recipe, lock: &Lock, parts: &mut Parts) {
     parts.content("what is made of them", locked::made());
 }
 
-/// The compiler of the recipe's packages, for the machine called `machine` (`x86_64`).
+/// The compiler of the recipe's packages, for the machine called `machine` (`x86_64`); it has packages for `machines`.
 ///
 /// # Errors
 /// Bad input: a compiler of the machine is named as well, or the recipe has no packages for that machine.
-pub fn compiler(recipe: &Recipe, lock: &Lock, store: &Store, machine: &str) -> Result<Compiler> {
+pub fn compiler(
+    recipe: &Recipe,
+    lock: &Lock,
+    store: &Store,
+    machine: &str,
+    machines: &BTreeSet<String>,
+) -> Result<Compiler> {
     if let Some((name, value)) =
         NAMED.iter().find_map(|name| Some((name, std::env::var_os(name)?)).filter(|(_, v)| !v.is_empty()))
     {
@@ -59,7 +70,7 @@ pub fn compiler(recipe: &Recipe, lock: &Lock, store: &Store, machine: &str) -> R
             "toolchain-machine",
             format!("the recipe {} brings its own compiler, and has no packages of it for {machine}", recipe.name),
         )
-        .next(format!("build on one of {}", recipe.python.machines.join(", ")))
+        .next(format!("build on one that it has them for: {}", machines.iter().cloned().collect::<Vec<_>>().join(", ")))
         .next("or choose a recipe that is built with the machine's compiler"));
     }
     let mut parts = Parts::new(TOOLCHAIN, VERSION);

@@ -83,6 +83,10 @@ pub const NESTED: &str = include_str!("cuda/nested.cu");
 /// The program that a toolkit for Windows is tried with where there is no Windows.
 pub const TRIAL_WINDOWS: &str = include_str!("cuda/trial_windows.c");
 
+/// What helps where an installed toolkit does not fit.
+const WITHOUT_HOME: &str =
+    "or leave --cuda-home out, where the recipe brings a toolkit: it is fetched and needs no root";
+
 /// A CUDA toolkit on this machine.
 #[derive(Debug, Clone)]
 pub struct Toolkit {
@@ -104,11 +108,11 @@ pub struct Versions {
 }
 
 impl Toolkit {
-    /// The toolkit installed at `root`.
+    /// The toolkit installed at `root`, for a recipe with CUDA `version` (`12.4`).
     ///
     /// # Errors
     /// There is none.
-    pub fn installed(root: &Path) -> Result<Self> {
+    pub fn installed(root: &Path, version: &str) -> Result<Self> {
         let root = fs_err::canonicalize(root)
             .map_err(|e| Error::misuse("cuda-home", format!("--cuda-home {}: {e}", root.display())))?;
         for part in ["bin/nvcc", "include/cuda_runtime.h"] {
@@ -119,9 +123,9 @@ impl Toolkit {
                 )
                 .next(format!(
                     "name the folder that holds bin/nvcc, such as {}",
-                    releases::installed_at("12.4", System::here())
+                    releases::installed_at(version, System::here())
                 ))
-                .next("or leave --cuda-home out: the toolkit of the recipe is fetched and needs no root"));
+                .next(WITHOUT_HOME));
             }
         }
         Ok(Self { root })
@@ -131,6 +135,21 @@ impl Toolkit {
     #[must_use]
     pub fn nvcc(&self) -> PathBuf {
         file(&self.root, "bin/nvcc")
+    }
+
+    /// The version that the header `name` defines in these three numbers; `None` where there is no such header here. Some
+    /// have cuDNN and NCCL among the system's headers, where the compiler finds them.
+    fn defined(&self, name: &str, numbers: [&str; 3]) -> Option<String> {
+        let text = std::fs::read_to_string(self.root.join("include").join(name)).ok()?;
+        let number = |name: &str| {
+            text.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                let is_it = words.next() == Some("#define") && words.next() == Some(name);
+                words.next().filter(|_| is_it)?.parse::<u32>().ok()
+            })
+        };
+        let [major, minor, patch] = numbers.map(number);
+        Some(format!("{}.{}.{}", major?, minor?, patch?))
     }
 
     /// `12.4.131`, as nvcc says it.
@@ -384,23 +403,30 @@ fn version_in(banner: &str) -> Option<String> {
 
 /// The toolkit, cuDNN and NCCL must be what the wheel will be run with.
 fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
+    hold(cuda, Some(&found.runtime), Some(&found.cudnn), found.nccl.as_deref())
+}
+
+/// An error where CUDA, cuDNN or NCCL of a toolkit, as far as they are known, are others than what the wheel would run with.
+fn hold(cuda: &Cuda, runtime: Option<&str>, cudnn: Option<&str>, nccl: Option<&str>) -> Result<()> {
     let pinned =
         |package: &str| cuda.packages().find(|(name, _)| name.starts_with(package)).map(|(_, version)| version);
     let mut wrong = Vec::new();
-    let mut hold = |what: &str, wanted: Option<String>, found: &str| {
-        if let Some(wanted) = wanted
+    for (what, wanted, found) in [
+        ("CUDA", Some(cuda.version.clone()), runtime),
+        ("cuDNN", pinned("nvidia-cudnn-"), cudnn),
+        ("NCCL", pinned("nvidia-nccl-"), nccl),
+    ] {
+        if let (Some(wanted), Some(found)) = (wanted, found)
             && !(wanted == found || wanted.starts_with(&format!("{found}.")))
         {
             wrong.push(format!("{what}: the recipe says {wanted}, the toolkit has {found}"));
         }
-    };
-    hold("CUDA", Some(cuda.version.clone()), &found.runtime);
-    hold("cuDNN", pinned("nvidia-cudnn-"), &found.cudnn);
-    if let Some(nccl) = &found.nccl {
-        hold("NCCL", pinned("nvidia-nccl-"), nccl);
     }
-    if let Some(oldest) = releases::oldest_before_turing(cuda).filter(|_| releases::lacks_old_gpus(&found.cudnn)) {
-        wrong.push(format!("cuDNN: {} has no code for {oldest}, 9.10 is the last that has", found.cudnn));
+    if let (Some(oldest), Some(cudnn)) = (releases::oldest_before_turing(cuda), cudnn)
+        && releases::lacks_old_gpus(cudnn)
+    {
+        let last = releases::LAST_CUDNN_FOR_OLD_GPUS;
+        wrong.push(format!("cuDNN: {cudnn} has no code for {oldest}, {last} is the last that has"));
     }
     if wrong.is_empty() {
         return Ok(());
@@ -409,7 +435,23 @@ fn check_versions(cuda: &Cuda, found: &Versions) -> Result<()> {
         "cuda-mismatch",
         format!("the toolkit is another one than what the wheel would run with:\n    {}", wrong.join("\n    ")),
     )
-    .next("leave --cuda-home out, or change cuda.version and cuda.requires of the recipe"))
+    .next("take a toolkit that has what the recipe says, or change cuda.version and cuda.requires of the recipe")
+    .next(WITHOUT_HOME))
+}
+
+/// An error where an installed toolkit is another one than the recipe's by what its nvcc and its headers say: what compiles
+/// with it would say so too, after all downloads. Whether its cuDNN and its NCCL are used is for the recipe to say.
+///
+/// # Errors
+/// That; the world: its nvcc does not run.
+pub fn demand_installed(cuda: &Cuda, toolkit: &Toolkit, cudnn: bool, nccl: bool) -> Result<()> {
+    let nvcc = toolkit.version()?;
+    let release: Vec<&str> = nvcc.split('.').take(2).collect();
+    let of = |used: bool, header: &str, numbers| toolkit.defined(header, numbers).filter(|_| used);
+    let cudnn = of(cudnn, "cudnn_version.h", ["CUDNN_MAJOR", "CUDNN_MINOR", "CUDNN_PATCHLEVEL"]);
+    let nccl = of(nccl, "nccl.h", ["NCCL_MAJOR", "NCCL_MINOR", "NCCL_PATCH"]);
+    hold(cuda, Some(&release.join(".")), cudnn.as_deref(), nccl.as_deref())
+        .doing(|| format!("looking at the CUDA toolkit {}", toolkit.root.display()))
 }
 
 /// Makes a toolkit of what was unpacked at `root`: both names of the library folder, linker names, a stand-in for the
@@ -537,7 +579,7 @@ fn driver_stub(header: &str) -> String {
 pub fn demand(cuda: &Cuda, compiler: &Compiler) -> Result<()> {
     let Some(release) = releases::release(&cuda.version) else { return Ok(()) };
     demand_compiler(release, compiler)?;
-    demand_driver(release.version, driver())
+    demand_driver(release.version, driver()?)
 }
 
 /// An error where what CUDA `version` makes needs a newer driver than the one that is there, by what its system needs.
@@ -596,9 +638,19 @@ fn demand_compiler(release: &releases::Release, compiler: &Compiler) -> Result<(
 const MODULE: &str = "/sys/module/nvidia/version";
 
 /// Version of the driver that the build is for, if there is one, and the system that it is of.
-fn driver() -> Option<(String, System)> {
+///
+/// # Errors
+/// Bad input: what somebody says is no version.
+fn driver() -> Result<Option<(String, System)>> {
+    let said = std::env::var(DRIVER_VARIABLE).ok();
+    if let Some(said) = said.as_deref().map(str::trim).filter(|said| !said.is_empty())
+        && !releases::is_driver_version(said)
+    {
+        return Err(Error::misuse("driver", format!("{DRIVER_VARIABLE} is '{said}', which is no version of a driver"))
+            .next("write the numbers alone, such as 580.65.06 or 580, or nothing for a machine without one"));
+    }
     let tool = || asked_driver().map(|said| (said, driver_system()));
-    driver_of(std::env::var(DRIVER_VARIABLE).ok(), || std::fs::read_to_string(MODULE).ok(), tool)
+    Ok(driver_of(said, || std::fs::read_to_string(MODULE).ok(), tool))
 }
 
 /// The same, of what was said by the user, else by the kernel, else by the driver's own tool.
@@ -642,10 +694,7 @@ fn asked_driver() -> Option<String> {
 
 /// The version in a list of GPUs, of which each line is the driver's; `None` where it is another message.
 fn said_by_tool(text: &str) -> Option<String> {
-    let is_version = |line: &&str| {
-        line.starts_with(|c: char| c.is_ascii_digit()) && line.chars().all(|c| c.is_ascii_digit() || c == '.')
-    };
-    text.lines().map(str::trim).find(is_version).map(str::to_owned)
+    text.lines().map(str::trim).find(|line| releases::is_driver_version(line)).map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -721,18 +770,21 @@ mod tests {
             ("12.4", Gcc, "13.3.0", "14.2.0", "takes GCC up to 13"),
             ("12.6", Gcc, "13.3.0", "14.2.0", "takes GCC up to 13"),
             ("12.8", Gcc, "14.3.0", "15.1.0", "takes GCC up to 14"),
+            ("12.9", Gcc, "14.3.0", "15.1.0", "takes GCC up to 14"),
             ("13.0", Gcc, "15.2.0", "16.1.0", "takes GCC up to 15"),
             ("13.2", Gcc, "15.2.0", "16.1.0", "takes GCC up to 15"),
             ("12.1", Clang, "15.0.7", "16.0.6", "takes Clang up to 15"),
             ("12.4", Clang, "17.0.6", "18.1.8", "takes Clang up to 17"),
             ("12.6", Clang, "18.1.8", "19.1.7", "takes Clang up to 18"),
             ("12.8", Clang, "19.1.7", "20.1.0", "takes Clang up to 19"),
+            ("12.9", Clang, "19.1.7", "20.1.0", "takes Clang up to 19"),
             ("13.0", Clang, "20.1.8", "21.1.0", "takes Clang up to 20"),
             ("13.2", Clang, "21.1.0", "22.1.0", "takes Clang up to 21"),
             ("12.1", Msvc, "19.39.33523", "19.40.33807", "takes MSVC 19.10 to 19.39"),
             ("12.4", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
             ("12.6", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
             ("12.8", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
+            ("12.9", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.10 to 19.49"),
             ("13.0", Msvc, "19.44.35207", "19.50.35717", "takes MSVC 19.20 to 19.49"),
             ("13.2", Msvc, "19.50.35717", "19.60.1", "takes MSVC 19.20 to 19.59"),
         ] {

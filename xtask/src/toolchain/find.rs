@@ -46,15 +46,20 @@ impl Compiler {
     pub fn find(demands: &ToolchainFile) -> Result<Self> {
         let named = ["CC", "CXX"].iter().any(|v| std::env::var_os(v).is_some_and(|v| !v.is_empty()));
         let found = if cfg!(windows) && !named { msvc::find()? } else { Self::find_driver()? };
-        let range = match found.family {
+        found.meet(demands)?;
+        Ok(found)
+    }
+
+    /// An error if this compiler is not in the recipe's range for its family. Apple numbers its Clang in its own way:
+    /// that one is held against no range, as in upstream's list file (pytorch#184770).
+    fn meet(&self, demands: &ToolchainFile) -> Result<()> {
+        let range = match self.family {
+            Family::Clang if self.banner.starts_with("Apple") => return Ok(()),
             Family::Gcc => &demands.gcc,
             Family::Clang => &demands.clang,
             Family::Msvc => &demands.msvc,
         };
-        if let Some(range) = range {
-            found.demand(range, &demands.tried)?;
-        }
-        Ok(found)
+        range.as_ref().map_or(Ok(()), |range| self.demand(range, &demands.tried))
     }
 
     /// An error if this compiler is not in `range` (PEP 440): older than upstream demands, or newer than what the
@@ -93,19 +98,17 @@ impl Compiler {
 
     /// Finds compilers of GCC's kind, which are asked by GCC's options.
     fn find_driver() -> Result<Self> {
-        let missing = |what: &str| {
-            Error::world("no-compiler", format!("no {what} compiler was found on this machine"))
-                .next("install one: `apt-get install g++` (Debian, Ubuntu), `dnf install gcc-c++` (Fedora, RHEL)")
-                .next("or name one: CC=… CXX=… cargo xtask build-torch")
+        let pick = |variable: &str, language: &str, names: &[&str]| -> Result<PathBuf> {
+            let named = std::env::var_os(variable).unwrap_or_default().to_string_lossy().trim().to_owned();
+            let found = match named.as_str() {
+                "" => names.iter().find_map(|n| platform::which(n)),
+                named => platform::which(named),
+            };
+            // It is started in other folders than this one.
+            found.map(std::path::absolute).transpose()?.ok_or_else(|| missing(variable, &named, language))
         };
-        let pick = |variable: &str, names: &[&str]| -> Option<PathBuf> {
-            match std::env::var(variable) {
-                Ok(v) if !v.trim().is_empty() => platform::which(v.trim()),
-                _ => names.iter().find_map(|n| platform::which(n)),
-            }
-        };
-        let cc = pick("CC", &["cc", "gcc", "clang"]).ok_or_else(|| missing("C"))?;
-        let cxx = pick("CXX", &["c++", "g++", "clang++"]).ok_or_else(|| missing("C++"))?;
+        let cc = pick("CC", "C", &["cc", "gcc", "clang"])?;
+        let cxx = pick("CXX", "C++", &["c++", "g++", "clang++"])?;
         let ask = |args: &[&str]| -> Result<String> {
             let out = Command::new(&cxx)
                 .args(args)
@@ -147,6 +150,23 @@ impl Compiler {
             locked: None,
         })
     }
+}
+
+/// What is said where there is no compiler of `language`, which `variable` names, if `named` is not empty.
+fn missing(variable: &str, named: &str, language: &str) -> Error {
+    let install = "install one: `apt-get install g++` (Debian, Ubuntu), `dnf install gcc-c++` (Fedora, RHEL)";
+    if named.is_empty() {
+        return Error::world("no-compiler", format!("no {language} compiler was found on this machine"))
+            .next(install)
+            .next("or name one: CC=… CXX=… cargo xtask build-torch");
+    }
+    let e = Error::world("no-compiler", format!("{variable}={named} names no {language} compiler of this machine"));
+    let e = if named.contains(char::is_whitespace) {
+        e.next("name the compiler alone, without arguments: a compiler cache is put before it by this program")
+    } else {
+        e.next("name a program that is on PATH, or its path")
+    };
+    e.next(format!("or run it without {variable}: what is on PATH is taken")).next(install)
 }
 
 /// The files behind a driver, with their SHA-256: the drivers themselves, [`PROGRAMS`], [`LINKED`].
@@ -207,6 +227,16 @@ mod tests {
             assert!(e.next_steps().iter().any(|n| n.contains("CC=gcc-14")), "{e}");
         }
         assert!(gcc("trunk!").demand(">=9.3", &[]).unwrap_err().what().contains("'trunk!'"));
+    }
+
+    #[test]
+    fn apples_clang_has_numbers_of_its_own() {
+        let demands = ToolchainFile { clang: Some(">=16".into()), ..ToolchainFile::default() };
+        let of = |banner: &str| Compiler { banner: banner.into(), ..Compiler::called(Family::Clang, "15.0.0") };
+        of("Apple clang version 15.0.0 (clang-1500.3.9.4)").meet(&demands).unwrap();
+        for other in ["Debian clang version 15.0.6", "Homebrew clang version 15.0.7", "clang version 15.0.7"] {
+            assert!(of(other).meet(&demands).unwrap_err().what().contains("Clang >=16"), "{other}");
+        }
     }
 
     #[test]

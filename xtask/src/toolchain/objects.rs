@@ -107,10 +107,12 @@ impl Supply {
     /// know. The working directory is the build folder, and `argv` relative to it. `false` if there is none that fits:
     /// then it has to be compiled. Either is noted in the folder `work`.
     pub fn deliver(&self, work: &Path, argv: &[String], output: &str) -> bool {
-        let Some(entry) = self.entry(output) else { return false };
+        self.entry(output).is_some_and(|entry| self.put_noted(work, &entry, argv, output))
+    }
+
+    fn put_noted(&self, work: &Path, entry: &Entry, argv: &[String], output: &str) -> bool {
         // Noted before: what stands there and is noted nowhere would count as compiled here, and no sample is drawn of it.
-        let put =
-            note(work, NOTES, true, &entry.object, output).and_then(|()| self.put(&entry, argv, output)).is_some();
+        let put = note(work, NOTES, true, &entry.object, output).and_then(|()| self.put(entry, argv, output)).is_some();
         if !put {
             note(work, NOTES, false, &entry.object, output);
         }
@@ -363,14 +365,13 @@ mod tests {
         assert!(delivered(&work).unwrap().is_empty());
         // Nothing comes to stand there that cannot be noted, and notes that cannot be read are not none.
         std::fs::write(supply.file("objects", &entry.object), "object").unwrap();
-        std::fs::write(supply.file("entries", &Entry::file(&output)), serde_json::to_vec(&entry).unwrap()).unwrap();
         std::fs::remove_file(&output).unwrap();
         std::fs::remove_file(work.join(NOTES)).unwrap();
         std::fs::create_dir(work.join(NOTES)).unwrap();
-        assert!(!supply.deliver(&work, &command, &output) && !Path::new(&output).exists());
+        assert!(!supply.put_noted(&work, &entry, &command, &output) && !Path::new(&output).exists());
         assert!(delivered(&work).is_err());
         std::fs::remove_dir(work.join(NOTES)).unwrap();
-        assert!(supply.deliver(&work, &command, &output));
+        assert!(supply.put_noted(&work, &entry, &command, &output));
         assert_eq!(delivered(&work).unwrap().get(&output), Some(&entry.object));
     }
 }

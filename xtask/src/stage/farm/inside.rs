@@ -8,6 +8,8 @@ use std::path::Path;
 use std::path::PathBuf;
 
 use crate::error::{Error, Result};
+#[cfg(unix)]
+use crate::platform::toml_text;
 
 /// The hidden command under which this program is both.
 pub const HELPER_COMMAND: &str = "__farm";
@@ -81,9 +83,10 @@ pub fn helper(_inside: &Inside) -> Result<()> {
 #[cfg(unix)]
 fn configuration(scheduler: &str, folder: &Path) -> String {
     format!(
-        "[dist]\nscheduler_url = {scheduler:?}\ntoolchain_cache_size = 4294967296\ncache_dir = {:?}\n\n\
+        "[dist]\nscheduler_url = {}\ntoolchain_cache_size = 4294967296\ncache_dir = {}\n\n\
          [dist.auth]\ntype = \"token\"\ntoken = \"outside\"\n",
-        folder.join("toolchains").display().to_string()
+        toml_text(scheduler),
+        toml_text(&folder.join("toolchains").display().to_string())
     )
 }
 
@@ -173,5 +176,15 @@ mod tests {
         let parsed: toml::Table = toml::from_str(&text).unwrap();
         assert_eq!(parsed["dist"]["auth"]["token"].as_str(), Some("outside"));
         assert_eq!(parsed["dist"]["cache_dir"].as_str(), Some("/w/farm/toolchains"));
+    }
+
+    #[test]
+    fn a_folder_of_any_name_is_named_to_the_engine() {
+        // An accent that stands alone, as other systems write names.
+        for folder in ["/home/Rene\u{301}/\"w\"/farm", "/a\\b/'c'", "/a\u{200b}b"] {
+            let text = configuration("http://127.0.0.1:5/", Path::new(folder));
+            let parsed: toml::Table = toml::from_str(&text).unwrap();
+            assert_eq!(parsed["dist"]["cache_dir"].as_str(), Some(&*format!("{folder}/toolchains")), "{text}");
+        }
     }
 }

@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 use crate::error::{Error, Result};
 
 /// How long an address is good for.
-const GOOD_FOR: Duration = Duration::from_secs(120);
+pub(super) const GOOD_FOR: Duration = Duration::from_secs(120);
 /// The region of a store that has none.
 const REGION: &str = "us-east-1";
 

@@ -2,11 +2,11 @@
 //! S3-compatible store, a Redis. Entries stand where ccache puts them itself: in two folders' worth of names for files,
 //! under `ccache:` in a Redis.
 
-use std::io::{self, BufReader};
+use std::io::{self, BufReader, Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use base64::Engine;
 use ureq::http::Response;
@@ -14,11 +14,11 @@ use ureq::{Agent, Body};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::bucket::{Aws, Bucket, Verb};
+use super::bucket::{Aws, Bucket, GOOD_FOR, Verb};
 use super::resp::{self, Reply};
 use crate::error::{Error, Result};
 use crate::platform;
-use crate::source::{http_agent_within, minutes_apart};
+use crate::source::{http_agent_within, minutes_apart, server_clock};
 use crate::stage::farm::{in_clear_text, is_own_host};
 use crate::store::write_atomically;
 
@@ -41,11 +41,10 @@ pub struct Credentials {
 impl Credentials {
     /// What the environment has.
     pub fn of_environment() -> Self {
-        let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
         Self {
-            user: variable("TORCHMILL_CACHE_USERNAME"),
-            password: variable("TORCHMILL_CACHE_PASSWORD").map(Zeroizing::new),
-            token: variable("TORCHMILL_CACHE_TOKEN").map(Zeroizing::new),
+            user: platform::secret_variable("TORCHMILL_CACHE_USERNAME").map(|user| user.to_string()),
+            password: platform::secret_variable("TORCHMILL_CACHE_PASSWORD"),
+            token: platform::secret_variable("TORCHMILL_CACHE_TOKEN"),
         }
     }
 
@@ -104,10 +103,78 @@ pub struct Redis {
     port: u16,
     database: Option<u32>,
     credentials: Credentials,
-    idle: Mutex<Vec<BufReader<TcpStream>>>,
+    /// Until it must have answered.
+    patience: Duration,
+    idle: Mutex<Vec<BufReader<Timed>>>,
 }
 
+/// A connection on which a question and all of its answer have to be over in time: a server may send a byte now and
+/// then for ever.
+struct Timed {
+    stream: TcpStream,
+    patience: Duration,
+    by: Instant,
+}
+
+impl Timed {
+    fn new(stream: TcpStream, patience: Duration) -> Self {
+        Self { stream, patience, by: Instant::now() + patience }
+    }
+
+    /// The time for another question begins.
+    fn begin(&mut self) {
+        self.by = Instant::now() + self.patience;
+    }
+
+    /// The same connection a second time, with the same time left.
+    fn again(&self) -> io::Result<Self> {
+        Ok(Self { stream: self.stream.try_clone()?, ..*self })
+    }
+
+    fn late(&self) -> io::Error {
+        let why = format!("it was not done within {} s", self.patience.as_secs_f32());
+        io::Error::new(io::ErrorKind::TimedOut, why)
+    }
+
+    fn left(&self) -> io::Result<Duration> {
+        let left = self.by.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(self.late()) } else { Ok(left) }
+    }
+
+    /// What a system says of a time that is over is nothing for people.
+    fn told(&self, e: io::Error) -> io::Error {
+        if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) { self.late() } else { e }
+    }
+}
+
+impl Read for Timed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.stream.set_read_timeout(Some(self.left()?))?;
+        self.stream.read(buffer).map_err(|e| self.told(e))
+    }
+}
+
+impl Write for Timed {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        self.stream.set_write_timeout(Some(self.left()?))?;
+        self.stream.write(buffer).map_err(|e| self.told(e))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.stream.flush()
+    }
+}
+
+/// The kinds of addresses that are known.
+const KINDS: [&str; 5] = ["file", "http", "https", "s3", "redis"];
+
 impl Storage {
+    /// Whether `text` is the path of a folder: no address, nor what was meant for one (`https:/host`).
+    pub fn is_folder(text: &str) -> bool {
+        let kind = text.split_once(':').map_or("", |(kind, _)| kind);
+        !text.contains("://") && !KINDS.contains(&kind)
+    }
+
     /// What `text` names: the path of a folder, `file://`, `http://`, `https://`, `s3://BUCKET/FOLDER` or
     /// `redis://HOST[:PORT][/DATABASE]`. `aws` says where a bucket is, and who asks there if `credentials` do not.
     ///
@@ -119,7 +186,10 @@ impl Storage {
                 "name a folder, or http://HOST/PATH, https://HOST/PATH, s3://BUCKET/FOLDER, redis://HOST:PORT/DATABASE",
             )
         };
-        if !text.contains("://") {
+        if text.trim().is_empty() {
+            return Err(bad("it names nothing"));
+        }
+        if Self::is_folder(text) {
             return Ok(Self::Folder(std::path::absolute(text)?));
         }
         let url = Url::parse(text).map_err(|e| bad(&e.to_string()))?;
@@ -133,6 +203,12 @@ impl Storage {
         match url.scheme() {
             "file" => Ok(Self::Folder(url.to_file_path().map_err(|()| bad("it is no path of this machine"))?)),
             "http" | "https" => {
+                if credentials.token.as_ref().is_some_and(|token| !token.chars().all(|c| c.is_ascii_graphic())) {
+                    let what = "the token of the cache has characters that no header can carry";
+                    return Err(Error::misuse("cache-token", what).next(
+                        "TORCHMILL_CACHE_TOKEN, or the file token-file in [cache] of the settings, is one word",
+                    ));
+                }
                 let mut base = url;
                 // Without it, the last part would be taken for a file beside which entries stand.
                 if !base.path().ends_with('/') {
@@ -162,6 +238,7 @@ impl Storage {
                     port: url.port().unwrap_or(REDIS_PORT),
                     database,
                     credentials,
+                    patience: PATIENCE[1],
                     idle: Mutex::default(),
                 }))
             }
@@ -208,12 +285,12 @@ impl Storage {
                 is_there.then_some(()).ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "there is no such folder"))
             }
             // Of an object that is not there a store says the same as of a bucket that is not there.
-            Self::Http(Http { at: At::Bucket(bucket), agent }) => {
+            Self::Http(server @ Http { at: At::Bucket(bucket), agent }) => {
                 let response = agent.head(bucket.itself().as_str()).call().map_err(io::Error::other)?;
                 match response.status().as_u16() {
                     200..=299 => Ok(()),
                     404 => Err(io::Error::new(io::ErrorKind::NotFound, "there is no such bucket")),
-                    _ => Err(answered(&response)),
+                    _ => Err(server.answered(&response)),
                 }
             }
             // What nobody put there: a page for whatever is asked for is no cache.
@@ -247,7 +324,7 @@ impl Storage {
                         body.map(Some).map_err(io::Error::other)
                     }
                     404 | 410 => Ok(None),
-                    _ => Err(answered(&response)),
+                    _ => Err(server.answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"GET", &redis_key(key)])? {
@@ -265,15 +342,18 @@ impl Storage {
     pub fn put(&self, key: &str, value: &[u8]) -> io::Result<()> {
         match self {
             Self::Folder(folder) => {
-                let (path, value) = (folder.join(place(key)), value.to_vec());
-                within(move || write_atomically(&path, &value).map_err(io::Error::other))
+                let (folder, path, value) = (folder.clone(), folder.join(place(key)), value.to_vec());
+                within(move || {
+                    open_like(&folder, path.parent().unwrap_or(&folder));
+                    write_atomically(&path, &value).map_err(io::Error::other)
+                })
             }
             Self::Http(server) => {
                 let request = server.with(server.agent.put(server.url(Verb::Put, key)?.as_str()));
                 let response = request.send(value).map_err(io::Error::other)?;
                 match response.status().as_u16() {
                     200..=299 => Ok(()),
-                    _ => Err(answered(&response)),
+                    _ => Err(server.answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"SET", &redis_key(key), value])? {
@@ -299,7 +379,7 @@ impl Storage {
                 match response.status().as_u16() {
                     200..=299 => Ok(true),
                     404 | 410 => Ok(false),
-                    _ => Err(answered(&response)),
+                    _ => Err(server.answered(&response)),
                 }
             }
             Self::Redis(redis) => match redis.ask(&[b"EXISTS", &redis_key(key)])? {
@@ -327,7 +407,7 @@ impl Storage {
                 let response = request.call().map_err(io::Error::other)?;
                 match response.status().as_u16() {
                     200..=299 | 404 | 410 => Ok(()),
-                    _ => Err(answered(&response)),
+                    _ => Err(server.answered(&response)),
                 }
             }
             Self::Redis(redis) => redis.ask(&[b"DEL", &redis_key(key)]).map(|_| ()),
@@ -346,6 +426,15 @@ fn within<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'stat
     })
 }
 
+/// Makes the folder `inner` of the cache `folder`, if it is not there, for all who may write to the cache: by what this
+/// user's umask leaves, it would be for this user alone.
+fn open_like(folder: &Path, inner: &Path) {
+    if std::fs::create_dir(inner).is_ok() {
+        // A drive that knows no modes is as it is.
+        let _ = std::fs::metadata(folder).and_then(|about| std::fs::set_permissions(inner, about.permissions()));
+    }
+}
+
 /// Whether ccache may call an entry so: it becomes a part of paths.
 pub fn is_key(key: &str) -> bool {
     (20..=128).contains(&key.len()) && key.chars().all(|c| c.is_ascii_alphanumeric())
@@ -361,25 +450,6 @@ fn redis_key(key: &str) -> Vec<u8> {
     format!("ccache:{key}").into_bytes()
 }
 
-/// What an answer means that is neither yes nor no.
-fn answered(response: &Response<Body>) -> io::Error {
-    io::Error::other(match response.status().as_u16() {
-        status @ (401 | 403) => match minutes_apart(response) {
-            Some(minutes) => format!(
-                "it answered {status}, and its clock and this machine's are {minutes} minutes apart: set the one that is wrong"
-            ),
-            None => format!("it answered {status}: user, password or token are not those that it takes"),
-        },
-        status @ (301 | 302 | 307 | 308) => {
-            format!("it answered {status}: it is elsewhere (a bucket: AWS_REGION names its region)")
-        }
-        status @ (405 | 501) => format!("it answered {status}: it takes no files"),
-        413 => "it answered 413: it takes no file of this size (nginx: client_max_body_size)".into(),
-        507 => "it answered 507: it is full".into(),
-        status => format!("it answered {status}"),
-    })
-}
-
 fn odd(reply: &Reply) -> io::Error {
     io::Error::other(match reply {
         Reply::Error(what) => format!("it answered: {what}"),
@@ -390,6 +460,39 @@ fn odd(reply: &Reply) -> io::Error {
 impl Http {
     fn new(at: At) -> Self {
         Self { at, agent: http_agent_within(PATIENCE[0], PATIENCE[1]) }
+    }
+
+    /// What an answer means that is neither yes nor no.
+    fn answered(&self, response: &Response<Body>) -> io::Error {
+        let status = response.status().as_u16();
+        let is_bucket = matches!(self.at, At::Bucket(_));
+        // By its clock, an address is too old by then, and so is refused as one that was signed with another key.
+        let too_old = || {
+            let behind = server_clock(response)?.duration_since(SystemTime::now()).ok()?;
+            (is_bucket && behind >= GOOD_FOR).then_some(behind.as_secs() / 60)
+        };
+        // S3 says so of a session that is over, too.
+        let is_refusal = matches!(status, 401 | 403) || status == 400 && is_bucket;
+        let apart = is_refusal.then(|| too_old().or_else(|| minutes_apart(response))).flatten();
+        io::Error::other(match (status, apart) {
+            (_, Some(minutes)) => format!(
+                "it answered {status}, and its clock and this machine's are {minutes} minutes apart: set the one that is wrong"
+            ),
+            (400, None) if is_bucket => {
+                "it answered 400: AWS_REGION is not its region, or the session of AWS_SESSION_TOKEN is over".into()
+            }
+            (401, None) => "it answered 401: user, password or token are not those that it takes".into(),
+            (403, None) => {
+                "it answered 403: user, password or token are not those that it takes, or may not do this".into()
+            }
+            (300..=399, None) => {
+                format!("it answered {status}: it is elsewhere (a bucket: AWS_REGION names its region)")
+            }
+            (405 | 501, None) => format!("it answered {status}: it takes no files"),
+            (413, None) => "it answered 413: it takes no file of this size (nginx: client_max_body_size)".into(),
+            (507, None) => "it answered 507: it is full".into(),
+            (_, None) => format!("it answered {status}"),
+        })
     }
 
     fn url(&self, verb: Verb, key: &str) -> io::Result<Url> {
@@ -408,25 +511,21 @@ impl Http {
 }
 
 impl Redis {
-    fn connect(&self) -> io::Result<BufReader<TcpStream>> {
+    fn connect(&self) -> io::Result<BufReader<Timed>> {
         let mut last = io::Error::new(io::ErrorKind::NotFound, "its host has no address");
         for address in (self.host.as_str(), self.port).to_socket_addrs()? {
             match TcpStream::connect_timeout(&address, PATIENCE[0]) {
-                Ok(stream) => {
-                    stream.set_read_timeout(Some(PATIENCE[1]))?;
-                    stream.set_write_timeout(Some(PATIENCE[1]))?;
-                    return self.introduced(stream);
-                }
+                Ok(stream) => return self.introduced(Timed::new(stream, self.patience)),
                 Err(e) => last = e,
             }
         }
         Err(last)
     }
 
-    fn introduced(&self, stream: TcpStream) -> io::Result<BufReader<TcpStream>> {
+    fn introduced(&self, stream: Timed) -> io::Result<BufReader<Timed>> {
         let mut reader = BufReader::new(stream);
         let mut say = |words: &[&[u8]]| {
-            let mut writer = reader.get_ref().try_clone()?;
+            let mut writer = reader.get_ref().again()?;
             match resp::ask(&mut writer, &mut reader, words)? {
                 Reply::Ok => Ok(()),
                 other => Err(odd(&other)),
@@ -453,8 +552,9 @@ impl Redis {
         }
     }
 
-    fn ask_on(&self, mut reader: BufReader<TcpStream>, words: &[&[u8]]) -> io::Result<Reply> {
-        let mut writer = reader.get_ref().try_clone()?;
+    fn ask_on(&self, mut reader: BufReader<Timed>, words: &[&[u8]]) -> io::Result<Reply> {
+        reader.get_mut().begin();
+        let mut writer = reader.get_ref().again()?;
         let reply = resp::ask(&mut writer, &mut reader, words)?;
         // What was not read to its end is not used again: `?` above has dropped it.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner).push(reader);
@@ -484,6 +584,9 @@ mod tests {
             ("redis://h/x", "by number"),
             ("https://h/?a=b", "'?'"),
             ("https://u:s3cret@h/", "no place in an address"),
+            ("https:/u:s3cret@h/", "no place in an address"),
+            ("redis:", "it names no host"),
+            (" ", "it names nothing"),
         ] {
             let e = parse(bad).unwrap_err();
             assert!(e.what().contains(says) && !format!("{e:?}").contains("s3cret"), "{e}");
@@ -507,9 +610,76 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_token_that_no_header_can_carry_is_told_before_it_is_sent() {
+        let with = |url: &str, token: &str| {
+            let token = Some(Zeroizing::new(token.to_owned()));
+            Storage::parse(url, Credentials::of_files(None, None, token), Aws::default()).map(|s| s.shown())
+        };
+        for token in ["s3cret more", "s3cret\nX-More: 1", "s3crét"] {
+            let e = with("https://h.example/", token).unwrap_err();
+            assert!(e.what().contains("no header can carry") && !format!("{e:?}").contains("s3cr"), "{e}");
+        }
+        with("https://h.example/", "s3cret~+/=").unwrap();
+        // A Redis is told of it in its own way.
+        with("redis://h.example", "s3cret more").unwrap();
+    }
+
+    #[test]
+    fn a_redis_that_says_a_little_now_and_then_is_not_waited_for() {
+        let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = server.local_addr().unwrap().port();
+        std::thread::spawn(move || {
+            let (mut stream, _) = server.accept().unwrap();
+            // Until nobody listens: a value of a hundred bytes, of which it gives twenty in a second.
+            let _ = stream.write_all(b"$100\r\n");
+            while stream.write_all(b"x").is_ok() {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        });
+        let redis = Redis {
+            host: "127.0.0.1".into(),
+            port,
+            database: None,
+            credentials: Credentials::default(),
+            patience: Duration::from_millis(400),
+            idle: Mutex::default(),
+        };
+        let began = Instant::now();
+        let e = Storage::Redis(redis).get("0b70bc6vgqa19hcncjsocluhakb5ajmi8").unwrap_err();
+        assert_eq!(e.to_string(), "it was not done within 0.4 s");
+        assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn who_may_write_to_a_folder_may_write_to_those_that_others_make_in_it() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        // What no umask that people have leaves.
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o770)).unwrap();
+        Storage::Folder(dir.path().to_owned()).put("0b70bc6vgqa19hcncjsocluhakb5ajmi8", b"entry").unwrap();
+        let mode = std::fs::metadata(dir.path().join("0b")).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o770, "{mode:o}");
+    }
+
     /// What `look` says of a server that answers `head` to the first request, and that request.
     fn looked(head: &str) -> (String, String) {
-        use std::io::{Read, Write};
+        asked(head, |address| {
+            Storage::parse(&format!("http://{address}/"), Credentials::default(), Aws::default()).unwrap()
+        })
+    }
+
+    /// The same of a server that is the endpoint of a bucket.
+    fn looked_at_bucket(head: &str) -> String {
+        let of = |address: &str| {
+            let aws = Aws { endpoint: Some(format!("http://{address}")), ..Aws::default() };
+            Storage::parse("s3://team/torch", Credentials::default(), aws).unwrap()
+        };
+        asked(head, of).0
+    }
+
+    fn asked(head: &str, storage: impl FnOnce(&str) -> Storage) -> (String, String) {
         let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let address = server.local_addr().unwrap();
         let head = head.to_owned();
@@ -520,8 +690,7 @@ mod tests {
             write!(stream, "HTTP/1.1 {head}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").unwrap();
             String::from_utf8_lossy(&request[..read]).into_owned()
         });
-        let storage = Storage::parse(&format!("http://{address}/"), Credentials::default(), Aws::default()).unwrap();
-        let e = storage.look().unwrap_err();
+        let e = storage(&address.to_string()).look().unwrap_err();
         (e.to_string(), answering.join().unwrap())
     }
 
@@ -535,9 +704,32 @@ mod tests {
     fn who_is_refused_because_of_a_clock_is_told_of_the_clock() {
         let (said, _) = looked("403 Forbidden\r\nDate: Thu, 01 Jan 2026 00:00:00 GMT");
         assert!(said.contains("its clock and this machine's are ") && said.contains("minutes apart"), "{said}");
-        let now = httpdate::fmt_http_date(std::time::SystemTime::now());
+        let now = httpdate::fmt_http_date(SystemTime::now());
         let (said, _) = looked(&format!("403 Forbidden\r\nDate: {now}"));
         assert!(said.contains("are not those that it takes"), "{said}");
+    }
+
+    #[test]
+    fn a_bucket_by_whose_clock_a_signed_address_is_too_old_is_told_of_the_clock() {
+        let date = |seconds: u64| httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(seconds));
+        let said = looked_at_bucket(&format!("403 Forbidden\r\nDate: {}", date(190)));
+        assert!(said.contains("this machine's are 3 minutes apart"), "{said}");
+        // What is good for two minutes was good.
+        let said = looked_at_bucket(&format!("403 Forbidden\r\nDate: {}", date(30)));
+        assert!(said.contains("are not those that it takes"), "{said}");
+        // Who is asked with a password and not with an address that is good for a time has no use for that.
+        let (said, _) = looked(&format!("403 Forbidden\r\nDate: {}", date(190)));
+        assert!(said.contains("are not those that it takes"), "{said}");
+    }
+
+    #[test]
+    fn a_session_that_is_over_and_another_region_are_told_and_so_is_who_sends_elsewhere() {
+        let said = looked_at_bucket("400 Bad Request");
+        assert!(said.contains("AWS_REGION") && said.contains("AWS_SESSION_TOKEN is over"), "{said}");
+        let (said, _) = looked("400 Bad Request");
+        assert_eq!(said, "it answered 400");
+        let (said, _) = looked("303 See Other\r\nLocation: /login");
+        assert!(said.contains("it is elsewhere"), "{said}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ use crate::stage::drawn::Drawn;
 use crate::stage::environment;
 use crate::stage::objects::audit::{Origins, origins};
 use crate::stage::origin::{components, origin, torch_subject};
-use crate::stage::step::{Cx, Step};
+use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{Work, ninja};
 use crate::store::Parts;
 
@@ -66,6 +66,11 @@ impl Step for Wheel {
             parts.content(path, bytes);
         }
         Ok(())
+    }
+
+    /// What it will depend on is what it will be verified with: nothing is compiled for a wheel that cannot be made.
+    fn check(build: &Build<'_>, _ahead: &Ahead) -> Result<()> {
+        depended_on(build).map(drop)
     }
 
     /// Its folder holds the wheel, and `tree/`: the install tree that the bundle is made of.
@@ -144,12 +149,14 @@ fn forget_earlier_wheels(work: &Work) -> Result<()> {
     Ok(())
 }
 
-/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder. Some of them it
-/// depends on through another one (`cuda-toolkit`, which holds nothing itself): all that it is verified with count.
-fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
-    let mut out = BTreeMap::new();
-    let Some(cuda) = &build.recipe.cuda else { return Ok(out) };
-    let wheels: Vec<(&str, &str, &Locked)> = build
+/// The packages that the wheel depends on, with their versions. Some of them it depends on through another one
+/// (`cuda-toolkit`, which holds nothing itself): all that it is verified with count.
+///
+/// # Errors
+/// Bad input: it is verified with no package of that name and version; there is no lock for this Python.
+fn depended_on<'b>(build: &'b Build<'_>) -> Result<Vec<(&'b str, &'b str, &'b Locked)>> {
+    let Some(cuda) = &build.recipe.cuda else { return Ok(Vec::new()) };
+    let mut wheels: Vec<(&str, &str, &Locked)> = build
         .python_lock()?
         .verify
         .iter()
@@ -168,8 +175,14 @@ fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
             .next("add it there and run `cargo xtask lock`: the wheel is verified with what it depends on"));
         }
     }
-    let depends = |name: &str| name.starts_with("nvidia-") || cuda.packages().any(|(package, _)| package == name);
-    for (package, version, locked) in wheels.into_iter().filter(|(name, ..)| depends(name)) {
+    wheels.retain(|(name, ..)| name.starts_with("nvidia-") || cuda.packages().any(|(package, _)| package == *name));
+    Ok(wheels)
+}
+
+/// Libraries of the packages that the wheel depends on, as their wheels hold them: soname → folder.
+fn external_libraries(build: &Build<'_>) -> Result<BTreeMap<String, String>> {
+    let mut out = BTreeMap::new();
+    for (package, version, locked) in depended_on(build)? {
         let Some(blob) = build.store.blob(&locked.sha256, locked.size)? else {
             return Err(Error::world("not-fetched", format!("the wheel of {package} {version} is not in the store"))
                 .next("run `cargo xtask fetch`"));

@@ -100,7 +100,7 @@ pub fn check_hiding(build: &Build<'_>) -> Result<()> {
                 build.recipe.name
             ),
         )
-        .next("allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone), or build as root")
+        .next("allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone; on Ubuntu kernel.apparmor_restrict_unprivileged_userns=0), or build as root")
         .next("or choose a recipe that is built with the machine's compiler")
     })
 }
