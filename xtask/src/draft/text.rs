@@ -281,6 +281,10 @@ fn toolchain(p: &mut Page, known: &Known) {
 
 /// The range `inherited` with another lower end.
 fn with_oldest(oldest: &str, inherited: &str) -> String {
+    // One version alone is that of the packages that it comes from.
+    if inherited.trim_start().starts_with("==") {
+        return inherited.to_owned();
+    }
     let rest = inherited.split(',').map(str::trim).filter(|s| !s.is_empty() && !s.starts_with('>'));
     std::iter::once(format!(">={oldest}")).chain(rest.map(str::to_owned)).collect::<Vec<_>>().join(", ")
 }

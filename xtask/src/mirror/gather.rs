@@ -275,7 +275,8 @@ impl Gathering<'_> {
         }
         let mut names: Vec<String> = self.at_hand(requirement, python).map(|w| w.filename.clone()).collect();
         let page = self.index.project(&wheel::normalize(requirement.name.as_ref()))?;
-        let meeting: Vec<&File> = depends::meeting(&page, requirement, here(python)).collect();
+        let runs = |f: &&File| runs_on(f.requires_python.as_deref(), python);
+        let meeting: Vec<&File> = depends::meeting(&page, requirement, here(python)).filter(runs).collect();
         let version = |f: &&File| Version::from_str(&f.version).ok();
         let newest = newest_of(meeting.iter().filter_map(version));
         names.extend(meeting.into_iter().filter(|f| version(f) == newest).map(|f| f.filename.clone()));

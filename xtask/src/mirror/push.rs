@@ -137,7 +137,13 @@ impl Target<'_> {
         }
         let (who, file) = (shown(&self.url), &wheel.filename);
         let what = format!("{who} answers {status} for its pages: whether it has '{file}' cannot be told");
-        Err(Error::world("push", what).next("nothing was sent; the same command looks again once the server is well"))
+        let e =
+            Error::world("push", what).next("nothing was sent; the same command looks again once the server is well");
+        Err(if self.index.is_some() {
+            e
+        } else {
+            e.next("or name its index with --simple: it was looked for where servers have it mostly, and one such address failed")
+        })
     }
 
     /// What the server itself has under the name of a wheel.

@@ -8,7 +8,7 @@ use zeroize::Zeroizing;
 /// `None` where there is nothing else.
 pub fn secret_variable(name: &str) -> Option<Zeroizing<String>> {
     let value = Zeroizing::new(std::env::var(name).ok()?);
-    let secret = value.trim();
+    let secret = value.trim_end_matches(['\r', '\n']);
     (!secret.is_empty()).then(|| Zeroizing::new(secret.to_owned()))
 }
 

@@ -417,7 +417,10 @@ fn hold(cuda: &Cuda, runtime: Option<&str>, cudnn: Option<&str>, nccl: Option<&s
         ("NCCL", pinned("nvidia-nccl-"), nccl),
     ] {
         if let (Some(wanted), Some(found)) = (wanted, found)
-            && !(wanted == found || wanted.starts_with(&format!("{found}.")))
+            // A header says three numbers of the package's four, and the package may be a range.
+            && !(Cuda::takes(&wanted, found)
+                || Cuda::takes(&wanted, &format!("{found}.9999"))
+                || wanted.starts_with(&format!("{found}.")))
         {
             wrong.push(format!("{what}: the recipe says {wanted}, the toolkit has {found}"));
         }

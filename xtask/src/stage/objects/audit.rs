@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use super::command::{Command, commands};
 use super::import::{Imported, forget, supply};
-use crate::error::{Error, Result};
+use crate::error::{Context, Error, Result};
 use crate::platform;
 use crate::stage::build::{Build, CCACHE};
 use crate::stage::farm::daemon;
@@ -426,7 +426,8 @@ fn remove<'a>(
     forget: impl FnOnce() -> Result<()>,
 ) -> Result<()> {
     for output in outputs {
-        remove_if_there(&work.build().join(output))?;
+        remove_if_there(&work.build().join(output))
+            .doing(|| "removing objects from elsewhere: one is not what this machine's compiler makes".into())?;
     }
     forget()?;
     remove_if_there(&work.dir.join(FILE))?;
