@@ -26,7 +26,7 @@ use crate::artifact::dsse::key_id;
 use crate::error::Result;
 use crate::event::Sink;
 use crate::platform::Visitor;
-use crate::store::{lock_at, read_if_there, write_atomically};
+use crate::store::{lock_at, read_if_there, remove_if_there, write_atomically};
 
 /// Failures in a row after which a cache is not asked any more in this run: it costs each of them its patience.
 const MOST_FAILURES: u64 = 3;
@@ -98,9 +98,13 @@ impl Refused {
         }
         let Some(file) = &self.file else { return };
         let written = || -> Result<()> {
-            let _alone = lock_at(&file.with_extension("refused-lock"), Duration::from_millis(20), || {})?;
+            // One for all lists: nothing stays under the name of a cache that is gone.
+            let _alone = lock_at(&file.with_file_name("refused.lock"), Duration::from_millis(20), || {})?;
             let mut all = listed(file)?;
             change(&mut all);
+            if all.is_empty() {
+                return remove_if_there(file);
+            }
             let text: String = all.iter().map(|key| format!("{key}\n")).collect();
             write_atomically(file, text.as_bytes())
         };
