@@ -44,6 +44,15 @@ fn pyproject(backend: &str, requires: &[&str]) -> String {
     )
 }
 
+/// A tree of which a recipe can be written.
+fn good_tree() -> [(&'static str, String); 3] {
+    [
+        ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "11.3", "20", "")),
+        ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
+        (STORE, "x".into()),
+    ]
+}
+
 /// A repository `pytorch` with one release, and a submodule. Returns its URL and the tag's commit.
 fn upstream(dir: &Path, tag: &str, files: &[(&str, String)]) -> (String, String) {
     let sub = dir.join("gloo");
@@ -290,11 +299,7 @@ fn the_cuda_of_the_real_wheel_of_2_12_1_becomes_a_recipe() {
 #[test]
 fn what_cannot_become_a_recipe_is_told_and_nothing_is_written() {
     let dir = tempfile::tempdir().unwrap();
-    let good = [
-        ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "11.3", "20", "")),
-        ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
-        (STORE, "x".into()),
-    ];
+    let good = good_tree();
     let with = |name: &str, at: &str, text: Option<&str>| {
         let mut files: Vec<(&str, String)> = good.to_vec();
         match text {
@@ -353,15 +358,7 @@ fn what_cannot_become_a_recipe_is_told_and_nothing_is_written() {
 #[test]
 fn a_version_that_the_index_does_not_have_is_written_from_the_tree_alone() {
     let dir = tempfile::tempdir().unwrap();
-    let (url, _) = upstream(
-        dir.path(),
-        "v2.16.0",
-        &[
-            ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "11.3", "20", "")),
-            ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
-            (STORE, "x".into()),
-        ],
-    );
+    let (url, _) = upstream(dir.path(), "v2.16.0", &good_tree());
     let w = workspace();
     // A wheel for Windows is none for Linux.
     let index = index("2.16.0", &["cp311-cp311-win_amd64"], None);
@@ -455,16 +452,7 @@ fn a_tree_that_names_more_submodules_than_are_read_is_refused() {
     let dir = tempfile::tempdir().unwrap();
     let module = |i: u32| format!("[submodule \"{i}\"]\n\tpath = third_party/{i}\n\turl = ../{i}\n");
     let modules: String = (0..1001).map(module).collect();
-    let (url, _) = upstream(
-        dir.path(),
-        "v2.16.0",
-        &[
-            ("CMakeLists.txt", list_file("Torch CXX C", "3.27", "11.3", "20", "")),
-            ("pyproject.toml", pyproject("setuptools.build_meta", &["setuptools"])),
-            (STORE, "x".into()),
-            (".gitmodules", modules),
-        ],
-    );
+    let (url, _) = upstream(dir.path(), "v2.16.0", &[&good_tree()[..], &[(".gitmodules", modules)]].concat());
     let (w, index) = (workspace(), index("2.16.0", &[], None));
     new(&w, &url, &index, &["2.16.0", "--without-wheel"]).exits(2).says(".gitmodules names 1001 submodules");
     assert!(!w.path().join("recipes/torch-2.16.0-cpu.toml").exists());

@@ -353,11 +353,8 @@ pub fn choose(requirement: &Requirement, target: &Target) -> Result<Found> {
 fn choose_of(requirement: &Requirement, target: &Target, files: &[IndexFile]) -> Result<Found> {
     let exact = matches!(&requirement.version_or_url, Some(pep508_rs::VersionOrUrl::VersionSpecifier(s))
         if s.iter().any(|s| matches!(s.operator(), Operator::Equal | Operator::ExactEqual)));
-    let python = target.minor().and_then(|p| Version::from_str(&format!("{p}.99")).ok());
-    let python_fits = |f: &IndexFile| match (&f.requires_python, &python) {
-        (Some(wanted), Some(python)) => VersionSpecifiers::from_str(wanted).is_ok_and(|w| w.contains(python)),
-        _ => true,
-    };
+    let python = target.minor();
+    let python_fits = |f: &IndexFile| python.is_none_or(|minor| pypi::runs_on(f.requires_python.as_deref(), minor));
     let mut versions: BTreeMap<Version, Vec<&IndexFile>> = BTreeMap::new();
     for file in files.iter().filter(|f| (exact || !f.yanked) && python_fits(f)) {
         let Some(version) = version_of(&file.filename, requirement.name.as_ref()) else { continue };

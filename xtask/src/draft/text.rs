@@ -9,7 +9,9 @@ use super::pins::Pins;
 use super::stock::cuda_of;
 use crate::artifact::civil_date;
 use crate::error::{Error, Result};
+use crate::platform::toml_text;
 use crate::recipe::{Backend, Source};
+use crate::ui::visible;
 
 /// A recipe's text, and what it leaves open.
 #[derive(Debug)]
@@ -60,7 +62,7 @@ impl Page {
     fn list(&mut self, key: &str, items: &[impl AsRef<str>]) {
         self.line(format_args!("{key} = ["));
         for item in items {
-            self.line(format_args!("    {},", quoted(item.as_ref())));
+            self.line(format_args!("    {},", toml_text(item.as_ref())));
         }
         self.line("]");
     }
@@ -68,20 +70,12 @@ impl Page {
 
 /// A TOML array of strings, on one line.
 fn array(items: &[String]) -> String {
-    format!("[{}]", items.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "))
-}
-
-/// A TOML string.
-fn quoted(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
+    format!("[{}]", items.iter().map(|item| toml_text(item)).collect::<Vec<_>>().join(", "))
 }
 
 /// Words of others as a comment may have them, and a terminal: on one line, and control characters visible.
 fn shown(words: &str) -> String {
-    let word = |word: &str| -> String {
-        word.chars().map(|c| if c.is_control() { c.escape_default().to_string() } else { c.into() }).collect()
-    };
-    words.split_whitespace().map(word).collect::<Vec<_>>().join(" ")
+    visible(&words.split_whitespace().collect::<Vec<_>>().join(" ")).into_owned()
 }
 
 /// Lines of at most 116 characters.
@@ -113,10 +107,10 @@ pub fn cpu(known: &Known, pins: &Pins, git: &str) -> Draft {
         nearest.recipe.name
     ));
     p.line("schema = 1");
-    p.line(format_args!("extends = {}", quoted(nearest.file.extends.as_deref().unwrap_or(&nearest.recipe.name))));
+    p.line(format_args!("extends = {}", toml_text(nearest.file.extends.as_deref().unwrap_or(&nearest.recipe.name))));
     p.line(format_args!(
         "description = {}",
-        quoted(&format!("PyTorch {version} from upstream git, CPU, libuv TCPStore"))
+        toml_text(&format!("PyTorch {version} from upstream git, CPU, libuv TCPStore"))
     ));
     if !nearest.file.without.is_empty() {
         p.list("without", &nearest.file.without);
@@ -130,7 +124,7 @@ pub fn cpu(known: &Known, pins: &Pins, git: &str) -> Draft {
     sources(&mut p, known);
     p.line("\n[[source]]");
     p.line("name = \"pytorch\"");
-    p.line(format_args!("coordinates = [{}]", quoted(&format!("git+{git}#{}", upstream.commit))));
+    p.line(format_args!("coordinates = [{}]", toml_text(&format!("git+{git}#{}", upstream.commit))));
     p.line("into = [{ tree = \".\" }]");
     p.line("license = \"BSD-3-Clause\"");
     p.line("license-files = [\"LICENSE\", \"NOTICE\"]");
@@ -192,7 +186,7 @@ fn python(p: &mut Page, known: &Known) {
     } else {
         // Up to 2.7 pyproject.toml has no classifiers (pytorch#153055); what the draft extends names no Pythons.
         p.open(format_args!("for which Pythons it is: these are those of {}", nearest.recipe.name));
-        p.line(format_args!("requires = {}", quoted(&nearest.recipe.python.requires)));
+        p.line(format_args!("requires = {}", toml_text(&nearest.recipe.python.requires)));
         p.line(format_args!("versions = {}", array(&nearest.recipe.python.versions)));
     }
     if let Some(machines) = &nearest.file.python.machines {
@@ -374,10 +368,10 @@ pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
          never locked and never built. The toolkit is an installed one (--cuda-home): no sources of it stand here."
     ));
     p.line("schema = 1");
-    p.line(format_args!("extends = {}", quoted(base)));
+    p.line(format_args!("extends = {}", toml_text(base)));
     let description =
         format!("PyTorch {version} from upstream git, CUDA {} (--cuda-home), libuv TCPStore", release.version);
-    p.line(format_args!("description = {}", quoted(&description)));
+    p.line(format_args!("description = {}", toml_text(&description)));
     p.line("\n[torch]");
     p.line(format_args!("local = \"{short}.libuv\""));
     p.line("status = \"not-yet-built-here\"");
@@ -387,7 +381,7 @@ pub fn cuda(known: &Known, base: &str) -> Result<Draft> {
     p.line(format_args!("version = \"{}\"", release.version));
     let (of, architectures) = architectures(known, release);
     p.open(format_args!("for which GPUs stock is compiled: no METADATA says it; these are {of}"));
-    let list: Vec<String> = architectures.iter().map(|a| quoted(a)).collect();
+    let list: Vec<String> = architectures.iter().map(|a| toml_text(a)).collect();
     p.line(format_args!("architectures = [{}]", list.join(", ")));
     let (taken, any) = stock.cuda_requires();
     for requirement in &any {

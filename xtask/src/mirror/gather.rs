@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use pep440_rs::{Version, VersionSpecifiers};
+use pep440_rs::Version;
 use pep508_rs::{ExtraName, Requirement, VerbatimUrl, VersionOrUrl};
 use ureq::Agent;
 
@@ -147,13 +147,6 @@ fn here(python: &str) -> Platform<'_> {
     Platform { system: System::here(), machine: std::env::consts::ARCH, minor: python }
 }
 
-/// Whether what states `requires` (`Requires-Python`) runs on a Python: on the last of its patch releases, for some are
-/// left out by number.
-fn runs_on(requires: Option<&str>, python: &str) -> bool {
-    let python = Version::from_str(&format!("{python}.99")).ok();
-    requires.map(VersionSpecifiers::from_str).is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
-}
-
 /// The newest that is no pre-release, unless there is no other (PEP 440).
 fn newest_of(versions: impl Iterator<Item = Version>) -> Option<Version> {
     versions.max_by_key(|v| (!v.any_prerelease(), v.clone()))
@@ -262,7 +255,7 @@ impl Gathering<'_> {
         self.wheels.iter().filter(move |w| {
             w.name.project == project
                 && depends::accepts(requirement, &w.name.version)
-                && runs_on(w.requires_python.as_deref(), minor)
+                && pypi::runs_on(w.requires_python.as_deref(), minor)
                 && wheel::fit_within(&w.filename, minor, system, machine, Newest::ANY).is_some()
         })
     }
@@ -275,7 +268,7 @@ impl Gathering<'_> {
         }
         let mut names: Vec<String> = self.at_hand(requirement, python).map(|w| w.filename.clone()).collect();
         let page = self.index.project(&wheel::normalize(requirement.name.as_ref()))?;
-        let runs = |f: &&File| runs_on(f.requires_python.as_deref(), python);
+        let runs = |f: &&File| pypi::runs_on(f.requires_python.as_deref(), python);
         let meeting: Vec<&File> = depends::meeting(&page, requirement, here(python)).filter(runs).collect();
         let version = |f: &&File| Version::from_str(&f.version).ok();
         let newest = newest_of(meeting.iter().filter_map(version));
@@ -289,7 +282,7 @@ impl Gathering<'_> {
 
     fn need(&mut self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<()> {
         let project = wheel::normalize(requirement.name.as_ref());
-        let runs = |requires: &Option<String>| runs_on(requires.as_deref(), python);
+        let runs = |requires: &Option<String>| pypi::runs_on(requires.as_deref(), python);
         let page = self.index.project(&project)?;
         let is_there = depends::meeting(&page, requirement, here(python)).any(|f| runs(&f.requires_python));
         if is_there || self.at_hand(requirement, python).next().is_some() {

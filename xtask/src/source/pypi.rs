@@ -2,9 +2,11 @@
 
 use std::fmt;
 use std::process::Command;
+use std::str::FromStr;
 use std::sync::OnceLock;
 
 use html5gum::{Token, Tokenizer};
+use pep440_rs::{Version, VersionSpecifiers};
 use pep508_rs::{MarkerEnvironment, MarkerEnvironmentBuilder};
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
@@ -133,6 +135,13 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         return Ok(files);
     }
     Err(failed(last))
+}
+
+/// Whether what states `requires` (`Requires-Python`) runs on a Python (`3.11`): on the last of its patch releases, for some
+/// are left out by number.
+pub fn runs_on(requires: Option<&str>, python: &str) -> bool {
+    let python = Version::from_str(&format!("{python}.99")).ok();
+    requires.map(VersionSpecifiers::from_str).is_none_or(|s| s.is_ok_and(|s| python.is_none_or(|p| s.contains(&p))))
 }
 
 /// Where the page stands that was asked for at `asked`: redirects may have led elsewhere, and its links are relative to

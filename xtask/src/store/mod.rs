@@ -607,7 +607,8 @@ fn stands(path: &Path) -> Result<bool> {
     }
 }
 
-/// What the file at `path` holds; `None` where no file is.
+/// What the file at `path` holds; `None` where no file is, also where a folder is in its place, which is an error to
+/// [`read_if_there`]: what is judged and is none is set aside.
 fn read(path: &Path) -> Result<Option<Vec<u8>>> {
     match fs_err::read(path) {
         Ok(bytes) => Ok(Some(bytes)),

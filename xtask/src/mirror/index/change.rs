@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Context, Error, Result};
 use crate::event::Sink;
 use crate::platform;
-use crate::store::{remove_tree, write_atomically};
+use crate::store::{remove_if_there, remove_tree, write_atomically};
 
 /// Beginnings of the names of such folders, and of those that earlier versions made for uploads.
 const PREFIXES: [&str; 2] = [PREFIX, ".upload-"];
@@ -172,10 +172,7 @@ fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
         fs_err::File::open(folder)?.sync_all()?;
     }
     for gone in &commit.gone {
-        match fs_err::remove_file(root.join(gone)) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
-            _ => {}
-        }
+        remove_if_there(&root.join(gone))?;
     }
     Ok(())
 }

@@ -253,13 +253,13 @@ struct Foreign {
 impl Foreign {
     fn of(build: &Build<'_>, work: &Work) -> Result<Self> {
         let (delivered, compiled) = (objects::delivered(&work.dir)?, remote::compiled(work)?);
-        let mut farmed = objects::farmed(&work.dir)?;
-        if delivered.is_empty() && compiled.is_empty() && farmed.is_empty() {
+        let noted = objects::farmed(&work.dir)?;
+        if delivered.is_empty() && compiled.is_empty() && noted.is_empty() {
             return Ok(Self::default());
         }
-        // One that was made again since, without a farm, is not its any more.
-        farmed.retain(|output, _| !delivered.contains_key(output));
-        for (output, digest) in std::mem::take(&mut farmed) {
+        let mut farmed = BTreeMap::new();
+        for (output, digest) in noted.into_iter().filter(|(output, _)| !delivered.contains_key(output)) {
+            // One that was made again since, without a farm, is not its any more.
             if digest_if_there(&work.build().join(&output))?.is_some_and(|is| is == digest) {
                 farmed.insert(output, digest);
             }
