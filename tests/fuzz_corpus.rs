@@ -81,86 +81,33 @@ fn pages_of_an_index() {
     }
 }
 
-/// A target, what it is fed, and what is right to begin with.
-type Target = (&'static str, fn(&[u8]), &'static [&'static str]);
+/// A target, and what it is fed.
+type Target = (&'static str, fn(&[u8]));
 
 const TARGETS: [Target; 9] = [
-    ("wheel", targets::wheel, &["\u{1}", "\u{1}abcdef", "\u{1}\u{0}\u{0}P"]),
-    (
-        "record",
-        |d| targets::record(&String::from_utf8_lossy(d)),
-        &["a,sha256=47DEQpj8HBSa-_TImW-5JCeuQeRkm5NMpJWZG3hSuFU,0\n\"b,c\",,\nx/RECORD,,\n"],
-    ),
-    (
-        "metadata",
-        targets::metadata,
-        &[
-            "Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n  x\n\nText\n",
-            "demo-1.0-1a-py2.py3-none-manylinux_2_17_x86_64.whl",
-            "demo-1.0.data/data/bin/x",
-            "[console_scripts]\nhello = demo.a:main [x, y]\n\n# z\n[plug]\na.b = c\n",
-        ],
-    ),
-    (
-        "dsse",
-        targets::dsse,
-        &[
-            "{\"payload\":\"e30=\",\"payloadType\":\"application/vnd.in-toto+json\",\"signatures\":[{\"keyid\":\"a\",\"sig\":\"AAAA\"}]}",
-            "{\"_type\":\"https://in-toto.io/Statement/v1\",\"subject\":[],\"predicateType\":\"https://slsa.dev/provenance/v1\",\"predicate\":{}}",
-        ],
-    ),
-    (
-        "policy",
-        |d| targets::policy(&String::from_utf8_lossy(d)),
-        &["schema = 1\nkeys = []\nrecipes = [\"aa\"]\nbuilders = [\"b\"]\n"],
-    ),
-    (
-        "lock",
-        |d| targets::lock(&String::from_utf8_lossy(d)),
-        &[
-            "version = 1\nrecipe = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"\n[source.x]\nsha256 = \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\"\nsize = 5\n",
-        ],
-    ),
-    (
-        "objects",
-        targets::objects,
-        &[
-            "{\"output\":\"a/b.o\",\"command\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"reads\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"inputs\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"object\":\"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\",\"size\":1}",
-            "{\"schema_version\":1,\"recipe\":\"r\",\"version\":\"2\",\"python\":\"3.11\",\"machine\":\"m\",\"compiler\":\"c\",\"compiler_sha256\":\"a\",\"objects\":1,\"bytes\":1,\"left_out\":{},\"headers\":{}}",
-            "*2\r\n$3\r\nGET\r\n$8\r\nccache:k\r\n",
-        ],
-    ),
-    (
-        "recipe",
-        targets::recipe,
-        &[
-            "schema = 1\ndescription = \"x\"\n[torch]\nversion = \"2.6.0\"\ncommit = \"0123456789012345678901234567890123456789\"\nepoch = 5\n[[source]]\nname = \"a\"\n",
-        ],
-    ),
-    (
-        "pages",
-        |d| targets::pages(&String::from_utf8_lossy(d)),
-        &[
-            include_str!("fuzz/pages/a-page-as-json"),
-            include_str!("fuzz/pages/a-page-as-html"),
-            include_str!("fuzz/pages/a-lock"),
-            include_str!("fuzz/pages/requirements"),
-            include_str!("fuzz/pages/what-a-client-takes"),
-        ],
-    ),
+    ("wheel", targets::wheel),
+    ("record", |d| targets::record(&String::from_utf8_lossy(d))),
+    ("metadata", targets::metadata),
+    ("dsse", targets::dsse),
+    ("policy", |d| targets::policy(&String::from_utf8_lossy(d))),
+    ("lock", |d| targets::lock(&String::from_utf8_lossy(d))),
+    ("objects", targets::objects),
+    ("recipe", targets::recipe),
+    ("pages", |d| targets::pages(&String::from_utf8_lossy(d))),
 ];
 
 #[test]
 fn what_was_found_before_and_changes_in_what_is_right_do_no_harm() {
     // An hour each where somebody asks for it; a moment in every run. Without the guidance of `cargo fuzz`.
     let seconds: f64 = std::env::var("TORCHMILL_FUZZ_SECONDS").ok().and_then(|s| s.parse().ok()).unwrap_or(0.3);
-    for (name, target, right) in TARGETS {
-        corpus(name).iter().for_each(|data| target(data));
-        right.iter().for_each(|data| target(data.as_bytes()));
+    for (name, target) in TARGETS {
+        let right = corpus(name);
+        assert!(!right.is_empty(), "the corpus of {name} is gone");
+        right.iter().for_each(|data| target(data));
         let mut random = fastrand::Rng::with_seed(7);
         let started = std::time::Instant::now();
         while started.elapsed().as_secs_f64() < seconds {
-            let mut data = right[random.usize(..right.len())].as_bytes().to_vec();
+            let mut data = right[random.usize(..right.len())].clone();
             for _ in 0..random.usize(1..8) {
                 let at = random.usize(..data.len() + 1);
                 match random.u8(..4) {

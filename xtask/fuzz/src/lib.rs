@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::sync::OnceLock;
 
+use sha2::Digest as _;
 use torchmill::inspect::{Depth, Packed, ReadAt, inspect, scan_packed_from};
 
 /// A library with `magic` before any content ends in a description or an error, and so does the
@@ -128,33 +129,86 @@ pub fn pages(text: &str) {
     let _ = Form::wanted(text);
 }
 
-/// A wheel that is right.
-fn right_wheel() -> &'static [u8] {
-    static WHEEL: OnceLock<Vec<u8>> = OnceLock::new();
-    WHEEL.get_or_init(|| {
-        let files: [(&str, &[u8]); 3] = [
-            ("demo/__init__.py", b"x = 1\n"),
-            ("demo-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n\n"),
-            ("demo-1.0.dist-info/WHEEL", b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
-        ];
-        let record = "demo-1.0.dist-info/RECORD";
-        let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
-        let options = zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
-        let text = torchmill::wheel::record::own_line(record);
-        for (name, bytes) in files.into_iter().chain([(record, text.as_bytes())]) {
-            zip.start_file(name, options).unwrap();
-            zip.write_all(bytes).unwrap();
+/// The files of a wheel with their RECORD, complete.
+fn recorded(mut files: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    use torchmill::wheel::record::{line, own_line};
+    let path = "demo-1.0.dist-info/RECORD";
+    let lines = files.iter().map(|(name, bytes)| line(name, &sha2::Sha256::digest(bytes).into(), bytes.len() as u64));
+    let text = lines.collect::<String>() + &own_line(path);
+    files.push((path.into(), text.into_bytes()));
+    files
+}
+
+/// What every wheel has.
+fn about() -> Vec<(String, Vec<u8>)> {
+    let files: [(&str, &[u8]); 2] = [
+        ("demo-1.0.dist-info/METADATA", b"Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n\n"),
+        ("demo-1.0.dist-info/WHEEL", b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+    ];
+    files.map(|(name, bytes)| (name.into(), bytes.into())).into()
+}
+
+/// A zip of these files; none, where its writer refuses a name.
+fn zipped(files: &[(String, Vec<u8>)], options: zip::write::SimpleFileOptions) -> Option<Vec<u8>> {
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    for (name, bytes) in files {
+        zip.start_file(name.as_str(), options).ok()?;
+        zip.write_all(bytes).ok()?;
+    }
+    Some(zip.finish().ok()?.into_inner())
+}
+
+fn demo(bytes: &Vec<u8>) -> torchmill::error::Result<torchmill::wheel::Wheel<'_>> {
+    torchmill::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), bytes)
+}
+
+/// Wheels that are right: as it is, packed, and in the long form of sizes.
+fn right_wheels() -> &'static [Vec<u8>] {
+    use zip::{CompressionMethod, write::SimpleFileOptions};
+    static WHEELS: OnceLock<Vec<Vec<u8>>> = OnceLock::new();
+    WHEELS.get_or_init(|| {
+        let mut files = about();
+        files.push(("demo/__init__.py".into(), b"x = 1\n".repeat(20)));
+        let files = recorded(files);
+        let plain = SimpleFileOptions::default().compression_method(CompressionMethod::Stored);
+        let packed = SimpleFileOptions::default().compression_method(CompressionMethod::Deflated);
+        let wheels = [plain, packed, packed.large_file(true)].map(|options| zipped(&files, options).unwrap());
+        for wheel in &wheels {
+            assert_eq!(demo(wheel).expect("it is right").faults().unwrap(), Vec::<String>::new());
         }
-        zip.finish().unwrap().into_inner()
+        wheels.into()
     })
 }
 
-/// What the strict reader takes, another reader reads the same.
+/// A wheel with members of `data`'s choice: names and bytes in turn, each up to a byte that no UTF-8 has.
+fn wheel_of(data: &[u8]) -> Option<Vec<u8>> {
+    let mut parts = data.split(|&b| b == 0xff);
+    let mut files = about();
+    while let Some(name) = parts.next() {
+        let name = String::from_utf8_lossy(name).into_owned();
+        let bytes = parts.next().unwrap_or_default().to_vec();
+        match files.iter_mut().find(|(n, _)| *n == name) {
+            Some(file) => file.1 = bytes,
+            None => files.push((name, bytes)),
+        }
+    }
+    let own = files.iter().position(|(name, _)| name == "demo-1.0.dist-info/RECORD");
+    let files = if own.is_some() { files } else { recorded(files) };
+    zipped(&files, zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored))
+}
+
+/// What the strict reader takes, another reader reads the same, and no file of it leaves its folder. The first byte
+/// says what the others are: an archive, members of one, or changes in a wheel that is right.
 pub fn wheel(data: &[u8]) {
     let bytes = match data {
         [0, rest @ ..] => rest.to_vec(),
-        [_, changes @ ..] => {
-            let mut bytes = right_wheel().to_vec();
+        [4, rest @ ..] => match wheel_of(rest) {
+            Some(bytes) => bytes,
+            None => return,
+        },
+        [which, changes @ ..] => {
+            let wheels = right_wheels();
+            let mut bytes = wheels[(usize::from(*which) - 1) % wheels.len()].clone();
             // Place and byte in turn; beyond the end, a byte more.
             for change in changes.chunks_exact(3) {
                 let place = usize::from(u16::from_le_bytes([change[0], change[1]])) % (bytes.len() + 1);
@@ -164,8 +218,15 @@ pub fn wheel(data: &[u8]) {
         }
         [] => return,
     };
-    if let Ok(wheel) = torchmill::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), &bytes) {
-        let _ = wheel.faults();
+    if let Ok(wheel) = demo(&bytes)
+        && wheel.faults().is_ok_and(|faults| faults.is_empty())
+    {
+        let mut folded = std::collections::BTreeSet::new();
+        for member in wheel.members() {
+            assert!(!member.name.starts_with('/') && !member.name.contains(['\\', '\0', ':']), "{:?}", member.name);
+            assert!(member.name.split('/').all(|part| !["..", "."].contains(&part)), "{:?}", member.name);
+            assert!(folded.insert(member.name.to_lowercase()), "{:?} twice", member.name);
+        }
     }
     let Ok(archive) = torchmill::wheel::Archive::open(&bytes) else { return };
     let mut other = zip::ZipArchive::new(std::io::Cursor::new(&bytes)).expect("what is taken is an archive to others");
@@ -204,6 +265,13 @@ pub fn recipe(data: &[u8]) {
         let dir = tempfile::tempdir().unwrap();
         for name in ["recipes", "patches"] {
             std::fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        // What the project's own recipes are made on.
+        for (name, text) in [
+            ("_common", include_str!("../../../recipes/_common.toml")),
+            ("_git", include_str!("../../../recipes/_git.toml")),
+        ] {
+            std::fs::write(dir.path().join(format!("recipes/{name}.toml")), text).unwrap();
         }
         dir
     });
@@ -257,8 +325,16 @@ pub fn metadata(data: &[u8]) {
 
 /// A policy that is read demands something.
 pub fn policy(text: &str) {
-    // Keys are files: none of the names that are made up here is one.
-    if let Ok(policy) = torchmill::artifact::trust::Policy::parse(text, std::path::Path::new("/nonexistent"), "fuzz") {
+    // Keys are files, and one is there.
+    static DIR: OnceLock<tempfile::TempDir> = OnceLock::new();
+    let dir = DIR.get_or_init(|| {
+        use ed25519_dalek::pkcs8::{EncodePublicKey as _, spki::der::pem::LineEnding};
+        let dir = tempfile::tempdir().unwrap();
+        let key = ed25519_dalek::SigningKey::from_bytes(&[7; 32]).verifying_key();
+        std::fs::write(dir.path().join("team.pub"), key.to_public_key_pem(LineEnding::LF).unwrap()).unwrap();
+        dir
+    });
+    if let Ok(policy) = torchmill::artifact::trust::Policy::parse(text, dir.path(), "fuzz") {
         assert!(policy.demands());
     }
 }
