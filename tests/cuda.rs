@@ -448,6 +448,12 @@ fn what_decides_for_which_gpus_is_compiled_comes_in_by_no_other_way_unseen() {
         ("cmake", "CMAKE_CUDA_ARCHITECTURES", "cuda.architectures"),
         ("machine.x86_64.settings", "CUDACXX", "--cuda-home"),
         ("settings", "PYTORCH_EXTRA_INSTALL_REQUIREMENTS", "cuda.requires"),
+        ("cmake", "CMAKE_CUDA_COMPILER", "--cuda-home"),
+        ("cmake", "CUDAToolkit_ROOT", "--cuda-home"),
+        ("cmake", "CMAKE_CUDA_HOST_COMPILER", "toolchain.from"),
+        ("settings", "CXX", "toolchain.from"),
+        ("settings", "SOURCE_DATE_EPOCH", "torch.epoch"),
+        ("settings", "PYTORCH_BUILD_NUMBER", "torch.version"),
     ] {
         recipes_with(recipe, "[limits]", &format!("[{table}]\n{name} = \"x\"\n[limits]"))
             .run(TOOLKIT_13)

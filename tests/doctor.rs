@@ -245,11 +245,16 @@ const char* const* get() { return table; }
 
     /// What answers as a Python of Windows does that has this torch.
     fn python_of_windows(&self) -> String {
+        self.python_of("win32", "AMD64")
+    }
+
+    /// What answers as a Python of another system or machine does that has this torch.
+    fn python_of(&self, platform: &str, machine: &str) -> String {
         let torch = self.dir.path().join("torch");
         let answer = serde_json::json!({
-            "executable": "python.exe", "version": "3.11.7", "platform": "win32", "torch": torch,
+            "executable": "python.exe", "version": "3.11.7", "platform": platform, "machine": machine, "torch": torch,
         });
-        let python = self.dir.path().join("python-of-windows");
+        let python = self.dir.path().join("python-of-elsewhere");
         std::fs::write(&python, format!("#!/bin/sh\necho '{answer}'\n")).unwrap();
         std::fs::set_permissions(&python, std::fs::Permissions::from_mode(0o755)).unwrap();
         python.display().to_string()
@@ -384,6 +389,24 @@ fn on_windows_a_variable_is_set_in_cmd_and_in_powershell_and_each_line_says_whos
     let mut command = xtask();
     command.arg("doctor").args(args).env("PYTHONPATH", fake.dir.path());
     Ran::of(&mut command, fake.dir.path()).exits(1).says("set \"USE_LIBUV=0\"   & rem in cmd.exe");
+}
+
+/// What was compiled for another machine does not run.
+#[test]
+fn a_recipe_is_named_only_where_its_lock_covers_the_machine() {
+    let fake = Fake::new(true, true, "");
+    for (platform, machine, named) in [
+        ("linux", "x86_64", true),
+        ("linux", "aarch64", true),
+        ("linux", "riscv64", false),
+        ("win32", "AMD64", true),
+        ("win32", "ARM64", false),
+    ] {
+        let python = fake.python_of(platform, machine);
+        let diagnosis = json(&fake.doctor(&["--dry-run", "--python", &python], &[]).exits(1));
+        let remedies = diagnosis["remedies"].to_string();
+        assert_eq!(remedies.contains("cargo xtask build-torch"), named, "{platform} {machine}: {remedies}");
+    }
 }
 
 #[test]

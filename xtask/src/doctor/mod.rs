@@ -56,6 +56,8 @@ pub struct Interpreter {
     pub version: String,
     /// `win32`, `linux`, `darwin`.
     pub platform: String,
+    /// The machine, as `platform.machine()` says it: `x86_64`, `AMD64`, `arm64`.
+    pub machine: String,
     /// Folder of the package `torch`, where there is one.
     pub torch: Option<PathBuf>,
     /// Whether it ignores its environment, as the embeddable Python of many installers does (a `._pth` file beside it).
@@ -135,12 +137,12 @@ if here:
     del sys.path[0]
 import json, platform
 from importlib.util import find_spec
-version = platform.python_version()
+version, machine = platform.python_version(), platform.machine()
 if here:
     sys.path.insert(0, '')
 spec = find_spec('torch')
 place = spec and spec.submodule_search_locations and list(spec.submodule_search_locations)[0]
-print(json.dumps(dict(executable=sys.executable, version=version, platform=sys.platform, torch=place, isolated=bool(sys.flags.isolated or sys.flags.ignore_environment))))";
+print(json.dumps(dict(executable=sys.executable, version=version, platform=sys.platform, machine=machine, torch=place, isolated=bool(sys.flags.isolated or sys.flags.ignore_environment))))";
     let asked = Process::new(&program).args(["-c", ASK]).envs(std::env::vars_os()).with_network().timeout(ANSWER);
     let no_answer = |why: &str| {
         Error::misuse("python", format!("{} does not answer like a Python 3: {why}", program.display()))

@@ -225,7 +225,7 @@ fn newer_driver(unserved: &Unserved) -> Option<Remedy> {
 /// Upstream's own wheel for an older CUDA, where that serves all GPUs.
 fn older_cuda(asker: &Asker<'_>) -> Option<Remedy> {
     // For other machines those wheels have other code, and on Windows no libuv store.
-    if asker.python.platform != "linux" || !cfg!(target_arch = "x86_64") {
+    if asker.python.platform != "linux" || asker.python.machine != "x86_64" {
         return None;
     }
     stock::older().iter().find_map(|older| upstream(asker, older))
@@ -547,7 +547,9 @@ fn fits(asker: &Asker<'_>, recipe: &Recipe) -> bool {
         let Some(own) = gpu.compute_capability.as_deref() else { return true };
         architectures.iter().any(|architecture| runs_on(architecture, numbers(own)))
     };
+    let machine = crate::toolchain::machine_of(&asker.python.machine);
     recipe.system == system
+        && recipe.python.machines.iter().any(|m| m == machine)
         && recipe.cuda.is_some() == asker.wants_cuda()
         && python().unwrap_or(false)
         && asker.gpus.iter().all(runs)

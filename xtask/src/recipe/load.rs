@@ -17,6 +17,9 @@ use crate::platform::{MOST_TEXT, read_text};
 /// The version of the recipe format that this program reads.
 pub const SCHEMA: u32 = 1;
 
+/// What decides which compiler is taken.
+const COMPILER: &str = "CC and CXX in the environment, or toolchain.from";
+
 /// Variables that a build sets by what a recipe says in another place, or by what was asked for, and that place. Under
 /// `[settings]` or `[cmake]` another value would come in unseen: past the checks, the keys of the toolkit, and `doctor`.
 const SET_ELSEWHERE: &[(&str, &str)] = &[
@@ -25,8 +28,20 @@ const SET_ELSEWHERE: &[(&str, &str)] = &[
     ("CUDA_HOME", "the sources of the prefix 'cuda', or --cuda-home"),
     ("CUDA_PATH", "the sources of the prefix 'cuda', or --cuda-home"),
     ("CUDACXX", "the sources of the prefix 'cuda', or --cuda-home"),
-    ("CUDAHOSTCXX", "CC and CXX, or toolchain.from"),
+    ("CMAKE_CUDA_COMPILER", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDAToolkit_ROOT", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDA_TOOLKIT_ROOT_DIR", "the sources of the prefix 'cuda', or --cuda-home"),
+    ("CUDAHOSTCXX", COMPILER),
+    ("CMAKE_CUDA_HOST_COMPILER", COMPILER),
+    ("CC", COMPILER),
+    ("CXX", COMPILER),
+    ("CMAKE_C_COMPILER", COMPILER),
+    ("CMAKE_CXX_COMPILER", COMPILER),
+    ("CMAKE_SYSROOT", COMPILER),
+    ("CMAKE_TOOLCHAIN_FILE", COMPILER),
+    ("SOURCE_DATE_EPOCH", "torch.epoch"),
     ("PYTORCH_BUILD_VERSION", "torch.version and torch.local"),
+    ("PYTORCH_BUILD_NUMBER", "torch.version and torch.local"),
     ("PYTORCH_EXTRA_INSTALL_REQUIREMENTS", "cuda.requires"),
     ("_GLIBCXX_USE_CXX11_ABI", "torch.cxx11-abi"),
 ];

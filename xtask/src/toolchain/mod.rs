@@ -20,4 +20,4 @@ pub mod tch;
 pub use compiler::{Compiler, Family};
 pub use launch::{CACHE_VARIABLE, LAUNCH_COMMAND, Launch, step};
 pub use process::{Output, Process, SANDBOX_COMMAND, VARIATION_VARIABLES, tail as tail_of};
-pub use python::{Python, minor_of};
+pub use python::{Python, machine_of, minor_of};

@@ -66,6 +66,15 @@ pub fn minor_of(version: &str) -> String {
     version.splitn(3, '.').take(2).collect::<Vec<_>>().join(".")
 }
 
+/// The machine as recipes call it, of what `platform.machine()` says: Windows and macOS have names of their own.
+pub fn machine_of(said: &str) -> &str {
+    match said {
+        "AMD64" => "x86_64",
+        "arm64" | "ARM64" => "aarch64",
+        said => said,
+    }
+}
+
 impl Python {
     /// Finds `wanted` (a path, a name, or a version such as `3.12`), else the default `python3`,
     /// and checks it against the recipe.
@@ -92,12 +101,7 @@ machine=platform.machine(),free_threaded=bool(sysconfig.get_config_var('Py_GIL_D
                 ),
             )
         })?;
-        // Windows and macOS have names of their own for the machines.
-        match python.machine.as_str() {
-            "AMD64" => python.machine = "x86_64".into(),
-            "arm64" | "ARM64" => python.machine = "aarch64".into(),
-            _ => {}
-        }
+        python.machine = machine_of(&python.machine).into();
         // A shim (pyenv, asdf) may stand in front: what runs is what sys.executable names.
         if python.executable.as_os_str().is_empty() {
             python.executable = executable;
