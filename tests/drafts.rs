@@ -207,7 +207,11 @@ fn a_tree_of_the_newest_kind_becomes_a_recipe_that_says_what_it_does_not_know() 
     assert!(list.lines().any(|l| l.starts_with("torch-2.16.0-cpu ") && l.contains("draft")), "{list}");
 
     // It is not written over.
-    new(&w, &url, &index, &["2.16.0"]).exits(2).says("is there already");
+    new(&w, &url, &index, &["2.16.0"]).exits(2).says("is there already").says("remove it to have it written anew");
+    let built = new(&w, &url, &index, &["2.12.1"]).exits(2);
+    built
+        .says("torch-2.12.1-cpu.toml is there already")
+        .says("use it: cargo xtask build-torch --recipe torch-2.12.1-cpu");
     assert_eq!(read(&w, "torch-2.16.0-cpu"), text);
 }
 

@@ -107,8 +107,12 @@ pub fn write(workspace: &Workspace, store: &Store, events: &dyn Sink, asked: &As
 }
 
 fn already(workspace: &Workspace, name: &str) -> Error {
-    Error::misuse("recipe-exists", format!("{} is there already", workspace.recipe_path(name).display()))
-        .next("remove it to have it written anew; nothing was changed")
+    let error = Error::misuse("recipe-exists", format!("{} is there already", workspace.recipe_path(name).display()));
+    // What was built to the end is worth more than a draft.
+    error.next(match workspace.load(name).is_ok_and(|r| !r.torch.status.is_draft()) {
+        true => format!("use it: cargo xtask build-torch --recipe {name}; nothing was changed"),
+        false => "remove it to have it written anew; nothing was changed".into(),
+    })
 }
 
 /// The version that `text` names, if it is a release that can have the store.

@@ -342,10 +342,12 @@ fn sources(p: &mut Page, known: &Known) {
     }
     let is_tree = |s: &Source| s.into.iter().any(|place| place.tree.as_deref() == Some("."));
     let source: Vec<&Source> = file.source.iter().filter(|s| !is_tree(s)).collect();
-    if !source.is_empty()
-        && let Ok(text) = toml::to_string(&Sources { source })
-    {
-        p.line(format_args!("\n{}", text.trim_end()));
+    if source.is_empty() {
+        return;
+    }
+    match toml::to_string(&Sources { source }) {
+        Ok(text) => p.line(format_args!("\n{}", text.trim_end())),
+        Err(why) => p.open(format_args!("the sources of {name} are not here, for they cannot be written: {why}")),
     }
 }
 
