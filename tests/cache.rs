@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 use crate::pipeline::{artifact, own_store};
 use crate::provenance::keys;
-use crate::standin::{build, command, files, work_folder, workspace};
+use crate::standin::{build, command, dist, files, work_folder, workspace};
 use crate::support::{Ran, Workspace, node_packages, sha256};
 
 fn text(path: &Path) -> &str {
@@ -159,6 +159,25 @@ fn a_statement_says_which_share_of_the_objects_came_from_elsewhere() {
     );
     assert!(said["writer"].as_str().unwrap().starts_with("the key "), "{said}");
     assert_eq!(stated(&p.w), None);
+}
+
+#[test]
+fn a_policy_keeps_back_what_others_compiled_or_what_nobody_compiled_again() {
+    let p = published();
+    for (audit, own, audited) in [("0", 1, 1), ("100", 1, 0)] {
+        let there = machine();
+        p.import(&there, &["--key", text(&p.key)]).exits(0);
+        build(&there, &["--cache-audit", audit]).exits(0);
+        let made = dist(&there);
+        let (private, _) = keys(&there, "builder");
+        there.run(&["sign", text(&made.statement), "--key", text(&private)]).exits(0);
+        for (objects, end) in [("own", own), ("audited", audited)] {
+            let policy = format!("schema = 1\nkeys = [\"builder.pub\"]\nobjects = \"{objects}\"\n");
+            let policy = there.write("policy.toml", policy);
+            let publish = ["publish", "--dry-run", "--policy", text(&policy), text(&made.dir)];
+            there.run(&publish).exits(end).says("9 came from elsewhere");
+        }
+    }
 }
 
 /// What the statement of a finished build says of where its objects came from.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::provenance::keys;
 use crate::support::{Ran, Workspace, node_packages, python_environment, root, sha256};
 use serde_yaml_ng::Value;
 use xshell::{Shell, cmd};
@@ -246,6 +247,42 @@ fn a_cache_has_one_writer_and_the_parts_of_a_build_come_as_artifacts() {
         }
     }
     assert!(ids.len() > 10, "{ids:?}");
+}
+
+/// Settings name a cache and a farm; who asks there, secrets say: to the step that asks, and to no other.
+#[test]
+fn a_build_is_told_who_asks_the_cache_and_the_farm_and_a_part_of_one_the_cache_alone() {
+    let text = std::fs::read_to_string(root().join("ci/github/build-torch.yml")).unwrap();
+    let workflow: Value = serde_yaml_ng::from_str(&text).unwrap();
+    let mut told: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
+    for (name, job) in workflow["jobs"].as_mapping().unwrap() {
+        assert!(job["env"].as_mapping().is_none_or(|env| !format!("{env:?}").contains("secrets.")), "{name:?}");
+        for step in job["steps"].as_sequence().unwrap() {
+            let env = strings(&step["env"]);
+            let secrets: BTreeSet<String> =
+                env.iter().filter(|(_, value)| value.contains("secrets.")).map(|(name, _)| name.clone()).collect();
+            // Each under its own name, but for those that the index' workflow has always called otherwise.
+            for name in secrets.iter().filter(|name| !name.starts_with("TORCHMILL_UPLOAD_")) {
+                assert_eq!(env[name], format!("${{{{ secrets.{name} }}}}"));
+            }
+            if !secrets.is_empty() {
+                let known = told.entry(step["name"].as_str().unwrap()).or_insert_with(|| secrets.clone());
+                assert_eq!(*known, secrets, "{name:?}");
+            }
+        }
+    }
+    let names = |names: &[&str]| names.iter().map(|name| format!("TORCHMILL_{name}")).collect::<BTreeSet<_>>();
+    let cache = names(&["CACHE_USERNAME", "CACHE_PASSWORD", "CACHE_TOKEN", "CACHE_KEY"]);
+    let farm = names(&["FARM_TOKEN"]);
+    assert_eq!(told["Compile a part of the objects"], cache);
+    assert_eq!(told["Build"], cache.union(&farm).cloned().collect::<BTreeSet<_>>());
+    assert_eq!(told["Sign the statements"], names(&["SIGNING_KEY"]));
+    assert_eq!(told["Publish"], names(&["UPLOAD_USERNAME", "UPLOAD_PASSWORD"]));
+    assert_eq!(told.len(), 4, "{told:?}");
+    // What has to hold of what goes out is no secret.
+    let publish = workflow["jobs"]["publish"]["steps"].as_sequence().unwrap();
+    let publish = publish.iter().find(|step| step["name"] == "Publish").unwrap();
+    assert_eq!(publish["env"]["TORCHMILL_POLICY"], "${{ vars.TORCHMILL_POLICY }}");
 }
 
 /// What a workflow runs with the secrets of a repository is of GitHub, or of those who run the index.
@@ -569,6 +606,12 @@ fn every_line_that_github_would_run_runs() {
         known.insert(format!("secrets.TORCHMILL_CACHE_{name}"), String::new());
     }
     known.insert("secrets.TORCHMILL_CACHE_KEY".into(), String::new());
+    known.insert("secrets.TORCHMILL_FARM_TOKEN".into(), String::new());
+    // A policy counts what is signed alone.
+    let (private, _) = keys(&w, "signing");
+    known.insert("secrets.TORCHMILL_SIGNING_KEY".into(), std::fs::read_to_string(private).unwrap());
+    w.write("policy.toml", "schema = 1\nkeys = [\"signing.pub\"]\n");
+    known.insert("vars.TORCHMILL_POLICY".into(), "policy.toml".into());
     let summary = w.write("summary.md", "");
     let mut lines = 0;
     for (name, job) in workflow["jobs"].as_mapping().unwrap() {

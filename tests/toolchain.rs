@@ -22,6 +22,8 @@ shift 3
 case $1 in
 --version) echo 'Debian clang version {version} (3~deb12u1)'; exit ;;
 -Wl,--trace) echo "$top/sysroot/usr/lib/crt1.o"; echo "$top/sysroot/usr/lib/libc.a(exit.o)" ;;
+-print-file-name=*) echo "$top/sysroot/usr/lib/${1#*=}"; exit ;;
+-shared) : > "$5"; exit ;;
 *) rules=$5; echo "trial.o: $7 {header}" > "$rules" ;;
 esac
 for last; do :; done
@@ -154,6 +156,19 @@ fn the_recipe_of_the_repository_names_one_clang_and_all_of_its_packages_by_diges
     }
 }
 
+#[test]
+fn a_program_that_asks_for_openmp_by_any_of_its_names_is_linked() {
+    let workspace = torchmill::recipe::Workspace { root: root() };
+    let recipe = workspace.load("torch-2.12.1-cpu-clang").unwrap();
+    let openmp = recipe.source.iter().find(|s| s.name == "openmp").unwrap();
+    let alias = &openmp.in_prefix("toolchain").next().unwrap().alias;
+    // Clang's, the one that FindMKL.cmake looks for, and the one of torch-sys' build.rs: `cargo:rustc-link-lib=gomp`.
+    for name in ["libomp.so", "libiomp5.so", "libgomp.so"] {
+        let of = alias.get(&format!("sysroot/usr/lib/x86_64-linux-gnu/{name}")).map(String::as_str);
+        assert_eq!(of, Some("sysroot/usr/lib/x86_64-linux-gnu/libomp.so.5"), "{name}");
+    }
+}
+
 // --- what it is made of --------------------------------------------------------------------------
 
 #[test]
@@ -179,6 +194,44 @@ fn packages_become_a_toolchain_that_is_tried_and_a_second_run_does_nothing() {
     }
     let again = w.run(&until("toolchain")).exits(0);
     assert!(again.stderr.contains("✓ toolchain (in the store)"), "{}", again.stderr);
+}
+
+/// What stood in the way: the compiler is called before it is there, or sees the machine's headers.
+#[track_caller]
+fn is_there_and_sees_nothing(ran: &Ran) {
+    assert!(ran.stderr.contains("✓ toolchain"), "{}", ran.stderr);
+    for wrong in ["cannot run", "makes another system", "is not in the store", "the headers of the machine are there"] {
+        assert!(!ran.stderr.contains(wrong), "{wrong}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn what_varies_a_second_build_is_compiled_by_the_toolchain_which_is_made_first() {
+    let w = workspace(&package("19.1.7", "$top/sysroot/usr/include/stdio.h"));
+    // The stand-in compiles no libuv: that both builds begin is all that is seen here.
+    let ran = w.run(&["repro", "--recipe", "standin", "--until", "libuv"]);
+    is_there_and_sees_nothing(&ran);
+    assert!(w.path().join("own-store-elsewhere/in/a/folder/of/another/length/variation/variation.so").exists());
+}
+
+#[test]
+fn uvstore_is_compiled_by_the_toolchain_which_is_fetched_and_made_for_it() {
+    let w = workspace(&package("19.1.7", "$top/sysroot/usr/include/stdio.h"));
+    changed(&w, |r| {
+        format!(
+            "{r}[[source]]\nname = \"fmt\"\ncoordinates = [\"file:compiler.tar\"]\nlicense = \"MIT\"\nlinked = false\n\
+             into = [{{ tree = \"third_party/fmt\", strip = 1 }}]\n"
+        )
+    });
+    let path = w.path().join("recipes/standin.lock");
+    let mut lock: Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let same = lock.source["compiler"].clone();
+    lock.source.insert("fmt".into(), same);
+    std::fs::write(path, lock.to_toml("standin").unwrap()).unwrap();
+    // The stand-in compiles nothing: it is seen that it was asked to.
+    let ran = w.run(&["uvstore", "--recipe", "standin", "--out", "dist"]);
+    is_there_and_sees_nothing(&ran);
+    assert!(ran.stderr.contains("uvstore"), "{}", ran.stderr);
 }
 
 #[test]
@@ -284,6 +337,9 @@ fn the_real_packages_compile_the_same_wheel_in_two_stores_and_read_nothing_of_th
         for header in read {
             assert!(header.starts_with(here) || header.starts_with(python), "/{header}");
         }
+        let mut shell = w.xtask(&["shell", "--recipe", "standin", "--", "ls", "/usr/include"]);
+        let seen = Ran::of(shell.env_remove("CC").env_remove("CXX"), w.path()).exits(0).stdout;
+        assert_eq!(seen, "", "a person's shell sees what the build sees");
         std::fs::read(artifact(&w, "wheel", ".whl")).unwrap()
     };
     let (one, other) = (wheel("one-store"), wheel("a/store/elsewhere"));

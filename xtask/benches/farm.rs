@@ -2,20 +2,21 @@
 //! an object. Scheduler, three workers and client are hosts of their own, which are network namespaces of this machine.
 //!
 //! ```text
-//! cargo xtask build-torch                                    # the objects to compare with: its work folder stays
+//! cargo xtask build-torch                       # the objects to compare with: its work folder stays
 //! sudo cargo bench --profile dev --bench farm -- torch-2.12.1-cpu 300 40
 //! ```
 //!
-//! Needs root, iproute2, bubblewrap, and sccache 0.16 with its sccache-dist on PATH. A build in a store of its own, with
-//! nothing in its compiler cache, is stopped when the farm has compiled 300 of its objects; each has to be, bit for bit,
-//! what lies in the other build's work folder. Then one worker is left, for one object at a time beside one that is compiled
-//! here, until it has done 40 objects of 3 s and more; these, and some of the shorter ones, are compiled here by the same
-//! commands, two at a time, without launcher or cache: the difference is what the farm adds. The table for more machines
-//! than there are is simulated from that, and says what it takes for granted.
+//! Needs root, iproute2, bubblewrap, control groups for processors, and sccache 0.16 with its sccache-dist on PATH, where
+//! any user may run it. A build in a store of its own, which has the other one's downloads, knows how long objects took
+//! there, and has nothing in its compiler cache, is stopped when the farm has compiled 300 of its objects; each has to be,
+//! bit for bit, what lies in the other build's work folder. Then one worker is left, for one object at a time beside one
+//! that is compiled here, until it has done 40 objects of 3 s and more; these, and some of the shorter ones, are compiled
+//! here by the same commands, two at a time, without launcher or cache: the difference is what the farm adds. The table for
+//! more machines than there are is simulated from that, and says what it takes for granted.
 //!
-//! At last, what a dead worker costs: the build goes on with two fifths of a core each for client and three workers (control
-//! groups), for four minutes, and for four more in which the third worker's cable is out. What is done in that time is
-//! measured by what the other build took for it.
+//! At last, what a dead worker costs: the build goes on with three tenths of a core each for client and three workers
+//! (control groups: a worker is on one core, and all three may be on the same), for six minutes, and for six more in which
+//! the third worker's cable is out. What is done in that time is measured by what the other build took for it.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)] // a benchmark that cannot go on panics
 
@@ -51,7 +52,9 @@ mod linux {
     /// Objects by what they take here: up to so many seconds.
     const CLASSES: [(&str, f64); 3] = [("less than 3 s", 3.0), ("3 to 10 s", 10.0), ("more", f64::MAX)];
     /// How long each half of the comparison with a dead worker takes.
-    const WINDOW: Duration = Duration::from_secs(240);
+    const WINDOW: Duration = Duration::from_secs(360);
+    /// Cores that each host has in it.
+    const CORES: f64 = 0.3;
 
     /// What the farm compiled in the work folder `work`.
     fn farmed(work: &Path) -> BTreeMap<String, String> {
@@ -62,15 +65,33 @@ mod linux {
         PathBuf::from(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
     }
 
-    /// The work folder of `recipe`'s build in `store`, if not in that of the environment.
-    fn work(recipe: &str, store: Option<&Path>) -> PathBuf {
+    /// What this program prints as JSON of `recipe`, with `store` if not with that of the environment.
+    fn asked(arguments: &[&str], recipe: &str, store: Option<&Path>) -> serde_json::Value {
         let mut command = Command::new(env!("CARGO_BIN_EXE_torchmill"));
-        command.args(["build-torch", "--dry-run", "--json", "--recipe", recipe]).current_dir(root());
+        command.args(arguments).args(["--json", "--recipe", recipe]).current_dir(root());
         if let Some(store) = store {
             command.env("TORCHMILL_STORE", store);
         }
-        let plan: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).expect("a plan");
+        let out = command.output().unwrap();
+        assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));
+        serde_json::from_slice(&out.stdout).expect("a result as JSON")
+    }
+
+    /// The work folder of `recipe`'s build in `store`, if not in that of the environment.
+    fn work(recipe: &str, store: Option<&Path>) -> PathBuf {
+        let plan = asked(&["build-torch", "--dry-run"], recipe, store);
         plan["plan"]["work"].as_str().expect("a work folder").into()
+    }
+
+    /// Gives `store` what that of the environment has downloaded.
+    fn supply(recipe: &str, store: &Path) {
+        let fetched = asked(&["fetch", "--offline"], recipe, None);
+        for file in fetched["files"].as_array().expect("what was downloaded") {
+            let (sha256, path) = (file["sha256"].as_str().unwrap(), file["path"].as_str().unwrap());
+            let to = store.join("v1/blobs").join(&sha256[..2]);
+            std::fs::create_dir_all(&to).unwrap();
+            std::fs::copy(path, to.join(sha256)).unwrap();
+        }
     }
 
     fn sha256(path: &Path) -> Option<String> {
@@ -85,6 +106,15 @@ mod linux {
     }
 
     impl Building<'_> {
+        /// Tells its store what objects take where a host has `cores`: by that a farm is waited for.
+        fn know(&self, expected: &BTreeMap<String, f64>, cores: f64) {
+            let seconds: BTreeMap<&String, f64> = expected.iter().map(|(output, s)| (output, s / cores)).collect();
+            let folder = self.store.join("v1/cache/timings");
+            std::fs::create_dir_all(&folder).unwrap();
+            let file = folder.join(format!("{}.json", self.recipe));
+            std::fs::write(file, serde_json::to_vec(&seconds).unwrap()).unwrap();
+        }
+
         /// Compiles until it ends or `enough`, which is asked every second.
         fn run(&self, farm: &Farm, mut enough: impl FnMut() -> bool) {
             let log = std::fs::File::create(self.store.join("log")).unwrap();
@@ -221,12 +251,13 @@ mod linux {
         let (wanted, timed) = (number(1, 300), number(2, 40));
         let alone = work(recipe, None);
         let expected = expected(recipe, &alone);
+        let log = alone.join("src/build/.ninja_log");
+        assert!(log.is_file(), "no objects to compare with: cargo xtask build-torch --recipe {recipe}");
         let folder = tempfile::tempdir().unwrap();
         let store = folder.path().join("store");
-        std::fs::create_dir_all(&store).unwrap();
-        // What the network is needed for.
+        supply(recipe, &store);
         let ready = Command::new(env!("CARGO_BIN_EXE_torchmill"))
-            .args(["build-torch", "--recipe", recipe, "--until", "configure"])
+            .args(["build-torch", "--recipe", recipe, "--until", "configure", "--offline"])
             .current_dir(root())
             .env("TORCHMILL_STORE", &store)
             .status()
@@ -234,6 +265,7 @@ mod linux {
         assert!(ready.success());
         let there = work(recipe, Some(&store));
         let building = Building { recipe, store: &store, work: &there };
+        building.know(&expected, 1.0);
 
         let path = std::env::var("PATH").unwrap();
         let mut farm = Farm::new(3, &path).with_workers(&WORKERS, 1);
@@ -284,11 +316,14 @@ mod linux {
         let is_long = |output: &String| expected.get(output).is_some_and(|seconds| *seconds >= CLASSES[0].1);
         building.run(&farm, || new().filter(is_long).count() >= timed);
         drop(farm);
-        let (mut of_farm, short): (Vec<String>, Vec<String>) = new().partition(is_long);
+        let by_farm = building.steps();
+        // What came back when the build was stopped, its launcher has noted and ninja has not.
+        let ended = new().filter(|output| by_farm.contains_key(output));
+        let (mut of_farm, short): (Vec<String>, Vec<String>) = ended.partition(is_long);
         // Of the many short ones every so many.
         let every = short.len().div_ceil(timed).max(1);
         of_farm.extend(short.into_iter().step_by(every));
-        let (by_farm, by_hand) = (building.steps(), here(&of_farm, &there));
+        let by_hand = here(&of_farm, &there);
         let costs: Vec<Cost> = of_farm
             .iter()
             .map(|output| {
@@ -326,7 +361,8 @@ mod linux {
 
     /// What it costs that one of three workers dies while a build runs.
     fn one_dead(building: &Building<'_>, path: &str, expected: &BTreeMap<String, f64>) {
-        let farm = Farm::new(3, path).with_cores(0.4).with_workers(&WORKERS, 1);
+        let farm = Farm::new(3, path).with_cores(CORES).with_workers(&WORKERS, 1);
+        building.know(expected, CORES);
         let objects = farmed(building.work).len();
         // What comes once: the compiler's archive goes to each worker.
         building.run(&farm, || farmed(building.work).len() >= objects + 2 * WORKERS.len());
@@ -335,7 +371,7 @@ mod linux {
         let (two, of_two) = building.rate(&farm, WINDOW, expected);
         farm.cable("w3", true);
         let seconds = WINDOW.as_secs();
-        println!("\nWith 0.4 cores each for the client and its workers, in {seconds} s:\n");
+        println!("\nWith {CORES} cores each for the client and its workers, in {seconds} s:\n");
         println!("| workers | objects by the farm | seconds of compiling done in a second |\n|---|---|---|");
         println!("| three | {of_all} | {all:.2} |\n| three, one of them cut off | {of_two} | {two:.2} |");
         println!("\nThat one of three is cut off costs {:.0} % of what gets done.", (1.0 - two / all) * 100.0);

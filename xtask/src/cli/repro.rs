@@ -84,6 +84,7 @@ pub fn run(args: &Args) -> Result<Answer> {
             (World::System(system), vec![("system".to_owned(), name)])
         }
         None => {
+            stage::ensure_compiler(&build)?;
             variation = Variation::make(&second.store.join("variation"), &build.compiler, &build.python.executable)?;
             (World::Varied(&variation), variation.changes.clone())
         }

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use crate::error::{Error, Result};
 
@@ -87,6 +88,29 @@ pub fn bound_unsent(socket: &impl std::os::fd::AsRawFd, bytes: i32) {
 /// The kernel's own bound holds.
 #[cfg(not(target_os = "linux"))]
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
+
+/// Lets a TCP connection on which nothing is said last: what stands between (a firewall, NAT) forgets one that is silent
+/// for minutes. So the other machine is asked for a sign of life `every` so often, and is gone if three do not come.
+///
+/// # Errors
+/// It is no such connection.
+#[cfg(target_os = "linux")]
+pub fn keep_alive(socket: &impl std::os::fd::AsFd, every: Duration) -> std::io::Result<()> {
+    use rustix::net::sockopt;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, every)?;
+    sockopt::set_tcp_keepintvl(socket, every)?;
+    Ok(sockopt::set_tcp_keepcnt(socket, 3)?)
+}
+
+/// A connection lasts as long as what stands between lets it.
+///
+/// # Errors
+/// Never.
+#[cfg(not(target_os = "linux"))]
+pub fn keep_alive<T>(_socket: &T, _every: Duration) -> std::io::Result<()> {
+    Ok(())
+}
 
 /// A file that is in memory alone, and goes with its last user.
 ///

@@ -247,6 +247,14 @@ pub fn raise_open_files() -> u64 {
 /// The system's own bound holds.
 pub fn bound_unsent<T>(_socket: &T, _bytes: i32) {}
 
+/// A connection lasts as long as what stands between lets it.
+///
+/// # Errors
+/// Never.
+pub fn keep_alive<T>(_socket: &T, _every: std::time::Duration) -> std::io::Result<()> {
+    Ok(())
+}
+
 /// There is none here that a socket could be written from.
 ///
 /// # Errors

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use crate::error::{Context, Error, Result};
 use crate::platform;
-use crate::toolchain::{Compiler, VARIATION_VARIABLES};
+use crate::toolchain::{Compiler, Process, VARIATION_VARIABLES};
 
 /// What the clock is ahead by: over a year, so that the year differs.
 const AHEAD: u64 = 400 * 86_400;
@@ -47,20 +47,17 @@ impl Variation {
             let source = dir.join("variation.c");
             let library = dir.join("variation.so");
             fs_err::write(&source, SOURCE)?;
-            let out = Command::new(&compiler.cc)
+            let out = Process::new(&compiler.cc)
                 .args(["-shared", "-fPIC", "-O2", "-o"])
                 .args([&library, &source])
                 .arg("-ldl")
-                .output()
+                .hide(compiler.hidden())
+                .envs(std::env::vars_os())
+                .run(None, &mut |_| {})
                 .doing(|| "compiling the library that makes another system".into())?;
             if !out.status.success() {
-                return Err(Error::world(
-                    "variation",
-                    format!(
-                        "the library that makes another system does not compile:\n{}",
-                        String::from_utf8_lossy(&out.stderr)
-                    ),
-                ));
+                let what = format!("the library that makes another system does not compile:\n{}", out.text);
+                return Err(Error::world("variation", what));
             }
             platform::mark_executable(&library, true)?;
             changes.push(("clock".into(), format!("{} days ahead", AHEAD / 86_400)));

@@ -16,6 +16,7 @@ use super::steps::fetch;
 use super::steps::prefix::Prefix;
 use super::steps::set::Set;
 use super::steps::shard::Shard;
+use super::steps::toolchain::Toolchain;
 use super::steps::verify::Verify;
 use super::timing::{self, Timing, timed};
 use super::work::{CompilerCache, FOLDER, Work};
@@ -76,6 +77,18 @@ pub fn compiler_cache(build: &Build<'_>) -> Result<CompilerCache> {
         prefixes.insert(CCACHE.to_owned(), ensure_of::<Prefix>(build, CCACHE)?.folder);
     }
     Ok(CompilerCache::choose(build, &buildenv, &prefixes))
+}
+
+/// Has the compiler of this build there, for what is compiled outside of its stages: where a recipe brings one along, a
+/// stage makes it.
+///
+/// # Errors
+/// That stage fails.
+pub fn ensure_compiler(build: &Build<'_>) -> Result<()> {
+    if build.compiler.locked.is_some() {
+        ensure::<Toolchain>(build)?;
+    }
+    Ok(())
 }
 
 /// The key of the result of `S`.

@@ -47,7 +47,9 @@ pub mod uvstore_pack;
 mod work;
 
 pub use build::{Build, Chosen, Downloads, Options, Part};
-pub use engine::{Plan, PlannedStage, State, compiler_cache, ensure, ensure_of, plan, stored, timings};
+pub use engine::{
+    Plan, PlannedStage, State, compiler_cache, ensure, ensure_compiler, ensure_of, plan, stored, timings,
+};
 pub use farm::Farm;
 pub use graph::{BESIDE, ORDER};
 pub use origin::{name_of, origin};

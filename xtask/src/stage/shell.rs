@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::toolchain::Process;
 
 /// A command (an interactive shell if `argv` is empty) in the configured work folder, with the
-/// environment and the missing network of the build.
+/// environment and the missing network of the build; what the build does not see of the machine is hidden.
 ///
 /// # Errors
 /// What configure needs cannot be made. That configure itself fails is only a warning.
@@ -25,7 +25,8 @@ pub fn shell(build: &Build<'_>, argv: &[OsString]) -> Result<Command> {
         Some((program, rest)) => (program.clone(), rest.to_vec()),
         None => (OsString::from("/bin/sh"), vec![OsString::from("-i")]),
     };
-    let mut process = Process::new(program).args(rest).envs(build.torch_env(&work)).cwd(work.src());
+    let mut process =
+        Process::new(program).args(rest).hide(build.compiler.hidden()).envs(build.torch_env(&work)).cwd(work.src());
     for name in ["TERM", "COLORTERM"] {
         if let Some(value) = std::env::var_os(name) {
             process = process.env(name, value);

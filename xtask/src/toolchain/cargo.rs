@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use super::{Compiler, Process};
 use crate::platform;
 
-/// Cargo with the settings it needs (registry, certificates, proxies, toolchain), with this compiler, as linker too where
-/// it is one of locked packages, and, where there is one, this compiler cache; no network. `None` where there is no cargo.
+/// Cargo with the settings it needs (registry, certificates, proxies, toolchain), with this compiler and, where there
+/// is one, this compiler cache; no network. A compiler of locked packages links too, and its `ar` archives. What it does
+/// not see is hidden: a library that a build script finds on the machine (that of `bzip2-sys` asks pkg-config) could
+/// not be linked. `None` where there is no cargo.
 pub fn process(compiler: &Compiler, cache: Option<&Path>) -> Option<Process> {
     let cargo = std::env::var_os("CARGO").map(PathBuf::from).or_else(|| platform::which("cargo"))?;
     let cxx = compiler.cxx.display().to_string();
@@ -15,9 +17,10 @@ pub fn process(compiler: &Compiler, cache: Option<&Path>) -> Option<Process> {
         Some(program) if !program.to_string_lossy().contains(' ') => format!("{} {cxx}", program.display()),
         _ => cxx,
     };
-    let mut process = Process::new(cargo).env("LC_ALL", "C.UTF-8").env("CC", &compiler.cc).env("CXX", cxx);
-    if let Some((name, linker)) = linker(compiler) {
-        process = process.env(name, linker);
+    let mut process =
+        Process::new(cargo).hide(compiler.hidden()).env("LC_ALL", "C.UTF-8").env("CC", &compiler.cc).env("CXX", cxx);
+    if let (Some((name, linker)), Some(root)) = (linker(compiler), &compiler.locked) {
+        process = process.env(name, linker).env("AR", root.join("bin/llvm-ar"));
     }
     for name in [
         "PATH",
@@ -50,6 +53,7 @@ fn linker(compiler: &Compiler) -> Option<(String, &Path)> {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::ffi::OsStr;
 
     use super::*;
     use crate::toolchain::locked;
@@ -64,10 +68,21 @@ mod tests {
             let locked = locked::compiler(root, machine, "19.1.7", BTreeMap::new()).unwrap();
             assert_eq!(linker(&locked), Some((name.to_owned(), locked.cc.as_path())));
             let command = process(&locked, None).expect("cargo runs this test").command().unwrap();
-            let told = command.get_envs().find(|(variable, _)| *variable == std::ffi::OsStr::new(name));
-            assert_eq!(told.and_then(|(_, value)| value), Some(locked.cc.as_os_str()));
-            // The machine's own links as ever.
-            assert_eq!(linker(&Compiler { locked: None, ..locked }), None);
+            let told = |name: &str| {
+                let named = command.get_envs().find(|(variable, _)| *variable == OsStr::new(name));
+                named.and_then(|(_, value)| value)
+            };
+            assert_eq!(told(name), Some(locked.cc.as_os_str()));
+            assert_eq!(told("AR"), Some(OsStr::new("/store/toolchain/bin/llvm-ar")));
+            // It sees of the machine what the build saw.
+            let hidden = std::env::join_paths(locked.hidden()).unwrap();
+            assert_eq!(command.get_args().nth(2), Some(hidden.as_os_str()));
+            // The machine's own links as ever, and sees all of it.
+            let own = Compiler { locked: None, ..locked };
+            assert_eq!(linker(&own), None);
+            let command = process(&own, None).expect("cargo runs this test").command().unwrap();
+            assert!(command.get_envs().all(|(variable, _)| variable != OsStr::new("AR")));
+            assert_eq!(command.get_args().nth(2), Some(OsStr::new("")));
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::platform;
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::tree::Tree;
-use crate::stage::{Build, Work, compiler_cache, engine, ensure, environment, stored};
+use crate::stage::{Build, Work, compiler_cache, engine, ensure, ensure_compiler, environment, stored};
 use crate::store::{KeyBuilder, programs};
 use crate::toolchain::tch::{BYPASS, CXX11_ABI, Release};
 use crate::toolchain::{Output, Process, cargo};
@@ -189,6 +189,7 @@ fn compile(
     let (text, locked) = tch.pin(&fs_err::read_to_string(&manifest)?, &fs_err::read_to_string(&lock)?)?;
     fs_err::write(manifest, text)?;
     fs_err::write(lock, locked)?;
+    ensure_compiler(build)?;
     // torch's headers take a compiler most of a minute.
     let cache = compiler_cache(build)?;
     let work = Work { dir: scratch.to_owned() };

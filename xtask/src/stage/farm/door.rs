@@ -5,15 +5,19 @@ use std::io::{self, Read, Write};
 use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use super::wire::{self, Message};
 use super::{Farm, PATIENCE, STATUS};
-use crate::platform::Visitor;
+use crate::platform::{self, Visitor};
 
 /// Where it gives a place for a compile.
 const ALLOC: &str = "/api/v1/scheduler/alloc_job";
 /// Where it says which certificate a worker has.
 const CERTIFICATE: &str = "/api/v1/scheduler/server_certificate/";
+
+/// How often a worker that says nothing, as while it compiles, is asked for a sign of life.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(20);
 
 /// What a visitor says first if it wants the scheduler.
 pub const TO_SCHEDULER: &str = "scheduler";
@@ -136,10 +140,8 @@ fn worker(visitor: Box<dyn Visitor>, to: &str, tally: &Tally) -> io::Result<()> 
     if !tally.named.lock().unwrap_or_else(PoisonError::into_inner).contains(&address) {
         return Err(io::Error::other(format!("{address} is no worker that the scheduler named")));
     }
-    let stream = TcpStream::connect_timeout(&SocketAddr::V4(address), PATIENCE[0])
-        .map_err(|e| io::Error::other(format!("the worker {address} does not answer: {e}")))?;
-    // A compiler is sent in 30 MB of small pieces, and each would wait for the answer to the one before it.
-    stream.set_nodelay(true)?;
+    let stream =
+        connected(address).map_err(|e| io::Error::other(format!("the worker {address} does not answer: {e}")))?;
     tally.open.fetch_add(1, Ordering::SeqCst);
     let answered = pumped(visitor, stream);
     tally.open.fetch_sub(1, Ordering::SeqCst);
@@ -147,6 +149,15 @@ fn worker(visitor: Box<dyn Visitor>, to: &str, tally: &Tally) -> io::Result<()> 
         *tally.answered.lock().unwrap_or_else(PoisonError::into_inner).entry(address).or_default() += 1;
     }
     Ok(())
+}
+
+/// A connection to the worker at `address`.
+fn connected(address: SocketAddrV4) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&SocketAddr::V4(address), PATIENCE[0])?;
+    // A compiler is sent in 30 MB of small pieces, and each would wait for the answer to the one before it.
+    stream.set_nodelay(true)?;
+    platform::keep_alive(&stream, SIGN_OF_LIFE)?;
+    Ok(stream)
 }
 
 /// Carries bytes both ways until the worker has no more, or the visitor is gone; how many came from the worker.
@@ -169,6 +180,18 @@ fn pumped(mut visitor: Box<dyn Visitor>, stream: TcpStream) -> io::Result<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_worker_that_compiles_for_minutes_is_asked_for_signs_of_life() {
+        use rustix::net::sockopt::{socket_keepalive, tcp_keepcnt, tcp_keepidle, tcp_keepintvl};
+        let worker = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let SocketAddr::V4(address) = worker.local_addr().unwrap() else { panic!("an address of IPv4") };
+        let stream = connected(address).unwrap();
+        assert!(socket_keepalive(&stream).unwrap());
+        let every = [tcp_keepidle(&stream).unwrap(), tcp_keepintvl(&stream).unwrap()];
+        assert_eq!((every, tcp_keepcnt(&stream).unwrap()), ([SIGN_OF_LIFE; 2], 3));
+    }
 
     #[test]
     fn nothing_is_asked_but_what_a_compile_needs_and_no_worker_that_the_scheduler_did_not_name() {

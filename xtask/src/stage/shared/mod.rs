@@ -9,7 +9,7 @@ use std::io::{self, BufReader};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ed25519_dalek::SigningKey;
 
@@ -28,8 +28,12 @@ use crate::event::Sink;
 use crate::platform::Visitor;
 use crate::store::{lock_at, read_if_there, remove_if_there, write_atomically};
 
-/// Failures in a row after which a cache is not asked any more in this run: it costs each of them its patience.
+/// Failures in a row after which a cache is not asked any more in this run: it costs each of them its patience. So does
+/// what is so slow, each time.
 const MOST_FAILURES: u64 = 3;
+/// What takes as long for less than these bytes is slow: most objects are compiled in that time.
+const SLOW: Duration = Duration::from_secs(5);
+const LITTLE: usize = 1 << 20;
 
 /// A cache, whose entries are read, and by whom what is written is signed.
 pub struct Shared {
@@ -156,6 +160,8 @@ pub struct Tally {
     failed: AtomicU64,
     /// Failures in a row, of reading and of writing: that one works says nothing of the other.
     row: [AtomicU64; 2],
+    /// Slow answers in a row, of both, and when the last of them was there.
+    slow: Mutex<[(u64, Option<Instant>); 2]>,
     last: Mutex<String>,
 }
 
@@ -166,6 +172,49 @@ impl Tally {
     /// How often in all it failed, or was not asked any more.
     pub fn failed(&self) -> u64 {
         self.failed.load(Ordering::SeqCst)
+    }
+
+    /// Whether it is not asked any more.
+    fn has_given_up(&self, at: usize) -> bool {
+        let slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner)[at].0;
+        self.row[at].load(Ordering::SeqCst).max(slow) >= MOST_FAILURES
+    }
+
+    /// What `ask` gives, with a note of how long it took for so many `bytes` of it.
+    fn timing<T>(
+        &self,
+        at: usize,
+        bytes: impl FnOnce(&T) -> usize,
+        ask: impl FnOnce() -> io::Result<T>,
+    ) -> io::Result<T> {
+        let began = Instant::now();
+        let given = ask()?;
+        self.timed(at, [began, Instant::now()], bytes(&given));
+        Ok(given)
+    }
+
+    /// Notes an answer that was asked for at `began`, was there at `ended`, and moved `bytes`. Of several that were asked for
+    /// at once, one counts: what held up one held up all.
+    fn timed(&self, at: usize, [began, ended]: [Instant; 2], bytes: usize) {
+        let took = ended.duration_since(began);
+        let mut slow = self.slow.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, before) = &mut slow[at];
+        if *count >= MOST_FAILURES {
+            return;
+        }
+        if took < SLOW || bytes >= LITTLE {
+            *count = 0;
+        } else if before.is_none_or(|before| before <= began) {
+            (*count, *before) = (*count + 1, Some(ended));
+            if *count >= MOST_FAILURES {
+                self.fail(format!("it took {} s for {bytes} bytes, and was slow before that", took.as_secs()));
+            }
+        }
+    }
+
+    fn fail(&self, why: String) {
+        self.failed.fetch_add(1, Ordering::SeqCst);
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = why;
     }
 
     /// Tells what came of asking the cache called `shown`.
@@ -182,8 +231,7 @@ impl Tally {
         let failed = number(&self.failed);
         if failed > 0 {
             let last = self.last.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            let given_up = |at: usize| number(&self.row[at]) >= MOST_FAILURES;
-            let end = match (given_up(READING), given_up(WRITING)) {
+            let end = match (self.has_given_up(READING), self.has_given_up(WRITING)) {
                 (true, true) => "; it was not asked any more",
                 (true, false) => "; nothing was read from there any more",
                 (false, true) => "; nothing was written there any more",
@@ -216,8 +264,8 @@ fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally, refused: &Refused) -
     let Some(key) = key.strip_prefix("ccache:").filter(|key| storage::is_key(key)) else {
         return Reply::Error("no key of ccache".into());
     };
-    let row = &tally.row[if name == b"GET" || name == b"EXISTS" { READING } else { WRITING }];
-    if row.load(Ordering::SeqCst) >= MOST_FAILURES {
+    let at = if name == b"GET" || name == b"EXISTS" { READING } else { WRITING };
+    if tally.has_given_up(at) {
         return without(&name);
     }
     let done = match name.as_slice() {
@@ -229,18 +277,17 @@ fn reply(words: &[Vec<u8>], shared: &Shared, tally: &Tally, refused: &Refused) -
         }
         b"EXISTS" if refused.has(key) => Ok(Reply::Number(0)),
         b"EXISTS" if !shared.writes() => Ok(Reply::Number(1)),
-        b"EXISTS" => shared.storage.has(key).map(|there| Reply::Number(there.into())),
+        b"EXISTS" => tally.timing(READING, |_| 0, || shared.storage.has(key)).map(|there| Reply::Number(there.into())),
         _ => shared.storage.remove(key).map(|()| Reply::Number(1)),
     };
     match done {
         Ok(reply) => {
-            row.store(0, Ordering::SeqCst);
+            tally.row[at].store(0, Ordering::SeqCst);
             reply
         }
         Err(e) => {
-            tally.failed.fetch_add(1, Ordering::SeqCst);
-            row.fetch_add(1, Ordering::SeqCst);
-            *tally.last.lock().unwrap_or_else(PoisonError::into_inner) = crate::error::without_secrets(&e.to_string());
+            tally.fail(crate::error::without_secrets(&e.to_string()));
+            tally.row[at].fetch_add(1, Ordering::SeqCst);
             without(&name)
         }
     }
@@ -260,7 +307,8 @@ fn get(key: &str, shared: &Shared, tally: &Tally) -> io::Result<Reply> {
     if shared.trust == Trust::Nobody {
         return Ok(Reply::Nil);
     }
-    let Some(bytes) = shared.storage.get(key)? else { return Ok(Reply::Nil) };
+    let size = |entry: &Option<Vec<u8>>| entry.as_ref().map_or(0, Vec::len);
+    let Some(bytes) = tally.timing(READING, size, || shared.storage.get(key))? else { return Ok(Reply::Nil) };
     match signed::open(key, &bytes, &shared.trust) {
         Some(entry) => {
             tally.read.fetch_add(1, Ordering::SeqCst);
@@ -277,10 +325,11 @@ fn put(key: &str, entry: &[u8], shared: &Shared, tally: &Tally, refused: &Refuse
     if !shared.writes() {
         return Ok(Reply::Ok);
     }
-    match &shared.secret {
-        Some(secret) => shared.storage.put(key, &signed::seal(key, entry, secret))?,
-        None => shared.storage.put(key, entry)?,
-    }
+    let ask = || match &shared.secret {
+        Some(secret) => shared.storage.put(key, &signed::seal(key, entry, secret)),
+        None => shared.storage.put(key, entry),
+    };
+    tally.timing(WRITING, |_| entry.len(), ask)?;
     tally.written.fetch_add(1, Ordering::SeqCst);
     refused.replaced(key);
     Ok(Reply::Ok)
@@ -340,6 +389,41 @@ mod tests {
             tally.row[READING].store(0, Ordering::SeqCst);
         }
         assert_eq!(tally.failed(), MOST_FAILURES);
+    }
+
+    #[test]
+    fn a_cache_that_takes_longer_than_a_compile_is_not_asked_any_more_and_one_that_was_held_up_once_is() {
+        let start = Instant::now();
+        let tally = |answers: &[(u64, u64, usize)]| {
+            let tally = Tally::default();
+            for (began, ended, bytes) in answers {
+                tally.timed(READING, [began, ended].map(|s| start + Duration::from_secs(*s)), *bytes);
+            }
+            tally
+        };
+        let slow = tally(&[(0, 6, 0), (6, 12, 900), (20, 29, 0)]);
+        assert_eq!((slow.failed(), slow.row[WRITING].load(Ordering::SeqCst)), (1, 0));
+        let heard = crate::event::Heard::default();
+        slow.tell("/cache", &heard);
+        let said = heard.take_all().concat();
+        assert!(said.contains("because it took 9 s for 0 bytes") && said.contains("nothing was read"), "{said}");
+        // It is not read.
+        let dir = tempfile::tempdir().unwrap();
+        let storage = Storage::Folder(dir.path().to_owned());
+        let shared = Shared { storage, trust: Trust::Unsigned, secret: None };
+        asked(&shared, &slow, &["SET", KEY, "entry"]);
+        assert_eq!(asked(&shared, &slow, &["GET", KEY]), Reply::Nil);
+        for fine in [
+            // All at a time.
+            &[(0, 6, 0), (1, 7, 0), (2, 8, 0), (3, 9, 0)][..],
+            // One that was not slow among them, and large ones.
+            &[(0, 6, 0), (6, 12, 0), (12, 13, 0), (13, 19, 0), (19, 25, 0)],
+            &[(0, 18, LITTLE), (18, 36, LITTLE), (36, 54, LITTLE)],
+        ] {
+            let tally = tally(fine);
+            assert_eq!(tally.failed(), 0, "{fine:?}");
+            assert_eq!(asked(&shared, &tally, &["GET", KEY]), Reply::Value(b"entry".to_vec()), "{fine:?}");
+        }
     }
 
     #[test]

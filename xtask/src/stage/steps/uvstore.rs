@@ -15,6 +15,7 @@ use crate::recipe::{Coordinate, Patch, Placement};
 use crate::source::{patch, unpack};
 use crate::stage::build::Build;
 use crate::stage::environment;
+use crate::stage::locked;
 use crate::stage::peers::Peer;
 use crate::stage::step::{Cx, Done, Step};
 use crate::stage::work::ninja;
@@ -177,7 +178,11 @@ pub fn is_part(build: &Build<'_>, name: &str) -> bool {
     let tool = |lock: &crate::recipe::PythonLock| {
         lock.build.iter().any(|l| matches!(&l.coordinate, Some(Coordinate::Pypi { name: tool, .. }) if tool == name))
     };
-    placed(".") || placed("third_party/fmt") || name == build.recipe.libuv.source || build.python_lock().is_ok_and(tool)
+    placed(".")
+        || placed("third_party/fmt")
+        || name == build.recipe.libuv.source
+        || build.python_lock().is_ok_and(tool)
+        || locked::sources(&build.recipe).any(|package| package.name == name)
 }
 
 /// The recipe's patches to those files of torch that the program is made of.
@@ -192,9 +197,10 @@ fn patches<'b>(cx: &Cx<'b>) -> Result<Vec<&'b Patch>> {
     Ok(found)
 }
 
-/// What a static program takes from this machine.
+/// What a static program takes from this machine. A toolchain of locked packages may not be there yet; what it links is
+/// in the compiler's identity.
 fn linked(build: &Build<'_>) -> Result<Vec<String>> {
-    if !cfg!(target_os = "linux") {
+    if !cfg!(target_os = "linux") || build.compiler.locked.is_some() {
         return Ok(Vec::new());
     }
     let digest = |name| Ok(digest_file(&library(build, name)?)?.0);
@@ -203,7 +209,8 @@ fn linked(build: &Build<'_>) -> Result<Vec<String>> {
 
 /// Where the compiler finds the static library `name`.
 fn library(build: &Build<'_>, name: &str) -> Result<PathBuf> {
-    let found = Process::new(&build.compiler.cxx).arg(format!("-print-file-name={name}")).check("compiler", None)?;
+    let ask = Process::new(&build.compiler.cxx).arg(format!("-print-file-name={name}")).hide(build.compiler.hidden());
+    let found = ask.check("compiler", None)?;
     let path = PathBuf::from(found.text.trim());
     if path.is_absolute() {
         return Ok(path);
@@ -421,7 +428,13 @@ struct Maker<'m> {
 
 impl Maker<'_> {
     fn tool(&self, name: &str) -> Process {
+        let hidden = match self.target {
+            Target::Host => self.cx.build.compiler.hidden(),
+            // mingw-w64 is the machine's, and so are its headers.
+            Target::Windows(..) => Vec::new(),
+        };
         Process::new(environment::tool(self.tools, name))
+            .hide(hidden)
             .env("PATH", self.cx.build.tool_path(self.tools))
             .env("LC_ALL", "C.UTF-8")
             .env("TZ", "UTC")

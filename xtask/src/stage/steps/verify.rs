@@ -272,6 +272,7 @@ impl Trial<'_> {
         let path = self.build.tool_path(&buildenv);
         let base = |program: &Path| {
             Process::new(program)
+                .hide(self.build.compiler.hidden())
                 .envs(self.build.compiler.environment(source))
                 .env("PATH", &path)
                 .env("LC_ALL", "C.UTF-8")
