@@ -755,6 +755,10 @@ fn lines_of_a_requirement_file_count_as_pip_counts_them() {
         .says("line 1 of more/far.txt: there is no wheel ./more/nowhere.whl");
     compat("more/variable.txt", "good==${GOOD_VERSION}\n").exits(0);
     compat("more/unset.txt", "good==${NO_SUCH_VARIABLE}\n").exits(2).says("${NO_SUCH_VARIABLE}");
+    // What is not followed, and what has no wheel, is named without the password.
+    let ran = compat("more/secret.txt", "-i https://bob:S3CRET@h/simple\ngit+https://bob:S3CRET@h/x\n").exits(1);
+    assert!(!ran.stdout.contains("S3CRET") && !ran.stderr.contains("S3CRET"), "{ran:?}");
+    ran.says("-i https://…@h/simple, which is not followed").says("git+https://…@h/x");
 }
 
 #[test]

@@ -345,10 +345,32 @@ fn of_a_wheel_on_a_server_only_the_needed_bytes_are_read() {
         asked.iter().flatten().filter_map(|r| crate::support::wanted(r, size)).map(|(from, to)| to - from).sum();
     assert!(sent as u64 <= needed + 1_000_000, "{sent} bytes asked for, {needed} needed");
     assert!(read.contains("KiB of 3.") && size > 3 << 20, "{read}");
+    // A user and a password in the address are for the server, and for nobody who is shown the report.
+    let address = format!("{}/torch.whl", server.url.replacen("http://", "http://bob:S3CRET@", 1));
+    for how in ["--verdict", "--json"] {
+        let ran = xtask(&["inspect", &address, how]).exits(0).says("http://…@127.0.0.1");
+        assert!(!ran.stdout.contains("S3CRET") && !ran.stderr.contains("S3CRET"), "{ran:?}");
+    }
     // A server that knows no ranges sends it whole, once.
     let ran = xtask(&["inspect", &format!("{}/whole.whl", server.url), "--verdict", "--json"]).exits(0);
     assert_eq!(json(&ran)["libuv"], true);
     assert_eq!(server.ranges("/whole.whl").len(), 1);
+}
+
+#[test]
+fn what_stands_in_a_file_of_others_does_nothing_to_a_terminal() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch.whl");
+    let library = macho(ARM64, &format!("__ZTI{NAME}"), true);
+    let files: [(&str, &[u8]); 3] = [
+        ("torch/version.py", b"__version__ = '2.6.0\x1b[31m'\n"),
+        ("torch-2.6.0.dist-info/WHEEL", b"Wheel-Version: 1.0\nTag: cp311-cp311-macosx_11_0_arm64\x1b]0;named\x07\n"),
+        ("torch/lib/libtorch_cpu.dylib", &library),
+    ];
+    std::fs::write(&path, archive(&files)).unwrap();
+    let ran = xtask(&["inspect", path.to_str().unwrap()]).exits(0);
+    assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']), "{:?}", ran.stdout);
+    ran.says("2.6.0\\u{1b}[31m").says("arm64\\u{1b}]0;named\\u{7}");
 }
 
 /// Bytes that nothing packs any smaller.

@@ -604,6 +604,74 @@ fn a_log_that_nobody_reads_and_a_terminal_that_closes_change_nothing() {
 }
 
 #[test]
+fn a_server_whose_first_line_nobody_reads_serves_and_ends_all_the_same() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    // A pipe that is full before it starts, as one that another server's log has filled.
+    let (reader, writer) = std::io::pipe().unwrap();
+    let mut before = writer.try_clone().unwrap();
+    let filling = std::thread::spawn(move || before.write_all(&vec![b' '; 4 << 20]));
+    std::thread::sleep(Duration::from_millis(500));
+    let port = free_port();
+    let child = mirror(&["serve", "--index", s(&index), "--port", &port.to_string()])
+        .stdout(writer.try_clone().unwrap())
+        .stderr(writer)
+        .spawn()
+        .unwrap();
+    let mut server = Server { child, url: format!("http://127.0.0.1:{port}"), log: None };
+    wait_for(port);
+    answers_within_a_second(&server, "with a pipe that is full");
+    let asked = Instant::now();
+    server.ends(0);
+    // In order, and not when its patience is over.
+    assert!(asked.elapsed() < Duration::from_secs(7), "{:?}", asked.elapsed());
+    drop(reader);
+    assert!(filling.join().unwrap().is_err());
+}
+
+#[test]
+fn a_line_of_the_log_is_short_whatever_is_asked_for() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    let server = Server::start(&index, &[]);
+    let (method, path) = ("M".repeat(5000), "p".repeat(5000));
+    let request = format!("{method} /{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+    assert_eq!(raw(server.address(), request.as_bytes()).0, 405);
+    let log = server.stop();
+    let line = log.lines().find(|l| l.contains("MMM")).unwrap_or_else(|| panic!("{log}"));
+    assert!(line.len() < 700 && line.contains(&format!("\"{} /ppp", "M".repeat(32))), "{line}");
+}
+
+#[test]
+fn behind_a_proxy_the_start_page_names_the_address_that_it_was_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = index_with_a_large_wheel(dir.path());
+    std::fs::write(index.join("index.html"), "<p>at URL-OF-THIS-INDEX/simple/").unwrap();
+    let server = Server::start(&index, &["--public-url", "https://wheels.example.com/team/"]);
+    let asked_by = "X-Forwarded-Proto: http\r\nX-Forwarded-Host: evil.example\r\n";
+    let (status, _, body) = get(&server, "/", asked_by);
+    let told = "<p>at https://wheels.example.com/team/simple/";
+    assert_eq!(status, 200);
+    assert_eq!(String::from_utf8_lossy(&body), told);
+    drop(server);
+    // What whoever asks says of a proxy counts for nothing.
+    let server = Server::start(&index, &[]);
+    let (_, _, body) = get(&server, "/", "X-Forwarded-Proto: https\r\nForwarded: proto=https;host=evil.example\r\n");
+    assert_eq!(String::from_utf8_lossy(&body), "<p>at http://localhost/simple/");
+    for (bad, why) in [
+        ("wheels.example.com", "is no address"),
+        ("ftp://h/", "neither http nor https"),
+        ("https://bob:S3CRET@h/", "holds a password"),
+        ("https://h/?token=S3CRET", "is not just scheme, host, port and folders"),
+        ("https://h/#x", "is not just"),
+        ("https://h/a;b", "is not just"),
+    ] {
+        let ran = run(dir.path(), &["serve", "--index", s(&index), "--public-url", bad]).exits(2).says(why);
+        assert!(!ran.stderr.contains("S3CRET"), "{}", ran.stderr);
+    }
+}
+
+#[test]
 fn whoever_says_nothing_or_does_not_read_keeps_nobody_out() {
     let dir = tempfile::tempdir().unwrap();
     let index = index_with_a_large_wheel(dir.path());
@@ -1480,7 +1548,8 @@ fn a_token_guards_reading_and_uploading() {
         )
     };
     push("wrong-wrong-wrong-wrong", &next).exits(3).says("401");
-    push("a-token-for-uploads-0123", &next).exits(0).says("uploaded");
+    // As a CI's form leaves it: with the end of a line.
+    push("a-token-for-uploads-0123\r\n", &next).exits(0).says("uploaded");
     push("a-token-for-uploads-0123", &next).exits(0).says("already there, the same bytes");
     let other = wheel(&dir.path().join("other"), "demo", "1.1", "Summary: others\n");
     push("a-token-for-uploads-0123", &other).exits(2).says("a published file never changes");
@@ -1498,9 +1567,15 @@ fn a_token_guards_reading_and_uploading() {
     });
     assert!(std::fs::metadata(&padded).unwrap().len() > std::fs::metadata(&big).unwrap().len() + (1 << 20));
     push("a-token-for-uploads-0123", &padded).exits(3).says("413");
+    // What is named twice is sent once.
+    let last = wheel(&dir.path().join("w"), "demo", "1.2", "");
+    let mut twice = mirror(&["push", "--to", &to, s(&last), s(&last)]);
+    twice.env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", "a-token-for-uploads-0123");
+    let ran = Ran::of(&mut twice, dir.path()).exits(0).says("already there, the same bytes");
+    assert_eq!(ran.stdout.matches("uploaded").count(), 1, "{}", ran.stdout);
     let log = server.stop();
     assert!(!log.contains("a-token") && !log.contains("wrong-wrong"), "{log}");
-    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
 }
 
 /// A free port.
@@ -1775,6 +1850,53 @@ fn nothing_is_sent_to_a_server_that_cannot_say_what_it_has() {
 }
 
 #[test]
+fn what_another_index_of_the_same_host_has_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
+    let digest = sha256(&std::fs::read(&w).unwrap());
+    let link = |href: &str| format!("<a href=\"{href}#sha256={digest}\">demo-1.0-py3-none-any.whl</a>");
+    // The team's index stands beside a mirror of a public one, which has the file. It has another release of the
+    // project, nothing of it, or sends on to the mirror for that.
+    for team in ["another release", "nothing", "a redirect"] {
+        let (mirrored, own) = (link("/f/x"), link("/team/f/x"));
+        let taken = std::sync::atomic::AtomicBool::new(false);
+        let (url, asked) = scripted("127.0.0.1:0", move |method, path| {
+            use std::sync::atomic::Ordering::Relaxed;
+            let html = |page: &str| ("200 OK\r\nContent-Type: text/html".to_owned(), page.as_bytes().to_vec());
+            match (method, path) {
+                ("POST", "/team/") => {
+                    taken.store(true, Relaxed);
+                    ("200 OK".into(), Vec::new())
+                }
+                ("GET", "/team/simple/") => html("<title>Simple index</title>"),
+                ("GET", "/team/simple/demo/") if taken.load(Relaxed) => html(&own),
+                ("GET", "/team/simple/demo/") if team == "another release" => {
+                    html("<a href=\"/team/f/y\">demo-0.9-py3-none-any.whl</a>")
+                }
+                ("GET", "/team/simple/demo/") if team == "a redirect" => {
+                    ("302 Go\r\nLocation: /simple/demo/".into(), Vec::new())
+                }
+                ("GET", "/simple/demo/") => html(&mirrored),
+                _ => ("404 None".into(), Vec::new()),
+            }
+        });
+        push_with_password(dir.path(), &format!("{url}/team/"), &w)
+            .exits(0)
+            .says("demo-1.0-py3-none-any.whl: uploaded");
+        assert!(asked.lock().unwrap().iter().any(|(what, _)| what == "POST /team/"), "{team}: {asked:?}");
+        push_with_password(dir.path(), &format!("{url}/team/"), &w).exits(0).says("already there, the same bytes");
+    }
+    // A server whose only index stands at its root, wherever uploads go.
+    let page = link("/f/x");
+    let (url, asked) = scripted("127.0.0.1:0", move |method, path| match (method, path) {
+        ("GET", "/simple/demo/") => ("200 OK\r\nContent-Type: text/html".into(), page.clone().into_bytes()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    push_with_password(dir.path(), &format!("{url}/legacy/"), &w).exits(0).says("already there, the same bytes");
+    assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+}
+
+#[test]
 fn a_release_that_a_server_has_under_another_spelling_is_there() {
     let dir = tempfile::tempdir().unwrap();
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
@@ -1886,6 +2008,54 @@ fn an_index_that_others_wrote_to_leads_nowhere_outside() {
     }
     let _ = std::fs::remove_dir_all(left);
     run(dir.path(), &["check", "--index", s(&index)]).exits(0);
+}
+
+#[test]
+fn what_others_wrote_to_a_page_is_shown_as_text_and_not_written_down_as_good() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let page = index.join("simple/demo/index.json");
+    let good: Value = serde_json::from_slice(&std::fs::read(&page).unwrap()).unwrap();
+    let out = dir.path().join("wheels.lock");
+    let lock = || run(dir.path(), &["lock", "--index", s(&index), "--out", s(&out)]);
+    lock().exits(0);
+    std::fs::remove_file(&out).unwrap();
+    for (key, value, why) in [
+        ("hashes", serde_json::json!({}), "'' of demo-1.0-py3-none-any.whl is no SHA-256"),
+        (
+            "hashes",
+            serde_json::json!({ "sha256": "../../etc" }),
+            "'../../etc' of demo-1.0-py3-none-any.whl is no SHA-256",
+        ),
+        ("upload-time", "yesterday".into(), "'yesterday' of demo-1.0-py3-none-any.whl is no time"),
+        ("_beside", serde_json::json!({ "demo.manifest.json": "" }), "'' of demo-1.0-py3-none-any.whl is no SHA-256"),
+    ] {
+        let mut bad = good.clone();
+        bad["files"][0][key] = value;
+        std::fs::write(&page, bad.to_string()).unwrap();
+        lock().exits(2).says(why).says("`mirror check` says what else is wrong");
+        assert!(!out.exists(), "{key}");
+    }
+    let mut bad = good.clone();
+    bad["files"][0]["_version"] = "1.0\u{1b}[31m\nnothing  else".into();
+    bad["files"][0]["upload-time"] = "20\u{1b}[2J\u{7}-01-01".into();
+    std::fs::write(&page, bad.to_string()).unwrap();
+    let ran = run(dir.path(), &["list", "--index", s(&index)]).exits(0).says("1.0\\u{1b}[31m\\nnothing  else");
+    assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']) && ran.stdout.lines().count() == 3, "{:?}", ran.stdout);
+    // One that is larger than any of ours is read no further: ten gigabytes, of which none is on the disk.
+    std::fs::File::options().write(true).open(&page).unwrap().set_len(10 << 30).unwrap();
+    run(dir.path(), &["list", "--index", s(&index)]).exits(2).says("it has more than 268435456 bytes");
+    let server = Server::start(&index, &["--quiet"]);
+    assert_eq!(get(&server, "/simple/demo/", "Accept: application/vnd.pypi.simple.v1+json\r\n").0, 404);
+    assert_eq!(get(&server, "/files/demo/demo-1.0-py3-none-any.whl", "").0, 404);
+    answers_within_a_second(&server, "with a page of ten gigabytes");
+    // Why something was removed is shown as text, too.
+    std::fs::write(&page, good.to_string()).unwrap();
+    let remove =
+        |why: &str| run(dir.path(), &["remove", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", why]);
+    remove("a bug\nerror: none").exits(0);
+    remove("again").exits(2).says(": a bug\\nerror: none");
 }
 
 #[test]
@@ -2057,6 +2227,11 @@ fn a_team_lists_promotes_prunes_and_makes_again() {
     copy(&["demo"]).exits(1).says("'demo-1.0-py3-none-any.validate.html' beside");
     std::fs::remove_file(planted).unwrap();
     assert!(!stable.join("simple/demo").exists());
+    // What the index that gets it lacks is named.
+    let alone = dir.path().join("alone");
+    run(dir.path(), &["copy", "--from", s(&staging), "--to", s(&alone), "demo==1.2"])
+        .exits(0)
+        .says("demo-1.2-py3-none-any.whl needs dep>=2, which this index does not have");
     copy(&["demo-1.1-py3-none-any.whl"]).exits(2).says("is yanked");
     copy(&["demo==9"]).exits(2).says("has nothing by the name 'demo==9'");
     copy(&["Demo==1.2.0", "dep"]).exits(0).says("demo-1.2-py3-none-any.whl: published").says("dep-2.0");
@@ -2181,6 +2356,9 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     let ran = add(&["pypi:demo==1.0", "--with-deps"]).exits(0);
     ran.says("already there").says("dep-2.0-py3-none-any.whl: published").says("leaf-1.0-py3-none-any.whl: published");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
+    // What something needs that the index has comes along, too.
+    run(dir.path(), &["remove", "--index", s(&index), "leaf-1.0-py3-none-any.whl", "--reason", "by mistake"]).exits(0);
+    add(&["pypi:demo==1.0", "--with-deps"]).exits(0).says("leaf-1.0-py3-none-any.whl: published");
     // Other bytes than its page promises are not taken.
     let served = public.join("files/dep/dep-3.0-py3-none-any.whl");
     let size = std::fs::metadata(&served).unwrap().len();
@@ -2231,11 +2409,16 @@ fn a_page_of_an_index_is_read_where_it_stands_and_for_its_own_project_alone() {
 fn of_a_release_that_is_yanked_in_part_the_rest_comes_along() {
     let dir = tempfile::tempdir().unwrap();
     let (w, public) = (dir.path().join("w"), dir.path().join("public"));
-    let again = w.join("dep-2.0-1-py3-none-any.whl");
-    std::fs::rename(wheel(&w, "dep", "2.0", "Summary: again\n"), &again).unwrap();
+    // Of what is left the last build (PEP 427).
+    let builds = ["2", "10", "11"].map(|build| {
+        let path = w.join(format!("dep-2.0-{build}-py3-none-any.whl"));
+        std::fs::rename(wheel(&w, "dep", "2.0", &format!("Summary: build {build}\n")), &path).unwrap();
+        path
+    });
+    let [two, ten, eleven] = &builds;
     let dep = wheel(&w, "dep", "2.0", "");
-    run(dir.path(), &["add", "--index", s(&public), s(&dep), s(&again)]).exits(0);
-    run(dir.path(), &["yank", "--index", s(&public), "dep-2.0-1-py3-none-any.whl"]).exits(0);
+    run(dir.path(), &["add", "--index", s(&public), s(&dep), s(two), s(ten), s(eleven)]).exits(0);
+    run(dir.path(), &["yank", "--index", s(&public), "dep-2.0-11-py3-none-any.whl"]).exits(0);
     let server = Server::start(&public, &["--quiet"]);
     let demo = wheel(&w, "demo", "1.0", "Requires-Dist: dep\n");
     for (index, what) in [("needed", vec![s(&demo), "--with-deps"]), ("named", vec!["pypi:dep==2.0"])] {
@@ -2243,8 +2426,8 @@ fn of_a_release_that_is_yanked_in_part_the_rest_comes_along() {
         let mut command = mirror(&[&["add", "--index", s(&index), "--python", "3.11"][..], &what].concat());
         let url = format!("{}/simple", server.url);
         let ran = Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", url), dir.path()).exits(0);
-        assert!(!ran.stdout.contains("dep-2.0-1-"), "{}", ran.stdout);
-        ran.says("dep-2.0-py3-none-any.whl: published");
+        assert_eq!(ran.stdout.matches("dep-2.0").count(), 1, "{}", ran.stdout);
+        ran.says("dep-2.0-10-py3-none-any.whl: published");
     }
 }
 

@@ -92,7 +92,9 @@ fn show(report: &Report) {
     if let Some(new) = torch.cxx11_abi {
         about.push(if new { "C++11 ABI".into() } else { "the C++ ABI before C++11".into() });
     }
-    println!("torch {} ({})", torch.version.as_deref().unwrap_or("of unknown version"), about.join(", "));
+    // What stands in files of others moves no cursor.
+    let version = torch.version.as_deref().unwrap_or("of unknown version");
+    println!("torch {} ({})", ui::visible(version), ui::visible(&about.join(", ")));
     for verdict in &report.packages {
         show_verdict(verdict);
     }
@@ -102,7 +104,7 @@ fn show(report: &Report) {
         n => println!("{n} installed packages have nothing to do with torch"),
     }
     for remark in &report.remarks {
-        println!("note: {remark}");
+        println!("note: {}", ui::visible(remark));
     }
 }
 
@@ -114,8 +116,9 @@ fn show_verdict(verdict: &Verdict) {
         Fit::DoesNotFit => "31",
         Fit::CannotBeTold => "33",
     };
-    println!("{} {} {}", ui::paint_result(colour, &word), verdict.package, verdict.version);
-    let line = |text: &str| println!("               {text}");
+    let of = format!("{} {}", verdict.package, verdict.version);
+    println!("{} {}", ui::paint_result(colour, &word), ui::visible(&of));
+    let line = |text: &str| println!("               {}", ui::visible(text));
     // One kind of reason for many libraries is told for a few.
     const MOST: usize = 3;
     for reason in verdict.reasons.iter().take(MOST) {

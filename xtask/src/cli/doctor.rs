@@ -171,7 +171,8 @@ fn show_explanations(found: &[Explanation]) {
 fn show(d: &Diagnosis) {
     println!("python       {} ({})", d.python.executable.display(), d.python.version);
     if let (Some(torch), Some(report)) = (&d.python.torch, &d.report) {
-        println!("torch        {} in {}", report.torch.version.as_deref().unwrap_or("?"), torch.display());
+        let version = report.torch.version.as_deref().unwrap_or("?");
+        println!("torch        {} in {}", ui::visible(version), torch.display());
         let libuv = if report.libuv { ui::paint_result("32", "yes") } else { ui::paint_result("31", "no") };
         println!("libuv store  {libuv}");
         if let Some(defaults) = &report.defaults {

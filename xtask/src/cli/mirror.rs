@@ -13,7 +13,7 @@ use super::common::{print_json, quiet, sink};
 use crate::error::{Answer, Error, Result};
 use crate::event::{Silent, Sink};
 use crate::mirror::lock::IndexLock;
-use crate::mirror::{self, Index, Outcome, depends, gather, prune, publish, push, serve};
+use crate::mirror::{self, Added, Index, Outcome, depends, gather, prune, publish, push, serve};
 use crate::platform;
 use crate::source::http_agent;
 use crate::ui;
@@ -187,7 +187,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   cargo xtask mirror serve --index /srv/wheels --port 8080
-  cargo xtask mirror serve --index /srv/wheels --read-token token.txt")]
+  cargo xtask mirror serve --index /srv/wheels --read-token token.txt
+  cargo xtask mirror serve --index . --public-url https://wheels.example.com")]
     Serve(ServeArgs),
     /// Upload wheels to a server: pypiserver, devpi, this one
     #[command(after_help = "\
@@ -224,6 +225,10 @@ struct ServeArgs {
     /// Port; 0 for a free one, which is printed
     #[arg(long, default_value_t = 8080)]
     port: u16,
+    /// Address that the start page names, where a proxy stands before the server (default: http, and the host that was
+    /// asked for)
+    #[arg(long, value_name = "URL")]
+    public_url: Option<String>,
     /// File with the token that readers need
     #[arg(long, value_name = "FILE")]
     read_token: Option<PathBuf>,
@@ -308,7 +313,11 @@ pub fn run(args: Args) -> Result<Answer> {
                 Ok(added) => added,
                 Err(no) => return Ok(no),
             };
-            print(serde_json::json!({ "schema_version": 1, "added": added }), &|| show_added(&added));
+            let missing = needed_by(&added, &to)?;
+            print(serde_json::json!({ "schema_version": 1, "added": added, "missing": missing }), &|| {
+                show_added(&added);
+                show_missing(&missing);
+            });
             Ok(())
         }
         Command::Prune { index, keep, older_than, yanked, dry_run, projects } => {
@@ -403,6 +412,15 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// What these need and the index at `root` does not have.
+fn needed_by(added: &[Added], root: &Path) -> Result<Vec<depends::Missing>> {
+    if added.is_empty() {
+        // There may be no index.
+        return Ok(Vec::new());
+    }
+    depends::missing(&Index::open(root)?, |name| added.iter().any(|a| a.filename == name))
+}
+
 /// A line for each thing that is needed and not there.
 pub fn show_missing(missing: &[depends::Missing]) {
     for m in missing {
@@ -452,11 +470,12 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
         let yanked = f.yanked.reason().map(|r| format!("yanked: {}", r.escape_debug())).unwrap_or_default();
         table.push([
             project.clone(),
-            f.version.clone(),
+            // On the page of an index that others wrote to anything may stand.
+            f.version.escape_debug().to_string(),
             f.filename.parse().map(|name: crate::wheel::Name| name.tag()).unwrap_or_default(),
             libuv.to_owned(),
             ui::bytes(f.size),
-            f.upload_time.get(..10).unwrap_or_default().to_owned(),
+            f.upload_time.get(..10).unwrap_or_default().escape_debug().to_string(),
             yanked,
         ]);
     }
@@ -538,10 +557,22 @@ fn token(file: Option<&Path>, variable: Option<&str>) -> Result<Option<serve::To
     Ok(Some(serve::Token::new(text)))
 }
 
+/// The address that a start page is told to name, without the slash at its end: there it is part of a command line.
+fn public_url(text: &str) -> Result<String> {
+    let url = push::address(text)?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._~%-".contains(c);
+    if url.query().is_some() || url.fragment().is_some() || !url.path().chars().all(plain) {
+        return Err(Error::misuse("url", format!("'{text}' is not just scheme, host, port and folders"))
+            .next("give the address below which simple/ stands, such as https://wheels.example.com/team"));
+    }
+    Ok(url.as_str().trim_end_matches('/').to_owned())
+}
+
 fn run_server(args: &ServeArgs) -> Result<()> {
     let quiet = quiet();
     let options = serve::Options {
         address: SocketAddr::new(args.bind, args.port),
+        public_url: args.public_url.as_deref().map(public_url).transpose()?,
         read: token(args.read_token.as_deref(), None)?,
         upload: token(args.upload_token.as_deref(), Some("TORCHMILL_UPLOAD_TOKEN"))?,
         most_upload: args.max_upload << 20,
@@ -561,11 +592,14 @@ fn run_server(args: &ServeArgs) -> Result<()> {
         index.heal(&Silent)?;
     }
     serve::serve(index, options, |address| {
-        // Whoever started it may not listen: that is no reason not to serve.
-        let _ = writeln!(std::io::stdout(), "http://{address}/");
-        if open && !quiet {
-            let _ = writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
-        }
+        // Whoever started it may not listen, and what they should read it from be full: that is no reason not to serve.
+        std::thread::spawn(move || {
+            let _ = writeln!(std::io::stdout(), "http://{address}/");
+            if open && !quiet {
+                let _ =
+                    writeln!(std::io::stderr(), "everyone who reaches {address} can read this index (--read-token)");
+            }
+        });
     })
 }
 
@@ -589,7 +623,7 @@ pub fn show_pushed(pushed: &[push::Pushed]) {
 }
 
 /// A line for each wheel.
-pub fn show_added(added: &[mirror::Added]) {
+pub fn show_added(added: &[Added]) {
     for a in added {
         let how = if a.outcome == Outcome::Published { "published" } else { "already there, the same bytes" };
         println!("{} {}: {how}", ui::mark(Some(true)), a.filename);

@@ -58,7 +58,7 @@ pub fn run(args: &Args) -> Result<Answer> {
             "checks": checks,
         }));
     } else {
-        println!("{}", artifact.name);
+        println!("{}", ui::visible(&artifact.name));
         for check in &checks {
             println!("  {} {:18} {}", ui::mark(check.ok), check.name, ui::visible(&check.said));
         }

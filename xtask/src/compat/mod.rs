@@ -26,7 +26,7 @@ use pep508_rs::ExtraName;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::error::{Context, Error, Kind, Result};
+use crate::error::{Context, Error, Kind, Result, without_secrets};
 use crate::inspect::FileAt;
 use crate::recipe::{pinned, shown};
 use crate::store::Store;
@@ -99,7 +99,10 @@ pub fn open_torch(what: &str, wanted: impl FnOnce() -> Result<Target>) -> Result
             None => Torch::installed(what, &path),
         },
         What::Path(path) => Torch::open(what, near(what, &path)?, memory()),
-        What::Url(url) => Torch::open(what, Holder::far(what, &url)?, memory()),
+        What::Url(url) => {
+            let subject = without_secrets(what);
+            Torch::open(&subject, Holder::far(&subject, &url)?, memory())
+        }
         What::Index(requirement) => {
             let target = wanted()?;
             match choose(&requirement, &target)? {
@@ -167,11 +170,16 @@ pub fn report(torch: &Torch, arguments: &[String], requirements: &[PathBuf]) -> 
     let mut wanted: Vec<(String, What)> = Vec::new();
     let mut remarks = Vec::new();
     for text in arguments {
-        wanted.push((text.clone(), argument(text)?));
+        let what = argument(text)?;
+        // A user and a password are for the server: reports are passed on.
+        let place = if matches!(what, What::Url(_)) { without_secrets(text) } else { text.clone() };
+        wanted.push((place, what));
     }
     for path in requirements {
         let read = Requirements::read(path, &torch.target)?;
-        remarks.extend(read.elsewhere.iter().map(|o| format!("{} says {o}, which is not followed", path.display())));
+        let not_followed =
+            |o: &String| format!("{} says {}, which is not followed", path.display(), without_secrets(o));
+        remarks.extend(read.elsewhere.iter().map(not_followed));
         wanted.extend(read.wanted);
     }
     // Most of the time goes into reading packages from afar: side by side. The torch is read once.
@@ -287,7 +295,9 @@ fn items(torch: &Torch, place: &str, what: &What) -> Result<Vec<Item>> {
                 done => done,
             },
         },
-        What::Source(source) => Ok(vec![Item::Judged(Box::new(unbuilt(place, source, "", true, target)))]),
+        What::Source(source) => {
+            Ok(vec![Item::Judged(Box::new(unbuilt(place, &without_secrets(source), "", true, target)))])
+        }
     }
 }
 

@@ -374,9 +374,8 @@ fn choose_of(requirement: &Requirement, target: &Target, files: &[IndexFile]) ->
         )
         .next("check the version"));
     };
-    let best = files.iter().filter_map(|f| Some((target.rank(&f.filename)?, f))).min_by_key(|(r, f)| (*r, &f.filename));
-    Ok(match best {
-        Some((_, file)) => Found::Wheel((*file).clone()),
+    Ok(match pypi::best(files.iter().copied(), |f| target.rank(&f.filename)) {
+        Some(file) => Found::Wheel(file.clone()),
         None => Found::NoWheel { version: version.to_string(), source: files.iter().any(|f| is_source(&f.filename)) },
     })
 }
@@ -470,7 +469,10 @@ mod tests {
         let files = [
             file("x-1.0-py3-none-any.whl"),
             file("x-1.1-cp311-cp311-manylinux_2_28_x86_64.whl"),
-            file("x-1.1-py3-none-any.whl"),
+            file("x-1.1-9-py3-none-any.whl"),
+            file("x-1.0-2-py3-none-any.whl"),
+            file("x-1.0-10-py3-none-any.whl"),
+            IndexFile { yanked: true, ..file("x-1.0-11-py3-none-any.whl") },
             IndexFile { yanked: true, ..file("x-1.2-py3-none-any.whl") },
             file("x-1.3-cp313-cp313-manylinux_2_28_x86_64.whl"),
             file("x-2.0rc1-py3-none-any.whl"),
@@ -482,7 +484,9 @@ mod tests {
             Err(e) => e.code().to_owned(),
         };
         assert_eq!(chosen("x"), "x-1.1-cp311-cp311-manylinux_2_28_x86_64.whl");
-        assert_eq!(chosen("x<1.1"), "x-1.0-py3-none-any.whl");
+        // Of builds that are alike the last; one that is yanked only where there is no other.
+        assert_eq!(chosen("x<1.1"), "x-1.0-10-py3-none-any.whl");
+        assert_eq!(chosen("x==1.0"), "x-1.0-10-py3-none-any.whl");
         assert_eq!(chosen("x==1.2"), "x-1.2-py3-none-any.whl");
         assert_eq!(chosen("x==2.0rc1"), "x-2.0rc1-py3-none-any.whl");
         assert_eq!(chosen("x==1.3"), "no wheel of 1.3, source false");

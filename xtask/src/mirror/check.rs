@@ -101,7 +101,7 @@ fn check_page(folder: &Path, page: &ProjectPage) -> Vec<Finding> {
     let mut versions: Vec<String> = page.files.iter().map(|f| f.version.clone()).collect();
     versions.dedup();
     let own = ProjectPage { meta: Meta::default(), versions, ..page.clone() };
-    let said = platform::read_regular(&folder.join("index.json"), u64::MAX).ok();
+    let said = platform::read_regular(&folder.join("index.json"), page::MOST_PAGE).ok();
     let said: Option<Value> = said.and_then(|bytes| serde_json::from_slice(&bytes).ok());
     if let (Some(said), Ok(own)) = (said, serde_json::to_value(own))
         && let Some(key) = more_than(&said, &own)

@@ -209,8 +209,8 @@ impl Gathering<'_> {
         self.take(chosen)
     }
 
-    /// What the wheels at hand ask for, and what that asks for, as far as the index does not have it. Of what the index
-    /// has, only what extras need is looked for.
+    /// What the wheels at hand ask for, and what that asks for, as far as the index does not have it. What the index has is
+    /// asked in turn: what it needs may be gone, or never have come.
     fn dependencies(&mut self) -> Result<()> {
         let (mut ahead, mut seen) = (VecDeque::new(), BTreeSet::new());
         let mut at = 0;
@@ -232,7 +232,7 @@ impl Gathering<'_> {
                 for requirement in depends::requirements(&metadata, extra.as_slice(), here(&python)) {
                     let doing = || format!("getting '{}', which {needed_by} needs", shown(&requirement));
                     self.need(&requirement, &python).doing(doing)?;
-                    let looks = self.with_extras(&requirement, &python)?;
+                    let looks = self.met_by(&requirement, &python)?;
                     ahead.extend(looks.into_iter().filter(|look| seen.insert(look.clone())));
                 }
             }
@@ -260,20 +260,23 @@ impl Gathering<'_> {
         })
     }
 
-    /// The files that meet a requirement with extras, with each of these: wheels at hand, and the newest of the index, which
-    /// installers take.
-    fn with_extras(&self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<Vec<Look>> {
-        if requirement.extras.is_empty() {
-            return Ok(Vec::new());
-        }
+    /// The files that meet a requirement: wheels at hand, and the newest of the index, which installers take. They are
+    /// looked at with each extra that it asks for; those of the index also by themselves, where none at hand meets it.
+    fn met_by(&self, requirement: &Requirement<VerbatimUrl>, python: &str) -> Result<Vec<Look>> {
         let mut names: Vec<String> = self.at_hand(requirement, python).map(|w| w.filename.clone()).collect();
+        let is_at_hand = !names.is_empty();
         let page = self.index.project(&wheel::normalize(requirement.name.as_ref()))?;
         let runs = |f: &&File| pypi::runs_on(f.requires_python.as_deref(), python);
         let meeting: Vec<&File> = depends::meeting(&page, requirement, here(python)).filter(runs).collect();
         let version = |f: &&File| Version::from_str(&f.version).ok();
         let newest = newest_of(meeting.iter().filter_map(version));
-        names.extend(meeting.into_iter().filter(|f| version(f) == newest).map(|f| f.filename.clone()));
         let mut looks = Vec::new();
+        for file in meeting.into_iter().filter(|f| version(f) == newest) {
+            names.push(file.filename.clone());
+            if !is_at_hand {
+                looks.push((file.filename.clone(), None));
+            }
+        }
         for name in names {
             looks.extend(requirement.extras.iter().map(|extra| (name.clone(), Some(extra.clone()))));
         }
@@ -344,10 +347,8 @@ fn release_of(file: &IndexFile) -> Option<String> {
     file.filename.parse::<Name>().ok().map(|n| n.version)
 }
 
-/// The file that fits a Python here best, of those that are allowed; one that is yanked only where there is no other
-/// (PEP 592: a release may be yanked in part).
+/// The file that fits a Python here best, of those that are allowed.
 fn best<'f>(files: &'f [IndexFile], python: &str, allowed: impl Fn(&IndexFile) -> bool) -> Option<&'f IndexFile> {
     let Platform { system, machine, minor } = here(python);
-    let fits = |f: &'f IndexFile| wheel::fit(&f.filename, minor, system, machine).map(|rank| ((f.yanked, rank), f));
-    files.iter().filter(|f| allowed(f)).filter_map(fits).min_by_key(|(rank, _)| *rank).map(|(_, f)| f)
+    pypi::best(files.iter().filter(|f| allowed(f)), |f| wheel::fit(&f.filename, minor, system, machine))
 }

@@ -213,7 +213,7 @@ impl Index {
         if self.leads_out(name) {
             return Err(damaged("a folder of this project is a link, which leads out of the index".into()));
         }
-        match platform::read_regular(&path, u64::MAX) {
+        match platform::read_regular(&path, page::MOST_PAGE) {
             Ok(bytes) => {
                 let page: Project = serde_json::from_slice(&bytes).map_err(|e| damaged(e.to_string()))?;
                 // Its names become parts of paths: of what is read, and of what is removed.
@@ -221,6 +221,7 @@ impl Index {
                 Ok(page)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(Project::new(name)),
+            Err(e) if e.kind() == std::io::ErrorKind::FileTooLarge => Err(damaged(e.to_string())),
             Err(e) => Err(Error::world("io", format!("{}: {e}", path.display()))),
         }
     }
@@ -419,7 +420,7 @@ impl Index {
         }
         let e = Error::misuse("not-published", format!("the index has no file '{filename}'"));
         if let Some(stone) = page.removed.get(filename) {
-            return Err(e.next(format!("it was removed at {}: {}", stone.time, stone.reason)));
+            return Err(e.next(format!("it was removed at {}: {}", stone.time, stone.reason.escape_debug())));
         }
         let near = crate::recipe::nearest(filename, page.files.iter().map(|f| f.filename.as_str()));
         Err(match near {
@@ -523,7 +524,7 @@ impl Draft {
             }
             Some(Taken::Removed(there)) => {
                 if let Some(stone) = self.page.removed.get(there).filter(|s| s.sha256 != wheel.sha256) {
-                    let (time, reason, sha256) = (&stone.time, &stone.reason, &stone.sha256);
+                    let (time, reason, sha256) = (&stone.time, stone.reason.escape_debug(), &stone.sha256);
                     return Err(taken(
                         Kind::Removed.code(),
                         format!(

@@ -54,7 +54,7 @@ pub struct LockedFile {
 /// The lock of `index`.
 ///
 /// # Errors
-/// The index cannot be read.
+/// The index cannot be read. Bad input: no index could be made of what its pages say.
 pub fn lock(index: &Index) -> Result<IndexLock> {
     let mut lock = IndexLock { version: VERSION, file: Vec::new(), removed: BTreeMap::new() };
     for project in index.projects()? {
@@ -69,6 +69,11 @@ pub fn lock(index: &Index) -> Result<IndexLock> {
             name: f.filename,
         }));
     }
+    // Who needs it may have nothing else left: what is wrong is told while there is an index.
+    lock.check().map_err(|what| {
+        Error::misuse("index", format!("a page of {} is damaged: {what}", index.root().display()))
+            .next("`mirror check` says what else is wrong")
+    })?;
     Ok(lock)
 }
 
@@ -91,35 +96,42 @@ impl IndexLock {
         if lock.version != VERSION {
             return Err(bad(format!("the lock says format {}, this torchmill knows {VERSION}", lock.version)));
         }
+        lock.check().map_err(bad)?;
+        Ok(lock)
+    }
+
+    /// Whether an index can be made of it.
+    ///
+    /// # Errors
+    /// What keeps one from it, in a sentence.
+    fn check(&self) -> Result<(), String> {
         let digest = |d: &str| d.len() == 64 && d.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
-        for file in &lock.file {
-            file.name.parse::<Name>().map_err(bad)?;
+        for file in &self.file {
+            file.name.parse::<Name>()?;
             // It goes to a page, and to terminals; and those of one form sort as text.
             if !is_time(&file.upload_time) {
                 let (time, name) = (file.upload_time.escape_debug(), &file.name);
-                return Err(bad(format!("'{time}' of {name} is no time as `mirror lock` writes it (RFC 3339)")));
+                return Err(format!("'{time}' of {name} is no time as `mirror lock` writes it (RFC 3339)"));
             }
             let digests = std::iter::once(&file.sha256).chain(file.beside.values());
             if let Some(d) = digests.into_iter().find(|d| !digest(d)) {
-                return Err(bad(format!("'{d}' of {} is no SHA-256: 64 hexadecimal digits, small letters", file.name)));
+                return Err(format!("'{d}' of {} is no SHA-256: 64 hexadecimal digits, small letters", file.name));
             }
         }
-        for (name, stone) in &lock.removed {
-            name.parse::<Name>().map_err(bad)?;
+        for (name, stone) in &self.removed {
+            name.parse::<Name>()?;
             if !digest(&stone.sha256) {
-                return Err(bad(format!("'{}' of {name} is no SHA-256", stone.sha256)));
+                return Err(format!("'{}' of {name} is no SHA-256", stone.sha256));
             }
         }
         let mut releases: HashMap<Identity, &str> = HashMap::new();
-        for name in lock.file.iter().map(|file| &file.name).chain(lock.removed.keys()) {
+        for name in self.file.iter().map(|file| &file.name).chain(self.removed.keys()) {
             let other = Identity::parse(name).and_then(|id| releases.insert(id, name));
             if let Some(other) = other {
-                return Err(bad(format!(
-                    "'{other}' and '{name}' are one release: it stands there once, or was removed"
-                )));
+                return Err(format!("'{other}' and '{name}' are one release: it stands there once, or was removed"));
             }
         }
-        Ok(lock)
+        Ok(())
     }
 
     /// Makes the index again, in an empty one, from files in `places` (indexes, or folders with wheels) or else, by name and

@@ -3,10 +3,12 @@
 //! (PEP 691).
 
 use std::collections::BTreeMap;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use base64::Engine;
 use maud::{DOCTYPE, Markup, html};
+use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -15,6 +17,9 @@ use crate::ui::page::document;
 
 /// Version of the simple API that is spoken (PEP 700).
 const API_VERSION: &str = "1.1";
+
+/// Largest page that is read, bytes: one of a hundred thousand files is smaller.
+pub const MOST_PAGE: u64 = 256 << 20;
 
 /// `meta` of both kinds of page (PEP 691): which version of the simple API the rest is written in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,9 +277,7 @@ pub const ICON: &str = "data:image/svg+xml,%3Csvg xmlns='http://www.w3.org/2000/
 pub fn start(projects: &[ProjectPage]) -> String {
     // torch is what people come for; the others follow by name.
     let (torch, others): (Vec<_>, Vec<_>) = projects.iter().partition(|p| p.name == "torch");
-    // A build without the libuv store is never what the page recommends.
-    let proven = |f: &&File| f.yanked.reason().is_none() && f.about.libuv == Some(true);
-    let newest = torch.iter().find_map(|p| p.files.iter().rev().find(proven));
+    let newest = torch.iter().find_map(|p| recommended(&p.files));
     let body = html! {
         main {
             h1 { "Wheels" }
@@ -285,6 +288,8 @@ pub fn start(projects: &[ProjectPage]) -> String {
                     button hidden data-of="install" { "copy" }
                 }
                 p.soft { "With " code { "--require-hashes" } " and the digests below nothing else can come in. Another index beside this one: see the recipe against dependency confusion in torchmill's docs/mirror.md." }
+            } @else if torch.iter().any(|p| p.files.iter().any(|f| offered(f) && proven(f))) {
+                p { "No torch of this index has the libuv store in all of its wheels: the table says which have it." }
             } @else if !torch.is_empty() {
                 p { "No torch of this index has the libuv store." }
             }
@@ -296,6 +301,29 @@ pub fn start(projects: &[ProjectPage]) -> String {
         script { (maud::PreEscaped(SCRIPT)) }
     };
     document("Wheels", STYLE, &html! { link rel="icon" href=(ICON); }, &body)
+}
+
+/// Whether installers take the file by themselves (PEP 592).
+fn offered(file: &File) -> bool {
+    file.yanked.reason().is_none()
+}
+
+fn proven(file: &File) -> bool {
+    file.about.libuv == Some(true)
+}
+
+/// A file of the release that the page recommends: of the newest whose every wheel has the libuv store, for the page does
+/// not know which one an installer takes; of a pre-release only where there is no other.
+fn recommended(files: &[File]) -> Option<&File> {
+    let mut releases: BTreeMap<Version, (bool, &File)> = BTreeMap::new();
+    for file in files.iter().filter(|f| offered(f)) {
+        if let Ok(version) = Version::from_str(&file.version) {
+            releases.entry(version).or_insert((true, file)).0 &= proven(file);
+        }
+    }
+    let of_libuv = || releases.iter().rev().filter(|(_, (all, _))| *all);
+    let newest = of_libuv().find(|(version, _)| !version.any_prerelease()).or_else(|| of_libuv().next());
+    newest.map(|(_, (_, file))| *file)
 }
 
 /// Files as people want to see them: with the libuv store first, the newest first.
@@ -366,5 +394,59 @@ fn row(project: &str, f: &File, is_torch: bool) -> Markup {
                 }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn torch(name: &str, libuv: Option<bool>) -> File {
+        File {
+            filename: format!("torch-{name}.whl"),
+            url: String::new(),
+            hashes: Hashes::new(),
+            requires_python: None,
+            size: 1,
+            upload_time: String::new(),
+            yanked: Yanked::default(),
+            core_metadata: Hashes::new(),
+            dist_info_metadata: Hashes::new(),
+            version: name.split('-').next().unwrap_or_default().into(),
+            about: About { libuv, ..About::default() },
+            beside: BTreeMap::new(),
+        }
+    }
+
+    #[test]
+    fn a_release_is_recommended_only_if_every_wheel_of_it_has_the_libuv_store() {
+        let said = |files: &[File]| {
+            let page = ProjectPage { files: files.to_vec(), ..ProjectPage::new("torch") };
+            let html = start(&[page]);
+            let version = html.split("/simple/ 'torch==").nth(1).and_then(|rest| rest.split('\'').next());
+            (version.map(str::to_owned), html)
+        };
+        let mut files = vec![
+            torch("2.6.0-cp311-cp311-linux_x86_64", Some(true)),
+            torch("2.7.0-cp311-cp311-linux_x86_64", Some(true)),
+            // What pip takes on Windows; and what it takes on Linux in place of the other.
+            torch("2.8.0-cp311-cp311-linux_x86_64", Some(true)),
+            torch("2.8.0-cp311-cp311-win_amd64", Some(false)),
+            torch("2.9.0-1-cp311-cp311-linux_x86_64", None),
+            torch("2.9.0-cp311-cp311-linux_x86_64", Some(true)),
+            torch("2.10.0-cp311-cp311-linux_x86_64", Some(false)),
+            torch("2.11.0rc1-cp311-cp311-linux_x86_64", Some(true)),
+        ];
+        assert_eq!(said(&files).0.as_deref(), Some("2.7.0"));
+        files[1].yanked = Yanked::Flag(true);
+        assert_eq!(said(&files).0.as_deref(), Some("2.6.0"));
+        // A yanked one is nobody's, unless it is asked for.
+        files[3].yanked = Yanked::Flag(true);
+        assert_eq!(said(&files).0.as_deref(), Some("2.8.0"));
+        assert_eq!(said(&files[7..]).0.as_deref(), Some("2.11.0rc1"));
+        let (none, html) = said(&files[4..6]);
+        assert!(none.is_none() && html.contains("in all of its wheels"), "{html}");
+        let (none, html) = said(&files[6..7]);
+        assert!(none.is_none() && html.contains("No torch of this index has the libuv store."), "{html}");
     }
 }

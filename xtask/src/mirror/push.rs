@@ -86,7 +86,8 @@ impl Target<'_> {
                 return Err(Error::misuse(Kind::Taken.code(), format!("{a} and {b} are one release with other bytes"))
                     .next("push the one that is meant"));
             }
-            todo.push((wheel, self.look_first(wheel)? == Seen::Same));
+            // What was named before, under whatever spelling, is there by then.
+            todo.push((wheel, twin.is_some() || self.look_first(wheel)? == Seen::Same));
         }
         let mut pushed = Vec::new();
         for (wheel, there) in todo {
@@ -99,8 +100,8 @@ impl Target<'_> {
         Ok(pushed)
     }
 
-    /// Addresses where the project's page may be.
-    fn pages(&self, project: &str) -> Vec<Url> {
+    /// Addresses where its index may be, the nearest to where uploads go first.
+    fn indexes(&self) -> Vec<Url> {
         let base = |u: &Url| {
             let mut u = u.clone();
             u.set_query(None);
@@ -111,12 +112,14 @@ impl Target<'_> {
             u
         };
         if let Some(index) = &self.index {
-            return base(index).join(&format!("{project}/")).into_iter().collect();
+            return vec![base(index)];
         }
-        // devpi has the page below the index it uploads to; pypiserver and we at the root.
+        // devpi has its pages below the index it uploads to; pypiserver and we at the root.
         let upload = base(&self.url);
-        let tries = [format!("{DEVPI}{project}/"), format!("simple/{project}/"), format!("../simple/{project}/")];
-        tries.iter().filter_map(|t| upload.join(t).ok()).collect()
+        let mut indexes: Vec<Url> =
+            [DEVPI, "simple/", "../simple/"].iter().filter_map(|t| upload.join(t).ok()).collect();
+        indexes.dedup();
+        indexes
     }
 
     /// What the server has before anything is sent. One that cannot say it now may have other bytes under that name,
@@ -149,12 +152,19 @@ impl Target<'_> {
     /// What the server itself has under the name of a wheel.
     fn look(&self, wheel: &Wheel) -> Result<Seen> {
         let mut seen = Seen::NoPage;
-        for page in self.pages(&wheel.name.project) {
-            let (page, files) = match self.page(&page)? {
+        let project = &wheel.name.project;
+        // Where there was no page, nearer to where uploads go; and what that means if an index stands there.
+        let mut nearer: Vec<(Url, Seen)> = Vec::new();
+        for index in self.indexes() {
+            let (page, files) = match self.page(&index, project)? {
                 Page::Is(page, files) => (page, files),
-                Page::None => continue,
+                Page::None => {
+                    nearer.push((index, Seen::Nothing));
+                    continue;
+                }
                 // Where one of the other addresses has the page, this one has none.
                 Page::Fails(status) => {
+                    nearer.push((index, Seen::Fails(status)));
                     if seen == Seen::NoPage {
                         seen = Seen::Fails(status);
                     }
@@ -167,7 +177,21 @@ impl Target<'_> {
             let is = |name: &str| name == wheel.filename || id.is_some() && Identity::parse(name) == id;
             let own = |f: &&IndexFile| is(&f.filename) && self.is_own(&page, &f.url);
             let exactly = |f: &&IndexFile| f.filename == wheel.filename && own(f);
-            let Some(file) = files.iter().find(exactly).or_else(|| files.iter().find(own)) else { continue };
+            let Some(file) = files.iter().find(exactly).or_else(|| files.iter().find(own)) else {
+                // Its page, and not what a server answers to whatever it is asked for: what stands further away is the
+                // page of another index.
+                let is_of_it = |f: &IndexFile| pypi::normalize(&f.filename).starts_with(&format!("{project}-"));
+                if files.iter().any(is_of_it) {
+                    return Ok(seen);
+                }
+                continue;
+            };
+            // An index without this project is the one that is uploaded to, if it stands nearer.
+            for (index, seen) in &nearer {
+                if self.is_index(index)? {
+                    return Ok(*seen);
+                }
+            }
             let digest = match &file.sha256 {
                 Some(digest) => digest.to_ascii_lowercase(),
                 None => self.digest_of(&file.url, wheel.size)?,
@@ -209,21 +233,31 @@ impl Target<'_> {
         }
     }
 
-    /// A page of the server.
-    fn page(&self, url: &Url) -> Result<Page> {
-        let mut url = url.clone();
+    /// Asks for a page; a redirect is an answer.
+    fn ask(&self, url: &Url) -> Result<ureq::http::Response<ureq::Body>> {
+        let request = self.agent.get(url.as_str()).config().max_redirects(0).build().header("Accept", pypi::ACCEPT);
+        self.authorized(request, url).call().map_err(|e| {
+            Error::world("push", format!("{} does not answer: {e}", shown(url)))
+                .next("check the address and the network")
+        })
+    }
+
+    /// Whether an index stands at an address: it lists what it has.
+    fn is_index(&self, index: &Url) -> Result<bool> {
+        Ok(self.ask(index)?.status().as_u16() == 200)
+    }
+
+    /// The page of a project of an index.
+    fn page(&self, index: &Url, project: &str) -> Result<Page> {
+        let Ok(mut url) = index.join(&format!("{project}/")) else { return Ok(Page::None) };
         for _ in 0..=REDIRECTS {
-            let request = self.agent.get(url.as_str()).config().max_redirects(0).build().header("Accept", pypi::ACCEPT);
-            let response = self.authorized(request, &url).call().map_err(|e| {
-                Error::world("push", format!("{} does not answer: {e}", shown(&url)))
-                    .next("check the address and the network")
-            })?;
+            let response = self.ask(&url)?;
             match response.status().as_u16() {
                 200 => return pypi::read_page(response, &url).map(|files| Page::Is(url, files)),
                 status @ (401 | 403) => return Err(self.refused(status, "")),
                 300..=399 => match target(&response, &url) {
-                    Some(to) if to.origin() == url.origin() => url = to,
-                    // A fallback to another index: what is there is not on this server.
+                    Some(to) if to.origin() == url.origin() && to.path().starts_with(index.path()) => url = to,
+                    // A fallback to another index, also one of the same host: what is there is not in this one.
                     _ => return Ok(Page::None),
                 },
                 status @ (408 | 425 | 429 | 500 | 502..=504) => return Ok(Page::Fails(status)),

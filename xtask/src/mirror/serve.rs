@@ -48,6 +48,8 @@ use crate::platform;
 pub struct Options {
     /// Where it listens.
     pub address: SocketAddr,
+    /// What the start page calls it, without a slash at the end; as it was asked for, by http, if `None`.
+    pub public_url: Option<String>,
     /// Who may read; everyone if `None`.
     pub read: Option<Token>,
     /// Who may upload; nobody if `None`.
@@ -220,7 +222,8 @@ async fn logged(shared: &Arc<Shared>, line: &Arc<Line>, peer: SocketAddr, reques
     // The query may hold what is nobody's business.
     let mut path = request.uri().path().escape_default().to_string();
     path.truncate(512);
-    let asked = format!("{} {path} {:?}", request.method(), request.version());
+    // A method is any word; thousands of lines may wait to be written.
+    let asked = format!("{:.32} {path} {:?}", request.method().as_str(), request.version());
     let started = Instant::now();
     let response = answer(shared, line, request).await;
     let size = response.headers().get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).unwrap_or("-");
@@ -324,19 +327,20 @@ impl Shared {
     }
 }
 
-/// The start page. The address under which it was asked for stands in for the one that it cannot know; what stands before
-/// and behind that, all clients share.
+/// The start page. The address that it was told, else that under which it was asked for, stands in for the one that it
+/// cannot know; what stands before and behind that, all clients share.
 fn start(shared: &Shared, headers: &HeaderMap) -> Response {
     let mut response = page(shared, None, "index.html", "text/html; charset=utf-8", headers);
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h));
-    if let Some(host) = host
+    // Whether a proxy was asked by https, a header could say, and whoever reaches this server could write it.
+    let here = shared.options.public_url.clone().or_else(|| host.map(|host| format!("http://{host}")));
+    if let Some(here) = here
         && response.status() == StatusCode::OK
         && let Some(page) = shared.cache.get(&shared.index.root().join("index.html"))
         && let Some(at) = page.here
     {
         let all = &page.plain.bytes;
-        let here = Bytes::from(format!("http://{host}"));
-        let pieces = [all.slice(..at), here, all.slice(at + page::HERE.len()..)];
+        let pieces = [all.slice(..at), Bytes::from(here), all.slice(at + page::HERE.len()..)];
         *response.body_mut() = Body::new(body::Pieces::new(pieces));
         let out = response.headers_mut();
         for stale in [header::ETAG, header::CONTENT_ENCODING] {

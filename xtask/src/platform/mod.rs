@@ -134,10 +134,16 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
 /// # Errors
 /// It cannot be read, is no regular file, or is longer.
 pub fn read_regular(path: &Path, most: u64) -> io::Result<Vec<u8>> {
+    let longer = || io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes"));
+    let file = open_regular(path, false)?;
+    // What says so of itself is not read up to there.
+    if file.metadata()?.len() > most {
+        return Err(longer());
+    }
     let mut bytes = Vec::new();
-    open_regular(path, false)?.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
+    file.take(most.saturating_add(1)).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > most {
-        return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it has more than {most} bytes")));
+        return Err(longer());
     }
     Ok(bytes)
 }

@@ -55,10 +55,8 @@ impl Wheel<'_> {
     }
 
     /// The number that its build tag begins with; 0 without one.
-    fn build(&self) -> u32 {
-        let tag = self.name.build.as_deref().unwrap_or_default();
-        let digits: String = tag.chars().take_while(char::is_ascii_digit).collect();
-        digits.parse().unwrap_or(0)
+    fn build(&self) -> u64 {
+        self.name.build_order().map_or(0, |(number, _)| number)
     }
 
     fn free_threaded(&self) -> bool {

@@ -1,5 +1,6 @@
 //! `pypi:` coordinates: files of the index that pip is configured with (PEP 503, PEP 691).
 
+use std::cmp::Reverse;
 use std::fmt;
 use std::process::Command;
 use std::str::FromStr;
@@ -135,6 +136,18 @@ pub fn files(agent: &Agent, project: &str) -> Result<Vec<IndexFile>> {
         return Ok(files);
     }
     Err(failed(last))
+}
+
+/// Of these files the one that fits best, as installers choose: by `rank` (smaller is better, `None` is not at all), one
+/// that is yanked only where there is no other (PEP 592: a release may be yanked in part), and of those that are alike the
+/// last build (PEP 427).
+pub fn best<'f>(
+    files: impl IntoIterator<Item = &'f IndexFile>,
+    rank: impl Fn(&IndexFile) -> Option<u32>,
+) -> Option<&'f IndexFile> {
+    let build = |f: &IndexFile| f.filename.parse::<Name>().ok().and_then(|name| name.build_order());
+    let ranked = files.into_iter().filter_map(|f| Some(((f.yanked, rank(f)?, Reverse(build(f)), &f.filename), f)));
+    ranked.min_by(|(a, _), (b, _)| a.cmp(b)).map(|(_, file)| file)
 }
 
 /// Whether what states `requires` (`Requires-Python`) runs on a Python (`3.11`): on the last of its patch releases, for some

@@ -148,15 +148,12 @@ impl Choice<'_> {
         }
         let files = &self.pages[name];
         let wanted = pep440_rs::Version::from_str(version).ok();
-        let best = files
-            .iter()
-            .filter(|f| {
-                let of_file = f.filename.parse().ok().and_then(|name: crate::wheel::Name| name.parsed_version());
-                of_file.is_some() && of_file == wanted
-            })
-            .filter_map(|f| Some((crate::wheel::fit(&f.filename, minor, system, machine)?, f)))
-            .min_by_key(|(rank, f)| (*rank, f.filename.clone()));
-        let Some((_, file)) = best else {
+        let of_version = files.iter().filter(|f| {
+            let of_file = f.filename.parse().ok().and_then(|name: crate::wheel::Name| name.parsed_version());
+            of_file.is_some() && of_file == wanted
+        });
+        let best = pypi::best(of_version, |f| crate::wheel::fit(&f.filename, minor, system, machine));
+        let Some(file) = best else {
             return Err(Error::misuse(
                 "no-wheel",
                 format!(

@@ -28,6 +28,14 @@ impl Name {
         format!("{}-{}-{}", self.python, self.abi, self.platform)
     }
 
+    /// What orders wheels that are alike but for their build tags (PEP 427): the number that it begins with, then the rest.
+    /// One without comes before all.
+    pub fn build_order(&self) -> Option<(u64, String)> {
+        let tag = self.build.as_deref()?;
+        let (number, rest) = tag.split_at(tag.find(|c: char| !c.is_ascii_digit()).unwrap_or(tag.len()));
+        number.parse().ok().map(|number| (number, rest.to_owned()))
+    }
+
     /// The version, parsed.
     pub fn parsed_version(&self) -> Option<Version> {
         Version::from_str(&self.version).ok()
@@ -129,6 +137,13 @@ mod tests {
         assert_eq!(n.tag(), "cp311-cp311-manylinux_2_35_x86_64");
         let n = parsed("My_Project.x-1.0-1build-py3-none-any.whl");
         assert_eq!((n.project.as_str(), n.build.as_deref()), ("my-project-x", Some("1build")));
+    }
+
+    #[test]
+    fn builds_are_ordered_by_their_number_then_by_the_rest() {
+        let order = |build: &str| parsed(&format!("x-1.0{build}-py3-none-any.whl")).build_order();
+        let builds = ["", "-0", "-01a", "-1b", "-2", "-10"].map(order);
+        assert!(builds.is_sorted() && builds[0].is_none() && builds[3] == Some((1, "b".into())), "{builds:?}");
     }
 
     #[test]

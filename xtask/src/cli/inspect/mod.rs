@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args as ClapArgs;
 
 use super::common::{print_json, set_json};
-use crate::error::{Answer, Error, Result};
+use crate::error::{Answer, Error, Result, without_secrets};
 use crate::inspect::{self, Depth, Evidence, FileAt, Linkage, ReadAt, Remote, Report};
 use crate::source::choice::{self, Wanted};
 use crate::source::{http_agent, pypi};
@@ -75,13 +75,15 @@ pub fn run(args: Args) -> Result<Answer> {
 
 /// The report, and of an index which file it chose and why.
 fn report(what: &str, args: &Args, depth: Depth) -> Result<(Report, Option<serde_json::Value>)> {
-    let subject = what.to_owned();
-    let _said = ui::Waiting::new(move || format!("reading {subject}"));
+    // A user and a password are for the server: reports are passed on, and stand in logs.
+    let subject = without_secrets(what);
+    let reading = subject.clone();
+    let _said = ui::Waiting::new(move || format!("reading {reading}"));
     if let Some(requirement) = what.strip_prefix("pypi:") {
         return pypi_report(what, requirement, args, depth);
     }
     if what.starts_with("https://") || what.starts_with("http://") {
-        return Ok((remote_report(what, what, depth)?, None));
+        return Ok((remote_report(&subject, what, depth)?, None));
     }
     let path = PathBuf::from(what);
     let report = if path.is_dir() {
@@ -134,11 +136,13 @@ fn remote_report(subject: &str, url: &str, depth: Depth) -> Result<Report> {
 
 fn show(report: &Report) {
     let mark = if report.libuv { ui::paint_result("1;32", "yes") } else { ui::paint_result("1;31", "no") };
-    println!("{}", report.subject);
+    println!("{}", ui::visible(&report.subject));
     println!("  libuv TCPStore   {mark}");
     for evidence in report.evidence.iter().take(1) {
         match evidence {
-            Evidence::Symbol { name, address } => println!("                   symbol {name} at {address:#x}"),
+            Evidence::Symbol { name, address } => {
+                println!("                   symbol {} at {address:#x}", ui::visible(name));
+            }
             Evidence::TypeInfo { address, name } => {
                 println!("                   type info of LibUVStoreDaemon at {address:#x}, its name at {name:#x}");
             }
@@ -149,14 +153,18 @@ fn show(report: &Report) {
     }
     if let Some(uv) = &report.uv {
         let linkage = if uv.linkage == Linkage::Static { "compiled in" } else { "a library of its own" };
-        println!("  libuv            {}, {linkage}", uv.version.as_deref().unwrap_or("version unknown"));
+        let version = uv.version.as_deref().unwrap_or("version unknown");
+        println!("  libuv            {}, {linkage}", ui::visible(version));
     }
     if let Some(defaults) = &report.defaults {
         println!("  by default       init_process_group() {}", report.start_text(defaults.init_process_group));
         println!("                   torchrun {}", report.start_text(defaults.torchrun));
     }
     let torch = &report.torch;
-    let line = |name: &str, value: &str| println!("  {name:16} {value}");
+    // What stands in a file of others: it moves no cursor, and begins no line of its own.
+    let line = |name: &str, value: &str| {
+        println!("  {name:16} {}", ui::visible(value).replace('\n', "\n                   "));
+    };
     let optional = |name: &str, value: &Option<String>| {
         if let Some(value) = value {
             line(name, value);
@@ -187,7 +195,8 @@ fn show(report: &Report) {
         }
     }
     if floor.tag_holds == Some(false) {
-        line("", &ui::paint_result("33", "its tag claims to run on older systems than its symbols allow"));
+        let said = ui::paint_result("33", "its tag claims to run on older systems than its symbols allow");
+        println!("                   {said}");
     }
     for (name, by) in report.missing.iter().flatten() {
         line("not inside", &format!("{name} (for {})", by.first().map_or("", String::as_str)));

@@ -98,7 +98,7 @@ impl Change {
     /// # Errors
     /// The world: they cannot be written.
     pub fn writes(&mut self, to: String, bytes: &[u8]) -> Result<()> {
-        if platform::read_regular(&self.root.join(&to), u64::MAX).is_ok_and(|old| old == bytes) {
+        if platform::read_regular(&self.root.join(&to), bytes.len() as u64).is_ok_and(|old| old == bytes) {
             return Ok(());
         }
         let name = format!("page-{}", self.commit.moves.len());

@@ -41,8 +41,8 @@ impl Credentials {
             return Self::from_command(command, url).map(Some);
         }
         for [user, password] in VARIABLES {
-            if let Some(password) = std::env::var(password).ok().filter(|p| !p.is_empty()).map(Zeroizing::new) {
-                let user = std::env::var(user).ok().filter(|u| !u.is_empty()).unwrap_or_else(|| TOKEN_USER.into());
+            if let Some(password) = platform::secret_variable(password) {
+                let user = platform::secret_variable(user).map_or_else(|| TOKEN_USER.into(), |user| user.to_string());
                 return Ok(Some(Self { user, password }));
             }
         }

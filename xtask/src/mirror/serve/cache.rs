@@ -13,7 +13,7 @@ use axum::http::HeaderValue;
 
 use super::by_kernel::{ByKernel, Memory};
 use crate::mirror::index::Index;
-use crate::mirror::page::{HERE, Hashes};
+use crate::mirror::page::{HERE, Hashes, MOST_PAGE};
 use crate::mirror::wheel::sha256;
 use crate::platform;
 
@@ -173,7 +173,7 @@ impl Cache {
     /// The page at `path`; `None` where there is none.
     pub fn get(&self, path: &Path) -> Option<Arc<Page>> {
         self.pages.get(path, &std::fs::metadata(path).ok()?, || {
-            let plain = platform::read_regular(path, u64::MAX).ok()?;
+            let plain = platform::read_regular(path, MOST_PAGE).ok()?;
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&plain).ok()?;
             let gzip = encoder.finish().ok()?;
