@@ -65,6 +65,17 @@ impl Published {
     }
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn what_is_asked_for_objects_that_are_built_again_is_run_in_their_room() {
+    let published = published();
+    // What runs in the room knows nothing of this variable: all that is told is run outside.
+    let mut c = published.w.xtask(&["rebuild", "--trust", "--offline", text(&published.archive)]);
+    let ran = Ran::of(c.env("TORCHMILL_LOG", "command=info"), published.w.path());
+    assert!(ran.stdout.contains("same:") || ran.stdout.contains("differs, here:"), "{ran:?}");
+    assert!(!ran.stderr.contains("-t compdb") && !ran.stderr.contains("-t deps"), "{}", ran.stderr);
+}
+
 /// The files of an archive.
 fn unpacked(archive: &Path) -> BTreeMap<String, Vec<u8>> {
     let gz = flate2::read::MultiGzDecoder::new(std::fs::File::open(archive).unwrap());
@@ -344,6 +355,26 @@ fn an_archive_is_refused_where_nobody_trusts_it_or_it_is_not_what_was_signed() {
         packed_again(&p, &files);
         p.import(&there, &["--key", text(&p.key)]).exits(2).says(says);
     }
+}
+
+#[test]
+#[cfg(unix)]
+fn what_an_archive_says_that_it_read_has_bounds() {
+    let (p, there) = (published(), machine());
+    let good = unpacked(&p.archive);
+    // A header that has no end: it is another one here, and no object read it.
+    let mut about: serde_json::Value = serde_json::from_slice(&good["about.json"]).unwrap();
+    about["headers"]["/dev/zero"] = "0".repeat(64).into();
+    let mut files = good.clone();
+    files.insert("about.json".into(), about.to_string().into_bytes());
+    packed_again(&p, &files);
+    p.import(&there, &["--key", text(&p.key)]).exits(0);
+    // A list of files that is read as a whole.
+    let list = vec![b'\n'; (4 << 20) + 1];
+    let mut files = good;
+    files.insert(format!("reads/{}", sha256(&list)), list);
+    packed_again(&p, &files);
+    p.import(&there, &["--key", text(&p.key)]).exits(2).says("has more than 4194304 bytes");
 }
 
 #[test]

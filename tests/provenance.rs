@@ -571,6 +571,47 @@ fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
     w.run(&["tree", "--recipe", "standin"]).exits(0);
 }
 
+#[test]
+#[cfg(target_os = "linux")]
+fn what_a_recipe_from_elsewhere_extends_is_shown_with_it_and_runs_with_trust_only() {
+    let w = workspace(&files());
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (theirs, base) = (elsewhere.path().join("theirs.toml"), elsewhere.path().join("base.toml"));
+    std::fs::copy(w.path().join("recipes/standin.toml"), &base).unwrap();
+    std::fs::write(&theirs, "schema = 1\nextends = \"base\"\n").unwrap();
+    let mine = w.write("recipes/mine.toml", format!("schema = 1\nextends = {:?}\n", text(&base.with_extension(""))));
+    for recipe in [&theirs, &mine] {
+        std::fs::copy(w.path().join("recipes/standin.lock"), recipe.with_extension("lock")).unwrap();
+    }
+    // Also where it is one of the workspace's own that extends it.
+    w.run(&["libuv", "--offline", "--recipe", "mine"]).exits(1).says("came from elsewhere");
+    for recipe in [text(&theirs), "mine"] {
+        let tree = |more: &[&str]| w.run(&[&["tree", "--offline", "--recipe", recipe], more].concat());
+        let shown = || {
+            let ran = tree(&[]).exits(1).says("what it extends: ").says("base.toml");
+            format!("--trust={}", &ran.stderr.split("--trust=").nth(1).unwrap()[..64])
+        };
+        let trust = shown();
+        assert!(tree(&[&trust]).exits(0).stdout.contains("/inner/"));
+        change(&base, |text| text.extend(b"# Another one.\n"));
+        tree(&[&trust]).exits(1).says("this is not what --trust=");
+        tree(&[&shown()]).exits(0);
+    }
+}
+
+#[test]
+#[cfg(unix)]
+fn a_patch_is_named_by_its_path_below_patches() {
+    let w = workspace(&files());
+    let outside = w.write("outside.patch", "");
+    let recipe = std::fs::read_to_string(w.path().join("recipes/standin.toml")).unwrap();
+    for file in ["../outside.patch", text(&outside), "cmake/../../outside.patch", ""] {
+        let text = format!("{recipe}[[patch]]\nfile = {file:?}\nreason = \"a test\"\n");
+        w.write("recipes/standin.toml", text);
+        w.run(&["tree", "--offline", "--recipe", "standin"]).exits(2).says("is not named by its path below patches/");
+    }
+}
+
 /// Tries what reaches out of a room, and says with which errno each call ended: 0 where it worked.
 #[cfg(target_os = "linux")]
 const REACHES_OUT: &str = r#"

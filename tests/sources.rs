@@ -122,6 +122,32 @@ fn lies_about_the_length_do_no_harm() {
 }
 
 #[test]
+#[cfg(unix)]
+fn a_file_of_this_machine_has_an_end_and_is_no_larger_than_the_lock_says() {
+    let (dir, store) = store();
+    let content = bytes(1000);
+    let [pipe, larger, right] = ["pipe", "larger", "right"].map(|name| dir.path().join(name));
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    // Of all its bytes none is on the disk.
+    std::fs::File::create(&larger).unwrap().set_len(1 << 40).unwrap();
+    std::fs::write(&right, &content).unwrap();
+    for (path, says) in [
+        (Path::new("/dev/zero"), "it is no regular file"),
+        (pipe.as_path(), "it is no regular file"),
+        (larger.as_path(), "more than the 1000 bytes"),
+    ] {
+        let e = fetch(&store, &want(&format!("file:{}", path.display()), &content)).unwrap_err();
+        assert!(e.what().contains(says), "{}: {e}", path.display());
+    }
+    // What is somebody's own is not copied to where others may look.
+    let e = fetch(&store, &want(&format!("file:{}", right.display()), &bytes(1001)[1..])).unwrap_err();
+    assert!(e.code() == "digest" && e.what().contains(right.to_str().unwrap()), "{e}");
+    assert!(!dir.path().join("v1/quarantine").exists());
+    fetch(&store, &want(&format!("file:{}", right.display()), &content)).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join("v1/parts")).unwrap().count(), 0);
+}
+
+#[test]
 fn a_passing_failure_is_asked_again() {
     let (_dir, store) = store();
     let content = bytes(1000);

@@ -169,6 +169,13 @@ fn names(c: &mut Corpus) {
         ("demo/x", "demo/x/y"),
         ("demo/x/y", "demo/X"),
         ("demo/ſ", "demo/s"),
+        // What ZFS takes for one where it is told to, and Linux in folders without case.
+        ("demo/ﬁle", "demo/file"),
+        ("demo/\u{ff41}.py", "demo/a.py"),
+        ("demo/a\u{ff0f}b", "demo/a/b"),
+        ("demo/x\u{fe0f}", "demo/x"),
+        ("demo/x\u{34f}", "demo/X"),
+        ("demo/\u{3164}x", "demo/x"),
     ] {
         c.with(format!("twins {a} and {b}"), Is::Wrong, &[(a, b"1"), (b, b"2")]);
     }
@@ -507,6 +514,9 @@ fn wheels(c: &mut Corpus) {
     swap(c, "WHEEL of version 2", Is::Wrong, "WHEEL", &WHEEL.replace("Version: 1.0", "Version: 2.0"));
     swap(c, "WHEEL of no version", Is::Wrong, "WHEEL", "Root-Is-Purelib: true\n");
     swap(c, "an empty WHEEL", Is::Wrong, "WHEEL", "");
+    swap(c, "WHEEL with its version in small letters", Is::Wrong, "WHEEL", &WHEEL.replace("Wheel-V", "wheel-v"));
+    swap(c, "WHEEL that is pure in small letters", Is::Wrong, "WHEEL", &WHEEL.replace("Root-Is", "root-is"));
+    swap(c, "WHEEL with a tag in capitals", Is::Right, "WHEEL", &WHEEL.replace("Tag", "TAG"));
     swap(c, "WHEEL that is neither pure nor not", Is::Wrong, "WHEEL", &WHEEL.replace("true", "maybe"));
     for file in ["INSTALLER", "REQUESTED", "direct_url.json", "uv_cache.json", "installer", "Direct_URL.json"] {
         c.with(format!("{file} in dist-info"), Is::Wrong, &[(&format!("{INFO}/{file}"), b"pip\n")]);
@@ -535,6 +545,13 @@ fn wheels(c: &mut Corpus) {
         ("demo-1.0.data/scripts/sub/demo-run", Is::Wrong),
         ("demo-1.0.data/scripts/python", Is::Wrong),
         ("demo-1.0.data/data/bin/python3.11", Is::Wrong),
+        // What is a folder wherever it is installed.
+        ("demo-1.0.data/data/bin", Is::Wrong),
+        ("demo-1.0.data/data/lib", Is::Wrong),
+        ("demo-1.0.data/data/lib64", Is::Wrong),
+        ("demo-1.0.data/data/Include", Is::Wrong),
+        ("demo-1.0.data/data/lib/python3.11", Is::Wrong),
+        ("demo-1.0.data/data/lib/demo", Is::Right),
         // What Python compiles itself.
         ("demo/__pycache__/__init__.cpython-311.pyc", Is::Wrong),
         ("demo/__PYCACHE__/other.PYC", Is::Wrong),
@@ -553,6 +570,26 @@ fn wheels(c: &mut Corpus) {
     ] {
         c.with(format!("member {name}"), is, &[(name, b"#!python\n")]);
     }
+    for (one, other) in [
+        ("headers/demo.h", "data/include/python3.11/demo/demo.h"),
+        ("data/lib/python3.11/x.txt", "data/lib64/python3.11/x.txt"),
+    ] {
+        let [a, b] = [one, other].map(|path| format!("demo-1.0.data/{path}"));
+        c.with(format!("members {one} and {other}"), Is::Wrong, &[(&a, b"1"), (&b, b"2")]);
+    }
+    for (is, script) in [
+        (Is::Right, "#!python\r\nprint(1)\n"),
+        (Is::Right, "#!python -u\nprint(1)\r\n"),
+        (Is::Right, "#!python"),
+        (Is::Right, "#!/bin/sh\recho\n"),
+        (Is::Wrong, "#!python\rprint(1)\n"),
+        (Is::Wrong, "#!python\r\r\nprint(1)\n"),
+        (Is::Wrong, "#!pythonw\rprint(1)"),
+    ] {
+        c.with(format!("the script {script:?}"), is, &[("demo-1.0.data/scripts/demo-run", script.as_bytes())]);
+    }
+    let endless = format!("#!python{}", " ".repeat(1 << 17));
+    c.with("a script of one line without end", Is::Wrong, &[("demo-1.0.data/scripts/demo-run", endless.as_bytes())]);
 }
 
 /// What installers make programs of: pip and uv read it in ways of their own.
@@ -564,6 +601,13 @@ fn programs(c: &mut Corpus) {
         ("in CRLF", Is::Right, scripts("hello = demo:main\n").replace('\n', "\r\n")),
         ("with a comment, indented", Is::Right, "# ours\n\n  [console_scripts]\n  hello = demo.a:B.c\n".into()),
         ("with extras", Is::Right, scripts("hello = demo:main [x, y]\n")),
+        ("with an extra with a dash", Is::Right, scripts("hello = demo:main[ x-y,z ]\n")),
+        ("with no extra", Is::Wrong, scripts("hello = demo:main []\n")),
+        ("with an extra after nothing", Is::Wrong, scripts("hello = demo:main [x,]\n")),
+        ("with an extra with a dot", Is::Wrong, scripts("hello = demo:main [x.y]\n")),
+        ("with extras that no comma parts", Is::Wrong, scripts("hello = demo:main [x y]\n")),
+        ("with a second extra with a dash", Is::Wrong, scripts("hello = demo:main [x, y-z]\n")),
+        ("with a blank before a comma", Is::Wrong, scripts("hello = demo:main [x , y]\n")),
         ("with other sections", Is::Right, "[pytest11]\na-b = demo:x\n[a.b]\nc d = any thing # at all\n".into()),
         ("two names in other cases", Is::Wrong, scripts("hello = demo:main\nHello = demo:main\n")),
         ("a name twice", Is::Wrong, scripts("hello = demo:main\nhello = demo:other\n")),

@@ -99,18 +99,29 @@ fn segment(segment: &str) -> Result<(), String> {
     Ok(())
 }
 
-/// What is the same for two names that some file system takes for one: case and the way in which
-/// accents are written do not count.
+/// Characters that are left out as well where names are looked up whatever their case, as Linux does in folders that
+/// are told to (Unicode, "Default_Ignorable_Code_Point").
+fn is_ignorable(c: char) -> bool {
+    matches!(c,
+        '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}' | '\u{180b}'..='\u{180f}'
+        | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fff8}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0080}'..='\u{e0fff}')
+}
+
+/// What is the same for two names that some file system takes for one: case, the way in which accents and letters are
+/// written (ZFS has "normalization=formKD"), and characters that are left out do not count.
 pub fn fold(name: &str) -> String {
     if name.is_ascii() {
         return name.to_ascii_lowercase();
     }
-    let compose = ComposingNormalizerBorrowed::new_nfc();
+    let compose = ComposingNormalizerBorrowed::new_nfkc();
+    let left_out = |c: char| is_passed_over(c) || is_ignorable(c);
     // By way of upper case, where 'ß' and "ss", 'ſ' and 's' meet; of lower case before, for 'ẞ' is its own upper case;
     // and once more, for what only then is composed or taken apart.
     let mut folded = name.to_owned();
     for _ in 0..2 {
-        let cased = compose.normalize(&folded).to_lowercase().to_uppercase().to_lowercase();
+        let seen: String = compose.normalize(&folded).chars().filter(|c| !left_out(*c)).collect();
+        let cased = seen.to_lowercase().to_uppercase().to_lowercase();
         folded = compose.normalize(&cased).into_owned();
     }
     folded
@@ -182,6 +193,11 @@ mod tests {
             ("STRASSE", "straße"),
             ("ſ", "S"),
             ("ẞ", "ß"),
+            ("ﬁle", "file"),
+            ("\u{ff41}.py", "a.py"),
+            ("x\u{fe0f}", "x"),
+            ("a\u{34f}", "A"),
+            ("\u{3164}b", "b"),
         ] {
             assert_eq!(fold(a), fold(b), "{a} {b}");
         }

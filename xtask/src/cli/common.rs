@@ -17,7 +17,7 @@ use crate::recipe::{DEFAULT, Lock, Recipe, Status, Workspace};
 use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
-use crate::store::{Store, release};
+use crate::store::{Store, release, write_atomically};
 use crate::ui::{JsonEvents, Reporter};
 
 /// The recipes that are there, for `--recipe`; drafts are marked. What is known of a recipe stands in its own file.
@@ -262,8 +262,10 @@ impl Session {
         if foreign::inside().is_some() || !foreign::is_foreign(&self.workspace, &args.recipe) {
             return Ok(false);
         }
-        let path = std::path::absolute(self.workspace.recipe_path(&args.recipe))?;
-        let code = Code::of_recipe(&self.workspace.load(&args.recipe)?, &path)?;
+        let recipe = self.workspace.load(&args.recipe)?;
+        Lock::load(&recipe, &self.workspace.recipe_path(&args.recipe))?;
+        let files = self.files_of(&args.recipe)?;
+        let code = Code::of_recipe(&recipe, &files);
         let trust = trust.with(&[], None)?;
         code.admit(&args.recipe, &trust, self.events.as_ref())?;
         platform::scrub_environment(None);
@@ -271,14 +273,22 @@ impl Session {
         let build = self.read(args, tools, Options::default())?;
         ensure::<Fetch>(&build)?;
         let (root, _) = foreign::room_store(&self.store, &code.sha256[..20])?;
-        let mut read = vec![self.workspace.recipes(), self.workspace.patches(), path.clone(), Lock::path_for(&path)];
+        let mut read = vec![self.workspace.recipes(), self.workspace.patches()];
         read.retain(|p| p.exists());
+        // What runs is what was admitted, whatever somebody writes to the files meanwhile.
+        let mut put = Vec::new();
+        for (at, (path, bytes)) in files.into_iter().enumerate() {
+            let copy = root.join("recipe").join(at.to_string());
+            write_atomically(&copy, &bytes)?;
+            put.push((copy, path));
+        }
         let mut write = write.iter().map(|p| Ok(std::path::absolute(p)?)).collect::<Result<Vec<_>>>()?;
         write.retain(|p| fs_err::create_dir_all(p).is_ok());
         let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
         let furniture = foreign::Furniture {
             store: &root,
             read: &read,
+            put: &put,
             write: &write,
             cwd: &build.workspace.root,
             system: None,
@@ -298,6 +308,15 @@ impl Session {
         }
         // What went wrong was said inside; the same exit code says it again.
         std::process::exit(status.code().unwrap_or(3))
+    }
+
+    /// The files of a recipe from elsewhere, and what stands in them: its own and its lock, then those that it extends.
+    fn files_of(&self, recipe: &str) -> Result<Vec<(PathBuf, Vec<u8>)>> {
+        let mut files = self.workspace.files(recipe)?;
+        let lock = Lock::path_for(&files[0]);
+        files.insert(1, lock);
+        let read = |path: PathBuf| Ok((std::path::absolute(&path)?, fs_err::read(&path)?));
+        files.into_iter().map(read).collect()
     }
 
     /// All that a build reads, for commands that run nothing of it.

@@ -27,9 +27,9 @@ pub use imp::{
     FileId, available_memory, bound_unsent, change_owner, cpu_seconds, die_of_broken_pipes, die_with_parent,
     enter_variation, exec, exec_as, file_id, free_space, hiding_supported, is_executable, is_root, keep_alive,
     kill_tree, make_readable, make_traversable, mark_executable, memory_file, new_process_group, new_session,
-    open_regular, other_user, outlive_terminal, own_variables, peak_memory, raise_open_files, read_at, read_at_once,
-    remove_link, replaceable_by_others, run_measured, sandbox_exec, sandbox_supported, send_more, send_of, set_umask,
-    shared_with, stamp, stands_at, symlink, system_programs, this_user, use_cores,
+    open_or_make, open_regular, other_user, outlive_terminal, own_variables, peak_memory, raise_open_files, read_at,
+    read_at_once, remove_link, replaceable_by_others, run_measured, sandbox_exec, sandbox_supported, send_more,
+    send_of, set_umask, shared_with, stamp, stands_at, symlink, system_programs, this_user, use_cores,
 };
 
 use crate::error::{Error, Result};

@@ -173,6 +173,18 @@ pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
     super::regular(file)
 }
 
+/// Opens the file at `path` for reading and writing, which is made if need be. No symbolic link is followed: it may lead to
+/// a file that is not meant.
+///
+/// # Errors
+/// Whatever keeps it from being opened; the file is named.
+pub fn open_or_make(path: &Path) -> std::io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false).custom_flags(libc::O_NOFOLLOW);
+    options.open(path).map_err(|e| std::io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+}
+
 /// What the system knows a file by, beside its name: device, number, and when anything about it changed last.
 pub type FileId = (u64, u64, i64, i64);
 

@@ -306,6 +306,19 @@ pub fn open_regular(path: &Path, follow: bool) -> std::io::Result<File> {
     super::regular(File::open(path)?)
 }
 
+/// Opens the file at `path` for reading and writing, which is made if need be. No symbolic link is followed: it may lead to
+/// a file that is not meant.
+///
+/// # Errors
+/// Whatever keeps it from being opened; the file is named.
+pub fn open_or_make(path: &Path) -> std::io::Result<File> {
+    let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+    if std::fs::symlink_metadata(path).is_ok_and(|about| about.is_symlink()) {
+        return Err(named(std::io::Error::new(std::io::ErrorKind::InvalidInput, "it is a symbolic link")));
+    }
+    std::fs::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(named)
+}
+
 /// Whether a read would wait is not known.
 ///
 /// # Errors

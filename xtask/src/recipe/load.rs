@@ -1,6 +1,6 @@
 //! Reading recipes: TOML in, checked [`Recipe`] out. Errors point at file, line and column.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::str::FromStr;
 
 use pep440_rs::{Version, VersionSpecifiers};
@@ -19,6 +19,9 @@ pub const SCHEMA: u32 = 1;
 
 /// What decides which compiler is taken.
 const COMPILER: &str = "CC and CXX in the environment, or toolchain.from";
+
+/// What is wrong with recipes that extend each other.
+const COMES_BACK: &str = "the chain of 'extends' comes back to this recipe";
 
 /// Variables that a build sets by what a recipe says in another place, or by what was asked for, and that place. Under
 /// `[settings]` or `[cmake]` another value would come in unseen: past the checks, the keys of the toolkit, and `doctor`.
@@ -118,6 +121,32 @@ impl Workspace {
         Located::read(self.recipe_path(name))?.parse()
     }
 
+    /// Where the recipe `base` is that the one at `path` extends: beside it, or else in the workspace.
+    fn base_path(&self, path: &Path, base: &str) -> PathBuf {
+        let beside = path.with_file_name(format!("{base}.toml"));
+        if beside.exists() { beside } else { self.recipe_path(base) }
+    }
+
+    /// The files that the recipe called `name` (or the file at that path) is made of: its own first, then those that it
+    /// extends.
+    ///
+    /// # Errors
+    /// Bad input: one of them cannot be read, or is no recipe of a torch; they extend each other.
+    pub fn files(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let mut files: Vec<PathBuf> = Vec::new();
+        let mut next = Some(self.recipe_path(name));
+        while let Some(path) = next {
+            let located = Located::read(path)?;
+            if files.contains(&located.path) {
+                return Err(located.error("extends", COMES_BACK));
+            }
+            let file: RecipeFile = located.parse()?;
+            next = file.extends.map(|base| self.base_path(&located.path, &base));
+            files.push(located.path);
+        }
+        Ok(files)
+    }
+
     /// Reads, merges and checks the recipe called `name` (or the file at that path).
     ///
     /// # Errors
@@ -142,15 +171,14 @@ impl Workspace {
                     .next("build it beside its torch: `build-torch --with PACKAGE`"));
             }
             if chain.iter().any(|(l, _): &(Located, RecipeFile)| l.path == located.path) {
-                return Err(located.error("extends", "the chain of 'extends' comes back to this recipe"));
+                return Err(located.error("extends", COMES_BACK));
             }
             let file: RecipeFile = located.parse()?;
             located.check(&file, self)?;
             next = match &file.extends {
                 None => None,
                 Some(base) => {
-                    let base_path = located.path.with_file_name(format!("{base}.toml"));
-                    let base_path = if base_path.exists() { base_path } else { self.recipe_path(base) };
+                    let base_path = self.base_path(&located.path, base);
                     if !base_path.exists() {
                         return Err(located.error("extends", &format!("there is no recipe '{base}'")));
                     }
@@ -335,6 +363,11 @@ impl Located {
             }
         }
         for patch in &file.patch {
+            let mut parts = Path::new(&patch.file).components();
+            if patch.file.is_empty() || !parts.all(|part| matches!(part, Component::Normal(_))) {
+                let what = format!("the patch '{}' is not named by its path below patches/", patch.file.escape_debug());
+                return Err(self.error(&patch.file, &what));
+            }
             let path = workspace.patches().join(&patch.file);
             if !path.exists() {
                 return Err(self.error(&patch.file, &format!("there is no patch {}", path.display())));

@@ -75,14 +75,11 @@ impl Code {
         Self { sha256: origin.recipe_sha256(), parts }
     }
 
-    /// What a recipe and its lock, which stand at `path`, draw in.
-    ///
-    /// # Errors
-    /// They cannot be read.
-    pub fn of_recipe(recipe: &Recipe, path: &Path) -> Result<Self> {
+    /// What a recipe draws in that is made of these `files`: its own and its lock, then those that it extends.
+    pub fn of_recipe(recipe: &Recipe, files: &[(PathBuf, Vec<u8>)]) -> Self {
         let mut hash = Sha256::new();
-        for file in [path.to_owned(), crate::recipe::Lock::path_for(path)] {
-            hash.update(Sha256::digest(fs_err::read(file)?));
+        for (_, bytes) in files {
+            hash.update(Sha256::digest(bytes));
         }
         let mut parts: Vec<String> = recipe
             .source
@@ -94,7 +91,9 @@ impl Code {
             })
             .collect();
         parts.extend(recipe.patch.iter().map(|p| format!("patches/{}", p.file.escape_debug())));
-        Ok(Self { sha256: hex::encode(hash.finalize()), parts })
+        let base = |path: &PathBuf| format!("what it extends: {}", path.display().to_string().escape_debug());
+        parts.extend(files.iter().skip(2).map(|(path, _)| base(path)));
+        Self { sha256: hex::encode(hash.finalize()), parts }
     }
 
     fn shown(&self, what: &str) -> String {
@@ -211,17 +210,16 @@ pub fn is_of_artifact(workspace: &Workspace) -> bool {
     workspace.root.join(MARK).exists()
 }
 
-/// Whether `recipe` came from elsewhere: it stands outside of the workspace, or the workspace came out of an artifact.
+/// Whether `recipe` came from elsewhere: it stands outside of the workspace, or extends one that does, or the workspace
+/// came out of an artifact.
 pub fn is_foreign(workspace: &Workspace, recipe: &str) -> bool {
     if is_of_artifact(workspace) {
         return true;
     }
-    let (Ok(path), Ok(own)) =
-        (fs_err::canonicalize(workspace.recipe_path(recipe)), fs_err::canonicalize(workspace.recipes()))
-    else {
-        return false; // what is not there is refused by name
-    };
-    !path.starts_with(own)
+    // What cannot be read is refused by name, later.
+    let Ok(own) = fs_err::canonicalize(workspace.recipes()) else { return false };
+    let files = workspace.files(recipe).unwrap_or_else(|_| vec![workspace.recipe_path(recipe)]);
+    files.iter().any(|file| fs_err::canonicalize(file).is_ok_and(|path| !path.starts_with(&own)))
 }
 
 /// Whether this program runs in a closed room; then its store's folder.
@@ -232,11 +230,33 @@ pub fn inside() -> Option<PathBuf> {
 /// The store of a room, inside `store`: it has nothing in common with it but the downloads, which it reads.
 ///
 /// # Errors
-/// It cannot be made.
+/// It cannot be made; as [`check_room`].
 pub fn room_store(store: &Store, name: &str) -> Result<(PathBuf, Store)> {
     let root = store.root().join("inner").join(name);
+    check_room(&root)?;
     let inner = Store::open(Some(&root))?;
     Ok((root, inner))
+}
+
+/// Holds what was left of the store of the room at `root` against what a store is. Code of others wrote in it: where it put
+/// a link in the place of a folder, a result or a lock, what is done here would be done where that leads.
+///
+/// # Errors
+/// The answer is no: there is such a link.
+pub fn check_room(root: &Path) -> Result<()> {
+    let store = root.join("v1");
+    let deep = ["stages", "locks"].map(|name| store.join(name));
+    let counts = |entry: &walkdir::DirEntry| entry.depth() < 2 || deep.iter().any(|dir| entry.path().starts_with(dir));
+    // `stages/STAGE/KEY/out`: what stands below, its list of files tells.
+    let all = walkdir::WalkDir::new(&store).max_depth(4).into_iter().filter_entry(counts);
+    match all.flatten().find(walkdir::DirEntry::path_is_symlink) {
+        None => Ok(()),
+        Some(link) => Err(Error::not_trusted(format!(
+            "{} is a link, put there by what ran in that room: nothing in it is used",
+            link.path().display()
+        ))
+        .next("`cargo xtask clean` removes the rooms; see what the recipe and its patches run")),
+    }
 }
 
 /// What a closed room has, beside the toolchain of a build and the downloads of its store.
@@ -246,6 +266,8 @@ pub struct Furniture<'a> {
     pub store: &'a Path,
     /// What can be read.
     pub read: &'a [PathBuf],
+    /// What can be read, and stands elsewhere in the room: where it is, and where it is there.
+    pub put: &'a [(PathBuf, PathBuf)],
     /// What can be written.
     pub write: &'a [PathBuf],
     /// Where the program starts.
@@ -262,7 +284,7 @@ pub struct Furniture<'a> {
 /// # Errors
 /// The kernel offers no such room, and the user did not say that it may run without one.
 pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<'_>) -> Result<Command> {
-    let Furniture { store: root, read, write, cwd, system, unconfined } = *furniture;
+    let Furniture { store: root, read, put, write, cwd, system, unconfined } = *furniture;
     // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
     let at = root.join("room");
     fs_err::create_dir_all(&at)?;
@@ -280,6 +302,7 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     shown.extend(build.cuda_home.as_ref().map(|c| c.root.clone()));
     let mut read: Vec<(PathBuf, PathBuf)> = shown.into_iter().map(|p| (p.clone(), p)).collect();
     read.push((build.store.root().join("blobs"), root.join("v1/blobs")));
+    read.extend(put.iter().cloned());
     let mut writable = vec![root.join("v1")];
     writable.extend(write.iter().cloned());
     let system = system.map(Path::to_owned);
@@ -341,7 +364,9 @@ fn installation(tool: &Path, home: Option<&Path>) -> Result<Vec<PathBuf>> {
         if ["/usr", "/bin", "/lib", "/sbin"].iter().any(|s| path.starts_with(s)) || root == Path::new("/") {
             continue;
         }
-        if home.is_some_and(|home| home.starts_with(root)) {
+        // Below ~/.local stands what many programs keep, keyrings among it (XDG Base Directory Specification).
+        let folder = fs_err::canonicalize(root)?;
+        if home.is_some_and(|home| home.starts_with(&folder) || folder == home.join(".local")) {
             return Err(Error::misuse(
                 "closed-room",
                 format!(
@@ -355,4 +380,50 @@ fn installation(tool: &Path, home: Option<&Path>) -> Result<Vec<PathBuf>> {
         out.push(root.to_owned());
     }
     Ok(out)
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_room_whose_store_leads_elsewhere_is_not_used() {
+        for place in ["locks", "locks/store", "quarantine", "stages", "stages/wheel/0123/out", "stages/wheel/0123"] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(Some(dir.path())).unwrap();
+            let (root, inner) = room_store(&store, "x").unwrap();
+            drop(inner);
+            room_store(&store, "x").unwrap();
+            let link = root.join("v1").join(place);
+            let _ = fs_err::remove_dir_all(&link);
+            let _ = fs_err::remove_file(&link);
+            fs_err::create_dir_all(link.parent().unwrap()).unwrap();
+            std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+            let e = room_store(&store, "x").unwrap_err();
+            assert!(e.code() == "not-trusted" && e.what().contains(place), "{place}: {e}");
+        }
+    }
+
+    #[test]
+    fn a_tool_shows_the_folder_that_it_is_installed_in_and_none_that_is_the_users() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = fs_err::canonicalize(dir.path()).unwrap();
+        let python = home.join(".local/share/pythons/3.11/bin/python3.11");
+        let tools = [".local/bin/cc", "bin/cc", "tools/cc", "tools/gcc/bin/cc"].map(|name| home.join(name));
+        for tool in tools.iter().chain([&python]) {
+            fs_err::create_dir_all(tool.parent().unwrap()).unwrap();
+            fs_err::write(tool, "").unwrap();
+        }
+        let link = home.join(".local/bin/python3");
+        std::os::unix::fs::symlink(&python, &link).unwrap();
+        let [local, bin, folder, own] = &tools;
+        for tool in [local, bin, folder, &link] {
+            let e = installation(tool, Some(&home)).unwrap_err();
+            assert!(e.what().contains("would show your home folder"), "{}: {e}", tool.display());
+        }
+        for (tool, root) in [(own, "tools/gcc"), (&python, ".local/share/pythons/3.11")] {
+            assert!(installation(tool, Some(&home)).unwrap().iter().all(|shown| *shown == home.join(root)));
+        }
+    }
 }

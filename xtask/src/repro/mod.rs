@@ -147,6 +147,7 @@ fn spawn_in(build: &Build<'_>, second: &Second, copy: &Path, system: &Path) -> R
     let furniture = foreign::Furniture {
         store: &second.store,
         read: &[copy.to_owned()],
+        put: &[],
         write: &[],
         cwd: copy,
         system: Some(system),

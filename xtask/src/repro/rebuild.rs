@@ -18,9 +18,10 @@ use crate::diff::{Difference, diff};
 use crate::error::{Error, Result};
 use crate::event::Sink;
 use crate::recipe::{Workspace, is_sha256};
+use crate::stage::objects::About;
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::steps::provenance::Provenance;
-use crate::stage::{self, Build, Chosen, Files, Options, Step};
+use crate::stage::{self, Build, Chosen, Options, Step};
 use crate::store::{KeyBuilder, Store, digest_file};
 
 /// How something is to be built again.
@@ -93,11 +94,12 @@ pub fn rebuild(artifact: &Artifact, asked: &Asked<'_>) -> Result<Rebuilt> {
         .next("was this artifact made by torchmill, whole?"));
     }
     foreign::admit(artifact, &origin, None, asked.trust, asked.events)?;
-    let (file, toolchain) = build_again(&origin, &facts, &artifact.name, asked, |inside, files| match artifact.kind {
-        Kind::Wheel => Ok(files.wheel),
-        Kind::Bundle => Ok(files.bundle),
-        Kind::Objects => exported(inside),
-    })?;
+    let (made, toolchain) = build_again(&origin, &facts, &artifact.name, asked, artifact.is_objects())?;
+    let file = match artifact.kind {
+        Kind::Wheel => made.wheel,
+        Kind::Bundle => made.bundle,
+        Kind::Objects => made.objects.ok_or_else(|| Error::world("rebuild", "no archive of objects came out"))?,
+    };
     let difference = diff(&artifact.path, &file)?;
     Ok(Rebuilt { file, difference, toolchain })
 }
@@ -115,6 +117,8 @@ pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> 
     if policy.is_some() {
         let by = foreign::believe(&checks, &name, "used").map_err(|e| e.next("name the key that signed it: --key"))?;
         asked.events.note(format!("{name} is signed by {by}"));
+    } else if let Some(signature) = checks.iter().find(|check| check.name == "signature") {
+        asked.events.note(format!("the signature of {name}: {}", signature.said));
     }
     let facts = statement.facts()?;
     let wanted = wanted(&statement, &name)?;
@@ -140,15 +144,11 @@ pub fn rebuild_stated(path: &Path, workspace: &Workspace, asked: &Asked<'_>) -> 
     // Where the kernel offers no room, what is one's own runs without, as in any build.
     let trust = Trust { unconfined: asked.trust.unconfined || !is_foreign, ..asked.trust.clone() };
     let asked = Asked { trust: &trust, options: asked.options.clone(), ..*asked };
-    let (made, toolchain) = build_again(origin, &facts, &name, &asked, |inside, files| {
-        let beside = |name: &String| files.provenance.join(name);
-        let mut all = vec![beside(&files.record.manifest), beside(&files.record.sbom), files.wheel, files.bundle];
-        if wanted.iter().any(|file| file.name.ends_with(OBJECTS_ENDING)) {
-            all.push(exported(inside)?);
-        }
-        let digest = |path: &PathBuf| Ok((stage::name_of(path), digest_file(path)?.0));
-        all.iter().map(digest).collect::<Result<BTreeMap<_, _>>>()
-    })?;
+    let with_objects = wanted.iter().any(|file| file.name.ends_with(OBJECTS_ENDING));
+    let (made, toolchain) = build_again(origin, &facts, &name, &asked, with_objects)?;
+    let all = [made.wheel, made.bundle].into_iter().chain(made.beside).chain(made.objects);
+    let digest = |path: PathBuf| Ok((stage::name_of(&path), digest_file(&path)?.0));
+    let made = all.map(digest).collect::<Result<BTreeMap<_, _>>>()?;
     let files = wanted.into_iter().map(|file| Stated { rebuilt: made.get(&file.name).cloned(), ..file }).collect();
     Ok(Restated { files, toolchain })
 }
@@ -175,9 +175,25 @@ fn wanted(statement: &Statement, name: &str) -> Result<Vec<Stated>> {
     statement.subject.iter().map(file).collect()
 }
 
-/// The archive of the compiled objects of a build that is done.
-fn exported(inside: &Build<'_>) -> Result<PathBuf> {
-    Ok(stage::objects::export(inside, &inside.store.root().join("exported"))?.file)
+/// What was built in a closed room: files of the room's own.
+struct Made {
+    wheel: PathBuf,
+    bundle: PathBuf,
+    /// The manifest and the bill of materials.
+    beside: [PathBuf; 2],
+    /// The archive of the compiled objects, where it was asked for.
+    objects: Option<PathBuf>,
+}
+
+/// The file that was left at `path` in the room. Whoever wrote what ran there may have left a link, or named a path
+/// that leads elsewhere: nothing outside is taken for what was built.
+fn own_file(room: &Path, path: PathBuf) -> Result<PathBuf> {
+    let real = fs_err::canonicalize(&path)?;
+    if real.starts_with(fs_err::canonicalize(room)?) && real.is_file() {
+        return Ok(path);
+    }
+    Err(Error::not_trusted(format!("{} is no file of the room that it should have been built in", path.display()))
+        .next("nothing of what was built there is used: see what the recipe and its patches run"))
 }
 
 /// What is built again as `facts` say.
@@ -197,14 +213,15 @@ fn refuse_companion(workspace: &Workspace, facts: &Facts, name: &str) -> Result<
     .next("then build both in a clone: `cargo xtask build-torch --with PACKAGE`, and compare the digests"))
 }
 
-/// Builds `origin` in a closed room; what is `taken` of what it made, and what of the toolchain is not as `facts` say.
-fn build_again<T>(
+/// Builds `origin` in a closed room, and puts its objects together there, if they are asked for; what was made, and
+/// what of the toolchain is not as `facts` say.
+fn build_again(
     origin: &Origin,
     facts: &Facts,
     name: &str,
     asked: &Asked<'_>,
-    taken: impl FnOnce(&Build<'_>, Files) -> Result<T>,
-) -> Result<(T, Vec<String>)> {
+    with_objects: bool,
+) -> Result<(Made, Vec<String>)> {
     let Asked { store, events, trust, .. } = *asked;
     let key = KeyBuilder::new("rebuild", 1)
         .text("recipe", &origin.recipe_sha256())
@@ -254,28 +271,52 @@ fn build_again<T>(
     }
     // Downloads, each of a digest that is known, are all that is done outside of the room.
     stage::ensure::<Fetch>(&build)?;
-    in_room(&build, &room, trust)?;
+    let exported = room.join("v1/exported");
+    // Memory and cores are asked where they can be seen.
+    let jobs = stage::jobs(&build);
+    let no_compiler_cache = build.options.no_compiler_cache;
+    let again = Again { until: Provenance::NAME, jobs, offline: true, no_compiler_cache };
+    in_room(&build, &room, trust, again.arguments(&build), "building it again")?;
+    if with_objects {
+        // What is asked for them (ninja) stands in the room's store, and is as little to be trusted as what ran before.
+        in_room(&build, &room, trust, exporting(&build, &exported), "putting its objects together")?;
+    }
+    foreign::check_room(&room)?;
     let options = Options { offline: true, ..build.options.clone() };
     let inside = Build::open(&workspace, &inner, events, &chosen(facts, asked), options)?;
     let files = stage::made(&inside)?.ok_or_else(|| {
         Error::world("rebuild", "the build ended well, and what it made is not in its store")
             .next("run it again; `cargo xtask clean` removes what earlier runs left")
     })?;
-    Ok((taken(&inside, files)?, toolchain))
+    let own = |path: PathBuf| own_file(&room, path);
+    let beside = |name: &String| own(files.provenance.join(name));
+    let objects = if with_objects { Some(exported.join(About::of(&inside)?.file())) } else { None };
+    let made = Made {
+        beside: [beside(&files.record.manifest)?, beside(&files.record.sbom)?],
+        wheel: own(files.wheel)?,
+        bundle: own(files.bundle)?,
+        objects: objects.map(own).transpose()?,
+    };
+    Ok((made, toolchain))
 }
 
-/// Builds, up to the statement, in a closed room.
-fn in_room(build: &Build<'_>, room: &Path, trust: &Trust) -> Result<()> {
-    // Memory and cores are asked where they can be seen.
-    let jobs = stage::jobs(build);
-    let no_compiler_cache = build.options.no_compiler_cache;
-    let again = Again { until: Provenance::NAME, jobs, offline: true, no_compiler_cache };
-    let mut arguments = again.arguments(build);
+/// The command line that puts the objects of a finished build together, in the folder `out`.
+fn exporting(build: &Build<'_>, out: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> =
+        ["cache", "export", "--offline", "--recipe", &build.recipe.name].map(OsString::from).into();
+    arguments.extend(["--python".into(), build.python.executable.clone().into_os_string()]);
+    arguments.extend(["--out".into(), out.as_os_str().to_owned()]);
+    arguments
+}
+
+/// Runs this program with `arguments` in a closed room; `doing` says what for.
+fn in_room(build: &Build<'_>, room: &Path, trust: &Trust, mut arguments: Vec<OsString>, doing: &str) -> Result<()> {
     arguments.extend(trust.telling.iter().map(OsString::from));
     let read = [build.workspace.root.clone()];
     let furniture = foreign::Furniture {
         store: room,
         read: &read,
+        put: &[],
         write: &[],
         cwd: &build.workspace.root,
         system: None,
@@ -287,7 +328,7 @@ fn in_room(build: &Build<'_>, room: &Path, trust: &Trust) -> Result<()> {
     if status.success() {
         return Ok(());
     }
-    Err(Error::world("rebuild", format!("building it again ended with {status}"))
+    Err(Error::world("rebuild", format!("{doing} ended with {status}"))
         .next("what it said stands above; the same command goes on where it stopped"))
 }
 
@@ -304,5 +345,28 @@ fn compare(path: &str, a: &serde_json::Value, b: &serde_json::Value, out: &mut V
         }
         _ if a != b => out.push(format!("{path}: {a} / {b}")),
         _ => {}
+    }
+}
+
+#[cfg(test)]
+#[cfg(unix)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_leads_out_of_a_room_was_not_built_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = dir.path().join("room");
+        fs_err::create_dir_all(room.join("out")).unwrap();
+        let [outside, built, link, folder] =
+            ["outside", "room/out/built", "room/out/link", "room/out/folder"].map(|name| dir.path().join(name));
+        fs_err::write(&outside, "not built here").unwrap();
+        fs_err::write(&built, "built").unwrap();
+        std::os::unix::fs::symlink(&outside, &link).unwrap();
+        std::os::unix::fs::symlink(dir.path(), &folder).unwrap();
+        assert_eq!(own_file(&room, built.clone()).unwrap(), built);
+        for path in [link, folder.join("outside"), outside, room.join("out/../../outside"), room.join("out")] {
+            assert!(own_file(&room, path.clone()).is_err(), "{}", path.display());
+        }
     }
 }

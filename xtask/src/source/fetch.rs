@@ -1,6 +1,7 @@
 //! Fetching: many coordinates at once, each source's coordinates in turn, every byte hashed as it
 //! arrives. Nothing enters the store under a digest that it does not have.
 
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,7 +18,7 @@ use crate::error::{Context, Error, Kind, Result};
 use crate::event::{Event, Sink};
 use crate::platform;
 use crate::recipe::Coordinate;
-use crate::store::{Blob, Store, copy_digesting, digest_file};
+use crate::store::{Blob, Store, copy_digesting, digest_file, remove_if_there};
 
 /// Downloads at a time.
 const PARALLEL: usize = 6;
@@ -221,10 +222,27 @@ impl Fetcher<'_> {
 
     fn adopt_copy(&self, want: &Want, coordinate: &Coordinate, path: &Path) -> Result<Blob> {
         let part = self.part(want, coordinate);
-        let mut from = fs_err::File::open(path)?;
+        // A recipe may name any file: of a device there is no end, a pipe keeps whoever opens it waiting, and what is
+        // larger than the lock says is something else.
+        let named = |e: std::io::Error| std::io::Error::new(e.kind(), format!("{}: {e}", path.display()));
+        let from = platform::open_regular(path, true).map_err(named)?;
+        let most = want.expected.as_ref().map_or(self.bounds.bytes, |(_, size)| *size);
         let mut to = fs_err::File::create(&part)?;
-        let (digest, size) = copy_digesting(&mut from, &mut to)?;
+        let (digest, size) = copy_digesting(&mut from.take(most.saturating_add(1)), &mut to)?;
         drop(to);
+        if size > most {
+            remove_if_there(&part)?;
+            let code = if want.expected.is_some() { Kind::Digest.code() } else { "fetch" };
+            let what = format!("{} has more than the {most} bytes that it may have", path.display());
+            return Err(
+                Error::world(code, what).next("if it is the right one, run `cargo xtask lock` and review the change")
+            );
+        }
+        if let Some(expected) = want.expected.as_ref().filter(|(expected, _)| *expected != digest) {
+            // It may be anything of the user's: what stands here already is not kept a second time.
+            remove_if_there(&part)?;
+            return Err(other_bytes(coordinate, expected, (&digest, size), path));
+        }
         self.judge(want, coordinate, &part, digest, size)
     }
 
@@ -269,23 +287,27 @@ impl Fetcher<'_> {
 
     /// Takes the file at `part` into the store, or aside if its digest is not the lock's.
     fn judge(&self, want: &Want, coordinate: &Coordinate, part: &Path, digest: String, size: u64) -> Result<Blob> {
-        if let Some((expected, expected_size)) = &want.expected
-            && (*expected != digest || *expected_size != size)
-        {
+        if let Some(expected) = want.expected.as_ref().filter(|(sha256, bytes)| *sha256 != digest || *bytes != size) {
             let aside = self
                 .store
                 .quarantine(part, &format!("{}-{}", &digest[..16], coordinate.file_name()))
                 .doing(|| "keeping the wrong file aside".into())?;
-            return Err(Error::world(
-                Kind::Digest.code(),
-                format!(
-                    "{coordinate} does not have the locked bytes:\n    locked    sha256:{expected}  {expected_size} bytes\n    received  sha256:{digest}  {size} bytes\n    kept in   {}",
-                    aside.display()
-                ),
-            )
-            .next("do not use this file: find out why it differs (a mirror that was tampered with, a release that was replaced)")
-            .next("if the new bytes are right, run `cargo xtask lock` and review the change"));
+            return Err(other_bytes(coordinate, expected, (&digest, size), &aside));
         }
         self.store.adopt(part, &digest)
     }
+}
+
+/// What came from `coordinate` is not what the lock says; it is `kept` there.
+fn other_bytes(coordinate: &Coordinate, locked: &(String, u64), received: (&str, u64), kept: &Path) -> Error {
+    let ((expected, expected_size), (digest, size)) = (locked, received);
+    Error::world(
+        Kind::Digest.code(),
+        format!(
+            "{coordinate} does not have the locked bytes:\n    locked    sha256:{expected}  {expected_size} bytes\n    received  sha256:{digest}  {size} bytes\n    kept in   {}",
+            kept.display()
+        ),
+    )
+    .next("do not use this file: find out why it differs (a mirror that was tampered with, a release that was replaced)")
+    .next("if the new bytes are right, run `cargo xtask lock` and review the change")
 }

@@ -142,6 +142,19 @@ pub fn is_made<S: Step>(build: &Build<'_>) -> Result<bool> {
     Run::new(build).is_there(row(S::NAME)?, &(S::NAME, String::new()))
 }
 
+/// The result of `S`, if it is there. Nothing is run, whatever is wrong with it.
+///
+/// # Errors
+/// An input cannot be read; what is kept beside it cannot be understood.
+pub fn found<S: Step>(build: &Build<'_>) -> Result<Option<Done<S::Record>>> {
+    let id = (S::NAME, String::new());
+    let mut run = Run::new(build);
+    if !run.is_there(row(S::NAME)?, &id)? {
+        return Ok(None);
+    }
+    run.made.get(&id).map(Done::typed::<S>).transpose()
+}
+
 /// How long each stage of this build took.
 ///
 /// # Errors

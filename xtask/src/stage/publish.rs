@@ -7,11 +7,11 @@ use serde::Serialize;
 use torchmill_bytes::digest::sha256;
 
 use super::build::Build;
-use super::engine::{ensure, ensure_named, ensure_of, ensure_top, is_made, record_of, timings};
+use super::engine::{ensure, ensure_named, ensure_of, ensure_top, found, record_of, timings};
 use super::graph::STAGES;
 use super::objects::audit::Origins;
 use super::origin::name_of;
-use super::step::Step;
+use super::step::{Done, Step};
 use super::steps::bundle::{self, Bundle};
 use super::steps::companion::Companion;
 use super::steps::provenance::{self, Provenance};
@@ -118,22 +118,28 @@ pub struct Files {
 pub fn files(build: &Build<'_>) -> Result<Files> {
     let provenance = ensure::<Provenance>(build)?;
     let (wheel, bundle) = (ensure_top::<Wheel>(build)?, ensure_top::<Bundle>(build)?);
-    Ok(Files {
+    Ok(files_of(wheel, bundle, provenance))
+}
+
+/// What the stages before verify made, if all of them are done. Nothing is run, whatever is wrong with it: code of
+/// others may have written it.
+///
+/// # Errors
+/// As [`found`].
+pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
+    let (wheel, bundle, provenance) = (found::<Wheel>(build)?, found::<Bundle>(build)?, found::<Provenance>(build)?);
+    let (Some(wheel), Some(bundle), Some(provenance)) = (wheel, bundle, provenance) else { return Ok(None) };
+    Ok(Some(files_of(wheel, bundle, provenance)))
+}
+
+fn files_of(wheel: Done<wheel::Record>, bundle: Done<bundle::Record>, provenance: Done<provenance::Record>) -> Files {
+    Files {
         wheel: wheel.folder.join(wheel.record.file),
         bundle: bundle.folder.join(bundle.record.file),
         provenance: provenance.folder,
         objects: wheel.record.objects,
         record: provenance.record,
-    })
-}
-
-/// What the stages before verify made, if all of them are done. Nothing is run.
-///
-/// # Errors
-/// An input cannot be read.
-pub fn made(build: &Build<'_>) -> Result<Option<Files>> {
-    let all = is_made::<Wheel>(build)? && is_made::<Bundle>(build)? && is_made::<Provenance>(build)?;
-    all.then(|| files(build)).transpose()
+    }
 }
 
 /// Puts the artifacts, what stands beside them, SHA256SUMS and the timings into the output folder,

@@ -103,7 +103,10 @@ pub(super) fn alone(root: &Path) -> Result<Alone> {
             .next("run this again when it is done; `cargo xtask clean --dry-run` shows what there is")
     };
     let rooms = entries(&root.join("inner")).into_iter().flat_map(|room| entries(&room)).map(|s| s.join("locks"));
-    let all: Vec<PathBuf> = std::iter::once(root.join("locks")).chain(rooms).filter(|locks| locks.is_dir()).collect();
+    // Code of others writes in a room: where it left a link nobody of ours holds anything, and what it leads to is
+    // nobody's lock.
+    let rooms = rooms.filter(|locks| is_own_folder(locks) && !locks.join(HELD).is_symlink());
+    let all: Vec<PathBuf> = std::iter::once(root.join("locks")).filter(|locks| locks.is_dir()).chain(rooms).collect();
     let mut held = Vec::new();
     for locks in &all {
         let path = locks.join(HELD);
@@ -136,7 +139,8 @@ pub(super) fn left(locks: &Path) -> Vec<PathBuf> {
 
 /// Who works in the store of these `locks`, and on what; `None` where nobody says so.
 fn who(locks: &Path) -> Option<String> {
-    let is_one = |path: &PathBuf| !path.ends_with(HELD) && !begins_with(path, ".") && is_held(path);
+    let is_file = |path: &PathBuf| path.symlink_metadata().is_ok_and(|about| about.is_file());
+    let is_one = |path: &PathBuf| !path.ends_with(HELD) && !begins_with(path, ".") && is_file(path) && is_held(path);
     let held: Vec<PathBuf> = entries(locks).into_iter().filter(is_one).collect();
     // That somebody works on something says more than that somebody is there.
     let path = held.iter().find(|path| !begins_with(path, USER)).or(held.first())?;
@@ -164,6 +168,11 @@ fn user(locks: &Path) -> Option<NamedTempFile> {
     Some(file)
 }
 
+/// Whether `path` is a folder, and no link to one.
+fn is_own_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|about| about.is_dir())
+}
+
 /// Whether somebody holds the file at `path`.
 fn is_held(path: &Path) -> bool {
     there(path).is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
@@ -174,10 +183,9 @@ fn there(path: &Path) -> std::io::Result<File> {
     File::options().read(true).write(true).open(path).or_else(|_| File::open(path))
 }
 
-/// The file to hold, made if need be.
+/// The file to hold, made if need be; over no link, which code of others may have put into a room.
 fn opened(path: &Path) -> std::io::Result<File> {
-    let made = fs_err::OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path);
-    made.map(fs_err::File::into_file).or_else(|e| File::open(path).map_err(|_| e))
+    platform::open_or_make(path).or_else(|e| platform::open_regular(path, false).map_err(|_| e))
 }
 
 #[cfg(test)]
@@ -231,6 +239,30 @@ mod tests {
         assert!(!platform::stands_at(&file, &path));
         let other = opened(&path).unwrap();
         assert!(!platform::stands_at(&file, &path) && platform::stands_at(&other, &path));
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn nothing_is_written_where_the_locks_of_a_closed_room_lead() {
+        use std::os::unix::fs::symlink;
+        let dir = tempfile::tempdir().unwrap();
+        let (own, folder) = (dir.path().join("own"), dir.path().join("folder"));
+        std::fs::create_dir(&folder).unwrap();
+        for file in [&own, &folder.join(HELD)] {
+            std::fs::write(file, "precious").unwrap();
+        }
+        let rooms = ["a", "b"].map(|name| dir.path().join("store/inner").join(name).join("v1"));
+        for room in &rooms {
+            std::fs::create_dir_all(room).unwrap();
+        }
+        std::fs::create_dir(rooms[0].join("locks")).unwrap();
+        symlink(&own, rooms[0].join("locks").join(HELD)).unwrap();
+        symlink(&folder, rooms[1].join("locks")).unwrap();
+        drop(alone(&dir.path().join("store")).unwrap());
+        assert!(opened(&rooms[0].join("locks").join(HELD)).is_err());
+        for file in [&own, &folder.join(HELD)] {
+            assert_eq!(std::fs::read_to_string(file).unwrap(), "precious");
+        }
     }
 
     #[test]

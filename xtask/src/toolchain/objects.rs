@@ -14,7 +14,7 @@
 //! `PYTHON`.
 
 use std::collections::BTreeMap;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,7 @@ use sha2::{Digest, Sha256};
 use crate::error::Result;
 use crate::platform;
 use crate::recipe::is_sha256;
-use crate::store::{digest_file, read_if_there, remove_if_there};
+use crate::store::{digest_reader, read_if_there, remove_if_there};
 
 /// Names the file with the [`Supply`] of a build to its launchers.
 pub const SUPPLY_VARIABLE: &str = "TORCHMILL_OBJECTS";
@@ -33,6 +33,9 @@ const PYTHON: &str = "{python}";
 
 /// The folders of a system's own headers: the same path on every machine that has the same packages.
 const SYSTEM: [&str; 3] = ["/usr/", "/lib/", "/opt/"];
+
+/// Most bytes of a source or a header.
+const MOST_INPUT: u64 = 1 << 30;
 
 /// The file of a work folder that says which objects of an archive were put in place, and which were compiled after all.
 pub const NOTES: &str = "objects.notes";
@@ -133,7 +136,7 @@ impl Supply {
         }
         let names = std::fs::read_to_string(self.file("reads", &entry.reads)).ok()?;
         let names: Vec<&str> = names.lines().collect();
-        let inputs = inputs_digest(&names, |name| Some(digest_file(Path::new(&real(name, &self.python))).ok()?.0))?;
+        let inputs = inputs_digest(&names, |name| digest_of_input(Path::new(&real(name, &self.python))))?;
         if inputs != entry.inputs {
             return None;
         }
@@ -183,6 +186,14 @@ pub fn inputs_digest(names: &[&str], mut digest: impl FnMut(&str) -> Option<Stri
         hash.update(format!("{}  {name}\n", digest(name)?));
     }
     Some(hex::encode(hash.finalize()))
+}
+
+/// SHA-256 of a file that a compile read, as an archive of others names it; `None` where there is none. It may name
+/// anything: of a device there is no end, and a pipe keeps whoever opens it waiting.
+pub fn digest_of_input(path: &Path) -> Option<String> {
+    let file = platform::open_regular(path, true).ok()?;
+    let (sha256, size) = digest_reader(&mut file.take(MOST_INPUT + 1)).ok()?;
+    (size <= MOST_INPUT).then_some(sha256)
 }
 
 /// `text` with the folder of Python's headers by its name.
@@ -342,7 +353,7 @@ mod tests {
             output: output.clone(),
             command: command_digest(&command, ""),
             reads: sha(list.as_bytes()),
-            inputs: inputs_digest(&names, |n| Some(digest_file(Path::new(n)).ok()?.0)).unwrap(),
+            inputs: inputs_digest(&names, |n| digest_of_input(Path::new(n))).unwrap(),
             object: sha(b"object"),
             size: 6,
         };
@@ -361,6 +372,9 @@ mod tests {
         std::fs::write(at("a.h"), "int a;").unwrap();
         std::fs::write(supply.file("objects", &entry.object), "poison").unwrap();
         assert!(supply.put(&entry, &command, &output).is_none());
+        if cfg!(unix) {
+            assert_eq!(digest_of_input(Path::new("/dev/zero")), None);
+        }
         note(&work, NOTES, false, &entry.object, &output).unwrap();
         assert!(delivered(&work).unwrap().is_empty());
         // Nothing comes to stand there that cannot be noted, and notes that cannot be read are not none.

@@ -82,18 +82,29 @@ pub fn program(name: &str) -> Result<(), String> {
 
 /// `module.sub:function.attribute`, with extras behind it if need be.
 fn is_function(value: &str) -> bool {
-    let (object, extras) = match value.split_once('[') {
-        Some((object, extras)) => (object.trim_end(), extras.strip_suffix(']')),
-        None => (value, Some("")),
+    let (object, is_whole) = match value.split_once('[') {
+        Some((object, extras)) => (object.trim_end(), extras.strip_suffix(']').is_some_and(are_extras)),
+        None => (value, true),
     };
     let identifier = |part: &str| {
         part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
             && part.chars().all(|c| c.is_ascii_alphanumeric() || c == '_')
     };
     let dotted = |path: &str| path.split('.').all(identifier);
-    let extra = |c: char| c.is_ascii_alphanumeric() || "._-, ".contains(c);
-    extras.is_some_and(|e| e.chars().all(extra))
-        && object.split_once(':').is_some_and(|(module, function)| dotted(module) && dotted(function))
+    is_whole && object.split_once(':').is_some_and(|(module, function)| dotted(module) && dotted(function))
+}
+
+/// Names of extras as pip reads them there, which breaks off at others (distlib's `ENTRY_RE`): one at least, none but
+/// the first with a dash, and no blank before a comma.
+fn are_extras(text: &str) -> bool {
+    let fits = |name: &str, more: &str| {
+        !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || more.contains(c))
+    };
+    let (first, others) = match text.trim_matches(' ').split_once(',') {
+        Some((first, others)) => (first, Some(others)),
+        None => (text.trim_matches(' '), None),
+    };
+    fits(first, "-") && others.is_none_or(|others| others.split(',').all(|name| fits(name.trim_start_matches(' '), "")))
 }
 
 #[cfg(test)]

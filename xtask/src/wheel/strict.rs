@@ -30,6 +30,8 @@ const MOST_METADATA: u64 = 4 << 20;
 const MOST_RECORD: u64 = 64 << 20;
 /// Most files that RECORD lists and the wheel lacks, of which each is told.
 const MOST_MISSING: usize = 100;
+/// Most bytes of a script that are looked at for the end of its first line.
+const LONGEST_FIRST_LINE: u64 = 64 << 10;
 /// Members larger than this are hashed in a thread of their own.
 const LARGE: u64 = 2 << 20;
 /// Files of `dist-info` that an installer writes; in a wheel, one installer would keep them and another not.
@@ -409,6 +411,12 @@ fn wheel_version(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
     let bytes = archive.small(member, MOST_METADATA)?;
     let bad = |why: String| unfit(format!("its WHEEL cannot be read: {why}"));
     let headers = Metadata::parse(&bytes).map_err(bad)?;
+    // By another case pip finds them, and uv does not.
+    for known in ["Wheel-Version", "Root-Is-Purelib"] {
+        if let Some((key, _)) = headers.iter().find(|(key, _)| *key != known && key.eq_ignore_ascii_case(known)) {
+            return Err(bad(format!("its '{key}' is not spelled {known}, and only some installers find it")));
+        }
+    }
     let version = headers.one("Wheel-Version").map_err(bad)?;
     let known = version
         .split_once('.')
@@ -443,6 +451,12 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
                 member.name.escape_debug()
             )));
         }
+        if is_script(&member.name, &data) && !has_one_first_line(archive, member)? {
+            return Err(unfit(format!(
+                "the first line of '{}', which installers write anew, ends at another place for some",
+                member.name.escape_debug()
+            )));
+        }
         if let Some(other) = landed.insert(names::fold(&target), &member.name).filter(|_| !member.is_folder()) {
             return Err(unfit(format!(
                 "'{}' and '{}' are installed to one path",
@@ -452,6 +466,30 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
         }
     }
     Ok(())
+}
+
+/// Whether a member of the folder `data` is a script: installers look at what it begins with.
+fn is_script(name: &str, data: &str) -> bool {
+    let below = name.strip_prefix(data).and_then(|rest| rest.strip_prefix("/scripts/"));
+    below.is_some_and(|below| !below.is_empty())
+}
+
+/// Whether a script's first line is the same to all installers, where it begins with `#!python` and they write their
+/// own in its place: pip's ends with the first `\n`, and uv's with a `\r` before that, too.
+///
+/// # Errors
+/// Bad input: the member is damaged.
+fn has_one_first_line(archive: &Archive<'_>, member: &Member) -> Result<bool> {
+    let mut begin = Vec::new();
+    archive.read(member).take(LONGEST_FIRST_LINE).read_to_end(&mut begin).map_err(damaged)?;
+    if !begin.starts_with(b"#!python") {
+        return Ok(true);
+    }
+    let end = begin.iter().position(|b| *b == b'\n').unwrap_or(begin.len());
+    // What ends nowhere is no line of a script.
+    let is_cut = end == begin.len() && (end as u64) < member.size;
+    let line = &begin[..end];
+    Ok(!is_cut && !line.strip_suffix(b"\r").unwrap_or(line).contains(&b'\r'))
 }
 
 /// Whether Python takes a file for what it compiled itself: `__pycache__/NAME.TAG.pyc` (PEP 3147). Compiled modules that
@@ -483,6 +521,17 @@ fn is_held_against_its_time([_, _, return_, newline, flags @ ..]: [u8; 8]) -> bo
     [return_, newline] == *b"\r\n" && flags == [0; 4]
 }
 
+/// Whether a folder is called after a version of Python: `python3.11`, `python3.14t`.
+fn is_of_python(folder: &str) -> bool {
+    let minor = folder.strip_prefix("python3.").map(|minor| minor.strip_suffix('t').unwrap_or(minor));
+    minor.is_some_and(|minor| !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()))
+}
+
+/// Whether each environment has a folder at this path, of small letters: no installer can put a file there.
+fn is_folder_everywhere(path: &str) -> bool {
+    ["bin", "include", "lib", "scripts"].contains(&path) || path.strip_prefix("lib/").is_some_and(is_of_python)
+}
+
 /// Where a member is installed: a path that begins with its scheme (`lib`, `scripts`, `headers`, `data`).
 ///
 /// # Errors
@@ -509,7 +558,13 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
         return Err(format!("'{shown}' stands in the data folder and in none of {}", SCHEMES.join(", ")));
     }
     if scheme == "data" {
-        let folded = names::fold(rest);
+        // Where a system has both, an environment's lib64 is a link to its lib.
+        let (first, below) = rest.split_once('/').unwrap_or((rest, ""));
+        let rest = if names::fold(first) == "lib64" { format!("lib/{below}") } else { rest.to_owned() };
+        let folded = names::fold(&rest);
+        if !name.ends_with('/') && is_folder_everywhere(folded.trim_end_matches('/')) {
+            return Err(format!("'{shown}' is a file by the name of a folder that every environment has"));
+        }
         if folded.split('/').any(|s| s == "site-packages" || s == "dist-packages") {
             return Err(format!("'{shown}' would be installed among the packages by way of the data folder"));
         }
@@ -522,6 +577,16 @@ pub fn target(name: &str, data: &str) -> std::result::Result<String, String> {
                 return Ok(format!("scripts/{program}"));
             }
         }
+        // uv's folder of a project's headers, which pip has below include/site/.
+        let mut parts = folded.splitn(4, '/');
+        if let (Some("include"), Some(python), Some(_), Some(header)) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+            && is_of_python(python)
+            && !header.is_empty()
+        {
+            return Ok(format!("headers/{header}"));
+        }
+        return Ok(format!("data/{rest}"));
     }
     if scheme == "scripts" && !rest.is_empty() {
         entry_points::program(rest).map_err(|what| format!("'{shown}' {what}"))?;
@@ -552,7 +617,7 @@ mod tests {
 
     #[test]
     fn members_of_a_data_folder_land_where_their_scheme_says() {
-        let at = |name| target(name, "demo-1.0.data");
+        let at = |name: &str| target(name, "demo-1.0.data");
         assert_eq!(at("demo/a.py").unwrap(), "lib/demo/a.py");
         assert_eq!(at("demo-1.0.data/purelib/demo/a.py").unwrap(), "lib/demo/a.py");
         assert_eq!(at("demo-1.0.data/scripts/x").unwrap(), at("demo-1.0.data/data/bin/x").unwrap());
@@ -573,9 +638,23 @@ mod tests {
             "demo-1.0.data/purelib/Other.egg-info",
             "demo-1.0.data/platlib/other-1.0.EGG-INFO/PKG-INFO",
             "demo-1.0.data/purelib/other.egg-link",
+            "demo-1.0.data/data/bin",
+            "demo-1.0.data/data/Lib",
+            "demo-1.0.data/data/lib64",
+            "demo-1.0.data/data/lib64/python3.11",
+            "demo-1.0.data/data/LIB64/python3.11/site-packages/demo/a.py",
         ] {
             assert!(at(bad).is_err(), "{bad}");
         }
+        for (one, other) in [
+            ("data/lib64/python3.11/x", "data/lib/python3.11/x"),
+            ("headers/demo.h", "data/include/python3.11/demo/demo.h"),
+        ] {
+            let [one, other] = [one, other].map(|path| at(&format!("demo-1.0.data/{path}")).unwrap());
+            assert_eq!(one, other);
+        }
+        assert_eq!(at("demo-1.0.data/data/include/demo/demo.h").unwrap(), "data/include/demo/demo.h");
+        assert!(at("demo-1.0.data/data/lib/").is_ok() && at("demo-1.0.data/data/lib/demo").is_ok());
         assert!(at("demo-1.0.data/purelib/demo/other.egg-info/PKG-INFO").is_ok());
     }
 

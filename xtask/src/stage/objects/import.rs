@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 use crate::source::unpack::{self, Bounds};
 use crate::stage::build::Build;
 use crate::store::{Key, KeyBuilder, digest_file, digest_now};
-use crate::toolchain::objects::{Entry, Supply, real};
+use crate::toolchain::objects::{Entry, Supply, digest_of_input, real};
 
 /// Its name in the store.
 const NAME: &str = "objects";
@@ -177,7 +177,11 @@ fn one(segments: &[String], path: &Path, name: &str) -> Result<Option<Entry>> {
     let shown = segments.join("/");
     match segments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [about::FILE] | [FOLDER, ..] => Ok(None),
-        ["objects" | "reads", digest] => {
+        [kind @ ("objects" | "reads"), digest] => {
+            // Lists are read as a whole, objects never.
+            if kind == "reads" && fs_err::metadata(path)?.len() > MOST_TEXT {
+                return Err(damaged(name, &format!("its file {shown} has more than {MOST_TEXT} bytes")));
+            }
             let is = digest_now(path)?;
             if is == digest {
                 return Ok(None);
@@ -209,7 +213,7 @@ fn usable(build: &Build<'_>, out: &Path, about: &About, entries: &[Entry]) -> (u
         .headers
         .par_iter()
         .filter(|(header, theirs)| {
-            !digest_file(Path::new(&real(header, &python))).is_ok_and(|(ours, _)| ours == **theirs)
+            !digest_of_input(Path::new(&real(header, &python))).is_some_and(|ours| ours == **theirs)
         })
         .map(|(header, _)| header.clone())
         .collect();
