@@ -20,7 +20,10 @@ use sha2::{Digest, Sha256};
 
 const PROJECTS: usize = 100;
 const VERSIONS: usize = 100;
-const CLIENTS: &str = "1000";
+const CLIENTS: usize = 1000;
+/// Clients at a time of a large wheel, of which a thousand would share what one machine can send.
+const CLIENTS_OF_LARGE: usize = 50;
+const LARGE: usize = 64 << 20;
 const SECONDS: &str = "10s";
 const ROUNDS: usize = 3;
 
@@ -30,27 +33,34 @@ fn root() -> PathBuf {
 
 /// A small wheel.
 fn wheel(dir: &Path, name: &str, version: usize) -> PathBuf {
+    wheel_with(dir, name, version, &[])
+}
+
+/// A wheel with these bytes in it, not packed.
+fn wheel_with(dir: &Path, name: &str, version: usize, bytes: &[u8]) -> PathBuf {
     let info = format!("{name}-{version}.0.dist-info");
     let digest = |b: &[u8]| base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(Sha256::digest(b));
     let mut files = vec![
-        (format!("{name}/__init__.py"), format!("version = {version}\n")),
+        (format!("{name}/__init__.py"), format!("version = {version}\n").into_bytes()),
+        (format!("{name}/data"), bytes.to_vec()),
         (
             format!("{info}/METADATA"),
-            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}.0\nRequires-Python: >=3.9\n"),
+            format!("Metadata-Version: 2.1\nName: {name}\nVersion: {version}.0\nRequires-Python: >=3.9\n").into_bytes(),
         ),
         (
             format!("{info}/WHEEL"),
-            "Wheel-Version: 1.0\nGenerator: bench\nRoot-Is-Purelib: true\nTag: py3-none-any\n".into(),
+            b"Wheel-Version: 1.0\nGenerator: bench\nRoot-Is-Purelib: true\nTag: py3-none-any\n".to_vec(),
         ),
     ];
-    let record: String =
-        files.iter().map(|(n, t)| format!("{n},sha256={},{}\n", digest(t.as_bytes()), t.len())).collect();
-    files.push((format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n")));
+    let record: String = files.iter().map(|(n, b)| format!("{n},sha256={},{}\n", digest(b), b.len())).collect();
+    files.push((format!("{info}/RECORD"), format!("{record}{info}/RECORD,,\n").into_bytes()));
     let path = dir.join(format!("{name}-{version}.0-py3-none-any.whl"));
     let mut zip = zip::ZipWriter::new(std::fs::File::create(&path).unwrap());
-    for (name, text) in &files {
-        zip.start_file(name.as_str(), zip::write::SimpleFileOptions::default()).unwrap();
-        zip.write_all(text.as_bytes()).unwrap();
+    let packed = zip::write::SimpleFileOptions::default();
+    let plain = packed.compression_method(zip::CompressionMethod::Stored);
+    for (name, bytes) in &files {
+        zip.start_file(name.as_str(), if bytes.len() < LARGE { packed } else { plain }).unwrap();
+        zip.write_all(bytes).unwrap();
     }
     zip.finish().unwrap();
     path
@@ -143,9 +153,9 @@ fn wait_for(url: &str) {
 }
 
 /// Requests a second, and what went wrong, in wrk's words.
-fn load(url: &str) -> (f64, String) {
+fn load(url: &str, clients: usize) -> (f64, String) {
     let out = Command::new("wrk")
-        .args(["-t2", "-c", CLIENTS, "-d", SECONDS, "--timeout", "10s", url])
+        .args(["-t2", "-c", &clients.to_string(), "-d", SECONDS, "--timeout", "10s", url])
         .output()
         .expect("wrk is on PATH");
     let text = String::from_utf8_lossy(&out.stdout).into_owned();
@@ -178,24 +188,28 @@ fn main() {
     let one_core = seconds(mirror(&["check", "--index", index.to_str().unwrap()]).env("RAYON_NUM_THREADS", "1"));
     println!("| `check` of all, on one core | {one_core:.2} |");
 
-    println!("\n{CLIENTS} clients, {SECONDS} a cell, best of {ROUNDS} rounds in turns:\n");
-    println!("| request | server | requests/s | ratio to nginx | errors |\n|---|---|---|---|---|");
+    let large = wheel_with(&packages, "large", 1, &vec![b'x'; LARGE]);
+    assert!(mirror(&["add", "--quiet", "--index", index.to_str().unwrap()]).arg(&large).status().unwrap().success());
+
+    println!("\n{SECONDS} a cell, best of {ROUNDS} rounds in turns:\n");
+    println!("| request | clients | server | requests/s | ratio to nginx | errors |\n|---|---|---|---|---|---|");
     let requests = [
-        ("page of a project (100 files)", "simple/project3/"),
-        ("a wheel", "files/project3/project3-50.0-py3-none-any.whl"),
+        ("page of a project (100 files)", CLIENTS, "simple/project3/"),
+        ("a wheel", CLIENTS, "files/project3/project3-50.0-py3-none-any.whl"),
+        ("a wheel of 64 MiB", CLIENTS_OF_LARGE, "files/large/large-1.0-py3-none-any.whl"),
     ];
-    for (what, path) in requests {
+    for (what, clients, path) in requests {
         let mut rows: Vec<(&str, f64, String)> = Vec::new();
         for _ in 0..ROUNDS {
             let servers = [
                 ("nginx", nginx(&index, dir.path()), path.to_owned()),
                 ("mirror serve", Some(ours(&index)), path.to_owned()),
-                ("pypiserver", pypiserver(&packages), path.replace("files/project3/", "packages/")),
+                ("pypiserver", pypiserver(&packages), path.replace("files/project3/", "packages/").replace("files/large/", "packages/")),
             ];
             for (name, server, path) in servers {
                 let Some(server) = server else { continue };
                 wait_for(&server.url);
-                let (rate, errors) = load(&format!("{}{path}", server.url));
+                let (rate, errors) = load(&format!("{}{path}", server.url), clients);
                 match rows.iter_mut().find(|r| r.0 == name) {
                     Some(row) if row.1 >= rate => {}
                     Some(row) => *row = (name, rate, errors),
@@ -206,7 +220,7 @@ fn main() {
         let nginx = rows.iter().find(|r| r.0 == "nginx").map(|r| r.1);
         for (name, rate, errors) in &rows {
             let ratio = nginx.map_or("-".into(), |n| format!("{:.2}", rate / n));
-            println!("| {what} | {name} | {rate:.0} | {ratio} | {errors} |");
+            println!("| {what} | {clients} | {name} | {rate:.0} | {ratio} | {errors} |");
         }
     }
 }
