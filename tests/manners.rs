@@ -290,6 +290,25 @@ fn clean_and_whoever_uses_the_store_keep_out_of_each_others_way() {
 }
 
 #[test]
+fn the_name_of_a_file_of_others_does_nothing_to_a_terminal() {
+    let w = Workspace::new();
+    let name = "a\u{9b}31m\u{202e}\u{2066}b.whl";
+    let artifact = w.write(name, "no wheel");
+    let artifact = artifact.to_str().unwrap();
+    let is_plain = |text: &str| !text.contains(['\u{1b}', '\u{9b}', '\u{202e}', '\u{2066}']);
+    let (shown, in_json) = (r"a\u{9b}31m\u{202e}\u{2066}b.whl", r"a\u009b31m\u202e\u2066b.whl");
+    let ran = w.run(&["verify", artifact]).exits(2).says(shown);
+    assert!(is_plain(&ran.stderr), "{:?}", ran.stderr);
+    let ran = w.run(&["verify", artifact, "--json"]).exits(2);
+    assert!(is_plain(&ran.stdout) && ran.stdout.contains(in_json), "{:?}", ran.stdout);
+    let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert!(json["error"]["message"].as_str().unwrap().contains(name), "{json}");
+    // What the reader of the command line repeats, too.
+    let ran = w.run(&["verify", "a.whl", "b\u{202e}c"]).exits(2).says(r"unexpected argument 'b\u{202e}c'");
+    assert!(is_plain(&ran.stderr), "{:?}", ran.stderr);
+}
+
+#[test]
 fn a_result_that_nobody_reads_is_no_panic() {
     let w = Workspace::new();
     w.write("uv.tar", "some bytes");

@@ -1087,6 +1087,10 @@ fn a_form_in_which_no_field_begins_is_ended_and_one_about_another_wheel_is_refus
     assert!(status == 400 && said.contains("the form says name 'demo'; the wheel is of other"), "{status} {said}");
     let (status, said) = send(&[("name", "other"), ("version", "2.1")]);
     assert!(status == 400 && said.contains("the form says version '2.1'"), "{status} {said}");
+    // What is kept in memory of many forms is short; a description is not kept.
+    let long = "1".repeat(100_000);
+    let (status, said) = send(&[("version", long.as_str())]);
+    assert!(status == 413 && said.contains("the field 'version' has more than 4096 bytes"), "{status} {said}");
     let digest = |program: &[&str]| {
         let out = Command::new(program[0]).args(&program[1..]).arg(&w).output().unwrap();
         String::from_utf8(out.stdout).unwrap().split(' ').next().unwrap().to_owned()
@@ -1101,9 +1105,67 @@ fn a_form_in_which_no_field_begins_is_ended_and_one_about_another_wheel_is_refus
         assert!(status == 400 && said.contains(&format!("the file has the {name} {own}; the form says")), "{said}");
     }
     let mut fields: Vec<(&str, &str)> = digests.iter().map(|(field, _, own)| (*field, own.as_str())).collect();
-    fields.extend([("name", "Other"), ("version", "2.0.0")]);
+    fields.extend([("name", "Other"), ("version", "2.0.0"), ("description", long.as_str())]);
     let (status, said) = send(&fields);
     assert_eq!(status, 200, "{said}");
+}
+
+#[test]
+fn uploads_that_wait_for_another_change_keep_nobody_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, token) = (dir.path().join("index"), "a-token-of-the-test-alone");
+    let file = dir.path().join("token");
+    std::fs::write(&file, token).unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&wheel(&dir.path().join("w"), "demo", "1.0", ""))]).exits(0);
+    let server = Server::start(&index, &["--quiet", "--upload-token", s(&file)]);
+    // More of them than the server may have threads that wait.
+    let held = locked(&index.join(".lock"));
+    let head = format!(
+        "POST /legacy/ HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nContent-Type: multipart/form-data; boundary=b\r\nContent-Length: 9000\r\n\r\n--b\r\n"
+    );
+    let begin = |_| {
+        let mut stream = TcpStream::connect(server.address()).unwrap();
+        let _ = stream.write_all(head.as_bytes());
+        stream
+    };
+    let waiting: Vec<TcpStream> = (0..600).map(begin).collect();
+    std::thread::sleep(Duration::from_millis(500));
+    others_are_served(&server, "600 uploads wait");
+    drop(waiting);
+    drop(held);
+    assert_eq!(upload(&server, token, &wheel(&dir.path().join("w"), "demo", "1.1", "")), 200);
+}
+
+#[test]
+fn a_lock_and_a_promotion_hold_all_of_a_set_or_nothing_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, to, out) = (dir.path().join("index"), dir.path().join("to"), dir.path().join("wheels.lock"));
+    let set = ["a", "b"].map(|name| wheel(&dir.path().join("w"), name, "1.0", ""));
+    run(dir.path(), &["add", "--index", s(&index), s(&set[0]), s(&set[1])]).exits(0);
+    let names = ["a-1.0-py3-none-any.whl", "b-1.0-py3-none-any.whl"];
+    // As who is killed leaves it between the two pages of a set that is decided.
+    let killed = || {
+        let left = index.join(".incoming-killed");
+        std::fs::create_dir(&left).unwrap();
+        std::fs::rename(index.join("simple/b/index.json"), left.join("page-0")).unwrap();
+        std::fs::write(left.join("lock"), "").unwrap();
+        let commit = r#"{"moves":[["page-0","simple/b/index.json"]],"gone":[]}"#;
+        std::fs::write(left.join("commit.json"), commit).unwrap();
+    };
+    killed();
+    run(dir.path(), &["lock", "--index", s(&index), "--out", s(&out)]).exits(0);
+    let lock = std::fs::read_to_string(&out).unwrap();
+    assert!(names.iter().all(|name| lock.contains(name)), "{lock}");
+    killed();
+    let copied = run(dir.path(), &["copy", "--from", s(&index), "--to", s(&to)]).exits(0);
+    assert!(names.iter().all(|name| copied.stdout.contains(name)), "{}", copied.stdout);
+    // Nor is it read while somebody changes it.
+    let held = locked(&index.join(".lock"));
+    let mut lock = mirror(&["lock", "--index", s(&index), "--out", s(&out)]).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    assert!(lock.try_wait().unwrap().is_none(), "it does not wait");
+    drop(held);
+    assert!(lock.wait().unwrap().success());
 }
 
 #[test]
@@ -1930,12 +1992,15 @@ fn an_index_that_others_wrote_to_leads_nowhere_outside() {
     // A page whose names are paths: nothing there is removed.
     let page = index.join("simple/demo/index.json");
     let right = std::fs::read_to_string(&page).unwrap();
-    let beside =
-        right.replacen("\"_beside\":{}", &format!("\"_beside\":{{\"../../../precious\":\"{}\"}}", "0".repeat(64)), 1);
+    let with_beside =
+        |name: &str| right.replacen("\"_beside\":{}", &format!("\"_beside\":{{\"{name}\":\"{}\"}}", "0".repeat(64)), 1);
+    let beside = with_beside("../../../precious");
     assert_ne!(beside, right);
+    // What goes with one wheel is not another.
+    let another = with_beside("demo-1.1-py3-none-any.whl");
     let renamed = right.replacen("demo-1.0-py3", "../../demo-1.0-py3", 1);
     let of_another = right.replacen("\"name\":\"demo\"", "\"name\":\"../..\"", 1);
-    for bad in [beside, renamed, of_another] {
+    for bad in [beside, another, renamed, of_another] {
         std::fs::write(&page, bad).unwrap();
         for args in [&["remove", "demo-1.0-py3-none-any.whl"][..], &["prune", "--keep", "1"], &["list"], &["check"]] {
             let args = [&args[..1], &["--index", s(&index)], &args[1..]].concat();
@@ -1943,6 +2008,7 @@ fn an_index_that_others_wrote_to_leads_nowhere_outside() {
             run(dir.path(), &args).exits(2).says("is damaged");
         }
         assert_eq!(std::fs::read_to_string(&precious).unwrap(), "mine");
+        assert!(index.join("files/demo/demo-1.1-py3-none-any.whl").exists());
     }
     std::fs::write(&page, right).unwrap();
     // A change that somebody else left there: it is not made.
@@ -2029,7 +2095,11 @@ fn what_others_wrote_to_a_page_is_shown_as_text_and_not_written_down_as_good() {
             "'../../etc' of demo-1.0-py3-none-any.whl is no SHA-256",
         ),
         ("upload-time", "yesterday".into(), "'yesterday' of demo-1.0-py3-none-any.whl is no time"),
-        ("_beside", serde_json::json!({ "demo.manifest.json": "" }), "'' of demo-1.0-py3-none-any.whl is no SHA-256"),
+        (
+            "_beside",
+            serde_json::json!({ "demo-1.0-py3-none-any.manifest.json": "" }),
+            "'' of demo-1.0-py3-none-any.whl is no SHA-256",
+        ),
     ] {
         let mut bad = good.clone();
         bad["files"][0][key] = value;
@@ -2043,6 +2113,12 @@ fn what_others_wrote_to_a_page_is_shown_as_text_and_not_written_down_as_good() {
     std::fs::write(&page, bad.to_string()).unwrap();
     let ran = run(dir.path(), &["list", "--index", s(&index)]).exits(0).says("1.0\\u{1b}[31m\\nnothing  else");
     assert!(!ran.stdout.contains(['\u{1b}', '\u{7}']) && ran.stdout.lines().count() == 3, "{:?}", ran.stdout);
+    // A reason may be longer than a column can be wide.
+    std::fs::write(&page, good.to_string()).unwrap();
+    let reason = "long ".repeat(20_000);
+    run(dir.path(), &["yank", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", &reason]).exits(0);
+    let ran = run(dir.path(), &["list", "--index", s(&index)]).exits(0).says("yanked: long long ");
+    assert!(ran.stdout.lines().all(|line| line.chars().count() < 400), "{}", ran.stdout);
     // One that is larger than any of ours is read no further: ten gigabytes, of which none is on the disk.
     std::fs::File::options().write(true).open(&page).unwrap().set_len(10 << 30).unwrap();
     run(dir.path(), &["list", "--index", s(&index)]).exits(2).says("it has more than 268435456 bytes");

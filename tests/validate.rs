@@ -94,6 +94,30 @@ fn one_wrong_sum_is_an_answer_of_no() {
 }
 
 #[test]
+fn what_others_wrote_is_text_in_a_report_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = |value: &Value| {
+        let raw = write(dir.path(), value);
+        let markdown = dir.path().join("report.md");
+        let ran = xtask(dir.path(), &["validate", "--from", &raw, "--markdown", markdown.to_str().unwrap()]).exits(0);
+        (std::fs::read_to_string(markdown).unwrap(), ran.stdout)
+    };
+    let mut value = measured(1.0, 0);
+    let (good, _) = report(&value);
+    value["candidate"]["version"] = "2.6.0|<img src=x>\n# no [a](b) `c`\\\u{202e}\u{9b}31m".into();
+    value["scenarios"][0]["baseline"]["failed"]["why"] = "first |\n| second | <script> |".into();
+    value["machine"]["system"] = "a\n\n<script>".into();
+    value["commands"] = json!(["one\n```\n<script>", "two"]);
+    let (bad, stdout) = report(&value);
+    let version = r"2.6.0\|\<img src=x> # no \[a](b) \`c\`\\\\u{202e}\\u{9b}31m";
+    assert!(bad.starts_with(&format!("# torch {version} against ")), "{bad}");
+    assert!(bad.contains(r"**failed**: first \| \| second \| \<script> \|"), "{bad}");
+    assert!(bad.contains("\none ` ` ` <script>\ntwo\n```\n"), "{bad}");
+    assert_eq!(bad.lines().count(), good.lines().count(), "{bad}");
+    assert!(!bad.contains(['\u{202e}', '\u{9b}']) && !stdout.contains(['\u{202e}', '\u{9b}']), "{stdout}");
+}
+
+#[test]
 fn what_cannot_be_read_is_named() {
     let dir = tempfile::tempdir().unwrap();
     let from = |text: &str| {

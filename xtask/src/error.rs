@@ -1,6 +1,7 @@
 //! The one error type. An error answers three questions: what was being done, what went wrong
 //! (with the offending value), and what to do next; and it knows the exit code it leads to.
 
+use std::borrow::Cow;
 use std::fmt;
 
 /// The exit codes of every command (0 is "done").
@@ -36,13 +37,13 @@ pub enum Answer {
 impl Answer {
     /// An answer of no: `code` is for programs and stays as it is, `what` is for people.
     pub fn no(code: &'static str, what: impl Into<String>) -> Self {
-        Self::No { code, what: what.into(), next: Vec::new() }
+        Self::No { code, what: told(&what.into()), next: Vec::new() }
     }
 
     /// Adds a next step for the reader.
     pub fn next(mut self, step: impl Into<String>) -> Self {
         if let Self::No { next, .. } = &mut self {
-            next.push(step.into());
+            next.push(told(&step.into()));
         }
         self
     }
@@ -132,7 +133,7 @@ struct Inner {
 
 impl Error {
     fn new(exit: Exit, code: &'static str, what: impl Into<String>) -> Self {
-        let what = without_secrets(&what.into());
+        let what = told(&what.into());
         Self(Box::new(Inner { exit, code, what, doing: Vec::new(), next: Vec::new(), source: None }))
     }
 
@@ -168,14 +169,14 @@ impl Error {
     /// Adds what was being done, outermost last.
     #[must_use]
     pub fn doing(mut self, doing: impl Into<String>) -> Self {
-        self.0.doing.push(without_secrets(&doing.into()));
+        self.0.doing.push(told(&doing.into()));
         self
     }
 
     /// Adds a next step for the reader.
     #[must_use]
     pub fn next(mut self, next: impl Into<String>) -> Self {
-        self.0.next.push(without_secrets(&next.into()));
+        self.0.next.push(told(&next.into()));
         self
     }
 
@@ -208,6 +209,31 @@ impl Error {
     pub fn next_steps(&self) -> &[String] {
         &self.0.next
     }
+}
+
+/// Bytes of a line that is told, of its beginning and of its end: what others wrote into one may be a whole file.
+const MOST_TOLD: usize = 32 << 10;
+
+/// `text` as it may be told: no line of it without end, and without secrets.
+pub fn told(text: &str) -> String {
+    if text.len() <= 2 * MOST_TOLD {
+        return without_secrets(text);
+    }
+    let lines: Vec<Cow<'_, str>> = text.split('\n').map(shortened).collect();
+    without_secrets(&lines.join("\n"))
+}
+
+/// `line` without its middle, if it is too long to be told. Words stay whole: half of a secret is not known for one.
+fn shortened(line: &str) -> Cow<'_, str> {
+    if line.len() <= 2 * MOST_TOLD {
+        return line.into();
+    }
+    let boundary = |at: usize| (at..line.len()).find(|at| line.is_char_boundary(*at)).unwrap_or(line.len());
+    let head = &line[..boundary(MOST_TOLD)];
+    let head = &head[..head.rfind(char::is_whitespace).unwrap_or(0)];
+    let tail = &line[boundary(line.len() - MOST_TOLD)..];
+    let tail = &tail[tail.find(char::is_whitespace).unwrap_or(tail.len())..];
+    format!("{head} … ({} bytes left out) …{tail}", line.len() - head.len() - tail.len()).into()
 }
 
 /// `text` without what must not stand in a message, a log or a bug report, even where somebody typed it in the wrong
@@ -446,6 +472,22 @@ mod tests {
         }
         let e = Error::misuse("x", "http://u:s3cret@h").doing("http://u:s3cret@h").next("http://u:s3cret@h");
         assert!(!format!("{e:?}").contains("s3cret"));
+        let no = Answer::no("x", "http://u:s3cret@h").next("http://u:s3cret@h");
+        assert!(!format!("{no:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn no_line_of_a_message_is_as_long_as_a_file_and_no_half_of_a_secret_stays() {
+        let secret = format!("http://u:{}@h", "s3cret".repeat(20_000));
+        let e = Error::misuse("x", format!("x.whl says é {secret} and {secret}, not y\n{}", "a line\n".repeat(20_000)));
+        let said = e.what();
+        assert!(said.starts_with("x.whl says é … (") && !said.contains("s3cret"), "{}", &said[..200]);
+        assert!(said.contains("bytes left out) … not y\n"), "{}", &said[..200]);
+        // Lines have an end each, and stay.
+        assert_eq!(said.matches("a line\n").count(), 20_000);
+        let short = "é".repeat(MOST_TOLD);
+        assert_eq!(told(&short), short);
+        assert!(told(&"é ".repeat(MOST_TOLD)).len() < 2 * MOST_TOLD + 100);
     }
 
     proptest::proptest! {

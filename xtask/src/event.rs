@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::without_secrets;
+use crate::error::told;
 
 /// One thing that happened.
 #[derive(Debug, Clone, Serialize)]
@@ -72,7 +72,7 @@ pub enum Event {
 }
 
 impl Event {
-    /// The same, its texts without what must not stand in a message.
+    /// The same, its texts without what must not stand in a message, and no longer than one.
     fn discreet(mut self) -> Self {
         match &mut self {
             Self::DownloadStarted { file: text, .. }
@@ -80,7 +80,7 @@ impl Event {
             | Self::DownloadFinished { file: text }
             | Self::CompileProgress { current: text, .. }
             | Self::Note { text }
-            | Self::Warning { text } => *text = without_secrets(text),
+            | Self::Warning { text } => *text = told(text),
             Self::StageStarted { .. } | Self::StageCached { .. } | Self::StageFinished { .. } => {}
         }
         self

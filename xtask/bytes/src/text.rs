@@ -166,9 +166,18 @@ impl Text {
     }
 }
 
-/// Letters that turn the direction of what follows.
-fn is_direction(c: char) -> bool {
-    matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+/// Whether `c` shows nothing itself and changes how what stands beside it is shown: the controls of direction (UAX #9),
+/// the separators of lines and paragraphs, and tags.
+pub fn is_direction(c: char) -> bool {
+    matches!(
+        c,
+        '\u{61c}'
+            | '\u{200e}'
+            | '\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2066}'..='\u{2069}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// Bytes of an escape sequence (ECMA-48): a colour, a title.

@@ -150,7 +150,7 @@ fn export(args: &Export) -> Result<()> {
         return Ok(());
     }
     let Exported { file, sha256, size, statement, about } = &exported;
-    println!("{}\n  sha256:{sha256}  {}", file.display(), ui::bytes(*size));
+    println!("{}\n  sha256:{sha256}  {}", ui::path(file), ui::bytes(*size));
     println!("  {} objects, {} unpacked, by {}", about.objects, ui::bytes(about.bytes), about.compiler);
     for (why, n) in &about.left_out {
         println!("  left out: {n} objects: {why}");
@@ -211,8 +211,14 @@ fn show(json: bool, imported: &Imported, events: &dyn crate::event::Sink) {
         print_json(&serde_json::json!({ "schema_version": 1, "imported": imported }));
         return;
     }
-    println!("{}\n  sha256:{}", imported.archive, imported.sha256);
-    println!("  {} objects, {}; {} answers for them", imported.usable, ui::bytes(imported.bytes), imported.writer);
+    // Whoever made the archive named it, and may have written who answers for it.
+    println!("{}\n  sha256:{}", ui::visible(&imported.archive), imported.sha256);
+    println!(
+        "  {} objects, {}; {} answers for them",
+        imported.usable,
+        ui::bytes(imported.bytes),
+        ui::visible(&imported.writer)
+    );
     println!("  the next build of this recipe uses them: cargo xtask build-torch");
 }
 
@@ -226,7 +232,7 @@ fn remove(args: &Remove) -> Result<()> {
         return Ok(());
     }
     match was {
-        Some(record) => println!("removed: {}, {} objects", record.archive, record.objects),
+        Some(record) => println!("removed: {}, {} objects", ui::visible(&record.archive), record.objects),
         None => println!("nothing came in for {} and Python {}", build.recipe.name, build.python.minor()),
     }
     Ok(())

@@ -89,7 +89,7 @@ fn show(args: &Args, removed: &[Removed]) {
         return;
     }
     for r in removed {
-        println!("{:>10}  {}", ui::bytes(r.bytes), r.path.display());
+        println!("{:>10}  {}", ui::bytes(r.bytes), ui::path(&r.path));
     }
     println!("{} {}", ui::bytes(sum), if args.dry_run { "would be given back" } else { "given back" });
 }

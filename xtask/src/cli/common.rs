@@ -18,7 +18,7 @@ use crate::repro::foreign::{self, Code, Said, Trust};
 use crate::stage::steps::fetch::Fetch;
 use crate::stage::{Build, Chosen, Options, ensure};
 use crate::store::{Store, release, write_atomically};
-use crate::ui::{JsonEvents, Reporter};
+use crate::ui::{self, JsonEvents, Reporter};
 
 /// The recipes that are there, for `--recipe`; drafts are marked. What is known of a recipe stands in its own file.
 fn recipes() -> Vec<CompletionCandidate> {
@@ -81,7 +81,26 @@ pub fn result_printed() -> bool {
 /// Prints a result as JSON on standard output.
 pub fn print_json(value: &serde_json::Value) {
     PRINTED.store(true, Ordering::SeqCst);
-    println!("{}", serde_json::to_string_pretty(value).unwrap_or_default());
+    println!("{}", ui::visible_json(&serde_json::to_string_pretty(value).unwrap_or_default()));
+}
+
+/// Letters of a cell that are shown: what others wrote into one may be a whole file, and Rust pads to no more than 65,535.
+const MOST_CELL: usize = 200;
+
+/// Prints rows in columns, each as wide as its widest cell.
+pub fn print_table<const N: usize>(rows: &[[String; N]]) {
+    let cell = |text: &String| {
+        let cut: String = text.chars().take(MOST_CELL).collect();
+        let shown = ui::visible(&cut).replace('\n', "\\n");
+        if cut.len() < text.len() { format!("{shown}…") } else { shown }
+    };
+    let rows: Vec<[String; N]> = rows.iter().map(|row| row.each_ref().map(cell)).collect();
+    let widths: [usize; N] =
+        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0));
+    for row in &rows {
+        let cells: Vec<String> = row.iter().zip(widths).map(|(cell, w)| format!("{cell:w$}")).collect();
+        println!("{}", cells.join("  ").trim_end());
+    }
 }
 
 /// Which recipe, which store.
@@ -183,7 +202,7 @@ pub fn policy_of(keys: &[PathBuf], policy: Option<&Path>) -> Result<Option<Polic
     }
     let mut policy = policy.map(Policy::load).transpose()?.unwrap_or_default();
     for warning in &policy.warnings {
-        eprintln!("warning: {warning}");
+        eprintln!("warning: {}", ui::visible(warning));
     }
     policy.demand(keys.iter().map(|k| dsse::public_key(k)).collect::<Result<_>>()?);
     Ok(Some(policy))

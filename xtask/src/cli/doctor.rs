@@ -169,10 +169,10 @@ fn show_explanations(found: &[Explanation]) {
 }
 
 fn show(d: &Diagnosis) {
-    println!("python       {} ({})", d.python.executable.display(), d.python.version);
+    println!("python       {} ({})", ui::path(&d.python.executable), ui::visible(&d.python.version));
     if let (Some(torch), Some(report)) = (&d.python.torch, &d.report) {
         let version = report.torch.version.as_deref().unwrap_or("?");
-        println!("torch        {} in {}", ui::visible(version), torch.display());
+        println!("torch        {} in {}", ui::visible(version), ui::path(torch));
         let libuv = if report.libuv { ui::paint_result("32", "yes") } else { ui::paint_result("31", "no") };
         println!("libuv store  {libuv}");
         if let Some(defaults) = &report.defaults {
@@ -187,32 +187,32 @@ fn show(d: &Diagnosis) {
         }
     }
     for (name, value) in &d.environment {
-        println!("environment  {name}={value}");
+        println!("environment  {name}={}", ui::visible(value));
     }
     let dead = d.report.as_ref().is_some_and(crate::inspect::Report::gloo_is_dead);
     for launched in d.launchers.iter().filter(|_| !dead) {
         println!("{:12} {}: {}", "started by", launched.launcher, launched.outcome.text());
     }
     for judged in &d.judged {
-        println!("             {judged}");
+        println!("             {}", ui::visible(judged));
     }
     for gpu in &d.gpus {
-        println!("GPU          {} ({}), driver {}", gpu.name, gpu.memory, gpu.driver);
+        println!("GPU          {} ({}), driver {}", ui::visible(&gpu.name), gpu.memory, gpu.driver);
     }
     for trial in &d.trials {
         let result = match (&trial.error, trial.libuv) {
-            (Some(error), _) => format!("{}: {error}", ui::paint_result("31", "failed")),
+            (Some(error), _) => format!("{}: {}", ui::paint_result("31", "failed"), ui::visible(error)),
             (None, Some(true)) => ui::paint_result("32", "works, on libuv"),
             (None, Some(false)) => ui::paint_result("33", "works, on the legacy store"),
             (None, None) => ui::paint_result("32", "works"),
         };
         println!("tried        {} ({}): {result}", trial.name, ui::duration(trial.seconds));
     }
-    println!("\n{}", d.finding);
+    println!("\n{}", ui::visible(&d.finding));
     for (i, remedy) in d.remedies.iter().enumerate() {
-        println!("\n{}. {}", i + 1, remedy.what);
+        println!("\n{}. {}", i + 1, ui::visible(&remedy.what));
         for line in &remedy.lines {
-            println!("     {}", ui::name::as_typed(line));
+            println!("     {}", ui::visible(&ui::name::as_typed(line)));
         }
         let helps: Vec<&str> = remedy
             .helps
@@ -230,7 +230,10 @@ fn show_broken(d: &Diagnosis) {
         Some(broken) => {
             let tells = ui::name::as_typed("`cargo xtask compat` tells more");
             println!("\nWith that build these would not fit any more; {tells}, and what fits:");
-            broken.iter().for_each(|b| println!("     {} {}: {}", b.package, b.version, b.cause.words()));
+            for b in broken {
+                let said = format!("{} {}: {}", b.package, b.version, b.cause.words());
+                println!("     {}", ui::visible(&said));
+            }
         }
         None => println!("\nWhether other installed packages would load with that build cannot be told."),
     }

@@ -291,13 +291,13 @@ fn status(args: &StatusArgs) -> Result<()> {
             Some(whence) => whence.shown().unwrap_or_else(|| format!("local {}", whence.local)),
             None => "where its objects came from was not noted".into(),
         };
-        println!("{} for Python {}: {from}", build.version, build.python);
+        println!("{} for Python {}: {from}", ui::visible(&build.version), ui::visible(&build.python));
         if let Some(of) = build.record.objects {
             println!("  {} of {} from elsewhere, {} of them compiled again", of.elsewhere(), of.objects, of.audited);
         }
     }
     if let Some(path) = &args.html {
-        println!("{}", path.display());
+        println!("{}", ui::path(path));
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! What this program says of itself: its version, the commit that it was built from, and its help, with commands
 //! as whoever runs it can type them.
 
+use std::borrow::Cow;
 use std::sync::OnceLock;
 
 use crate::error::without_secrets;
@@ -32,14 +33,15 @@ fn commit() -> Option<String> {
 }
 
 /// Prints help, the version, or what is wrong with the command line. clap repeats what was typed, which may be a key or a
-/// password in the wrong place.
+/// password in the wrong place, or the name of a file that others chose.
 pub fn print(e: &clap::Error) {
     let text = e.render();
     let plain = text.to_string();
     let discreet = without_secrets(&plain);
-    if e.use_stderr() && discreet != plain {
+    let is_plain = |typed: std::ffi::OsString| matches!(ui::visible(&typed.to_string_lossy()), Cow::Borrowed(_));
+    if e.use_stderr() && (discreet != plain || !std::env::args_os().all(is_plain)) {
         // Without colours, which would stand between its words. Of half a key nobody knows where it ends: the rest is gone.
-        eprintln!("{}", name::as_typed(discreet.trim_end()));
+        eprintln!("{}", ui::visible(&name::as_typed(discreet.trim_end())));
         return;
     }
     if name::run_by_cargo() {

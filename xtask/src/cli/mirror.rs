@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, Subcommand};
 use zeroize::Zeroizing;
 
-use super::common::{print_json, quiet, sink};
+use super::common::{print_json, print_table, quiet, sink};
 use crate::error::{Answer, Error, Result};
 use crate::event::{Silent, Sink};
 use crate::mirror::lock::IndexLock;
@@ -325,7 +325,7 @@ pub fn run(args: Args) -> Result<Answer> {
             run_prune(&Index::open(&index)?, &rule, dry_run, events.as_ref(), args.json)
         }
         Command::Lock { index, out } => {
-            let lock = mirror::lock::lock(&Index::open(&index)?)?;
+            let lock = mirror::lock::lock(&Index::open(&index)?, events.as_ref())?;
             match &out {
                 Some(out) => crate::store::write_atomically(out, lock.render()?.as_bytes())?,
                 None if args.json => {}
@@ -425,7 +425,8 @@ fn needed_by(added: &[Added], root: &Path) -> Result<Vec<depends::Missing>> {
 pub fn show_missing(missing: &[depends::Missing]) {
     for m in missing {
         let extra = m.extra.as_ref().map(|e| format!("[{e}]")).unwrap_or_default();
-        println!("{} {}{extra} needs {}, which this index does not have", ui::mark(None), m.needed_by, m.requirement);
+        let requirement = ui::visible(&m.requirement);
+        println!("{} {}{extra} needs {requirement}, which this index does not have", ui::mark(None), m.needed_by);
     }
     if !missing.is_empty() {
         println!(
@@ -479,21 +480,11 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
             yanked,
         ]);
     }
-    show_table(&table);
+    print_table(&table);
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     let projects = rows.iter().map(|r| &r.0).collect::<BTreeSet<_>>().len();
     println!("{} of {}", count(rows.len(), "file"), count(projects, "project"));
     Ok(())
-}
-
-/// Columns, each as wide as its widest cell.
-fn show_table<const N: usize>(rows: &[[String; N]]) {
-    let width = |column: usize| rows.iter().map(|r| r[column].chars().count()).max().unwrap_or(0);
-    let widths: [usize; N] = std::array::from_fn(width);
-    for row in rows {
-        let cells = row.iter().zip(widths).map(|(cell, w)| format!("{cell:w$}"));
-        println!("{}", cells.collect::<Vec<_>>().join("  ").trim_end());
-    }
 }
 
 fn run_prune(index: &Index, rule: &prune::Rule, dry_run: bool, events: &dyn Sink, json: bool) -> Result<()> {

@@ -97,11 +97,11 @@ pub fn run(args: &Args) -> Result<Answer> {
     } else if same {
         println!(
             "same: {} was built again, sha256:{}",
-            artifact.name,
+            ui::visible(&artifact.name),
             rebuilt.difference.sha256[0].as_deref().unwrap_or_default()
         );
     } else {
-        println!("differs, here: {}", rebuilt.file.display());
+        println!("differs, here: {}", ui::path(&rebuilt.file));
         super::diff::show(&rebuilt.difference);
     }
     Ok(answer(args, &artifact.name, same, &rebuilt.toolchain))

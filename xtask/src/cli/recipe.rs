@@ -2,7 +2,7 @@
 
 use clap::{Args as ClapArgs, Subcommand};
 
-use super::common::{own_workspace, print_json, sink, workspace};
+use super::common::{own_workspace, print_json, print_table, sink, workspace};
 use crate::draft::{self, Asked, UPSTREAM};
 use crate::error::{Error, Result};
 use crate::recipe::{Companion, Draws, Lock, Recipe, Status, Workspace};
@@ -105,10 +105,11 @@ fn new(args: &New) -> Result<()> {
     for file in &written.files {
         println!("{}", file.display());
     }
-    println!("a draft from {} ({}), the rest from {}", written.tag, &written.commit[..12], written.nearest);
+    let tag = ui::visible(&written.tag);
+    println!("a draft from {tag} ({}), the rest from {}", &written.commit[..12], written.nearest);
     println!("not found out ({}), each a comment in the file:", written.open.len());
     for open in &written.open {
-        println!("  - {open}");
+        println!("  - {}", ui::visible(open));
     }
     for recipe in &written.recipes {
         println!("{}", ui::name::as_typed(&format!("next: cargo xtask lock --recipe {recipe}")));
@@ -266,7 +267,7 @@ fn print(rows: &[Row]) {
             ]
         }))
         .collect();
-    table(&cells);
+    print_table(&cells);
     if rows.iter().any(|r| r.machines.iter().any(|m| r.leaves_out(m))) {
         println!("\n(machine): the recipe was built here, and never on such a machine.");
     }
@@ -284,17 +285,7 @@ fn print_beside(rows: &[Beside]) {
             [r.recipe.clone(), state, r.package.clone(), r.version.clone(), r.torch.clone(), span(&r.pythons)]
         }))
         .collect();
-    table(&cells);
-}
-
-/// Prints rows in columns.
-fn table<const N: usize>(cells: &[[String; N]]) {
-    let width = |column: usize| cells.iter().map(|c| c[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..N).map(width).collect();
-    for row in cells {
-        let line: Vec<String> = row.iter().zip(&widths).map(|(cell, w)| format!("{cell:w$}")).collect();
-        println!("{}", line.join("  ").trim_end());
-    }
+    print_table(&cells);
 }
 
 /// `3.9 to 3.13`, or the list where it has gaps.

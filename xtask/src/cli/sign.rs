@@ -12,6 +12,7 @@ use crate::artifact::provenance::Statement;
 use crate::error::{Error, Result};
 use crate::platform;
 use crate::store::write_atomically;
+use crate::ui;
 
 /// Sign the statement about a build (*.provenance.json) with an Ed25519 key
 #[derive(Debug, ClapArgs)]
@@ -51,7 +52,7 @@ pub fn run(args: &Args) -> Result<()> {
     if args.json {
         print_json(&serde_json::json!({ "schema_version": 1, "envelope": path, "keyid": id }));
     } else {
-        println!("{}\nsigned by the key {id}", path.display());
+        println!("{}\nsigned by the key {id}", ui::path(&path));
     }
     Ok(())
 }

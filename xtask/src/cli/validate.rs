@@ -135,16 +135,20 @@ fn effort(args: &Args) -> Effort {
 }
 
 fn show(report: &Report) {
-    println!("candidate  {} ({})", report.measured.candidate.version, report.measured.candidate.name);
-    println!("baseline   {} ({})", report.measured.baseline.version, report.measured.baseline.name);
+    // What was measured may be told by a file of others, and a version by the torch that was measured.
+    let build = |role: &str, f: &validate::Facts| {
+        println!("{role}  {} ({})", ui::visible(&f.version), ui::visible(&f.name));
+    };
+    build("candidate", &report.measured.candidate);
+    build("baseline ", &report.measured.baseline);
     for v in &report.verdicts {
         let measured = v.value.map_or(String::new(), |i| {
             let bound = if v.better == validate::Better::Higher { "at least" } else { "at most" };
             format!(": {:.2} ({:.2} to {:.2}), {bound} {:.2} wanted", i.value, i.low, i.high, v.threshold)
         });
-        println!("{} {}{measured}", ui::mark(v.passed), v.what);
+        println!("{} {}{measured}", ui::mark(v.passed), ui::visible(&v.what));
         for note in v.all_notes() {
-            println!("    {note}");
+            println!("    {}", ui::visible(note));
         }
     }
 }

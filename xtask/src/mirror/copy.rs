@@ -22,38 +22,12 @@ fn means(pattern: &str, project: &str, file: &File) -> bool {
 /// answer is no, and nothing is copied, where a file is not what its page says, or is yanked meanwhile.
 ///
 /// # Errors
-/// Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there.
+/// As [`Index::at_rest`]. Bad input: nothing by such a name, one that is yanked, or is taken by other bytes there.
 pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Result<Result<Vec<Added>, Answer>> {
-    let mut chosen: Vec<(String, File)> = Vec::new();
-    let (mut found, mut yanked) = (vec![false; which.len()], vec![false; which.len()]);
-    for project in from.projects()? {
-        for file in from.project(&project)?.files {
-            let by: Vec<usize> = (0..which.len()).filter(|&i| means(&which[i], &project, &file)).collect();
-            if by.is_empty() && !which.is_empty() {
-                continue;
-            }
-            if let Some(reason) = file.yanked.reason() {
-                if which.contains(&file.filename) {
-                    let what = format!("'{}' is yanked ({reason:?}): it is not promoted", file.filename);
-                    return Err(Error::misuse("yanked", what).next("take the yank back, or promote another file"));
-                }
-                events.warn(format!("{} is yanked, and stays behind", file.filename));
-                by.into_iter().for_each(|i| yanked[i] = true);
-                continue;
-            }
-            by.into_iter().for_each(|i| found[i] = true);
-            chosen.push((project.clone(), file));
-        }
-    }
-    if let Some(at) = found.iter().position(|f| !f) {
-        if yanked[at] {
-            let what =
-                format!("all that {} has of '{}' is yanked: it is not promoted", from.root().display(), which[at]);
-            return Err(Error::misuse("yanked", what).next("take the yank back, or promote another release"));
-        }
-        let what = format!("{} has nothing by the name '{}'", from.root().display(), which[at]);
-        return Err(Error::misuse("not-published", what)
-            .next("name a project, PROJECT==VERSION or a file name; `mirror list` shows them"));
+    // Of a set that is being published there all or nothing.
+    let (chosen, behind) = from.at_rest(|| choose(from, which), events)?;
+    for name in behind {
+        events.warn(format!("{name} is yanked, and stays behind"));
     }
     let wheels: Vec<Result<Wheel, Answer>> = chosen
         .par_iter()
@@ -86,6 +60,45 @@ pub fn copy(from: &Index, to: &Index, which: &[String], events: &dyn Sink) -> Re
         return Ok(Err(no.next("nothing was promoted: the same command looks again")));
     }
     Ok(Ok(to.add(&wheels, events)?))
+}
+
+/// Files by the projects that they are of.
+type Files = Vec<(String, File)>;
+
+/// The files of an index that `which` means; and the names of those that stay behind.
+fn choose(from: &Index, which: &[String]) -> Result<(Files, Vec<String>)> {
+    let (mut chosen, mut behind) = (Vec::new(), Vec::new());
+    let (mut found, mut yanked) = (vec![false; which.len()], vec![false; which.len()]);
+    for project in from.projects()? {
+        for file in from.project(&project)?.files {
+            let by: Vec<usize> = (0..which.len()).filter(|&i| means(&which[i], &project, &file)).collect();
+            if by.is_empty() && !which.is_empty() {
+                continue;
+            }
+            if let Some(reason) = file.yanked.reason() {
+                if which.contains(&file.filename) {
+                    let what = format!("'{}' is yanked ({reason:?}): it is not promoted", file.filename);
+                    return Err(Error::misuse("yanked", what).next("take the yank back, or promote another file"));
+                }
+                by.into_iter().for_each(|i| yanked[i] = true);
+                behind.push(file.filename);
+                continue;
+            }
+            by.into_iter().for_each(|i| found[i] = true);
+            chosen.push((project.clone(), file));
+        }
+    }
+    if let Some(at) = found.iter().position(|f| !f) {
+        if yanked[at] {
+            let what =
+                format!("all that {} has of '{}' is yanked: it is not promoted", from.root().display(), which[at]);
+            return Err(Error::misuse("yanked", what).next("take the yank back, or promote another release"));
+        }
+        let what = format!("{} has nothing by the name '{}'", from.root().display(), which[at]);
+        return Err(Error::misuse("not-published", what)
+            .next("name a project, PROJECT==VERSION or a file name; `mirror list` shows them"));
+    }
+    Ok((chosen, behind))
 }
 
 /// One of these files that the index does not have any more, or does not have as it was.

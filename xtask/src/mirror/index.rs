@@ -17,6 +17,7 @@ mod change;
 mod identity;
 
 use std::collections::{BTreeMap, HashMap};
+use std::fs::TryLockError;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -40,6 +41,8 @@ const MARKER: &str = "torchmill-index.json";
 /// Bytes of it, at most.
 const MOST_MARKER: u64 = 64 << 10;
 const LOCK: &str = ".lock";
+/// How long who waits for the lock waits before looking again.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 #[derive(Debug, Serialize, Deserialize)]
 struct Marker {
@@ -238,7 +241,7 @@ impl Index {
     /// Takes the index' lock: one writer at a time, on this machine and over a shared file system that
     /// knows locks. What killed writers left is put right at once.
     fn lock(&self, events: &dyn Sink) -> Result<std::fs::File> {
-        let locked = lock_at(&self.root.join(LOCK), std::time::Duration::from_millis(20), || {
+        let locked = lock_at(&self.root.join(LOCK), PAUSE, || {
             events.warn(format!("waiting for another change of {}", self.root.display()));
         });
         let file = match locked {
@@ -253,6 +256,43 @@ impl Index {
         };
         change::heal(&self.root)?;
         Ok(file)
+    }
+
+    /// What `read` finds while nobody changes the index: of a set that is being published all or nothing, also where
+    /// whoever published it was killed. `read` must not change it, nor tell those who may.
+    ///
+    /// # Errors
+    /// Whatever `read` meets. Bad input: a change was not made to its end, and the index may not be written to. The world:
+    /// it cannot be locked.
+    pub fn at_rest<T>(&self, read: impl FnOnce() -> Result<T>, events: &dyn Sink) -> Result<T> {
+        let _lock = match self.lock(events) {
+            // Who may only read puts nothing right, and keeps writers out all the same.
+            Err(e) if e.kind() == Some(Kind::Permission) => self.lock_to_read(events)?,
+            locked => Some(locked?),
+        };
+        read()
+    }
+
+    /// The lock for who may not write to the index; `None` where nobody ever did, as in a copy.
+    fn lock_to_read(&self, events: &dyn Sink) -> Result<Option<std::fs::File>> {
+        let path = self.root.join(LOCK);
+        let lock = match platform::open_regular(&path, false) {
+            Ok(lock) => Some(lock),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+            Err(e) => return Err(Error::world("lock", format!("{} cannot be opened: {e}", path.display()))),
+        };
+        let mut told = false;
+        while let Some(Err(TryLockError::WouldBlock)) = lock.as_ref().map(std::fs::File::try_lock_shared) {
+            if !std::mem::replace(&mut told, true) {
+                events.warn(format!("waiting for another change of {}", self.root.display()));
+            }
+            platform::check_cancelled()?;
+            std::thread::sleep(PAUSE);
+        }
+        let Some(name) = change::undone(&self.root) else { return Ok(lock) };
+        let what = format!("a change of {} was decided, and not made to its end ({name})", self.root.display());
+        Err(Error::misuse("index", what)
+            .next("the next change by who may write to it ends it: `mirror add` of a wheel that is there is enough"))
     }
 
     /// Begins a change: what killed ones left is put right first.
@@ -702,4 +742,34 @@ pub fn project_name(segment: &str) -> Option<String> {
         && !segment.is_empty()
         && !segment.starts_with('.');
     fits.then(|| crate::wheel::normalize(segment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_may_only_read_sees_no_half_of_a_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let index = Index::open_or_create(dir.path()).unwrap();
+        // Of a copy on a disk that cannot be written to, too.
+        fs_err::remove_file(dir.path().join(LOCK)).unwrap();
+        assert!(index.lock_to_read(&Silent).unwrap().is_none());
+        let change = index.begin(&Silent).unwrap();
+        let reader = index.lock_to_read(&Silent).unwrap();
+        assert!(fs_err::File::open(dir.path().join(LOCK)).unwrap().into_file().try_lock().is_err());
+        drop(reader);
+        // One that is being made is none; one that was decided by somebody who was killed is.
+        let left = dir.path().join(".incoming-x");
+        fs_err::create_dir(&left).unwrap();
+        assert!(index.lock_to_read(&Silent).is_ok());
+        for name in ["lock", "commit.json"] {
+            fs_err::write(left.join(name), r#"{"moves":[],"gone":[]}"#).unwrap();
+        }
+        let refused = index.lock_to_read(&Silent).unwrap_err();
+        assert!(refused.what().contains("(.incoming-x)"), "{refused}");
+        index.at_rest(|| Ok(()), &Silent).unwrap();
+        assert!(!left.exists() && index.lock_to_read(&Silent).is_ok());
+        drop(change);
+    }
 }

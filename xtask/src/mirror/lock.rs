@@ -51,14 +51,14 @@ pub struct LockedFile {
     pub beside: BTreeMap<String, String>,
 }
 
-/// The lock of `index`.
+/// The lock of `index`, as it is while nobody changes it.
 ///
 /// # Errors
-/// The index cannot be read. Bad input: no index could be made of what its pages say.
-pub fn lock(index: &Index) -> Result<IndexLock> {
+/// As [`Index::at_rest`]; the index cannot be read. Bad input: no index could be made of what its pages say.
+pub fn lock(index: &Index, events: &dyn Sink) -> Result<IndexLock> {
     let mut lock = IndexLock { version: VERSION, file: Vec::new(), removed: BTreeMap::new() };
-    for project in index.projects()? {
-        let page = index.project(&project)?;
+    let pages = || index.projects()?.iter().map(|project| index.project(project)).collect::<Result<Vec<_>>>();
+    for page in index.at_rest(pages, events)? {
         lock.removed.extend(page.removed);
         lock.file.extend(page.files.into_iter().map(|f| LockedFile {
             sha256: f.hashes.get("sha256").cloned().unwrap_or_default(),

@@ -12,7 +12,7 @@ use pep440_rs::Version;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::wheel::{About, Name, REPORT, is_file_name};
+use super::wheel::{About, Name, REPORT, is_beside};
 use crate::ui::page::document;
 
 /// Version of the simple API that is spoken (PEP 700).
@@ -154,11 +154,13 @@ impl ProjectPage {
                 return Err(format!("'{file}' is a file of {of}"));
             }
         }
-        let beside = self.files.iter().flat_map(|file| file.beside.keys());
-        match beside.into_iter().find(|name| !is_file_name(name)) {
-            Some(bad) => Err(format!("'{}' is not the name of a file beside a wheel", bad.escape_debug())),
-            None => Ok(()),
+        // What goes with a file is removed with it: of another one's nothing.
+        for file in &self.files {
+            if let Some(bad) = file.beside.keys().find(|name| !is_beside(&file.filename, name)) {
+                return Err(format!("'{}' is no file that lies beside {}", bad.escape_debug(), file.filename));
+            }
         }
+        Ok(())
     }
 
     /// The PEP 503 page.

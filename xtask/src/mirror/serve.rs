@@ -75,6 +75,8 @@ struct Shared {
     options: Options,
     places: Arc<Places>,
     log: Option<Log>,
+    /// Uploads at a time: each takes memory and files, and a thread while somebody else changes the index.
+    uploads: tokio::sync::Semaphore,
     /// Wheels that are examined at a time: each takes memory.
     examined: tokio::sync::Semaphore,
 }
@@ -82,15 +84,18 @@ struct Shared {
 /// Most lines of a request's head, and most bytes.
 const MOST_HEADERS: usize = 64;
 const MOST_HEAD: usize = 16 << 10;
-/// Files that a connection may have open besides its socket, and what the program itself needs.
+/// Files that a connection has open, its socket and what it asks for; and what the program itself needs, the locks of
+/// uploads as well.
 const FILES_OF_ONE: u64 = 2;
-const FILES_OF_OURS: u64 = 128;
+const FILES_OF_OURS: u64 = 128 + MOST_UPLOADS as u64;
 /// Bytes of files that are on their way to all clients together, and bounds of one piece.
 const ON_THEIR_WAY: usize = 48 << 20;
 const PIECE: (usize, usize) = (8 << 10, 64 << 10);
 /// Bytes that wait in the kernel for a client.
 const UNSENT: i32 = 128 << 10;
-/// Uploads that are examined at once.
+/// Uploads that are taken at once, far fewer than the threads that may wait (512, as tokio has it); and those of them that
+/// are examined.
+const MOST_UPLOADS: usize = 64;
 const MOST_EXAMINED: usize = 2;
 /// How often it looks around: whether it is to end, and who stands still.
 const TICK: Duration = Duration::from_millis(100);
@@ -117,6 +122,7 @@ pub fn serve(index: Index, mut options: Options, ready: impl FnOnce(SocketAddr))
         places: Places::new(options.most_connections, most_of_one),
         options,
         log,
+        uploads: tokio::sync::Semaphore::new(MOST_UPLOADS),
         examined: tokio::sync::Semaphore::new(MOST_EXAMINED),
     });
     // The loop that accepts runs on this thread: nothing that a client does keeps it from hearing that it is to end.

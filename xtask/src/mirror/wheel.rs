@@ -249,6 +249,12 @@ fn beside(dir: &Path, stem: &str) -> Result<Vec<Beside>> {
     Ok(found)
 }
 
+/// Whether a file called `name` may lie beside the wheel of the file name `wheel`.
+pub fn is_beside(wheel: &str, name: &str) -> bool {
+    let stem = wheel.strip_suffix(".whl").unwrap_or(wheel);
+    name.strip_prefix(stem).is_some_and(|ending| BESIDE.contains(&ending))
+}
+
 /// Whether a name is that of a file which can be published: a wheel, or what lies beside one.
 pub fn is_file_name(name: &str) -> bool {
     let fits = |c: char| c.is_ascii_alphanumeric() || "._-+!".contains(c);

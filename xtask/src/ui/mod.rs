@@ -5,13 +5,16 @@
 pub mod name;
 pub mod page;
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 use std::io::Write;
+use std::path::Path;
 use std::sync::{LazyLock, Mutex, mpsc};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use torchmill_bytes::text::is_direction;
 
 use crate::error::Error;
 use crate::event::{Event, Sink, Whence};
@@ -104,7 +107,7 @@ impl Inner {
                 .with_style(style("  {msg:40!} {bar:24} {bytes:>10} of {total_bytes:<10} {eta:>4}")),
             None => bars.add(ProgressBar::new_spinner()).with_style(style("  {msg:40!} {spinner} {bytes}")),
         };
-        bar.set_message(file.clone());
+        bar.set_message(visible(&file).into_owned());
         if let Some(old) = self.downloads.insert(file, bar) {
             old.finish_and_clear();
         }
@@ -123,7 +126,7 @@ impl Inner {
             bar.set_length(total);
             bar.set_position(done);
             bar.set_prefix(left_text);
-            let current: String = current.rsplit('/').next().unwrap_or(current).chars().take(40).collect();
+            let current = visible(current.rsplit('/').next().unwrap_or(current)).chars().take(40).collect::<String>();
             bar.set_message(from.map_or(current.clone(), |from| format!("{from}  {current}")));
             if done == total {
                 bar.finish_and_clear();
@@ -196,7 +199,7 @@ impl Sink for JsonEvents {
             return;
         }
         if let Ok(line) = serde_json::to_string(&event) {
-            say(&line);
+            say(&visible_json(&line));
         }
     }
 }
@@ -290,16 +293,45 @@ impl Drop for Waiting {
     }
 }
 
-/// Text of others as a terminal may show it: control characters are visible, and do nothing. Lines stay.
-pub fn visible(text: &str) -> std::borrow::Cow<'_, str> {
-    let harmless = |c: char| c == '\n' || c == '\t' || !c.is_control();
-    if text.chars().all(harmless) {
+/// Whether a terminal shows `c` where it stands, and does nothing else for it.
+fn is_harmless(c: char) -> bool {
+    c == '\n' || c == '\t' || !c.is_control() && !is_direction(c)
+}
+
+/// Text of others as a terminal may show it: control characters, and those that turn what is beside them, are visible and
+/// do nothing. Lines stay.
+pub fn visible(text: &str) -> Cow<'_, str> {
+    if text.chars().all(is_harmless) {
         return text.into();
     }
     text.chars()
-        .map(|c| if harmless(c) { c.to_string() } else { c.escape_default().to_string() })
+        .map(|c| if is_harmless(c) { c.to_string() } else { c.escape_default().to_string() })
         .collect::<String>()
         .into()
+}
+
+/// A path as a terminal may show it: others may have named what it leads to.
+pub fn path(path: &Path) -> String {
+    visible(&path.display().to_string()).into_owned()
+}
+
+/// JSON as a terminal may show it. Its writer escapes what JSON demands, and leaves DEL, C1 and the controls of direction
+/// as they are; these can stand in its strings alone, where an escape means the same.
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    if json.chars().all(is_harmless) {
+        return json.into();
+    }
+    let mut out = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_harmless(c) {
+            out.push(c);
+        } else {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                out.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    out.into()
 }
 
 /// Text of this program's, which may hold text of others.
@@ -348,5 +380,18 @@ mod tests {
             ["0.3 s", "1 min 00 s", "1 min 15 s", "1 h 30 min"]
         );
         assert_eq!([bytes(12), bytes(1536), bytes(3 << 30)], ["12 B", "1.5 KiB", "3.0 GiB"]);
+    }
+
+    #[test]
+    fn what_turns_or_hides_text_is_visible_and_json_means_the_same() {
+        let text = "a\u{1b}[31m\u{7f}\u{9b}b\u{202e}c\u{2066}\u{2028}\u{61c}\u{e0041}\n\té";
+        let shown = "a\\u{1b}[31m\\u{7f}\\u{9b}b\\u{202e}c\\u{2066}\\u{2028}\\u{61c}\\u{e0041}\n\té";
+        assert_eq!(visible(text), shown);
+        assert!(matches!(visible("plain\n\té"), Cow::Borrowed(_)));
+        assert_eq!(path(Path::new("a\u{202e}b")), "a\\u{202e}b");
+        let json = serde_json::json!({ text: [text] }).to_string();
+        let shown = visible_json(&json);
+        assert!(shown.chars().all(is_harmless) && shown.contains("\\u009b") && shown.contains("é"), "{shown}");
+        assert_eq!(serde_json::from_str::<serde_json::Value>(&shown).unwrap(), serde_json::json!({ text: [text] }));
     }
 }

@@ -29,6 +29,7 @@ pub use stats::Interval;
 pub use subject::{Facts, Subject};
 
 use crate::error::{Error, Result};
+use crate::platform::read_text;
 use crate::stage::Build;
 
 /// How much is measured.
@@ -122,6 +123,8 @@ pub struct Measured {
 
 /// Version of the JSON form.
 const SCHEMA_VERSION: u32 = 1;
+/// Bytes of a file of figures that are read, at most.
+const MOST_MEASURED: u64 = 256 << 20;
 
 /// What was measured, and what it came to.
 #[derive(Debug, Serialize)]
@@ -165,11 +168,12 @@ impl Report {
 /// # Errors
 /// It is not there, or no such file.
 pub fn read(path: &Path) -> Result<Measured> {
-    let text = fs_err::read(path).map_err(|e| Error::misuse("unreadable", e.to_string()))?;
+    let text = read_text(path, MOST_MEASURED)
+        .map_err(|e| Error::misuse("unreadable", format!("{} cannot be read: {e}", path.display())))?;
     let bad = |what: String| {
         Error::misuse("report", format!("{}: {what}", path.display())).next("name a file that `validate --raw` wrote")
     };
-    let value: serde_json::Value = serde_json::from_slice(&text).map_err(|e| bad(format!("this is no JSON: {e}")))?;
+    let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| bad(format!("this is no JSON: {e}")))?;
     match value["schema_version"].as_u64() {
         Some(v) if v > u64::from(SCHEMA_VERSION) => {
             return Err(bad(format!("its schema_version is {v}, this torchmill knows {SCHEMA_VERSION}")));

@@ -134,7 +134,10 @@ fn show(rows: &[Row]) {
                 let libuv = if report.libuv { "yes" } else { "**no**" };
                 format!("{libuv} | {} | {} | {}", gloo(report), text(init), text(run))
             }
-            Err(e) => format!("not read: {} | | |", e.what().lines().next().unwrap_or("").replace('|', "/")),
+            Err(e) => {
+                let why = e.what().lines().next().unwrap_or_default();
+                format!("not read: {} | | |", ui::visible(why).replace('|', "/"))
+            }
         };
         println!("| {} | {} | {cells} | `{}` |", row.version, row.platform, row.file);
     }

@@ -187,6 +187,11 @@ pub fn left_over(root: &Path) -> Vec<String> {
     left
 }
 
+/// A change that was decided by somebody who was killed before all of it was made, by name.
+pub fn undone(root: &Path) -> Option<String> {
+    left_over(root).into_iter().find(|name| root.join(name).join(COMMIT).is_file())
+}
+
 fn is_left(dir: &Path) -> bool {
     let old = || {
         let age = dir.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());

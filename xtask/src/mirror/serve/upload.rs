@@ -27,8 +27,9 @@ use crate::event::Silent;
 use crate::mirror::index::{Outcome, same_version};
 use crate::mirror::wheel::{Name, Wheel};
 
-/// Most bytes of a field that is no file.
+/// Most bytes of a field that is no file, and of one that is kept.
 const MOST_FIELD: usize = 1 << 20;
+const MOST_KEPT: usize = 4 << 10;
 
 /// Folder for what is uploaded, in that of the change.
 const UPLOAD: &str = "upload";
@@ -126,6 +127,12 @@ impl HttpBody for Paced {
 
 async fn take(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Result<Outcome, Refusal> {
     let bad = |what: &str| Refusal(StatusCode::BAD_REQUEST, what.to_owned());
+    // Who waited for longer would be taken for one who does not go on.
+    let turn = tokio::time::timeout(shared.options.stall_timeout / 2, shared.uploads.acquire()).await;
+    let Ok(Ok(_upload)) = turn else {
+        let what = "as many uploads are under way as are taken at once: try again later";
+        return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, what.to_owned()));
+    };
     let head = Arc::new(AtomicU64::new(0));
     let request = {
         let (parts, body) = request.into_parts();
@@ -256,7 +263,7 @@ async fn read_form(form: &mut Multipart, head: &AtomicU64, dir: &Path, most: u64
                 write(field, &path, most).await?;
                 read.file = Some(path);
             }
-            _ => drop(text(field).await?),
+            _ => skip(field).await?,
         }
     }
     Ok(read)
@@ -271,12 +278,25 @@ async fn drain(form: &mut Multipart) {
 async fn text(mut field: Field<'_>) -> Result<String, Refusal> {
     let mut bytes = Vec::new();
     while let Some(piece) = field.chunk().await? {
+        if bytes.len() + piece.len() > MOST_KEPT {
+            let what = format!("the field '{}' has more than {MOST_KEPT} bytes", field.name().unwrap_or_default());
+            return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, what));
+        }
         bytes.extend_from_slice(&piece);
-        if bytes.len() > MOST_FIELD {
+    }
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Passes over a field that nobody here asks for, such as a description.
+async fn skip(mut field: Field<'_>) -> Result<(), Refusal> {
+    let mut size = 0;
+    while let Some(piece) = field.chunk().await? {
+        size += piece.len();
+        if size > MOST_FIELD {
             return Err(Refusal(StatusCode::PAYLOAD_TOO_LARGE, format!("a field has more than {MOST_FIELD} bytes")));
         }
     }
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    Ok(())
 }
 
 async fn write(mut field: Field<'_>, path: &Path, most: u64) -> Result<(), Refusal> {
