@@ -766,6 +766,71 @@ fn a_profiler_that_would_see_no_gpu_stops_the_build_at_configure() {
         .says("the profiler would see no GPU");
 }
 
+/// The stand-in with CUDA, and with what PyTorch looks for before it takes NVSHMEM in.
+#[test]
+fn nvshmem_that_cmake_would_leave_out_stops_the_build_at_configure() {
+    let with = |parts: &str| {
+        let mut files = crate::standin::fresh_files();
+        let options = format!("option(USE_CUDA \"\" OFF)\noption(USE_NVSHMEM \"\" ON)\n{parts}option(BUILD_TEST");
+        let cmake = files["CMakeLists.txt"].replace("option(BUILD_TEST", &options);
+        files.insert("CMakeLists.txt".into(), cmake);
+        let w = crate::standin::workspace_with(&files, |r| {
+            let cuda = "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n[features]\nUSE_CUDA = true";
+            r.replace("[features]", &format!("{cuda}\nUSE_NVSHMEM = true"))
+        });
+        let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
+        let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", "configure", "--cuda-home"]);
+        Ran::of(command.arg(home), w.path())
+    };
+    let found = "find_file(NVSHMEM_HOST_LIB CMakeLists.txt PATHS ${CMAKE_SOURCE_DIR} NO_DEFAULT_PATH)\n";
+    with(found).exits(0);
+    with(&format!("{found}find_library(NVSHMEM_DEVICE_LIB no_such_library)\n"))
+        .exits(3)
+        .says("USE_NVSHMEM: the recipe says on; CMake ended with NVSHMEM_DEVICE_LIB 'NVSHMEM_DEVICE_LIB-NOTFOUND'")
+        .says("it would be left out");
+}
+
+/// As in a build with a profiler, whose `torch_cpu` needs CUPTI and the run time: no run path of the build leads there.
+#[test]
+fn a_program_of_the_build_is_linked_though_its_libraries_need_those_of_the_toolkit() {
+    let mut files = crate::standin::fresh_files();
+    let cmake = files["CMakeLists.txt"].replace("option(BUILD_TEST", "option(USE_CUDA \"\" OFF)\noption(BUILD_TEST");
+    files.insert("CMakeLists.txt".into(), cmake);
+    for (name, text) in [
+        ("profiler.cpp", "extern \"C\" int cudart_version();\nint profiler() { return cudart_version(); }\n"),
+        ("shm.cpp", "int profiler();\nint shm() { return profiler(); }\n"),
+        ("manager.cpp", "int shm();\nint c10_answer();\nint main() { return shm() - c10_answer(); }\n"),
+    ] {
+        files.insert(name.into(), text.into());
+    }
+    // Targets of the kind that FindCUDAToolkit.cmake makes.
+    let list = "add_library(CUDA::cudart UNKNOWN IMPORTED)\n\
+         set_target_properties(CUDA::cudart PROPERTIES IMPORTED_LOCATION $ENV{CUDA_HOME}/lib64/libcudart.so)\n\
+         target_sources(torch_cpu PRIVATE ${CMAKE_SOURCE_DIR}/profiler.cpp)\n\
+         target_link_libraries(torch_cpu PRIVATE CUDA::cudart)\n\
+         add_library(shm SHARED ${CMAKE_SOURCE_DIR}/shm.cpp)\n\
+         target_link_libraries(shm PRIVATE torch_cpu)\n\
+         add_executable(torch_shm_manager ${CMAKE_SOURCE_DIR}/manager.cpp)\n\
+         target_link_libraries(torch_shm_manager PRIVATE shm c10)\n\
+         set_target_properties(torch_shm_manager PROPERTIES INSTALL_RPATH \"$ORIGIN/../lib\")\n";
+    files.get_mut("caffe2/CMakeLists.txt").unwrap().push_str(list);
+    let w = crate::standin::workspace_with(&files, |r| {
+        r.replace("[features]", "[cuda]\nversion = \"12.4\"\narchitectures = [\"9.0\"]\n[features]\nUSE_CUDA = true")
+    });
+    let home = installed_toolkit(w.path(), "12.4", "9.1.0", "2.21.5");
+    let library = home.join("lib64/libcudart.so.13");
+    std::fs::write(home.join("runtime.c"), "int cudart_version(void) { return 42; }\n").unwrap();
+    let made = std::process::Command::new("cc")
+        .args(["-shared", "-fPIC", "-Wl,-soname,libcudart.so.13", "-o"])
+        .arg(&library)
+        .arg(home.join("runtime.c"))
+        .status();
+    assert!(made.unwrap().success());
+    std::fs::hard_link(&library, library.with_extension("")).unwrap();
+    let mut command = w.xtask(&["build-torch", "--recipe", "standin", "--until", "compile", "--cuda-home"]);
+    Ran::of(command.arg(home), w.path()).exits(0);
+}
+
 #[test]
 fn a_toolkit_without_the_two_static_libraries_gets_stand_ins_and_one_without_cicc_is_refused() {
     let mut files = packed_toolkit();
@@ -885,6 +950,111 @@ fn the_recipe_for_cuda_13_depends_on_what_the_stock_wheel_depends_on() {
         assert!(packages.contains(&("cuda-toolkit".into(), "13.0.2".into())), "{packages:?}");
         assert!(packages.iter().any(|(n, v)| n == "nvidia-cublas" && v.contains(">=13.1.0.3")), "{packages:?}");
     }
+}
+
+/// Of a report of `inspect` what the build decides, whatever Python it was for.
+fn decided(report: &serde_json::Value) -> serde_json::Value {
+    type Map = serde_json::Map<String, serde_json::Value>;
+    let libraries = report["libraries"].as_array().unwrap().iter();
+    let needed: Map = libraries
+        .map(|library| (library["path"].as_str().unwrap().to_owned(), library["needed"].clone()))
+        .filter(|(path, _)| path.starts_with("torch/lib/"))
+        .collect();
+    let names = ["commit", "cuda", "cxx11_abi", "cxx_flags", "version"];
+    let torch: Map = names.into_iter().map(|name| (name.to_owned(), report["torch"][name].clone())).collect();
+    serde_json::json!({
+        "backends": report["backends"],
+        "gpu": report["gpu"],
+        "needed": needed,
+        "sizes": { "torch/bin": report["sizes"]["torch/bin"] },
+        "torch": torch,
+    })
+}
+
+/// What [`decided`] was of the stock wheel, read on 2026-11-28.
+fn noted_of_stock() -> serde_json::Value {
+    let text = std::fs::read_to_string(root().join("tests/drafts/torch-2.12.1.stock.json")).unwrap();
+    serde_json::from_str(&text).unwrap()
+}
+
+/// What most objects of a library are compiled for, as TORCH_CUDA_ARCH_LIST has it: PyTorch's list files have a few
+/// compiled for more.
+fn compiled_for(images: &std::collections::BTreeMap<String, u64>) -> Vec<String> {
+    let most = images.values().max().unwrap();
+    let is_in_most = |name: String| images.get(&name).is_some_and(|n| 2 * n > *most);
+    let mut numbers: Vec<u32> =
+        images.keys().filter_map(|name| name.strip_prefix("cubin sm_")).map(|n| n.parse().unwrap()).collect();
+    numbers.sort_unstable();
+    numbers.retain(|n| is_in_most(format!("cubin sm_{n}")));
+    let ptx = |n: u32| if is_in_most(format!("ptx compute_{n}")) { "+PTX" } else { "" };
+    numbers.into_iter().map(|n| format!("{}.{}{}", n / 10, n % 10, ptx(n))).collect()
+}
+
+/// The recipe says what the stock wheel shows. Of some switches it shows nothing: MAGMA and the attention kernels are
+/// linked in without a name of their own.
+#[test]
+fn the_recipes_for_cuda_13_have_the_architectures_and_switches_of_the_stock_wheel() {
+    // The size of that of nvidia-cuda-nvcc 13.0.88.
+    const PTXAS: u64 = 37_741_528;
+    let stock = noted_of_stock();
+    let flags = stock["torch"]["cxx_flags"].as_str().unwrap();
+    let defines = |name: &str| flags.split_whitespace().any(|flag| flag.strip_prefix("-D") == Some(name));
+    let has = |backend: &str| stock["backends"][backend].as_bool().unwrap();
+    let needs = |library: &str, beginning: &str| {
+        let needed = stock["needed"][format!("torch/lib/lib{library}.so")].as_array().unwrap();
+        needed.iter().any(|soname| soname.as_str().unwrap().starts_with(beginning))
+    };
+    let switches = [
+        ("BUILD_BUNDLE_PTXAS", stock["sizes"]["torch/bin"].as_u64().unwrap() > PTXAS),
+        ("USE_CUDNN", needs("torch_cuda", "libcudnn.so.9")),
+        ("USE_CUDSS", needs("torch_cuda", "libcudss.so")),
+        ("USE_CUFILE", needs("torch_cuda", "libcufile.so")),
+        ("USE_CUSPARSELT", needs("torch_cuda", "libcusparseLt.so")),
+        ("USE_DISTRIBUTED", has("distributed")),
+        ("USE_FBGEMM", defines("USE_FBGEMM")),
+        ("USE_GLOO", has("gloo")),
+        ("USE_KINETO", defines("USE_KINETO") && needs("torch_cpu", "libcupti.so")),
+        ("USE_MPI", has("mpi")),
+        ("USE_MSLK", defines("USE_MSLK")),
+        ("USE_NCCL", has("nccl")),
+        ("USE_NUMA", needs("torch_cpu", "libnuma.so")),
+        ("USE_NVRTC", needs("torch_cuda", "libnvrtc.so")),
+        ("USE_NVSHMEM", needs("torch_nvshmem", "libnvshmem_host.so")),
+        ("USE_OPENMP", needs("torch_cpu", "libgomp.so")),
+        ("USE_PYTORCH_QNNPACK", defines("USE_PYTORCH_QNNPACK")),
+        ("USE_SYSTEM_NCCL", needs("torch_cuda", "libnccl.so")),
+        ("USE_UCC", has("ucc")),
+        ("USE_XNNPACK", defines("USE_XNNPACK")),
+    ];
+    let images: std::collections::BTreeMap<String, u64> = serde_json::from_value(stock["gpu"].clone()).unwrap();
+    let workspace = torchmill::recipe::Workspace { root: root() };
+    // Without FBGEMM: no source of it can be had. MSLK's kernels are for 10.0 and later.
+    for (name, all, without) in [
+        ("torch-2.12.1-cu130", true, &["USE_FBGEMM"][..]),
+        ("torch-2.12.1-cu130-sm90", false, &["USE_FBGEMM", "USE_MSLK"][..]),
+    ] {
+        let recipe = workspace.load(name).unwrap().on("x86_64");
+        let cuda = recipe.cuda.as_ref().unwrap();
+        let architectures = if all { compiled_for(&images) } else { vec!["9.0".to_owned()] };
+        assert_eq!(cuda.architectures, architectures, "{name}");
+        assert_eq!(stock["torch"]["cuda"], cuda.version, "{name}");
+        assert_eq!(stock["torch"]["commit"], recipe.torch.commit, "{name}");
+        assert_eq!(stock["torch"]["cxx11_abi"], recipe.torch.cxx11_abi, "{name}");
+        let is_other = |(switch, on): &&(&str, bool)| recipe.features.get(*switch) != Some(on);
+        let others: Vec<&str> = switches.iter().filter(is_other).map(|(switch, _)| *switch).collect();
+        assert_eq!(others, without, "{name}");
+    }
+}
+
+/// What was noted of the stock wheel, held against the wheel.
+#[test]
+#[ignore = "takes too much: reads 474 MiB of a wheel on the package index"]
+fn the_stock_wheel_for_cuda_13_is_what_was_noted_of_it() {
+    let w = Workspace::new();
+    let inspect = ["inspect", "pypi:torch==2.12.1", "--json", "--platform", "manylinux_2_28_x86_64"];
+    let ran = w.run(&[&inspect[..], &["--python-version", "3.14"]].concat()).exits(0);
+    let report: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
+    assert_eq!(decided(&report), noted_of_stock());
 }
 
 /// The real toolkit of CUDA 13.

@@ -20,6 +20,7 @@ use crate::stage::environment;
 use crate::stage::step::{Ahead, Cx, Step};
 use crate::stage::work::{Work, pieces, room};
 use crate::store::{Parts, share_tree};
+use crate::toolchain::cuda::Toolkit;
 use crate::toolchain::locked::CMAKE_TOOLS;
 use crate::toolchain::{LAUNCH_COMMAND, Process, nvcc};
 
@@ -65,6 +66,30 @@ const NO_CUPTI: &str = "LIBKINETO_NOCUPTI";
 fn wants_cupti(recipe: &Recipe) -> bool {
     recipe.cuda.is_some() && recipe.features.get("USE_KINETO") == Some(&true)
 }
+
+/// What PyTorch looks for before it takes NVSHMEM in. Where one is not there it says so in a message alone, and
+/// `USE_NVSHMEM` stays on.
+const NVSHMEM_PARTS: &[&str] = &["NVSHMEM_HOST_LIB", "NVSHMEM_DEVICE_LIB", "NVSHMEM_INCLUDE_DIR"];
+
+/// Whether `recipe` asks for NVSHMEM.
+fn wants_nvshmem(recipe: &Recipe) -> bool {
+    recipe.cuda.is_some() && recipe.features.get("USE_NVSHMEM") == Some(&true)
+}
+
+/// Where the linker of a program finds what libraries of the build need of the toolkit (`torch_cpu` needs CUPTI). Their
+/// run path is the one that they are installed with, and leads to no toolkit. Installers put CUPTI into a folder of its
+/// own. `None` where there is no toolkit, or no such thing as a run path.
+fn toolkit_libraries(build: &Build<'_>, work: &Work) -> Option<String> {
+    build.recipe.cuda.as_ref().filter(|_| build.recipe.system == System::Linux)?;
+    let toolkit = Toolkit { root: work.dep(CUDA) };
+    let folders = [toolkit.libraries(), toolkit.root.join("extras/CUPTI/lib64")];
+    let folders: Vec<String> =
+        folders.iter().filter(|folder| folder.is_dir()).map(|folder| folder.display().to_string()).collect();
+    (!folders.is_empty()).then(|| folders.join(":"))
+}
+
+/// The version of [`toolkit_libraries`] in the key: raised when programs are linked in another way.
+const TOOLKIT_LIBRARIES: u32 = 1;
 
 /// The script that calls PEP 517 hooks.
 pub const PEP517: &str = include_str!("pep517.py");
@@ -114,6 +139,9 @@ impl Step for Configure {
             parts.json("architectures", &cuda.architectures);
             parts.json("what the wheel requires", &cuda.requires);
             parts.json("threads of nvcc", &cuda.nvcc_threads);
+            if recipe.system == System::Linux {
+                parts.json("programs find the toolkit", &TOOLKIT_LIBRARIES);
+            }
             // The launcher adds them to commands: ninja knows nothing of it.
             if nvcc::travels(cuda.major()) {
                 parts.json("names of nvcc", &nvcc::NAMES);
@@ -381,12 +409,24 @@ fn write_project_module(cx: &Cx<'_>, work: &Work) -> Result<()> {
     fs_err::write(&checks, known.unwrap_or_default())?;
     writeln!(text, "include({} OPTIONAL)", bracket(checks.display())).ok();
     writeln!(text, "set(TORCHMILL_LIBUV_ROOT {})", bracket(work.dep("uv").display())).ok();
+    if let Some(folders) = toolkit_libraries(build, work) {
+        // Of programs alone: a library that is linked need not have all that its libraries need.
+        writeln!(
+            text,
+            "add_link_options(\"$<HOST_LINK:$<$<STREQUAL:$<TARGET_PROPERTY:TYPE>,EXECUTABLE>:\
+             -Wl$<COMMA>-rpath-link$<COMMA>{folders}>>\")"
+        )
+        .ok();
+    }
     let mut reported: Vec<&str> = build.recipe.features.keys().map(String::as_str).collect();
     if !build.recipe.torch.cxx11_abi {
         reported.push(CXX_FLAGS);
     }
     if wants_cupti(&build.recipe) {
         reported.push(NO_CUPTI);
+    }
+    if wants_nvshmem(&build.recipe) {
+        reported.extend(NVSHMEM_PARTS);
     }
     writeln!(text, "set(TORCHMILL_FEATURES {})", reported.join(" ")).ok();
     for (target, unity) in &build.recipe.unity {
@@ -453,6 +493,17 @@ fn read_back(build: &Build<'_>, work: &Work) -> Result<BTreeMap<String, bool>> {
             "USE_KINETO: the recipe says on, and has CUDA; CMake ended with {NO_CUPTI} '{no_cupti}': the profiler would see \
              no GPU"
         ));
+    }
+    if wants_nvshmem(&build.recipe) {
+        for part in NVSHMEM_PARTS {
+            let value = report.get(format!("feature:{part}").as_str()).copied().unwrap_or("");
+            // A version that looks for it under other names sets none of these.
+            if value.ends_with("-NOTFOUND") {
+                wrong.push(format!(
+                    "USE_NVSHMEM: the recipe says on; CMake ended with {part} '{value}': it would be left out"
+                ));
+            }
+        }
     }
     if report.get("torch_cpu") != Some(&"libuv") {
         wrong.push(format!(
