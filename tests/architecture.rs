@@ -445,15 +445,7 @@ const READS_BY_ITSELF: &[(&str, &[&str])] = &[
     ("where objects came from: what a progress bar and a page say", &["work/ninja.rs now", "compiled.rs compiled"]),
     (
         "a finished result, on its way out of the store",
-        &[
-            "publish.rs merged",
-            "publish.rs note_sums",
-            "publish.rs place",
-            "publish.rs publish",
-            "publish.rs publish_set ×2",
-            "publish.rs write_if_changed",
-            "uvstore_pack.rs wheel ×2",
-        ],
+        &["publish.rs place", "publish.rs publish", "publish.rs publish_set ×2", "uvstore_pack.rs wheel ×2"],
     ),
 ];
 

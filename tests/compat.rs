@@ -759,6 +759,12 @@ fn lines_of_a_requirement_file_count_as_pip_counts_them() {
     let ran = compat("more/secret.txt", "-i https://bob:S3CRET@h/simple\ngit+https://bob:S3CRET@h/x\n").exits(1);
     assert!(!ran.stdout.contains("S3CRET") && !ran.stderr.contains("S3CRET"), "{ran:?}");
     ran.says("-i https://…@h/simple, which is not followed").says("git+https://…@h/x");
+    // What a file of others includes has an end, and is waited for no longer than it takes.
+    if cfg!(unix) {
+        compat("more/endless.txt", "-r /dev/zero\n").exits(2).says("/dev/zero cannot be read: it is no regular file");
+        b.run(&["compat", "site", "-r", "/dev/zero"]).exits(2).says("/dev/zero is no requirement file");
+        b.run(&["compat", "site", "/dev/zero"]).exits(2).says("/dev/zero cannot be read: it is no regular file");
+    }
 }
 
 #[test]

@@ -121,6 +121,8 @@ fn bad_input_is_answered_or_refused_in_time_and_never_ends_in_a_panic() {
     }
     explain(&[&path("absent")], b"").exits(2).says("there is no");
     explain(&[dir.path().to_str().unwrap()], b"").exits(2).says("is no file");
+    assert!(Command::new("mkfifo").arg(path("pipe")).status().unwrap().success());
+    explain(&[&path("pipe")], b"").exits(2).says("pipe is no file");
 }
 
 #[test]

@@ -312,6 +312,17 @@ fn a_wheel_that_lies_in_record_is_refused() {
 }
 
 #[test]
+fn what_no_two_installers_take_for_one_wheel_is_said_of_a_wheel_at_hand() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("torch-2.6.0-cp311-cp311-manylinux_2_28_x86_64.whl");
+    std::fs::write(&path, linux_wheel(WITH)).unwrap();
+    let said = |how: &[&str]| json(&inspect(&path, how).exits(0))["notes"].to_string();
+    assert!(said(&[]).contains("it is not one wheel to every installer: it has no METADATA"), "{}", said(&[]));
+    // A verdict reads no more than it needs.
+    assert!(!said(&["--verdict"]).contains("one wheel"));
+}
+
+#[test]
 fn what_a_person_reads_says_it_in_one_screen() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("torch.whl");
@@ -488,6 +499,8 @@ fn what_is_no_torch_gets_one_clear_sentence_and_exit_code_2() {
         assert!(said.contains(says), "{name}: {said}");
         assert!(!ran.stderr.contains("panicked"), "{name}: {}", ran.stderr);
     }
+    // Of a device there is no end, and whoever opens a pipe waits.
+    inspect(Path::new("/dev/zero"), &[]).exits(2).says("it is no regular file");
     let nothing = dir.path().join("nothing");
     std::fs::create_dir(&nothing).unwrap();
     inspect(&nothing, &[]).exits(2).says("is not a torch");

@@ -196,6 +196,28 @@ fn the_log_holds_no_secret() {
 }
 
 #[test]
+#[cfg(unix)]
+fn clean_removes_what_is_deeper_than_any_path() {
+    let w = Workspace::new();
+    let room = w.store.join("v1/inner/room/v1");
+    std::fs::create_dir_all(&room).unwrap();
+    // From the innermost out: whoever goes down step by step can make what nobody can name.
+    let folder = |level: u32| w.path().join(level.to_string());
+    for level in 0..3000 {
+        std::fs::create_dir(folder(level)).unwrap();
+        if level > 0 {
+            std::fs::rename(folder(level - 1), folder(level).join("d")).unwrap();
+        }
+    }
+    std::fs::rename(folder(2999), room.join("deep")).unwrap();
+    // With fewer open files than it is deep.
+    let mut clean = Command::new("sh");
+    clean.args(["-c", "ulimit -n 256 && exec \"$0\" clean --store \"$1\"", env!("CARGO_BIN_EXE_torchmill")]);
+    Ran::of(clean.arg(&w.store).env("TMPDIR", w.path()), w.path()).exits(0);
+    assert!(!w.store.join("v1/inner").exists());
+}
+
+#[test]
 fn clean_says_what_it_would_remove_and_removes_nothing_until_asked() {
     let w = Workspace::new();
     let build = w.store.join("v1/work/compile-1/object.o");

@@ -1956,6 +1956,17 @@ fn what_another_index_of_the_same_host_has_is_not_there() {
     });
     push_with_password(dir.path(), &format!("{url}/legacy/"), &w).exits(0).says("already there, the same bytes");
     assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+    // An index that is named is followed on its host: some servers know theirs by a number.
+    let page = link("/f/x");
+    let (url, _) = scripted("127.0.0.1:0", move |method, path| match (method, path) {
+        ("GET", "/feed/simple/demo/") => ("302 Go\r\nLocation: /0123/simple/demo/".into(), Vec::new()),
+        ("GET", "/0123/simple/demo/") => ("200 OK\r\nContent-Type: text/html".into(), page.clone().into_bytes()),
+        _ => ("404 None".into(), Vec::new()),
+    });
+    let (to, simple) = (format!("{url}/feed/"), format!("{url}/feed/simple/"));
+    let mut command = mirror(&["push", "--to", &to, "--simple", &simple, s(&w)]);
+    command.env("HOME", dir.path()).env("TORCHMILL_UPLOAD_PASSWORD", "S3CRET-password");
+    Ran::of(&mut command, dir.path()).exits(0).says("already there, the same bytes");
 }
 
 #[test]

@@ -560,13 +560,23 @@ fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
         let ran = w.run(&[command, "--offline", "--recipe", text(&theirs)]).exits(1);
         assert!(ran.stderr.contains("standin from file:standin.tar") && ran.stderr.contains("--trust="), "{ran:?}");
     }
-    w.run(&["libuv", "--offline", "--recipe", text(&theirs)]).exits(1).says("came from elsewhere");
+    // What has no room for it does not run it: a toolkit's compiler is of the recipe's packages, too.
+    for command in [&["libuv"][..], &["canary"], &["uvstore"], &["repro"], &["cache", "export"], &["toolchain", "cuda"]]
+    {
+        let command = [command, &["--offline", "--recipe", text(&theirs)]].concat();
+        w.run(&command).exits(1).says("came from elsewhere");
+    }
     let ran = w.run(&["tree", "--recipe", text(&theirs), "--trust"]).exits(0).says("trusted because --trust was given");
     let tree = PathBuf::from(ran.stdout.trim().replace("[DIR]", text(w.path())));
     assert!(tree.join("setup.py").exists() && text(&tree).contains("/inner/"), "{}", tree.display());
     let ran =
         w.run(&["shell", "--recipe", text(&theirs), "--trust", "--", "sh", "-c", "ls -a $HOME /root /home; echo done"]);
     assert!(ran.exits(0).stdout.contains("done"));
+    // What is run outside is not for it to write to.
+    let out = |folder: &str| w.run(&["build-torch", "--recipe", text(&theirs), "--trust", "--out", folder]);
+    for folder in [".", text(w.path().parent().unwrap()), text(&w.store)] {
+        out(folder).exits(2).says("code of others would write to");
+    }
     // One of the workspace's own is asked nothing.
     w.run(&["tree", "--recipe", "standin"]).exits(0);
 }
@@ -597,6 +607,13 @@ fn what_a_recipe_from_elsewhere_extends_is_shown_with_it_and_runs_with_trust_onl
         tree(&[&trust]).exits(1).says("this is not what --trust=");
         tree(&[&shown()]).exits(0);
     }
+    // What cannot be read now may be when it is run.
+    std::fs::write(&base, "[[[").unwrap();
+    w.run(&["libuv", "--offline", "--recipe", "mine"]).exits(1).says("came from elsewhere");
+    // One that builds on a recipe of the workspace finds it in the room, too.
+    std::fs::write(&theirs, "schema = 1\nextends = \"standin\"\n").unwrap();
+    let ran = w.run(&["tree", "--offline", "--recipe", text(&theirs), "--trust"]).exits(0).says("recipes/standin.toml");
+    assert!(ran.stdout.contains("/inner/"), "{ran:?}");
 }
 
 #[test]

@@ -129,6 +129,11 @@ fn what_cannot_be_read_is_named() {
     from("{\"schema_version\": 1}").says("this is no measurement");
     from("{\"schema_version\": 99}").says("its schema_version is 99");
     xtask(dir.path(), &["validate", "--from", "/no/such/file"]).exits(2).says("/no/such/file");
+    if cfg!(unix) {
+        xtask(dir.path(), &["validate", "--from", "/dev/zero"])
+            .exits(2)
+            .says("/dev/zero cannot be read: it has more than");
+    }
     xtask(dir.path(), &["validate", "--candidate", "x"]).exits(2).says("--baseline");
     let none = ["validate", "--candidate", "no-such.whl", "--baseline", "pypi:torch==2.6.0"];
     xtask(dir.path(), &none).exits(2).says("there is no 'no-such.whl'");

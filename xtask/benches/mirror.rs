@@ -204,7 +204,11 @@ fn main() {
             let servers = [
                 ("nginx", nginx(&index, dir.path()), path.to_owned()),
                 ("mirror serve", Some(ours(&index)), path.to_owned()),
-                ("pypiserver", pypiserver(&packages), path.replace("files/project3/", "packages/").replace("files/large/", "packages/")),
+                (
+                    "pypiserver",
+                    pypiserver(&packages),
+                    path.replace("files/project3/", "packages/").replace("files/large/", "packages/"),
+                ),
             ];
             for (name, server, path) in servers {
                 let Some(server) = server else { continue };

@@ -158,8 +158,8 @@ fn zipped(files: &[(String, Vec<u8>)], options: zip::write::SimpleFileOptions) -
     Some(zip.finish().ok()?.into_inner())
 }
 
-fn demo(bytes: &Vec<u8>) -> torchmill::error::Result<torchmill::wheel::Wheel<'_>> {
-    torchmill::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), bytes)
+fn demo(source: &dyn ReadAt) -> torchmill::error::Result<torchmill::wheel::Wheel<'_>> {
+    torchmill::wheel::Wheel::open(&"demo-1.0-py3-none-any.whl".parse().unwrap(), source)
 }
 
 /// Wheels that are right: as it is, packed, and in the long form of sizes.

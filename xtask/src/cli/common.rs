@@ -303,6 +303,7 @@ impl Session {
         }
         let mut write = write.iter().map(|p| Ok(std::path::absolute(p)?)).collect::<Result<Vec<_>>>()?;
         write.retain(|p| fs_err::create_dir_all(p).is_ok());
+        foreign::check_written(&write, &[self.workspace.root.as_path(), self.store.root()])?;
         let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
         let furniture = foreign::Furniture {
             store: &root,

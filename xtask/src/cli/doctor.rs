@@ -8,6 +8,7 @@ use clap::Args as ClapArgs;
 use super::common::{print_json, set_json, workspace};
 use crate::doctor::{self, Diagnosis, Explanation, Role, Start};
 use crate::error::{Answer, Error, Result};
+use crate::platform;
 use crate::ui;
 
 /// Most bytes of a log that are read; of a longer one its two ends.
@@ -124,14 +125,15 @@ fn read_log(path: &Path) -> Result<(Vec<u8>, u64)> {
     let unreadable = |e: std::io::Error| match e.kind() {
         std::io::ErrorKind::NotFound => Error::misuse("not-found", format!("there is no {}", path.display()))
             .next("name a log file, or send the text to standard input: `cargo xtask doctor --explain < FILE`"),
-        _ => Error::misuse("unreadable", e.to_string()).next("name a log file that can be read"),
+        // A folder; a pipe, whose end would be waited for.
+        std::io::ErrorKind::InvalidInput => {
+            Error::misuse("no-file", format!("{} is no file", path.display())).next("name a log file")
+        }
+        _ => Error::misuse("unreadable", format!("{} cannot be read: {e}", path.display()))
+            .next("name a log file that can be read"),
     };
-    let mut file = fs_err::File::open(path).map_err(unreadable)?;
-    let meta = file.metadata().map_err(unreadable)?;
-    if !meta.is_file() {
-        return Err(Error::misuse("no-file", format!("{} is no file", path.display())).next("name a log file"));
-    }
-    let size = meta.len();
+    let mut file = platform::open_regular(path, true).map_err(unreadable)?;
+    let size = file.metadata().map_err(unreadable)?.len();
     let mut bytes = Vec::new();
     if size <= MOST {
         file.take(MOST).read_to_end(&mut bytes).map_err(unreadable)?;

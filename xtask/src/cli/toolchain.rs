@@ -52,12 +52,13 @@ struct CudaArgs {
 ///
 /// # Errors
 /// Bad input in recipe or lock, or a recipe without CUDA; no Python or compiler that fits; a stage fails; nvcc does not
-/// run, or what it is tried with cannot be left where it was asked for.
+/// run, or what it is tried with cannot be left where it was asked for. The answer is no: the recipe came from elsewhere.
 pub fn run(args: Args) -> Result<()> {
     let What::Cuda(args) = args.what;
     let session = args.recipe.session()?;
     let options = Options { downloads: Downloads::Only(cuda::is_part), other_system: true, ..Options::default() };
-    let build = session.read(&args.recipe, &args.tools, options)?;
+    // Whoever wrote the recipe says which packages it is made of, and its compiler is run.
+    let build = session.build(&args.recipe, &args.tools, options)?;
     cuda::wanted(&build)?;
     let made = ensure::<Cuda>(&build)?;
     let (dir, versions) = (made.folder, made.record.versions);

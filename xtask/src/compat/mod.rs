@@ -28,6 +28,7 @@ use serde::Serialize;
 
 use crate::error::{Context, Error, Kind, Result, without_secrets};
 use crate::inspect::FileAt;
+use crate::platform;
 use crate::recipe::{pinned, shown};
 use crate::store::Store;
 
@@ -153,7 +154,9 @@ fn name_of(path: &Path) -> String {
 }
 
 fn near(what: &str, path: &Path) -> Result<Holder> {
-    let file = FileAt::new(fs_err::File::open(path)?.into_file())?;
+    let file = platform::open_regular(path, true)
+        .map_err(|e| Error::misuse("unreadable", format!("{} cannot be read: {e}", path.display())))?;
+    let file = FileAt::new(file)?;
     let magic = crate::inspect::slice(&file, 0, crate::inspect::ReadAt::size(&file).min(8)).unwrap_or_default();
     if crate::inspect::format_of(&magic).is_some() {
         return Err(Error::misuse("library", format!("{what} is a single library"))
@@ -188,7 +191,7 @@ pub fn report(torch: &Torch, arguments: &[String], requirements: &[PathBuf]) -> 
     let (mut packages, mut exact, mut unrelated) = (Vec::new(), Vec::new(), Vec::new());
     for items in read {
         for item in items? {
-            crate::platform::check_cancelled()?;
+            platform::check_cancelled()?;
             match item {
                 Item::Package(subject, package) => {
                     exact.push((packages.len(), package.metadata.exact(&torch.target)?));

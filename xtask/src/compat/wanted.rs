@@ -1,6 +1,8 @@
 //! What a person names on the command line or in a requirement file, and which file of the index that is.
 
 use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::str::FromStr;
@@ -127,8 +129,13 @@ impl Requirements {
             return Err(Error::misuse("circular", format!("{shown} includes itself: {}", chain.join(" → ")))
                 .next("take one of the `-r` or `-c` lines out"));
         }
-        let bytes = fs_err::read(path).map_err(|e| Error::misuse("requirements", e.to_string()))?;
-        if bytes.len() > 4 << 20 || bytes.contains(&0) {
+        // What a person names may be a pipe. What a file includes may be anybody's: of a device there is no end, and whoever
+        // opens a pipe waits.
+        let file = if above.is_empty() { File::open(path) } else { platform::open_regular(path, true) };
+        let mut bytes = Vec::new();
+        file.and_then(|file| file.take(platform::MOST_TEXT + 1).read_to_end(&mut bytes))
+            .map_err(|e| Error::misuse("requirements", format!("{shown} cannot be read: {e}")))?;
+        if bytes.len() as u64 > platform::MOST_TEXT || bytes.contains(&0) {
             return Err(Error::misuse("requirements", format!("{shown} is no requirement file: it is no text")));
         }
         let text = String::from_utf8_lossy(&bytes);

@@ -14,9 +14,9 @@ use super::defaults::{self, Defaults, Files, Outcome};
 use super::evidence::{Evidence, Linkage, Uv};
 use super::library::{self, Format, Library};
 use super::makers;
-use crate::error::{Error, Result};
+use crate::error::{Error, Exit, Result};
 use crate::wheel::record;
-use crate::wheel::{Cursor, ReadAt, slice};
+use crate::wheel::{Cursor, Name, ReadAt, Wheel, slice};
 
 /// Version of the JSON form.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -762,7 +762,11 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
             container::Kind::Zip | container::Kind::Wheel | container::Kind::Tar => Kind::LibtorchArchive,
         };
         collector.check_record(&members)?;
-        return collector.report(subject, what, &members);
+        let mut report = collector.report(subject, what, &members)?;
+        if kind == container::Kind::Wheel && depth == Depth::Full && source.is_near() {
+            report.notes.extend(unlike(subject, source)?);
+        }
+        return Ok(report);
     }
     let magic = slice(source, 0, source.size().min(8)).unwrap_or_default();
     if library::format_of(&magic).is_none() {
@@ -781,6 +785,19 @@ pub fn inspect(subject: &str, source: &dyn ReadAt, depth: Depth) -> Result<Repor
     container::check_size(&member)?;
     collector.library(&member, source, &library::scan(source)?)?;
     collector.report(subject, Kind::Library, &[])
+}
+
+/// Why a wheel is another one to another installer, as `verify` and `mirror` would say; it is a torch all the same. Of a
+/// file that is not called as a wheel is, no installer takes anything.
+fn unlike(subject: &str, source: &dyn ReadAt) -> Result<Option<String>> {
+    // A path of this machine: on Windows it has other separators.
+    let file = subject.rsplit(['/', '\\']).next().unwrap_or(subject);
+    let Ok(name) = file.parse::<Name>() else { return Ok(None) };
+    match Wheel::open(&name, source) {
+        Ok(_) => Ok(None),
+        Err(e) if e.exit() == Exit::Misuse => Ok(Some(format!("it is not one wheel to every installer: {}", e.what()))),
+        Err(e) => Err(e),
+    }
 }
 
 impl Collector {

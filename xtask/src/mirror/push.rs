@@ -256,7 +256,13 @@ impl Target<'_> {
                 200 => return pypi::read_page(response, &url).map(|files| Page::Is(url, files)),
                 status @ (401 | 403) => return Err(self.refused(status, "")),
                 300..=399 => match target(&response, &url) {
-                    Some(to) if to.origin() == url.origin() && to.path().starts_with(index.path()) => url = to,
+                    // One that the user named may have another address on its host: that of its number.
+                    Some(to)
+                        if to.origin() == url.origin()
+                            && (self.index.is_some() || to.path().starts_with(index.path())) =>
+                    {
+                        url = to;
+                    }
                     // A fallback to another index, also one of the same host: what is there is not in this one.
                     _ => return Ok(Page::None),
                 },

@@ -133,18 +133,30 @@ impl Workspace {
     /// # Errors
     /// Bad input: one of them cannot be read, or is no recipe of a torch; they extend each other.
     pub fn files(&self, name: &str) -> Result<Vec<PathBuf>> {
+        let (files, followed) = self.followed(name);
+        followed.map(|()| files)
+    }
+
+    /// The same as far as they can be followed, with the one that cannot be, and why it cannot.
+    pub fn followed(&self, name: &str) -> (Vec<PathBuf>, Result<()>) {
         let mut files: Vec<PathBuf> = Vec::new();
         let mut next = Some(self.recipe_path(name));
         while let Some(path) = next {
-            let located = Located::read(path)?;
-            if files.contains(&located.path) {
-                return Err(located.error("extends", COMES_BACK));
+            let comes_back = files.contains(&path);
+            files.push(path.clone());
+            let base = Located::read(path).and_then(|located| {
+                if comes_back {
+                    return Err(located.error("extends", COMES_BACK));
+                }
+                let file: RecipeFile = located.parse()?;
+                Ok(file.extends.map(|base| self.base_path(&located.path, &base)))
+            });
+            match base {
+                Ok(base) => next = base,
+                Err(e) => return (files, Err(e)),
             }
-            let file: RecipeFile = located.parse()?;
-            next = file.extends.map(|base| self.base_path(&located.path, &base));
-            files.push(located.path);
         }
-        Ok(files)
+        (files, Ok(()))
     }
 
     /// Reads, merges and checks the recipe called `name` (or the file at that path).

@@ -216,10 +216,12 @@ pub fn is_foreign(workspace: &Workspace, recipe: &str) -> bool {
     if is_of_artifact(workspace) {
         return true;
     }
-    // What cannot be read is refused by name, later.
-    let Ok(own) = fs_err::canonicalize(workspace.recipes()) else { return false };
-    let files = workspace.files(recipe).unwrap_or_else(|_| vec![workspace.recipe_path(recipe)]);
-    files.iter().any(|file| fs_err::canonicalize(file).is_ok_and(|path| !path.starts_with(&own)))
+    // Where nobody can tell what is ours, nothing is. What is not there is refused by name, later; what cannot be read now
+    // may be read then, and counts by where it stands.
+    let own = fs_err::canonicalize(workspace.recipes()).ok();
+    let is_own = |path: PathBuf| own.as_ref().is_some_and(|own| path.starts_with(own));
+    let (files, _) = workspace.followed(recipe);
+    files.iter().any(|file| fs_err::canonicalize(file).is_ok_and(|path| !is_own(path)))
 }
 
 /// Whether this program runs in a closed room; then its store's folder.
@@ -238,25 +240,64 @@ pub fn room_store(store: &Store, name: &str) -> Result<(PathBuf, Store)> {
     Ok((root, inner))
 }
 
+/// Most bytes of the record of a result, whose values take up to ninety times the memory of their text: those of a store
+/// have some thousand.
+const MOST_RECORD: u64 = 1 << 20;
+/// The same of what else a store keeps in a file: lists have some hundred bytes for each file of a result, and a tree of
+/// PyTorch has tens of thousands of them.
+const MOST_KEPT: u64 = 32 << 20;
+
 /// Holds what was left of the store of the room at `root` against what a store is. Code of others wrote in it: where it put
-/// a link in the place of a folder, a result or a lock, what is done here would be done where that leads.
+/// a link in the place of a folder, a result or a lock, what is done here would be done where that leads; whoever reads a
+/// pipe waits for ever, and of a file that is not on the disk at all any size can be read into memory.
 ///
 /// # Errors
-/// The answer is no: there is such a link.
+/// The answer is no: such a thing stands there.
 pub fn check_room(root: &Path) -> Result<()> {
     let store = root.join("v1");
     let deep = ["stages", "locks"].map(|name| store.join(name));
     let counts = |entry: &walkdir::DirEntry| entry.depth() < 2 || deep.iter().any(|dir| entry.path().starts_with(dir));
     // `stages/STAGE/KEY/out`: what stands below, its list of files tells.
     let all = walkdir::WalkDir::new(&store).max_depth(4).into_iter().filter_entry(counts);
-    match all.flatten().find(walkdir::DirEntry::path_is_symlink) {
-        None => Ok(()),
-        Some(link) => Err(Error::not_trusted(format!(
-            "{} is a link, put there by what ran in that room: nothing in it is used",
-            link.path().display()
+    for entry in all.flatten() {
+        let most = if entry.file_name() == "stage.json" { MOST_RECORD } else { MOST_KEPT };
+        let what = if entry.path_is_symlink() {
+            "is a link"
+        } else if !entry.file_type().is_dir() && !entry.file_type().is_file() {
+            "is neither a file nor a folder"
+        } else if entry.file_type().is_file() && entry.metadata().is_ok_and(|about| about.len() > most) {
+            "has more bytes than a store keeps of a result"
+        } else {
+            continue;
+        };
+        let path = entry.path().display();
+        return Err(Error::not_trusted(format!(
+            "{path} {what}, put there by what ran in that room: nothing in it is used"
         ))
-        .next("`cargo xtask clean` removes the rooms; see what the recipe and its patches run")),
+        .next("`cargo xtask clean` removes the rooms; see what the recipe and its patches run"));
     }
+    Ok(())
+}
+
+/// Holds the folders that a room may write to against what is run, or believed, outside of it: what of the user's home, of
+/// the workspace and of the store, which are among `own`, stands in one of them, code of others could replace.
+///
+/// # Errors
+/// Bad input: one of them holds such a folder. The world: it cannot be found.
+pub fn check_written(folders: &[PathBuf], own: &[&Path]) -> Result<()> {
+    let home = platform::home_dir();
+    for folder in folders {
+        let real = fs_err::canonicalize(folder)?;
+        let holds = |path: &&Path| fs_err::canonicalize(path).is_ok_and(|path| path.starts_with(&real));
+        if let Some(held) = own.iter().copied().chain(home.as_deref()).find(holds) {
+            return Err(Error::misuse(
+                "closed-room",
+                format!("code of others would write to {}, which holds {}", folder.display(), held.display()),
+            )
+            .next("name a folder for what comes out: --out DIR"));
+        }
+    }
+    Ok(())
 }
 
 /// What a closed room has, beside the toolchain of a build and the downloads of its store.
@@ -403,6 +444,45 @@ mod tests {
             let e = room_store(&store, "x").unwrap_err();
             assert!(e.code() == "not-trusted" && e.what().contains(place), "{place}: {e}");
         }
+    }
+
+    #[test]
+    fn what_a_room_left_in_place_of_what_is_read_is_not_opened_and_has_a_bound() {
+        use std::os::unix::net::UnixListener;
+        for (place, why) in [
+            ("locks/store", "is neither a file nor a folder"),
+            ("stages/wheel/0123/stage.json", "is neither a file nor a folder"),
+            ("stages/bundle/0123/stage.json", "has more bytes"),
+            ("stages/wheel/0123/files.json", "has more bytes"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let store = Store::open(Some(dir.path())).unwrap();
+            let (root, inner) = room_store(&store, "x").unwrap();
+            drop(inner);
+            let path = root.join("v1").join(place);
+            let _ = fs_err::remove_file(&path);
+            fs_err::create_dir_all(path.parent().unwrap()).unwrap();
+            if why.starts_with("has more") {
+                // Of its bytes none is on the disk.
+                let size = if place.contains("bundle") { MOST_RECORD + 1 } else { 1 << 40 };
+                std::fs::File::create(&path).unwrap().set_len(size).unwrap();
+            } else {
+                drop(UnixListener::bind(&path).unwrap());
+            }
+            let e = room_store(&store, "x").unwrap_err();
+            assert!(e.code() == "not-trusted" && e.what().contains(place) && e.what().contains(why), "{place}: {e}");
+        }
+    }
+
+    #[test]
+    fn where_nobody_can_tell_what_is_ours_a_recipe_came_from_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let workspace = Workspace { root: dir.path().join("clone") };
+        let recipe = dir.path().join("theirs.toml");
+        fs_err::write(&recipe, "schema = 1\n").unwrap();
+        assert!(is_foreign(&workspace, recipe.to_str().unwrap()));
+        // What is not there is refused by name.
+        assert!(!is_foreign(&workspace, "theirs"));
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn merged(path: &Path, own: &str, minor: &str) -> String {
     let torch = |text: &str| {
         text.lines().find(|l| l.starts_with("torch==")).and_then(|l| Some(l.split_once(' ')?.0.to_owned()))
     };
-    let there = std::fs::read_to_string(path).unwrap_or_default();
+    let there = text_there(path);
     let marker = format!("python_version == \"{minor}\"");
     let others = there.lines().filter(|l| l.contains("==") && !l.contains(&marker));
     let kept: Vec<&str> = if torch(&there) == torch(own) { others.collect() } else { Vec::new() };
@@ -255,8 +255,7 @@ fn merged(path: &Path, own: &str, minor: &str) -> String {
 /// Adds lines to SHA256SUMS; other recipes' stay.
 fn note_sums(out: &Path, digests: &BTreeMap<String, Input>) -> Result<()> {
     let path = out.join("SHA256SUMS");
-    let mut sums: BTreeMap<String, String> = std::fs::read_to_string(&path)
-        .unwrap_or_default()
+    let mut sums: BTreeMap<String, String> = text_there(&path)
         .lines()
         .filter_map(|l| l.split_once("  ").map(|(d, n)| (n.to_owned(), d.to_owned())))
         .filter(|(n, _)| out.join(n).exists())
@@ -297,7 +296,8 @@ fn place(store: &Store, from: &Path, to: &Path, input: &Input) -> Result<()> {
 /// Whether the file at `to` is `input`. It is hashed, unless nothing about it has changed since it was: the store knows
 /// that, which nobody writes to who can write to the folder alone.
 fn is_there(store: &Store, to: &Path, input: &Input) -> Result<bool> {
-    let Ok(about) = std::fs::metadata(to) else { return Ok(false) };
+    // A link is none of ours: what it leads to may be another file tomorrow.
+    let Ok(about) = std::fs::symlink_metadata(to) else { return Ok(false) };
     if !about.is_file() || about.len() != input.size {
         return Ok(false);
     }
@@ -315,8 +315,15 @@ fn is_there(store: &Store, to: &Path, input: &Input) -> Result<bool> {
     Ok(true)
 }
 
+/// A text of the output folder; nothing where there is no file of that name. Code of others may have written to that folder
+/// as well (a closed room whose recipe was trusted): whoever opens a pipe waits.
+fn text_there(path: &Path) -> String {
+    let bytes = platform::read_regular(path, platform::MOST_TEXT).unwrap_or_default();
+    String::from_utf8(bytes).unwrap_or_default()
+}
+
 fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
-    if std::fs::read(path).is_ok_and(|old| old == bytes) {
+    if platform::read_regular(path, bytes.len() as u64).is_ok_and(|old| old == bytes) {
         return Ok(());
     }
     write_atomically(path, bytes)
@@ -401,6 +408,25 @@ mod tests {
             fs_err::remove_dir_all(known).unwrap();
         }
         placed();
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_others_left_in_the_output_folder_is_not_followed_and_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let (store, from, to, input) = to_be_placed(dir.path());
+        let (elsewhere, sums) = (dir.path().join("elsewhere"), to.with_file_name("SHA256SUMS"));
+        fs_err::write(&elsewhere, "right").unwrap();
+        std::os::unix::fs::symlink(&elsewhere, &to).unwrap();
+        place(&store, &from, &to, &input).unwrap();
+        assert!(fs_err::symlink_metadata(&to).unwrap().is_file());
+        assert!(std::process::Command::new("mkfifo").arg(&sums).status().unwrap().success());
+        note_sums(&dir.path().join("dist"), &BTreeMap::from([("a.whl".to_owned(), input)])).unwrap();
+        assert!(fs_err::read_to_string(&sums).unwrap().ends_with("  a.whl\n"));
+        fs_err::remove_file(&sums).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&sums).status().unwrap().success());
+        write_if_changed(&sums, b"x").unwrap();
+        assert_eq!(fs_err::read(&sums).unwrap(), b"x");
     }
 
     #[test]

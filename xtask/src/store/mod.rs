@@ -790,26 +790,65 @@ pub fn size_of_tree(dir: &Path) -> u64 {
     files.filter(std::fs::Metadata::is_file).map(|m| m.len()).sum()
 }
 
-/// Removes a folder even where a build made parts of it read-only. One that somebody else removes meanwhile is gone.
+/// Removes a folder even where a build made parts of it read-only, or of folders in folders without end. One that somebody
+/// else removes meanwhile is gone.
 ///
 /// # Errors
 /// The world: something in it cannot be removed.
 pub fn remove_tree(dir: &Path) -> Result<()> {
-    if fs_err::remove_dir_all(dir).is_ok() || !dir.exists() {
+    let remove = || {
+        // A link is removed as one, and nothing is done to what it leads to.
+        if dir.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+            make_removable(dir);
+        }
+        fs_err::remove_dir_all(dir)
+    };
+    // Somebody else may be at it, or write to it: then it is tried once more.
+    if remove().is_ok() || !dir.exists() {
         return Ok(());
     }
-    let removed = remove_read_only(dir);
-    if dir.exists() { removed } else { Ok(()) }
+    match remove() {
+        Err(e) if dir.exists() => Err(e.into()),
+        _ => Ok(()),
+    }
 }
 
-fn remove_read_only(dir: &Path) -> Result<()> {
-    for entry in walkdir::WalkDir::new(dir).into_iter().flatten() {
-        if entry.file_type().is_dir() {
-            platform::make_traversable(entry.path())?;
+/// How deep folders below one that is removed may be, and how long a path, bytes: whoever removes one goes down into each
+/// with an open file and a part of the stack for every level, and systems take no path of 4096 bytes (macOS: 1024), to which
+/// one more name comes.
+const DEEPEST: usize = 100;
+const LONGEST: usize = 700;
+
+/// Makes each folder in `dir` one that can be looked into and changed, and brings those that are too deep to its top. What
+/// this cannot be done to is found out by whoever removes it.
+fn make_removable(dir: &Path) {
+    let (mut open, mut brought) = (vec![(dir.to_owned(), 0)], 0u64);
+    while let Some((folder, depth)) = open.pop() {
+        // Before it is looked into.
+        let _ = platform::make_traversable(&folder);
+        for entry in std::fs::read_dir(&folder).into_iter().flatten().flatten() {
+            if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                continue;
+            }
+            let path = entry.path();
+            if depth < DEEPEST && path.as_os_str().len() < LONGEST {
+                open.push((path, depth + 1));
+                continue;
+            }
+            // What gets another parent must be one's own to write to.
+            let _ = platform::make_traversable(&path);
+            let top = loop {
+                let top = dir.join(format!(".torchmill-{brought}"));
+                brought += 1;
+                if top.symlink_metadata().is_err() {
+                    break top;
+                }
+            };
+            if std::fs::rename(&path, &top).is_ok() {
+                open.push((top, 1));
+            }
         }
     }
-    fs_err::remove_dir_all(dir)?;
-    Ok(())
 }
 
 /// Removes a folder that others may write to at this moment, as a compiler cache is. It gets another name first: what they
@@ -892,6 +931,21 @@ mod tests {
             drop(second);
             assert!(platform::stands_at(&late.join().unwrap(), &path));
         });
+    }
+
+    #[test]
+    fn a_folder_goes_also_where_nobody_may_look_into_those_below() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let room = dir.path().join("room");
+        let folders = ["a/b/c", "a/b", "a"].map(|name| room.join(name));
+        std::fs::create_dir_all(&folders[0]).unwrap();
+        std::fs::write(folders[0].join("file"), "").unwrap();
+        for folder in &folders {
+            std::fs::set_permissions(folder, std::fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        remove_tree(&room).unwrap();
+        assert!(!room.exists());
     }
 
     #[test]

@@ -103,9 +103,9 @@ pub(super) fn alone(root: &Path) -> Result<Alone> {
             .next("run this again when it is done; `cargo xtask clean --dry-run` shows what there is")
     };
     let rooms = entries(&root.join("inner")).into_iter().flat_map(|room| entries(&room)).map(|s| s.join("locks"));
-    // Code of others writes in a room: where it left a link nobody of ours holds anything, and what it leads to is
-    // nobody's lock.
-    let rooms = rooms.filter(|locks| is_own_folder(locks) && !locks.join(HELD).is_symlink());
+    // Code of others writes in a room: where it left a link, a folder or what nobody may open nobody of ours holds
+    // anything, and it keeps nobody from removing the room. Whoever started the room holds the store itself.
+    let rooms = rooms.filter(|locks| is_own_folder(locks) && opened(&locks.join(HELD)).is_ok());
     let all: Vec<PathBuf> = std::iter::once(root.join("locks")).filter(|locks| locks.is_dir()).chain(rooms).collect();
     let mut held = Vec::new();
     for locks in &all {
@@ -251,13 +251,17 @@ mod tests {
         for file in [&own, &folder.join(HELD)] {
             std::fs::write(file, "precious").unwrap();
         }
-        let rooms = ["a", "b"].map(|name| dir.path().join("store/inner").join(name).join("v1"));
+        let rooms = ["a", "b", "c", "d"].map(|name| dir.path().join("store/inner").join(name).join("v1"));
         for room in &rooms {
             std::fs::create_dir_all(room).unwrap();
         }
         std::fs::create_dir(rooms[0].join("locks")).unwrap();
         symlink(&own, rooms[0].join("locks").join(HELD)).unwrap();
         symlink(&folder, rooms[1].join("locks")).unwrap();
+        // And what is no lock keeps nobody from removing the room.
+        std::fs::create_dir_all(rooms[2].join("locks").join(HELD)).unwrap();
+        std::fs::create_dir(rooms[3].join("locks")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(rooms[3].join("locks").join(HELD)).unwrap();
         drop(alone(&dir.path().join("store")).unwrap());
         assert!(opened(&rooms[0].join("locks").join(HELD)).is_err());
         for file in [&own, &folder.join(HELD)] {

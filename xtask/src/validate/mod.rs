@@ -29,7 +29,7 @@ pub use stats::Interval;
 pub use subject::{Facts, Subject};
 
 use crate::error::{Error, Result};
-use crate::platform::read_text;
+use crate::platform;
 use crate::stage::Build;
 
 /// How much is measured.
@@ -123,8 +123,6 @@ pub struct Measured {
 
 /// Version of the JSON form.
 const SCHEMA_VERSION: u32 = 1;
-/// Bytes of a file of figures that are read, at most.
-const MOST_MEASURED: u64 = 256 << 20;
 
 /// What was measured, and what it came to.
 #[derive(Debug, Serialize)]
@@ -163,12 +161,15 @@ impl Report {
     }
 }
 
+/// Most bytes of what `--raw` wrote.
+const MOST_MEASURED: u64 = 64 << 20;
+
 /// Reads what an earlier run wrote with `--raw`.
 ///
 /// # Errors
 /// It is not there, or no such file.
 pub fn read(path: &Path) -> Result<Measured> {
-    let text = read_text(path, MOST_MEASURED)
+    let text = platform::read_text(path, MOST_MEASURED)
         .map_err(|e| Error::misuse("unreadable", format!("{} cannot be read: {e}", path.display())))?;
     let bad = |what: String| {
         Error::misuse("report", format!("{}: {what}", path.display())).next("name a file that `validate --raw` wrote")

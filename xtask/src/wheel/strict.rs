@@ -30,8 +30,8 @@ const MOST_METADATA: u64 = 4 << 20;
 const MOST_RECORD: u64 = 64 << 20;
 /// Most files that RECORD lists and the wheel lacks, of which each is told.
 const MOST_MISSING: usize = 100;
-/// Most bytes of a script that are looked at for the end of its first line.
-const LONGEST_FIRST_LINE: u64 = 64 << 10;
+/// What the first line of a script begins with in which installers write the Python that it is installed for.
+const ANY_PYTHON: &[u8] = b"#!python";
 /// Members larger than this are hashed in a thread of their own.
 const LARGE: u64 = 2 << 20;
 /// Files of `dist-info` that an installer writes; in a wheel, one installer would keep them and another not.
@@ -71,7 +71,7 @@ impl<'a> Wheel<'a> {
         let (metadata, headers) = metadata(&archive, &dist_info, name)?;
         fits(&dist_info, name)?;
         wheel_version(&archive, &dist_info)?;
-        targets(&archive, &dist_info, &programs(&archive, &dist_info)?)?;
+        targets(&archive, &dist_info, &programs(&archive, &dist_info)?, is_for_windows(name))?;
         Ok(Self { archive, dist_info, metadata, headers })
     }
 
@@ -279,7 +279,7 @@ fn is_of_another(top: &str) -> bool {
 /// What Unix wrote without saying that it is a regular file stays (protobuf 5.28.3 has 0o777 throughout): the same files,
 /// of which uv alone makes programs.
 fn programs_by_mode(archive: &Archive<'_>, name: &Name) -> Result<()> {
-    if name.platform.split('.').all(|platform| platform.starts_with("win")) {
+    if is_for_windows(name) {
         return Ok(());
     }
     let differs = |m: &&Member| !m.is_folder() && !m.is_of_unix() && m.is_program().is_none();
@@ -290,6 +290,11 @@ fn programs_by_mode(archive: &Archive<'_>, name: &Name) -> Result<()> {
         ))),
         None => Ok(()),
     }
+}
+
+/// Whether nobody installs it but on Windows.
+fn is_for_windows(name: &Name) -> bool {
+    name.platform.split('.').all(|platform| platform.starts_with("win"))
 }
 
 /// The programs that installers make of its entry points.
@@ -430,8 +435,9 @@ fn wheel_version(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
     }
 }
 
-/// No two members land on one path once they are installed, and none where an installer puts a program.
-fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Result<()> {
+/// No two members land on one path once they are installed, none where another one needs a folder, and none where an
+/// installer puts a program.
+fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String], for_windows: bool) -> Result<()> {
     let data = format!("{}.data", dist_info.trim_end_matches(".dist-info"));
     let mut landed: BTreeMap<String, &str> = BTreeMap::new();
     for program in programs {
@@ -451,9 +457,10 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
                 member.name.escape_debug()
             )));
         }
-        if is_script(&member.name, &data) && !has_one_first_line(archive, member)? {
+        if is_script(&member.name, &data) && !has_one_first_line(archive, member, for_windows)? {
             return Err(unfit(format!(
-                "the first line of '{}', which installers write anew, ends at another place for some",
+                "the first line of '{}', in which installers name the Python, holds more than '#!python' or has no end: \
+                 some keep the rest, others do not",
                 member.name.escape_debug()
             )));
         }
@@ -465,6 +472,19 @@ fn targets(archive: &Archive<'_>, dist_info: &str, programs: &[String]) -> Resul
             )));
         }
     }
+    // That no name is a file and a folder, the archive's reader has seen to; two that come together here may be.
+    let in_the_way = landed.iter().filter(|(path, _)| !path.ends_with('/')).find_map(|(path, file)| {
+        let folder = format!("{path}/");
+        let (below, other) = landed.range(folder.clone()..).next()?;
+        below.starts_with(&folder).then_some((file, other))
+    });
+    if let Some((file, other)) = in_the_way {
+        return Err(unfit(format!(
+            "'{}' is installed as a file, where '{}' needs a folder",
+            file.escape_debug(),
+            other.escape_debug()
+        )));
+    }
     Ok(())
 }
 
@@ -474,22 +494,19 @@ fn is_script(name: &str, data: &str) -> bool {
     below.is_some_and(|below| !below.is_empty())
 }
 
-/// Whether a script's first line is the same to all installers, where it begins with `#!python` and they write their
-/// own in its place: pip's ends with the first `\n`, and uv's with a `\r` before that, too.
+/// Whether a script's first line is the same to all installers, where it begins with `#!python` (or `#!pythonw`) and they
+/// name their Python there: pip (`fix_script`) writes the whole line anew, up to the first `\n`, and uv (`install_script`)
+/// what it begins with alone, so that options and a `\r` stay, and gives up where nothing follows. On Windows `\r\n` ends
+/// every line.
 ///
 /// # Errors
 /// Bad input: the member is damaged.
-fn has_one_first_line(archive: &Archive<'_>, member: &Member) -> Result<bool> {
+fn has_one_first_line(archive: &Archive<'_>, member: &Member, for_windows: bool) -> Result<bool> {
     let mut begin = Vec::new();
-    archive.read(member).take(LONGEST_FIRST_LINE).read_to_end(&mut begin).map_err(damaged)?;
-    if !begin.starts_with(b"#!python") {
-        return Ok(true);
-    }
-    let end = begin.iter().position(|b| *b == b'\n').unwrap_or(begin.len());
-    // What ends nowhere is no line of a script.
-    let is_cut = end == begin.len() && (end as u64) < member.size;
-    let line = &begin[..end];
-    Ok(!is_cut && !line.strip_suffix(b"\r").unwrap_or(line).contains(&b'\r'))
+    archive.read(member).take(ANY_PYTHON.len() as u64 + 3).read_to_end(&mut begin).map_err(damaged)?;
+    let Some(rest) = begin.strip_prefix(ANY_PYTHON) else { return Ok(true) };
+    let rest = rest.strip_prefix(b"w").unwrap_or(rest);
+    Ok(rest.starts_with(b"\n") || for_windows && rest.starts_with(b"\r\n"))
 }
 
 /// Whether Python takes a file for what it compiled itself: `__pycache__/NAME.TAG.pyc` (PEP 3147). Compiled modules that

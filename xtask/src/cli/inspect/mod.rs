@@ -9,6 +9,7 @@ use clap::Args as ClapArgs;
 use super::common::{print_json, set_json};
 use crate::error::{Answer, Error, Result, without_secrets};
 use crate::inspect::{self, Depth, Evidence, FileAt, Linkage, ReadAt, Remote, Report};
+use crate::platform;
 use crate::source::choice::{self, Wanted};
 use crate::source::{http_agent, pypi};
 use crate::ui;
@@ -115,12 +116,12 @@ fn pypi_report(
 }
 
 fn open(path: &Path) -> Result<FileAt> {
-    let file = fs_err::File::open(path).map_err(|e| match e.kind() {
+    let file = platform::open_regular(path, true).map_err(|e| match e.kind() {
         std::io::ErrorKind::NotFound => Error::misuse("not-found", format!("there is no {}", path.display()))
             .next("name a path, an https URL, or pypi:torch==VERSION"),
-        _ => Error::misuse("unreadable", e.to_string()),
+        _ => Error::misuse("unreadable", format!("{} cannot be read: {e}", path.display())),
     })?;
-    let file = FileAt::new(file.into_file())?;
+    let file = FileAt::new(file)?;
     if file.size() == 0 {
         return Err(Error::misuse("empty", format!("{} is empty", path.display())));
     }

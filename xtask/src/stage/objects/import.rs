@@ -213,7 +213,7 @@ fn usable(build: &Build<'_>, out: &Path, about: &About, entries: &[Entry]) -> (u
         .headers
         .par_iter()
         .filter(|(header, theirs)| {
-            !digest_of_input(Path::new(&real(header, &python))).is_some_and(|ours| ours == **theirs)
+            digest_of_input(Path::new(&real(header, &python))).is_none_or(|ours| ours != **theirs)
         })
         .map(|(header, _)| header.clone())
         .collect();
