@@ -29,7 +29,7 @@ pub use imp::{
     kill_tree, make_readable, make_traversable, mark_executable, memory_file, new_process_group, new_session,
     open_or_make, open_regular, other_user, outlive_terminal, own_variables, peak_memory, raise_open_files, read_at,
     read_at_once, remove_link, replaceable_by_others, run_measured, sandbox_exec, sandbox_supported, send_more,
-    send_of, set_umask, shared_with, stamp, stands_at, symlink, system_programs, this_user, use_cores,
+    send_of, set_umask, shared_with, stamp, stands_at, symlink, sync_folder, system_programs, this_user, use_cores,
 };
 
 use crate::error::{Error, Result};

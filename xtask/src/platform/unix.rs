@@ -708,6 +708,15 @@ pub fn make_traversable(dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Has the names in a folder on the disk: what was moved there stays there, whatever happens to the machine.
+///
+/// # Errors
+/// The world: it cannot be written.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    fs_err::File::open(folder)?.sync_all()?;
+    Ok(())
+}
+
 /// Mode 0644 for an open file.
 ///
 /// # Errors

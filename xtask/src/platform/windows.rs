@@ -209,6 +209,14 @@ pub fn make_traversable(_dir: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Nothing to do: a folder is not opened as a file is, and NTFS keeps a journal of the names in it.
+///
+/// # Errors
+/// Never.
+pub fn sync_folder(_folder: &Path) -> Result<()> {
+    Ok(())
+}
+
 /// Nothing to do.
 ///
 /// # Errors

@@ -169,7 +169,7 @@ fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
         folders.extend(to.parent().map(Path::to_owned));
     }
     for folder in folders {
-        fs_err::File::open(folder)?.sync_all()?;
+        platform::sync_folder(&folder)?;
     }
     for gone in &commit.gone {
         remove_if_there(&root.join(gone))?;
