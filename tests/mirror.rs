@@ -868,7 +868,7 @@ fn a_release_has_one_identity_however_it_is_spelled() {
         path
     };
     let other = wheel(&dir.path().join("b"), "my_demo", "1.0", "Summary: other bytes\n");
-    let spellings = ["My.Demo-1.0-py3-none-any.whl", "my_demo-1.0.0-py3-none-any.whl", "my_demo-v1-PY3-none-any.whl"];
+    let spellings = ["My.Demo-1.0-py3-none-any.whl", "my_demo-1.0.0-py3-none-any.whl", "my_demo-v1-py3-none-any.whl"];
     for name in spellings {
         add(&spelled("b", name, &other)).exits(2).says("'my_demo-1.0-py3-none-any.whl' is published with the SHA-256");
         add(&spelled("a", name, &first)).exits(0).says("my_demo-1.0-py3-none-any.whl: already there, the same bytes");
@@ -881,6 +881,8 @@ fn a_release_has_one_identity_however_it_is_spelled() {
     }
     add(&first).exits(0).says("published");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
+    // What uv does not install is no spelling of it.
+    add(&spelled("b", "my_demo-1.0-PY3-none-any.whl", &other)).exits(2).says("are not in small letters");
     // A build tag or another tag is another release.
     add(&spelled("b", "my_demo-1.0-2-py3-none-any.whl", &other)).exits(0).says("published");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");

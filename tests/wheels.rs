@@ -425,6 +425,8 @@ fn wheels(c: &mut Corpus) {
         ("other-1.0-py3-none-any.whl", Is::Wrong),
         ("demo-1.1-py3-none-any.whl", Is::Wrong),
         ("demo-1.0-1-py3-none-any.whl", Is::Right),
+        ("demo-1.0-PY3-none-any.whl", Is::Wrong),
+        ("demo-1.0-py3-none-Any.whl", Is::Wrong),
         ("demo_x-1.0-py3-none-any.whl", Is::Wrong),
     ] {
         c.0.push(Case { label: format!("called {file}"), file: file.into(), bytes: archive(&plain(), |_, _| {}), is });

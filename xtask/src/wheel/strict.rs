@@ -304,8 +304,15 @@ fn programs(archive: &Archive<'_>, dist_info: &str) -> Result<Vec<String>> {
     entry_points::programs(&archive.small(member, MOST_METADATA)?).map_err(|why| unfit(format!("its {name} {why}")))
 }
 
-/// The folder is called as the file is: some installers go by the one, some by the other.
+/// The folder is called as the file is: some installers go by the one, some by the other. Tags are in small letters: in
+/// capitals pip knows them, and uv does not.
 fn fits(dist_info: &str, name: &Name) -> Result<()> {
+    let tag = name.tag();
+    if tag.chars().any(|c| c.is_ascii_uppercase()) {
+        let what =
+            format!("the tags in its file name, {tag}, are not in small letters, and only some installers know them");
+        return Err(unfit(what));
+    }
     let stem = dist_info.strip_suffix(".dist-info").and_then(|stem| stem.split_once('-'));
     if stem.is_some_and(|(own, version)| name.is_of(own, version)) {
         return Ok(());
