@@ -402,7 +402,7 @@ fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
         }
     })?;
     let index = Index::open(&args.index)?;
-    let missing = depends::missing_with(&index, |name| added.iter().any(|a| a.filename == name), &extras)?;
+    let missing = depends::missing_of(&index, &added, &extras)?;
     if json {
         print_json(&serde_json::json!({ "schema_version": 1, "added": added, "missing": missing }));
     } else {
@@ -418,7 +418,7 @@ fn needed_by(added: &[Added], root: &Path) -> Result<Vec<depends::Missing>> {
         // There may be no index.
         return Ok(Vec::new());
     }
-    depends::missing(&Index::open(root)?, |name| added.iter().any(|a| a.filename == name))
+    depends::missing_of(&Index::open(root)?, added, &BTreeMap::new())
 }
 
 /// A line for each thing that is needed and not there.

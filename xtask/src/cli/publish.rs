@@ -1,5 +1,6 @@
 //! `publish`: verify, inspect, then add or push, with one verdict.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args as ClapArgs};
@@ -96,7 +97,7 @@ pub fn run(args: &Args) -> Result<Answer> {
             let index = Index::open_or_create(index)?;
             let added = index.add(&wheels, events.as_ref())?;
             // A companion without its torch, a torch without what it imports: named, since installers will fail.
-            let missing = depends::missing(&index, |name| added.iter().any(|a| a.filename == name))?;
+            let missing = depends::missing_of(&index, &added, &BTreeMap::new())?;
             result["published"] = serde_json::json!(added);
             result["missing"] = serde_json::json!(missing);
             if !args.json {

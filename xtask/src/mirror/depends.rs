@@ -7,7 +7,7 @@ use pep440_rs::Version;
 use pep508_rs::{ExtraName, Requirement, VerbatimUrl, VersionOrUrl};
 use serde::Serialize;
 
-use super::index::Index;
+use super::index::{Added, Index};
 use super::page::{File, ProjectPage};
 use super::wheel::Name;
 use crate::error::{Context, Result};
@@ -136,16 +136,17 @@ pub fn missing(index: &Index, of: impl Fn(&str) -> bool) -> Result<Vec<Missing>>
     missing_with(index, of, &BTreeMap::new())
 }
 
-/// The same where extras are asked for of some of these files, by file name. A file that another one asks for with extras
-/// is looked at with them, whether `of` chooses it or not.
+/// The same of files that came in, of some of which extras are asked for, by file name.
 ///
 /// # Errors
 /// The index cannot be read.
-pub fn missing_with(
-    index: &Index,
-    of: impl Fn(&str) -> bool,
-    asked: &BTreeMap<String, Extras>,
-) -> Result<Vec<Missing>> {
+pub fn missing_of(index: &Index, added: &[Added], asked: &BTreeMap<String, Extras>) -> Result<Vec<Missing>> {
+    missing_with(index, |name| added.iter().any(|a| a.filename == name), asked)
+}
+
+/// The same where extras are asked for of some of these files. A file that another one asks for with extras is looked at
+/// with them, whether `of` chooses it or not.
+fn missing_with(index: &Index, of: impl Fn(&str) -> bool, asked: &BTreeMap<String, Extras>) -> Result<Vec<Missing>> {
     let (mut pages, mut ahead) = (BTreeMap::new(), Ahead::default());
     for project in index.projects()? {
         let page = index.project(&project)?;

@@ -128,6 +128,11 @@ pub fn read_text(path: &Path, most: u64) -> io::Result<String> {
     Ok(text)
 }
 
+/// Whether `path` is a folder, and no link to one.
+pub fn is_own_folder(path: &Path) -> bool {
+    path.symlink_metadata().is_ok_and(|about| about.is_dir())
+}
+
 /// The bytes of the regular file at `path`, if it has at most `most`: of no pipe, which nobody may ever write to, and over
 /// no link.
 ///

@@ -798,7 +798,7 @@ pub fn size_of_tree(dir: &Path) -> u64 {
 pub fn remove_tree(dir: &Path) -> Result<()> {
     let remove = || {
         // A link is removed as one, and nothing is done to what it leads to.
-        if dir.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+        if platform::is_own_folder(dir) {
             make_removable(dir);
         }
         fs_err::remove_dir_all(dir)

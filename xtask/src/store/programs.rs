@@ -24,7 +24,7 @@ fn digests(folder: &Path) -> PathBuf {
 pub fn judged(folder: &Path, events: &dyn Sink) -> Result<()> {
     if let Some(why) = fault(folder).doing(|| format!("judging {}", folder.display()))? {
         events.warn(format!("{} is not what an earlier run left there ({why}): it is made anew", folder.display()));
-        if folder.symlink_metadata().is_ok_and(|about| about.is_dir()) {
+        if platform::is_own_folder(folder) {
             remove_tree(folder)?;
         } else {
             platform::remove_link(folder)?;

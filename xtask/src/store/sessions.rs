@@ -105,7 +105,7 @@ pub(super) fn alone(root: &Path) -> Result<Alone> {
     let rooms = entries(&root.join("inner")).into_iter().flat_map(|room| entries(&room)).map(|s| s.join("locks"));
     // Code of others writes in a room: where it left a link, a folder or what nobody may open nobody of ours holds
     // anything, and it keeps nobody from removing the room. Whoever started the room holds the store itself.
-    let rooms = rooms.filter(|locks| is_own_folder(locks) && opened(&locks.join(HELD)).is_ok());
+    let rooms = rooms.filter(|locks| platform::is_own_folder(locks) && opened(&locks.join(HELD)).is_ok());
     let all: Vec<PathBuf> = std::iter::once(root.join("locks")).filter(|locks| locks.is_dir()).chain(rooms).collect();
     let mut held = Vec::new();
     for locks in &all {
@@ -166,11 +166,6 @@ fn user(locks: &Path) -> Option<NamedTempFile> {
     platform::make_readable(file.as_file()).ok()?;
     file.as_file().try_lock().ok()?;
     Some(file)
-}
-
-/// Whether `path` is a folder, and no link to one.
-fn is_own_folder(path: &Path) -> bool {
-    path.symlink_metadata().is_ok_and(|about| about.is_dir())
 }
 
 /// Whether somebody holds the file at `path`.
