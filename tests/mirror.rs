@@ -1304,6 +1304,28 @@ fn what_no_project_stands_behind_is_named_and_not_served() {
         }
         run(dir.path(), &["check", "--index", s(&index)]).exits(2).says("is damaged");
         std::fs::remove_file(index.join("simple/linked")).unwrap();
+        // A link that takes the place of a folder whose pages are in memory.
+        for (folder, path) in
+            [("simple/demo", "/simple/demo/"), ("files/demo", "/files/demo/demo-1.0-py3-none-any.whl")]
+        {
+            let (ours, theirs) = (index.join(folder), dir.path().join("theirs"));
+            for headers in ["", json] {
+                assert_eq!(get(&server, path, headers).0, 200, "{path}");
+            }
+            std::fs::create_dir(&theirs).unwrap();
+            for entry in std::fs::read_dir(&ours).unwrap() {
+                let entry = entry.unwrap();
+                std::fs::copy(entry.path(), theirs.join(entry.file_name())).unwrap();
+            }
+            std::fs::rename(&ours, dir.path().join("kept")).unwrap();
+            std::os::unix::fs::symlink(&theirs, &ours).unwrap();
+            for headers in ["", json] {
+                assert_eq!(get(&server, path, headers).0, 404, "{path}");
+            }
+            std::fs::remove_file(&ours).unwrap();
+            std::fs::rename(dir.path().join("kept"), &ours).unwrap();
+            std::fs::remove_dir_all(&theirs).unwrap();
+        }
     }
     std::fs::remove_file(&page).unwrap();
     assert_eq!(get(&server, "/simple/demo/", "").0, 404);

@@ -229,7 +229,8 @@ impl Index {
         }
     }
 
-    fn page(&self, project: &str) -> PathBuf {
+    /// Folder of a project's pages.
+    pub fn page(&self, project: &str) -> PathBuf {
         self.root.join("simple").join(project)
     }
 

@@ -273,10 +273,10 @@ async fn route(shared: &Arc<Shared>, line: &Arc<Line>, request: Request) -> Resp
     match segments[..] {
         [""] => start(shared, headers),
         ["simple"] => moved("/simple/"),
-        ["simple", ""] => simple(shared, line, "simple", headers),
+        ["simple", ""] => simple(shared, line, None, headers),
         ["simple", project] => to_project(&decoded(project)),
         ["simple", project, ""] => match decoded(project) {
-            p if index::project_name(&p).as_deref() == Some(&p) => of_project(shared, line, &p, headers),
+            p if index::project_name(&p).as_deref() == Some(&p) => simple(shared, line, Some(&p), headers),
             p => to_project(&p),
         },
         ["files", project, name] => file(shared, &decoded(project), &decoded(name), headers, range),
@@ -336,13 +336,14 @@ impl Shared {
 /// The start page. The address that it was told, else that under which it was asked for, stands in for the one that it
 /// cannot know; what stands before and behind that, all clients share.
 fn start(shared: &Shared, headers: &HeaderMap) -> Response {
-    let mut response = page(shared, None, "index.html", "text/html; charset=utf-8", headers);
+    let found = shared.cache.get(&shared.index.root().join("index.html"));
+    let mut response = page(shared, None, found.as_deref(), "text/html; charset=utf-8", headers);
     let host = headers.get(header::HOST).and_then(|h| h.to_str().ok()).filter(|h| guard::is_host(h));
     // Whether a proxy was asked by https, a header could say, and whoever reaches this server could write it.
     let here = shared.options.public_url.clone().or_else(|| host.map(|host| format!("http://{host}")));
     if let Some(here) = here
         && response.status() == StatusCode::OK
-        && let Some(page) = shared.cache.get(&shared.index.root().join("index.html"))
+        && let Some(page) = found
         && let Some(at) = page.here
     {
         let all = &page.plain.bytes;
@@ -358,29 +359,29 @@ fn start(shared: &Shared, headers: &HeaderMap) -> Response {
     response
 }
 
-/// A page of a project. What stands in a folder without its JSON, or behind a link, is none of this index.
-fn of_project(shared: &Shared, line: &Line, name: &str, headers: &HeaderMap) -> Response {
-    let folder = format!("simple/{name}");
-    let json = shared.index.root().join(&folder).join("index.json");
-    if shared.index.leads_out(name) || !json.symlink_metadata().is_ok_and(|about| about.is_file()) {
-        return missing();
-    }
-    simple(shared, line, &folder, headers)
-}
-
-/// A page of the simple API in the form that the client wants most.
-fn simple(shared: &Shared, line: &Line, folder: &str, headers: &HeaderMap) -> Response {
+/// A page of the simple API, a project's or the list of all, in the form that the client wants most.
+fn simple(shared: &Shared, line: &Line, project: Option<&str>, headers: &HeaderMap) -> Response {
     let accept: Vec<&str> = headers.get_all(header::ACCEPT).iter().filter_map(|v| v.to_str().ok()).collect();
     let Some(form) = Form::wanted(&accept.join(",")) else {
         let said = format!("this index speaks {}, {} and text/html\n", Form::JSON, Form::HTML);
         return text(StatusCode::NOT_ACCEPTABLE, said);
     };
-    page(shared, Some(line), &format!("{folder}/{}", form.file()), form.content_type(), headers)
+    let found = match project {
+        Some(project) => shared.cache.of_project(&shared.index, project, form),
+        None => shared.cache.get(&shared.index.root().join("simple").join(form.file())),
+    };
+    page(shared, Some(line), found.as_deref(), form.content_type(), headers)
 }
 
 /// A page from the cache: conditional, gzipped for whoever takes that; by the kernel, where `line` says to whom.
-fn page(shared: &Shared, line: Option<&Line>, name: &str, kind: &'static str, headers: &HeaderMap) -> Response {
-    let Some(page) = shared.cache.get(&shared.index.root().join(name)) else { return missing() };
+fn page(
+    shared: &Shared,
+    line: Option<&Line>,
+    found: Option<&cache::Page>,
+    kind: &'static str,
+    headers: &HeaderMap,
+) -> Response {
+    let Some(page) = found else { return missing() };
     let gzip = headers.get(header::ACCEPT_ENCODING).and_then(|v| v.to_str().ok()).is_some_and(accept::takes_gzip);
     let form = if gzip { &page.gzip } else { &page.plain };
     let mut response = if matches(headers, &[&page.plain.etag, &page.gzip.etag]) {

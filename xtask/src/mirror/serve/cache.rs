@@ -11,6 +11,7 @@ use std::time::SystemTime;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 
+use super::accept::Form;
 use super::by_kernel::{ByKernel, Memory};
 use crate::mirror::index::Index;
 use crate::mirror::page::{HERE, Hashes, MOST_PAGE};
@@ -172,7 +173,27 @@ impl<T> Kept<T> {
 impl Cache {
     /// The page at `path`; `None` where there is none.
     pub fn get(&self, path: &Path) -> Option<Arc<Page>> {
+        self.page(path, || true)
+    }
+
+    /// A page of a project; `None` for what stands in a folder without the project's JSON, or behind a link: that is none
+    /// of this index.
+    pub fn of_project(&self, index: &Index, project: &str, form: Form) -> Option<Arc<Page>> {
+        let folder = index.page(project);
+        let is_there = |form: Form| folder.join(form.file()).symlink_metadata().is_ok_and(|about| about.is_file());
+        if form != Form::Json && !is_there(Form::Json) {
+            return None;
+        }
+        // What a link leads to later is another file, and is judged then.
+        self.page(&folder.join(form.file()), || !index.leads_out(project))
+    }
+
+    /// The page at `path`, which is read where `may` says so.
+    fn page(&self, path: &Path, may: impl FnOnce() -> bool) -> Option<Arc<Page>> {
         self.pages.get(path, &std::fs::metadata(path).ok()?, || {
+            if !may() {
+                return None;
+            }
             let plain = platform::read_regular(path, MOST_PAGE).ok()?;
             let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
             encoder.write_all(&plain).ok()?;
@@ -189,10 +210,11 @@ impl Cache {
 
     /// What a page says of a file (a wheel, its METADATA, what tells of its making); `None` where none names it.
     pub fn published(&self, index: &Index, project: &str, name: &str) -> Option<Published> {
-        if index.leads_out(project) {
+        // Its page is judged when it is read; files of any size are read after this.
+        if index.files(project).is_symlink() {
             return None;
         }
-        let path = index.root().join("simple").join(project).join("index.json");
+        let path = index.page(project).join(Form::Json.file());
         let files = self.files.get(&path, &std::fs::metadata(&path).ok()?, || {
             let of_digest = |digest: &str, size| {
                 Some(Published { etag: HeaderValue::from_str(&format!("\"{digest}\"")).ok()?, size })
