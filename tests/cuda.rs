@@ -909,7 +909,7 @@ fn by_which_names_nvcc_makes_objects_is_in_the_key_from_cuda_13_on() {
 fn objects_of_cuda_13_are_the_same_bytes_in_any_folder() {
     let home = crate::farm::toolkit();
     let objects = |store: &str| {
-        let mut w = crate::farm::machine_with_kernels();
+        let mut w = crate::farm::machine_with_kernels(|_| {});
         let store = w.path().join(store);
         std::fs::rename(&w.store, &store).unwrap();
         w.store = store;
@@ -927,6 +927,28 @@ fn objects_of_cuda_13_are_the_same_bytes_in_any_folder() {
         );
         assert!(here == there, "k{n}.cu.o is another one in another folder");
     }
+}
+
+/// nvcc 13.0 takes Clang up to 20 as host compiler.
+#[test]
+#[ignore = "takes too much: downloads nvcc and 86 MB of Debian's packages"]
+fn nvcc_compiles_with_the_locked_clang_and_reads_nothing_of_the_machine() {
+    let home = crate::farm::toolkit();
+    let w = crate::farm::machine_with_kernels(crate::toolchain::bring_real_packages);
+    let build = ["build-torch", "--recipe", "standin", "--until", "compile", "--offline", "--no-compiler-cache"];
+    let mut command = w.xtask(&build);
+    command.arg("--cuda-home").arg(&home).env_remove("CC").env_remove("CXX");
+    Ran::of(&mut command, w.path()).exits(0);
+    let folder = crate::farm::only_work_folder(&w);
+    for name in ["k0.cu.o", "k1.cu.o", "k2.cu.o"] {
+        let object = std::fs::read(folder.join("src/build/caffe2/CMakeFiles/kernels.dir/__/cuda").join(name)).unwrap();
+        assert!(memchr::memmem::find(&object, b"clang version 19.1.7").is_some(), "{name}");
+    }
+    let ninja = folder.join("deps/buildenv/bin/ninja");
+    let mut deps = std::process::Command::new(ninja);
+    let read = Ran::of(deps.args(["-t", "deps"]).current_dir(folder.join("src/build")), Path::new("-")).stdout;
+    assert!(read.contains("cuda/k0.cu"), "{read}");
+    assert_eq!(read.lines().find(|line| line.starts_with("    /usr/")), None);
 }
 
 /// The recipe says what the stock wheel does.

@@ -128,7 +128,7 @@ pub fn toolkit() -> PathBuf {
 }
 
 /// The stand-in with kernels for two architectures: hidden ones, templates, functions of libdevice, and the file's name.
-pub fn machine_with_kernels() -> Workspace {
+pub fn machine_with_kernels(also: impl FnOnce(&Workspace)) -> Workspace {
     let mut files = files();
     let cmake = files["CMakeLists.txt"].replace(
         "option(BUILD_TEST",
@@ -152,6 +152,7 @@ pub fn machine_with_kernels() -> Workspace {
         let cuda = "[cuda]\nversion = \"13.0\"\narchitectures = [\"8.0\", \"9.0\"]\n";
         r.replace("[features]", &format!("{cuda}[features]\nUSE_CUDA = true\nUSE_NCCL = false"))
     });
+    also(&w);
     own_store(&mut w);
     w
 }
@@ -167,7 +168,7 @@ pub fn only_work_folder(w: &Workspace) -> PathBuf {
 fn the_steps_of_nvcc_travel_and_make_the_objects_that_it_makes_alone() {
     let home = toolkit();
     let farm = farm(2).with_workers(&["w1", "w2"], 2);
-    let there = machine_with_kernels();
+    let there = machine_with_kernels(|_| {});
     let arguments = ["build-torch", "--recipe", "standin", "--until", "compile", "--offline", "--jobs", "1"];
     let arguments = [&arguments[..], &["--cuda-home", text(&home)]].concat();
     let mut command = farm.client(&[&arguments[..], &["--farm", URL, "--cache-audit", "100"]].concat());

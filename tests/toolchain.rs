@@ -301,19 +301,27 @@ fn real_packages() -> (String, BTreeMap<String, Locked>) {
     (toml::to_string(&BTreeMap::from([("source", source)])).unwrap(), locked)
 }
 
+/// Has the stand-in's recipe bring the repository's toolchain.
+pub fn bring_real_packages(w: &Workspace) {
+    let (sources, digests) = real_packages();
+    let [recipe, lock] = ["toml", "lock"].map(|kind| w.path().join("recipes/standin").with_extension(kind));
+    let said = "[toolchain]\nfrom = \"locked\"\nclang = \"==19.1.7\"\n[features]";
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    assert!(text.contains("[features]") && !text.contains("[toolchain]"));
+    std::fs::write(recipe, format!("{}\n{sources}", text.replace("[features]", said))).unwrap();
+    let mut locked: Lock = toml::from_str(&std::fs::read_to_string(&lock).unwrap()).unwrap();
+    locked.recipe =
+        Lock::recipe_digest(&torchmill::recipe::Workspace { root: w.path().into() }.load("standin").unwrap());
+    locked.source.extend(digests);
+    std::fs::write(lock, locked.to_toml("standin").unwrap()).unwrap();
+}
+
 #[test]
 #[ignore = "needs user namespaces and 86 MB of Debian's packages"]
 fn the_real_packages_compile_the_same_wheel_in_two_stores_and_read_nothing_of_the_machine() {
-    let (sources, digests) = real_packages();
     let wheel = |store: &str| {
-        let mut w = workspace_with(&files(), |r| {
-            let said = "[toolchain]\nfrom = \"locked\"\nclang = \"==19.1.7\"\n[features]";
-            format!("{}{sources}", r.replace("[features]", said))
-        });
-        let path = w.path().join("recipes/standin.lock");
-        let mut lock: Lock = toml::from_str(&std::fs::read_to_string(&path).unwrap()).unwrap();
-        lock.source.extend(digests.clone());
-        std::fs::write(path, lock.to_toml("standin").unwrap()).unwrap();
+        let mut w = workspace_with(&files(), |r| r);
+        bring_real_packages(&w);
         own_store(&mut w);
         std::fs::create_dir_all(w.path().join(store).parent().unwrap()).unwrap();
         std::fs::rename(&w.store, w.path().join(store)).unwrap();

@@ -615,7 +615,13 @@ fn demand_compiler(release: &releases::Release, compiler: &Compiler) -> Result<(
         }
         Family::Clang if major > release.newest_clang => {
             let newest = release.newest_clang;
-            Err(Error::world("clang-too-new", said(format!("Clang up to {newest}")))
+            let e = Error::world("clang-too-new", said(format!("Clang up to {newest}")));
+            if compiler.locked.is_some() {
+                return Err(e
+                    .next(format!("give the recipe the packages of Clang {newest} (docs/toolchain.md)"))
+                    .next("or leave toolchain.from out: the compiler of the machine is used"));
+            }
+            Err(e
                 .next(format!(
                     "install Clang {newest} (`apt-get install clang-{newest}`) or GCC {}",
                     release.newest_gcc
@@ -799,6 +805,10 @@ mod tests {
         let e = of("13.0", Msvc, "19.16.27054").unwrap_err();
         assert!(e.what().contains("is MSVC 19.16.27054; nvcc of CUDA 13.0 takes MSVC 19.20 to 19.49"), "{e}");
         of("13.0", Msvc, "trunk").unwrap();
+        // Whoever has no compiler of the machine is told of none.
+        let locked = Compiler { locked: Some("/toolchain".into()), ..Compiler::called(Clang, "19.1.7") };
+        let e = demand_compiler(releases::release("12.6").unwrap(), &locked).unwrap_err().to_string();
+        assert!(e.contains("packages of Clang 18") && !e.contains("apt-get"), "{e}");
     }
 
     #[test]
