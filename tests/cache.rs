@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use crate::pipeline::{artifact, own_store};
+use crate::pipeline::{artifact, own_store_with_tools};
 use crate::provenance::keys;
 use crate::standin::{build, command, dist, files, work_folder, workspace};
 use crate::support::{Ran, Workspace, node_packages, sha256};
@@ -18,7 +18,7 @@ fn text(path: &Path) -> &str {
 /// A workspace with the stand-in, and a store of its own.
 fn machine() -> Workspace {
     let mut w = workspace(&files());
-    own_store(&mut w);
+    own_store_with_tools(&mut w);
     w
 }
 
@@ -27,7 +27,7 @@ fn machine_with_many() -> Workspace {
     let mut files = files();
     files.extend((6..40).map(|i| (format!("fill/f{i}.cpp"), format!("int f{i}() {{ return {i}; }}\n"))));
     let mut w = workspace(&files);
-    own_store(&mut w);
+    own_store_with_tools(&mut w);
     w
 }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::pipeline::{artifact, own_store};
+use crate::pipeline::{artifact, own_store_with_tools};
 use crate::provenance::keys;
 use crate::standin::{build, files, work_folder, workspace, workspace_with};
 use crate::support::farm::{Farm, URL, text};
@@ -14,7 +14,7 @@ use crate::support::{Ran, Workspace, python_environment};
 /// A workspace with the stand-in, and a store of its own.
 fn machine() -> Workspace {
     let mut w = workspace(&files());
-    own_store(&mut w);
+    own_store_with_tools(&mut w);
     w
 }
 
@@ -153,7 +153,7 @@ pub fn machine_with_kernels(also: impl FnOnce(&Workspace)) -> Workspace {
         r.replace("[features]", &format!("{cuda}[features]\nUSE_CUDA = true\nUSE_NCCL = false"))
     });
     also(&w);
-    own_store(&mut w);
+    own_store_with_tools(&mut w);
     w
 }
 
@@ -288,7 +288,7 @@ fn slow() -> Workspace {
         files.insert(format!("fill/slow{i}.cpp"), text);
     }
     let mut w = workspace(&files);
-    own_store(&mut w);
+    own_store_with_tools(&mut w);
     w
 }
 

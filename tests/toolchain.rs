@@ -1,7 +1,7 @@
 //! A toolchain of locked packages: what a recipe says of it, what it is made of, and what is refused before the build.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use torchmill::recipe::{Lock, Locked, Source};
 
@@ -364,8 +364,7 @@ const LIBRARIES: &[&str] =
 fn another_debian_makes_the_same_libuv_with_the_locked_toolchain() {
     use crate::before_after::{debian, in_chroot, succeeds};
     let scratch = tempfile::tempdir().unwrap();
-    let system =
-        std::env::var_os("TORCHMILL_DEBIAN_SID").map_or_else(|| scratch.path().join("sid"), std::path::PathBuf::from);
+    let system = std::env::var_os("TORCHMILL_DEBIAN_SID").map_or_else(|| scratch.path().join("sid"), PathBuf::from);
     debian(&system, "sid");
     succeeds(in_chroot(&system, &["apt-get", "update", "-qq", "-o", "Acquire::Check-Valid-Until=false"]));
     succeeds(in_chroot(&system, &[&["apt-get", "install", "-qq", "-y"], LIBRARIES].concat()));
@@ -377,6 +376,71 @@ fn another_debian_makes_the_same_libuv_with_the_locked_toolchain() {
     let json: serde_json::Value = serde_json::from_str(&ran.stdout).unwrap();
     assert_eq!(json["same"], true, "{json}");
     assert!(json["changed"][0][1].as_str().unwrap().contains("Debian"), "{json}");
+}
+
+/// Source of a Python for a system whose own is too old, and its digest.
+const PYTHON: (&str, &str) = (
+    "main/p/python3.11/python3.11_3.11.2.orig.tar.gz",
+    "2411c74bda5bbcfcddaf4531f66d1adc73f247f529aee981b029513aefdbf849",
+);
+
+/// The wheel is `torch-*+cpu.clang.libuv-cp311-*` of `dist/`, or of the folder `TORCHMILL_DIST`; the root folder is kept
+/// where `TORCHMILL_DEBIAN_BULLSEYE` says so.
+#[test]
+#[ignore = "takes too much: root, debootstrap, a Python that is compiled for it, and a wheel in dist"]
+fn the_wheel_runs_where_the_c_library_is_the_oldest_that_its_tag_names() {
+    use crate::before_after::{debian, in_chroot, succeeds};
+    let dist = std::env::var_os("TORCHMILL_DIST").map_or_else(|| root().join("dist"), PathBuf::from);
+    let is_it = |name: &str| name.contains("+cpu.clang.libuv-cp311-") && name.ends_with("_x86_64.whl");
+    let names = std::fs::read_dir(&dist).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    let name = names.into_iter().find(|name| is_it(name)).expect("a wheel of torch-2.12.1-cpu-clang for Python 3.11");
+    assert!(name.contains("-manylinux_2_31_x86_64."), "{name}");
+
+    let scratch = tempfile::tempdir().unwrap();
+    let system =
+        std::env::var_os("TORCHMILL_DEBIAN_BULLSEYE").map_or_else(|| scratch.path().join("bullseye"), PathBuf::from);
+    debian(&system, "bullseye");
+    let python = "/opt/python/bin/python3.11";
+    if !system.join(&python[1..]).exists() {
+        let packages = ["gcc", "make", "libffi-dev", "zlib1g-dev", "libssl-dev", "libsqlite3-dev", "libbz2-dev"];
+        succeeds(in_chroot(&system, &["apt-get", "update", "-qq"]));
+        succeeds(in_chroot(&system, &[&["apt-get", "install", "-qq", "-y"], &packages[..]].concat()));
+        let mirror = torchmill::source::debian::mirrors().unwrap().remove(0);
+        let archive = system.join("python.tar.gz");
+        let fetch = "import sys, urllib.request; urllib.request.urlretrieve(sys.argv[1], sys.argv[2])";
+        let mut get = std::process::Command::new("python3");
+        get.args(["-c", fetch, &format!("{}/pool/{}", mirror.trim_end_matches('/'), PYTHON.0)]).arg(&archive);
+        Ran::of(&mut get, scratch.path()).exits(0);
+        assert_eq!(sha256(&std::fs::read(archive).unwrap()), PYTHON.1);
+        let make = "mkdir -p /python && tar -C /python --strip-components=1 -xf /python.tar.gz && cd /python \
+                    && ./configure -q --prefix=/opt/python && make -s -j2 && make -s install";
+        succeeds(in_chroot(&system, &["sh", "-c", make]));
+    }
+    let library = succeeds(in_chroot(&system, &["ldd", "--version"]));
+    assert!(library.lines().next().unwrap().ends_with(" 2.31"), "{library}");
+
+    // pip of that system takes the wheel by its tag; what torch needs comes from here, for the same tags.
+    std::fs::copy(dist.join(&name), system.join(&name)).unwrap();
+    let clean = ["-m", "pip", "install", "--no-index", "--no-deps", "--force-reinstall", "--disable-pip-version-check"];
+    let installed = succeeds(in_chroot(&system, &[&[python], &clean[..], &[&*format!("/{name}")]].concat()));
+    std::fs::remove_file(system.join(&name)).unwrap();
+    let mut pip = std::process::Command::new("python3");
+    pip.args(["-m", "pip", "install", "-q", "--disable-pip-version-check", "--only-binary=:all:", "--upgrade"]);
+    pip.args(["--python-version=3.11", "--implementation=cp", "--target"]).arg(system.join("opt/needs"));
+    for platform in ["manylinux_2_31", "manylinux_2_28", "manylinux_2_27", "manylinux_2_17", "manylinux2014"] {
+        pip.arg(format!("--platform={platform}_x86_64"));
+    }
+    pip.args(["numpy", "filelock", "typing-extensions", "networkx", "jinja2", "fsspec", "sympy"]);
+    Ran::of(&mut pip, scratch.path()).exits(0);
+    std::fs::copy(root().join("tests/scenarios/s2_train.py"), system.join("s2_train.py")).unwrap();
+    let train = ["env", "PYTHONPATH=/opt/needs", python, "/s2_train.py"];
+    let said = succeeds(in_chroot(&system, &train));
+    let said: serde_json::Value = serde_json::from_str(said.lines().last().unwrap_or_default()).unwrap();
+    assert_eq!((&said["libuv"], &said["ranks"]), (&true.into(), &2.into()), "{said}");
+
+    println!("C library: {}", library.lines().next().unwrap());
+    println!("pip: {}", installed.lines().last().unwrap_or_default());
+    println!("s2_train.py: {said}");
 }
 
 // --- what is told before the build ---------------------------------------------------------------
