@@ -577,6 +577,23 @@ fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
     for folder in [".", text(w.path().parent().unwrap()), text(&w.store)] {
         out(folder).exits(2).says("code of others would write to");
     }
+    // A report goes where something of what is written stays.
+    let report = |file: &str| {
+        w.run(&["build-torch", "--recipe", text(&theirs), "--trust", "--dry-run", "--out", "made", "--report", file])
+    };
+    for file in ["report.md", "made/../report.md"] {
+        report(file).exits(2).says("which has no place for").says("--report made/report.md");
+    }
+    report("made/report.md").exits(0);
+    // A path means in the room what it means where the command was given.
+    let below = w.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    for ending in ["toml", "lock"] {
+        std::fs::copy(theirs.with_extension(ending), below.join(format!("standin.{ending}"))).unwrap();
+    }
+    let mut near = w.xtask(&["tree", "--recipe", "standin.toml", "--trust"]);
+    let ran = Ran::of(near.current_dir(&below), w.path()).exits(0);
+    assert!(ran.stdout.contains("/inner/"), "{ran:?}");
     // One of the workspace's own is asked nothing.
     w.run(&["tree", "--recipe", "standin"]).exits(0);
 }
@@ -633,8 +650,10 @@ fn a_patch_is_named_by_its_path_below_patches() {
 #[cfg(target_os = "linux")]
 const REACHES_OUT: &str = r#"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <sys/ioctl.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -649,7 +668,19 @@ int main(void) {
   say("keyctl", syscall(SYS_keyctl, 0, -3, 0));
   say("add", syscall(SYS_add_key, "user", "k", "v", 1, -3));
   say("request", syscall(SYS_request_key, "user", "k", 0, -3));
+  int mine = open("/tmp/mine", O_CREAT | O_WRONLY, 0755);
+  say("mine", mine);
+  say("mode", chmod("/tmp/mine", 04755));
+  say("mode-of-open", fchmod(mine, 04755));
+  say("mode-at", fchmodat(AT_FDCWD, "/tmp/mine", 04755, 0));
+  say("mode-at-2", syscall(452, AT_FDCWD, "/tmp/mine", 04755, 0));
+  say("mode-of-new", open("/tmp/new", O_CREAT | O_WRONLY, 04755));
+  say("mode-of-node", mknod("/tmp/node", S_IFREG | 04755, 0));
+  say("mode-of-none", syscall(SYS_openat, AT_FDCWD, "/tmp/mine", O_RDONLY, 04755));
+  say("unseen", syscall(437, AT_FDCWD, "/tmp/mine", 0, 0));
+  say("ring", syscall(425, 1, 0));
 #ifdef __x86_64__
+  say("mode-of-old", syscall(SYS_open, "/tmp/old", O_CREAT | O_WRONLY, 04755));
   say("x32", syscall(0x40000000 + 514, 0, TIOCSTI, &key));
   fflush(stdout);
   pid_t child = fork();
@@ -698,14 +729,52 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
     let mut terminal = Command::new("python3");
     terminal.args(["-c", IN_A_TERMINAL, text(&me), CLOSED_COMMAND, &room, text(&program)]);
     let said = Ran::of(&mut terminal, dir.path()).exits(0).stdout;
-    assert!(said.contains("size=0."), "{said}");
-    for call in ["type", "wide", "paste", "keyctl", "add", "request"] {
+    for call in ["size", "mine", "mode-of-none"] {
+        assert!(said.contains(&format!("{call}=0.")), "{call}: {said}");
+    }
+    let modes = ["mode", "mode-of-open", "mode-at", "mode-at-2", "mode-of-new", "mode-of-node"];
+    for call in ["type", "wide", "paste", "keyctl", "add", "request"].into_iter().chain(modes) {
         assert!(said.contains(&format!("{call}={}.", libc::EPERM)), "{call}: {said}");
     }
-    // Calls under the numbers of another machine.
+    for call in ["unseen", "ring"] {
+        assert!(said.contains(&format!("{call}={}.", libc::ENOSYS)), "{call}: {said}");
+    }
+    // Calls under the numbers of another machine, and one that newer machines do not have.
     if cfg!(target_arch = "x86_64") {
+        assert!(said.contains(&format!("mode-of-old={}.", libc::EPERM)), "{said}");
         assert!(said.contains(&format!("x32={}.", libc::EPERM)) && said.contains("i386=ended."), "{said}");
     }
+}
+
+/// Says what of the outside it reaches that a folder left open leads to, and what of the kernel's it may set.
+#[cfg(target_os = "linux")]
+const STAYS_INSIDE: &str = "{
+cat /proc/self/fd/9/secret
+echo x > /proc/self/fd/9/reached && echo REACHED
+value=$(cat /proc/sys/vm/swappiness) && echo $value > /proc/sys/vm/swappiness && echo SET
+unshare --map-root-user true && echo OWN-USERS
+} 2>/dev/null
+echo done";
+
+#[test]
+#[cfg(target_os = "linux")]
+fn no_folder_that_was_left_open_leads_out_of_a_closed_room_and_nothing_sets_the_kernel_there() {
+    use torchmill::platform::{CLOSED_COMMAND, Room};
+    let dir = tempfile::tempdir().unwrap();
+    let at = dir.path().join("room");
+    std::fs::create_dir(&at).unwrap();
+    std::fs::write(dir.path().join("secret"), "SECRET-FILE").unwrap();
+    let me = env!("CARGO_BIN_EXE_torchmill");
+    // A folder of which nothing is shown is one to start in all the same.
+    let room = serde_json::to_string(&Room { at, cwd: dir.path().into(), ..Room::default() }).unwrap();
+    // Scripts leave open what they lock, for all that they start.
+    let mut script = Command::new("sh");
+    script.args(["-c", "exec 9<\"$0\"; exec \"$@\"", text(dir.path())]);
+    script.args([me, CLOSED_COMMAND, &room, "/bin/sh", "-c", STAYS_INSIDE]);
+    let said = Ran::of(&mut script, dir.path()).exits(0).stdout;
+    assert!(said.contains("done") && said.contains("OWN-USERS"), "{said}");
+    assert!(!said.contains("SECRET") && !said.contains("REACHED") && !said.contains("SET"), "{said}");
+    assert!(!dir.path().join("reached").exists(), "it wrote outside of its room");
 }
 
 #[test]

@@ -75,6 +75,20 @@ fn a_download_goes_on_in_the_next_run() {
 }
 
 #[test]
+fn what_no_digest_judges_does_not_go_on_in_the_next_run() {
+    let (_dir, store) = store();
+    let content = bytes(300_000);
+    let server = Server::start([("/f", Answer::CutAfter(content.clone(), 50_000))]);
+    let to_lock = Want { expected: None, ..want(&format!("{}/f", server.url), &content) };
+    for _ in 0..2 {
+        assert_eq!(fetch(&store, &to_lock).unwrap_err().code(), "fetch");
+    }
+    // Five attempts each. What a server has by now may be another file than the one that a part is there of.
+    let ranges = server.ranges("/f");
+    assert_eq!((ranges.len(), &ranges[5]), (10, &None), "{ranges:?}");
+}
+
+#[test]
 fn wrong_bytes_are_refused_with_both_digests_and_kept_aside() {
     let (dir, store) = store();
     let right = bytes(1000);
@@ -119,6 +133,10 @@ fn lies_about_the_length_do_no_harm() {
     assert!(e.what().contains("announces 2000 bytes where the lock says 1000"), "{e}");
     let e = fetch(&store, &want(&format!("{}/endless", server.url), &content)).unwrap_err();
     assert!(e.what().contains("more than the 1000 bytes"), "{e}");
+    // What is there already comes to what a server announces.
+    let server = Server::start([("/part", Answer::PartLie(content.clone(), 500))]);
+    let e = fetch(&store, &want(&format!("{}/part", server.url), &content)).unwrap_err();
+    assert_eq!(e.code(), "fetch", "{e}");
 }
 
 #[test]

@@ -158,6 +158,8 @@ pub enum Answer {
     CutOnceNoRanges(Vec<u8>, usize),
     /// Announces more bytes than it has.
     LongLie(Vec<u8>, usize),
+    /// Cuts once after that many bytes, and announces the rest as more than any number of bytes that can be added to.
+    PartLie(Vec<u8>, usize),
     /// Sends more bytes than the lock says, without announcing a length.
     Endless,
     /// Sends a beginning and then nothing.
@@ -285,6 +287,14 @@ fn serve(
             head(&mut out, "200 OK", &format!("Content-Length: {announced}\r\n"))?;
             out.write_all(bytes)
         }
+        Some(Answer::PartLie(bytes, n)) => match range.as_deref().and_then(|r| wanted(r, bytes.len())) {
+            None => ranged(&mut out, bytes, *n),
+            Some((start, end)) => {
+                let part = format!("Content-Range: bytes {start}-{}/{}\r\n", end - 1, bytes.len());
+                head(&mut out, "206 Partial Content", &format!("Content-Length: {}\r\n{part}", u64::MAX))?;
+                out.write_all(&bytes[start..end])
+            }
+        },
         Some(Answer::Endless) => {
             head(&mut out, "200 OK", "")?;
             for _ in 0..100_000 {

@@ -1,12 +1,12 @@
 //! `build-torch`: all stages, ends with artifacts in `dist/` and a summary a person can read.
 
-use std::path::PathBuf;
+use std::path::{Component, PathBuf};
 use std::time::Instant;
 
 use clap::Args as ClapArgs;
 use ed25519_dalek::SigningKey;
 
-use super::common::{RecipeArgs, ToolArgs, TrustArgs, WithArgs, print_json};
+use super::common::{RecipeArgs, Session, ToolArgs, TrustArgs, WithArgs, print_json};
 use super::shared::{CacheArgs, FarmArgs};
 use crate::artifact::dsse::KeySource;
 use crate::error::{Error, Result};
@@ -84,6 +84,7 @@ pub struct Args {
 pub fn run(mut args: Args) -> Result<()> {
     args.python.companions.append(&mut args.with.with);
     let session = args.recipe.session()?;
+    check_report(&args, &session)?;
     // Who reads what is for several Pythons reads it for the first.
     let first = args.python.python.as_deref().and_then(|p| p.split(',').next()).filter(|p| *p != "all");
     let tools = ToolArgs { python: first.map(str::to_owned), ..args.python.clone() };
@@ -194,6 +195,24 @@ pub fn run(mut args: Args) -> Result<()> {
         });
     }
     Ok(())
+}
+
+/// An error if the report would be written in a closed room, and go with it: of all that is outside the room has the
+/// folder for the artifacts alone.
+fn check_report(args: &Args, session: &Session) -> Result<()> {
+    let Some(report) = &args.report else { return Ok(()) };
+    let (file, out) = (std::path::absolute(report)?, std::path::absolute(&args.out)?);
+    let is_kept = file.starts_with(&out) && !file.components().any(|part| part == Component::ParentDir);
+    if is_kept || foreign::inside().is_some() || !foreign::is_foreign(&session.workspace, &args.recipe.recipe) {
+        return Ok(());
+    }
+    let what = format!(
+        "the recipe {} came from elsewhere, and is built in a closed room, which has no place for {}",
+        args.recipe.recipe,
+        report.display()
+    );
+    Err(Error::misuse("closed-room", what)
+        .next(format!("put the report into the folder for the artifacts: --report {}/report.md", args.out.display())))
 }
 
 /// The Pythons that were asked for: one as it was named, several between commas, or all that the lock covers.

@@ -305,17 +305,19 @@ impl Session {
         write.retain(|p| fs_err::create_dir_all(p).is_ok());
         foreign::check_written(&write, &[self.workspace.root.as_path(), self.store.root()])?;
         let arguments: Vec<std::ffi::OsString> = std::env::args_os().skip(1).collect();
+        // Paths among the arguments mean in the room what they mean here.
+        let here = std::env::current_dir()?;
         let furniture = foreign::Furniture {
             store: &root,
             read: &read,
             put: &put,
             write: &write,
-            cwd: &build.workspace.root,
+            workspace: &build.workspace.root,
+            cwd: &here,
             system: None,
             unconfined: trust.unconfined,
         };
         let mut command = foreign::command(&build, &arguments, &furniture)?;
-        command.current_dir(std::env::current_dir()?);
         let status = if terminal {
             command.status().map_err(|e| Error::world("closed-room", format!("it cannot be started: {e}")))?
         } else {
@@ -366,6 +368,9 @@ impl Session {
 /// # Errors
 /// Misuse: there is none. The world: what a release carries cannot be unpacked.
 pub fn workspace() -> Result<Workspace> {
+    if let Some(given) = foreign::workspace_inside() {
+        return Ok(given);
+    }
     let is_one = |d: &PathBuf| d.join("recipes").is_dir() && d.join("patches").is_dir();
     let here = std::env::current_dir()?;
     if let Some(root) = here.ancestors().map(PathBuf::from).chain(clone_of_this_program()).find(is_one) {

@@ -165,7 +165,7 @@ impl ReadAt for Remote {
                     std::thread::sleep(std::time::Duration::from_millis(200 << attempt));
                 }
                 let hint = state.expected.iter().find(|r| r.contains(&offset)).map(|r| r.end);
-                let end = hint.unwrap_or(offset + WINDOW.max(buffer.len() as u64)).min(self.size);
+                let end = hint.unwrap_or(offset.saturating_add(WINDOW.max(buffer.len() as u64))).min(self.size);
                 match self.ask(offset, end) {
                     Ok(stream) => state.stream = Some((offset, end, stream)),
                     Err(e) => {
@@ -201,5 +201,34 @@ impl ReadAt for Remote {
         // The latest word counts, and a few words are enough.
         state.expected.insert(0, range);
         state.expected.truncate(4);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    use super::*;
+
+    #[test]
+    fn a_file_of_any_size_has_an_end() {
+        const SIZE: u64 = u64::MAX - 1;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/demo.whl", listener.local_addr().unwrap());
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+                lines.map_while(Result::ok).take_while(|line| !line.is_empty()).for_each(drop);
+                let range = format!("Content-Range: bytes {}-{}/{SIZE}", SIZE - 4, SIZE - 1);
+                let head = format!("HTTP/1.1 206 Partial Content\r\nConnection: close\r\nContent-Length: 4\r\n{range}");
+                let _ = write!(stream, "{head}\r\n\r\nlast");
+            }
+        });
+        let remote = Remote::open(crate::source::http_agent(), &url).unwrap();
+        let mut bytes = [0; 22];
+        assert_eq!(remote.read_at(SIZE - 4, &mut bytes).unwrap(), 4);
+        // It sends its last four bytes, whatever it is asked for.
+        assert!(remote.read_at(SIZE - 22, &mut bytes).is_err());
     }
 }

@@ -101,7 +101,7 @@ pub fn enter(room: &Room, argv: &[OsString]) -> Error {
         libc::signal(libc::SIGINT, libc::SIG_IGN);
     }
     no_dumps(true);
-    if let Err((what, e)) = namespaces() {
+    if let Err((what, e)) = close_inherited().and_then(|()| namespaces()) {
         return failed(what, e);
     }
     // SAFETY: this process has one thread; the child goes on with the same memory.
@@ -181,6 +181,27 @@ fn checked(what: &'static str, result: libc::c_int) -> Step {
     if result < 0 { Err((what, io::Error::last_os_error())) } else { Ok(()) }
 }
 
+/// Closes what this process was started with beside its three streams: from a folder that a shell had open, a way leads
+/// out of any root (openat(2)), and a file is one of the user's.
+fn close_inherited() -> Step {
+    const WHAT: &str = "closing what was left open";
+    // SAFETY: close_range(2) takes numbers, and this process has opened nothing that it still uses.
+    if unsafe { libc::syscall(libc::SYS_close_range, 3u32, u32::MAX, 0u32) } == 0 {
+        return Ok(());
+    }
+    // Linux before 5.9 has no such call. What lists them is open itself, and is gone before they are closed.
+    let open: Vec<libc::c_int> = std::fs::read_dir("/proc/self/fd")
+        .map_err(|e| (WHAT, e))?
+        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
+        .filter(|number| *number > 2)
+        .collect();
+    for number in open {
+        // SAFETY: as above.
+        unsafe { libc::close(number) };
+    }
+    Ok(())
+}
+
 /// Namespaces of its own for users, mounts, processes, network, messages and the host's name.
 fn namespaces() -> Step {
     const ALL: libc::c_int =
@@ -250,8 +271,33 @@ fn build(room: &Room) -> Step {
         libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
         "/proc of its own",
     )?;
+    settings_read_only(&processes)?;
     pivot(&room.at)?;
-    std::env::set_current_dir(&room.cwd).map_err(|e| ("the folder to start in", e))
+    // It may be one of which nothing is shown.
+    std::fs::create_dir_all(&room.cwd)
+        .and_then(|()| std::env::set_current_dir(&room.cwd))
+        .map_err(|e| ("the folder to start in", e))
+}
+
+/// Makes all of `/proc`, which stands at `processes`, read-only but for the processes: what is written there sets the
+/// kernel itself (`core_pattern` names a program that it runs outside of any room), and of the writer it asks no more
+/// than to be the system's root, whatever that user is called in a namespace, and without any capability.
+fn settings_read_only(processes: &Path) -> Step {
+    use std::os::unix::fs::PermissionsExt;
+    const WHAT: &str = "/proc of which nothing can be set";
+    for entry in std::fs::read_dir(processes).map_err(|e| (WHAT, e))? {
+        let entry = entry.map_err(|e| (WHAT, e))?;
+        let is_process = entry.file_name().as_bytes().iter().all(u8::is_ascii_digit);
+        // One that is gone by now needs nothing.
+        let Some(about) = entry.metadata().ok().filter(|about| !is_process && !about.is_symlink()) else { continue };
+        if !about.is_dir() && about.permissions().mode() & 0o222 == 0 {
+            continue;
+        }
+        let path = entry.path();
+        mount(path.to_str(), &path, None, libc::MS_BIND, WHAT)?;
+        attributes(&path, true)?;
+    }
+    Ok(())
 }
 
 /// Makes all IPv4 addresses those of the loopback interface (rtnetlink(7): RTM_NEWROUTE into the local table, which is
@@ -450,13 +496,43 @@ fn refuse_system_calls() -> io::Result<()> {
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A call by which a file gets its mode: the argument that is the mode, and the one that says whether a file is made at
+/// all, where the mode means nothing otherwise.
+type Mode = (libc::c_long, usize, Option<usize>);
+
+/// From 424 on, a call has one number on all machines.
+const FCHMODAT2: libc::c_long = 452;
+const IO_URING_SETUP: u32 = 425;
+const OPENAT2: u32 = 437;
+const MODES: [Mode; 5] = [
+    (libc::SYS_fchmod, 1, None),
+    (libc::SYS_fchmodat, 2, None),
+    (FCHMODAT2, 2, None),
+    (libc::SYS_mknodat, 2, None),
+    (libc::SYS_openat, 3, Some(2)),
+];
+/// Those that younger machines do not have.
+#[cfg(target_arch = "x86_64")]
+const OLDER_MODES: [Mode; 4] =
+    [(libc::SYS_chmod, 1, None), (libc::SYS_creat, 1, None), (libc::SYS_mknod, 1, None), (libc::SYS_open, 2, Some(1))];
+#[cfg(not(target_arch = "x86_64"))]
+const OLDER_MODES: [Mode; 0] = [];
+
 /// What the kernel does at each system call (seccomp(2)). EPERM is the answer to what types into a terminal, which may be
-/// that of the user's shell (TIOCSTI, TIOCLINUX), and to what reaches the user's keys (keyrings(7)). A call of another
-/// machine's, under other numbers, ends the program. All else goes on.
+/// that of the user's shell (TIOCSTI, TIOCLINUX), to what reaches the user's keys (keyrings(7)), and to a mode by which
+/// a file is run as the user that it belongs to: it stays when the room is gone, for all who find it. A call of another
+/// machine's, under other numbers, ends the program. Calls whose modes are not to be seen from here (openat2, io_uring)
+/// do not exist, as on older kernels. All else goes on.
 fn filter(architecture: u32) -> Vec<libc::sock_filter> {
     use std::mem::offset_of;
-    // The low half of the second argument, on machines that put it first: ioctl(2) looks at no more of a request.
-    const REQUEST: usize = offset_of!(libc::seccomp_data, args) + size_of::<u64>();
+    // The low half of an argument, on machines that put it first: ioctl(2) looks at no more of a request, and nobody at
+    // more of a mode.
+    const fn argument(number: usize) -> usize {
+        offset_of!(libc::seccomp_data, args) + number * size_of::<u64>()
+    }
+    const SET_USER_ID: u32 = 0o4000;
+    // O_TMPFILE is a bit of its own and O_DIRECTORY.
+    const MAKES: u32 = (libc::O_CREAT | (libc::O_TMPFILE & !libc::O_DIRECTORY)) as u32;
     // Calls of x86-64 that have this bit are those of x32, under other numbers.
     const X32: u32 = 0x4000_0000;
     let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: code as u16, jt, jf, k };
@@ -477,11 +553,26 @@ fn filter(architecture: u32) -> Vec<libc::sock_filter> {
     for call in [libc::SYS_keyctl, libc::SYS_add_key, libc::SYS_request_key] {
         steps.extend([only_if(libc::BPF_JEQ, call as u32), refusal]);
     }
-    steps.extend([unless(libc::SYS_ioctl as u32), answer(libc::SECCOMP_RET_ALLOW), load(REQUEST)]);
+    for call in [OPENAT2, IO_URING_SETUP] {
+        steps.extend([only_if(libc::BPF_JEQ, call), answer(libc::SECCOMP_RET_ERRNO | libc::ENOSYS as u32)]);
+    }
+    let allow = answer(libc::SECCOMP_RET_ALLOW);
+    for (call, mode, flags) in MODES.into_iter().chain(OLDER_MODES) {
+        let mut judged = Vec::new();
+        if let Some(flags) = flags {
+            let makes = step(libc::BPF_JMP | libc::BPF_JSET | libc::BPF_K, MAKES, 1, 0);
+            judged.extend([load(argument(flags)), makes, allow]);
+        }
+        judged.extend([load(argument(mode)), only_if(libc::BPF_JSET, SET_USER_ID), refusal, allow]);
+        // All that is said of a call is passed over at another one.
+        steps.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, call as u32, 0, judged.len() as u8));
+        steps.extend(judged);
+    }
+    steps.extend([unless(libc::SYS_ioctl as u32), allow, load(argument(1))]);
     for request in [libc::TIOCSTI, libc::TIOCLINUX] {
         steps.extend([only_if(libc::BPF_JEQ, request as u32), refusal]);
     }
-    steps.push(answer(libc::SECCOMP_RET_ALLOW));
+    steps.push(allow);
     steps
 }
 

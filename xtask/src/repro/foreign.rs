@@ -24,6 +24,8 @@ const MARK: &str = ".from-an-artifact";
 const MORE: &str = "`cargo xtask verify` says more; without --key and --policy, --trust asks you alone";
 /// Names the store of a closed room, to the program in it.
 pub const ROOM_VARIABLE: &str = "TORCHMILL_ROOM";
+/// The same of the workspace that the program works in, which need not be above the folder that it starts in.
+const WORKSPACE_VARIABLE: &str = "TORCHMILL_ROOM_WORKSPACE";
 
 /// Whether the user trusts code that nobody whom they trust signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -229,6 +231,12 @@ pub fn inside() -> Option<PathBuf> {
     std::env::var_os(ROOM_VARIABLE).map(PathBuf::from)
 }
 
+/// Where this program runs in a closed room: the workspace that it was given there.
+pub fn workspace_inside() -> Option<Workspace> {
+    let root = std::env::var_os(WORKSPACE_VARIABLE).map(PathBuf::from)?;
+    inside().map(|_| Workspace { root })
+}
+
 /// The store of a room, inside `store`: it has nothing in common with it but the downloads, which it reads.
 ///
 /// # Errors
@@ -311,6 +319,8 @@ pub struct Furniture<'a> {
     pub put: &'a [(PathBuf, PathBuf)],
     /// What can be written.
     pub write: &'a [PathBuf],
+    /// The workspace that the program works in, of which `read` has what is shown.
+    pub workspace: &'a Path,
     /// Where the program starts.
     pub cwd: &'a Path,
     /// The root folder of the system that it sees; this one's own if `None`.
@@ -325,7 +335,7 @@ pub struct Furniture<'a> {
 /// # Errors
 /// The kernel offers no such room, and the user did not say that it may run without one.
 pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<'_>) -> Result<Command> {
-    let Furniture { store: root, read, put, write, cwd, system, unconfined } = *furniture;
+    let Furniture { store: root, read, put, write, workspace, cwd, system, unconfined } = *furniture;
     // Where the room's own root is put, which nobody outside sees. It belongs to the room's store, and goes with it.
     let at = root.join("room");
     fs_err::create_dir_all(&at)?;
@@ -368,6 +378,7 @@ pub fn command(build: &Build<'_>, arguments: &[OsString], furniture: &Furniture<
     command.args(arguments).env_clear().current_dir(cwd);
     command.env("PATH", "/usr/local/bin:/usr/bin:/bin").env("HOME", "/tmp").env("LC_ALL", "C.UTF-8");
     command.envs(compilers.iter().copied()).env(ROOM_VARIABLE, root);
+    command.env(WORKSPACE_VARIABLE, workspace);
     for name in ["NO_COLOR", "TERM", "COLORTERM"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);

@@ -149,6 +149,7 @@ fn spawn_in(build: &Build<'_>, second: &Second, copy: &Path, system: &Path) -> R
         read: &[copy.to_owned()],
         put: &[],
         write: &[],
+        workspace: copy,
         cwd: copy,
         system: Some(system),
         unconfined: false,

@@ -318,6 +318,7 @@ fn in_room(build: &Build<'_>, room: &Path, trust: &Trust, mut arguments: Vec<OsS
         read: &read,
         put: &[],
         write: &[],
+        workspace: &build.workspace.root,
         cwd: &build.workspace.root,
         system: None,
         unconfined: trust.unconfined,

@@ -213,9 +213,11 @@ impl Fetcher<'_> {
     }
 
     /// Where the bytes of `want` are collected while they come from `coordinate`. Another digest is
-    /// another file: `file:x` means different bytes in different folders.
+    /// another file: `file:x` means different bytes in different folders. Where there is none, all of its coordinates
+    /// stand in, as in the lock that whoever writes there holds.
     fn part(&self, want: &Want, coordinate: &Coordinate) -> PathBuf {
-        let expected = want.expected.as_ref().map_or("", |(digest, _)| digest);
+        let all = || want.coordinates.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+        let expected = want.expected.as_ref().map_or_else(all, |(digest, _)| digest.clone());
         let id = hex::encode(Sha256::digest(format!("{coordinate} {expected} {}", self.root.display()).as_bytes()));
         self.store.part(&format!("{}-{}", &id[..16], coordinate.file_name()))
     }
@@ -253,7 +255,9 @@ impl Fetcher<'_> {
         let mut last = String::new();
         for url in urls {
             let mut progress = Progress::open(&part)?;
-            if expected.is_some_and(|size| progress.size > size) {
+            // Where no digest judges what comes out, nothing is put behind bytes that came from another server or in an
+            // earlier run: of a file that was replaced meanwhile half would be locked, and half of the new one.
+            if expected.is_none_or(|size| progress.size > size) {
                 progress.restart()?;
             }
             for attempt in 0..ATTEMPTS {

@@ -282,7 +282,8 @@ pub fn download(
         .get("content-length")
         .and_then(|v| v.to_str().ok())
         .and_then(|v| v.parse::<u64>().ok())
-        .map(|n| n + progress.size);
+        // It may be any number.
+        .map(|n| n.saturating_add(progress.size));
     if let (Some(expected), Some(announced)) = (expected, announced)
         && announced > expected
     {
