@@ -883,6 +883,10 @@ fn a_release_has_one_identity_however_it_is_spelled() {
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
     // What uv does not install is no spelling of it.
     add(&spelled("b", "my_demo-1.0-PY3-none-any.whl", &other)).exits(2).says("are not in small letters");
+    // Nor what pip does not.
+    add(&spelled("b", "my__demo-1.0-py3-none-any.whl", &other))
+        .exits(2)
+        .says("only some installers read two '_' in a row");
     // A build tag or another tag is another release.
     add(&spelled("b", "my_demo-1.0-2-py3-none-any.whl", &other)).exits(0).says("published");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("2 files, 0 of 0");
@@ -911,6 +915,14 @@ fn what_is_published_is_a_regular_file_of_its_folder() {
     for path in [&pipe, &device] {
         add(path).exits(2).says("it is no regular file");
     }
+    // Nor is one of them left out unseen where the folder is named.
+    add(&w).exits(2).says("it is no regular file");
+    std::fs::remove_file(&pipe).unwrap();
+    std::fs::remove_file(&device).unwrap();
+    let nowhere = w.join("n-1.0-py3-none-any.whl");
+    std::os::unix::fs::symlink(dir.path().join("gone"), &nowhere).unwrap();
+    add(&w).exits(2).says("n-1.0-py3-none-any.whl: there is no such file");
+    assert!(!index.exists());
     add(&demo).exits(0).says("published");
 }
 
@@ -1181,6 +1193,9 @@ fn what_comes_to_nothing_leaves_no_index() {
             "0".repeat(64)
         )
     };
+    let none = dir.path().join("none.txt");
+    std::fs::write(&none, "# nothing\n").unwrap();
+    run(dir.path(), &["add", "--index", s(&index), s(&none)]).exits(2).says("asks for anything on this machine");
     std::fs::write(&lock, file("2026-01-01T00:00:00.000000Z")).unwrap();
     let make = ["make", "--index", s(&index), "--offline", "--lock", s(&lock)];
     run(dir.path(), &make).exits(2).says("1 of 1 files are found nowhere");
@@ -1508,10 +1523,12 @@ fn real_clients_install_from_it() {
         w("demo", "2.5.0", ""),
         w("dep", "1.0", ""),
         w("dep", "1.1", ""),
+        w("dep", "1.2", ""),
     ];
     let paths: Vec<&str> = wheels.iter().map(|p| s(p)).collect();
     run(dir.path(), &[&["add", "--index", s(&index)][..], &paths[..]].concat()).exits(0);
     run(dir.path(), &["yank", "--index", s(&index), "dep-1.1-py3-none-any.whl", "--reason", "broken"]).exits(0);
+    run(dir.path(), &["yank", "--index", s(&index), "dep-1.2-py3-none-any.whl"]).exits(0);
     let server = Server::start(&index, &[]);
     let simple = format!("{}/simple/", server.url);
     let target = |name: &str| dir.path().join(name);
@@ -1536,10 +1553,10 @@ fn real_clients_install_from_it() {
             .arg("--quiet"),
     );
     assert!(out.join("demo/__init__.py").is_file() && out.join("dep/__init__.py").is_file());
-    // The yanked one is left out.
+    // The yanked ones are left out, with a reason and without.
     let said =
         succeeds(&mut pip(&["install", "--no-cache-dir", "demo==2.6.0+cpu.libuv", "--dry-run", "--ignore-installed"]));
-    assert!(said.contains("dep-1.0") && !said.contains("dep-1.1"), "{said}");
+    assert!(said.contains("dep-1.0") && !said.contains("dep-1.1") && !said.contains("dep-1.2"), "{said}");
     // Resolving reads METADATA beside the wheels, and no wheel.
     let log = server.stop();
     assert!(
@@ -1915,16 +1932,17 @@ fn an_upload_that_a_server_throws_away_is_not_called_one() {
 fn nothing_is_sent_to_a_server_that_cannot_say_what_it_has() {
     let dir = tempfile::tempdir().unwrap();
     let w = wheel(&dir.path().join("w"), "demo", "1.0", "");
-    let (url, asked) = scripted("127.0.0.1:0", |method, path| match (method, path) {
-        ("GET", "/simple/demo/") => ("503 Later".into(), Vec::new()),
-        ("POST", _) => ("200 OK".into(), Vec::new()),
-        _ => ("404 None".into(), Vec::new()),
-    });
-    push_with_password(dir.path(), &format!("{url}/"), &w)
-        .exits(3)
-        .says("trying again (4 of 4)")
-        .says("answers 503 for its pages: whether it has 'demo-1.0-py3-none-any.whl' cannot be told");
-    assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+    // The second is what stands before a server says of one that does not answer.
+    for status in ["503", "520"] {
+        let (url, asked) = scripted("127.0.0.1:0", move |method, path| match (method, path) {
+            ("GET", "/simple/demo/") => (format!("{status} Later"), Vec::new()),
+            ("POST", _) => ("200 OK".into(), Vec::new()),
+            _ => ("404 None".into(), Vec::new()),
+        });
+        let said = format!("answers {status} for its pages: whether it has 'demo-1.0-py3-none-any.whl' cannot be told");
+        push_with_password(dir.path(), &format!("{url}/"), &w).exits(3).says("trying again (4 of 4)").says(&said);
+        assert!(asked.lock().unwrap().iter().all(|(what, _)| what.starts_with("GET")), "{asked:?}");
+    }
     // One that fails for an address that is not the page's is asked for the page.
     let digest = sha256(&std::fs::read(&w).unwrap());
     let page = format!("<a href=\"/f/x#sha256={digest}\">demo-1.0-py3-none-any.whl</a>");
@@ -2141,7 +2159,20 @@ fn what_others_wrote_to_a_page_is_shown_as_text_and_not_written_down_as_good() {
         std::fs::write(&page, bad.to_string()).unwrap();
         lock().exits(2).says(why).says("`mirror check` says what else is wrong");
         assert!(!out.exists(), "{key}");
+        run(dir.path(), &["check", "--index", s(&index)]).exits(1);
     }
+    // Sizes of which no sum can be told.
+    let mut huge = good.clone();
+    let file = |version: &str| {
+        let mut file = good["files"][0].clone();
+        file["filename"] = format!("demo-{version}-py3-none-any.whl").into();
+        file["_version"] = version.into();
+        file["size"] = u64::MAX.into();
+        file
+    };
+    huge["files"] = serde_json::json!([file("0.8"), file("0.9"), file("1.0")]);
+    std::fs::write(&page, huge.to_string()).unwrap();
+    run(dir.path(), &["prune", "--index", s(&index), "--keep", "1", "--dry-run"]).exits(0).says("2 files, ");
     let mut bad = good.clone();
     bad["files"][0]["_version"] = "1.0\u{1b}[31m\nnothing  else".into();
     bad["files"][0]["upload-time"] = "20\u{1b}[2J\u{7}-01-01".into();
@@ -2476,7 +2507,9 @@ fn releases_of_a_package_index_come_with_what_they_depend_on() {
     std::fs::write(&served, vec![0; size as usize]).unwrap();
     add(&["pypi:dep==3.0"]).exits(3).says("was promised");
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("3 files, 0 of 0");
-    add(&["--python", "3", "pypi:dep==2.0"]).exits(2).says("'3' is no version of Python 3");
+    for python in ["3", "3.+11", "3.", "3.x", "2.7"] {
+        add(&["--python", python, "pypi:dep==2.0"]).exits(2).says(&format!("'{python}' is no version of Python 3"));
+    }
 }
 
 #[test]
@@ -2561,6 +2594,126 @@ fn what_does_not_run_on_the_python_that_is_named_meets_no_need() {
     };
     assert!(!add("3.12").stdout.contains("leaf-1.0"));
     add("3.11").says("leaf-1.0-py3-none-any.whl: published");
+}
+
+#[test]
+fn what_does_not_run_where_its_asker_does_is_named_as_missing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (w, index) = (dir.path().join("w"), dir.path().join("index"));
+    let leaf = build_wheel(&w, "leaf", "1.0", "Requires-Python: >=3.12\n", |_| {});
+    let demo = wheel(&w, "demo", "1.0", "Requires-Dist: leaf\n");
+    let add = |tag: &str| {
+        let tagged = w.join(format!("demo-1.0-{tag}.whl"));
+        std::fs::copy(&demo, &tagged).unwrap();
+        run(dir.path(), &["add", "--index", s(&index), s(&leaf), s(&tagged)]).exits(0)
+    };
+    add("cp311-none-any").says("demo-1.0-cp311-none-any.whl needs leaf, which this index does not have");
+    // What is for many Pythons runs on one at least.
+    for tag in ["cp312-none-any", "cp39-abi3-any", "py2.py3-none-any"] {
+        let ran = add(tag);
+        assert!(!ran.stdout.contains("does not have"), "{tag}: {}", ran.stdout);
+    }
+}
+
+#[test]
+fn a_yank_without_a_reason_is_one_for_every_installer() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, w) = (dir.path().join("index"), wheel(&dir.path().join("w"), "demo", "1.0", ""));
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    let path = index.join("simple/demo/index.json");
+    let yanked = || {
+        let page: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        page["files"][0]["yanked"].clone()
+    };
+    // Of an empty text pip makes that it is not yanked (PEP 691 has none).
+    for reason in [vec![], vec!["--reason", ""]] {
+        run(dir.path(), &[&["yank", "--index", s(&index), "demo-1.0-py3-none-any.whl"][..], &reason].concat()).exits(0);
+        assert_eq!(yanked(), true);
+        let listed = run(dir.path(), &["list", "--index", s(&index), "--json"]).exits(0);
+        let json: Value = serde_json::from_str(&listed.stdout).unwrap();
+        assert_eq!(json["files"][0]["yanked"], true);
+    }
+    // A page that has one is found, and put right with the next change.
+    let right = std::fs::read_to_string(&path).unwrap();
+    let wrong = right.replacen("\"yanked\":true", "\"yanked\":\"\"", 1);
+    assert_ne!(wrong, right);
+    std::fs::write(&path, wrong).unwrap();
+    run(dir.path(), &["check", "--index", s(&index)]).exits(1).says("its 'yanked' is not what is made of its files");
+    run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0).says("already there");
+    assert_eq!(yanked(), true);
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0);
+}
+
+#[test]
+fn of_two_files_of_one_name_none_is_left_out_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, public) = (dir.path().join("index"), dir.path().join("public"));
+    let one = wheel(&dir.path().join("a"), "demo", "1.0", "");
+    let other = wheel(&dir.path().join("b"), "demo", "1.0", "Summary: other bytes\n");
+    run(dir.path(), &["add", "--index", s(&public), s(&other)]).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let add = |what: &[&str]| {
+        let mut command = mirror(&[&["add", "--index", s(&index), "--python", "3.11"][..], what].concat());
+        Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", format!("{}/simple", server.url)), dir.path())
+    };
+    for what in [&["--with-deps", s(&one), s(&other)][..], &[s(&one), "pypi:demo==1.0"]] {
+        add(what).exits(2).says("'demo-1.0-py3-none-any.whl' is meant twice, with the SHA-256");
+        assert!(!index.exists());
+    }
+    add(&["--with-deps", s(&other), s(&other), "pypi:demo==1.0"]).exits(0);
+    run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
+}
+
+#[test]
+fn what_was_yanked_or_removed_here_does_not_come_back_for_being_needed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (w, public, index) = (dir.path().join("w"), dir.path().join("public"), dir.path().join("index"));
+    for version in ["1.0", "2.0", "3.0"] {
+        wheel(&w, "leaf", version, "");
+    }
+    run(dir.path(), &["add", "--index", s(&public), s(&w)]).exits(0);
+    let server = Server::start(&public, &["--quiet"]);
+    let file = |version: &str| format!("leaf-{version}-py3-none-any.whl");
+    let yank = |version: &str| run(dir.path(), &["yank", "--index", s(&index), &file(version)]).exits(0);
+    let remove = |version: &str| {
+        run(dir.path(), &["remove", "--index", s(&index), &file(version), "--reason", "a hole in it"]).exits(0)
+    };
+    run(dir.path(), &["add", "--index", s(&index), s(&w.join(file("2.0"))), s(&w.join(file("3.0")))]).exits(0);
+    yank("3.0");
+    remove("2.0");
+    let demo = wheel(&dir.path().join("d"), "demo", "1.0", "Requires-Dist: leaf\n");
+    let add = || {
+        let mut command = mirror(&["add", "--index", s(&index), "--python", "3.11", "--with-deps", s(&demo)]);
+        Ran::of(command.env("HOME", dir.path()).env("PIP_INDEX_URL", format!("{}/simple", server.url)), dir.path())
+    };
+    let ran = add().exits(0).says("leaf-1.0-py3-none-any.whl: published");
+    assert!(!ran.stdout.contains("leaf-2.0") && !ran.stdout.contains("leaf-3.0"), "{}", ran.stdout);
+    // Where there is no other, what was removed comes back, and is said to.
+    remove("1.0");
+    add()
+        .exits(0)
+        .says("leaf-2.0-py3-none-any.whl: published")
+        .says("'leaf-2.0-py3-none-any.whl' comes back: it was removed at")
+        .says("(a hole in it)");
+    // What is yanked would stay so.
+    yank("2.0");
+    add().exits(0).says("leaf-1.0-py3-none-any.whl: published");
+    yank("1.0");
+    add().exits(2).says("has no wheel for 'leaf' that fits CPython 3.11 and is not yanked in this index");
+}
+
+#[test]
+fn what_comes_to_lie_beside_a_published_wheel_is_not_left_out_unseen() {
+    let dir = tempfile::tempdir().unwrap();
+    let (index, w) = (dir.path().join("index"), wheel(&dir.path().join("w"), "demo", "1.0", ""));
+    let add = || run(dir.path(), &["add", "--index", s(&index), s(&w)]).exits(0);
+    add();
+    std::fs::write(w.with_extension("manifest.json"), "{}").unwrap();
+    add().says("already there").says("'demo-1.0-py3-none-any.manifest.json' is not published");
+    run(dir.path(), &["remove", "--index", s(&index), "demo-1.0-py3-none-any.whl", "--reason", "alone"]).exits(0);
+    add().says("published");
+    let ran = add();
+    assert!(!ran.stderr.contains("is not published"), "{}", ran.stderr);
 }
 
 #[test]

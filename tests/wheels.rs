@@ -514,6 +514,8 @@ fn wheels(c: &mut Corpus) {
     );
     swap(c, "an empty METADATA", Is::Wrong, "METADATA", "");
     swap(c, "WHEEL of version 2", Is::Wrong, "WHEEL", &WHEEL.replace("Version: 1.0", "Version: 2.0"));
+    let digits = WHEEL.replace("1.0", &format!("1.{}", "9".repeat(5000)));
+    swap(c, "WHEEL of a version of thousands of digits", Is::Wrong, "WHEEL", &digits);
     swap(c, "WHEEL of no version", Is::Wrong, "WHEEL", "Root-Is-Purelib: true\n");
     swap(c, "an empty WHEEL", Is::Wrong, "WHEEL", "");
     swap(c, "WHEEL with its version in small letters", Is::Wrong, "WHEEL", &WHEEL.replace("Wheel-V", "wheel-v"));

@@ -159,7 +159,7 @@ Examples:
     /// Remove a file; its release stays taken for ever: only the same bytes may come back
     #[command(after_help = "\
 Example:
-  cargo xtask mirror remove --index /srv/wheels demo-1.0.whl --reason 'leaked'")]
+  cargo xtask mirror remove --index . demo-1.0-py3-none-any.whl --reason leaked")]
     Remove {
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
@@ -372,7 +372,8 @@ pub fn run(args: Args) -> Result<Answer> {
 
 fn run_add(args: &AddArgs, events: &dyn Sink, json: bool) -> Result<()> {
     for python in &args.python {
-        if python.strip_prefix("3.").is_none_or(|minor| minor.parse::<u32>().is_err()) {
+        let is_number = |minor: &str| minor.bytes().all(|b| b.is_ascii_digit()) && minor.parse::<u32>().is_ok();
+        if python.strip_prefix("3.").is_none_or(|minor| !is_number(minor)) {
             return Err(
                 Error::misuse("python", format!("'{python}' is no version of Python 3")).next("write it as 3.11")
             );
@@ -458,7 +459,7 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
                 serde_json::json!({
                     "project": project, "version": f.version, "filename": f.filename, "sha256": f.hashes.get("sha256"),
                     "size": f.size, "upload_time": f.upload_time, "requires_python": f.requires_python,
-                    "yanked": f.yanked.reason(), "libuv": f.about.libuv, "cuda": f.about.cuda,
+                    "yanked": f.yanked.reason().map(|_| &f.yanked), "libuv": f.about.libuv, "cuda": f.about.cuda,
                 })
             })
             .collect();
@@ -468,7 +469,11 @@ fn list(index: &Index, projects: &[String], json: bool) -> Result<()> {
     let mut table = vec![["project", "version", "for", "libuv", "size", "published", ""].map(str::to_owned)];
     for (project, f) in &rows {
         let libuv = f.about.libuv.map_or("", |l| if l { "yes" } else { "no" });
-        let yanked = f.yanked.reason().map(|r| format!("yanked: {}", r.escape_debug())).unwrap_or_default();
+        let yanked = match f.yanked.reason() {
+            None => String::new(),
+            Some("") => "yanked".to_owned(),
+            Some(reason) => format!("yanked: {}", reason.escape_debug()),
+        };
         table.push([
             project.clone(),
             // On the page of an index that others wrote to anything may stand.
@@ -496,7 +501,8 @@ fn run_prune(index: &Index, rule: &prune::Rule, dry_run: bool, events: &dyn Sink
     for g in &gone {
         println!("{} {} ({})", if dry_run { "would remove" } else { "removed" }, g.filename, ui::bytes(g.size));
     }
-    let size: u64 = gone.iter().map(|g| g.size).sum();
+    // On the page of an index that others wrote to any size may stand.
+    let size = gone.iter().fold(0_u64, |sum, g| sum.saturating_add(g.size));
     println!("{} files, {}", gone.len(), ui::bytes(size));
     Ok(())
 }

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 use serde_json::Value;
 
-use super::index::{Index, entry};
+use super::index::{Index, entry, is_time};
 use super::page::{self, File, Meta, ProjectPage, RootPage};
 use super::wheel::{Wheel, sha256};
 use crate::error::{Error, Result};
@@ -109,6 +109,12 @@ fn check_page(folder: &Path, page: &ProjectPage) -> Vec<Finding> {
         let what = format!("its '{}' is not what is made of its files: installers may go by it", key.escape_debug());
         findings.push(Finding { path: format!("{shown}/index.json"), what, serious: true });
     }
+    // Of a page with one that is none uv reads nothing, and what is of another form does not sort as text.
+    findings.extend(page.files.iter().filter(|f| !is_time(&f.upload_time)).map(|f| Finding {
+        path: format!("{shown}/index.json"),
+        what: format!("'{}' of {} is no time as `mirror add` writes it", f.upload_time.escape_debug(), f.filename),
+        serious: true,
+    }));
     findings
 }
 

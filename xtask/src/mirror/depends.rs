@@ -13,9 +13,11 @@ use super::wheel::Name;
 use crate::error::{Context, Result};
 use crate::platform;
 use crate::recipe::System;
-use crate::source::pypi::Platform;
+use crate::source::pypi::{self, Platform};
 use crate::wheel::{self, Newest};
 
+/// Pythons that wheels are made for.
+const MINORS: [&str; 8] = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
 /// Which Python a wheel for all of them is asked about.
 const ANY_PYTHON: &str = "3.11";
 /// Largest METADATA that is read, in bytes.
@@ -47,9 +49,14 @@ pub fn platform_of(name: &Name) -> Platform<'static> {
         _ => System::Linux,
     };
     let machine = if tags.contains("aarch64") || tags.contains("arm64") { "aarch64" } else { "x86_64" };
-    let minors = ["3.8", "3.9", "3.10", "3.11", "3.12", "3.13", "3.14", "3.15"];
-    let own = minors.into_iter().find(|m| name.python.split('.').any(|p| p == format!("cp{}", m.replace('.', ""))));
+    let own = MINORS.into_iter().find(|m| name.python.split('.').any(|p| p == format!("cp{}", m.replace('.', ""))));
     Platform { system, machine, minor: own.unwrap_or(ANY_PYTHON) }
+}
+
+/// Whether a wheel of this name runs on no other Python than that of [`platform_of`].
+fn has_one_python(name: &Name) -> bool {
+    let is_stable = name.abi.split('.').any(|abi| abi == "abi3");
+    !is_stable && MINORS.iter().any(|m| name.python == format!("cp{}", m.replace('.', "")))
 }
 
 /// What METADATA asks for where `platform` is; lines that cannot be read ask for nothing.
@@ -87,11 +94,6 @@ pub fn meeting<'p>(
     })
 }
 
-/// Whether a project has a file for `platform` that meets the requirement.
-pub fn meets(page: &ProjectPage, requirement: &Requirement<VerbatimUrl>, platform: Platform<'_>) -> bool {
-    meeting(page, requirement, platform).next().is_some()
-}
-
 /// METADATA of a published file.
 ///
 /// # Errors
@@ -109,21 +111,23 @@ struct Look {
     extra: Option<ExtraName>,
     /// Where whoever asks for it runs.
     platform: Platform<'static>,
+    /// Whether that is its one Python, and not one of many: what it needs must run there.
+    has_one_python: bool,
 }
 
 /// What is still to be looked at. Nothing comes twice: extras may ask for one another.
 #[derive(Default)]
 struct Ahead {
     queue: VecDeque<Look>,
-    seen: BTreeSet<(String, Option<ExtraName>, [&'static str; 3])>,
+    seen: BTreeSet<(String, Option<ExtraName>, [&'static str; 3], bool)>,
 }
 
 impl Ahead {
-    fn add(&mut self, project: &str, file: &File, extra: Option<ExtraName>, platform: Platform<'static>) {
-        let Platform { system, machine, minor } = platform;
-        if self.seen.insert((file.filename.clone(), extra.clone(), [system.name(), machine, minor])) {
-            let (project, filename) = (project.to_owned(), file.filename.clone());
-            self.queue.push_back(Look { project, filename, extra, platform });
+    fn add(&mut self, look: Look) {
+        let Platform { system, machine, minor } = look.platform;
+        let at = [system.name(), machine, minor];
+        if self.seen.insert((look.filename.clone(), look.extra.clone(), at, look.has_one_python)) {
+            self.queue.push_back(look);
         }
     }
 }
@@ -152,15 +156,17 @@ fn missing_with(index: &Index, of: impl Fn(&str) -> bool, asked: &BTreeMap<Strin
         let page = index.project(&project)?;
         for file in page.files.iter().filter(|f| f.yanked.reason().is_none() && of(&f.filename)) {
             let Ok(name) = file.filename.parse::<Name>() else { continue };
-            ahead.add(&project, file, None, platform_of(&name));
-            for extra in asked.get(&file.filename).into_iter().flatten() {
-                ahead.add(&project, file, Some(extra.clone()), platform_of(&name));
+            let extras = asked.get(&file.filename).into_iter().flatten().cloned().map(Some);
+            for extra in std::iter::once(None).chain(extras) {
+                let (project, filename) = (project.clone(), file.filename.clone());
+                let (platform, has_one_python) = (platform_of(&name), has_one_python(&name));
+                ahead.add(Look { project, filename, extra, platform, has_one_python });
             }
         }
         pages.insert(project, page);
     }
     let mut missing = BTreeMap::new();
-    while let Some(Look { project, filename, extra, platform }) = ahead.queue.pop_front() {
+    while let Some(Look { project, filename, extra, platform, has_one_python }) = ahead.queue.pop_front() {
         platform::check_cancelled()?;
         // METADATA that cannot be read asks for nothing here: `mirror check` names it.
         let Ok(metadata) = metadata_of(index, &project, &filename) else { continue };
@@ -169,13 +175,15 @@ fn missing_with(index: &Index, of: impl Fn(&str) -> bool, asked: &BTreeMap<Strin
             if !pages.contains_key(&needed) {
                 pages.insert(needed.clone(), index.project(&needed)?);
             }
-            let page = &pages[&needed];
+            let runs = |f: &&File| !has_one_python || pypi::runs_on(f.requires_python.as_deref(), platform.minor);
+            let meeting: Vec<&File> = meeting(&pages[&needed], &requirement, platform).filter(runs).collect();
             for wanted in &requirement.extras {
-                for file in meeting(page, &requirement, platform) {
-                    ahead.add(&needed, file, Some(wanted.clone()), platform);
+                for file in &meeting {
+                    let (project, filename, extra) = (needed.clone(), file.filename.clone(), Some(wanted.clone()));
+                    ahead.add(Look { project, filename, extra, platform, has_one_python });
                 }
             }
-            if !meets(page, &requirement, platform) {
+            if meeting.is_empty() {
                 let requirement = crate::recipe::shown(&requirement);
                 missing.entry(requirement.clone()).or_insert(Missing {
                     requirement,

@@ -1,7 +1,7 @@
 //! What `mirror add` is given, as wheels on this machine: files, folders, releases of the package index, requirements
 //! files; with what they depend on, if asked for. Nothing comes in whose SHA-256 was not promised beforehand.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -10,12 +10,12 @@ use pep508_rs::{ExtraName, Requirement, VerbatimUrl, VersionOrUrl};
 use ureq::Agent;
 
 use super::depends::{self, Extras};
-use super::index::{Change, Index, same_version as same};
+use super::index::{Change, Identity, Index, same_version as same};
 use super::page::File;
 use super::publish;
 use super::requirements::{self, Pinned};
 use super::wheel::{Name, Wheel};
-use crate::error::{Context, Error, Result};
+use crate::error::{Context, Error, Kind, Result};
 use crate::event::Sink;
 use crate::platform;
 use crate::recipe::{System, shown};
@@ -55,7 +55,8 @@ struct Gathering<'a> {
     downloads: Option<Change>,
     wheels: Vec<Wheel>,
     extras: BTreeMap<String, Extras>,
-    seen: BTreeSet<String>,
+    /// SHA-256 of each of the wheels, by file name.
+    seen: BTreeMap<String, String>,
 }
 
 /// A file to look at: by itself, or with one of its extras.
@@ -73,7 +74,7 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
         downloads: None,
         wheels: Vec::new(),
         extras: BTreeMap::new(),
-        seen: BTreeSet::new(),
+        seen: BTreeMap::new(),
     };
     // What is at hand first: it says for which Pythons the rest is meant.
     let (mut paths, mut from_index) = (Vec::new(), Vec::new());
@@ -104,7 +105,7 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
     }
     for (wheel, promised) in super::push::examine(&paths)?.into_iter().zip(promised) {
         promised.map_or(Ok(()), |promised| wheel.hold(&promised))?;
-        if all.seen.insert(wheel.filename.clone()) {
+        if all.is_new(&wheel.filename, &wheel.sha256)? {
             all.wheels.push(wheel);
         }
     }
@@ -118,6 +119,11 @@ pub fn gather(index: &Index, wanted: &Wanted<'_>) -> Result<Gathered> {
                 }
             }
         }
+    }
+    if all.wheels.is_empty() {
+        let what = format!("no line of {} asks for anything on this machine", wanted.what.join(", "));
+        return Err(Error::misuse("requirements", what)
+            .next("a line counts where its marker holds: say for which Python with --python 3.11"));
     }
     if wanted.with_dependencies {
         all.dependencies()?;
@@ -152,7 +158,31 @@ fn newest_of(versions: impl Iterator<Item = Version>) -> Option<Version> {
     versions.max_by_key(|v| (!v.any_prerelease(), v.clone()))
 }
 
+/// The releases that these files are.
+fn releases<'f>(names: impl Iterator<Item = &'f String>) -> HashSet<Identity> {
+    names.filter_map(|name| Identity::parse(name)).collect()
+}
+
 impl Gathering<'_> {
+    /// Notes a wheel, and says whether it was none of these before.
+    ///
+    /// # Errors
+    /// Bad input: there is one of its name, with other bytes.
+    fn is_new(&mut self, filename: &str, sha256: &str) -> Result<bool> {
+        match self.seen.get(filename) {
+            None => {
+                self.seen.insert(filename.to_owned(), sha256.to_owned());
+                Ok(true)
+            }
+            Some(there) if there == sha256 => Ok(false),
+            Some(there) => Err(Error::misuse(
+                Kind::Taken.code(),
+                format!("'{filename}' is meant twice, with the SHA-256 {there} and with {sha256}: a release has one"),
+            )
+            .next("name the one that is meant")),
+        }
+    }
+
     /// Notes the extras that a requirement asks for of the wheel `filename`.
     fn ask(&mut self, filename: &str, requirement: &Requirement<VerbatimUrl>) {
         if !requirement.extras.is_empty() {
@@ -300,21 +330,31 @@ impl Gathering<'_> {
         }
         let files = pypi::files(&self.agent, &project)?;
         let Platform { system, machine, minor } = here(python);
+        // What is yanked here would still be yanked, and meet nothing.
+        let yanked = releases(page.files.iter().filter(|f| f.yanked.reason().is_some()).map(|f| &f.filename));
+        let removed = releases(page.removed.keys());
+        let is_of =
+            |set: &HashSet<Identity>, f: &IndexFile| Identity::parse(&f.filename).is_some_and(|id| set.contains(&id));
         let fits = |f: &&IndexFile| {
             !f.yanked
                 && runs(&f.requires_python)
                 && release_of(f).is_some_and(|v| depends::accepts(requirement, &v))
                 && wheel::fit(&f.filename, minor, system, machine).is_some()
+                && !is_of(&yanked, f)
         };
+        // Somebody had a reason to remove it: it comes back only where there is no other.
+        let is_other = files.iter().any(|f| fits(&f) && !is_of(&removed, f));
+        let may_come = |f: &&IndexFile| fits(f) && !(is_other && is_of(&removed, f));
         let version = |f: &IndexFile| release_of(f).and_then(|v| Version::from_str(&v).ok());
-        let newest = newest_of(files.iter().filter(fits).filter_map(version)).ok_or_else(|| {
+        let newest = newest_of(files.iter().filter(may_come).filter_map(version)).ok_or_else(|| {
+            let but = if yanked.is_empty() { "" } else { " and is not yanked in this index" };
             Error::misuse(
                 "no-wheel",
-                format!("the package index has no wheel for '{}' that fits CPython {python}", shown(requirement)),
+                format!("the package index has no wheel for '{}' that fits CPython {python}{but}", shown(requirement)),
             )
             .next("build one and add it with the others")
         })?;
-        let chosen = best(&files, python, |f| fits(&f) && version(f).as_ref() == Some(&newest));
+        let chosen = best(&files, python, |f| may_come(&f) && version(f).as_ref() == Some(&newest));
         chosen.map_or(Ok(()), |f| self.take(f))
     }
 
@@ -322,13 +362,13 @@ impl Gathering<'_> {
     fn take(&mut self, file: &IndexFile) -> Result<()> {
         // The name comes from a server, and decides where the file stands here.
         file.filename.parse::<Name>().map_err(|e| Error::world("index", format!("the package index names {e}")))?;
-        if !self.seen.insert(file.filename.clone()) {
-            return Ok(());
-        }
         let sha256 = file.sha256.as_ref().map(|digest| digest.to_ascii_lowercase()).ok_or_else(|| {
             Error::world("no-digest", format!("the package index does not say the SHA-256 of {}", file.filename))
                 .next("use an index that does (PEP 503, PEP 691)")
         })?;
+        if !self.is_new(&file.filename, &sha256)? {
+            return Ok(());
+        }
         if self.downloads.is_none() {
             self.downloads = Some(self.index.begin(self.wanted.events)?);
         }

@@ -167,11 +167,11 @@ impl Index {
         done
     }
 
-    /// Removes an index that nobody published anything in; what cannot be removed is an empty index.
+    /// Removes an index that nobody published anything in, or is about to; what cannot be removed is an empty index.
     fn abandon(&self) {
         if let Ok(_lock) = self.lock(&Silent)
             && self.projects().is_ok_and(|projects| projects.is_empty())
-            && change::left_over(&self.root).is_empty()
+            && !change::is_any(&self.root)
         {
             let _ = std::fs::remove_dir_all(&self.root);
         }
@@ -369,11 +369,13 @@ impl Index {
             }
             added.push(Added { filename, sha256: wheel.sha256.clone(), outcome });
         }
+        let said: Vec<String> = drafts.values_mut().flat_map(|draft| std::mem::take(&mut draft.said)).collect();
         // Also where all was there: pages of an earlier version may look otherwise.
         let mut pages: Vec<Project> = drafts.into_values().map(Draft::finish).collect();
         pages.iter_mut().for_each(edit);
         self.write(&mut change, pages)?;
         change.commit(events)?;
+        said.into_iter().for_each(|text| events.warn(text));
         Ok(added)
     }
 
@@ -520,6 +522,8 @@ impl Index {
 struct Draft {
     page: Project,
     taken: HashMap<Identity, Taken>,
+    /// What whoever publishes may not expect.
+    said: Vec<String>,
 }
 
 /// By what a release is taken.
@@ -541,7 +545,7 @@ impl Draft {
             let by = Taken::Published(file.filename.clone(), digest);
             taken.extend(Identity::parse(&file.filename).map(|id| (id, by)));
         }
-        Self { page, taken }
+        Self { page, taken, said: Vec::new() }
     }
 
     /// Puts a wheel on the page, unless it is there; says under which name it is.
@@ -551,6 +555,14 @@ impl Draft {
             .ok_or_else(|| Error::misuse("filename", format!("'{}' is no version (PEP 440)", wheel.name.version)))?;
         match self.taken.get(&id) {
             Some(Taken::Published(there, old)) if *old == wheel.sha256 => {
+                let old = self.page.files.iter().find(|f| f.filename == *there).map(|f| &f.beside);
+                let new = beside.iter().find(|(name, sha256)| old.is_some_and(|old| old.get(*name) != Some(*sha256)));
+                if let Some((name, _)) = new {
+                    self.said.push(format!(
+                        "'{name}' is not published: '{there}' is there, with what lay beside it then; to have both, \
+                         `mirror remove` the wheel and add it again"
+                    ));
+                }
                 return Ok((there.clone(), Outcome::AlreadyThere));
             }
             Some(Taken::Published(there, old)) => {
@@ -576,7 +588,10 @@ impl Draft {
                         ),
                     ));
                 }
-                self.page.removed.remove(there);
+                if let Some(stone) = self.page.removed.remove(there) {
+                    let (time, reason) = (stone.time, stone.reason.escape_debug());
+                    self.said.push(format!("'{filename}' comes back: it was removed at {time} ({reason})"));
+                }
             }
             None => {}
         }
@@ -748,6 +763,21 @@ pub fn project_name(segment: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_index_that_somebody_is_about_to_publish_in_is_not_taken_away() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, other) = (dir.path().join("index"), dir.path().join("other"));
+        let nothing = || Err::<(), _>(Error::misuse("no-wheel", "nothing came of it"));
+        let mut change = None;
+        let of_one = Index::with_new(&root, |index| {
+            // Somebody else's, who copies wheels meanwhile.
+            change = Some(index.begin(&Silent)?);
+            nothing()
+        });
+        assert!(of_one.is_err() && change.is_some_and(|change| change.place(LOCK).parent().unwrap().exists()));
+        assert!(Index::with_new(&other, |_| nothing()).is_err() && !other.exists());
+    }
 
     #[test]
     fn who_may_only_read_sees_no_half_of_a_change() {

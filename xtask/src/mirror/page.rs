@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use base64::Engine;
 use maud::{DOCTYPE, Markup, html};
 use pep440_rs::Version;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::wheel::{About, Name, REPORT, is_beside};
@@ -36,7 +36,7 @@ impl Default for Meta {
 }
 
 /// `yanked` of PEP 592: `false`, or the reason.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(untagged)]
 pub enum Yanked {
     /// `false`: it is not; `true`: it is, without a reason.
@@ -51,8 +51,19 @@ impl Default for Yanked {
     }
 }
 
+impl Serialize for Yanked {
+    /// A reason is a text that is not empty (PEP 691): pip takes an empty one for no yank at all.
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Flag(is) => serializer.serialize_bool(*is),
+            Self::Reason(reason) if reason.is_empty() => serializer.serialize_bool(true),
+            Self::Reason(reason) => serializer.serialize_str(reason),
+        }
+    }
+}
+
 impl Yanked {
-    /// The reason, if it is yanked.
+    /// The reason, if it is yanked; an empty one, if none was given.
     pub fn reason(&self) -> Option<&str> {
         match self {
             Self::Flag(false) => None,

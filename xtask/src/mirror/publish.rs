@@ -61,8 +61,9 @@ pub fn wheels(paths: &[PathBuf]) -> Result<Vec<PathBuf>> {
     Ok(wheels)
 }
 
+/// Whether a wheel is meant: who looks into a pipe or a link to nothing that is called so says what it is.
 fn is_wheel(path: &Path) -> bool {
-    path.extension().is_some_and(|x| x == "whl") && path.is_file()
+    path.extension().is_some_and(|x| x == "whl") && !path.is_dir()
 }
 
 /// Judges wheels by `policy`, and companions by the torch that they ask for. Without `libuv_only`, a torch whose store

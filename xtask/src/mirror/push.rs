@@ -266,7 +266,8 @@ impl Target<'_> {
                     // A fallback to another index, also one of the same host: what is there is not in this one.
                     _ => return Ok(Page::None),
                 },
-                status @ (408 | 425 | 429 | 500 | 502..=504) => return Ok(Page::Fails(status)),
+                // What stands before a server has numbers of its own for what fails behind it (520 to 530).
+                status @ (408 | 425 | 429 | 500..=599) => return Ok(Page::Fails(status)),
                 _ => return Ok(Page::None),
             }
         }

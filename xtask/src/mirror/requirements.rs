@@ -50,7 +50,14 @@ pub fn read(path: &Path) -> Result<Vec<Pinned>> {
 /// # Errors
 /// Bad input: as [`read`].
 pub fn parse(text: &str) -> Result<Vec<Pinned>> {
-    let whole = text.trim_start_matches('\u{feff}').replace("\\\r\n", " ").replace("\\\n", " ");
+    let text = text.trim_start_matches('\u{feff}');
+    let mut whole = String::with_capacity(text.len());
+    for line in text.lines() {
+        // A comment goes on nowhere, whatever it ends with (pip, `join_lines`): the line after it is one of its own.
+        let begun = line.strip_suffix('\\').filter(|_| !line.trim_start().starts_with('#'));
+        whole.push_str(begun.unwrap_or(line));
+        whole.push(if begun.is_some() { ' ' } else { '\n' });
+    }
     let lines = whole.lines().map(|l| l.split_once(" #").map_or(l, |(before, _)| before).trim());
     lines.filter(|l| !l.is_empty() && !l.starts_with('#')).map(line).collect()
 }
@@ -88,7 +95,7 @@ mod tests {
     fn what_pip_compile_writes_is_read() {
         let (a, b) = ("a".repeat(64), "B".repeat(64));
         let text = format!(
-            "# by a tool\nfilelock==3.13.1 \\\n    --hash=sha256:{a} \\\n    --hash=sha256:{b}\n    # via torch\n\n\
+            "# by C:\\\nfilelock==3.13.1 \\\n    --hash=sha256:{a} \\\n    --hash=sha256:{b}\n    # via torch\n\n\
              torch==2.6.0+cpu.libuv ; python_version < '3.13' --hash=sha256:{a} # ours\n"
         );
         let read = parse(&text).unwrap();

@@ -10,6 +10,8 @@ use pep440_rs::Version;
 pub struct Name {
     /// Normalized project name (PEP 503).
     pub project: String,
+    /// The project's name as written.
+    pub distribution: String,
     /// The version as written.
     pub version: String,
     /// The build tag, if there is one: it breaks ties between wheels of one version.
@@ -92,6 +94,7 @@ impl FromStr for Name {
         let [python, abi, platform] = tags.map(str::to_owned);
         Ok(Self {
             project: normalize(distribution),
+            distribution: distribution.to_owned(),
             version: version.to_owned(),
             build: build.map(str::to_owned),
             python,

@@ -305,8 +305,14 @@ fn programs(archive: &Archive<'_>, dist_info: &str) -> Result<Vec<String>> {
 }
 
 /// The folder is called as the file is: some installers go by the one, some by the other. Tags are in small letters: in
-/// capitals pip knows them, and uv does not.
+/// capitals pip knows them, and uv does not. pip refuses a name with `__` from 25.3 on (`parse_wheel_filename`), and uv takes
+/// it.
 fn fits(dist_info: &str, name: &Name) -> Result<()> {
+    if name.distribution.contains("__") {
+        let what =
+            format!("its file name calls it '{}', and only some installers read two '_' in a row", name.distribution);
+        return Err(unfit(what));
+    }
     let tag = name.tag();
     if tag.chars().any(|c| c.is_ascii_uppercase()) {
         let what =
@@ -430,9 +436,10 @@ fn wheel_version(archive: &Archive<'_>, dist_info: &str) -> Result<()> {
         }
     }
     let version = headers.one("Wheel-Version").map_err(bad)?;
-    let known = version
-        .split_once('.')
-        .is_some_and(|(major, minor)| major == "1" && !minor.is_empty() && minor.bytes().all(|b| b.is_ascii_digit()));
+    // Of thousands of digits Python makes no number, and pip gives up.
+    let known = version.split_once('.').is_some_and(|(major, minor)| {
+        major == "1" && (1..=9).contains(&minor.len()) && minor.bytes().all(|b| b.is_ascii_digit())
+    });
     if !known {
         return Err(bad(format!("its version is '{}'; 1.0 is known", version.escape_debug())));
     }

@@ -177,12 +177,21 @@ fn apply(root: &Path, dir: &Path, commit: &Commit) -> Result<()> {
     Ok(())
 }
 
-/// Folders of changes that were killed, by name.
-pub fn left_over(root: &Path) -> Vec<String> {
+/// Folders of changes, by name: of those that are being made, and of those that were killed.
+fn all(root: &Path) -> impl Iterator<Item = String> {
     let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
     let names = entries.map(|e| e.file_name().to_string_lossy().into_owned());
-    let mut left: Vec<String> =
-        names.filter(|n| PREFIXES.iter().any(|p| n.starts_with(p)) && is_left(&root.join(n))).collect();
+    names.filter(|n| PREFIXES.iter().any(|p| n.starts_with(p)))
+}
+
+/// Whether somebody is at a change, or was killed at one.
+pub fn is_any(root: &Path) -> bool {
+    all(root).next().is_some()
+}
+
+/// Folders of changes that were killed, by name.
+pub fn left_over(root: &Path) -> Vec<String> {
+    let mut left: Vec<String> = all(root).filter(|n| is_left(&root.join(n))).collect();
     left.sort();
     left
 }
