@@ -518,6 +518,43 @@ fn index_with_a_large_wheel(dir: &Path) -> PathBuf {
     index
 }
 
+/// Stopped while it reads a large wheel, and going on when the index is another one.
+#[test]
+#[cfg(target_os = "linux")]
+fn what_comes_and_goes_while_wheels_are_checked_is_no_finding() {
+    let dir = tempfile::tempdir().unwrap();
+    let index = dir.path().join("index");
+    let w = dir.path().join("w");
+    let wheels =
+        [wheel(&w, "large", "0.5", ""), noisy_wheel(&w, "large", "1.0", 64 << 20), wheel(&w, "large", "2.0", "")];
+    run(dir.path(), &["add", "--index", s(&index), s(&wheels[0]), s(&wheels[1])]).exits(0);
+    let mut check = mirror(&["check", "--index", s(&index)])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .current_dir(dir.path())
+        .spawn()
+        .unwrap();
+    let pid = check.id().to_string();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    let is_reading = || {
+        let open = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+        open.filter_map(|entry| std::fs::read_link(entry.path()).ok())
+            .any(|path| path.ends_with("large-1.0-py3-none-any.whl"))
+    };
+    let begun = Instant::now();
+    while !is_reading() {
+        assert!(begun.elapsed() < Duration::from_secs(30) && check.try_wait().unwrap().is_none(), "it read nothing");
+    }
+    signal("-STOP");
+    run(dir.path(), &["add", "--index", s(&index), s(&wheels[2])]).exits(0);
+    run(dir.path(), &["remove", "--index", s(&index), "large-0.5-py3-none-any.whl", "--reason", "old"]).exits(0);
+    signal("-CONT");
+    let out = check.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout).into_owned() + &String::from_utf8_lossy(&out.stderr);
+    // The pages of the whole index were read before: those alone may be told as older.
+    assert!(!said.contains("files/large"), "{said}");
+}
+
 /// Resident memory of a process, MiB.
 fn memory(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -2462,6 +2499,11 @@ fn the_newest_release_stays_also_where_it_is_yanked() {
     prune(&["--yanked"]).says("removed demo-2.0").says("removed demo-3.0-py3").says("2 files");
     assert_eq!(holds(), [file("3.0-1")]);
     run(dir.path(), &["check", "--index", s(&index)]).exits(0).says("1 files, 0 of 0");
+    // Builds of one release.
+    let builds = ["4.0+cpu", "4.0+cu130"].map(|version| wheel(&w, "demo", version, ""));
+    run(dir.path(), &["add", "--index", s(&index), s(&builds[0]), s(&builds[1])]).exits(0);
+    prune(&["--keep", "1"]).says("removed demo-3.0-1").says("1 files");
+    assert_eq!(holds(), [file("4.0+cpu"), file("4.0+cu130")]);
 }
 
 #[test]

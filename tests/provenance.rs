@@ -577,6 +577,9 @@ fn a_recipe_from_elsewhere_is_shown_and_runs_with_trust_only() {
     for folder in [".", text(w.path().parent().unwrap()), text(&w.store)] {
         out(folder).exits(2).says("code of others would write to");
     }
+    let ours = w.write("ours/ours-1.0-py3-none-any.whl", "ours");
+    out("ours").exits(2).says("could replace ours-1.0-py3-none-any.whl").says("name an empty folder");
+    assert_eq!(std::fs::read(ours).unwrap(), b"ours");
     // A report goes where something of what is written stays.
     let report = |file: &str| {
         w.run(&["build-torch", "--recipe", text(&theirs), "--trust", "--dry-run", "--out", "made", "--report", file])

@@ -93,7 +93,7 @@ Example:
         /// Folder of the index
         #[arg(long, value_name = "DIR")]
         index: PathBuf,
-        /// Keep so many of the newest releases of each project
+        /// Keep so many of the newest releases of each project, each with all of its builds (+cpu, +cu130)
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         keep: Option<u32>,
         /// Keep what was published within so many days

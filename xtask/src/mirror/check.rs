@@ -70,12 +70,25 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
         .par_iter()
         .map(|page| {
             let (name, folder) = (&page.name, index.files(&page.name));
-            let found: Vec<Vec<Finding>> = page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
-            let mut found: Vec<Finding> = found.into_iter().flatten().collect();
-            found.extend(strangers(&folder, &format!("files/{name}"), &names_of(&page.files)));
-            found
+            let judge = |page: &ProjectPage| {
+                let found: Vec<Vec<Finding>> =
+                    page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
+                let mut found: Vec<Finding> = found.into_iter().flatten().collect();
+                found.extend(strangers(&folder, &format!("files/{name}"), &names_of(&page.files)));
+                found
+            };
+            // What came or went while its files were read is no finding.
+            let (mut page, mut found) = (page.clone(), judge(page));
+            while !found.is_empty() {
+                let now = index.project(name)?;
+                if now == page {
+                    break;
+                }
+                (page, found) = (now.clone(), judge(&now));
+            }
+            Ok(found)
         })
-        .collect();
+        .collect::<Result<_>>()?;
     findings.extend(found.into_iter().flatten());
     findings.extend(of_no_project(index));
     Ok((pages.iter().map(|page| page.files.len()).sum(), findings))

@@ -17,7 +17,8 @@ use crate::wheel;
 /// goes, that may be the newest release, unless all are yanked.
 #[derive(Debug, Clone, Default)]
 pub struct Rule {
-    /// The newest so many releases of a project stay.
+    /// The newest so many releases of a project stay, each with all of its builds: local versions (`2.12.1+cpu` and
+    /// `2.12.1+cu130`) are builds of one release.
     pub keep: Option<usize>,
     /// What was published within so many days stays.
     pub days: Option<u32>,
@@ -77,7 +78,9 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
         // What is yanked is there for those who pin it: it counts as a release like others, unless it is what shall go.
         let yanks_go = rule.yanked && !free.is_empty();
         let counted = if yanks_go { &free } else { &all };
-        let mut stay: Vec<&Version> = counted.iter().rev().take(rule.keep.unwrap_or(1).max(1)).collect();
+        let releases: BTreeSet<Version> = counted.iter().map(release).collect();
+        let newest: BTreeSet<&Version> = releases.iter().rev().take(rule.keep.unwrap_or(1).max(1)).collect();
+        let mut stay: Vec<&Version> = counted.iter().filter(|v| newest.contains(&release(v))).collect();
         for some in [counted, &free] {
             stay.extend(some.last());
             stay.extend(some.iter().rfind(|v| !v.any_prerelease()));
@@ -96,6 +99,11 @@ pub fn chosen(index: &Index, rule: &Rule) -> Result<Vec<Pruned>> {
 
 fn version(file: &File) -> Option<Version> {
     Version::from_str(&file.version).ok()
+}
+
+/// The release that a version is a build of: without its local part (PEP 440).
+fn release(version: &Version) -> Version {
+    version.clone().without_local()
 }
 
 /// The versions of files, each once, the newest last.

@@ -291,7 +291,8 @@ pub fn check_room(root: &Path) -> Result<()> {
 /// the workspace and of the store, which are among `own`, stands in one of them, code of others could replace.
 ///
 /// # Errors
-/// Bad input: one of them holds such a folder. The world: it cannot be found.
+/// Bad input: one of them holds such a folder, or anything at all: what lies there could be replaced as well, and be taken
+/// for what it was. The world: it cannot be found.
 pub fn check_written(folders: &[PathBuf], own: &[&Path]) -> Result<()> {
     let home = platform::home_dir();
     for folder in folders {
@@ -303,6 +304,11 @@ pub fn check_written(folders: &[PathBuf], own: &[&Path]) -> Result<()> {
                 format!("code of others would write to {}, which holds {}", folder.display(), held.display()),
             )
             .next("name a folder for what comes out: --out DIR"));
+        }
+        if let Some(held) = fs_err::read_dir(folder)?.next().transpose()? {
+            let (folder, held) = (folder.display(), held.file_name());
+            let what = format!("code of others would write to {folder}, and could replace {}", held.display());
+            return Err(Error::misuse("closed-room", what).next("name an empty folder for what comes out: --out DIR"));
         }
     }
     Ok(())
