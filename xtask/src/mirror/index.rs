@@ -776,7 +776,9 @@ mod tests {
             nothing()
         });
         assert!(of_one.is_err() && change.is_some_and(|change| change.place(LOCK).parent().unwrap().exists()));
-        assert!(Index::with_new(&other, |_| nothing()).is_err() && !other.exists());
+        assert!(Index::with_new(&other, |_| nothing()).is_err());
+        // On Windows a folder stays as long as a file in it is open: that of the lock.
+        assert!(cfg!(windows) || !other.exists());
     }
 
     #[test]
