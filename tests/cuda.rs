@@ -931,7 +931,7 @@ fn objects_of_cuda_13_are_the_same_bytes_in_any_folder() {
 
 /// nvcc 13.0 takes Clang up to 20 as host compiler.
 #[test]
-#[ignore = "takes too much: downloads nvcc and 86 MB of Debian's packages"]
+#[ignore = "takes too much: downloads nvcc and 93 MB of Debian's packages"]
 fn nvcc_compiles_with_the_locked_clang_and_reads_nothing_of_the_machine() {
     let home = crate::farm::toolkit();
     let w = crate::farm::machine_with_kernels(crate::toolchain::bring_real_packages);

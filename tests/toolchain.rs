@@ -317,7 +317,7 @@ pub fn bring_real_packages(w: &Workspace) {
 }
 
 #[test]
-#[ignore = "needs user namespaces and 86 MB of Debian's packages"]
+#[ignore = "needs user namespaces and 93 MB of Debian's packages"]
 fn the_real_packages_compile_the_same_wheel_in_two_stores_and_read_nothing_of_the_machine() {
     let wheel = |store: &str| {
         let mut w = workspace_with(&files(), |r| r);

@@ -1,6 +1,7 @@
 //! `mirror check`: is every page made of what the projects' JSON says, does everything that the pages name exist and hash
 //! right, is every wheel what its page says, and is there nothing else?
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -70,23 +71,22 @@ pub fn check(index: &Index, deep: bool) -> Result<(usize, Vec<Finding>)> {
         .par_iter()
         .map(|page| {
             let (name, folder) = (&page.name, index.files(&page.name));
-            let judge = |page: &ProjectPage| {
+            let mut page = Cow::Borrowed(page);
+            loop {
                 let found: Vec<Vec<Finding>> =
                     page.files.par_iter().map(|f| check_file(&folder, name, f, deep)).collect();
                 let mut found: Vec<Finding> = found.into_iter().flatten().collect();
                 found.extend(strangers(&folder, &format!("files/{name}"), &names_of(&page.files)));
-                found
-            };
-            // What came or went while its files were read is no finding.
-            let (mut page, mut found) = (page.clone(), judge(page));
-            while !found.is_empty() {
-                let now = index.project(name)?;
-                if now == page {
-                    break;
+                if found.is_empty() {
+                    return Ok(found);
                 }
-                (page, found) = (now.clone(), judge(&now));
+                // What came or went while its files were read is no finding.
+                let now = index.project(name)?;
+                if now == *page {
+                    return Ok(found);
+                }
+                page = Cow::Owned(now);
             }
-            Ok(found)
         })
         .collect::<Result<_>>()?;
     findings.extend(found.into_iter().flatten());

@@ -49,14 +49,18 @@ pub fn platform_of(name: &Name) -> Platform<'static> {
         _ => System::Linux,
     };
     let machine = if tags.contains("aarch64") || tags.contains("arm64") { "aarch64" } else { "x86_64" };
-    let own = MINORS.into_iter().find(|m| name.python.split('.').any(|p| p == format!("cp{}", m.replace('.', ""))));
-    Platform { system, machine, minor: own.unwrap_or(ANY_PYTHON) }
+    Platform { system, machine, minor: own_python(name).unwrap_or(ANY_PYTHON) }
+}
+
+/// The first Python of which the name has the tag.
+fn own_python(name: &Name) -> Option<&'static str> {
+    MINORS.into_iter().find(|m| name.python.split('.').any(|p| p == format!("cp{}", m.replace('.', ""))))
 }
 
 /// Whether a wheel of this name runs on no other Python than that of [`platform_of`].
 fn has_one_python(name: &Name) -> bool {
     let is_stable = name.abi.split('.').any(|abi| abi == "abi3");
-    !is_stable && MINORS.iter().any(|m| name.python == format!("cp{}", m.replace('.', "")))
+    !is_stable && !name.python.contains('.') && own_python(name).is_some()
 }
 
 /// What METADATA asks for where `platform` is; lines that cannot be read ask for nothing.

@@ -180,8 +180,8 @@ impl Cache {
     /// of this index.
     pub fn of_project(&self, index: &Index, project: &str, form: Form) -> Option<Arc<Page>> {
         let folder = index.page(project);
-        let is_there = |form: Form| folder.join(form.file()).symlink_metadata().is_ok_and(|about| about.is_file());
-        if form != Form::Json && !is_there(Form::Json) {
+        let is_there = || folder.join(Form::Json.file()).symlink_metadata().is_ok_and(|about| about.is_file());
+        if form != Form::Json && !is_there() {
             return None;
         }
         // What a link leads to later is another file, and is judged then.
